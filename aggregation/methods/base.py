@@ -1,0 +1,266 @@
+"""What a LoRA aggregation method is: a few pure functions around one adapter, the broadcast.
+
+The model of a round that all methods share: the community adapter is a sum of rank-1 modules
+s·bⱼaⱼᵀ; a volunteer trains some of them (all, if its rank allows) and keeps the others frozen in
+its forward pass. So everyone starts from the same function, whatever their rank, and the scale
+s is the same for everyone: α is folded in before anything is summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nomoat.aggregation.adapter import Adapter, AdapterSpec, Manifest, Vector
+from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.methods import modules
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a method can do, by which it is chosen or refused.
+
+    summable: the coordinator needs only Σ wᵢxᵢ and Σ wᵢ, as under secure aggregation.
+    mixed_ranks: volunteers may train fewer modules than the community adapter has.
+    exact: what is committed is Σ pᵢsᵢBᵢAᵢ itself, or its best approximation of rank r.
+    optimizers: the mean update keeps its coordinates from round to round, so that momentum and
+        adaptive server optimisers mean something.
+    exchanges: sums per round.
+    grows: changes the base model; kept as further modules of the broadcast, frozen for all.
+    """
+
+    summable: bool
+    mixed_ranks: bool
+    exact: bool
+    optimizers: bool
+    exchanges: int = 1
+    grows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Which of A and B are trained and sent in a round."""
+
+    a: bool = True
+    b: bool = True
+
+    @property
+    def key(self) -> str:
+        """ "ab", "a" or "b": names the vector space of the update."""
+        return "a" * self.a + "b" * self.b
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A volunteer's part in a round: how many modules it trains, and a seed to choose them by."""
+
+    round: int
+    rank: int
+    seed: bytes = b""
+
+
+@dataclass(frozen=True)
+class LocalStart:
+    """What a volunteer loads: modules to train and modules that only take part in the forward.
+
+    `adapter` and `frozen` have the broadcast's scale s; base + s·frozen + s·adapter is the
+    broadcast model. `modules` are the places of `adapter`'s modules in the broadcast.
+    """
+
+    broadcast: Adapter
+    adapter: Adapter
+    frozen: Adapter | None
+    modules: tuple[int, ...]
+    factors: Factors
+
+    def whole(self, trained: Adapter) -> Adapter:
+        """The trained modules back in their places in the broadcast adapter."""
+        if trained.spec != self.adapter.spec:
+            raise LocalProtocolError("the trained adapter is not the one that was started from")
+        if self.modules == tuple(range(self.broadcast.spec.rank)):
+            return Adapter(self.broadcast.spec, trained.vector)
+        return modules.scatter(self.broadcast, trained, self.modules)
+
+
+@dataclass(frozen=True)
+class MethodState:
+    """The coordinator's state between rounds; `adapter` is the next broadcast.
+
+    rank: modules that can be trained, the first of `adapter`'s; more only where a method grows.
+    kept: whatever else the method must remember, as arrays.
+    """
+
+    adapter: Adapter
+    rank: int
+    kept: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """For a checkpoint; the spec (rank, α, layers) is stored beside it by the caller."""
+        kept = {f"kept.{name}": values for name, values in self.kept.items()}
+        return {"adapter": self.adapter.vector, "rank": np.array(self.rank, np.int64), **kept}
+
+    @classmethod
+    def from_arrays(
+        cls, spec: AdapterSpec, arrays: Mapping[str, NDArray[np.generic]]
+    ) -> MethodState:
+        """What to_arrays stored, for an adapter of `spec`."""
+        kept = {
+            name.removeprefix("kept."): values.astype(np.float32)
+            for name, values in arrays.items()
+            if name.startswith("kept.")
+        }
+        adapter = Adapter(spec, arrays["adapter"].astype(np.float32))
+        return cls(adapter, int(arrays["rank"]), kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One volunteer's report to a plaintext method: weight > 0, its vector, its rank."""
+
+    weight: float
+    vector: Vector
+    rank: int
+
+
+class Method:
+    """What every method has. Methods hold no state; each function is pure."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    traits: ClassVar[Traits]
+
+    def factors(self, round: int) -> Factors:
+        """What volunteers train in this round."""
+        return Factors()
+
+    def begin(self, adapter: Adapter) -> MethodState:
+        """State before the first round."""
+        return MethodState(adapter, adapter.spec.rank)
+
+    def start(self, broadcast: Adapter, turn: Turn) -> LocalStart:
+        """What a volunteer of rank turn.rank trains: the first modules; the rest stay frozen."""
+        chosen = tuple(range(self._rank(broadcast, turn)))
+        return self._start(broadcast, chosen, turn.round)
+
+    def manifest(
+        self, spec: AdapterSpec, round: int, exchange: int = 1, rank: int | None = None
+    ) -> Manifest:
+        """Names and shapes of a report; `spec` is the broadcast's, `rank` the volunteer's."""
+        raise NotImplementedError
+
+    def upload(
+        self,
+        local: LocalStart,
+        trained: Adapter,
+        round: int,
+        exchange: int = 1,
+        reply: Vector | None = None,
+    ) -> Vector:
+        """The volunteer's side: what to report of `trained`, in the layout of manifest()."""
+        raise NotImplementedError
+
+    def _rank(self, broadcast: Adapter, turn: Turn) -> int:
+        if not 1 <= turn.rank <= broadcast.spec.rank:
+            raise LocalProtocolError(f"rank {turn.rank} is not in 1…{broadcast.spec.rank}")
+        return turn.rank
+
+    def _start(self, broadcast: Adapter, chosen: tuple[int, ...], round: int) -> LocalStart:
+        rest = tuple(j for j in range(broadcast.spec.rank) if j not in set(chosen))
+        return LocalStart(
+            broadcast,
+            modules.select(broadcast, chosen),
+            modules.select(broadcast, rest) if rest else None,
+            chosen,
+            self.factors(round),
+        )
+
+
+class SummedMethod(Method):
+    """A method whose coordinator needs only weighted means.
+
+    As it stands here: average the trained factors' change, Δ = Σ pᵢ(xᵢ − x₀), and add it to the
+    broadcast x₀. Changes are small, which clipping and fixed point want.
+    """
+
+    def manifest(
+        self,
+        spec: AdapterSpec,
+        round: int,
+        exchange: int = 1,
+        rank: int | None = None,
+    ) -> Manifest:
+        """The trained factors of every layer, at the broadcast's rank whatever the volunteer's."""
+        return modules.factor_manifest(spec, self.factors(round).key)
+
+    def upload(
+        self,
+        local: LocalStart,
+        trained: Adapter,
+        round: int,
+        exchange: int = 1,
+        reply: Vector | None = None,
+    ) -> Vector:
+        """Trained minus broadcast, on the factors of this round; zero on frozen modules."""
+        change = local.whole(trained).vector - local.broadcast.vector
+        return modules.restrict(
+            change, local.broadcast.spec, self.manifest(local.broadcast.spec, round, exchange)
+        )
+
+    def reply(self, state: MethodState, mean: Vector, round: int, exchange: int) -> Vector:
+        """What volunteers get between two exchanges; only methods with several have one."""
+        raise LocalProtocolError(f"{self.name} has no exchange after {exchange}")
+
+    def update(self, state: MethodState, mean: Vector, round: int) -> Vector:
+        """The mean update a server optimiser acts on, from the last exchange's mean."""
+        return mean
+
+    def commit(
+        self,
+        state: MethodState,
+        update: Vector,
+        round: int,
+        reply: Vector | None = None,
+    ) -> MethodState:
+        """The next state, from update() as the server optimiser left it and the last reply()."""
+        spec = state.adapter.spec
+        manifest = modules.factor_manifest(spec, self.factors(round).key)
+        vector = state.adapter.vector + modules.embed(update, manifest, spec)
+        return replace(state, adapter=Adapter(spec, vector))
+
+
+class PlaintextMethod(Method):
+    """A method whose coordinator must see each volunteer's factors; never under masking."""
+
+    def manifest(
+        self,
+        spec: AdapterSpec,
+        round: int,
+        exchange: int = 1,
+        rank: int | None = None,
+    ) -> Manifest:
+        """A and B of every layer at the volunteer's own rank."""
+        return modules.same_scale(spec, spec.rank if rank is None else rank).manifest
+
+    def upload(
+        self,
+        local: LocalStart,
+        trained: Adapter,
+        round: int,
+        exchange: int = 1,
+        reply: Vector | None = None,
+    ) -> Vector:
+        """The trained factors themselves."""
+        if trained.spec != local.adapter.spec:
+            raise LocalProtocolError("the trained adapter is not the one that was started from")
+        return trained.vector.copy()
+
+    def commit_each(
+        self, state: MethodState, uploads: tuple[Upload, ...], round: int
+    ) -> MethodState:
+        """The next state from all reports of the round (in roster order, for equal bits)."""
+        raise NotImplementedError

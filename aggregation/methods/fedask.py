@@ -1,0 +1,132 @@
+"""FedASK: the sum of products BᵢAᵢ through two sums of sketches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nomoat.aggregation import lowrank
+from nomoat.aggregation.adapter import (
+    Adapter,
+    AdapterSpec,
+    LayerSpec,
+    Manifest,
+    TensorSpec,
+    Vector,
+)
+from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.methods.base import LocalStart, MethodState, SummedMethod, Traits
+from nomoat.aggregation.methods.modules import build
+
+SKETCH_Y = ".sketch_Y"
+SKETCH_Z = ".sketch_Z"
+
+
+@dataclass(frozen=True)
+class FedAsk(SummedMethod):
+    """Randomised SVD of M = Σ pᵢBᵢAᵢ of which the coordinator only ever sees sums.
+
+    Exchange 1 sums BᵢAᵢΩ − B₀A₀Ω (d_out, w); the coordinator adds B₀A₀Ω and replies with an
+    orthonormal basis Q of the result. Exchange 2 sums AᵢᵀBᵢᵀQ − A₀ᵀB₀ᵀQ (d_in, w); with the
+    broadcast's own part added that is Z = MᵀQ, and QZᵀ truncated to rank r is the next adapter.
+    w = r + oversampling. Exact (the best rank-r approximation) if rank M ≤ w, else off by about
+    the (w+1)-th singular value. A volunteer missing from exchange 2 only makes Q less apt; the
+    result is still a projection of the mean over those who stayed.
+
+    Differences (small, hence fit for clipping) instead of the paper's whole products, both
+    factors trained, and Ω public from (round, layer): the paper leaves all three open. Refactored
+    as lowrank.trainable does, since √σ alone would leave dead modules.
+    """
+
+    oversampling: int = 8
+
+    name = "fedask"
+    summary = "two sums of sketches give the SVD of the mean product; exact if its rank fits"
+    source = "Wen et al. 2025, FedASK (arXiv:2507.09990), Alg. 1"
+    traits = Traits(summable=True, mixed_ranks=True, exact=True, optimizers=False, exchanges=2)
+
+    def width(self, layer: LayerSpec) -> int:
+        """Columns w of the sketch of a layer."""
+        return min(layer.rank + self.oversampling, layer.d_out, layer.d_in)
+
+    def manifest(
+        self,
+        spec: AdapterSpec,
+        round: int,
+        exchange: int = 1,
+        rank: int | None = None,
+    ) -> Manifest:
+        """Y (d_out, w) of every layer in exchange 1, Z (d_in, w) in exchange 2."""
+        return Manifest(tuple(self._tensor(layer, exchange) for layer in spec.layers))
+
+    def upload(
+        self,
+        local: LocalStart,
+        trained: Adapter,
+        round: int,
+        exchange: int = 1,
+        reply: Vector | None = None,
+    ) -> Vector:
+        """The sketch of the trained product minus the broadcast's."""
+        whole, start = local.whole(trained), local.broadcast
+        after = self._sketch(whole, round, exchange, reply)
+        before = self._sketch(start, round, exchange, reply)
+        change = {name: (after[name] - before[name]).astype(np.float32) for name in after}
+        return self.manifest(start.spec, round, exchange).join(change)
+
+    def reply(self, state: MethodState, mean: Vector, round: int, exchange: int) -> Vector:
+        """Q (d_out, w) of every layer, in exchange 1's layout."""
+        if exchange != 1:
+            return super().reply(state, mean, round, exchange)
+        manifest = self.manifest(state.adapter.spec, round, 1)
+        own = self._sketch(state.adapter, round, 1, None)
+        bases = {
+            name: lowrank.range_basis(change + own[name]).astype(np.float32)
+            for name, change in manifest.views(mean).items()
+        }
+        return manifest.join(bases)
+
+    def commit(
+        self, state: MethodState, update: Vector, round: int, reply: Vector | None = None
+    ) -> MethodState:
+        """The rank-r truncation of QZᵀ."""
+        spec = state.adapter.spec
+        bases = self._bases(spec, round, reply)
+        changes = self.manifest(spec, round, 2).views(update)
+        own = self._sketch(state.adapter, round, 2, reply)
+        parts = {}
+        for layer, a, _ in state.adapter.factors():
+            name = layer.name + SKETCH_Z
+            found = lowrank.svd(bases[layer.name + SKETCH_Y], (changes[name] + own[name]).T)
+            parts[layer.name] = lowrank.trainable(found, spec.rank, a)
+        return replace(state, adapter=build(spec, parts))
+
+    def _tensor(self, layer: LayerSpec, exchange: int) -> TensorSpec:
+        suffix, rows = {1: (SKETCH_Y, layer.d_out), 2: (SKETCH_Z, layer.d_in)}[exchange]
+        return TensorSpec(layer.name + suffix, (rows, self.width(layer)))
+
+    def _sketch(
+        self, adapter: Adapter, round: int, exchange: int, reply: Vector | None
+    ) -> dict[str, lowrank.Matrix]:
+        """B(AΩ) or Aᵀ(BᵀQ) of every layer, float64."""
+        bases = self._bases(adapter.spec, round, reply) if exchange == 2 else {}
+        sketches = {}
+        for layer, a, b in adapter.factors():
+            name = self._tensor(layer, exchange).name
+            a64, b64 = a.astype(np.float64), b.astype(np.float64)
+            if exchange == 1:
+                width = self.width(layer)
+                omega = lowrank.sketch_matrix(layer.d_in, width, "fedask", round, layer.name)
+                sketches[name] = b64 @ (a64 @ omega)
+            else:
+                sketches[name] = a64.T @ (b64.T @ bases[layer.name + SKETCH_Y])
+        return sketches
+
+    def _bases(
+        self, spec: AdapterSpec, round: int, reply: Vector | None
+    ) -> dict[str, NDArray[np.float32]]:
+        if reply is None:
+            raise LocalProtocolError("fedask's second exchange needs the first one's reply")
+        return self.manifest(spec, round, 1).views(reply)

@@ -1,0 +1,46 @@
+"""FedSVD: train B only, and re-derive an orthonormal A from B̄A after every round."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nomoat.aggregation import lowrank
+from nomoat.aggregation.adapter import Adapter, Vector
+from nomoat.aggregation.methods.base import Factors, MethodState, SummedMethod, Traits
+from nomoat.aggregation.methods.modules import build
+
+
+class FedSvd(SummedMethod):
+    """B̄ = B + Σ pᵢΔBᵢ, then B̄A = UΣVᵀ gives the next A = Vᵀ (orthonormal) and B = UΣ.
+
+    The average is exact, as in ffa; the new basis equalises the directions of A, whose row space
+    stays that of the start. The first broadcast is brought into the same form. Modules come
+    sorted by singular value, so volunteers of lower rank (not in the paper) train the strongest.
+    """
+
+    name = "fedsvd"
+    summary = (
+        "train and average B only, A made orthonormal by SVD each round; exact, half the bytes"
+    )
+    source = "Lee et al. 2025, FedSVD (arXiv:2505.12805), Alg. 1"
+    traits = Traits(summable=True, mixed_ranks=True, exact=True, optimizers=False)
+
+    def factors(self, round: int) -> Factors:
+        """B, always."""
+        return Factors(a=False, b=True)
+
+    def begin(self, adapter: Adapter) -> MethodState:
+        """The same product with orthonormal A."""
+        return MethodState(_orthonormal(adapter), adapter.spec.rank)
+
+    def commit(
+        self, state: MethodState, update: Vector, round: int, reply: Vector | None = None
+    ) -> MethodState:
+        """Add the mean of B, then the SVD."""
+        added = super().commit(state, update, round, reply)
+        return replace(added, adapter=_orthonormal(added.adapter))
+
+
+def _orthonormal(adapter: Adapter) -> Adapter:
+    parts = {layer.name: lowrank.orthonormal_rows(b, a) for layer, a, b in adapter.factors()}
+    return build(adapter.spec, parts)

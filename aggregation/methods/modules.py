@@ -1,0 +1,112 @@
+"""An adapter as a sum of rank-1 modules: choose some, put them back, append, change the scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nomoat.aggregation.adapter import (
+    LORA_A,
+    LORA_B,
+    Adapter,
+    AdapterSpec,
+    LayerSpec,
+    Manifest,
+    Vector,
+)
+from nomoat.aggregation.errors import LocalProtocolError
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+
+def same_scale(spec: AdapterSpec, rank: int) -> AdapterSpec:
+    """`spec` at another rank with α chosen so that s = α/r (α/√r under rsLoRA) stays.
+
+    With one α for all ranks a rank-4 and a rank-16 volunteer would mean different things by the
+    same B and A.
+    """
+    if rank == spec.rank:
+        return spec
+    alpha = spec.scale * (math.sqrt(rank) if spec.rslora else rank)
+    layers = tuple(LayerSpec(x.name, x.d_out, x.d_in, rank) for x in spec.layers)
+    return AdapterSpec(layers, rank, alpha, spec.rslora, spec.target_modules)
+
+
+def rescale(adapter: Adapter, spec: AdapterSpec) -> Adapter:
+    """The same s·BA under `spec`'s α: B is multiplied by s/s'. Layers and rank must agree."""
+    if spec.layers != adapter.spec.layers:
+        raise LocalProtocolError("rescaling needs the same layers and rank")
+    ratio = adapter.spec.scale / spec.scale
+    values = {}
+    for layer, a, b in adapter.factors():
+        values[layer.a.name], values[layer.b.name] = a, (b * ratio).astype(np.float32)
+    return Adapter(spec, spec.manifest.join(values))
+
+
+def factor_manifest(spec: AdapterSpec, key: str) -> Manifest:
+    """The manifest of both factors ("ab"), of A ("a") or of B ("b")."""
+    if key == "ab":
+        return spec.manifest
+    return spec.manifest.only(LORA_A if key == "a" else LORA_B)
+
+
+def build(spec: AdapterSpec, factors: Mapping[str, tuple[Floats, Floats]]) -> Adapter:
+    """An adapter from layer name → (A, B)."""
+    values: dict[str, NDArray[np.float32]] = {}
+    for layer in spec.layers:
+        a, b = factors[layer.name]
+        values[layer.a.name] = a.astype(np.float32, copy=False)
+        values[layer.b.name] = b.astype(np.float32, copy=False)
+    return Adapter(spec, spec.manifest.join(values))
+
+
+def select(adapter: Adapter, chosen: tuple[int, ...]) -> Adapter:
+    """The modules `chosen`, as an adapter of that rank and the same scale."""
+    if chosen == tuple(range(adapter.spec.rank)):
+        return adapter
+    rows = list(chosen)
+    parts = {layer.name: (a[rows], b[:, rows]) for layer, a, b in adapter.factors()}
+    return build(same_scale(adapter.spec, len(chosen)), parts)
+
+
+def scatter(whole: Adapter, part: Adapter, places: tuple[int, ...]) -> Adapter:
+    """`whole` with the modules at `places` replaced by those of `part`."""
+    rows = list(places)
+    vector = whole.vector.copy()
+    target = Adapter(whole.spec, vector)
+    for (_, a, b), (_, new_a, new_b) in zip(target.factors(), part.factors(), strict=True):
+        a[rows], b[:, rows] = new_a, new_b
+    return target
+
+
+def append(first: Adapter, second: Adapter) -> Adapter:
+    """Both adapters' modules, in this order: rank r₁ + r₂, the same scale."""
+    parts = {
+        layer.name: (np.vstack([a, more_a]), np.hstack([b, more_b]))
+        for (layer, a, b), (_, more_a, more_b) in zip(
+            first.factors(), second.factors(), strict=True
+        )
+    }
+    return build(same_scale(first.spec, first.spec.rank + second.spec.rank), parts)
+
+
+def restrict(vector: Vector, spec: AdapterSpec, part: Manifest) -> Vector:
+    """Of an adapter's flat vector, the tensors of `part`, flat."""
+    if part.size == vector.size:
+        return vector
+    views = spec.manifest.views(vector)
+    return part.join({tensor.name: views[tensor.name] for tensor in part.tensors})
+
+
+def embed(vector: Vector, part: Manifest, spec: AdapterSpec) -> Vector:
+    """The reverse of restrict, zero where `part` has no tensor."""
+    if part.size == spec.size:
+        return vector
+    whole = np.zeros(spec.size, np.float32)
+    targets = spec.manifest.views(whole)
+    for name, values in part.views(vector).items():
+        targets[name][...] = values
+    return whole

@@ -1,0 +1,140 @@
+"""The volunteer's machine: one object per session, one message in, at most one message out.
+
+    session = ClientSession(volunteer)
+    step = session.receive(offer)          # raises RemoteProtocolError: refuse, the session is over
+    store(step.persist); send(step.outgoing)
+
+The table below is the machine (docs/protocol.md §13). Whatever is not in it, and whatever fails a
+check, ends the session with its secrets erased; nothing is sent. A session lives in one process:
+its secrets are never stored, and its diary keeps it from being joined again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NoReturn, TypeAlias
+
+from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
+from nomoat.aggregation.secagg import client_steps as steps
+from nomoat.aggregation.secagg.client_steps import Reply, Volunteer
+from nomoat.aggregation.secagg.messages import (
+    TO_VOLUNTEER,
+    Abandoned,
+    Certificate,
+    SessionOffer,
+    SessionRoster,
+    SharesDelivery,
+    ShareSet,
+    SurvivorSet,
+    ToCoordinator,
+    ToVolunteer,
+)
+from nomoat.aggregation.secagg.parameters import COORDINATOR, Mark
+
+
+class Phase(Enum):
+    """Where a volunteer stands in a session."""
+
+    WAITING = "waiting for an offer"
+    KEYS = "sent keys"
+    SHARES = "sent shares"
+    CHECKED = "checked the boxes"
+    MASKED = "sent its masked vector"
+    SIGNED = "signed the survivors"
+    REVEALED = "revealed its shares"
+    ABANDONED = "abandoned by the coordinator"
+    REFUSED = "refused"
+
+
+TRANSITIONS: Mapping[tuple[Phase, type[ToVolunteer]], Phase] = {
+    (Phase.WAITING, SessionOffer): Phase.KEYS,
+    (Phase.KEYS, SessionRoster): Phase.SHARES,
+    (Phase.SHARES, SharesDelivery): Phase.CHECKED,
+    (Phase.CHECKED, ShareSet): Phase.MASKED,
+    (Phase.MASKED, SurvivorSet): Phase.SIGNED,
+    (Phase.SIGNED, Certificate): Phase.REVEALED,
+    (Phase.WAITING, Abandoned): Phase.ABANDONED,
+    (Phase.KEYS, Abandoned): Phase.ABANDONED,
+    (Phase.SHARES, Abandoned): Phase.ABANDONED,
+    (Phase.CHECKED, Abandoned): Phase.ABANDONED,
+    (Phase.MASKED, Abandoned): Phase.ABANDONED,
+    (Phase.SIGNED, Abandoned): Phase.ABANDONED,
+    (Phase.REVEALED, Abandoned): Phase.REVEALED,
+}
+ENDED = frozenset({Phase.REVEALED, Phase.ABANDONED, Phase.REFUSED})
+
+_Handler: TypeAlias = Callable[[Any, Any], Reply]
+_HANDLERS: Mapping[type[ToVolunteer], _Handler] = {
+    SessionOffer: steps.on_offer,
+    SessionRoster: steps.on_roster,
+    SharesDelivery: steps.on_delivery,
+    ShareSet: steps.on_share_set,
+    SurvivorSet: steps.on_survivors,
+    Certificate: steps.on_certificate,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now: store every mark of `persist` durably, and only then send `outgoing`."""
+
+    phase: Phase
+    outgoing: ToCoordinator | None = None
+    persist: tuple[Mark, ...] = ()
+
+
+class ClientSession:
+    """One volunteer in one session."""
+
+    def __init__(self, volunteer: Volunteer) -> None:
+        self.phase = Phase.WAITING
+        self._secrets = volunteer.secrets
+        self._stage: object = volunteer
+
+    def receive(self, message: ToVolunteer) -> Step:
+        """Take the coordinator's next message; RemoteProtocolError ends the session for good."""
+        following = TRANSITIONS.get((self.phase, type(message)))
+        if following is None:
+            was = self.phase
+            self._end(Phase.REFUSED)
+            raise RemoteProtocolError(COORDINATOR, "§13", _unexpected(message, was))
+        if isinstance(message, Abandoned):
+            self._end(following)
+            return Step(self.phase)
+        try:
+            reply = _HANDLERS[type(message)](self._stage, message)
+        except BaseException:
+            self._end(Phase.REFUSED)
+            raise
+        self.phase, self._stage = following, reply.stage
+        if following in ENDED:
+            self._end(following)
+        return Step(following, reply.outgoing, reply.persist)
+
+    def stop(self) -> None:
+        """End the session from this side, secrets erased; may be called at any time."""
+        self._end(Phase.REFUSED)
+
+    @property
+    def over(self) -> bool:
+        """Whether no message can make this session send anything again."""
+        return self.phase in ENDED
+
+    def _end(self, phase: Phase) -> None:
+        if self.phase not in ENDED:
+            self.phase = phase
+        self._secrets.erase()
+        self._stage = None
+
+    def __reduce__(self) -> NoReturn:
+        raise LocalProtocolError("a session is never stored: its secrets end with the process")
+
+    def __repr__(self) -> str:
+        return f"<ClientSession {self.phase.name}>"
+
+
+def _unexpected(message: object, phase: Phase) -> str:
+    known = type(message).__name__ if type(message) in TO_VOLUNTEER else "something else"
+    return f"sent {known} to a volunteer that {phase.value}"

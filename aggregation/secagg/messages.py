@@ -1,0 +1,210 @@
+"""The messages of a secure-aggregation session, in the order of sending (docs/protocol.md §6–§10).
+
+Volunteers are indices into the session's roster, which is sorted by identity; sets of them are
+bitmaps, which cannot list anybody twice. Every signature covers the session's transcript hash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from nomoat.aggregation.fixed_point import MAX_VALUE_BITS, MIN_VALUE_BITS
+from nomoat.aggregation.messages import Digest, Round
+from nomoat.aggregation.secagg.labels import COMMITMENT_BYTES
+from nomoat.aggregation.secagg.shamir import SHARE_BYTES
+from nomoat.aggregation.signing import SIGNATURE_BYTES
+from nomoat.aggregation.wire import Body, Limit, message
+
+MAX_PARTICIPANTS = 10_000
+MAX_NEIGHBOURS = 1024
+AEAD_TAG_BYTES = 16
+SEALED_BYTES = 2 * SHARE_BYTES + AEAD_TAG_BYTES  # both shares, encrypted
+BOX_BYTES = SEALED_BYTES + 2 * COMMITMENT_BYTES  # and what binds the dealer to each
+
+Key: TypeAlias = Annotated[bytes, Limit(32, 32)]
+Signature: TypeAlias = Annotated[bytes, Limit(SIGNATURE_BYTES, SIGNATURE_BYTES)]
+Commitment: TypeAlias = Annotated[bytes, Limit(COMMITMENT_BYTES, COMMITMENT_BYTES)]
+Index: TypeAlias = Annotated[int, Limit(0, MAX_PARTICIPANTS - 1)]
+Indices: TypeAlias = Annotated[tuple[Index, ...], Limit(0, MAX_NEIGHBOURS)]
+Bitmap: TypeAlias = Annotated[bytes, Limit(1, MAX_PARTICIPANTS // 8)]
+Clip: TypeAlias = Annotated[float, Limit(1e-12, 1e6)]
+Permille: TypeAlias = Annotated[int, Limit(0, 999)]
+Participants: TypeAlias = Annotated[int, Limit(2, MAX_PARTICIPANTS)]
+
+
+@message("secagg.offer")
+@dataclass(frozen=True, slots=True)
+class SessionOffer:
+    """Coordinator → volunteer, R0: everything the session will be about (§6.1).
+
+    clips: one bound per tensor, in the manifest's order.
+    """
+
+    session: Digest
+    round: Round
+    exchange: Annotated[int, Limit(1, 4)]
+    base_hash: Digest
+    adapter_hash: Digest
+    manifest_hash: Digest
+    roster_root: Digest
+    clips: Annotated[tuple[Clip, ...], Limit(1, 65_536)]
+    value_bits: Annotated[int, Limit(MIN_VALUE_BITS, MAX_VALUE_BITS)]
+    n_min: Participants
+    n_max: Participants
+    corrupt_permille: Permille
+    dropout_permille: Permille
+    weak: bool
+
+
+@message("secagg.keys")
+@dataclass(frozen=True, slots=True)
+class KeysReport:
+    """Volunteer → coordinator, R0: two fresh public keys, signed (§6.3)."""
+
+    box_key: Key
+    mask_key: Key
+    signature: Signature
+
+
+@message("secagg.member")
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One volunteer of a session: its identity and its KeysReport."""
+
+    identity: Key
+    box_key: Key
+    mask_key: Key
+    signature: Signature
+
+
+@message("secagg.roster")
+@dataclass(frozen=True, slots=True)
+class SessionRoster:
+    """Coordinator → volunteer, R0: who takes part, ascending by identity, and k, t, q (§6.4)."""
+
+    neighbours: Annotated[int, Limit(1, MAX_PARTICIPANTS)]
+    shares: Annotated[int, Limit(1, MAX_PARTICIPANTS)]
+    quorum: Annotated[int, Limit(1, MAX_PARTICIPANTS)]
+    members: Annotated[tuple[Member, ...], Limit(2, MAX_PARTICIPANTS)]
+
+
+@message("secagg.shares")
+@dataclass(frozen=True, slots=True)
+class SharesReport:
+    """Volunteer → coordinator, R1: a box per neighbour, ascending by index (§7.3)."""
+
+    seed_commitment: Commitment
+    own_commitment: Commitment  # to the seed share that the dealer keeps
+    boxes: Annotated[bytes, Limit(BOX_BYTES, MAX_NEIGHBOURS * BOX_BYTES)]
+    signature: Signature
+
+
+@message("secagg.box")
+@dataclass(frozen=True, slots=True)
+class AddressedBox:
+    """One box and who made it."""
+
+    source: Index
+    box: Annotated[bytes, Limit(BOX_BYTES, BOX_BYTES)]
+
+
+@message("secagg.delivery")
+@dataclass(frozen=True, slots=True)
+class SharesDelivery:
+    """Coordinator → volunteer, R1: the boxes made for this volunteer (§7.4)."""
+
+    boxes: Annotated[tuple[AddressedBox, ...], Limit(0, MAX_NEIGHBOURS)]
+
+
+@message("secagg.check")
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """Volunteer → coordinator, R1: whose boxes were no good, usually nobody's; signed (§7.5)."""
+
+    complaints: Indices
+    signature: Signature
+
+
+@message("secagg.share_set")
+@dataclass(frozen=True, slots=True)
+class ShareSet:
+    """Coordinator → volunteer, R2: U2, who shared with everybody (§8.1)."""
+
+    members: Bitmap
+
+
+@message("secagg.masked")
+@dataclass(frozen=True, slots=True)
+class MaskedReport:
+    """Volunteer → coordinator, R2: the masked, packed vector, signed with U2 (§8.3)."""
+
+    signature: Signature
+    masked: Annotated[bytes, Body()]
+
+
+@message("secagg.survivors")
+@dataclass(frozen=True, slots=True)
+class SurvivorSet:
+    """Coordinator → volunteer, R3: U3, whose masked vectors are in the sum (§9.1)."""
+
+    members: Bitmap
+
+
+@message("secagg.signed")
+@dataclass(frozen=True, slots=True)
+class SurvivorSignature:
+    """Volunteer → coordinator, R3: this volunteer's one signature on U2 and U3 (§9.3)."""
+
+    signature: Signature
+
+
+@message("secagg.certificate")
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Coordinator → volunteer, R4: who signed, and the signatures, ascending by index (§10.1)."""
+
+    signers: Bitmap
+    signatures: Annotated[bytes, Limit(0, MAX_PARTICIPANTS * SIGNATURE_BYTES)]
+
+
+@message("secagg.reveal")
+@dataclass(frozen=True, slots=True)
+class RevealReport:
+    """Volunteer → coordinator, R4: one share per neighbour and its own, ascending (§10.3)."""
+
+    shares: Annotated[bytes, Limit(SHARE_BYTES, (MAX_NEIGHBOURS + 1) * SHARE_BYTES)]
+    signature: Signature
+
+
+@message("secagg.abandoned")
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Coordinator → volunteer, any time: the session is over; keep the update (§5.6)."""
+
+    reason: Annotated[str, Limit(1, 80)]
+
+
+ToVolunteer: TypeAlias = (
+    SessionOffer | SessionRoster | SharesDelivery | ShareSet | SurvivorSet | Certificate | Abandoned
+)
+ToCoordinator: TypeAlias = (
+    KeysReport | SharesReport | CheckReport | MaskedReport | SurvivorSignature | RevealReport
+)
+TO_VOLUNTEER: tuple[type[ToVolunteer], ...] = (
+    SessionOffer,
+    SessionRoster,
+    SharesDelivery,
+    ShareSet,
+    SurvivorSet,
+    Certificate,
+    Abandoned,
+)
+TO_COORDINATOR: tuple[type[ToCoordinator], ...] = (
+    KeysReport,
+    SharesReport,
+    CheckReport,
+    MaskedReport,
+    SurvivorSignature,
+    RevealReport,
+)

@@ -1,0 +1,176 @@
+"""What a volunteer insists on before it takes part: its pinned policy, which nobody can lower."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from nomoat.aggregation.adapter import Manifest
+from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
+from nomoat.aggregation.fixed_point import FixedPoint, Layout, most_value_bits
+from nomoat.aggregation.secagg.messages import SessionOffer, SessionRoster
+from nomoat.aggregation.secagg.thresholds import (
+    WEAK_BELOW,
+    Assumptions,
+    Thresholds,
+    is_weak,
+    thresholds,
+)
+from nomoat.aggregation.secagg.transcript import manifest_hash
+
+COORDINATOR = "coordinator"
+VALUE_BITS = 21  # a step of 2^-20 of the clip bound: far below what float32 training notices
+DEFAULT_ASSUMPTIONS = Assumptions(corrupt_permille=100, dropout_permille=300)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The least a volunteer accepts; below 8 participants only with `allow_weak`, too.
+
+    known_peers: how many other participants must be of `Terms.known`, which slows a coordinator
+    that invents volunteers down to the speed at which it can age them.
+    """
+
+    min_participants: int = WEAK_BELOW
+    allow_weak: bool = False
+    min_corrupt_permille: int = 100
+    known_peers: int = 0
+
+    @property
+    def least(self) -> int:
+        """The smallest session this policy accepts."""
+        return max(self.min_participants, 2 if self.allow_weak else WEAK_BELOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The community as this machine knows it: log head (32 bytes) and identity → name."""
+
+    root: bytes
+    names: Mapping[bytes, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What this volunteer knows without being told: its round, models, shapes and peers."""
+
+    round: int
+    exchange: int
+    base_hash: bytes
+    adapter_hash: bytes
+    manifest: Manifest
+    roster: Roster
+    known: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One line of a volunteer's session diary; it is on disk before the message it belongs to."""
+
+    kind: Literal["joined", "signed", "revealed"]
+    session: bytes
+    round: int
+    exchange: int
+
+
+def propose(
+    session: bytes,
+    terms: Terms,
+    clips: tuple[float, ...],
+    sizes: tuple[int, int],
+    assumed: Assumptions = DEFAULT_ASSUMPTIONS,
+) -> SessionOffer:
+    """The coordinator's offer of a session of sizes[0] to sizes[1] participants.
+
+    session: 32 fresh random bytes. clips: one bound per tensor of terms.manifest. Asking for fewer
+    than 8 participants is asking for a weak session. Values get 21 bits, or as many as fit.
+    """
+    n_min, n_max = sizes
+    return SessionOffer(
+        session,
+        terms.round,
+        terms.exchange,
+        terms.base_hash,
+        terms.adapter_hash,
+        manifest_hash(terms.manifest),
+        terms.roster.root,
+        clips,
+        min(VALUE_BITS, most_value_bits(n_max)),
+        n_min,
+        n_max,
+        assumed.corrupt_permille,
+        assumed.dropout_permille,
+        is_weak(n_min),
+    )
+
+
+def check_offer(
+    offer: SessionOffer, terms: Terms, policy: Policy, diary: Collection[Mark]
+) -> Layout:
+    """The layout to encode in, if the offer is one to accept; else RemoteProtocolError (§6.2)."""
+    about = (offer.round, offer.exchange, offer.base_hash, offer.adapter_hash)
+    if about != (terms.round, terms.exchange, terms.base_hash, terms.adapter_hash):
+        raise _refusal("the session is about another round or another model than the training")
+    if offer.manifest_hash != manifest_hash(terms.manifest):
+        raise _refusal("the session sums other tensors than were trained")
+    if offer.roster_root != terms.roster.root:
+        raise _refusal("the session's roster is not the one this machine knows")
+    if offer.corrupt_permille < policy.min_corrupt_permille:
+        raise _refusal(f"the session assumes fewer than {policy.min_corrupt_permille}‰ corrupt")
+    _check_size(offer, policy)
+    _check_diary(offer, diary)
+    try:
+        FixedPoint(offer.value_bits, offer.n_max)
+        return Layout(terms.manifest, offer.clips)
+    except LocalProtocolError as problem:
+        raise _refusal(str(problem)) from None
+
+
+def _check_size(offer: SessionOffer, policy: Policy) -> None:
+    if offer.n_min > offer.n_max:
+        raise _refusal("the session's smallest size is above its largest")
+    if is_weak(offer.n_min) and not (offer.weak and policy.allow_weak):
+        raise _refusal(f"{offer.n_min} participants are weak, and both sides have to ask for that")
+    if offer.n_min < policy.least:
+        raise _refusal(f"{offer.n_min} participants are fewer than this machine's {policy.least}")
+
+
+def _check_diary(offer: SessionOffer, diary: Collection[Mark]) -> None:
+    # Secrets of a session die with the process, and keys are never used twice: a session that
+    # was joined once, in this process or an earlier one, is over for this volunteer.
+    if any(mark.session == offer.session for mark in diary):
+        raise _refusal("this machine has taken part in that session before")
+    # Two sums over the same update and almost the same peers differ by one update.
+    revealed = {(mark.round, mark.exchange) for mark in diary if mark.kind == "revealed"}
+    if (offer.round, offer.exchange) in revealed:
+        raise _refusal("this round's update is already part of a revealed sum")
+
+
+def agreed_thresholds(offer: SessionOffer, participants: int) -> Thresholds:
+    """k, t, q for that many participants under the offer's assumptions (§12)."""
+    assumed = Assumptions(offer.corrupt_permille, offer.dropout_permille)
+    return thresholds(participants, assumed)
+
+
+def check_thresholds(offer: SessionOffer, roster: SessionRoster, policy: Policy) -> Thresholds:
+    """The session's thresholds, if its size and numbers are what they must be (§6.5)."""
+    n = len(roster.members)
+    if not max(offer.n_min, policy.least) <= n <= offer.n_max:
+        raise _refusal(f"{n} participants, agreed were {offer.n_min} to {offer.n_max}", "§6.5")
+    try:
+        needed = agreed_thresholds(offer, n)
+    except LocalProtocolError as problem:
+        raise _refusal(str(problem), "§6.5") from None
+    told = (roster.neighbours, roster.shares, roster.quorum)
+    if told != (needed.neighbours, needed.shares, needed.quorum):
+        raise _refusal(
+            f"k, t, q are {told}; {n} participants need "
+            f"{(needed.neighbours, needed.shares, needed.quorum)}",
+            "§6.5",
+        )
+    return needed
+
+
+def _refusal(reason: str, section: str = "§6.2") -> RemoteProtocolError:
+    return RemoteProtocolError(COORDINATOR, section, reason)

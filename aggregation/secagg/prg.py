@@ -1,0 +1,59 @@
+"""Masks: AES-128-CTR keystreams, added to and taken from uint32 vectors a cache-sized part a time.
+
+A mask is the keystream of AES-128-CTR under key[:16] with initial counter block key[16:], read as
+little-endian uint32 (NIST SP 800-38A, §6.5). Key and counter block are both secret and fresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
+
+from nomoat.aggregation.packing import BLOCK
+
+Ring = NDArray[np.uint32]
+_ZEROS = memoryview(bytes(4 * BLOCK))
+_SLACK = 16  # update_into asks for room for one more cipher block
+
+
+class Keystream:
+    """One keystream, read from its beginning in parts of at most BLOCK words."""
+
+    __slots__ = ("_cipher",)
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = Cipher(algorithms.AES(key[:16]), modes.CTR(key[16:32])).encryptor()
+
+    def into(self, buffer: memoryview, words: int) -> None:
+        """Write the next `words` uint32 into `buffer`."""
+        self._cipher.update_into(_ZEROS[: 4 * words], buffer)
+
+    def words(self, count: int) -> Ring:
+        """The next `count` words (count,) uint32, count ≤ BLOCK."""
+        buffer = bytearray(4 * count + _SLACK)
+        self.into(memoryview(buffer), count)
+        return np.frombuffer(buffer, "<u4", count=count)
+
+
+class Masks:
+    """Many keystreams to add and to subtract, advanced together one block at a time."""
+
+    def __init__(self, add: Iterable[bytes], subtract: Iterable[bytes]) -> None:
+        self._add = [Keystream(key) for key in add]
+        self._subtract = [Keystream(key) for key in subtract]
+        buffer = bytearray(4 * BLOCK + _SLACK)
+        self._buffer = memoryview(buffer)
+        self._words = np.frombuffer(buffer, "<u4", count=BLOCK)
+
+    def apply(self, block: Ring) -> None:
+        """block += Σ added − Σ subtracted (mod 2^32), in place; blocks must come in order."""
+        mask = self._words[: len(block)]
+        for stream in self._add:
+            stream.into(self._buffer, len(block))
+            np.add(block, mask, out=block)
+        for stream in self._subtract:
+            stream.into(self._buffer, len(block))
+            np.subtract(block, mask, out=block)

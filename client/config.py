@@ -1,0 +1,239 @@
+"""Where a volunteer's files are and what its owner has set.
+
+    HOME/identity.key                      Ed25519, one for all communities
+    HOME/communities/ID/settings.toml      flags > NOMOAT_* > this file > defaults
+                        community.info     what the community said of itself, signed
+                        node.key           P-384, for this community alone
+                        roster.log         the roster as seen so far
+                        version.rec, adapters/   the newest community adapter
+                        held/              an update that waits for its aggregation
+                        state.json         what this volunteer is doing, for `nomoat status`
+                        wish.json          what its owner wants: pause, resume, finish
+
+HOME is NOMOAT_HOME, or the platform's data folder. Several communities live side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+import tomlkit
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from nomoat.aggregation import wire
+from nomoat.aggregation.enrolment import CommunityInfo, community_id
+from nomoat.aggregation.errors import NotJoined, UsageError
+from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.roster import Page, Roster, SignedEntry, extend
+from nomoat.client.session import Limits
+from nomoat.lora.durable import replacing
+
+ID_DIGITS = 16
+
+
+class VolunteerSettings(BaseSettings):
+    """What the owner of this machine has set for one community."""
+
+    model_config = SettingsConfigDict(env_prefix="NOMOAT_", extra="ignore", frozen=True)
+
+    address: str = Field(max_length=260)
+    name: str = Field(min_length=1, max_length=40)
+    data: Path
+    base: str = Field(max_length=400)  # where this machine has the base model
+    heldout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    device: str = Field("auto", max_length=40)
+    poll_least: Annotated[float, Field(ge=0.01, le=3600)] = 1.0
+    poll_most: Annotated[float, Field(ge=0.01, le=3600)] = 2.0
+    max_steps: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    max_tokens_per_step: Annotated[int, Field(ge=8)] = 1 << 20
+    max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then NOMOAT_* variables, then the file."""
+        del dotenv_settings, file_secret_settings
+        file = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
+        return init_settings, env_settings, file
+
+    def limits(self) -> Limits:
+        """The most a coordinator may ask."""
+        return Limits(self.max_steps, self.max_tokens_per_step, self.max_adapter_values)
+
+
+COMMENTS = {
+    "address": "where the coordinator is",
+    "data": "your file or folder; it never leaves this machine",
+    "heldout": "share of your rows kept for measuring, never trained on",
+    "poll_least": "seconds between two looks for work, while the coordinator does not hold the line",
+    "max_steps": "the most a round may ask of this machine",
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """A volunteer's folder."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, environment: Mapping[str, str] = os.environ) -> Home:
+        """NOMOAT_HOME, or the platform's data folder."""
+        chosen = environment.get("NOMOAT_HOME")
+        return cls(Path(chosen) if chosen else platformdirs.user_data_path("nomoat"))
+
+    @property
+    def identity(self) -> Path:
+        """The identity key."""
+        return self.root / "identity.key"
+
+    def place(self, public: bytes) -> Place:
+        """The folder of the community with this key, joined or not."""
+        return Place(self.root / "communities" / community_id(public).hex()[:ID_DIGITS])
+
+    def joined(self) -> list[Place]:
+        """The communities this machine has joined, by id."""
+        folder = self.root / "communities"
+        places = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [Place(path) for path in places if Place(path).settings.is_file()]
+
+    def choose(self, wanted: str | None) -> Place:
+        """The community named by (the start of) its id or its name, or the only one there is.
+
+        NotJoined if there is none; UsageError if several fit.
+        """
+        places = self.joined()
+        if wanted is not None:
+            places = [p for p in places if p.root.name.startswith(wanted) or p.name() == wanted]
+        if not places:
+            what = f"no community {wanted!r} here" if wanted else "no community joined here"
+            raise NotJoined(f"{what}; join one with: nomoat join LINK --data FILE")
+        if len(places) > 1:
+            names = ", ".join(f"{p.root.name[:8]} ({p.name()})" for p in places)
+            raise UsageError(f"which community? --community one of: {names}")
+        return places[0]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of one community a volunteer belongs to."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """settings.toml."""
+        return self.root / "settings.toml"
+
+    @property
+    def node_key(self) -> Path:
+        """The node key."""
+        return self.root / "node.key"
+
+    @property
+    def held(self) -> Path:
+        """Where an update waits."""
+        return self.root / "held"
+
+    @property
+    def state(self) -> Path:
+        """What the running volunteer last said of itself."""
+        return self.root / "state.json"
+
+    @property
+    def wish(self) -> Path:
+        """What its owner wants of it."""
+        return self.root / "wish.json"
+
+    def name(self) -> str:
+        """The community's name."""
+        return self.info().name
+
+    def load(self, **flags: Any) -> VolunteerSettings:
+        """The settings; UsageError naming file and key if one cannot be."""
+
+        class FromFile(VolunteerSettings):
+            model_config = SettingsConfigDict(toml_file=self.settings)
+
+        given = {key: value for key, value in flags.items() if value is not None}
+        try:
+            return FromFile(**given)
+        except ValidationError as problem:
+            error = problem.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in error["loc"])
+            raise UsageError(f"{self.settings}: {where}: {error['msg'].lower()}") from None
+        except ValueError as problem:
+            raise UsageError(f"{self.settings}: {problem}") from None
+
+    def save(self, settings: VolunteerSettings) -> None:
+        """Write settings.toml; comments of an older one survive."""
+        old = self.settings.read_text() if self.settings.exists() else ""
+        document = tomlkit.parse(old)
+        for key, value in settings.model_dump(mode="json").items():
+            if key in COMMENTS and key not in document:
+                document.add(tomlkit.comment(COMMENTS[key]))
+            document[key] = value
+        with replacing(self.settings) as file:
+            file.write(tomlkit.dumps(document).encode())
+
+    def info(self) -> CommunityInfo:
+        """What the community said of itself when we joined; NotJoined if there is none."""
+        return wire.decode(wire.Packet(self._read("community.info")), CommunityInfo, str(self.root))
+
+    def save_info(self, info: CommunityInfo) -> None:
+        """Keep what the community said of itself."""
+        self._write("community.info", wire.encode(info).head)
+
+    def roster(self, public: bytes) -> Roster:
+        """The roster as far as this machine has seen it, verified again from its file."""
+        path = self.root / "roster.log"
+        if not path.exists():
+            return Roster.empty(public)
+        page = wire.decode(wire.Packet(path.read_bytes()), Page, str(path))
+        return extend(Roster.empty(public), page.entries)
+
+    def save_roster(self, entries: tuple[SignedEntry, ...]) -> None:
+        """Keep the roster's entries."""
+        self._write("roster.log", wire.encode(Page(len(entries), entries)).head)
+
+    def version(self) -> SignedVersion | None:
+        """The newest version record this machine has verified."""
+        path = self.root / "version.rec"
+        if not path.exists():
+            return None
+        return wire.decode(wire.Packet(path.read_bytes()), SignedVersion, str(path))
+
+    def save_version(self, record: SignedVersion) -> None:
+        """Keep the newest version record."""
+        self._write("version.rec", wire.encode(record).head)
+
+    def adapter(self, record: SignedVersion) -> Path:
+        """Where the adapter of a version lies."""
+        return self.root / "adapters" / f"{record.version.adapter.hex()}.adapter"
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            raise NotJoined(f"{self.root} is not a joined community; join it again") from None
+
+    def _write(self, name: str, data: bytes) -> None:
+        with replacing(self.root / name) as file:
+            file.write(data)

@@ -1,0 +1,479 @@
+"""The volunteer's line to its coordinator: Flower's fleet protocol with an installed ClientApp.
+
+Never asks for a FAB: the only code that runs is what is installed. Polling, heartbeats and work
+each have their thread, so a training of hours keeps the line alive; whatever breaks the line is
+waited out with growing pauses, and a coordinator that was restarted is found again. Uses private
+flwr interfaces (docs/adr/0002-flower-embedded.md), pinned by tests/client/test_fleet_contract.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, ErrorCode
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_id,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from nomoat.aggregation import wire
+from nomoat.aggregation.errors import Refused, RemoteProtocolError, Unreachable
+from nomoat.client.sealed import App
+from nomoat.client.web import Door, tls_context
+
+log = logging.getLogger(__name__)
+
+ANSWER_BYTES = 12 << 20  # one object (≤ 5 MiB) and what surrounds it; more is an attack
+MAX_OBJECTS = 300
+WAIT_S = 15
+TIMEOUT_S = 45.0
+BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
+RECORDS = frozenset({"Message", "RecordDict", "ConfigRecord"})
+COORDINATOR = "coordinator"
+SEEN_KEPT = 1024
+FETCH_S = 120.0
+
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Line:
+    """How to reach a coordinator. door: with its authority. poll_s: (least, most) between polls.
+
+    pause_s: first and longest pause after a failure.
+    """
+
+    door: Door
+    node_key: ec.EllipticCurvePrivateKey
+    poll_s: tuple[float, float] = (1.0, 2.0)
+    pause_s: tuple[float, float] = (0.5, 30.0)
+    chance: random.Random = field(default_factory=random.Random)
+
+
+class Listener(Protocol):
+    """Whoever wants to know how the line is doing (a status file, a terminal)."""
+
+    def connected(self, node_id: int) -> None:
+        """The coordinator knows us as this node."""
+
+    def lost(self, reason: str, retry_s: float) -> None:
+        """The line broke; it is tried again after `retry_s`."""
+
+    def working(self, kind: str) -> None:
+        """A message of this kind is being answered."""
+
+    def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
+        """It was answered; `late` if the coordinator had moved on."""
+
+
+class Gone(Exception):
+    """The coordinator does not know this node (any more): it must be activated again."""
+
+
+class RunOver(Exception):
+    """The coordinator ended the run a message belongs to."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A message that waits to be answered."""
+
+    head: Message
+    tree: ObjectTree
+
+
+def serve(line: Line, app: App, stop: threading.Event, listener: Listener) -> None:
+    """Answer whatever the coordinator sends with `app`, until `stop` is set.
+
+    Raises Refused if the coordinator does not admit this node key; a coordinator that does not
+    answer is waited for, however long.
+    """
+    pauses = Pauses(line)
+    with Wires(line) as wires:
+        labour = Labour(wires, app, stop, listener)
+        while not stop.is_set():
+            try:
+                node = wires.activate()
+            except (Unreachable, Gone) as problem:
+                pause = next(pauses)
+                listener.lost(str(problem), pause)
+                stop.wait(pause)
+                continue
+            pauses = Pauses(line)
+            labour.serve_as(node)
+            listener.connected(node.node_id)
+            over = threading.Event()
+            beat = _thread(lambda node=node, over=over: _beat(wires, node, over), "heartbeat")
+            try:
+                _poll(wires, node, labour, stop, listener)
+            finally:
+                over.set()
+                if stop.is_set():
+                    wires.deactivate(node)
+                beat.join(TIMEOUT_S)
+
+
+def _poll(
+    wires: Wires, node: Node, labour: Labour, stop: threading.Event, listener: Listener
+) -> None:
+    """Hand messages to `labour` until `stop` is set or the node must be activated again.
+
+    A poll may be held open by the coordinator, so it runs beside the wait for `stop`.
+    """
+    ended = threading.Event()
+
+    def poll() -> None:
+        pauses = Pauses(wires.line)
+        while not (stop.is_set() or ended.is_set()):
+            asked_at = time.monotonic()
+            try:
+                job = wires.receive(node)
+            except Gone as problem:
+                listener.lost(str(problem), 0.0)
+                break
+            except (Unreachable, RunOver, httpx.HTTPStatusError) as problem:
+                pause = next(pauses)
+                listener.lost(str(problem), pause)
+                ended.wait(pause)
+                continue
+            if pauses.used:
+                pauses = Pauses(wires.line)
+                listener.connected(node.node_id)
+            if job is not None:
+                labour.put(job)
+            elif time.monotonic() - asked_at < 1.0:  # it was not held open
+                ended.wait(wires.line.chance.uniform(*wires.line.poll_s))
+        ended.set()
+
+    _thread(poll, "poll")
+    while not (ended.wait(0.1) or stop.is_set()):
+        pass
+    ended.set()
+
+
+def _beat(wires: Wires, node: Node, over: threading.Event) -> None:
+    """Heartbeats until `over`; failures are the poll's to notice."""
+    while not over.wait(wires.line.chance.uniform(0.8, 1.0) * BEAT_S):
+        try:
+            wires.beat(node)
+        except (Unreachable, Gone, RunOver, httpx.HTTPStatusError) as problem:
+            log.debug("heartbeat: %s", problem)
+
+
+class Labour:
+    """Answers messages one after the other in a thread of its own, and hands the replies in."""
+
+    def __init__(self, wires: Wires, app: App, stop: threading.Event, listener: Listener) -> None:
+        self._wires = wires
+        self._app = app
+        self._stop = stop
+        self._listener = listener
+        self._jobs: queue.Queue[Job] = queue.Queue()
+        self._seen: dict[str, None] = {}
+        self._contexts: dict[int, Context] = {}
+        self._node = Node()
+        _thread(self._work, "labour")
+
+    def serve_as(self, node: Node) -> None:
+        """The coordinator knows us as `node` from now on."""
+        self._node = node
+
+    def put(self, job: Job) -> None:
+        """Answer this message, unless it is being or was answered: it is offered again after a
+        broken line.
+        """
+        if job.tree.object_id in self._seen:
+            return
+        self._seen[job.tree.object_id] = None
+        if len(self._seen) > SEEN_KEPT:
+            del self._seen[next(iter(self._seen))]
+        self._jobs.put(job)
+
+    def _work(self) -> None:
+        while True:
+            job = self._jobs.get()
+            kind = job.head.metadata.message_type
+            try:
+                message = self._retrying(lambda job=job: self._fetch(job))
+                if message is None:
+                    continue
+                self._listener.working(kind)
+                reply = self._answer(message)
+                sent = self._retrying(lambda reply=reply: self._wires.send(self._node, reply))
+                size, wanted = sent if sent is not None else (0, False)
+                self._listener.answered(kind, size, not wanted)
+            except Exception:  # a hostile or broken message must not end the line
+                log.exception("message %s dropped", kind)
+                self._listener.answered(kind, 0, True)
+
+    def _fetch(self, job: Job) -> Message:
+        return self._wires.fetch(self._node, job, time.monotonic() + FETCH_S)
+
+    def _answer(self, message: Message) -> Message:
+        run_id = message.metadata.run_id
+        if run_id not in self._contexts:
+            self._contexts = {run_id: self._context(run_id)}  # earlier runs are over
+        try:
+            return self._app(message, self._contexts[run_id])
+        except Exception as problem:  # noqa: BLE001 - whatever it was, the coordinator is told
+            log.warning("%s: %s", message.metadata.message_type, problem)
+            # The text of an exception may hold a path or a line of data: it stays here.
+            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(problem).__name__)
+            return Message(error, reply_to=message)
+
+    def _context(self, run_id: int) -> Context:
+        return Context(
+            run_id=run_id,
+            node_id=self._node.node_id,
+            node_config={},
+            state=RecordDict(),
+            run_config={},
+        )
+
+    def _retrying(self, work: Callable[[], Result]) -> Result | None:
+        """`work`, again and again while the line is down; None if it has become pointless."""
+        pauses = Pauses(self._wires.line)
+        while not self._stop.is_set():
+            try:
+                return work()
+            except (Unreachable, Gone) as problem:
+                log.debug("%s", problem)
+                self._stop.wait(next(pauses))
+            except (RunOver, httpx.HTTPStatusError) as problem:
+                log.info("the coordinator has moved on (%s)", problem)
+                return None
+        return None
+
+
+class Pauses:
+    """Growing pauses: doubled each time, jittered, up to the line's longest."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._next_s = line.pause_s[0]
+        self.used = False
+
+    def __iter__(self) -> Iterator[float]:
+        return self
+
+    def __next__(self) -> float:
+        pause = self._next_s * self._line.chance.uniform(0.5, 1.0)
+        self._next_s = min(2 * self._next_s, self._line.pause_s[1])
+        self.used = True
+        return pause
+
+
+def _thread(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+class Wires:
+    """Flower's fleet client over one HTTP client that reads bounded answers from one address."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        public = line.node_key.public_key()
+        self._public = public_key_to_bytes(public)
+        self._fleet = FleetHttpClient(
+            f"https://{line.door.address}",
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(line.node_key, public),
+            ],
+            verify=tls_context(line.door),
+        )
+        self._fleet._client.close()
+        # A transport of our own: no proxy from the environment, no redirect to another host.
+        self._fleet._client = httpx.Client(
+            transport=Bounded(tls_context(line.door)),
+            timeout=TIMEOUT_S,
+            headers={"accept-encoding": "identity", "x-nomoat-wait": str(WAIT_S)},
+        )
+
+    def __enter__(self) -> Wires:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._fleet.close()
+
+    def activate(self) -> Node:
+        """Report for duty; Refused if this key is not (or no longer) a member's."""
+        request = ActivateNodeRequest(
+            public_key=self._public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+        )
+        try:
+            answer = self.ask(self._fleet.ActivateNode, request)
+        except httpx.HTTPStatusError as problem:
+            raise Refused(
+                "the coordinator does not admit this volunteer "
+                f"(answer {problem.response.status_code})"
+            ) from None
+        return Node(node_id=answer.node_id)
+
+    def deactivate(self, node: Node) -> None:
+        """Sign off, if anybody listens."""
+        try:
+            self.ask(self._fleet.DeactivateNode, DeactivateNodeRequest(node_id=node.node_id))
+        except (Unreachable, Gone, httpx.HTTPStatusError):
+            return
+
+    def beat(self, node: Node) -> None:
+        """Say that we are still here; Gone if we are unknown."""
+        request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        if not self.ask(self._fleet.SendNodeHeartbeat, request).success:
+            raise Gone("the coordinator forgot this node")
+
+    def receive(self, node: Node) -> Job | None:
+        """The next message, None if there is none (the coordinator may hold this for WAIT_S)."""
+        answer = self.ask(self._fleet.PullMessages, PullMessagesRequest(node=node))
+        if not answer.messages_list or not answer.message_object_trees:
+            return None
+        return Job(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
+
+    def fetch(self, node: Node, job: Job, deadline: float) -> Message:
+        """The whole message of a job; RemoteProtocolError if it is not what its tree says."""
+        ids = list(dict.fromkeys(tree.object_id for tree in iterate_object_tree(job.tree)))
+        if len(ids) > MAX_OBJECTS:
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, f"sent {len(ids)} objects")
+        contents: dict[str, bytes] = {}
+        for object_id in ids:
+            contents[object_id] = self._object(node, job, object_id, deadline)
+            if sum(map(len, contents.values())) > wire.MAX_HEAD_BYTES + wire.MAX_BODY_BYTES:
+                raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent too much")
+        message = inflate_object_from_contents(job.tree.object_id, contents)
+        if not isinstance(message, Message):
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent something else")
+        message.metadata.__dict__["_message_id"] = job.tree.object_id
+        return message
+
+    def send(self, node: Node, reply: Message) -> tuple[int, bool]:
+        """Hand in a reply: (bytes sent, whether it was still wanted)."""
+        with no_object_id_recompute():
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            objects = get_all_nested_objects(reply)
+            request = PushMessagesRequest(
+                node=node,
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+            )
+            answer = self.ask(self._fleet.PushMessages, request)
+            run_id, sent = reply.metadata.run_id, 0
+            for object_id in answer.objects_to_push:
+                content = objects[object_id].deflate()
+                sent += len(content)
+                push = PushObjectRequest(
+                    node=node,
+                    run_id=run_id,
+                    session_id=answer.session_id,
+                    object_id=object_id,
+                    object_content=content,
+                )
+                # "not stored" means that somebody else's equal object is there already
+                self.ask(self._fleet.PushObject, push)
+        return sent, reply.object_id in answer.objects_to_push
+
+    def _object(self, node: Node, job: Job, object_id: str, deadline: float) -> bytes:
+        request = PullObjectRequest(node=node, run_id=job.head.metadata.run_id, object_id=object_id)
+        pause = 0.05
+        while True:
+            answer = self.ask(self._fleet.PullObject, request)
+            if not answer.object_found:
+                raise RunOver("the message was taken back")
+            if answer.object_available:
+                break
+            if time.monotonic() > deadline:
+                raise Unreachable("the coordinator did not finish sending")
+            time.sleep(pause)  # it is still storing what it announced
+            pause = min(2 * pause, 2.0)
+        content = answer.object_content
+        kind = content.partition(b" ")[0].decode("ascii", "replace")
+        if get_object_id(content) != object_id or kind not in RECORDS:
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent an object it did not name")
+        return bytes(content)
+
+    def ask(self, method: Callable[..., Answer], request: object) -> Answer:
+        """One call; Unreachable, Gone (401), RunOver (403), or httpx's error for the rest."""
+        try:
+            return method(request)
+        except httpx.HTTPStatusError as problem:
+            status = problem.response.status_code
+            if status in (429, 500, 502, 503, 504):
+                raise Unreachable(f"{self.line.door.address} answers {status}") from None
+            if status == 401:
+                raise Gone("the coordinator does not recognise this node") from None
+            if status == 403 and not isinstance(request, ActivateNodeRequest):
+                raise RunOver("the run has ended") from None
+            raise
+        except (httpx.TransportError, ssl.SSLError, ValueError) as problem:
+            reason = str(problem)[:150] or type(problem).__name__
+            raise Unreachable(f"{self.line.door.address}: {reason}") from None
+
+
+class Bounded(httpx.HTTPTransport):
+    """TLS to one coordinator; an answer longer than ANSWER_BYTES, or packed, is cut off."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(verify=context, limits=httpx.Limits(max_connections=4), retries=0)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        response = super().handle_request(request)
+        if "content-encoding" in response.headers:  # a small body could unpack to gigabytes
+            response.close()
+            raise httpx.RemoteProtocolError("the answer is packed", request=request)
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        response.stream = Cut(response.stream, request)
+        return response
+
+
+class Cut(httpx.SyncByteStream):
+    """A byte stream that ends in an error after ANSWER_BYTES."""
+
+    def __init__(self, stream: httpx.SyncByteStream, request: httpx.Request) -> None:
+        self._stream = stream
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for chunk in self._stream:
+            size += len(chunk)
+            if size > ANSWER_BYTES:
+                raise httpx.RemoteProtocolError("the answer is too long", request=self._request)
+            yield chunk
+
+    def close(self) -> None:
+        """Close the connection or give it back."""
+        self._stream.close()

@@ -1,0 +1,218 @@
+"""The volunteer's side of a round, without I/O: what a message asks for and what may be answered.
+
+A session takes typed messages and returns either an answer or the work that must be done first;
+the shell (app.py) does the work and brings back the result. Training ends with "ready"; the update
+itself waits, held on this machine, until a short aggregation asks for it (docs/protocol.md §4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import TypeAlias
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.adapter import Adapter, as_bytes, as_vector
+from nomoat.aggregation.errors import LocalProtocolError, UsageError
+from nomoat.aggregation.messages import (
+    MAX_RANK,
+    Decline,
+    EvaluateTask,
+    Evaluation,
+    Ready,
+    Report,
+    ReportRequest,
+    TrainSettings,
+    TrainTask,
+)
+from nomoat.aggregation.methods.base import LocalStart, Turn
+from nomoat.lora.train import Trained
+
+Request: TypeAlias = TrainTask | ReportRequest | EvaluateTask
+Answer: TypeAlias = Ready | Report | Evaluation | Decline
+
+
+class Reason(StrEnum):
+    """Why a volunteer declines: fixed words, so that nothing of its machine leaks through them."""
+
+    OTHER_BASE = "base model differs"
+    OVER_LIMITS = "settings exceed my limits"
+    STALE = "stale round"
+    NOTHING_HELD = "nothing held for this round"
+    MALFORMED = "malformed request"
+    FAILED = "work failed"
+    PAUSED = "paused"
+
+
+class Phase(Enum):
+    """Where this volunteer stands between two messages."""
+
+    IDLE = "idle"
+    TRAINING = "training"
+    HOLDING = "holding"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most a coordinator may ask of this machine, set by its owner."""
+
+    max_steps: int = 10_000
+    max_tokens_per_step: int = 1 << 20
+    max_adapter_values: int = 1 << 28
+    rank: int = MAX_RANK  # modules this machine trains at most
+
+    def allow(self, settings: TrainSettings, adapter_values: int) -> bool:
+        """Whether a request stays inside all limits."""
+        return (
+            settings.local_steps <= self.max_steps
+            and settings.batch_size * settings.seq_len <= self.max_tokens_per_step
+            and adapter_values <= self.max_adapter_values
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainWork:
+    """Train `local.adapter`; `seed` is this volunteer's own for this round."""
+
+    task: TrainTask
+    local: LocalStart
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateWork:
+    """Measure `adapter` on this volunteer's held-out rows."""
+
+    task: EvaluateTask
+    adapter: Adapter
+
+
+Work: TypeAlias = TrainWork | EvaluateWork
+
+
+@dataclass(frozen=True)
+class Held:
+    """An update that waits for its aggregation: where training started, where it ended."""
+
+    round: int
+    method: str
+    local: LocalStart
+    trained: Adapter
+    weight: float
+
+
+# (phase, what happened) → phase. What is not here is a protocol error or declined.
+TRANSITIONS: dict[tuple[Phase, type], Phase] = {
+    (Phase.IDLE, TrainTask): Phase.TRAINING,
+    (Phase.HOLDING, TrainTask): Phase.TRAINING,
+    (Phase.TRAINING, TrainTask): Phase.TRAINING,  # a new round overtakes one cut short
+    (Phase.TRAINING, Trained): Phase.HOLDING,
+    (Phase.HOLDING, ReportRequest): Phase.HOLDING,
+    (Phase.IDLE, EvaluateTask): Phase.IDLE,
+    (Phase.HOLDING, EvaluateTask): Phase.HOLDING,
+    (Phase.TRAINING, EvaluateTask): Phase.TRAINING,
+}
+
+
+class Session:
+    """One volunteer in one community.
+
+    name: its name in the roster. base_hash: content hash of the base model on this machine.
+    held: what an earlier process left on disk, if anything.
+    """
+
+    def __init__(
+        self, name: str, base_hash: bytes, limits: Limits, held: Held | None = None
+    ) -> None:
+        self.name = name
+        self._base_hash = base_hash
+        self._limits = limits
+        self.held = held
+        self.phase = Phase.IDLE if held is None else Phase.HOLDING
+
+    def receive(self, request: Request) -> Answer | Work:
+        """Answer a request, or say what work answers it."""
+        if (self.phase, type(request)) not in TRANSITIONS:
+            return Decline(request.round, Reason.NOTHING_HELD)
+        if isinstance(request, TrainTask):
+            return self._train(request)
+        if isinstance(request, EvaluateTask):
+            return self._evaluate(request)
+        return self._report(request)
+
+    def trained(self, work: TrainWork, result: Trained) -> Ready:
+        """Hold what training gave; the caller persists `held` before it sends the answer."""
+        self._move(Trained)
+        weight = min(result.tokens, work.task.settings.weight_cap) / work.task.settings.weight_cap
+        trained = Adapter(work.local.adapter.spec, result.vector)
+        self.held = Held(work.task.round, work.task.method, work.local, trained, weight)
+        return Ready(
+            work.task.round,
+            result.steps,
+            result.tokens,
+            result.first_loss,
+            result.last_loss,
+            result.seconds,
+        )
+
+    def evaluated(self, work: EvaluateWork, loss: float, tokens: int) -> Evaluation:
+        """Report a measured loss, mean nats per token over `tokens`."""
+        return Evaluation(work.task.round, loss, tokens)
+
+    def failed(self, work: Work) -> Decline:
+        """The work could not be done; the coordinator learns that, not why."""
+        if isinstance(work, TrainWork) and self.phase is Phase.TRAINING:
+            self.phase = Phase.IDLE if self.held is None else Phase.HOLDING
+        return Decline(work.task.round, Reason.FAILED)
+
+    def _train(self, task: TrainTask) -> Answer | Work:
+        if self.held is not None and task.round < self.held.round:
+            return Decline(task.round, Reason.STALE)
+        adapter = self._open(task)
+        if isinstance(adapter, Decline):
+            return adapter
+        seed = hashlib.sha256(b"nomoat volunteer\0" + task.seed + self.name.encode()).digest()
+        turn = Turn(task.round, min(self._limits.rank, task.trainable_rank), seed)
+        try:
+            local = methods.get(task.method).start(adapter, turn)
+        except (UsageError, LocalProtocolError):
+            return Decline(task.round, Reason.MALFORMED)
+        self._move(TrainTask)
+        return TrainWork(task, local, seed)
+
+    def _evaluate(self, task: EvaluateTask) -> Answer | Work:
+        adapter = self._open(task)
+        return adapter if isinstance(adapter, Decline) else EvaluateWork(task, adapter)
+
+    def _report(self, request: ReportRequest) -> Answer:
+        held = self.held
+        if held is None or request.round != held.round:
+            return Decline(request.round, Reason.NOTHING_HELD)
+        if request.adapter_hash != held.local.broadcast.digest:
+            return Decline(request.round, Reason.STALE)
+        vector = methods.get(held.method).upload(
+            held.local,
+            held.trained,
+            request.round,
+            request.exchange,
+            as_vector(request.reply) if request.reply else None,
+        )
+        return Report(request.round, request.exchange, held.weight, as_bytes(vector))
+
+    def _open(self, task: TrainTask | EvaluateTask) -> Adapter | Decline:
+        """The adapter a task carries, once its base, size and settings are what we allow."""
+        if task.base_hash != self._base_hash:
+            return Decline(task.round, Reason.OTHER_BASE)
+        try:
+            adapter = task.shape.open(task.adapter)
+        except LocalProtocolError:
+            return Decline(task.round, Reason.MALFORMED)
+        if not self._limits.allow(task.settings, adapter.spec.size):
+            return Decline(task.round, Reason.OVER_LIMITS)
+        return adapter
+
+    def _move(self, event: type) -> None:
+        if (self.phase, event) not in TRANSITIONS:
+            raise LocalProtocolError(f"{event.__name__} while {self.phase.value}")
+        self.phase = TRANSITIONS[self.phase, event]

@@ -1,0 +1,142 @@
+"""HTTPS to one coordinator, and to nobody else: pinned certificate or pinned authority.
+
+Plain http.client: no proxy, no redirect, no cookie, and an answer is read up to a limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
+
+TIMEOUT_S = 20.0
+SMALL = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A coordinator's address and what its certificate is checked against: exactly one of
+    `fingerprint` (SHA-256 of its certificate, before enrolment) and `ca` (PEM, ever after).
+    """
+
+    host: str
+    port: int
+    fingerprint: bytes | None = None
+    ca: bytes | None = None
+
+    @classmethod
+    def at(cls, address: str, *, fingerprint: bytes | None = None, ca: bytes | None = None) -> Door:
+        """A door at host:port; RemoteProtocolError if the address is not one."""
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise RemoteProtocolError("invitation", "§5", f"holds no address: {address[:80]!r}")
+        return cls(host.removeprefix("[").removesuffix("]"), int(port), fingerprint, ca)
+
+    @property
+    def address(self) -> str:
+        """host:port as people write it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def tls_context(door: Door) -> ssl.SSLContext:
+    """TLS 1.2+ that trusts the door's authority alone, or (fingerprint) defers to `call`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if door.ca is not None:
+        context.load_verify_locations(cadata=door.ca.decode("ascii"))
+    else:  # the certificate itself is compared before a byte is sent
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def call(
+    door: Door,
+    method: str,
+    target: str,
+    *,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    limit: int = SMALL,
+) -> bytes:
+    """One request; its answer's body.
+
+    Raises Unreachable, Refused (with the coordinator's one line) or RemoteProtocolError.
+    """
+    if (door.ca is None) == (door.fingerprint is None):
+        raise ValueError("a door needs a fingerprint or an authority")
+    connection = http.client.HTTPSConnection(
+        door.host, door.port, timeout=TIMEOUT_S, context=tls_context(door)
+    )
+    try:
+        connection.connect()
+        _check_fingerprint(connection, door)
+        connection.request(method, target, body, dict(headers or {}))
+        response = connection.getresponse()
+        data = response.read(limit + 1)
+    except ssl.SSLCertVerificationError as problem:
+        raise _certificate(door, problem) from None
+    except (OSError, http.client.HTTPException) as problem:
+        raise Unreachable(
+            f"{door.address} does not answer ({_why(problem)}); is the coordinator running?"
+        ) from None
+    finally:
+        connection.close()
+    if len(data) > limit:
+        raise RemoteProtocolError("coordinator", "§2", f"answered with more than {limit} bytes")
+    return _body(response.status, data, door)
+
+
+def _check_fingerprint(connection: http.client.HTTPSConnection, door: Door) -> None:
+    if door.fingerprint is None:
+        return
+    assert isinstance(connection.sock, ssl.SSLSocket)
+    found = hashlib.sha256(connection.sock.getpeercert(binary_form=True) or b"").digest()
+    if found != door.fingerprint:
+        raise Refused(
+            f"{door.address} shows another certificate than the invitation names; ask for a new "
+            "invitation, and if that does not help, somebody is between you and the coordinator"
+        )
+
+
+def _body(status: int, data: bytes, door: Door) -> bytes:
+    if status in (200, 204):
+        return data
+    reason = _reason(data)
+    if status == 403:
+        raise Refused(f"the coordinator says: {reason}")
+    if status in (429, 502, 503, 504):
+        raise Unreachable(f"{door.address} is busy: {reason}")
+    if status == 404:
+        raise NomoatError(f"{door.address}: {reason}")
+    raise RemoteProtocolError("coordinator", "§5", f"answered {status}: {reason}")
+
+
+def _reason(data: bytes) -> str:
+    """The one line of a refusal, printable and short: a coordinator may not draw on a terminal."""
+    try:
+        said = json.loads(data[:2000])
+        text = str(said.get("refused") or said.get("error") or "no reason given")
+    except (ValueError, AttributeError):
+        text = "no reason given"
+    return "".join(c if c.isprintable() else " " for c in text)[:300]
+
+
+def _certificate(door: Door, problem: ssl.SSLCertVerificationError) -> NomoatError:
+    why = problem.verify_message or "certificate not accepted"
+    if "expired" in why:
+        why += "; its operator renews it by restarting nomoat up; check this machine's clock too"
+    elif "not yet valid" in why:
+        why += "; this machine's clock is probably behind"
+    return Unreachable(f"{door.address}: {why}")
+
+
+def _why(problem: Exception) -> str:
+    if isinstance(problem, TimeoutError):
+        return f"no answer within {TIMEOUT_S:.0f} s"
+    return str(getattr(problem, "strerror", None) or problem or type(problem).__name__)[:120]

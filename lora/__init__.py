@@ -1,0 +1,1 @@
+"""One language model and its adapter on one machine."""

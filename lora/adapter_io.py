@@ -1,0 +1,93 @@
+"""The adapter in the model: one slot, attached once; values go in and out as a flat vector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nomoat.aggregation.adapter import Adapter, AdapterSpec, Vector
+from nomoat.aggregation.errors import BadData, LocalProtocolError
+from nomoat.lora.adapter_folder import load_folder, save_folder
+from nomoat.lora.base_model import BaseModel
+from nomoat.lora.spec import lora_config, read_spec
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+
+__all__ = ["attach", "detach", "extract", "load_folder", "save_folder", "slot", "swap"]
+
+SLOT = "default"
+
+
+def attach(base: BaseModel, spec: AdapterSpec) -> PeftModel:
+    """Put an adapter slot of `spec` into the base model. Once per process: values are swapped.
+
+    Raises BadData if the model's layers are not the spec's.
+    """
+    import warnings
+
+    from peft import get_peft_model
+
+    config = lora_config(spec.rank, spec.alpha, spec.target_modules, spec.rslora)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fan_in_fan_out is set right by itself
+        try:
+            model: PeftModel = get_peft_model(base.model, config, adapter_name=SLOT)
+        except ValueError:
+            raise BadData(f"{base.name} lacks the adapter's layers: it is another model") from None
+    found = read_spec(model, config)
+    if found.layers != spec.layers:
+        model.unload()
+        raise BadData(f"the layers of {base.name} are not the adapter's: it is another model")
+    return model
+
+
+def detach(model: PeftModel) -> None:
+    """Take the slot out again; the base model is as it was."""
+    model.unload()
+
+
+def slot(model: PeftModel, spec: AdapterSpec) -> dict[str, nn.Parameter]:
+    """The slot's parameters under the spec's tensor names, in the spec's order.
+
+    Raises LocalProtocolError if any is missing, unexpected, or of another shape: PEFT's own
+    loading passes over all three in silence and leaves the adapter as it was.
+    """
+    found = {
+        name.replace(f".{SLOT}.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if ".lora_" in name
+    }
+    manifest = spec.manifest
+    if missing := [t.name for t in manifest.tensors if t.name not in found]:
+        raise LocalProtocolError(f"the model has no {missing[0]} ({len(missing)} are missing)")
+    if len(found) != len(manifest.tensors):
+        unexpected = min(found.keys() - {t.name for t in manifest.tensors})
+        raise LocalProtocolError(f"the model has {unexpected}, which the adapter has not")
+    for tensor in manifest.tensors:
+        if tuple(found[tensor.name].shape) != tensor.shape:
+            shape = tuple(found[tensor.name].shape)
+            raise LocalProtocolError(f"{tensor.name} is {shape} in the model, not {tensor.shape}")
+    return {tensor.name: found[tensor.name] for tensor in manifest.tensors}
+
+
+def swap(model: PeftModel, adapter: Adapter) -> None:
+    """Copy the adapter's values into the slot; afterwards `extract` gives exactly its vector."""
+    import torch
+
+    views = adapter.spec.manifest.views(adapter.vector)
+    parameters = slot(model, adapter.spec)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(torch.from_numpy(views[name]))
+
+
+def extract(model: PeftModel, spec: AdapterSpec) -> Vector:
+    """The slot's values as a new flat vector (d,): a copy, which later training leaves alone."""
+    vector = np.empty(spec.size, np.float32)
+    views = spec.manifest.views(vector)
+    for name, parameter in slot(model, spec).items():
+        views[name][:] = parameter.detach().float().cpu().numpy()
+    return vector

@@ -1,0 +1,148 @@
+"""The base model on this machine: loaded once per process, never changed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nomoat.aggregation.errors import BadData, DoesNotFit, UsageError
+from nomoat.lora.model_files import content_hash, resolve
+from nomoat.lora.spec import initial_adapter, new_spec
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["BaseModel", "content_hash", "initial_adapter", "load", "new_spec", "resolve"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A causal language model with its tokenizer, on one device, its weights frozen."""
+
+    name: str
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+
+    @cached_property
+    def base_hash(self) -> bytes:
+        """`content_hash` of the model's folder, 32 bytes."""
+        return content_hash(self.folder)
+
+
+def load(path_or_hub_id: str, device: str = "auto", dtype: str = "auto") -> BaseModel:
+    """Load a model and its tokenizer: float32 on a CPU, bfloat16 on a GPU unless `dtype` says so.
+
+    Raises BadData if it is missing, broken, or not a causal language model; DoesNotFit if the
+    memory is too small.
+    """
+    folder = resolve(path_or_hub_id)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import torch
+    from transformers.utils import logging as chatter
+
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    place = pick_device(device)
+    tokenizer = _tokenizer(folder)
+    model = _model(folder, _dtype(dtype, place))
+    try:
+        model.to(place)  # type: ignore[arg-type]  # transformers wraps torch's `to` untyped
+    except torch.OutOfMemoryError as problem:
+        raise DoesNotFit(f"the model in {folder} needs more memory than {place} has") from problem
+    model.requires_grad_(False)
+    model.eval()
+    _check_vocabulary(folder, model, tokenizer)
+    return BaseModel(path_or_hub_id, folder, model, tokenizer, place)
+
+
+def pick_device(device: str) -> torch.device:
+    """The device meant by "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" …"""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"{device!r} is no device; auto, cpu and cuda are") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device here; use cpu")
+    return place
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UsageError(f"{name} is no floating point type of torch")
+    return found
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as problem:  # it raises whatever a broken file makes it raise
+        raise BadData(f"the tokenizer in {folder} cannot be loaded: {_line(problem)}") from problem
+    if not tokenizer.is_fast:
+        raise BadData(
+            f"the tokenizer in {folder} has no tokenizer.json and cannot place its tokens"
+        )
+    return tokenizer
+
+
+def _model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            kind = config.model_type
+            raise BadData(f"the model in {folder} ({kind}) is not a causal language model")
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        model: PreTrainedModel = loaded[0]
+        missing = sorted(loaded[1]["missing_keys"])
+    except BadData:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as problem:
+        raise DoesNotFit(f"the model in {folder} needs more memory than is free") from problem
+    except Exception as problem:  # as above
+        raise BadData(f"the model in {folder} cannot be loaded: {_line(problem)}") from problem
+    if missing:
+        raise BadData(f"the weights in {folder} lack {missing[0]} ({len(missing)} in all)")
+    model.config.use_cache = False  # training keeps no keys and values; generation asks for them
+    return model
+
+
+def _check_vocabulary(folder: Path, model: Any, tokenizer: Any) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        raise BadData(
+            f"the tokenizer in {folder} has token {highest}, the model only {rows} tokens: "
+            "they do not belong together"
+        )
+
+
+def _line(problem: BaseException) -> str:
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    return text[:160]

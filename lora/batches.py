@@ -1,0 +1,73 @@
+"""Examples → what one forward pass needs: padded ids, and where the learnt tokens are predicted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nomoat.lora.encoding import Example
+
+PAD = 0  # any id will do: padding stands right of what a causal model reads, and is never learnt
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Batch:
+    """input_ids (n, longest); `places` are the flat positions whose next token is learnt.
+
+    `targets[i]` is the token that position `places[i]` of input_ids.ravel() must predict.
+    """
+
+    input_ids: NDArray[np.int64]
+    places: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+def batch_of(examples: Sequence[Example]) -> Batch:
+    """One batch, padded on the right to its longest example.
+
+    No attention mask is needed: a causal model's real positions never read what is right of them.
+    """
+    width = max(len(example.input_ids) for example in examples)
+    ids = np.full((len(examples), width), PAD, np.int64)
+    places, targets = [], []
+    for row, example in enumerate(examples):
+        ids[row, : len(example.input_ids)] = example.input_ids
+        learnt = np.flatnonzero(example.trained)
+        places.append(learnt + (row * width - 1))
+        targets.append(example.input_ids[learnt])
+    return Batch(ids, np.concatenate(places), np.concatenate(targets).astype(np.int64))
+
+
+def shuffled(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[Batch]:
+    """Batches without end: every row once per pass, each pass in a new order drawn from `seed`.
+
+    A batch holds min(size, rows) rows; where a pass ends inside a batch, the next one goes on.
+    """
+    rng = np.random.Generator(np.random.PCG64(_entropy(seed)))
+    size = min(size, len(examples))
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < size:
+            waiting += rng.permutation(len(examples)).tolist()
+        chosen, waiting = waiting[:size], waiting[size:]
+        yield batch_of([examples[row] for row in chosen])
+
+
+def by_length(examples: Sequence[Example], size: int) -> Iterator[Batch]:
+    """Every example once, the longest first, neighbours of like length together: little padding."""
+    order = sorted(range(len(examples)), key=lambda row: (-len(examples[row].input_ids), row))
+    for start in range(0, len(order), size):
+        yield batch_of([examples[row] for row in order[start : start + size]])
+
+
+def steps_for(rows: int, size: int, passes: int) -> int:
+    """Batches of min(size, rows) that `passes` passes over the rows fill, rounded up."""
+    return -(-rows * passes // min(size, rows))
+
+
+def _entropy(seed: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(b"nomoat batch order\0" + seed).digest(), "big")

@@ -1,0 +1,80 @@
+"""Files that are whole or not there: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from nomoat.aggregation.errors import NomoatError
+
+
+def _refusal(path: Path, problem: OSError) -> NomoatError:
+    return NomoatError(f"cannot write {path}: {problem.strerror or problem}")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends without an error.
+
+    Raises NomoatError, in one line, when the disk is full or the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as problem:
+        raise _refusal(path, problem) from problem
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's 0600 is for secrets; these are results
+        os.replace(name, path)
+    except OSError as problem:
+        raise _refusal(path, problem) from problem
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends without an error.
+
+    At every instant the place holds the whole old folder, the whole new one, or (between two
+    renames) nothing. Raises NomoatError as `replacing` does.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    except OSError as problem:
+        raise _refusal(folder, problem) from problem
+    try:
+        yield fresh
+        fresh.chmod(0o755)
+        _move_over(fresh, folder)
+    except OSError as problem:
+        raise _refusal(folder, problem) from problem
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _move_over(fresh: Path, folder: Path) -> None:
+    for file in fresh.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    old = fresh.with_suffix(".old")
+    if folder.exists():
+        os.rename(folder, old)
+    try:
+        os.rename(fresh, folder)
+    except OSError:
+        if old.exists():
+            os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

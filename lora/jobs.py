@@ -1,0 +1,94 @@
+"""What a worker process can be asked to do: frozen, picklable, and free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from nomoat.aggregation.adapter import AdapterSpec, Vector
+from nomoat.aggregation.messages import TrainSettings
+from nomoat.lora.spec import Targets
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TrainJob:
+    """Train the adapter on a shard (a file `formats.write_jsonl` wrote) → train.Trained."""
+
+    shard: Path
+    spec: AdapterSpec
+    vector: Vector = field(repr=False)
+    settings: TrainSettings
+    seed: bytes
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class EvaluateJob:
+    """Loss of the adapter (None: of the base alone) on a shard → evaluate.Measured."""
+
+    shard: Path
+    spec: AdapterSpec
+    vector: Vector | None = field(repr=False)
+    settings: TrainSettings
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SampleJob:
+    """What the adapter (None: the base alone) writes for each prompt → tuple[str, …].
+
+    `continue_text`: go on writing the prompt instead of answering it (data of plain text).
+    """
+
+    prompts: tuple[str, ...]
+    spec: AdapterSpec
+    vector: Vector | None = field(repr=False)
+    max_new_tokens: int = 48
+    continue_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpecJob:
+    """The adapter's layers on the worker's model → AdapterSpec, so that nobody else needs torch."""
+
+    rank: int
+    alpha: float
+    target_modules: Targets = "all-linear"
+    rslora: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """Encode a shard without training on it → encoding.Encoded's counts, as ShardCounts."""
+
+    shard: Path
+    seq_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCounts:
+    """A shard as training sees it."""
+
+    examples: int
+    tokens: int
+    trained_tokens: int
+
+
+Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """When one job ran: seconds of the system-wide monotonic clock."""
+
+    started: float
+    finished: float
+
+
+def busy_seconds(intervals: tuple[Interval, ...]) -> float:
+    """Seconds in which at least one interval lasts: the length of their union."""
+    total, reached = 0.0, float("-inf")
+    for interval in sorted(intervals, key=lambda x: x.started):
+        start = max(interval.started, reached)
+        total += max(0.0, interval.finished - start)
+        reached = max(reached, interval.finished)
+    return total

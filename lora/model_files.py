@@ -1,0 +1,121 @@
+"""Where a base model's files are and what they contain, found out without torch.
+
+Weights are read as safetensors only: a pickle in a downloaded model would be a program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from nomoat.aggregation.errors import BadData
+
+WEIGHTS = "*.safetensors"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+# What may differ between two copies of one model: none of it changes what the model computes.
+COSMETIC_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+CHUNK_BYTES = 1 << 20
+
+
+def resolve(path_or_hub_id: str) -> Path:
+    """The local folder of a model; a hub id is fetched, or taken from the cache when offline.
+
+    Raises BadData if there is no such model, or if its folder is not a model's.
+    """
+    folder = Path(path_or_hub_id).expanduser()
+    if folder.is_dir():
+        return checked(folder)
+    if folder.exists():
+        raise BadData(f"{path_or_hub_id} is a file; a model is a folder with config.json in it")
+    if not HUB_ID.fullmatch(path_or_hub_id):
+        raise BadData(f"there is no model folder {path_or_hub_id}")
+    return checked(_fetched(path_or_hub_id))
+
+
+def _fetched(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = [WEIGHTS, "*.safetensors.index.json", "*config.json", *TOKENIZER_FILES]
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+    except Exception as problem:  # a dozen types: offline, no such repository, no rights, no disk
+        why = type(problem).__name__
+        raise BadData(
+            f"{hub_id} is neither a folder here nor a model the Hugging Face Hub gave ({why}); "
+            "check the name and the connection, or download it and name its folder"
+        ) from problem
+
+
+def checked(folder: Path) -> Path:
+    """`folder` if it holds config.json and safetensors; else BadData says what is missing."""
+    config(folder)
+    if not any(folder.glob(WEIGHTS)):
+        others = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.gguf"))
+        hint = "; convert its weights to safetensors" if others else ""
+        raise BadData(f"the model folder {folder} holds no weights (*.safetensors){hint}")
+    return folder
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json; BadData if it is missing or not a model's configuration."""
+    file = folder / "config.json"
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise BadData(f"{folder} is not a model folder: it has no config.json") from None
+    except OSError as problem:
+        raise BadData(f"cannot read {file}: {problem.strerror}") from problem
+    except (ValueError, RecursionError):
+        raise BadData(f"{file} is not valid JSON") from None
+    if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
+        raise BadData(f"{file} names no model_type: it is not a language model's configuration")
+    return found
+
+
+def content_hash(folder: Path) -> bytes:
+    """SHA-256 over what a base model computes with: configuration, weights and tokenizer.
+
+    Over (name, size, SHA-256 of the content) of each file, in the order of their names; of the
+    configuration only what changes the computation. Two volunteers with one hash train one model.
+    """
+    checked(folder)
+    names = {path.name for path in folder.glob(WEIGHTS)}
+    names |= {name for name in TOKENIZER_FILES if (folder / name).is_file()}
+    hashed = hashlib.sha256(b"nomoat base model v1\0")
+    hashed.update(_config_digest(folder))
+    for name in sorted(names):
+        file = folder / name
+        found = file.stat()
+        digest = _file_digest(str(file), found.st_size, found.st_mtime_ns)
+        hashed.update(f"{name}\0{found.st_size}\0".encode() + digest)
+    return hashed.digest()
+
+
+def _config_digest(folder: Path) -> bytes:
+    kept = {key: value for key, value in config(folder).items() if key not in COSMETIC_KEYS}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).digest()
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: str, size: int, mtime_ns: int) -> bytes:  # noqa: ARG001 - part of the key
+    hashed = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            hashed.update(chunk)
+    return hashed.digest()

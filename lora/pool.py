@@ -1,0 +1,267 @@
+"""Worker processes that train side by side; this side needs no torch.
+
+One single-threaded process per core gives more steps than one process with many threads, and the
+same bits whatever their number. Workers are forked from a server that has imported torch and
+loaded the base once, so that they share both (Linux; elsewhere each imports and loads its own).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, overload
+
+from nomoat.aggregation.adapter import AdapterSpec
+from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
+from nomoat.lora import jobs, worker
+from nomoat.lora.model_files import resolve
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    from nomoat.lora.evaluate import Measured
+    from nomoat.lora.train import Trained
+
+MAX_DEFAULT_WORKERS = 8
+CLOSE_TIMEOUT_S = 10.0
+PRELOAD_MODULE = "nomoat.lora.preloaded"
+PRELOAD_VARIABLE = "NOMOAT_PRELOAD_MODEL"  # preloaded.MODEL_VARIABLE, without importing torch
+
+
+def default_workers() -> int:
+    """Cores this process may use (affinity and container quota), at most 8."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, _quota(), MAX_DEFAULT_WORKERS))
+
+
+def _quota() -> int:
+    """Whole cores of the container's CPU quota (cgroup v2), or many if there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return int(quota) // int(period)
+    except (OSError, ValueError):  # "max": no quota
+        return sys.maxsize
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    job: jobs.Job
+    future: Future[Any] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    process: BaseProcess
+    pipe: Connection
+
+    def ask(self, job: jobs.Job) -> tuple[str, Any]:
+        self.pipe.send(job)
+        return self.hear()
+
+    def hear(self) -> tuple[str, Any]:
+        what, value = self.pipe.recv()
+        return what, value
+
+    def stop(self, timeout_s: float) -> None:
+        self.pipe.close()
+        self.process.join(timeout_s)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class Pool:
+    """Workers for one base model. Starting is immediate; the first result waits for the load.
+
+    Raises BadData if `model` is no model. A job's failure is its future's exception, a
+    NomoatError in one line; a worker that died is replaced for the next job.
+    """
+
+    def __init__(self, model: str, workers: int | None = None, device: str = "auto") -> None:
+        self._folder = str(resolve(model))
+        self._device = device
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._busy: list[jobs.Interval] = []
+        self._processes: dict[int, _Process] = {}
+        self._on_gpu: bool | None = False if device == "cpu" else None
+        self._device_known = threading.Event()
+        if device == "cpu":
+            self._device_known.set()
+        self._context = _context(self._folder)
+        count = workers or default_workers()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(i,), name=f"worker {i}", daemon=True)
+            for i in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def intervals(self) -> tuple[jobs.Interval, ...]:
+        """When each finished job ran."""
+        return tuple(self._busy)
+
+    def busy_seconds(self) -> float:
+        """Seconds in which at least one worker was at a job that has finished."""
+        return jobs.busy_seconds(self.intervals)
+
+    @overload
+    def submit(self, job: jobs.TrainJob) -> Future[Trained]: ...
+    @overload
+    def submit(self, job: jobs.EvaluateJob) -> Future[Measured]: ...
+    @overload
+    def submit(self, job: jobs.SampleJob) -> Future[tuple[str, ...]]: ...
+    @overload
+    def submit(self, job: jobs.SpecJob) -> Future[AdapterSpec]: ...
+    @overload
+    def submit(self, job: jobs.ShardJob) -> Future[jobs.ShardCounts]: ...
+    def submit(self, job: jobs.Job) -> Future[Any]:
+        """Queue a job: first come, first served. Never blocks."""
+        with self._lock:
+            if self._closed:
+                raise LocalProtocolError("the worker pool is closed")
+            task = _Task(job)
+            self._tasks.put(task)
+        return task.future
+
+    def close(self, now: bool = False) -> None:
+        """End the workers after what is queued; `now`: drop what is queued and kill them."""
+        with self._lock:
+            if self._closed and not now:
+                return
+            self._closed = True
+        if now:
+            self._drop_queued()
+        for _ in self._threads:
+            self._tasks.put(None)
+        if now:
+            for process in list(self._processes.values()):
+                process.process.kill()
+        for thread in self._threads:
+            thread.join(CLOSE_TIMEOUT_S if now else None)
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(now=kind is not None)
+
+    def _drop_queued(self) -> None:
+        while not self._tasks.empty():
+            task = self._tasks.get()
+            if task is not None:
+                task.future.cancel()
+
+    def _serve(self, index: int) -> None:
+        """One thread per worker: start it, hand it jobs one by one, replace it when it dies."""
+        if index:  # a GPU takes one worker, and only a worker knows whether there is one
+            self._device_known.wait()
+            if self._on_gpu:
+                return
+        process = self._start(index)
+        while (task := self._tasks.get()) is not None:
+            if not task.future.set_running_or_notify_cancel():
+                continue
+            if not isinstance(process, _Process):
+                process = self._start(index)
+            if isinstance(process, _Process):
+                process = self._do(process, task)
+            else:
+                task.future.set_exception(process)
+        if isinstance(process, _Process):
+            process.stop(CLOSE_TIMEOUT_S)
+
+    def _start(self, index: int) -> _Process | NomoatError:
+        """A worker that has loaded the base, or why there is none."""
+        try:
+            ours, theirs = self._context.Pipe()
+            arguments = (theirs, self._folder, self._device)
+            child = self._context.Process(target=worker.main, args=arguments, daemon=True)
+            child.start()
+            theirs.close()
+        except OSError as problem:
+            self._device_known.set()
+            return NomoatError(f"a worker process cannot be started: {problem}")
+        process = _Process(child, ours)
+        self._processes[index] = process
+        try:
+            what, value = process.hear()
+            if what == "device":
+                self._on_gpu = value == "cuda"
+                self._device_known.set()
+                what, value = process.hear()
+        except (EOFError, OSError):
+            return _death(process)
+        finally:
+            self._device_known.set()
+        return process if what == "ready" else _failure(what, value)
+
+    def _do(self, process: _Process, task: _Task) -> _Process | NomoatError:
+        try:
+            what, value = process.ask(task.job)
+        except (EOFError, OSError):
+            death = _death(process)
+            task.future.set_exception(death)
+            return death
+        if what == "done":
+            result, interval = value
+            self._busy.append(interval)
+            task.future.set_result(result)
+        else:
+            task.future.set_exception(_failure(what, value))
+        return process
+
+
+def _context(folder: str) -> Any:
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOAD_MODULE])
+    with _environment(PRELOAD_VARIABLE, folder):
+        forkserver.ensure_running()  # returns at once; imports and loads by itself
+    return context
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _death(process: _Process) -> NomoatError:
+    process.stop(CLOSE_TIMEOUT_S)
+    code = process.process.exitcode
+    if code == -9:
+        return DoesNotFit(
+            "a worker process was killed, most likely because the memory ran out; use fewer "
+            "workers, a smaller batch size or a smaller model"
+        )
+    return NomoatError(f"a worker process ended unexpectedly (exit code {code})")
+
+
+def _failure(what: str, value: Any) -> NomoatError:
+    if what == "error" and isinstance(value, NomoatError):
+        return value
+    last = str(value).strip().rpartition("\n")[2]
+    error = NomoatError(f"a worker failed: {last[:300]}")
+    error.__cause__ = RuntimeError(str(value))  # the worker's traceback, for --debug
+    return error

@@ -1,0 +1,54 @@
+"""What the fork server imports and loads before it forks workers: shared by all, copied by none.
+
+Only worker processes and the fork server import this module; it brings torch along.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from nomoat.aggregation.errors import NomoatError
+
+# One thread per worker; read when torch and tokenizers are first imported.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"  # the pool has resolved the model; workers need no network
+os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # loading threads would not survive the fork
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asks for GPUs without starting CUDA
+
+import peft  # noqa: E402, F401
+import torch  # noqa: E402
+import transformers.models.auto.modeling_auto  # noqa: E402
+import transformers.models.auto.tokenization_auto  # noqa: E402, F401
+
+from nomoat.lora.base_model import BaseModel, load  # noqa: E402
+
+MODEL_VARIABLE = "NOMOAT_PRELOAD_MODEL"
+
+torch.set_num_threads(1)
+_loaded: dict[str, BaseModel] = {}
+
+
+def base_model(folder: str, device: str) -> BaseModel:
+    """The model in `folder`: the preloaded one if that is it, and a CPU is meant."""
+    on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    if on_cpu and folder in _loaded:
+        return _loaded[folder]
+    return load(folder, device)
+
+
+def _preload(folder: str) -> None:
+    if torch.cuda.is_available():  # CUDA must start after the fork
+        return
+    try:
+        _loaded[folder] = load(folder, "cpu")
+    except NomoatError:
+        return  # each worker meets the same error and reports it
+    gc.collect()
+    gc.freeze()  # the collector would touch, and so copy, every shared page
+
+
+if os.environ.get(MODEL_VARIABLE):
+    _preload(os.environ.pop(MODEL_VARIABLE))

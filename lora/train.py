@@ -1,0 +1,149 @@
+"""A volunteer's training in one round: some steps of AdamW on the adapter, the base untouched."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nomoat.aggregation.adapter import LORA_A, LORA_B, Adapter, Vector
+from nomoat.aggregation.errors import BadData, NomoatError
+from nomoat.aggregation.messages import MAX_LOCAL_STEPS, TrainSettings
+from nomoat.lora.adapter_io import extract, slot, swap
+from nomoat.lora.batches import shuffled, steps_for
+from nomoat.lora.encoding import Example
+from nomoat.lora.loss import losses_of
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+CLIP_NORM = 1.0  # of the gradient of all trained factors together, L2
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+CHECK_EVERY_STEPS = 50  # reading a loss back makes a GPU wait
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Trained:
+    """What training gave: the adapter's new values and how it went.
+
+    `tokens`: tokens learnt, counted in every step anew. `first_loss`: of the first batch, before
+    any step. `last_loss`: mean over the last quarter of the steps. Both in nats per token.
+    """
+
+    vector: Vector
+    steps: int
+    tokens: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+
+def train(
+    model: PeftModel,
+    adapter: Adapter,
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    seed: bytes,
+    clock: Callable[[], float],
+) -> Trained:
+    """Train `adapter` on `examples`: the same arguments on one thread give the same bits.
+
+    The optimiser starts anew (moments of another round's average would pull the wrong way), the
+    learning rate is constant, and the rows' order comes from `seed`: another one per round and
+    volunteer. Factors that `settings` freezes come back bit for bit. Raises NomoatError if the
+    loss or the adapter stops being finite, BadData without examples.
+    """
+    if not examples:
+        raise BadData("there is nothing to train on: no row has a trained token")
+    began = clock()
+    steps = settings.local_steps
+    if settings.local_epochs:
+        steps = steps_for(len(examples), settings.batch_size, settings.local_epochs)
+    steps = min(steps, MAX_LOCAL_STEPS)
+    swap(model, adapter)
+    losses, tokens = _run(model, adapter, examples, settings, seed, steps)
+    vector = extract(model, adapter.spec)
+    if not math.isfinite(float(abs(vector).max(initial=0.0))):
+        raise _diverged(steps, settings)
+    last = losses[-max(1, steps // 4) :]
+    return Trained(vector, steps, tokens, losses[0], sum(last) / len(last), clock() - began)
+
+
+def _run(
+    model: PeftModel,
+    adapter: Adapter,
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    seed: bytes,
+    steps: int,
+) -> tuple[list[float], int]:
+    """Take the steps; (the loss of each, tokens learnt in all)."""
+    import torch
+
+    torch.manual_seed(
+        int.from_bytes(hashlib.sha256(b"nomoat dropout\0" + seed).digest()[:8], "big")
+    )
+    optimizer, gradient = _optimizer(model, adapter, settings)
+    batches = shuffled(examples, settings.batch_size, seed)
+    seen, tokens = [], 0
+    model.train()
+    with losses_of(model) as loss_of:
+        for step in range(1, steps + 1):
+            batch = next(batches)
+            loss = loss_of(batch, "mean")
+            loss.backward()
+            gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))
+            optimizer.step()
+            gradient.zero_()
+            seen.append(loss.detach())
+            tokens += len(batch.targets)
+            if step % CHECK_EVERY_STEPS == 0 and not math.isfinite(seen[-1].item()):
+                raise _diverged(step, settings)
+    model.eval()
+    losses = torch.stack(seen).cpu().tolist()
+    if broken := [place for place, loss in enumerate(losses, 1) if not math.isfinite(loss)]:
+        raise _diverged(broken[0], settings)
+    return losses, tokens
+
+
+def _optimizer(
+    model: PeftModel, adapter: Adapter, settings: TrainSettings
+) -> tuple[torch.optim.Optimizer, torch.Tensor]:
+    """AdamW over the trained factors laid out as one tensor, and that tensor's gradient.
+
+    The factors become views of it: one kernel steps over all of them instead of one each.
+    """
+    import torch
+
+    parameters = slot(model, adapter.spec)
+    wanted = {LORA_A: settings.train_a, LORA_B: settings.train_b}
+    chosen = []
+    for name, parameter in parameters.items():
+        suffix = LORA_A if name.endswith(LORA_A) else LORA_B
+        parameter.requires_grad_(wanted[suffix])
+        parameter.grad = None
+        if wanted[suffix]:
+            chosen.append(parameter)
+    if not chosen:
+        raise NomoatError("training was asked for with both factors frozen")
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in chosen])
+    flat.grad = torch.zeros_like(flat)
+    start = 0
+    for parameter in chosen:
+        place = slice(start, start + parameter.numel())
+        parameter.data = flat[place].view_as(parameter)
+        parameter.grad = flat.grad[place].view_as(parameter)
+        start = place.stop
+    options: dict[str, Any] = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0.0, "fused": True}
+    return torch.optim.AdamW([flat], lr=settings.learning_rate, **options), flat.grad
+
+
+def _diverged(step: int, settings: TrainSettings) -> NomoatError:
+    return NomoatError(
+        f"training diverged at step {step} with learning rate {settings.learning_rate:g}; "
+        "lower it (--lr) or look for broken rows in the data (nomoat data preview)"
+    )

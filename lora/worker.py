@@ -1,0 +1,194 @@
+"""The process that trains and evaluates: base loaded once, slot attached once, shards cached."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nomoat.aggregation.adapter import Adapter, AdapterSpec, Vector
+from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
+from nomoat.lora.adapter_io import attach, detach
+from nomoat.lora.encoding import Encoder, Example
+from nomoat.lora.evaluate import Measured, evaluate, sample
+from nomoat.lora.formats import read
+from nomoat.lora.jobs import (
+    EvaluateJob,
+    Interval,
+    Job,
+    SampleJob,
+    ShardCounts,
+    ShardJob,
+    SpecJob,
+    TrainJob,
+)
+from nomoat.lora.spec import new_spec
+from nomoat.lora.train import Trained, train
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from nomoat.lora.base_model import BaseModel
+
+CACHED_TOKENS = 20_000_000  # 5 bytes each
+PROMPT_TOKENS = 2048
+
+
+class Worker:
+    """One base model with one adapter slot, and the shards it has encoded lately."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self._base = base
+        self._slot: tuple[AdapterSpec, PeftModel] | None = None
+        self._shards: OrderedDict[tuple[Any, ...], tuple[Example, ...]] = OrderedDict()
+
+    def run(self, job: Job) -> Any:
+        """Do the job; its result's type stands at the job's class."""
+        match job:
+            case TrainJob():
+                return self._train(job)
+            case EvaluateJob():
+                return self._evaluate(job)
+            case SampleJob():
+                return self._sample(job)
+            case SpecJob():
+                config = self._base.model.config
+                return new_spec(config, job.rank, job.alpha, job.target_modules, job.rslora)
+            case ShardJob():
+                return _counts(self.examples(job.shard, job.seq_len))
+        raise LocalProtocolError(f"{type(job).__name__} is no job of a worker")
+
+    def examples(self, shard: Path, seq_len: int) -> tuple[Example, ...]:
+        """The shard's examples, encoded at most once while it stays in the cache."""
+        found = shard.stat() if shard.exists() else None
+        key = (shard, seq_len, found and (found.st_size, found.st_mtime_ns))
+        if key in self._shards:
+            self._shards.move_to_end(key)
+            return self._shards[key]
+        encoder = Encoder.of(self._base.tokenizer, seq_len)
+        self._shards[key] = encoder.encode_all(read(shard).conversations).examples
+        sizes = {k: sum(len(e.input_ids) for e in rows) for k, rows in self._shards.items()}
+        total = sum(sizes.values())
+        while total > CACHED_TOKENS and len(self._shards) > 1:
+            oldest, _ = self._shards.popitem(last=False)
+            total -= sizes[oldest]
+        return self._shards[key]
+
+    def _train(self, job: TrainJob) -> Trained:
+        examples = self.examples(job.shard, job.settings.seq_len)
+        adapter = Adapter(job.spec, job.vector)
+        model = self._model(job.spec)
+        return train(model, adapter, examples, job.settings, job.seed, time.monotonic)
+
+    def _evaluate(self, job: EvaluateJob) -> Measured:
+        examples = self.examples(job.shard, job.settings.seq_len)
+        adapter = _adapter(job.spec, job.vector)
+        return evaluate(self._model(job.spec), adapter, examples, job.settings.batch_size)
+
+    def _sample(self, job: SampleJob) -> tuple[str, ...]:
+        encoder = Encoder.of(self._base.tokenizer, PROMPT_TOKENS)
+        adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
+        length = job.max_new_tokens
+        return tuple(
+            sample(model, adapter, encoder, prompt, length, job.continue_text)
+            for prompt in job.prompts
+        )
+
+    def _model(self, spec: AdapterSpec) -> PeftModel:
+        if self._slot is not None and self._slot[0] != spec:
+            detach(self._slot[1])
+            self._slot = None
+        if self._slot is None:
+            self._slot = (spec, attach(self._base, spec))
+        return self._slot[1]
+
+
+def _adapter(spec: AdapterSpec, vector: Vector | None) -> Adapter | None:
+    return None if vector is None else Adapter(spec, vector)
+
+
+def _counts(examples: tuple[Example, ...]) -> ShardCounts:
+    tokens = sum(len(example.input_ids) for example in examples)
+    return ShardCounts(len(examples), tokens, sum(int(e.trained.sum()) for e in examples))
+
+
+def main(pipe: Connection, folder: str, device: str) -> None:
+    """Serve jobs from `pipe` until it closes. Each answer is (what, value).
+
+    First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
+    ("done", (result, Interval)), ("error", NomoatError) or ("crash", traceback text).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        pipe.send(_attempt(lambda: ("device", _device_kind(device))))
+        worker: Worker | None = None
+        while True:
+            if worker is None:
+                worker, answer = _started(folder, device)
+            else:
+                answer = _answer(worker, pipe.recv())
+            pipe.send(answer)
+            if worker is None:
+                return
+    except (EOFError, OSError):
+        return  # the parent has closed the pool
+
+
+def _device_kind(device: str) -> str:
+    from nomoat.lora import preloaded  # noqa: F401 - sets the threads before torch is imported
+    from nomoat.lora.base_model import pick_device
+
+    return str(pick_device(device).type)
+
+
+def _started(folder: str, device: str) -> tuple[Worker | None, tuple[str, Any]]:
+    from nomoat.lora.preloaded import base_model
+
+    what, value = _attempt(lambda: ("ready", Worker(base_model(folder, device))))
+    return (value, (what, None)) if what == "ready" else (None, (what, value))
+
+
+def _answer(worker: Worker, job: Job) -> tuple[str, Any]:
+    def work() -> tuple[str, Any]:
+        started = time.monotonic()
+        result = worker.run(job)
+        return "done", (result, Interval(started, time.monotonic()))
+
+    return _attempt(work)
+
+
+def _attempt(work: Any) -> tuple[str, Any]:
+    try:
+        return work()  # type: ignore[no-any-return]
+    except NomoatError as problem:
+        return "error", problem
+    except Exception as problem:  # noqa: BLE001 - a shell: the parent must know, whatever it is
+        if _out_of_memory(problem):
+            return "error", DoesNotFit(
+                "the memory is too small for this batch; use a smaller batch size, sequence length "
+                "or model"
+            )
+        return "crash", traceback.format_exc()
+
+
+def _out_of_memory(problem: Exception) -> bool:
+    import torch
+
+    cpu = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+    return cpu or isinstance(problem, MemoryError | torch.OutOfMemoryError)
+
+
+def _end_with_parent() -> None:
+    """Stop at once when the parent is gone, killed perhaps: nobody waits for this job's result."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

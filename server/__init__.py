@@ -1,0 +1,1 @@
+"""The coordinator: opens rounds, aggregates reports, keeps the adapter history."""

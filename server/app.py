@@ -1,0 +1,278 @@
+"""The coordinator as a Flower ServerApp: it speaks Grid, round.py decides.
+
+The same code runs a simulation (in-process grid) and a deployment (the fleet of volunteers).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from nomoat.aggregation import methods, wire
+from nomoat.aggregation.adapter import Adapter, as_bytes
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.messages import AdapterShape, ReportRequest, TrainTask
+from nomoat.aggregation.methods.base import MethodState, SummedMethod
+from nomoat.server.cohort import round_seed, select
+from nomoat.server.machine import Exchange, Machine, Outgoing
+from nomoat.server.plain_exchange import PlainExchange
+from nomoat.server.records import Checkpoint, Federation, Journal, Progress, RoundRecord, Watcher
+from nomoat.server.round import Phase, Plan, Round, evaluation_of
+from nomoat.server.survey import Survey
+
+POLL_S = 0.005
+
+
+@dataclass
+class Traffic:
+    """Payload bytes since it was made."""
+
+    up: int = 0
+    down: int = 0
+
+
+@dataclass
+class Coordinator:
+    """Runs rounds over a Grid.
+
+    volunteers: grid → {name: node id} of those who are online. clock and pause are time.monotonic
+    and time.sleep; tests pass others.
+    """
+
+    federation: Federation
+    journal: Journal
+    watcher: Watcher
+    volunteers: Callable[[Grid], Mapping[str, int]]
+    initial: Adapter
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    traffic: Traffic = field(default_factory=Traffic)
+    checkpoint: Checkpoint | None = None  # where the federation stands after `run`
+
+    @property
+    def _method(self) -> SummedMethod:
+        method = methods.get(self.federation.method)
+        assert isinstance(method, SummedMethod)
+        return method
+
+    def run(self, grid: Grid) -> Checkpoint:
+        """Run the rounds that are left; returns where the federation stands."""
+        checkpoint = self.journal.last() or self._measure_initial(grid)
+        for number in range(checkpoint.round + 1, self.federation.rounds + 1):
+            checkpoint = self._round(grid, number, checkpoint)
+        self.checkpoint = checkpoint
+        return checkpoint
+
+    def _measure_initial(self, grid: Grid) -> Checkpoint:
+        """Round 0: everyone's held-out loss of the adapter nobody has trained yet."""
+        started = self.clock()
+        self.traffic = Traffic()
+        state = self._method.begin(self.initial)
+        online = tuple(sorted(self.volunteers(grid)))
+        task = evaluation_of(self.initial, self._task(1, state), 0)
+        survey = Survey(task, online, self.federation.evaluate_deadline_s)
+        self._drive(grid, survey, 0)
+        record = RoundRecord(
+            0,
+            True,
+            "the base model",
+            online,
+            dropped=survey.lost,
+            refused=survey.refused,
+            loss=macro(survey.losses),
+            losses=survey.losses,
+            bytes_up=self.traffic.up,
+            bytes_down=self.traffic.down,
+            seconds={"evaluating": self.clock() - started},
+            adapter=self.initial.digest.hex(),
+        )
+        return self._end(record, Checkpoint(0, state, survey.losses))
+
+    def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
+        self.traffic = Traffic()
+        task = self._task(number, before.state)
+        open_exchange = self._open_exchange(task, before.state)
+        machine = Round(self._plan(grid, task, before), self._method, before.state, open_exchange)
+        self._drive(grid, machine, number)
+        assert machine.outcome is not None
+        after = Checkpoint(number, machine.outcome.state, machine.outcome.losses)
+        return self._end(self._record(machine, after.state.adapter), after)
+
+    def _plan(self, grid: Grid, task: TrainTask, before: Checkpoint) -> Plan:
+        federation = self.federation
+        online = self.volunteers(grid)
+        seed = round_seed(federation.seed, "cohort", task.round)
+        return Plan(
+            task,
+            select(online, federation.fraction, federation.min_reports, seed),
+            tuple(sorted(online)),
+            federation.min_reports,
+            before.losses,
+            federation.tolerance,
+            federation.train_deadline_s,
+            federation.evaluate_deadline_s,
+        )
+
+    def _task(self, number: int, state: MethodState) -> TrainTask:
+        federation = self.federation
+        factors = self._method.factors(number)
+        return TrainTask(
+            number,
+            federation.method,
+            federation.base_hash,
+            AdapterShape.of(state.adapter.spec),
+            state.rank,
+            replace(federation.training, train_a=factors.a, train_b=factors.b),
+            round_seed(federation.seed, "train", number),
+            as_bytes(state.adapter.vector),
+        )
+
+    def _open_exchange(
+        self, task: TrainTask, state: MethodState
+    ) -> Callable[[tuple[str, ...], int, bytes], Exchange]:
+        adapter = state.adapter
+
+        def open_exchange(cohort: tuple[str, ...], number: int, reply: bytes) -> Exchange:
+            return PlainExchange(
+                cohort,
+                ReportRequest(task.round, number, adapter.digest, reply),
+                self._method.manifest(adapter.spec, task.round, number),
+                self.federation.min_reports,
+                self.federation.aggregate_deadline_s,
+            )
+
+        return open_exchange
+
+    def _record(self, machine: Round, adapter: Adapter) -> RoundRecord:
+        outcome, events = machine.outcome, machine.events
+        assert outcome is not None
+        return RoundRecord(
+            machine.plan.task.round,
+            outcome.committed,
+            outcome.reason,
+            machine.plan.cohort,
+            events.contributors,
+            events.lost,
+            events.refused,
+            macro(outcome.losses),
+            outcome.losses,
+            {name: ready.last_loss for name, ready in sorted(events.ready.items())},
+            sum(ready.tokens for ready in events.ready.values()),
+            self.traffic.up,
+            self.traffic.down,
+            phase_seconds(events.phase_started),
+            adapter.digest.hex(),
+        )
+
+    def _end(self, record: RoundRecord, checkpoint: Checkpoint) -> Checkpoint:
+        self.journal.write(record, checkpoint)
+        self.watcher.ended(record)
+        return checkpoint
+
+    def _drive(self, grid: Grid, machine: Machine, number: int) -> None:
+        """Carry messages between a machine and the grid until the machine is done."""
+        nodes = dict(self.volunteers(grid))
+        pending: dict[str, str] = {}  # message id → volunteer
+        asked = answered = 0
+        outgoing = machine.start(self.clock())
+        send = partial(self._send, grid, nodes, pending, machine, str(number))
+        while outgoing or not machine.done:
+            asked += len(outgoing)
+            outgoing = send(outgoing)
+            for reply in grid.pull_messages(list(pending)):
+                volunteer = pending.pop(reply.metadata.reply_to_message_id, None)
+                if volunteer is not None:
+                    outgoing += self._take(machine, volunteer, reply)
+                    answered += 1
+            outgoing += machine.wake(self.clock())
+            phase = machine.phase.value if isinstance(machine, Round) else "evaluating"
+            self.watcher.progress(Progress(number, phase, answered, asked))
+            if not outgoing and not machine.done:
+                self.pause(POLL_S)
+
+    def _send(
+        self,
+        grid: Grid,
+        nodes: Mapping[str, int],
+        pending: dict[str, str],
+        machine: Machine,
+        group: str,
+        outgoing: list[Outgoing],
+    ) -> list[Outgoing]:
+        """Push messages and note whose answers are pending; what the machine says to losses."""
+        known = [item for item in outgoing if item.volunteer in nodes]
+        gone = [item.volunteer for item in outgoing if item.volunteer not in nodes]
+        messages = [to_message(item, nodes[item.volunteer], group) for item in known]
+        ids = list(grid.push_messages(messages)) if messages else []
+        for item, message_id in zip(known, ids, strict=True):
+            if message_id:
+                pending[message_id] = item.volunteer
+                self.traffic.down += item.packet.size
+            else:
+                gone.append(item.volunteer)
+        return [more for name in gone for more in machine.leave(name, "gone", self.clock())]
+
+    def _take(self, machine: Machine, volunteer: str, reply: Message) -> list[Outgoing]:
+        now = self.clock()
+        if reply.has_error():
+            return machine.leave(volunteer, f"no answer (code {reply.error.code})", now)
+        try:
+            packet = packet_of(reply, volunteer)
+        except RemoteProtocolError as problem:
+            return machine.leave(volunteer, problem.reason, now)
+        self.traffic.up += packet.size
+        return machine.receive(volunteer, packet, now)
+
+
+def coordinator_app(coordinator: Coordinator) -> ServerApp:
+    """The ServerApp that runs `coordinator` on whatever Grid it is given."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        coordinator.run(grid)
+
+    return app
+
+
+def named_nodes(grid: Grid) -> dict[str, int]:
+    """{owner name: node id} of the grid's nodes."""
+    return {node.owner_name: node.node_id for node in grid.get_nodes()}
+
+
+def to_message(item: Outgoing, node_id: int, group: str) -> Message:
+    """A packet as a Flower message: its kind is the message type, its round the group."""
+    records = {name: ConfigRecord({"bytes": part}) for name, part in item.packet.parts().items()}
+    kind = wire.peek_kind(item.packet, item.volunteer)
+    return Message(RecordDict({**records}), node_id, kind, group_id=group)
+
+
+def packet_of(message: Message, volunteer: str) -> wire.Packet:
+    """The protocol packet in a reply; RemoteProtocolError on any other content."""
+    parts = {}
+    for name, record in message.content.config_records.items():
+        part = record.get("bytes")
+        if not isinstance(part, bytes):
+            raise RemoteProtocolError(volunteer, wire.SECTION, "a record holds no bytes")
+        parts[name] = part
+    return wire.Packet.from_parts(parts, volunteer)
+
+
+def macro(losses: Mapping[str, float]) -> float | None:
+    """Unweighted mean over volunteers; None of nobody."""
+    return sum(losses[name] for name in sorted(losses)) / len(losses) if losses else None
+
+
+def phase_seconds(started: Mapping[Phase, float]) -> dict[str, float]:
+    """Seconds spent in each phase, from the times they began."""
+    order = sorted(started.items(), key=lambda item: item[1])
+    return {
+        phase.value: round(following - begun, 6)
+        for (phase, begun), (_, following) in itertools.pairwise(order)
+    }

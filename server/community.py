@@ -1,0 +1,372 @@
+"""A community's folder: its settings, keys, certificates, database and adapters.
+
+community.toml   settings, with comments; flags > NOMOAT_* > this file > defaults
+keys/            community.key (Ed25519), authority.key, server.key: 0600, the community itself
+certificates/    authority.pem, server.pem
+community.db     invitations, volunteers, roster, rounds, versions (SQLite)
+adapters/        adapter versions, named by their digest
+flower/          what Flower keeps while the coordinator runs; nothing of value
+"""
+
+from __future__ import annotations
+
+import datetime
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from nomoat.aggregation import enrolment, wire
+from nomoat.aggregation.enrolment import CommunityInfo
+from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.messages import TrainSettings
+from nomoat.aggregation.signing import SigningKey
+from nomoat.keyfile import create_private, read_private, write_private
+from nomoat.lora.durable import replacing
+from nomoat.server import certificates
+from nomoat.server.certificates import Issued
+from nomoat.server.membership import Admission
+from nomoat.server.records import Federation
+
+RENEW_BEFORE = datetime.timedelta(days=30)
+SEED_BYTES = 32
+
+Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """A table of community.toml; a key nobody knows is a mistake, not a comment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Community(Section):
+    """Who the community is."""
+
+    name: str = Field(min_length=1, max_length=80)
+    about: str = Field("", max_length=2000)
+    admission: Admission = Admission.OPEN
+
+
+class Base(Section):
+    """The base model, named by the content of its files."""
+
+    model: str = Field(min_length=1, max_length=200)
+    folder: Path  # where this machine has it
+    license: str = Field("", max_length=80)
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Rounds(Section):
+    """How rounds run. Times are seconds."""
+
+    method: str = "fedavg"
+    min_volunteers: Annotated[int, Field(ge=2, le=10_000)] = 2
+    fraction: Share = 1.0
+    round_every: Annotated[float, Field(ge=0, le=30 * 86_400)] = 0.0
+    max_rounds: Count = 100
+    train_deadline: Seconds = 3600.0
+    aggregate_deadline: Seconds = 300.0
+    evaluate_deadline: Seconds = 600.0
+    patience: Seconds = 120.0
+    tolerance: Annotated[float, Field(ge=0, le=10)] = 0.05
+    seed: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Training(Section):
+    """What one volunteer does in one round (aggregation/messages.py, TrainSettings)."""
+
+    local_steps: Count = 12
+    local_epochs: Annotated[int, Field(ge=0, le=100)] = 0
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    seq_len: Annotated[int, Field(ge=8, le=131_072)] = 128
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
+    weight_cap: Annotated[int, Field(ge=1, le=2**40)] = 1 << 20
+
+    def settings(self) -> TrainSettings:
+        """As the protocol has it."""
+        return TrainSettings(**self.model_dump())
+
+
+class Server(Section):
+    """Where the coordinator listens and how it is reached from outside."""
+
+    host: str = "0.0.0.0"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8443
+    address: str = Field("localhost:8443", max_length=260)
+
+
+class Settings(BaseSettings):
+    """All of community.toml."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="NOMOAT_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    community: Community
+    base: Base
+    rounds: Rounds
+    training: Training = Training()
+    server: Server = Server()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then NOMOAT_* variables, then the file."""
+        del dotenv_settings, file_secret_settings
+        file = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
+        return init_settings, env_settings, file
+
+    def federation(self) -> Federation:
+        """What the round driver runs."""
+        rounds = self.rounds
+        return Federation(
+            method=rounds.method,
+            rounds=rounds.max_rounds,
+            training=self.training.settings(),
+            base_hash=bytes.fromhex(self.base.hash),
+            seed=bytes.fromhex(rounds.seed),
+            fraction=rounds.fraction,
+            min_reports=rounds.min_volunteers,
+            tolerance=rounds.tolerance,
+            train_deadline_s=rounds.train_deadline,
+            aggregate_deadline_s=rounds.aggregate_deadline,
+            evaluate_deadline_s=rounds.evaluate_deadline,
+        )
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Paths of a community's folder."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """community.toml."""
+        return self.root / "community.toml"
+
+    @property
+    def database(self) -> Path:
+        """Our SQLite file."""
+        return self.root / "community.db"
+
+    @property
+    def adapters(self) -> Path:
+        """Adapter versions."""
+        return self.root / "adapters"
+
+    @property
+    def evaluation(self) -> Path:
+        """The held-out rows the community was made with, if any."""
+        return self.root / "evaluation.jsonl"
+
+    @property
+    def flower(self) -> Path:
+        """What Flower keeps while the coordinator runs."""
+        return self.root / "flower"
+
+    @property
+    def server_certificate(self) -> Path:
+        """The server's certificate."""
+        return self.root / "certificates" / "server.pem"
+
+    @property
+    def server_key(self) -> Path:
+        """The server certificate's key."""
+        return self.root / "keys" / "server.key"
+
+    @property
+    def authority_certificate(self) -> Path:
+        """The authority's certificate."""
+        return self.root / "certificates" / "authority.pem"
+
+    @property
+    def authority_key(self) -> Path:
+        """The authority's key."""
+        return self.root / "keys" / "authority.key"
+
+    @property
+    def community_key(self) -> Path:
+        """The community's Ed25519 key."""
+        return self.root / "keys" / "community.key"
+
+    def load(self, **flags: Any) -> Settings:
+        """The settings; UsageError naming file and key if one cannot be."""
+        if not self.settings.is_file():
+            raise UsageError(f"{self.root} is no community folder; make one with: nomoat init")
+
+        class FromFile(Settings):
+            model_config = SettingsConfigDict(toml_file=self.settings)
+
+        try:
+            return FromFile(**flags)
+        except ValidationError as problem:
+            raise UsageError(f"{self.settings}: {first_error(problem)}") from None
+        except ValueError as problem:  # not TOML at all; the text names line and column
+            raise UsageError(f"{self.settings}: {problem}") from None
+
+    def key(self) -> SigningKey:
+        """The community's key; NomoatError if it is missing, readable by others or damaged."""
+        text = read_private(self.community_key, "community key")
+        try:
+            return SigningKey(bytes.fromhex(text.decode("ascii").strip()))
+        except ValueError:
+            raise NomoatError(
+                f"community key {self.community_key} is damaged; restore it from a backup"
+            ) from None
+
+    def authority(self) -> Issued:
+        """The certificate authority."""
+        key = read_private(self.authority_key, "authority key")
+        return Issued(_read(self.authority_certificate), key)
+
+
+def create(folder: Folder, settings: Settings, now: datetime.datetime, seed: bytes) -> SigningKey:
+    """Make the folder: keys, certificates and community.toml. `seed`: 32 fresh random bytes.
+
+    NomoatError if there is a community in it already; nothing is ever overwritten.
+    """
+    if folder.settings.exists():
+        raise NomoatError(f"{folder.root} holds a community already")
+    folder.root.mkdir(parents=True, exist_ok=True)
+    (folder.root / "keys").mkdir(mode=0o700, exist_ok=True)
+    key = SigningKey(seed)
+    create_private(folder.community_key, seed.hex().encode() + b"\n")
+    authority = certificates.make_authority(settings.community.name, now)
+    create_private(folder.authority_key, authority.key)
+    with replacing(folder.authority_certificate) as file:
+        file.write(authority.certificate)
+    _issue_server(folder, hosts(settings), now)
+    with replacing(folder.settings) as file:  # last: what makes the folder a community
+        file.write(as_toml(settings).encode())
+    return key
+
+
+def renew_certificate(folder: Folder, settings: Settings, now: datetime.datetime) -> str | None:
+    """Issue a new server certificate if the old one is ending or lacks a name; why, or None.
+
+    Invitations that are out name the old certificate and have to be issued again.
+    """
+    pem = _read(folder.server_certificate)
+    missing = set(hosts(settings)) - certificates.hosts_of(pem)
+    if certificates.expires(pem) - now < RENEW_BEFORE:
+        reason = f"it ends {certificates.expires(pem):%Y-%m-%d}"
+    elif missing:
+        reason = f"it does not name {sorted(missing)[0]}"
+    else:
+        return None
+    _issue_server(folder, hosts(settings), now)
+    return reason
+
+
+def hosts(settings: Settings) -> tuple[str, ...]:
+    """The names a server certificate must carry: the public one first, loopback always."""
+    public, _ = certificates.split_address(settings.server.address)
+    local = ("localhost", "127.0.0.1", "::1")
+    machine = (socket.gethostname(),) if socket.gethostname() else ()
+    bound = () if settings.server.host in ("0.0.0.0", "::") else (settings.server.host,)
+    return tuple(dict.fromkeys((public, *bound, *machine, *local)))
+
+
+def describe(
+    settings: Settings, key: SigningKey, authority: bytes, adapter_values: int
+) -> Callable[[int], CommunityInfo]:
+    """unix time → what the community says of itself, signed."""
+    training = settings.training
+    blank = CommunityInfo(
+        name=settings.community.name,
+        public=key.public,
+        about=settings.community.about,
+        base_model=settings.base.model,
+        base_license=settings.base.license,
+        base_hash=bytes.fromhex(settings.base.hash),
+        base_bytes=settings.base.bytes,
+        adapter_values=adapter_values,
+        method=settings.rounds.method,
+        local_steps=training.local_steps,
+        batch_size=training.batch_size,
+        seq_len=training.seq_len,
+        secure_aggregation=False,
+        admission=settings.community.admission.value,
+        protocol_low=wire.PROTOCOL_VERSION,
+        protocol_high=wire.PROTOCOL_VERSION,
+        ca=authority,
+        now=0,
+        signature=bytes(64),
+    )
+
+    def info(now: int) -> CommunityInfo:
+        unsigned = replace(blank, now=now)
+        signature = key.sign(enrolment.INFO, enrolment.info_bytes(unsigned))
+        return replace(unsigned, signature=signature)
+
+    return info
+
+
+COMMENTS = {
+    "community": "Who you are. admission: open (an invitation is enough) or approve.",
+    "base": "The base model every volunteer must have: `hash` is over its weights and tokenizer.",
+    "rounds": (
+        "A round opens when min_volunteers are online and round_every seconds have passed.\n"
+        "Times are seconds. patience: how long a volunteer may vanish before a round goes on "
+        "without it.\nseed makes cohorts and shuffling reproducible; it is no secret."
+    ),
+    "training": "What each volunteer does in a round.",
+    "server": "address is what invitations name: it must be reachable from outside.",
+}
+
+
+def as_toml(settings: Settings) -> str:
+    """community.toml with its comments."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment("A nomoat community. NOMOAT_<TABLE>__<KEY> and flags go before."))
+    for name, values in settings.model_dump(mode="json").items():
+        table = tomlkit.table()
+        for line in COMMENTS[name].splitlines():
+            table.add(tomlkit.comment(line))
+        for key, value in values.items():
+            table.add(key, value)
+        document.add(tomlkit.nl())
+        document.add(name, table)
+    return tomlkit.dumps(document)
+
+
+def first_error(problem: ValidationError) -> str:
+    """The first thing wrong with a configuration, as `table.key: what`."""
+    error = problem.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in error["loc"])
+    return f"{where}: {error['msg'].lower()}"
+
+
+def _issue_server(folder: Folder, names: Sequence[str], now: datetime.datetime) -> None:
+    issued = certificates.make_server(folder.authority(), names, now)
+    write_private(folder.server_key, issued.key)
+    with replacing(folder.server_certificate) as file:
+        file.write(issued.certificate)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise NomoatError(f"{path}: {problem.strerror}; restore it from a backup") from None

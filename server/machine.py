@@ -1,0 +1,53 @@
+"""What the driver drives: machines that take messages and time, and give messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from nomoat.aggregation import wire
+from nomoat.aggregation.adapter import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message for a volunteer, already encoded: the same packet often goes to many."""
+
+    volunteer: str
+    packet: wire.Packet
+
+
+class Machine(Protocol):
+    """A conversation with volunteers. Times are seconds on the caller's clock."""
+
+    @property
+    def done(self) -> bool:
+        """It needs nothing more."""
+
+    @property
+    def next_deadline(self) -> float:
+        """When `wake` has something to do."""
+
+    def start(self, now: float) -> list[Outgoing]:
+        """The first messages."""
+
+    def receive(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
+        """One answer. Never raises for what a volunteer sent."""
+
+    def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
+        """This volunteer will not answer: gone, or its answer was an error."""
+
+    def wake(self, now: float) -> list[Outgoing]:
+        """Time has passed."""
+
+
+class Exchange(Machine, Protocol):
+    """A machine that finds the weighted mean of its cohort's uploads (plain, or masked).
+
+    Unlike other machines it may raise RemoteProtocolError from `receive`; the round names the
+    sender and tells the exchange with `leave`.
+    """
+
+    mean: Vector | None  # (d,), once found
+    contributors: tuple[str, ...]
+    failed: str | None  # why it cannot be found any more

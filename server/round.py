@@ -1,0 +1,260 @@
+"""One round as a machine without I/O: messages and time in, messages and an outcome out.
+
+announce → train → ready → aggregate (one or more exchanges) → evaluate → commit | abandon.
+A volunteer that breaks the protocol is named and left out; the round goes on without it. Too few
+valid reports, or an adapter that is not accepted, abandon the round and leave the old adapter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from nomoat.aggregation import wire
+from nomoat.aggregation.adapter import Adapter, Vector, as_bytes
+from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
+from nomoat.aggregation.messages import AdapterShape, Decline, EvaluateTask, Ready, TrainTask
+from nomoat.aggregation.methods.base import MethodState, SummedMethod
+from nomoat.server.acceptance import judge
+from nomoat.server.machine import Exchange, Outgoing
+from nomoat.server.survey import Survey
+
+
+class Phase(Enum):
+    """Where a round stands."""
+
+    NEW = "new"
+    TRAINING = "training"
+    AGGREGATING = "aggregating"
+    EVALUATING = "evaluating"
+    COMMITTED = "committed"
+    ABANDONED = "abandoned"
+
+
+class Event(Enum):
+    """What moves a round on."""
+
+    STARTED = "started"
+    ENOUGH_READY = "enough ready"
+    TOO_FEW = "too few"
+    SUMMED = "summed"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
+    (Phase.NEW, Event.STARTED): Phase.TRAINING,
+    (Phase.TRAINING, Event.ENOUGH_READY): Phase.AGGREGATING,
+    (Phase.TRAINING, Event.TOO_FEW): Phase.ABANDONED,
+    (Phase.AGGREGATING, Event.TOO_FEW): Phase.ABANDONED,
+    (Phase.AGGREGATING, Event.SUMMED): Phase.EVALUATING,
+    (Phase.EVALUATING, Event.ACCEPTED): Phase.COMMITTED,
+    (Phase.EVALUATING, Event.REJECTED): Phase.ABANDONED,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fixed before a round starts. Deadlines are seconds per phase."""
+
+    task: TrainTask
+    cohort: tuple[str, ...]
+    evaluators: tuple[str, ...]
+    min_reports: int
+    previous_losses: dict[str, float]
+    tolerance: float
+    train_deadline_s: float = math.inf
+    evaluate_deadline_s: float = math.inf
+
+
+# (cohort, number of the exchange, reply to the exchange before) → the exchange
+OpenExchange: TypeAlias = Callable[[tuple[str, ...], int, bytes], Exchange]
+
+
+@dataclass
+class Events:
+    """What happened in a round, for its record: volunteer → what."""
+
+    ready: dict[str, Ready] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    contributors: tuple[str, ...] = ()
+    phase_started: dict[Phase, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a round ended: the state to go on from, its held-out losses, and why."""
+
+    committed: bool
+    state: MethodState
+    losses: dict[str, float]
+    reason: str
+
+
+class Round:
+    """One round of `method` from `state`, over the volunteers of `plan`."""
+
+    def __init__(
+        self, plan: Plan, method: SummedMethod, state: MethodState, open_exchange: OpenExchange
+    ) -> None:
+        self.plan = plan
+        self.phase = Phase.NEW
+        self.events = Events()
+        self.outcome: Outcome | None = None
+        self._method = method
+        self._state = state
+        self._open_exchange = open_exchange
+        self._exchange_number = 0
+        self._reply: Vector | None = None  # to the exchange before
+        self._inner: Exchange | Survey | None = None  # the conversation of the present phase
+        self._candidate = state
+        self._training: set[str] = set()
+        self._train_deadline = math.inf
+
+    @property
+    def done(self) -> bool:
+        """The round has its outcome."""
+        return self.outcome is not None
+
+    @property
+    def next_deadline(self) -> float:
+        """When `wake` has something to do, on the caller's clock."""
+        return self._inner.next_deadline if self._inner else self._train_deadline
+
+    def start(self, now: float) -> list[Outgoing]:
+        """Announce the round to its cohort."""
+        self._move(Event.STARTED, now)
+        self._train_deadline = now + self.plan.train_deadline_s
+        self._training = set(self.plan.cohort)
+        packet = wire.encode(self.plan.task)
+        outgoing = [Outgoing(name, packet) for name in self.plan.cohort]
+        return outgoing + self._training_done(now)
+
+    def receive(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
+        """Take one answer; whoever breaks the protocol is refused by name and left out."""
+        try:
+            if self.phase is Phase.TRAINING:
+                self._take_ready(volunteer, packet)
+                return self._training_done(now)
+            if self._inner is not None:
+                return self._go_on(self._inner.receive(volunteer, packet, now), now)
+        except RemoteProtocolError as problem:
+            self.events.refused.setdefault(volunteer, problem.reason)
+            return self._without(volunteer, "refused", now)
+        return []
+
+    def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
+        """Go on without a volunteer that will not answer."""
+        self.events.lost.setdefault(volunteer, reason)
+        return self._without(volunteer, reason, now)
+
+    def wake(self, now: float) -> list[Outgoing]:
+        """Act on deadlines that have passed."""
+        if self._inner is not None:
+            return self._go_on(self._inner.wake(now), now)
+        if now >= self._train_deadline:
+            for name in sorted(self._training):
+                self.events.lost.setdefault(name, "too late to train")
+            self._training.clear()
+            return self._training_done(now)
+        return []
+
+    def _take_ready(self, volunteer: str, packet: wire.Packet) -> None:
+        if volunteer not in self._training:
+            return
+        if wire.peek_kind(packet, volunteer) == wire.kind_of(Decline):
+            self.events.lost[volunteer] = wire.decode(packet, Decline, volunteer).reason
+        else:
+            ready = wire.decode(packet, Ready, volunteer)
+            if ready.round != self.plan.task.round:
+                raise RemoteProtocolError(volunteer, "§4", f"is ready for round {ready.round}")
+            self.events.ready[volunteer] = ready
+        self._training.discard(volunteer)
+
+    def _without(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
+        if self.phase is Phase.TRAINING:
+            self._training.discard(volunteer)
+            return self._training_done(now)
+        if self._inner is not None:
+            return self._go_on(self._inner.leave(volunteer, reason, now), now)
+        return []
+
+    def _training_done(self, now: float) -> list[Outgoing]:
+        if self._training:
+            return []
+        found = len(self.events.ready)
+        if found < self.plan.min_reports:
+            return self._abandon(Event.TOO_FEW, f"{found} of {self.plan.min_reports} ready", now)
+        self._move(Event.ENOUGH_READY, now)
+        return self._next_exchange(tuple(sorted(self.events.ready)), b"", now)
+
+    def _next_exchange(self, cohort: tuple[str, ...], reply: bytes, now: float) -> list[Outgoing]:
+        self._exchange_number += 1
+        self._inner = self._open_exchange(cohort, self._exchange_number, reply)
+        return self._go_on(self._inner.start(now), now)
+
+    def _go_on(self, outgoing: list[Outgoing], now: float) -> list[Outgoing]:
+        """Pass on what the inner conversation says, and move on when it is done."""
+        inner = self._inner
+        assert inner is not None
+        if not inner.done:
+            return outgoing
+        if isinstance(inner, Survey):
+            return outgoing + self._evaluated(inner, now)
+        if inner.failed is not None:
+            return outgoing + self._abandon(Event.TOO_FEW, inner.failed, now)
+        return outgoing + self._summed(inner, now)
+
+    def _summed(self, exchange: Exchange, now: float) -> list[Outgoing]:
+        assert exchange.mean is not None
+        number = self.plan.task.round
+        if self._exchange_number < self._method.traits.exchanges:
+            reply = self._method.reply(self._state, exchange.mean, number, self._exchange_number)
+            self._reply = reply
+            return self._next_exchange(exchange.contributors, as_bytes(reply), now)
+        self.events.contributors = exchange.contributors
+        update = self._method.update(self._state, exchange.mean, number)
+        self._candidate = self._method.commit(self._state, update, number, self._reply)
+        self._move(Event.SUMMED, now)
+        task = evaluation_of(self._candidate.adapter, self.plan.task)
+        self._inner = Survey(task, self.plan.evaluators, self.plan.evaluate_deadline_s)
+        return self._go_on(self._inner.start(now), now)
+
+    def _evaluated(self, survey: Survey, now: float) -> list[Outgoing]:
+        self.events.refused.update(survey.refused)
+        for volunteer, reason in survey.lost.items():
+            self.events.lost.setdefault(volunteer, reason)
+        verdict = judge(self.plan.previous_losses, survey.losses, self.plan.tolerance)
+        if not verdict.accepted:
+            return self._abandon(Event.REJECTED, verdict.reason, now)
+        self._move(Event.ACCEPTED, now)
+        self._inner = None
+        self.outcome = Outcome(True, self._candidate, survey.losses, verdict.reason)
+        return []
+
+    def _abandon(self, event: Event, reason: str, now: float) -> list[Outgoing]:
+        self._move(event, now)
+        self._inner = None
+        self.outcome = Outcome(False, self._state, self.plan.previous_losses, reason)
+        return []
+
+    def _move(self, event: Event, now: float) -> None:
+        if (self.phase, event) not in TRANSITIONS:
+            raise LocalProtocolError(f"round: {event.value} while {self.phase.value}")
+        self.phase = TRANSITIONS[self.phase, event]
+        self.events.phase_started[self.phase] = now
+
+
+def evaluation_of(adapter: Adapter, task: TrainTask, number: int | None = None) -> EvaluateTask:
+    """The request to measure `adapter` under the settings of `task`."""
+    return EvaluateTask(
+        task.round if number is None else number,
+        task.base_hash,
+        AdapterShape.of(adapter.spec),
+        task.settings,
+        as_bytes(adapter.vector),
+    )

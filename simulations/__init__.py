@@ -1,0 +1,1 @@
+"""Whole federations on one machine, by the very same code."""

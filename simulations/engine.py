@@ -1,0 +1,147 @@
+"""Runs a whole federation on this machine: the coordinator and client of a deployment, one pool.
+
+The parent process holds no model and imports no torch; worker processes hold one base each and do
+all training and evaluation. The result does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat.aggregation.adapter import Adapter
+from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_SEQ_LEN, TrainSettings
+from nomoat.lora.jobs import SpecJob
+from nomoat.lora.model_files import content_hash, resolve
+from nomoat.lora.pool import MAX_DEFAULT_WORKERS, Pool
+from nomoat.lora.spec import initial_adapter
+from nomoat.server.cohort import generator, round_seed
+from nomoat.server.records import Checkpoint, Federation, Journal, Watcher
+from nomoat.simulations.labour import NoVault, PooledLabour
+from nomoat.simulations.population import Population, gather
+from nomoat.simulations.scenario import POCKET, Scenario
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a federation stands on: workers, base model, first adapter, and its volunteers."""
+
+    pool: Pool
+    model: str
+    base_hash: bytes
+    initial: Adapter
+    population: Population
+
+
+def model_path(scenario: Scenario) -> str:
+    """The folder or hub id of the base model."""
+    if scenario.model != POCKET:
+        return scenario.model
+    from nomoat.simulations.pocket import MODEL_DIR
+
+    return str(MODEL_DIR)
+
+
+@contextlib.contextmanager
+def prepared(
+    scenario: Scenario, workers: int | None, shards: Path, pocket_cache: Path
+) -> Iterator[Ground]:
+    """Start the workers and share out the data meanwhile; the block runs while they live."""
+    model = model_path(scenario)
+    base_hash = content_hash(resolve(model))
+    with contextlib.closing(Pool(model, workers)) as pool:
+        shape = pool.submit(SpecJob(scenario.rank, scenario.alpha, scenario.targets))
+        population = gather(scenario, shards, pocket_cache)
+        initial = initial_adapter(shape.result(), seed_of(scenario, "adapter"))
+        yield Ground(pool, model, base_hash, initial, population)
+
+
+def federate(scenario: Scenario, ground: Ground, journal: Journal, watcher: Watcher) -> Checkpoint:
+    """Run (or finish) the federation's rounds; where it stands after them."""
+    from flwr.app import Context, RecordDict
+
+    from nomoat.client.app import Volunteer, volunteer_app
+    from nomoat.client.session import Limits, Session
+    from nomoat.server.app import Coordinator, coordinator_app, named_nodes
+    from nomoat.simulations.grid import InProcessGrid
+
+    own_machine = Limits(MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40)
+    volunteers = {
+        member.name: Volunteer(
+            Session(member.name, ground.base_hash, own_machine),
+            PooledLabour(member, ground.pool),
+            NoVault(),
+        )
+        for member in ground.population.members
+    }
+    grid = InProcessGrid(
+        volunteer_app(lambda context: volunteers[str(context.node_config["name"])]),
+        list(volunteers),
+        2 * MAX_DEFAULT_WORKERS,
+        Dropout(seed_of(scenario, "dropout"), scenario.dropout),
+    )
+    federation = federation_of(scenario, ground.base_hash)
+    coordinator = Coordinator(federation, journal, watcher, named_nodes, ground.initial)
+    context = Context(
+        run_id=grid.run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={}
+    )
+    with contextlib.closing(grid):
+        coordinator_app(coordinator)(grid, context)
+    assert coordinator.checkpoint is not None
+    return coordinator.checkpoint
+
+
+def federation_of(scenario: Scenario, base_hash: bytes) -> Federation:
+    """The coordinator's settings in a scenario."""
+    return Federation(
+        method=scenario.method,
+        rounds=scenario.rounds,
+        training=training_of(scenario),
+        base_hash=base_hash,
+        seed=seed_of(scenario, "federation"),
+        fraction=scenario.fraction,
+        min_reports=scenario.min_reports,
+        tolerance=scenario.tolerance,
+    )
+
+
+def training_of(scenario: Scenario) -> TrainSettings:
+    """The volunteers' settings in a scenario."""
+    return TrainSettings(
+        scenario.local_steps,
+        scenario.local_epochs,
+        scenario.batch_size,
+        scenario.seq_len,
+        scenario.lr,
+        scenario.weight_cap,
+    )
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Each volunteer vanishes from a round with a probability, before training or after it.
+
+    Drawn from (seed, round, volunteer), so the order of messages does not matter. Held-out losses
+    are measured of everyone, to keep rounds comparable.
+    """
+
+    seed: bytes
+    probability: float
+
+    def __call__(self, volunteer: str, message_type: str, group: str) -> bool:
+        """Whether this volunteer does not answer a message of this type in round `group`."""
+        if self.probability == 0 or message_type.startswith("evaluate"):
+            return False
+        draw = generator(round_seed(self.seed, volunteer, int(group))).random(2)
+        after_training = draw[1] < 0.5
+        return bool(draw[0] < self.probability) and not (
+            after_training and message_type == "train.local"
+        )
+
+
+def seed_of(scenario: Scenario, label: str) -> bytes:
+    """32 bytes for one purpose, from the scenario's seed."""
+    return hashlib.sha256(f"nomoat {label} {scenario.seed}".encode()).digest()

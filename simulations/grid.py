@@ -1,0 +1,166 @@
+"""A Flower Grid inside one process: the same ServerApp and ClientApp, no network, no Ray.
+
+Every message is deflated into Flower's object bytes and inflated again in both directions, as the
+fleet protocol would, so that what works here works on the wire. The private Flower interfaces this
+needs are used in this file alone (docs/adr/0002-flower-embedded.md).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeAlias, cast
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+# (volunteer, message type, group) → whether the message finds nobody at home
+Absent: TypeAlias = Callable[[str, str, str], bool]
+
+WAIT_S = 0.25  # longest pull without an answer
+
+
+def everyone_answers(_volunteer: str, _message_type: str, _group: str) -> bool:
+    """No volunteer is ever absent."""
+    return False
+
+
+class InProcessGrid(Grid):
+    """A grid whose nodes are the named volunteers, all served by one ClientApp.
+
+    threads: how many volunteers are served at once. absent decides, message by message, who has
+    vanished; their answer is an error, as if their connection were gone.
+    """
+
+    def __init__(
+        self,
+        app: ClientApp,
+        volunteers: Sequence[str],
+        threads: int,
+        absent: Absent = everyone_answers,
+    ) -> None:
+        self._run = Run.create_empty(secrets.randbits(62))
+        TaskIdentity.task_id = 1
+        TaskIdentity.run_id = self._run.run_id
+        TaskIdentity.node_id = SUPERLINK_NODE_ID
+        self._app = app
+        self._absent = absent
+        self._names: dict[int, str] = {}
+        self._contexts: dict[int, Context] = {}
+        for index, name in enumerate(volunteers):
+            self._join(index, name, len(volunteers))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="volunteer")
+        self._answers: dict[str, Future[Message]] = {}
+
+    def _join(self, index: int, name: str, total: int) -> None:
+        node_id = index + 1
+        self._names[node_id] = name
+        self._contexts[node_id] = Context(
+            run_id=self._run.run_id,
+            node_id=node_id,
+            node_config={"partition-id": index, "num-partitions": total, "name": name},
+            state=RecordDict(),
+            run_config={},
+        )
+
+    def close(self) -> None:
+        """Forget what is unanswered and stop serving."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def set_run(self, run: Run) -> None:
+        """Flower's interface; the run is made here."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run this grid belongs to."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Flower's interface."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All volunteers; in a simulation nobody's connection is lost between messages."""
+        return list(self._contexts)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Nodes with their volunteers' names."""
+        return [NodeInfo(node_id=node, owner_name=name) for node, name in self._names.items()]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Start serving messages; an id for each."""
+        ids = []
+        for message in messages:
+            message_id = secrets.token_hex(16)
+            message.metadata.__dict__["_message_id"] = message_id
+            self._answers[message_id] = self._pool.submit(self._serve, message)
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Answers that are there; waits a little when none is."""
+        wanted = {i: self._answers[i] for i in message_ids if i in self._answers}
+        if not wanted:
+            return []
+        wait(wanted.values(), timeout=WAIT_S, return_when=FIRST_COMPLETED)
+        done = [i for i, future in wanted.items() if future.done()]
+        return [self._answers.pop(i).result() for i in done]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push and wait for all answers, at most `timeout` seconds."""
+        futures = [self._answers[i] for i in self.push_messages(messages)]
+        done, _ = wait(futures, timeout=timeout)
+        self._answers = {i: f for i, f in self._answers.items() if f not in done}
+        return [future.result() for future in futures if future in done]
+
+    def _serve(self, message: Message) -> Message:
+        metadata = message.metadata
+        node = metadata.dst_node_id
+        if self._absent(self._names[node], metadata.message_type, metadata.group_id):
+            return _numbered(Message(Error(ErrorCode.NODE_UNAVAILABLE, ""), reply_to=message))
+        arrived = through_the_wire(message, metadata.message_id)
+        try:
+            reply = self._app(arrived, self._contexts[node])
+        except Exception as problem:  # noqa: BLE001 - as Flower: an error reply, by its class name
+            reply = Message(
+                Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(problem).__name__),
+                reply_to=arrived,
+            )
+        return _numbered(through_the_wire(reply, ""))
+
+
+def through_the_wire(message: Message, message_id: str) -> Message:
+    """The message as it arrives: deflated to Flower's object bytes and inflated from them."""
+    with no_object_id_recompute():
+        objects = get_all_nested_objects(message)
+        contents: Mapping[str, bytes] = {i: item.deflate() for i, item in objects.items()}
+        arrived = inflate_object_from_contents(message.object_id, dict(contents))
+    message = cast(Message, arrived)
+    message.metadata.__dict__["_message_id"] = message_id
+    return message
+
+
+def _numbered(message: Message) -> Message:
+    message.metadata.__dict__["_message_id"] = secrets.token_hex(16)
+    return message

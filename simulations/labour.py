@@ -1,0 +1,50 @@
+"""How a simulated volunteer works: jobs for the shared pool, updates kept in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nomoat.aggregation.adapter import Adapter
+from nomoat.aggregation.messages import TrainSettings
+from nomoat.client.session import EvaluateWork, Held, TrainWork
+from nomoat.lora.jobs import EvaluateJob, TrainJob
+from nomoat.lora.pool import Pool
+from nomoat.lora.train import Trained
+from nomoat.simulations.population import Member
+
+
+@dataclass(frozen=True)
+class PooledLabour:
+    """Trains and evaluates one member's rows in whichever worker is free."""
+
+    member: Member
+    pool: Pool
+
+    def train(self, work: TrainWork) -> Trained:
+        """The member's training in this round."""
+        job = train_job(self.member, work.local.adapter, work.task.settings, work.seed)
+        return self.pool.submit(job).result()
+
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
+        """The member's held-out loss."""
+        job = evaluate_job(self.member, work.adapter, work.task.settings)
+        measured = self.pool.submit(job).result()
+        return measured.loss, measured.tokens
+
+
+@dataclass(frozen=True)
+class NoVault:
+    """A simulated machine has no disk of its own: its session keeps the update in memory."""
+
+    def save(self, held: Held) -> None:
+        """Nothing to do."""
+
+
+def train_job(member: Member, adapter: Adapter, settings: TrainSettings, seed: bytes) -> TrainJob:
+    """Training on a member's rows."""
+    return TrainJob(member.train, adapter.spec, adapter.vector, settings, seed)
+
+
+def evaluate_job(member: Member, adapter: Adapter, settings: TrainSettings) -> EvaluateJob:
+    """Evaluation on a member's held-out rows."""
+    return EvaluateJob(member.held_out, adapter.spec, adapter.vector, settings)

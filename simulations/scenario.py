@@ -1,0 +1,105 @@
+"""What a simulated federation is: every setting, its default and its bounds, in one place."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_RANK, MAX_SEQ_LEN
+
+POCKET = "pocket"
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Scenario(BaseModel):
+    """One federation. Losses it leads to are nats per trained token; seeds make it repeatable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Annotated[str, Field(description="Hugging Face folder or hub id, or 'pocket'")] = POCKET
+    data: Annotated[str, Field(description="data file or folder, or 'pocket'")] = POCKET
+    by: Annotated[str | None, Field(description="one volunteer per value of this field")] = None
+    volunteers: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    partition: str = "iid"
+    label: Annotated[str | None, Field(description="field that dirichlet:α skews")] = None
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 10
+    local_steps: Annotated[int, Field(ge=1, le=MAX_LOCAL_STEPS)] = 12
+    local_epochs: Annotated[int, Field(ge=0, le=100)] = 0
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)] = 16
+    seq_len: Annotated[int, Field(ge=8, le=MAX_SEQ_LEN)] = 128
+    lr: Annotated[float, Field(gt=0, le=10)] = 5e-3
+
+    rank: Annotated[int, Field(ge=1, le=MAX_RANK)] = 8
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
+    target_modules: tuple[str, ...] = ("all-linear",)
+
+    method: str = "fedavg"
+    fraction: Fraction = 1.0
+    min_reports: Annotated[int, Field(ge=1)] = 2
+    weight_cap: Annotated[int, Field(ge=1, le=2**40, description="tokens")] = 65_536
+    tolerance: Annotated[float, Field(ge=0, description="relative loss rise accepted")] = 0.05
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    eval_fraction: Annotated[float, Field(gt=0, lt=1, description="held-out part of rows")] = 0.2
+    eval_rows: Annotated[int, Field(ge=1, description="held-out rows used per volunteer")] = 96
+    baselines: bool = False
+
+    @field_validator("partition")
+    @classmethod
+    def _known_partition(cls, value: str) -> str:
+        parse_partition(value)
+        return value
+
+    @property
+    def targets(self) -> tuple[str, ...] | Literal["all-linear"]:
+        """What lora.spec.new_spec takes."""
+        return "all-linear" if self.target_modules == ("all-linear",) else self.target_modules
+
+
+def parse_partition(text: str) -> float | None:
+    """None for "iid", α for "dirichlet:α"; UsageError for anything else."""
+    if text == "iid":
+        return None
+    kind, _, value = text.partition(":")
+    try:
+        alpha = float(value)
+    except ValueError:
+        alpha = 0.0
+    if kind != "dirichlet" or not 0 < alpha < float("inf"):
+        raise UsageError(
+            f"--partition {text!r}: give iid or dirichlet:ALPHA, such as dirichlet:0.3"
+        )
+    return alpha
+
+
+def resolve(file: Path | None, given: dict[str, Any]) -> Scenario:
+    """Defaults, then the TOML file, then what was given on the command line; UsageError if wrong."""
+    settings = _read(file) if file else {}
+    settings |= {name: value for name, value in given.items() if value is not None}
+    try:
+        return Scenario.model_validate(settings)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = f"{file}: " if file else ""
+        name = ".".join(map(str, first["loc"])) or "settings"
+        raise UsageError(f"{where}{name.replace('_', '-')}: {first['msg']}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{file} does not exist: give a scenario in TOML") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UsageError(f"{file} cannot be read: {problem}") from None
+    except tomllib.TOMLDecodeError as problem:
+        raise UsageError(f"{file}: {problem}") from None
+    found = settings.get("scenario", settings)
+    return {name.replace("-", "_"): value for name, value in found.items()}
