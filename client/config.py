@@ -16,7 +16,7 @@ HOME is NOMOAT_HOME, or the platform's data folder. Several communities live sid
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,9 +33,9 @@ from pydantic_settings import (
 
 from nomoat.aggregation import wire
 from nomoat.aggregation.enrolment import CommunityInfo, community_id
-from nomoat.aggregation.errors import NotJoined, UsageError
+from nomoat.aggregation.errors import NomoatError, NotJoined, UsageError
 from nomoat.aggregation.lineage import SignedVersion
-from nomoat.aggregation.roster import Page, Roster, SignedEntry, extend
+from nomoat.aggregation.roster import Roster, SignedEntry, extend
 from nomoat.client.session import Limits
 from nomoat.lora.durable import replacing
 
@@ -45,7 +45,7 @@ ID_DIGITS = 16
 class VolunteerSettings(BaseSettings):
     """What the owner of this machine has set for one community."""
 
-    model_config = SettingsConfigDict(env_prefix="NOMOAT_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="NOMOAT_", extra="forbid", frozen=True)
 
     address: str = Field(max_length=260)
     name: str = Field(min_length=1, max_length=40)
@@ -82,7 +82,7 @@ COMMENTS = {
     "address": "where the coordinator is",
     "data": "your file or folder; it never leaves this machine",
     "heldout": "share of your rows kept for measuring, never trained on",
-    "poll_least": "seconds between two looks for work, while the coordinator does not hold the line",
+    "poll_least": "seconds between two looks for work when the line is not held open",
     "max_steps": "the most a round may ask of this machine",
 }
 
@@ -203,15 +203,39 @@ class Place:
 
     def roster(self, public: bytes) -> Roster:
         """The roster as far as this machine has seen it, verified again from its file."""
-        path = self.root / "roster.log"
-        if not path.exists():
-            return Roster.empty(public)
-        page = wire.decode(wire.Packet(path.read_bytes()), Page, str(path))
-        return extend(Roster.empty(public), page.entries)
+        return extend(Roster.empty(public), self._entries()[0])
 
-    def save_roster(self, entries: tuple[SignedEntry, ...]) -> None:
-        """Keep the roster's entries."""
-        self._write("roster.log", wire.encode(Page(len(entries), entries)).head)
+    def append_roster(self, entries: Iterable[SignedEntry]) -> None:
+        """Keep further entries of the roster: 4 bytes of length, then the entry, each."""
+        _, whole = self._entries()
+        try:
+            with self._log.open("r+b" if self._log.exists() else "wb") as file:
+                file.truncate(whole)  # a crash may have left half an entry
+                file.seek(whole)
+                for entry in entries:
+                    head = wire.encode(entry).head
+                    file.write(len(head).to_bytes(4, "big") + head)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as problem:
+            raise NomoatError(f"cannot write {self._log}: {problem.strerror}") from None
+
+    @property
+    def _log(self) -> Path:
+        return self.root / "roster.log"
+
+    def _entries(self) -> tuple[list[SignedEntry], int]:
+        """The whole entries in the log, and how many bytes they take."""
+        data = self._log.read_bytes() if self._log.exists() else b""
+        entries, at = [], 0
+        while at + 4 <= len(data):
+            end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+            if end > len(data):
+                break
+            packet = wire.Packet(data[at + 4 : end])
+            entries.append(wire.decode(packet, SignedEntry, str(self._log)))
+            at = end
+        return entries, at
 
     def version(self) -> SignedVersion | None:
         """The newest version record this machine has verified."""

@@ -27,7 +27,7 @@ from nomoat.aggregation.enrolment import (
 from nomoat.aggregation.errors import Incompatible, NomoatError, Refused, RemoteProtocolError
 from nomoat.aggregation.invitation import Invitation
 from nomoat.aggregation.lineage import SignedVersion
-from nomoat.aggregation.roster import Roster
+from nomoat.aggregation.roster import Roster, SignedEntry
 from nomoat.aggregation.signing import SigningKey
 from nomoat.client.web import Door, call
 
@@ -106,14 +106,19 @@ def enrol(
     return check_answer(reply, request, asker.community), reply.reason
 
 
-def extend_roster(asker: Asker, known: Roster, now: int) -> Roster:
-    """The roster as the coordinator shows it now, if it extends the one this side holds."""
+def extend_roster(asker: Asker, known: Roster, now: int) -> tuple[Roster, tuple[SignedEntry, ...]]:
+    """The roster as the coordinator shows it now, and what was added to the one this side holds.
+
+    RemoteProtocolError if it is not an extension: history was rewritten.
+    """
+    added: list[SignedEntry] = []
     while True:
         data = asker.get(f"/roster?after={known.length}", now, 16 << 20)
         page = wire.decode(wire.Packet(data), roster.Page, COORDINATOR)
         known = roster.accept_page(known, page)
+        added += page.entries
         if known.length >= page.length:
-            return known
+            return known, tuple(added)
 
 
 def check_own_entry(known: Roster, asker: Asker, name: str, node_key: bytes) -> None:

@@ -52,6 +52,8 @@ from nomoat.client.sealed import App
 from nomoat.client.web import Door, tls_context
 
 log = logging.getLogger(__name__)
+# Flower logs every request, and what a stranger got wrong as an error; we log what matters.
+logging.getLogger("flwr").setLevel(logging.CRITICAL)
 
 ANSWER_BYTES = 12 << 20  # one object (≤ 5 MiB) and what surrounds it; more is an attack
 MAX_OBJECTS = 300

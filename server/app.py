@@ -78,6 +78,7 @@ class Coordinator:
         task = evaluation_of(self.initial, self._task(1, state), 0)
         survey = Survey(task, online, self.federation.evaluate_deadline_s)
         self._drive(grid, survey, 0)
+        losses = dict(sorted(survey.losses.items()))
         record = RoundRecord(
             0,
             True,
@@ -85,14 +86,14 @@ class Coordinator:
             online,
             dropped=survey.lost,
             refused=survey.refused,
-            loss=macro(survey.losses),
-            losses=survey.losses,
+            loss=macro(losses),
+            losses=losses,
             bytes_up=self.traffic.up,
             bytes_down=self.traffic.down,
             seconds={"evaluating": self.clock() - started},
             adapter=self.initial.digest.hex(),
         )
-        return self._end(record, Checkpoint(0, state, survey.losses))
+        return self._end(record, Checkpoint(0, state, losses))
 
     def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
         self.traffic = Traffic()
@@ -158,8 +159,8 @@ class Coordinator:
             outcome.reason,
             machine.plan.cohort,
             events.contributors,
-            events.lost,
-            events.refused,
+            dict(sorted(events.lost.items())),
+            dict(sorted(events.refused.items())),
             macro(outcome.losses),
             outcome.losses,
             {name: ready.last_loss for name, ready in sorted(events.ready.items())},

@@ -41,6 +41,8 @@ from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
 
 log = logging.getLogger(__name__)
+# Flower logs every request, and what a stranger got wrong as an error; we log what matters.
+logging.getLogger("flwr").setLevel(logging.CRITICAL)
 
 BEAT_S = 20.0
 LOOK_AT_LEAST_EVERY_S = 1.0

@@ -233,7 +233,8 @@ class Round:
             return self._abandon(Event.REJECTED, verdict.reason, now)
         self._move(Event.ACCEPTED, now)
         self._inner = None
-        self.outcome = Outcome(True, self._candidate, survey.losses, verdict.reason)
+        losses = dict(sorted(survey.losses.items()))
+        self.outcome = Outcome(True, self._candidate, losses, verdict.reason)
         return []
 
     def _abandon(self, event: Event, reason: str, now: float) -> list[Outgoing]:

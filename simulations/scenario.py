@@ -80,7 +80,7 @@ def parse_partition(text: str) -> float | None:
 
 
 def resolve(file: Path | None, given: dict[str, Any]) -> Scenario:
-    """Defaults, then the TOML file, then what was given on the command line; UsageError if wrong."""
+    """Defaults, then the TOML file, then the command line's; UsageError if one is wrong."""
     settings = _read(file) if file else {}
     settings |= {name: value for name, value in given.items() if value is not None}
     try:

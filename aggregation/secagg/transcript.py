@@ -33,8 +33,13 @@ def offer_hash(offer: SessionOffer) -> bytes:
 
 
 def session_hash(offered: bytes, roster: SessionRoster) -> bytes:
-    """T: the offer, k, t, q and every member with its keys."""
-    return labels.tagged_hash(labels.HASH_SESSION, offered, wire.encode(roster).head)
+    """T: the offer, k, t, q and every member with its keys; all fields have fixed lengths."""
+    numbers = labels.index_bytes(roster.neighbours, roster.shares, roster.quorum)
+    members = b"".join(
+        member.identity + member.box_key + member.mask_key + member.signature
+        for member in roster.members
+    )
+    return labels.tagged_hash(labels.HASH_SESSION, offered, numbers, members)
 
 
 def to_bitmap(members: Iterable[int], count: int) -> bytes:

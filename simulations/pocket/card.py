@@ -19,7 +19,8 @@ class Run:
     tokens: int  # of the documents trained on, one epoch
     held_out_documents: int
     held_out_tokens: int
-    seconds: float  # of training, evaluations included
+    seconds: float  # of training, evaluations included, by the clock
+    cpu_seconds: float  # of the same, by the processor: less on a machine busy with other work
     curve: tuple[Point, ...]
     rounded_loss: float  # held-out, after rounding the weights to float16
     software: str
@@ -49,7 +50,7 @@ pipeline_tag: text-generation
 
 A Llama of {run.parameters / 1e6:.2f} million parameters that writes the first paragraph of a \
 Python docstring, given
-the signature. It was trained from scratch on one processor core, on the docstrings of \
+the signature. It was trained from scratch on the docstrings of \
 {len(run.packages)} permissively
 licensed packages, so that a whole federated fine-tuning fits into a test or a demonstration.
 
@@ -64,8 +65,9 @@ Demonstrations and tests of federated LoRA fine-tuning. The fine-tuning data, th
 standard library of the user's own Python, were kept out of this training, so that there is
 something left to learn.
 
-A document is `<s>`, the signature, a newline, the summary, `</s>`; there is no chat template. The
-weights are stored in float16 and meant to be used in float32:
+A document is `<s>`, the signature, a newline, the summary, `</s>`; there is no chat template, and
+the tokenizer adds neither `<s>` (1) nor `</s>` (2) by itself. The weights are stored in float16 and
+meant to be used in float32:
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -87,7 +89,8 @@ def _training(run: Run) -> str:
         "held out": f"{run.held_out_documents} documents ({run.held_out_tokens} tokens)",
         "optimizer": f"AdamW, {recipe.learning_rate:g} after {recipe.warmup_steps} steps of "
         f"warm-up, then a cosine; weight decay {recipe.weight_decay:g}",
-        "time": f"{run.seconds:.0f} s, {recipe.threads} thread(s)",
+        "time": f"{run.seconds:.0f} s by the clock, {run.cpu_seconds:.0f} s of processor time, "
+        f"threads: {recipe.threads}",
         "software": run.software,
         "final training loss": f"{last.train_loss:.3f} nats per token",
         "final held-out loss": f"{last.held_out_loss:.3f} nats per token",

@@ -67,7 +67,7 @@ def collect(
     for requirement in requirements:
         package, modules = _read(requirement, sys.path if search is None else search)
         own = (item for module in modules if not _is_copy(module, forbidden) for item in module)
-        new = {}
+        new: dict[str, Docstring] = {}
         for item in own:
             if _key(item.summary) not in seen:
                 new.setdefault(_key(item.summary), item)
@@ -85,7 +85,7 @@ def licence_of(metadata: importlib.metadata.PackageMetadata) -> str:
     names = [line.split("::")[-1].strip() for line in classifiers if line.startswith("License ::")]
     stated = [name for name in names if PERMISSIVE.search(name) or COPYLEFT.search(name)]
     free_text = str((metadata.get_all("License") or [""])[0])
-    return " AND ".join(stated) or free_text.split("\n")[0].strip()
+    return " AND ".join(stated) or free_text.split("\n", maxsplit=1)[0].strip()
 
 
 def _read(requirement: str, search: Sequence[str]) -> tuple[Package, list[list[Docstring]]]:

@@ -104,37 +104,45 @@ def pretrain(
     With `minutes`, the number of steps that fit into them replaces the recipe's.
     """
     torch.set_num_threads(recipe.threads)
-    torch.manual_seed(recipe.seed)
     tokenizer, documents, held_out = prepare(packages, recipe)
     if minutes is not None:
         recipe = replace(recipe, steps=steps_within(minutes * 60, documents, recipe))
-        torch.manual_seed(recipe.seed)
-    tokens = sum(map(len, documents))
-    print(f"{len(documents)} documents, {tokens} tokens, {recipe.steps} steps", flush=True)
+    print(f"{len(documents)} documents to learn, {recipe.steps} steps", flush=True)
+    torch.manual_seed(recipe.seed)
     model = build_model(recipe)
-    started = time.monotonic()
+    started, started_cpu = time.monotonic(), time.process_time()
     curve = train(model, documents, held_out, recipe)
-    seconds = time.monotonic() - started
+    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
     save(model, tokenizer, out)
     run = Run(
         packages=tuple(packages),
         recipe=recipe,
         parameters=model.num_parameters(),
         documents=len(documents),
-        tokens=tokens,
+        tokens=sum(map(len, documents)),
         held_out_documents=len(held_out),
         held_out_tokens=sum(map(len, held_out)),
         seconds=seconds,
+        cpu_seconds=cpu_seconds,
         curve=tuple(curve),
         rounded_loss=held_out_loss(model, held_out, recipe.batch_tokens),
-        software=(
-            f"Python {platform.python_version()}, torch {torch.__version__}, "
-            f"transformers {transformers.__version__}, tokenizers {tokenizers.__version__}"
-        ),
+        software=_software(),
     )
+    write_report(run, out)
+    return run
+
+
+def write_report(run: Run, out: Path) -> None:
+    """Write loss.csv and README.md, the model card, beside the model."""
     (out / "loss.csv").write_text(loss_csv(run), encoding="utf-8")
     (out / "README.md").write_text(model_card(run), encoding="utf-8")
-    return run
+
+
+def _software() -> str:
+    return (
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, tokenizers {tokenizers.__version__}"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,19 @@ def test_every_topic_of_a_full_python_has_rows(real_rows: tuple[corpus.Row, ...]
         assert sum(row.topic == name for row in real_rows) > 100
 
 
-def test_rows_are_the_same_on_every_run(real_rows: tuple[corpus.Row, ...]) -> None:
-    assert rows() == real_rows
+def test_rows_do_not_depend_on_the_order_of_a_folder(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (library / "asyncio" / "base.py").write_text(DOCUMENTED.replace("box", "base"))
+    before, walk = rows(library), os.walk
+
+    def backwards(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, folders, files in walk(top):
+            folders.reverse()
+            yield folder, folders, sorted(files, reverse=True)
+
+    monkeypatch.setattr(os, "walk", backwards)
+    assert rows(library) == before
 
 
 def test_summaries_are_folded_bounded_and_distinct(real_rows: tuple[corpus.Row, ...]) -> None:

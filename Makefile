@@ -1,0 +1,46 @@
+# Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+BIN := .venv/bin
+ROOMS := aggregation lora client server simulations
+export FLWR_TELEMETRY_ENABLED := 0
+
+.PHONY: demo test check lint types contracts bench install clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install  ## a whole federation on this machine, no download
+	$(BIN)/nomoat simulate --baselines
+
+test: install  ## every test
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+
+check: lint types contracts test  ## what a change must pass
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy and import-linter want one package tree, so the rooms are copied into one.
+build/tree: install
+	rm -rf $@ && mkdir -p $@
+	cp -R nomoat $@/nomoat && cp -R $(ROOMS) $@/nomoat/
+
+.PHONY: build/tree
+
+types: build/tree
+	MYPYPATH=build/tree $(BIN)/mypy -p nomoat
+	MYPYPATH=build/tree $(BIN)/mypy benchmarks
+
+contracts: build/tree
+	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml
+
+bench: install  ## every benchmark, side by side with what a user would pick instead
+	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv build runs *.egg-info

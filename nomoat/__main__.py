@@ -1,0 +1,24 @@
+"""`python -m nomoat` and the `nomoat` command: errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; never a traceback for what a person can mend."""
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.cli import app
+
+    try:
+        app(prog_name="nomoat")
+    except NomoatError as problem:
+        sys.stderr.write(f"nomoat: {problem}\n")
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("nomoat: interrupted; what was finished is kept\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The front door: mounts the commands of every room."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nomoat import __version__
+from nomoat.simulations.cli import app as simulations
+
+app = typer.Typer(
+    name="nomoat",
+    help="Fine-tune one LoRA adapter together: everyone on their own machine, with their own data.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nomoat {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def front_door(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune one LoRA adapter together: each on their own machine, with their own data."""
+
+
+for room in (simulations,):
+    app.registered_commands += room.registered_commands
+    app.registered_groups += room.registered_groups

@@ -1,0 +1,84 @@
+"""The curves of a run, as SVG for the page and PNG beside it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nomoat.lora.durable import replacing
+from nomoat.simulations.results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, COMMUNITY, BASE, SOLO, POOLED = "#1f2933", "#2563eb", "#9aa5b1", "#d97706", "#059669"
+WORSE = "#b91c1c"
+
+
+def loss_curve(result: Result) -> Figure:
+    """Held-out loss by round, with base, solo and pooled as lines to beat."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(7.6, 3.9)
+    axes = figure.subplots()
+    rows = [(r["round"], r["loss"]) for r in result.records if r["loss"] is not None]
+    abandoned = [r for r in result.records if not r["committed"] and r["loss"] is not None]
+    axes.plot(*zip(*rows, strict=True), color=COMMUNITY, marker="o", ms=4, lw=2, label="together")
+    if abandoned:
+        points = [(r["round"], r["loss"]) for r in abandoned]
+        axes.plot(*zip(*points, strict=True), "x", color=WORSE, label="round abandoned")
+    levels = [("base model", result.base_loss, BASE)]
+    if result.baselines is not None:
+        levels += [
+            ("alone (mean)", result.baselines.solo_mean, SOLO),
+            ("all data in one place", result.baselines.pooled, POOLED),
+        ]
+    for label, level, colour in levels:
+        if level is not None:
+            axes.axhline(level, color=colour, lw=1.4, ls="--", label=f"{label}: {level:.2f}")
+    axes.set_xlabel("round")
+    axes.set_ylabel("held-out loss, nats per token")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def gains(result: Result, most: int = 40) -> Figure:
+    """How much each volunteer's held-out loss fell, best first."""
+    base, last = result.records[0]["losses"], result.records[-1]["losses"]
+    drops = sorted(((base[v] - last[v], v) for v in base.keys() & last.keys()), reverse=True)[:most]
+    figure = _figure(7.6, max(1.6, 0.27 * len(drops) + 0.8))
+    axes = figure.subplots()
+    names = [name for _, name in drops]
+    values = [drop for drop, _ in drops]
+    axes.barh(names, values, color=[COMMUNITY if v >= 0 else WORSE for v in values], height=0.65)
+    axes.invert_yaxis()
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.set_xlabel("fall of held-out loss, nats per token")
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element; the same figure gives the same text."""
+    import matplotlib as mpl
+
+    target = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "nomoat", "svg.fonttype": "none"}):
+        figure.savefig(target, format="svg", metadata={"Date": None})
+    text = target.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG, whole."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_facecolor("white")
+    return figure

@@ -1,0 +1,55 @@
+"""One simulated run from start to end, and all it leaves in its folder."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat.lora.adapter_folder import save_folder
+from nomoat.server.records import Watcher
+from nomoat.simulations import baselines, plots, report, samples
+from nomoat.simulations.engine import federate, prepared
+from nomoat.simulations.results import Result
+from nomoat.simulations.run_folder import RunFolder, write_text
+from nomoat.simulations.scenario import POCKET, Scenario
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What of this machine a run uses. started: monotonic seconds when the program began."""
+
+    workers: int | None
+    pocket_cache: Path
+    started: float
+
+
+def simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: Watcher) -> Result:
+    """Run or finish the federation of `scenario`; writes everything but the page's pictures last.
+
+    What was killed goes on from its last ended round and ends with the same adapter.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="nomoat-shards-") as shards,
+        prepared(scenario, machine.workers, Path(shards), machine.pocket_cache) as ground,
+    ):
+        folder.bind(ground.initial.spec)
+        adapter = federate(scenario, ground, folder, watcher).state.adapter
+        measured = baselines.measure(scenario, ground) if scenario.baselines else None
+        result = Result(
+            scenario,
+            ground.population,
+            adapter,
+            folder.records(),
+            measured,
+            samples.take(ground, adapter),
+            time.monotonic() - machine.started,
+            ground.pool.busy_seconds(),
+        )
+        base = "nomoat pocket model" if scenario.model == POCKET else ground.model
+        save_folder(adapter, base, folder.adapter, report.card(result), ground.base_hash)
+    folder.write_summary(result.summary())
+    plots.save_png(plots.loss_curve(result), folder.curve)
+    write_text(folder.report, report.page(result, folder.config.read_text("utf-8")))
+    return result

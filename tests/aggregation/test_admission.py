@@ -1,0 +1,126 @@
+"""No report gets in that would spoil the sum, and each refusal names the volunteer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation.adapter import AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.admission import ReportLimits, admit, admit_tensors
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.exact_sum import ExactSum
+
+RANK = 8
+SPEC = AdapterSpec((LayerSpec("q", 6, 5, RANK), LayerSpec("v", 4, 7, RANK)), RANK, 16.0)
+MANIFEST = SPEC.manifest
+
+
+def values(seed=0):
+    return np.random.default_rng(seed).normal(0, 0.1, MANIFEST.size).astype(np.float32)
+
+
+def tensors():
+    return {name: view.copy() for name, view in MANIFEST.views(values()).items()}
+
+
+def refusal(call, *args, **options):
+    with pytest.raises(RemoteProtocolError) as caught:
+        call("mallory", *args, **options)
+    assert caught.value.peer == "mallory"
+    assert caught.value.section == "§4"
+    assert str(caught.value).count("\n") == 0
+    return caught.value.reason
+
+
+def test_a_good_report_comes_out_as_it_went_in():
+    admitted = admit("alice", as_bytes(values()), MANIFEST, 0.5)
+    assert admitted.dtype == np.float32
+    assert np.array_equal(admitted, values())
+    assert not admitted.flags.writeable
+
+
+@pytest.mark.parametrize("change", [-4, -1, 1, 4, -4 * MANIFEST.size])
+def test_wrong_lengths_are_refused(change):
+    body = as_bytes(values())
+    body = body[:change] if change < 0 else body + b"\0" * change
+    assert "bytes" in refusal(admit, body, MANIFEST, 0.5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 50, MANIFEST.size - 1])
+def test_one_value_that_is_not_finite_is_refused_by_tensor(bad, place):
+    vector = values()
+    vector[place] = bad
+    reason = refusal(admit, as_bytes(vector), MANIFEST, 0.5)
+    name = next(n for n, s in MANIFEST.slices.items() if s.start <= place < s.stop)
+    assert reason == f"{name} holds NaN or infinity"
+
+
+def test_huge_values_are_refused_even_where_their_square_overflows():
+    for huge in (33.0, -1e10, 3e38):
+        vector = values()
+        vector[3] = huge
+        assert "a value of" in refusal(admit, as_bytes(vector), MANIFEST, 0.5)
+
+
+def test_an_absurd_norm_is_refused():
+    vector = np.full(MANIFEST.size, 20.0, np.float32)
+    assert "norm" in refusal(admit, as_bytes(vector), MANIFEST, 0.5, ReportLimits(max_norm=100.0))
+    assert admit("alice", as_bytes(vector), MANIFEST, 0.5).size == MANIFEST.size
+
+
+@pytest.mark.parametrize(
+    "weight", [0.0, -5.0, 1e9, 1.0001, float("nan"), float("inf"), 1e-12, True, "1", None]
+)
+def test_absurd_weights_are_refused(weight):
+    """Flower believes num-examples of 10⁹ and of −5."""
+    assert "weight" in refusal(admit, as_bytes(values()), MANIFEST, weight)
+    assert "weight" in refusal(admit_tensors, tensors(), MANIFEST, weight)
+
+
+def test_whatever_is_let_in_can_be_summed():
+    """The door's limits lie within the sum's, so that no admitted report fails later."""
+    edge = values()
+    edge[:3] = 32.0, -32.0, np.float32(1e-45)
+    ExactSum.empty(MANIFEST.size).add(admit("a", as_bytes(edge), MANIFEST, 1.0), 1.0)
+    ExactSum.empty(MANIFEST.size).add(admit("a", as_bytes(edge), MANIFEST, 1e-9), 1e-9)
+
+
+def test_named_tensors_are_joined_in_the_manifests_order():
+    shuffled = dict(reversed(tensors().items()))
+    assert np.array_equal(admit_tensors("alice", shuffled, MANIFEST, 1.0), values())
+
+
+def test_a_rank_one_report_is_refused_not_broadcast():
+    """Trap 6: Flower adds (1, 5) onto (8, 5) without a word."""
+    forged = tensors()
+    forged["q.lora_A.weight"] = forged["q.lora_A.weight"][:1]
+    assert (forged["q.lora_A.weight"] + tensors()["q.lora_A.weight"]).shape == (8, 5)
+    reason = refusal(admit_tensors, forged, MANIFEST, 1.0)
+    assert reason == "q.lora_A.weight has shape (1, 5), not (8, 5)"
+
+
+@pytest.mark.parametrize(
+    ("forge", "said"),
+    [
+        (lambda t: t.pop("v.lora_B.weight"), "v.lora_B.weight is missing"),
+        (lambda t: t.update(extra=np.zeros(1, np.float32)), "extra is unknown"),
+        (lambda t: t.update({"q.lora_B.weight": t["q.lora_B.weight"].T}), "has shape"),
+        (lambda t: t.update({"q.lora_A.weight": np.float32(1)}), "has shape"),
+        (lambda t: t.update({"q.lora_A.weight": t["q.lora_A.weight"].astype("f8")}), "float64"),
+        (lambda t: t.update({"q.lora_A.weight": t["q.lora_A.weight"].astype("f2")}), "float16"),
+        (lambda t: t.update({"q.lora_A.weight": t["q.lora_A.weight"].astype("O")}), "object"),
+        (lambda t: t["v.lora_A.weight"].__setitem__((0, 0), np.nan), "NaN"),
+        (lambda t: t["v.lora_A.weight"].__setitem__((0, 0), 1e6), "a value of"),
+    ],
+    ids=["missing", "unknown", "transposed", "scalar", "float64", "half", "object", "nan", "huge"],
+)
+def test_other_names_shapes_and_types_are_refused(forge, said):
+    forged = tensors()
+    forge(forged)
+    assert said in refusal(admit_tensors, forged, MANIFEST, 1.0)
+
+
+def test_reasons_stay_short_whatever_was_sent():
+    forged = {**tensors(), "x" * 10_000: np.zeros(1, np.float32)}
+    assert len(refusal(admit_tensors, forged, MANIFEST, 1.0)) <= 200

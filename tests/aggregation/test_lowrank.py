@@ -1,0 +1,138 @@
+"""Products of thin factors: equal to the dense computation, fit to train from, reproducible."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation import lowrank
+
+PINNED_WORDS = ["1547abf78b5fd021", "d9eb2c70fa5d9f0f", "f488e34ab7848265"]
+PINNED_OMEGA = [-0.11840281401888149, 0.3552084420566445, 0.7002680714830991, 0.6190775704415803]
+
+
+def factors(m=30, n=50, k=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(m, k)), rng.normal(size=(k, n))
+
+
+@pytest.mark.parametrize("shape", [(30, 50, 6), (50, 30, 6), (5, 50, 6), (30, 4, 6), (6, 6, 6)])
+def test_svd_of_factors_is_the_dense_svd(shape):
+    b, a = factors(*shape)
+    found = lowrank.svd(b, a)
+    dense = np.linalg.svd(b @ a, compute_uv=False)[: found.sigma.size]
+    assert np.allclose(found.sigma, dense, rtol=1e-10, atol=1e-10)
+    assert np.allclose((found.u * found.sigma) @ found.vt, b @ a, atol=1e-10)
+    assert np.allclose(found.u.T @ found.u, np.eye(found.sigma.size), atol=1e-10)
+
+
+def test_no_dense_matrix_is_built(monkeypatch):
+    """A 20 000 × 20 000 product would need 3.2 GB."""
+    b, a = factors(20_000, 20_000, 3)
+    largest = []
+    original = np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda m, **o: largest.append(m.size) or original(m, **o))
+    found = lowrank.svd(b, a)
+    assert max(largest) == 9
+    assert found.u.shape == (20_000, 3)
+
+
+def test_stack_is_the_weighted_sum_of_products():
+    parts = [(0.1 * i + 0.1, *factors(k=i + 1, seed=i)[::-1]) for i in range(4)]
+    b, a = lowrank.stack(parts)
+    assert np.allclose(b @ a, sum(p * y @ x for p, x, y in parts))
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_trainable_is_the_best_approximation(rank):
+    b, a = factors()
+    new_a, new_b = lowrank.trainable(lowrank.svd(b, a), rank, a[:rank])
+    u, s, vt = np.linalg.svd(b @ a)
+    assert np.allclose(new_b @ new_a, (u[:, :rank] * s[:rank]) @ vt[:rank], atol=1e-9)
+
+
+@pytest.mark.parametrize("living", [0, 1, 3])
+def test_trainable_has_no_dead_module(living):
+    """Directions without a singular value get rows that can learn, orthogonal to the others."""
+    b, a = factors(k=6)
+    b[:, living:] = 0
+    new_a, new_b = lowrank.trainable(lowrank.svd(b, a), 6, a)
+    assert np.allclose(new_b @ new_a, b @ a, atol=1e-9)
+    norms = np.linalg.norm(new_a, axis=1)
+    assert norms.min() >= lowrank.INIT_ROW_NORM * (1 - 1e-9)
+    cosines = (new_a @ new_a.T) / np.outer(norms, norms)
+    assert np.allclose(cosines, np.eye(6), atol=1e-9)
+    inside = a.T @ np.linalg.lstsq(a.T, new_a.T, rcond=None)[0]
+    assert np.allclose(inside, new_a.T, atol=1e-2)  # old rows" space is kept, not thrown away
+
+
+def test_trainable_survives_an_adapter_of_zeros():
+    new_a, new_b = lowrank.trainable(
+        lowrank.svd(np.zeros((7, 3)), np.zeros((3, 9))), 3, np.zeros((3, 9))
+    )
+    assert np.allclose(new_a @ new_a.T, np.eye(3) / 3, atol=1e-9)
+    assert not new_b.any()
+
+
+def test_trainable_copes_with_more_modules_than_columns():
+    b, a = factors(7, 2, 4)
+    new_a, new_b = lowrank.trainable(lowrank.svd(b, a), 4, a)
+    assert new_a.shape == (4, 2)
+    assert np.allclose(new_b @ new_a, b @ a)
+
+
+def test_orthonormal_rows_keep_product_and_row_space():
+    b, a = factors()
+    for scale in (1.0, 0.0):
+        new_a, new_b = lowrank.orthonormal_rows(b * scale, a)
+        assert np.allclose(new_a @ new_a.T, np.eye(6), atol=1e-12)
+        assert np.allclose(new_b @ new_a, scale * b @ a, atol=1e-10)
+        assert np.allclose((a @ new_a.T) @ new_a, a, atol=1e-10)
+
+
+def test_compress_finds_the_numerical_rank():
+    b, a = factors(k=3)
+    doubled_b, doubled_a = lowrank.stack([(0.5, a, b), (0.5, a, b), (1e-9, *factors(seed=1)[::-1])])
+    small_a, small_b = lowrank.compress(doubled_b, doubled_a, 100)
+    assert small_a.shape[0] == 3
+    assert np.allclose(small_b @ small_a, b @ a, atol=1e-6)
+    assert lowrank.compress(doubled_b, doubled_a, 2)[0].shape[0] == 2
+    assert lowrank.compress(0 * b, a, 5)[0].shape[0] == 0
+
+
+def test_range_basis_holds_a_matrix_of_the_sketchs_rank():
+    b, a = factors(k=5)
+    omega = lowrank.sketch_matrix(50, 5, "test")
+    basis = lowrank.range_basis(b @ (a @ omega))
+    assert np.allclose(basis @ (basis.T @ b @ a), b @ a, atol=1e-9)
+
+
+def test_public_randomness_is_pinned():
+    """All sides must draw the same Ω, today and after an upgrade of numpy: bits fixed here."""
+    assert [f"{w:016x}" for w in lowrank.raw_bits(3, "fedask", 1, "layer")] == PINNED_WORDS
+    assert lowrank.sketch_matrix(2, 2, "fedask", 1, "layer").ravel().tolist() == PINNED_OMEGA
+
+
+def test_public_randomness_depends_on_every_label():
+    draws = {
+        lowrank.raw_bits(4, *labels).tobytes()
+        for labels in [("a", 1), ("a", 2), ("b", 1), ("a", "1"), ("a1",)]
+    }
+    assert len(draws) == 5
+
+
+def test_sketch_matrix_is_bell_shaped_with_the_promised_variance():
+    omega = lowrank.sketch_matrix(4000, 25, "moments") * 5
+    assert abs(omega.mean()) < 0.01
+    assert abs(omega.var() - 1) < 0.02
+    assert abs((omega**3).mean()) < 0.03
+    assert 2.7 < (omega**4).mean() < 3.0  # a normal variable has 3, eight bytes 2.85
+    gram = omega.T @ omega / 4000
+    assert np.abs(gram - np.eye(25)).max() < 0.1
+
+
+def test_fresh_rows_are_drawn_as_peft_draws_them():
+    rows = lowrank.fresh_rows(64, 100, "fresh")
+    assert np.abs(rows).max() <= 0.1
+    assert abs(rows.mean()) < 0.002
+    assert np.mean(np.linalg.norm(rows, axis=1)) == pytest.approx(lowrank.INIT_ROW_NORM, rel=0.02)

@@ -1,0 +1,259 @@
+"""A real coordinator's port on loopback (TLS, node authentication, SQLite) and volunteers for it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+from nomoat.aggregation import wire
+from nomoat.aggregation.enrolment import Standing
+from nomoat.aggregation.invitation import Claims
+from nomoat.aggregation.messages import Decline
+from nomoat.aggregation.signing import SigningKey
+from nomoat.client import enroll, fleet
+from nomoat.client.sealed import App, Belonging, sealed
+from nomoat.client.web import Door
+from nomoat.server import certificates
+from nomoat.server.community import Base, Community, Folder, Rounds, Server, Settings, create, describe
+from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
+from nomoat.server.grid import FleetGrid, FleetState, open_run
+from nomoat.server.membership import Admission
+from nomoat.server.registrar import Registrar
+from nomoat.server.registry import Registry
+from nomoat.server.sealed import Addressee, SealedGrid, Sender
+from nomoat.server.store import Store
+
+BASE_HASH = b"\xab" * 32
+KEY_SEED = b"\7" * 32
+
+
+def packet(text: str, body: bytes = b"") -> RecordDict:
+    """A message of ours as Flower carries it (a Decline: it has a word in it)."""
+    parts = wire.Packet(wire.encode(Decline(1, text)).head, body).parts()
+    return RecordDict({name: ConfigRecord({"bytes": part}) for name, part in parts.items()})
+
+
+def word(message: Message) -> str:
+    """The word `packet` put into a message."""
+    head = message.content.config_records["head"]["bytes"]
+    return wire.decode(wire.Packet(head), Decline, "test").reason
+
+
+def echo(message: Message, context: Context) -> Message:
+    """Answer with the same word, and whatever body came."""
+    bodies = message.content.config_records
+    body = b"".join(bodies[name]["bytes"] for name in sorted(bodies) if name != "head")
+    return Message(packet(f"re: {word(message)}", body), reply_to=message)
+
+
+@dataclass
+class Town:
+    """A community with a port; `up` and `down` start and stop its coordinator."""
+
+    root: Path
+    patience_s: float = 60.0
+    clock: Callable[[], float] = time.time
+    port: int = 0
+    population: int = 0
+    running: ExitStack = field(default_factory=ExitStack)
+
+    def make(self) -> None:
+        self.folder = Folder(self.root / "community")
+        settings = Settings(
+            community=Community(name="town"),
+            base=Base(model="m", folder=Path("m"), hash=BASE_HASH.hex(), bytes=1),
+            rounds=Rounds(seed="00" * 32),
+            server=Server(address="localhost:1"),
+        )
+        create(self.folder, settings, datetime.datetime.now(datetime.UTC), KEY_SEED)
+        self.settings = self.folder.load()
+
+    def up(self) -> None:
+        key = self.folder.key()
+        authority = self.folder.authority_certificate.read_bytes()
+        self.registrar = Registrar(Store(self.folder.database), key, Admission.OPEN)
+        self.directory = Directory(self.registrar)
+        self.folder.flower.mkdir(exist_ok=True)
+        self.state = FleetState(self.folder.flower / "link.db", self.directory)
+        registry = Registry(self.registrar.store, self.folder.adapters, key, BASE_HASH)
+        info = describe(self.settings, key, authority, 1000)
+        self.desk = Desk(self.state, self.registrar, registry, info, max_objects=20)
+        self.fleet_grid = FleetGrid(self.state, self.patience_s, self.clock)
+        self.grid = SealedGrid(
+            self.fleet_grid, Sender(key, BASE_HASH, lambda: os.urandom(16)), self._who
+        )
+        self.running = ExitStack()
+        self.running.callback(self.state.close)
+        listening = Listening(
+            "127.0.0.1", self.port, self.folder.server_certificate, self.folder.server_key
+        )
+        self.port = self.running.enter_context(serving(make_app(self.desk), listening))
+        self.running.callback(self.state.mail.close)
+        self.running.enter_context(open_run(self.state, self.fleet_grid))
+
+    def down(self) -> None:
+        self.running.close()
+
+    def _who(self, node: int) -> Addressee | None:
+        infos = self.state.get_node_info(node_ids=[node])
+        return self.directory.addressee(bytes(infos[0].public_key)) if infos else None
+
+    def link(self, uses: int = 50) -> str:
+        claims = Claims(
+            f"localhost:{self.port}",
+            certificates.fingerprint(self.folder.server_certificate.read_bytes()),
+            self.folder.key().public,
+            os.urandom(16),
+            uses,
+            int(time.time()) + 600,
+        )
+        return self.registrar.invite(claims).link()
+
+    def door(self, host: str = "localhost") -> Door:
+        return Door(host, self.port, ca=self.folder.authority_certificate.read_bytes())
+
+    def wait_for(self, *names: str, seconds: float = 10.0) -> dict[str, int]:
+        until = time.monotonic() + seconds
+        while not set(names) <= set(self.fleet_grid.online()):
+            assert time.monotonic() < until, f"online: {self.fleet_grid.online()}"
+            time.sleep(0.01)
+        return self.fleet_grid.online()
+
+    def ask(self, word_: str, names: list[str], group: str = "1", body: bytes = b"") -> list[str]:
+        """Send a word to volunteers; the message ids."""
+        nodes = self.wait_for(*names)
+        content = packet(word_, body)
+        messages = [
+            Message(RecordDict(dict(content)), nodes[name], "train.local", group_id=group)
+            for name in names
+        ]
+        return list(self.grid.push_messages(messages))
+
+    def replies(self, ids: list[str], count: int, seconds: float = 15.0) -> list[Message]:
+        until, got = time.monotonic() + seconds, []
+        while len(got) < count:
+            assert time.monotonic() < until, f"{len(got)} of {count} replies"
+            got += self.grid.pull_messages(ids)
+            time.sleep(0.005)
+        return got
+
+
+@dataclass
+class Log:
+    """What a line said of itself."""
+
+    events: list[tuple[object, ...]] = field(default_factory=list)
+
+    def connected(self, node_id: int) -> None:
+        self.events.append(("connected", node_id))
+
+    def lost(self, reason: str, retry_s: float) -> None:
+        self.events.append(("lost", reason))
+
+    def working(self, kind: str) -> None:
+        self.events.append(("working", kind))
+
+    def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
+        self.events.append(("answered", late))
+
+    def wait(self, *event: object, seconds: float = 15.0) -> None:
+        until = time.monotonic() + seconds
+        while not any(seen[: len(event)] == event for seen in self.events):
+            assert time.monotonic() < until, self.events
+            time.sleep(0.005)
+
+
+class Person:
+    """A volunteer with its own keys; `serve` runs its line in a thread."""
+
+    def __init__(self, town: Town, number: int) -> None:
+        self.town = town
+        self.name = f"vol{number}"
+        self.identity = SigningKey(bytes([number + 1]) * 32)
+        self.node_key = ec.derive_private_key(5000 + number, ec.SECP384R1())
+        self.asker = enroll.Asker(town.door(), self.identity, town.folder.key().public)
+        self.log = Log()
+        self.stop = threading.Event()
+        self.refused: Exception | None = None
+        self.thread: threading.Thread | None = None
+
+    def enrol(self, link: str) -> Standing:
+        from nomoat.aggregation.invitation import from_link
+
+        token = from_link(link).token()
+        return enroll.enrol(self.asker, self.name, self.node_key, token)[0]
+
+    def line(self) -> fleet.Line:
+        return fleet.Line(self.town.door(), self.node_key, (0.02, 0.05), (0.05, 0.2))
+
+    def sealed(self, app: App) -> App:
+        belonging = Belonging(self.identity, self.town.folder.key().public, BASE_HASH)
+        return sealed(app, belonging)
+
+    def serve(self, app: App = echo, *, seal: bool = True) -> None:
+        served = self.sealed(app) if seal else app
+
+        def run() -> None:
+            try:
+                fleet.serve(self.line(), served, self.stop, self.log)
+            except Exception as problem:  # noqa: BLE001
+                self.refused = problem
+
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+
+    def leave(self) -> None:
+        self.stop.set()
+        if self.thread is not None:
+            self.thread.join(10)
+            assert not self.thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    made = Town(tmp_path_factory.mktemp("town"))
+    made.make()
+    made.up()
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def people(town: Town) -> Iterator[Callable[[int], list[Person]]]:
+    """Newcomers who have enrolled; they leave when the test ends."""
+    here: list[Person] = []
+
+    def join(count: int) -> list[Person]:
+        link = town.link()
+        for _ in range(count):
+            person = Person(town, town.population)
+            town.population += 1
+            assert person.enrol(link) is Standing.APPROVED
+            here.append(person)
+        return here[-count:]
+
+    yield join
+    for person in here:
+        person.leave()
+
+
+@pytest.fixture
+def read() -> Callable[[Message], str]:
+    """The word in a message."""
+    return word
+
+
+@pytest.fixture
+def make_packet() -> Callable[..., RecordDict]:
+    """A content with a word and a body."""
+    return packet

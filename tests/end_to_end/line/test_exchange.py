@@ -1,0 +1,248 @@
+"""Messages go out and come back over the real fleet protocol, whoever breaks in between."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Message
+
+from nomoat.aggregation.errors import Refused
+from nomoat.aggregation.roster import Event
+from nomoat.client.fleet import Wires
+from nomoat.server.sealed import REFUSED
+
+
+def test_messages_and_large_bodies_come_back_whole(town: Any, people: Any, read: Any) -> None:
+    both = people(2)
+    for person in both:
+        person.serve()
+    body = bytes(9 << 20)  # three parts, two of them equal: one object in Flower's store
+    ids = town.ask("hello", [p.name for p in both], body=body)
+    replies = town.replies(ids, 2)
+    for reply in replies:
+        records = reply.content.config_records
+        assert read(reply) == "re: hello"
+        assert b"".join(records[n]["bytes"] for n in sorted(records) if n != "head") == body
+    assert town.state.num_message_ins() == town.state.num_message_res() == 0
+    assert len(town.state.object_store) == 0  # nothing piles up
+
+
+def test_a_waiting_volunteer_hears_at_once_and_asks_rarely(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    person.serve()
+    town.wait_for(person.name)
+    pulls = []
+    waiting = town.state.mail.wait
+
+    async def counted(node: int, seconds: float) -> None:
+        pulls.append(seconds)
+        await waiting(node, seconds)
+
+    monkeypatch.setattr(town.state.mail, "wait", counted)
+    time.sleep(0.7)
+    assert len(pulls) <= 2
+    started = time.monotonic()
+    town.replies(town.ask("now", [person.name]), 1)
+    assert time.monotonic() - started < 7  # a poll that nobody wakes is held for 15 s
+
+
+def test_a_node_that_died_is_replaced_at_once_and_given_its_message_again(
+    town: Any, people: Any, read: Any
+) -> None:
+    (person,) = people(1)
+    first = Wires(person.line())
+    node = first.activate()
+    ids = town.ask("train", [person.name])
+    job = first.receive(node)
+    assert job is not None
+    # kill -9: no word of goodbye; Flower alone would refuse the key for 60 s and lose the message
+    person.serve()
+    assert [read(reply) for reply in town.replies(ids, 1, seconds=5)] == ["re: train"]
+
+
+def test_a_coordinator_that_was_killed_is_found_again(town: Any, people: Any, read: Any) -> None:
+    (person,) = people(1)
+    person.serve()
+    town.ask("lost with the run", [person.name], group="1")
+    town.down()
+    person.log.wait("lost")
+    town.up()
+    ids = town.ask("after", [person.name], group="2")
+    assert read(town.replies(ids, 1)[0]) == "re: after"
+
+
+def test_a_coordinator_killed_during_a_training_does_not_end_the_line(
+    town: Any, people: Any, read: Any
+) -> None:
+    (person,) = people(1)
+    go = threading.Event()
+
+    def slow(message: Message, context: Any) -> Message:
+        if read(message) == "slow":
+            go.wait(20)
+        return Message(message.content, reply_to=message)
+
+    person.serve(slow)
+    town.ask("slow", [person.name])
+    person.log.wait("working")
+    town.down()
+    town.up()
+    ids = town.ask("next", [person.name])
+    go.set()
+    assert read(town.replies(ids, 1)[0]) == "next"
+
+
+def test_a_long_training_blocks_neither_polls_nor_heartbeats(
+    town: Any, people: Any, read: Any
+) -> None:
+    (person,) = people(1)
+    go = threading.Event()
+
+    def slow(message: Message, context: Any) -> Message:
+        go.wait(20)
+        return Message(message.content, reply_to=message)
+
+    person.serve(slow)
+    ids = town.ask("one", [person.name])
+    person.log.wait("working")
+    ids += town.ask("two", [person.name])
+    until = time.monotonic() + 5
+    while town.state.has_mail(town.wait_for(person.name)[person.name]):  # taken although it is busy
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    go.set()
+    assert sorted(read(reply) for reply in town.replies(ids, 2)) == ["one", "two"]
+
+
+def test_a_ban_counts_from_the_next_message_on(town: Any, people: Any) -> None:
+    banned, other = people(2)
+    banned.serve()
+    other.serve()
+    town.wait_for(banned.name, other.name)
+    town.registrar.order(banned.name, Event.BAN, "junk", int(time.time()))
+    assert set(town.fleet_grid.online()) == {other.name}
+    node = next(n.node_id for n in town.state.get_node_info() if n.owner_name == banned.name)
+    town.state.mail.ring([node])
+    banned.thread.join(10)
+    assert isinstance(banned.refused, Refused)
+    assert other.refused is None
+
+
+def test_a_stopped_volunteer_signs_off_and_its_answer_still_counts(
+    town: Any, people: Any, read: Any
+) -> None:
+    (person,) = people(1)
+    person.serve()
+    ids = town.ask("last", [person.name])
+    person.log.wait("answered", False)
+    person.leave()
+    assert person.name not in town.fleet_grid.online()
+    assert read(town.replies(ids, 1)[0]) == "re: last"
+
+
+def test_a_volunteer_gone_for_longer_than_patience_is_given_up(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    wires = Wires(person.line())
+    node = wires.activate()
+    ids = town.ask("anybody?", [person.name])
+    wires.deactivate(node)
+    now = time.time()
+    monkeypatch.setattr(town.fleet_grid, "_clock", lambda: now + town.patience_s - 5)
+    assert list(town.grid.pull_messages(ids)) == []
+    monkeypatch.setattr(town.fleet_grid, "_clock", lambda: now + town.patience_s + 5)
+    (reply,) = town.grid.pull_messages(ids)
+    assert reply.has_error()
+
+
+def test_what_was_not_answered_is_taken_back_when_the_next_round_begins(
+    town: Any, people: Any, read: Any
+) -> None:
+    (person,) = people(1)
+    go = threading.Event()
+
+    def slow(message: Message, context: Any) -> Message:
+        if read(message) == "round 1":
+            go.wait(20)
+        return Message(message.content, reply_to=message)
+
+    person.serve(slow)
+    town.ask("round 1", [person.name], group="1")
+    person.log.wait("working")
+    ids = town.ask("round 2", [person.name], group="2")
+    go.set()
+    assert read(town.replies(ids, 1)[0]) == "round 2"
+    assert ("answered", True) in person.log.events  # it was told that it came too late
+
+
+def test_an_error_tells_the_coordinator_a_class_name_and_nothing_else(
+    town: Any, people: Any
+) -> None:
+    (person,) = people(1)
+
+    def broken(message: Message, context: Any) -> Message:
+        raise FileNotFoundError("/home/ada/secret.jsonl")
+
+    person.serve(broken)
+    (reply,) = town.replies(town.ask("x", [person.name]), 1)
+    assert reply.error.reason == "FileNotFoundError"
+
+
+@pytest.mark.parametrize("fault", ["unsealed", "tampered", "replayed"])
+def test_a_reply_whose_seal_does_not_hold_is_refused_by_name(
+    town: Any, people: Any, make_packet: Any, caplog: Any, fault: str
+) -> None:
+    (person,) = people(1)
+    kept: list[Any] = []
+
+    def honest(message: Message, context: Any) -> Message:
+        return Message(make_packet("honest", os.urandom(4)), reply_to=message)
+
+    good = person.sealed(honest)
+
+    def tampering(message: Message, context: Any) -> Message:
+        reply = good(message, context)
+        if fault == "unsealed":
+            del reply.content["seal"]
+        elif fault == "tampered":
+            reply.content["head"] = ConfigRecord(make_packet("other").config_records["head"])
+        elif kept:
+            for name, record in kept[0].items():
+                reply.content[name] = record
+        kept.append(dict(reply.content.config_records))
+        return reply
+
+    person.serve(tampering, seal=False)
+    with caplog.at_level(logging.WARNING):
+        ids = town.ask("one", [person.name])
+        (reply,) = town.replies(ids, 1)
+        if fault == "replayed":
+            assert not reply.has_error()
+            (reply,) = town.replies(town.ask("two", [person.name]), 1)
+    assert reply.has_error()
+    assert reply.error.code == REFUSED
+    assert person.name in caplog.text
+
+
+def test_a_request_not_sealed_for_this_volunteer_is_not_answered(
+    town: Any, people: Any, make_packet: Any
+) -> None:
+    (person,) = people(1)
+    person.serve()
+    node = town.wait_for(person.name)[person.name]
+    plain = Message(make_packet("do this"), node, "train.local", group_id="1")
+    ids = list(town.fleet_grid.push_messages([plain]))  # past the seal
+    got: list[Any] = []
+    until = time.monotonic() + 10
+    while not got and time.monotonic() < until:
+        got = list(town.fleet_grid.pull_messages(ids))
+    assert got[0].error.reason == "RemoteProtocolError"
+    assert ("working", "train.local") in person.log.events

@@ -1,0 +1,138 @@
+"""What an authenticated but hostile node, or a stranger, cannot do at the coordinator's port."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from typing import Any
+
+import httpx
+import pytest
+from flwr.app import Message
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+    RegisterNodeFleetRequest,
+)
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supernode.fleet_http_client import FleetHttpClient
+
+from nomoat.client import fleet
+from nomoat.client.fleet import Gone, Wires
+from nomoat.client.web import tls_context
+
+
+def post(town: Any, path: str, body: bytes, headers: dict[str, str]) -> int:
+    connection = http.client.HTTPSConnection(
+        "localhost", town.port, timeout=20, context=tls_context(town.door())
+    )
+    connection.request("POST", path, body, headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+@pytest.mark.parametrize(
+    "path", ["control/start-run", "control/list-nodes", "control/register-node", "runtime/get-nodes"]
+)
+def test_flowers_other_interfaces_do_not_exist(town: Any, path: str) -> None:
+    assert post(town, f"/v1/{path}", b"", {"content-type": "application/x-protobuf"}) == 404
+
+
+def test_a_stranger_can_neither_register_nor_activate(town: Any, people: Any) -> None:
+    (person,) = people(1)
+    client = FleetHttpClient(f"https://localhost:{town.port}", verify=tls_context(town.door()))
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        client.RegisterNode(RegisterNodeFleetRequest(public_key=b"x"))
+    with pytest.raises(httpx.HTTPStatusError, match="401"):
+        client.ActivateNode(ActivateNodeRequest(public_key=b"x", heartbeat_interval=30))
+    client.close()
+
+
+def test_a_body_over_the_cap_is_refused_before_it_is_read(town: Any) -> None:
+    started = time.monotonic()
+    headers = {"content-type": "application/x-protobuf", "content-length": str(1 << 40)}
+    assert post(town, "/v1/fleet/push-object", b"", headers) == 413
+    assert time.monotonic() - started < 10
+
+
+def test_a_node_cannot_pull_with_anothers_node_id(town: Any, people: Any) -> None:
+    one, other = people(2)
+    mine, theirs = Wires(one.line()), Wires(other.line())
+    mine.activate()
+    node = theirs.activate()
+    with pytest.raises(Gone):
+        mine.ask(mine._fleet.PullMessages, PullMessagesRequest(node=node))
+
+
+@pytest.mark.parametrize("where", ["head", "object"])
+def test_a_node_cannot_reply_in_anothers_name(
+    town: Any, people: Any, make_packet: Any, where: str
+) -> None:
+    """`head`: the reply's metadata name the other; `object`: only what is uploaded does."""
+    thief, victim = people(2)
+    theft, honest = Wires(thief.line()), Wires(victim.line())
+    node, victim_node = theft.activate(), honest.activate()
+    ids = town.ask("to both", [thief.name, victim.name])
+    job, stolen = theft.receive(node), honest.receive(victim_node)
+    assert job is not None
+    assert stolen is not None
+    asked = job if where == "object" else stolen
+    message = theft.fetch(node, asked, time.monotonic() + 5)
+    reply = Message(make_packet("mine"), reply_to=message)
+    if where == "head":
+        with pytest.raises(httpx.HTTPStatusError, match="400"):
+            theft.send(node, reply)
+        return
+    lie = Message(make_packet("mine"), reply_to=honest.fetch(victim_node, stolen, 1e12))
+    push_as(theft, node, reply, lie)
+    (error,) = town.replies(ids, 1)
+    assert error.has_error()
+    assert error.metadata.reply_to_message_id == job.tree.object_id  # the thief's own, not theirs
+
+
+def push_as(wires: Wires, node: Any, head: Message, lie: Message) -> None:
+    """Push `head`'s metadata with the objects of `lie`."""
+    lie_id = lie.object_id
+    send, wires_ask = PushMessagesRequest, wires.ask
+
+    def ask(method: Any, request: Any) -> Any:
+        if isinstance(request, send):
+            metadata = request.messages_list[0].metadata
+            metadata.reply_to_message_id = head.metadata.reply_to_message_id
+            metadata.src_node_id = head.metadata.src_node_id
+            metadata.message_id = lie_id
+        return wires_ask(method, request)
+
+    wires.ask = ask  # type: ignore[method-assign]
+    wires.send(node, lie)
+
+
+def test_a_reply_of_too_many_objects_is_refused(town: Any, people: Any, make_packet: Any) -> None:
+    (person,) = people(1)
+    wires = Wires(person.line())
+    node = wires.activate()
+    town.ask("x", [person.name])
+    job = wires.receive(node)
+    assert job is not None
+    reply = Message(make_packet("x"), reply_to=wires.fetch(node, job, time.monotonic() + 5))
+    tree = ObjectTree(object_id=reply.object_id)
+    tree.children.extend(ObjectTree(object_id=f"{i:064x}") for i in range(100))
+    from flwr.app.message import remove_content_from_message
+    from flwr.common.serde import message_to_proto
+
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    head = message_to_proto(remove_content_from_message(reply))
+    request = PushMessagesRequest(node=node, messages_list=[head], message_object_trees=[tree])
+    with pytest.raises(httpx.HTTPStatusError, match="400"):
+        wires.ask(wires._fleet.PushMessages, request)
+
+
+def test_a_volunteer_cuts_off_an_answer_that_does_not_end(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    monkeypatch.setattr(fleet, "ANSWER_BYTES", 10)
+    with pytest.raises(Exception, match="too long"):
+        Wires(person.line()).activate()

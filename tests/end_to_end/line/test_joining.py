@@ -1,0 +1,226 @@
+"""Joining over the real port: what is checked before anything of the volunteer's leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation import roster, wire
+from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.enrolment import INFO, CommunityInfo, Standing, info_bytes, node_public_der
+from nomoat.aggregation.errors import (
+    Incompatible,
+    NomoatError,
+    Refused,
+    RemoteProtocolError,
+    Unreachable,
+)
+from nomoat.aggregation.invitation import from_link
+from nomoat.aggregation.roster import Event, Roster
+from nomoat.aggregation.signing import SigningKey
+from nomoat.client import enroll
+from nomoat.client.enroll import Asker, check_own_entry, door_of, extend_roster, look
+from nomoat.client.web import Door, call
+from nomoat.server import certificates
+from nomoat.server.fleet import Listening, serving
+from nomoat.server.registry import Measured
+
+NOW = int(time.time())
+SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
+
+
+def adapter(seed: int) -> Adapter:
+    values = np.random.default_rng(seed).standard_normal(SPEC.size)
+    return Adapter(SPEC, values.astype(np.float32))
+
+
+def test_a_link_leads_to_the_community_it_names_and_into_its_roster(town: Any, people: Any) -> None:
+    invitation = from_link(town.link())
+    info = look(door_of(invitation), invitation.claims.community, NOW)
+    assert (info.name, info.base_hash, info.ca) == ("town", b"\xab" * 32, town.door().ca)
+    (person,) = people(1)
+    public = town.folder.key().public
+    known, added = extend_roster(person.asker, Roster.empty(public), NOW)
+    check_own_entry(known, person.asker, person.name, node_public_der(person.node_key.public_key()))
+    assert (known, len(added)) == (town.registrar.roster(), known.length)
+
+
+def test_another_certificate_than_the_links_is_refused_before_a_byte_is_sent(
+    town: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import http.client
+
+    def spoken(*_: object, **__: object) -> None:
+        raise AssertionError("spoke to a server it should not trust")
+
+    monkeypatch.setattr(http.client.HTTPSConnection, "request", spoken)
+    door = dataclasses.replace(door_of(from_link(town.link())), fingerprint=b"\0" * 32)
+    with pytest.raises(Refused, match="another certificate"):
+        look(door, town.folder.key().public, NOW)
+
+
+def test_a_host_the_certificate_does_not_name_is_refused(town: Any) -> None:
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.2"):
+        call(town.door("127.0.0.2"), "GET", "/community")
+
+
+def test_another_authority_is_refused(town: Any) -> None:
+    other = certificates.make_authority("other", datetime.datetime.now(datetime.UTC))
+    door = dataclasses.replace(town.door(), ca=other.certificate)
+    with pytest.raises(Unreachable, match="verif|self-signed|issuer"):
+        call(door, "GET", "/community")
+
+
+def test_an_expired_certificate_is_one_clear_line(town: Any, tmp_path: Any) -> None:
+    long_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=900)
+    old = certificates.make_server(town.folder.authority(), ["localhost"], long_ago)
+    (tmp_path / "c").write_bytes(old.certificate)
+    (tmp_path / "k").write_bytes(old.key)
+
+    async def nothing(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError
+
+    with serving(nothing, Listening("127.0.0.1", 0, tmp_path / "c", tmp_path / "k")) as port:
+        door = Door("localhost", port, ca=town.door().ca)
+        with pytest.raises(Unreachable, match=r"expired.*restarting nomoat up"):
+            call(door, "GET", "/community")
+
+
+def test_a_port_in_use_is_one_clear_line(town: Any) -> None:
+    listening = Listening(
+        "127.0.0.1", town.port, town.folder.server_certificate, town.folder.server_key
+    )
+    with (
+        pytest.raises(NomoatError, match=rf"cannot listen on 127.0.0.1:{town.port}.*--port"),
+        serving(lambda *_: None, listening),  # type: ignore[arg-type, return-value]
+    ):
+        pass
+
+
+def test_nobody_listening_is_unreachable(town: Any) -> None:
+    with pytest.raises(Unreachable, match="is the coordinator running"):
+        call(Door("localhost", 1, ca=town.door().ca), "GET", "/community")
+
+
+def test_another_community_behind_the_same_address_is_refused(town: Any) -> None:
+    with pytest.raises(RemoteProtocolError, match="not the community the invitation names"):
+        look(door_of(from_link(town.link())), SigningKey(b"\x08" * 32).public, NOW)
+
+
+def test_a_clock_that_is_off_is_told_by_how_much(town: Any) -> None:
+    door = door_of(from_link(town.link()))
+    with pytest.raises(NomoatError, match=r"clock is \d+ s ahead"):
+        look(door, town.folder.key().public, int(time.time()) + 1000)
+
+
+@pytest.mark.parametrize(("low", "high", "who"), [(2, 3, "this nomoat"), (0, 0, "the coordinator")])
+def test_incompatible_protocols_say_which_side_must_upgrade(
+    town: Any, monkeypatch: pytest.MonkeyPatch, low: int, high: int, who: str
+) -> None:
+    key = town.folder.key()
+
+    def info(now: int) -> CommunityInfo:
+        theirs = dataclasses.replace(
+            town.desk.info(now), protocol_low=max(low, 1), protocol_high=max(high, 1)
+        )
+        signature = key.sign(INFO, info_bytes(theirs))
+        return dataclasses.replace(theirs, signature=signature)
+
+    monkeypatch.setattr(wire, "PROTOCOL_VERSION", 1)
+    theirs = info(NOW)
+    if low == 0:  # as if this side had moved on
+        monkeypatch.setattr(wire, "PROTOCOL_VERSION", 2)
+    with pytest.raises(Incompatible, match=f"upgrade {who}"):
+        enroll.check_protocol(theirs)
+
+
+def test_a_spent_and_a_forged_invitation_are_refused_over_the_line(town: Any, people: Any) -> None:
+    person, *others = people(3)
+    link = town.link(uses=1)
+    newcomer = type(person)(town, 900)
+    assert newcomer.enrol(link) is Standing.APPROVED
+    with pytest.raises(Refused, match="used up"):
+        type(person)(town, 901 % 200).enrol(link)
+    assert person.enrol(link) is Standing.APPROVED  # only asks where it stands
+    claims = from_link(link).claims
+    from nomoat.aggregation.invitation import Invitation
+
+    forged = Invitation(dataclasses.replace(claims, uses=1000), from_link(link).signature)
+    with pytest.raises(RemoteProtocolError, match="forged"):
+        enroll.enrol(
+            type(person)(town, 150).asker, "x", type(person)(town, 150).node_key, forged.token()
+        )
+
+
+def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    public = town.folder.key().public
+    seen, _ = extend_roster(person.asker, Roster.empty(public), NOW)
+    entries = town.registrar.store.roster_entries(0)
+    shorter = roster.Page(1, tuple(entries[:1]))
+    monkeypatch.setattr(town.registrar, "page", lambda _: shorter)
+    with pytest.raises(RemoteProtocolError, match="rewritten"):
+        extend_roster(person.asker, seen, NOW)
+    another = roster.append(
+        roster.extend(Roster.empty(public), entries[:-1]), Event.BAN,
+        entries[0].entry.binding, town.folder.key(), NOW,
+    )  # fmt: skip
+    forked = roster.Page(seen.length + 1, (another,))
+    monkeypatch.setattr(town.registrar, "page", lambda _: forked)
+    with pytest.raises(RemoteProtocolError, match="rewritten"):
+        extend_roster(person.asker, seen, NOW)
+
+
+def test_members_only_see_the_roster_and_the_adapters(town: Any, people: Any) -> None:
+    (person,) = people(1)
+    record = town.desk.registry.add(adapter(1), Measured(0, "fedavg", (), None, None), NOW)
+    assert np.array_equal(enroll.download(person.asker, record, NOW).vector, adapter(1).vector)
+    with pytest.raises(RemoteProtocolError, match="prove"):
+        call(town.door(), "GET", "/roster?after=0")
+    stranger = Asker(town.door(), SigningKey(b"\x63" * 32), person.asker.community)
+    with pytest.raises(Refused, match="approved"):
+        enroll.download(stranger, record, NOW)
+    with pytest.raises(RemoteProtocolError, match="clock"):
+        enroll.download(person.asker, record, NOW - 1000)  # an old proof, played again
+    town.registrar.order(person.name, Event.BAN, "", NOW)
+    with pytest.raises(Refused):
+        enroll.download(person.asker, record, NOW)
+
+
+def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: Any) -> None:
+    (person,) = people(1)
+    newest = None
+    for seed in (10, 11):
+        town.desk.registry.add(adapter(seed), Measured(seed, "fedavg", (), 1.0, 2.0), NOW)
+        newest = enroll.newest_version(person.asker, newest, NOW)
+        assert newest is not None
+        assert newest.version.adapter == adapter(seed).digest
+    other = town.desk.registry.path(adapter(10).digest).read_bytes()
+    town.desk.registry.path(adapter(11).digest).write_bytes(other)
+    with pytest.raises(RemoteProtocolError, match="not the one"):
+        enroll.download(person.asker, newest, NOW)
+
+
+def test_whoever_leaves_is_out_at_once(town: Any, people: Any) -> None:
+    (person,) = people(1)
+    person.serve()
+    town.wait_for(person.name)
+    enroll.leave(person.asker, NOW)
+    assert person.name not in town.fleet_grid.online()
+    assert town.registrar.roster().members[person.name].standing is Standing.LEFT
+    enroll.leave(person.asker, NOW)  # twice does no harm
+
+
+def test_the_product_keeps_flower_quiet() -> None:
+    from flwr.supercore import telemetry
+
+    assert telemetry.FLWR_TELEMETRY_ENABLED == "0"
+    assert os.environ["FLWR_DISABLE_UPDATE_CHECK"] == "1"
