@@ -170,7 +170,9 @@ class Adapter:
     def digest(self) -> bytes:
         """SHA-256 over spec and little-endian values: the adapter's name, 32 bytes."""
         hashed = hashlib.sha256(b"nomoat adapter v1\0")
-        hashed.update(repr((self.spec.rank, self.spec.alpha, self.spec.rslora)).encode())
+        # float(): α = 16 here and 16.0 after the wire are one adapter.
+        settings = (int(self.spec.rank), float(self.spec.alpha), bool(self.spec.rslora))
+        hashed.update(repr(settings).encode())
         for tensor in self.spec.manifest.tensors:
             hashed.update(repr((tensor.name, tensor.shape)).encode())
         hashed.update(np.ascontiguousarray(self.vector, "<f4").data)

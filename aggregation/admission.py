@@ -74,7 +74,9 @@ def admit_tensors(
     try:
         manifest.check(tensors)
     except LocalProtocolError as problem:
-        raise RemoteProtocolError(volunteer, SECTION, str(problem)[:200]) from None
+        # Names come from the volunteer: nothing unprintable may reach a terminal or a log.
+        reason = "".join(c if c.isprintable() else "?" for c in str(problem))[:200]
+        raise RemoteProtocolError(volunteer, SECTION, reason) from None
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32:
             reason = f"{name} is {tensor.dtype}, not float32"

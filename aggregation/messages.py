@@ -48,11 +48,15 @@ class AdapterShape:
     rslora: bool
     target_modules: Annotated[tuple[Name, ...], Limit(1, 256)]
 
+    def __post_init__(self) -> None:
+        # Unsorted or repeated layers are refused when decoded, by the name of who sent them.
+        self.spec()
+
     @classmethod
     def of(cls, spec: AdapterSpec) -> AdapterShape:
         """The wire form of `spec`."""
         layers = tuple(LayerShape(x.name, x.d_out, x.d_in) for x in spec.layers)
-        return cls(layers, spec.rank, spec.alpha, spec.rslora, spec.target_modules)
+        return cls(layers, spec.rank, float(spec.alpha), spec.rslora, spec.target_modules)
 
     def spec(self) -> AdapterSpec:
         """The AdapterSpec described; LocalProtocolError if layers are unsorted or repeated."""
@@ -176,3 +180,22 @@ class Decline:
 
     round: Annotated[int, Limit(0, 1_000_000)]
     reason: Annotated[str, Limit(1, 40)]
+
+
+@message("query.reply")
+@dataclass(frozen=True, slots=True)
+class ExchangeReply:
+    """Coordinator → volunteer: what exchange `exchange` − 1 gave, before a masked one opens."""
+
+    round: Round
+    exchange: Annotated[int, Limit(2, 4)]
+    adapter_hash: Digest
+    reply: Annotated[bytes, Body()]
+
+
+@message("noted")
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Volunteer → coordinator: received, nothing to add."""
+
+    round: Annotated[int, Limit(0, 1_000_000)]

@@ -14,6 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 SIGNATURE_BYTES = 64
 PUBLIC_KEY_BYTES = 32
 
+# y-coordinates of Ed25519's eight points of small order (cofactor 8). Under such a
+# "public key" anybody can sign anything, and one signature fits many messages: a member of the
+# roster could be spoken for, or deny what it signed. RFC 8032 and OpenSSL let them pass.
+_P = 2**255 - 19
+_ORDER_EIGHT = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _ORDER_EIGHT, _P - _ORDER_EIGHT})
+
 
 class BadSignature(Exception):
     """The signature is not this key's over these bytes under this label."""
@@ -43,8 +50,16 @@ class SigningKey:
 
 def verify(public: bytes, signature: bytes, label: str, *parts: bytes) -> None:
     """Return if `signature` is `public`'s under `label` over `parts`; else raise BadSignature."""
+    if is_weak(public):
+        raise BadSignature(label)
     try:
         key = Ed25519PublicKey.from_public_bytes(public)
         key.verify(signature, signed_bytes(label, *parts))
     except (InvalidSignature, ValueError):
         raise BadSignature(label) from None
+
+
+def is_weak(public: bytes) -> bool:
+    """Whether this public key is a point of small order, in any encoding: good for nobody."""
+    y = int.from_bytes(public, "little") & ((1 << 255) - 1)
+    return y % _P in _SMALL_ORDER

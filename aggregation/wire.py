@@ -26,6 +26,7 @@ PROTOCOL_VERSION = 1
 MAX_HEAD_BYTES = 4 << 20
 MAX_BODY_BYTES = 1 << 30
 PART_BYTES = 4 << 20  # a body travels in parts of at most this size
+MAX_PARTS = 1 + MAX_BODY_BYTES // PART_BYTES
 SECTION = "§2"
 
 T = TypeVar("T")
@@ -63,6 +64,8 @@ class Packet:
     @classmethod
     def from_parts(cls, parts: Mapping[str, bytes], peer: str) -> Packet:
         """Put parts together again; RemoteProtocolError if any is missing, odd or oversized."""
+        if len(parts) > MAX_PARTS or any(type(part) is not bytes for part in parts.values()):
+            raise RemoteProtocolError(peer, SECTION, "message parts are not bytes, or too many")
         names = ["head", *(f"body{index:05d}" for index in range(len(parts) - 1))]
         if set(names) != set(parts):
             raise RemoteProtocolError(peer, SECTION, "message parts are missing or unknown")
@@ -95,6 +98,12 @@ def message(kind: str) -> Callable[[type[T]], type[T]]:
 def kind_of(cls: type) -> str:
     """The wire name of a message class."""
     return str(cls.__wire_kind__)  # type: ignore[attr-defined]
+
+
+def action_of(kind: str) -> str:
+    """The Flower message type (category.action) under which a request of this kind travels."""
+    category, _, name = kind.partition(".")
+    return kind if category in ("train", "evaluate", "query") else f"query.{category}_{name}"
 
 
 def encode(value: object) -> Packet:
@@ -168,6 +177,8 @@ def _lower(hint: Any, value: Any, bodies: list[bytes], path: str = "") -> Any:
     """Value → msgpack-able, checked against `hint` by raising it again."""
     base, limit = _split(hint)
     if isinstance(limit, Body):
+        if not isinstance(value, bytes | bytearray | memoryview):  # bytes(5) would be five zeros
+            raise _Malformed(f"{path} is {type(value).__name__}, not bytes")
         data = bytes(value)
         bodies.append(data)
         _check_length(data, limit, path)
@@ -217,7 +228,7 @@ def _claim_body(raw: Any, limit: Body, bodies: list[bytes], path: str) -> bytes:
         raise _Malformed(f"{path} is not [length, digest]")
     data = bodies.pop()
     _check_length(data, limit, path)
-    if raw != [len(data), hashlib.sha256(data).digest()]:
+    if type(raw[0]) is not int or raw != [len(data), hashlib.sha256(data).digest()]:
         raise _Malformed(f"{path} does not match its length and digest")
     return data
 

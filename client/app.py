@@ -16,7 +16,17 @@ from flwr.clientapp import ClientApp
 
 from nomoat.aggregation import wire
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
-from nomoat.aggregation.messages import Decline, EvaluateTask, ReportRequest, TrainTask
+from nomoat.aggregation.messages import (
+    Decline,
+    EvaluateTask,
+    ExchangeReply,
+    Noted,
+    ReportRequest,
+    TrainTask,
+)
+from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, ToCoordinator
+from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.client.masking import MaskedAnswer
 from nomoat.client.session import (
     Answer,
     EvaluateWork,
@@ -50,6 +60,9 @@ class Vault(Protocol):
     def save(self, held: Held) -> None:
         """Keep `held`; when this returns it survives whatever the vault promises to survive."""
 
+    def mark(self, marks: tuple[Mark, ...]) -> None:
+        """Keep marks of secure aggregation; the answer they belong to is sent after this."""
+
 
 @dataclass(frozen=True)
 class Volunteer:
@@ -59,9 +72,16 @@ class Volunteer:
     labour: Labour
     vault: Vault
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Answer | ToCoordinator:
         """Do what `request` asks, within the session's rules."""
-        step = self.session.receive(request)
+        try:
+            step = self.session.receive(request)
+        except RemoteProtocolError as problem:
+            log.warning("%s: refused: %s", self.session.name, problem)
+            return Decline(getattr(request, "round", 0), Reason.UNSAFE)
+        if isinstance(step, MaskedAnswer):
+            self.vault.mark(step.marks)
+            return Noted(0) if step.answer is None else step.answer
         try:
             if isinstance(step, TrainWork):
                 ready = self.session.trained(step, self.labour.train(step))
@@ -80,9 +100,8 @@ class Volunteer:
 Find: TypeAlias = Callable[[Context], Volunteer]
 
 ACTIONS: dict[str, type] = {
-    "train.local": TrainTask,
-    "query.report": ReportRequest,
-    "evaluate.heldout": EvaluateTask,
+    wire.action_of(wire.kind_of(kind)): kind
+    for kind in (TrainTask, ReportRequest, EvaluateTask, ExchangeReply, *TO_VOLUNTEER)
 }
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 import httpx
@@ -136,7 +137,7 @@ def serve(line: Line, app: App, stop: threading.Event, listener: Listener) -> No
             labour.serve_as(node)
             listener.connected(node.node_id)
             over = threading.Event()
-            beat = _thread(lambda node=node, over=over: _beat(wires, node, over), "heartbeat")
+            beat = _thread(partial(_beat, wires, node, over), "heartbeat")
             try:
                 _poll(wires, node, labour, stop, listener)
             finally:
@@ -227,12 +228,12 @@ class Labour:
             job = self._jobs.get()
             kind = job.head.metadata.message_type
             try:
-                message = self._retrying(lambda job=job: self._fetch(job))
+                message = self._retrying(partial(self._fetch, job))
                 if message is None:
                     continue
                 self._listener.working(kind)
                 reply = self._answer(message)
-                sent = self._retrying(lambda reply=reply: self._wires.send(self._node, reply))
+                sent = self._retrying(partial(self._send, reply))
                 size, wanted = sent if sent is not None else (0, False)
                 self._listener.answered(kind, size, not wanted)
             except Exception:  # a hostile or broken message must not end the line
@@ -241,6 +242,9 @@ class Labour:
 
     def _fetch(self, job: Job) -> Message:
         return self._wires.fetch(self._node, job, time.monotonic() + FETCH_S)
+
+    def _send(self, reply: Message) -> tuple[int, bool]:
+        return self._wires.send(self._node, reply)
 
     def _answer(self, message: Message) -> Message:
         run_id = message.metadata.run_id

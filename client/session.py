@@ -13,13 +13,15 @@ from enum import Enum, StrEnum
 from typing import TypeAlias
 
 from nomoat.aggregation import methods
-from nomoat.aggregation.adapter import Adapter, as_bytes, as_vector
+from nomoat.aggregation.adapter import Adapter, Vector, as_bytes, as_vector
 from nomoat.aggregation.errors import LocalProtocolError, UsageError
 from nomoat.aggregation.messages import (
     MAX_RANK,
     Decline,
     EvaluateTask,
     Evaluation,
+    ExchangeReply,
+    Noted,
     Ready,
     Report,
     ReportRequest,
@@ -27,10 +29,13 @@ from nomoat.aggregation.messages import (
     TrainTask,
 )
 from nomoat.aggregation.methods.base import LocalStart, Turn
+from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVolunteer
+from nomoat.aggregation.secagg.parameters import Terms
+from nomoat.client.masking import MaskedAnswer, Masking
 from nomoat.lora.train import Trained
 
-Request: TypeAlias = TrainTask | ReportRequest | EvaluateTask
-Answer: TypeAlias = Ready | Report | Evaluation | Decline
+Request: TypeAlias = TrainTask | ReportRequest | EvaluateTask | ExchangeReply | ToVolunteer
+Answer: TypeAlias = Ready | Report | Evaluation | Decline | Noted
 
 
 class Reason(StrEnum):
@@ -43,6 +48,7 @@ class Reason(StrEnum):
     MALFORMED = "malformed request"
     FAILED = "work failed"
     PAUSED = "paused"
+    UNSAFE = "unsafe request refused"
 
 
 class Phase(Enum):
@@ -112,6 +118,7 @@ TRANSITIONS: dict[tuple[Phase, type], Phase] = {
     (Phase.IDLE, EvaluateTask): Phase.IDLE,
     (Phase.HOLDING, EvaluateTask): Phase.HOLDING,
     (Phase.TRAINING, EvaluateTask): Phase.TRAINING,
+    **{(Phase.HOLDING, kind): Phase.HOLDING for kind in (ExchangeReply, *TO_VOLUNTEER)},
 }
 
 
@@ -119,27 +126,40 @@ class Session:
     """One volunteer in one community.
 
     name: its name in the roster. base_hash: content hash of the base model on this machine.
-    held: what an earlier process left on disk, if anything.
+    held: what an earlier process left on disk, if anything. masking: how it takes part in secure
+    aggregation; without it, it only ever reports in the open.
     """
 
     def __init__(
-        self, name: str, base_hash: bytes, limits: Limits, held: Held | None = None
+        self,
+        name: str,
+        base_hash: bytes,
+        limits: Limits,
+        held: Held | None = None,
+        masking: Masking | None = None,
     ) -> None:
         self.name = name
         self._base_hash = base_hash
         self._limits = limits
+        self._masking = masking
+        self._replies: dict[int, Vector] = {}  # exchange → what the exchange before gave
         self.held = held
         self.phase = Phase.IDLE if held is None else Phase.HOLDING
 
-    def receive(self, request: Request) -> Answer | Work:
-        """Answer a request, or say what work answers it."""
+    def receive(self, request: Request) -> Answer | Work | MaskedAnswer:
+        """Answer a request, or say what must be done before the answer.
+
+        Raises RemoteProtocolError for what a lying coordinator sends: refuse it, nothing leaves.
+        """
         if (self.phase, type(request)) not in TRANSITIONS:
-            return Decline(request.round, Reason.NOTHING_HELD)
+            return Decline(getattr(request, "round", 0), Reason.NOTHING_HELD)
         if isinstance(request, TrainTask):
             return self._train(request)
         if isinstance(request, EvaluateTask):
             return self._evaluate(request)
-        return self._report(request)
+        if isinstance(request, ReportRequest):
+            return self._report(request)
+        return self._take_part(request)
 
     def trained(self, work: TrainWork, result: Trained) -> Ready:
         """Hold what training gave; the caller persists `held` before it sends the answer."""
@@ -179,6 +199,9 @@ class Session:
         except (UsageError, LocalProtocolError):
             return Decline(task.round, Reason.MALFORMED)
         self._move(TrainTask)
+        if self._masking is not None:
+            self._masking.stop()
+            self._masking.forget_before(task.round)
         return TrainWork(task, local, seed)
 
     def _evaluate(self, task: EvaluateTask) -> Answer | Work:
@@ -186,19 +209,49 @@ class Session:
         return adapter if isinstance(adapter, Decline) else EvaluateWork(task, adapter)
 
     def _report(self, request: ReportRequest) -> Answer:
+        if self._masking is not None and self._masking.membership.required:
+            return Decline(request.round, Reason.UNSAFE)
+        held = self._held_for(request)
+        if isinstance(held, Decline):
+            return held
+        reply = as_vector(request.reply) if request.reply else None
+        vector = self._upload(held, request.exchange, reply)
+        return Report(request.round, request.exchange, held.weight, as_bytes(vector))
+
+    def _take_part(self, request: ExchangeReply | ToVolunteer) -> Answer | MaskedAnswer:
+        """A message of secure aggregation."""
+        if self._masking is None:
+            return Decline(getattr(request, "round", 0), Reason.UNSAFE)
+        if not isinstance(request, ExchangeReply | SessionOffer):
+            return self._masking.receive(request)
+        held = self._held_for(request)
+        if isinstance(held, Decline):
+            return held
+        if isinstance(request, ExchangeReply):
+            self._replies = {request.exchange: as_vector(request.reply)}
+            return Noted(request.round)
+        vector = self._upload(held, request.exchange, self._replies.get(request.exchange))
+        return self._masking.open(request, self._terms(held, request.exchange), vector, held.weight)
+
+    def _held_for(self, request: ReportRequest | ExchangeReply | SessionOffer) -> Held | Decline:
         held = self.held
         if held is None or request.round != held.round:
             return Decline(request.round, Reason.NOTHING_HELD)
         if request.adapter_hash != held.local.broadcast.digest:
             return Decline(request.round, Reason.STALE)
-        vector = methods.get(held.method).upload(
-            held.local,
-            held.trained,
-            request.round,
-            request.exchange,
-            as_vector(request.reply) if request.reply else None,
-        )
-        return Report(request.round, request.exchange, held.weight, as_bytes(vector))
+        return held
+
+    def _upload(self, held: Held, exchange: int, reply: Vector | None) -> Vector:
+        method = methods.get(held.method)
+        return method.upload(held.local, held.trained, held.round, exchange, reply)
+
+    def _terms(self, held: Held, exchange: int) -> Terms:
+        """What this machine knows of the round by itself: an offer must agree with it."""
+        assert self._masking is not None
+        broadcast = held.local.broadcast
+        manifest = methods.get(held.method).manifest(broadcast.spec, held.round, exchange)
+        roster = self._masking.membership.roster()
+        return Terms(held.round, exchange, self._base_hash, broadcast.digest, manifest, roster)
 
     def _open(self, task: TrainTask | EvaluateTask) -> Adapter | Decline:
         """The adapter a task carries, once its base, size and settings are what we allow."""

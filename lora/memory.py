@@ -8,6 +8,7 @@ peft's LoRA layer; tests/lora/test_memory.py counts the same on a real model wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 from dataclasses import dataclass
 from enum import Enum
@@ -59,7 +60,12 @@ class Attention(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How one micro-batch is trained. `padded`: rows differ in length, so attention has a mask."""
+    """How one micro-batch is trained.
+
+    `padded`: attention gets a mask (lora/train.py pads on the right and needs none). `autocast`:
+    float32 factors are multiplied in compute dtype. `learnt_share`: of the tokens, those that get
+    logits; 1 is the worst case, plain text.
+    """
 
     micro_batch: int
     seq_len: int
@@ -69,7 +75,14 @@ class Training:
     checkpointing: bool = False
     optimizer: Optimizer = Optimizer.ADAMW
     attention: Attention = Attention.SDPA
-    padded: bool = True
+    padded: bool = False
+    autocast: bool = False
+    learnt_share: float = 1.0
+
+    @property
+    def factor_bytes(self) -> int:
+        """Bytes per value that LoRA's A and B see."""
+        return self.weights.compute_bytes if self.autocast else FP32
 
     @property
     def tokens(self) -> int:
@@ -82,14 +95,34 @@ class Host:
     """What the device adds of its own.
 
     `overhead_bytes`: measured before loading (resident memory of this process with its imports
-    done; 0 where the budget already excludes it). `slack`: allocator's held bytes per live byte of
-    activations. `load_copy`: a changed dtype keeps the stored file mapped while it is converted.
+    done; 0 where the budget already excludes it). `churn`: bytes the allocator leaves unused per
+    byte of activations that pass through it in one step. `load_copy`: a changed dtype keeps the
+    stored file mapped while it is converted.
     """
 
     overhead_bytes: int
-    slack: float
-    workspace_bytes: int = 0
-    load_copy: bool = True
+    churn: float
+    workspace_bytes: int
+    load_copy: bool
+
+
+def cpu_host(overhead_bytes: int, tight: bool = False) -> Host:
+    """A CPU process; `tight`: with `nomoat.lora.heap.return_freed_memory` in force.
+
+    glibc before 2.38 does not find its freed aligned blocks again (bug 14581), so that a step's
+    tensors below 32 MiB take fresh heap: 1.1 bytes lost per byte, and 24 MiB of thread stacks and
+    kernels at the first step, both fitted to benchmarks/memory.py (18 cases, 10 M and 100 M
+    parameters; what it finds on others is in docs/experiments.md).
+    """
+    return Host(overhead_bytes, churn=0.05 if tight else 1.1, workspace_bytes=24 * MIB, load_copy=True)
+
+
+def cuda_host() -> Host:
+    """A CUDA device whose budget is what is free after its context exists.
+
+    Blocks of the caching allocator are rounded to 2 MiB; cuBLAS keeps 32 MiB on Hopper, 8 before.
+    """
+    return Host(0, churn=0.05, workspace_bytes=32 * MIB, load_copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +172,7 @@ def predict(model: ModelShape, training: Training, host: Host, stored_bytes: int
         activations=kept,
         loss=loss,
         backward=backward,
-        slack=round((host.slack - 1) * (kept + max(loss, backward))),
+        slack=round(host.churn * model.layers * layer_bytes(model, training)),
         workspace=host.workspace_bytes,
         loading=weights + (stored_bytes if host.load_copy else 0),
     )
@@ -175,9 +208,8 @@ def layer_bytes(model: ModelShape, training: Training) -> int:
     c = training.weights.compute_bytes
     targets = {x.name: x for x in model.targets(training.target_modules)}
     per_token = _norm_values(model.hidden, 2) * FP32 + 3 * model.intermediate * c
-    per_token += len(targets) * training.rank * FP32 + _adapter_input_bytes(
-        targets.keys(), model, c
-    )
+    per_token += len(targets) * training.rank * training.factor_bytes
+    per_token += _factor_input_bytes(model, targets.keys(), training)
     if training.weights is Weights.INT8:  # bitsandbytes keeps each linear's input as well
         per_token += sum(linear.d_in for linear in model.linears) * c
     return training.tokens * (per_token + _attention_bytes(model, training, "o_proj" in targets))
@@ -188,12 +220,12 @@ def _norm_values(width: int, count: int) -> int:
     return count * (width + 1)
 
 
-def _adapter_input_bytes(targets: Set[str], model: ModelShape, c: int) -> int:
-    """Inputs of the A factors per token: one float32 copy per target, or one per distinct input."""
-    if c != FP32:
-        return sum(x.d_in for x in model.linears if x.name in targets) * FP32
-    distinct = 0
-    distinct += model.hidden if targets & {"q_proj", "k_proj", "v_proj"} else 0
+def _factor_input_bytes(model: ModelShape, targets: Set[str], training: Training) -> int:
+    """Inputs of the A factors per token: a cast copy per target, or in float32 the tensor itself."""
+    if training.weights.compute_bytes != FP32:
+        width = sum(x.d_in for x in model.linears if x.name in targets)
+        return width * training.factor_bytes
+    distinct = model.hidden if targets & {"q_proj", "k_proj", "v_proj"} else 0
     distinct += model.hidden if targets & {"gate_proj", "up_proj"} else 0
     distinct += model.intermediate if "down_proj" in targets else 0
     return distinct * FP32  # o_proj's input is the attention output, kept already
@@ -221,7 +253,7 @@ def loss_bytes(model: ModelShape, training: Training) -> int:
     """Peak of cross entropy over N·V logits, in its backward: log-probabilities, the gradient of
     nll_loss and that of log_softmax, float32 each (torch's decomposition; none works in place).
     """
-    return 3 * FP32 * training.tokens * model.vocab
+    return 3 * FP32 * math.ceil(training.tokens * training.learnt_share) * model.vocab
 
 
 def backward_bytes(model: ModelShape, training: Training) -> int:
@@ -233,11 +265,3 @@ def backward_bytes(model: ModelShape, training: Training) -> int:
     if training.weights in (Weights.INT8, Weights.NF4):
         dequantised = max(linear.d_out * linear.d_in for linear in model.linears) * c
     return training.tokens * gradients + again + dequantised
-
-
-def cpu_host(overhead_bytes: int) -> Host:
-    return Host(overhead_bytes, slack=1.0, workspace_bytes=24 * MIB)
-
-
-def cuda_host() -> Host:
-    return Host(0, slack=1.05, workspace_bytes=32 * MIB, load_copy=False)

@@ -6,6 +6,7 @@ The same code runs a simulation (in-process grid) and a deployment (the fleet of
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,18 +16,23 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from nomoat.aggregation import methods, wire
-from nomoat.aggregation.adapter import Adapter, as_bytes
+from nomoat.aggregation.adapter import Adapter, Manifest, as_bytes
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.messages import AdapterShape, ReportRequest, TrainTask
+from nomoat.aggregation.fixed_point import uniform_clips
+from nomoat.aggregation.messages import AdapterShape, ReportRequest, TrainSettings, TrainTask
 from nomoat.aggregation.methods.base import MethodState, SummedMethod
+from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
+from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.server.cohort import round_seed, select
 from nomoat.server.machine import Exchange, Machine, Outgoing
+from nomoat.server.masked_exchange import Masked, MaskedExchange
 from nomoat.server.plain_exchange import PlainExchange
 from nomoat.server.records import Checkpoint, Federation, Journal, Progress, RoundRecord, Watcher
 from nomoat.server.round import Phase, Plan, Round, evaluation_of
 from nomoat.server.survey import Survey
 
 POLL_S = 0.005
+PHASES = 6  # of a secure-aggregation session, which share its deadline
 
 
 @dataclass
@@ -50,6 +56,8 @@ class Coordinator:
     watcher: Watcher
     volunteers: Callable[[Grid], Mapping[str, int]]
     initial: Adapter
+    roster: Callable[[], Roster] | None = None
+    session_id: Callable[[int, int], bytes] = lambda _round, _exchange: secrets.token_bytes(32)
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     traffic: Traffic = field(default_factory=Traffic)
@@ -140,15 +148,40 @@ class Coordinator:
         adapter = state.adapter
 
         def open_exchange(cohort: tuple[str, ...], number: int, reply: bytes) -> Exchange:
+            manifest = self._method.manifest(adapter.spec, task.round, number)
+            if self.federation.secure:
+                return self._masked_exchange(cohort, (task, adapter, number), manifest, reply)
             return PlainExchange(
                 cohort,
                 ReportRequest(task.round, number, adapter.digest, reply),
-                self._method.manifest(adapter.spec, task.round, number),
+                manifest,
                 self.federation.min_reports,
                 self.federation.aggregate_deadline_s,
             )
 
         return open_exchange
+
+    def _masked_exchange(
+        self,
+        cohort: tuple[str, ...],
+        about: tuple[TrainTask, Adapter, int],
+        manifest: Manifest,
+        reply: bytes,
+    ) -> Exchange:
+        task, adapter, number = about
+        federation = self.federation
+        assert self.roster is not None
+        roster = self.roster()
+        terms = Terms(task.round, number, federation.base_hash, adapter.digest, manifest, roster)
+        clip = federation.clip or reach(federation.training)
+        offer = propose(
+            self.session_id(task.round, number),
+            terms,
+            uniform_clips(manifest, clip),
+            (federation.min_reports, max(2, len(cohort))),
+        )
+        deadline_s = federation.aggregate_deadline_s / PHASES
+        return MaskedExchange(cohort, Masked(offer, manifest, roster, reply, deadline_s))
 
     def _record(self, machine: Round, adapter: Adapter) -> RoundRecord:
         outcome, events = machine.outcome, machine.events
@@ -168,6 +201,7 @@ class Coordinator:
             self.traffic.up,
             self.traffic.down,
             phase_seconds(events.phase_started),
+            protection(self.federation, len(events.contributors)),
             adapter.digest.hex(),
         )
 
@@ -213,6 +247,7 @@ class Coordinator:
         ids = list(grid.push_messages(messages)) if messages else []
         for item, message_id in zip(known, ids, strict=True):
             if message_id:
+                drop_answers_of(pending, item.volunteer)
                 pending[message_id] = item.volunteer
                 self.traffic.down += item.packet.size
             else:
@@ -247,11 +282,17 @@ def named_nodes(grid: Grid) -> dict[str, int]:
     return {node.owner_name: node.node_id for node in grid.get_nodes()}
 
 
+def drop_answers_of(pending: dict[str, str], volunteer: str) -> None:
+    """Wait no longer for what a volunteer was asked before: it has been asked something new."""
+    for message_id in [i for i, name in pending.items() if name == volunteer]:
+        del pending[message_id]
+
+
 def to_message(item: Outgoing, node_id: int, group: str) -> Message:
     """A packet as a Flower message: its kind is the message type, its round the group."""
     records = {name: ConfigRecord({"bytes": part}) for name, part in item.packet.parts().items()}
-    kind = wire.peek_kind(item.packet, item.volunteer)
-    return Message(RecordDict({**records}), node_id, kind, group_id=group)
+    action = wire.action_of(wire.peek_kind(item.packet, item.volunteer))
+    return Message(RecordDict({**records}), node_id, action, group_id=group)
 
 
 def packet_of(message: Message, volunteer: str) -> wire.Packet:
@@ -263,6 +304,24 @@ def packet_of(message: Message, volunteer: str) -> wire.Packet:
             raise RemoteProtocolError(volunteer, wire.SECTION, "a record holds no bytes")
         parts[name] = part
     return wire.Packet.from_parts(parts, volunteer)
+
+
+def reach(training: TrainSettings) -> float:
+    """A bound on how far AdamW moves one value in a round: 2 · steps · learning rate.
+
+    Its steps are about the learning rate each (Kingma & Ba 2015, §2.1); twice that leaves room.
+    Training by epochs has no step count that is known here: 1000 steps are assumed.
+    """
+    steps = training.local_steps if training.local_epochs == 0 else 1000
+    return 2 * steps * training.learning_rate
+
+
+def protection(federation: Federation, participants: int) -> str:
+    """How an aggregation over that many was protected, in the words used wherever it is shown."""
+    if not federation.secure:
+        return "plain"
+    weak = participants < WEAK_BELOW or federation.min_reports < WEAK_BELOW
+    return f"weak: {participants} participants" if weak else f"secure: {participants} participants"
 
 
 def macro(losses: Mapping[str, float]) -> float | None:

@@ -56,7 +56,7 @@ class Community(Section):
     """Who the community is."""
 
     name: str = Field(min_length=1, max_length=80)
-    about: str = Field("", max_length=2000)
+    about: Annotated[str, Field(max_length=2000)] = ""
     admission: Admission = Admission.OPEN
 
 
@@ -65,7 +65,7 @@ class Base(Section):
 
     model: str = Field(min_length=1, max_length=200)
     folder: Path  # where this machine has it
-    license: str = Field("", max_length=80)
+    license: Annotated[str, Field(max_length=80)] = ""
     hash: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
@@ -106,7 +106,7 @@ class Server(Section):
 
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8443
-    address: str = Field("localhost:8443", max_length=260)
+    address: Annotated[str, Field(max_length=260)] = "localhost:8443"
 
 
 class Settings(BaseSettings):

@@ -291,7 +291,7 @@ def serving(app: Callable[..., Awaitable[None]], listening: Listening) -> Iterat
             app,
             ssl_certfile=str(listening.certificate),
             ssl_keyfile=str(listening.key),
-            log_level="warning",
+            log_level="critical",
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -299,7 +299,7 @@ def serving(app: Callable[..., Awaitable[None]], listening: Listening) -> Iterat
             ws="none",
             timeout_keep_alive=75,
             limit_concurrency=2000,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=2,
         )
         config.load()
     except (OSError, ssl.SSLError) as problem:
@@ -307,7 +307,7 @@ def serving(app: Callable[..., Awaitable[None]], listening: Listening) -> Iterat
         raise NomoatError(f"certificate {listening.certificate}: {problem}") from None
     server = uvicorn.Server(config)
     thread = threading.Thread(
-        target=lambda: asyncio.run(server.serve([bound])), name="fleet", daemon=True
+        target=lambda: asyncio.run(_serve(server, bound)), name="fleet", daemon=True
     )
     thread.start()
     try:
@@ -318,6 +318,14 @@ def serving(app: Callable[..., Awaitable[None]], listening: Listening) -> Iterat
         server.should_exit = True
         thread.join(timeout=10)
         bound.close()
+
+
+async def _serve(server: uvicorn.Server, bound: socket.socket) -> None:
+    await server.serve([bound])
+    for connection in list(server.server_state.connections):
+        # A peer in the middle of a request would wait for the answer of a server that is gone.
+        connection.transport.abort()  # type: ignore[union-attr]
+    await asyncio.sleep(0)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -21,6 +21,8 @@ class Federation:
     seed: bytes
     fraction: float = 1.0
     min_reports: int = 2
+    secure: bool = True
+    clip: float | None = None  # bound on each value of an update; None: what training can reach
     tolerance: float = 0.05
     train_deadline_s: float = math.inf
     aggregate_deadline_s: float = math.inf
@@ -45,6 +47,7 @@ class RoundRecord:
     bytes_up: int = 0
     bytes_down: int = 0
     seconds: dict[str, float] = field(default_factory=dict)  # per phase
+    session: str = ""  # how the aggregation was protected
     adapter: str = ""  # digest of the adapter that stands after this round, hex
 
     def as_json(self) -> dict[str, Any]:

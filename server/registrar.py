@@ -106,6 +106,8 @@ class Registrar:
         member = self.roster().named(identity)
         if member is None:
             raise Refused("this volunteer is not in the roster")
+        if member.standing in (Standing.LEFT, Standing.BANNED):
+            return member.standing
         return self.order(member.binding.name, Event.LEAVE, "left by its own wish", now)
 
     def page(self, start: int) -> Page:

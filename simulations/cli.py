@@ -53,6 +53,13 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     min_reports: Annotated[
         int | None, typer.Option(help="Fewer valid reports abandon a round.", **Federation)
     ] = None,
+    secure: Annotated[
+        bool | None,
+        typer.Option("--secure/--no-secure", help="Mask every update.", **Federation),
+    ] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="Bound on each value of an update.", **Federation)
+    ] = None,
     weight_cap: Annotated[
         int | None, typer.Option(help="Most tokens that count as weight.", **Federation)
     ] = None,
@@ -137,7 +144,7 @@ def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:
         folder, scenario = RunFolder.reopen(shell.out)
         return scenario, folder
     scenario = resolve(file, given)
-    methods.require(scenario.method, secure=True)
+    methods.require(scenario.method, secure=scenario.secure)
     out = shell.out or _fresh_folder(Path("runs"))
     return scenario, RunFolder.create(out, scenario, sys.argv[1:])
 

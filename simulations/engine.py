@@ -14,12 +14,14 @@ from pathlib import Path
 
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_SEQ_LEN, TrainSettings
+from nomoat.client.masking import Masking
 from nomoat.lora.jobs import SpecJob
 from nomoat.lora.model_files import content_hash, resolve
 from nomoat.lora.pool import MAX_DEFAULT_WORKERS, Pool
 from nomoat.lora.spec import initial_adapter
 from nomoat.server.cohort import generator, round_seed
 from nomoat.server.records import Checkpoint, Federation, Journal, Watcher
+from nomoat.simulations.community import Community
 from nomoat.simulations.labour import NoVault, PooledLabour
 from nomoat.simulations.population import Population, gather
 from nomoat.simulations.scenario import POCKET, Scenario
@@ -69,9 +71,15 @@ def federate(scenario: Scenario, ground: Ground, journal: Journal, watcher: Watc
     from nomoat.simulations.grid import InProcessGrid
 
     own_machine = Limits(MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40)
+    community = Community.of(scenario, [member.name for member in ground.population.members])
     volunteers = {
         member.name: Volunteer(
-            Session(member.name, ground.base_hash, own_machine),
+            Session(
+                member.name,
+                ground.base_hash,
+                own_machine,
+                masking=Masking(community.membership(member.name)) if scenario.secure else None,
+            ),
             PooledLabour(member, ground.pool),
             NoVault(),
         )
@@ -84,7 +92,15 @@ def federate(scenario: Scenario, ground: Ground, journal: Journal, watcher: Watc
         Dropout(seed_of(scenario, "dropout"), scenario.dropout),
     )
     federation = federation_of(scenario, ground.base_hash)
-    coordinator = Coordinator(federation, journal, watcher, named_nodes, ground.initial)
+    coordinator = Coordinator(
+        federation,
+        journal,
+        watcher,
+        named_nodes,
+        ground.initial,
+        lambda: community.roster,
+        community.session_id,
+    )
     context = Context(
         run_id=grid.run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={}
     )
@@ -105,6 +121,8 @@ def federation_of(scenario: Scenario, base_hash: bytes) -> Federation:
         fraction=scenario.fraction,
         min_reports=scenario.min_reports,
         tolerance=scenario.tolerance,
+        secure=scenario.secure,
+        clip=scenario.clip,
     )
 
 

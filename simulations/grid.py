@@ -8,6 +8,7 @@ needs are used in this file alone (docs/adr/0002-flower-embedded.md).
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeAlias, cast
@@ -58,6 +59,7 @@ class InProcessGrid(Grid):
         self._absent = absent
         self._names: dict[int, str] = {}
         self._contexts: dict[int, Context] = {}
+        self._locks: dict[int, threading.Lock] = {}  # a volunteer does one thing at a time
         for index, name in enumerate(volunteers):
             self._join(index, name, len(volunteers))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="volunteer")
@@ -66,6 +68,7 @@ class InProcessGrid(Grid):
     def _join(self, index: int, name: str, total: int) -> None:
         node_id = index + 1
         self._names[node_id] = name
+        self._locks[node_id] = threading.Lock()
         self._contexts[node_id] = Context(
             run_id=self._run.run_id,
             node_id=node_id,
@@ -141,7 +144,8 @@ class InProcessGrid(Grid):
             return _numbered(Message(Error(ErrorCode.NODE_UNAVAILABLE, ""), reply_to=message))
         arrived = through_the_wire(message, metadata.message_id)
         try:
-            reply = self._app(arrived, self._contexts[node])
+            with self._locks[node]:
+                reply = self._app(arrived, self._contexts[node])
         except Exception as problem:  # noqa: BLE001 - as Flower: an error reply, by its class name
             reply = Message(
                 Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(problem).__name__),

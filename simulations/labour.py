@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.messages import TrainSettings
+from nomoat.aggregation.secagg.parameters import Mark
 from nomoat.client.session import EvaluateWork, Held, TrainWork
 from nomoat.lora.jobs import EvaluateJob, TrainJob
 from nomoat.lora.pool import Pool
@@ -37,6 +38,9 @@ class NoVault:
     """A simulated machine has no disk of its own: its session keeps the update in memory."""
 
     def save(self, held: Held) -> None:
+        """Nothing to do."""
+
+    def mark(self, marks: tuple[Mark, ...]) -> None:
         """Nothing to do."""
 
 

@@ -10,8 +10,12 @@ from jinja2 import Environment
 from nomoat.simulations import plots
 from nomoat.simulations.results import Result
 
+NO_DP = (
+    "No differential privacy: secure aggregation hides individual uploads, not what the adapter "
+    "memorised of its training rows."
+)
 PLAIN = (
-    "No secure aggregation: the coordinator of this run saw each volunteer's update. No "
+    "No secure aggregation (it was switched off): the coordinator saw each volunteer's update. No "
     "differential privacy: nothing bounds what the adapter memorised of its training rows."
 )
 
@@ -30,9 +34,17 @@ def page(result: Result, config: str) -> str:
         gains=plots.svg(plots.gains(result)),
         records=result.records,
         samples=result.samples,
-        privacy=PLAIN,
+        privacy=privacy(result),
         config=config,
     )
+
+
+def privacy(result: Result) -> str:
+    """What protected the updates of this run, and what did not."""
+    if not result.scenario.secure:
+        return PLAIN
+    sessions = sorted({r["session"] for r in result.records[1:] if r["session"]})
+    return f"Secure aggregation ({', '.join(sessions) or 'no session'}). {NO_DP}"
 
 
 def human_bytes(count: float) -> str:
@@ -72,7 +84,7 @@ def card(result: Result) -> str:
         f"{scenario.batch_size} rows per round and volunteer at learning rate {scenario.lr:g}; "
         f"seed {scenario.seed}; data `{scenario.data}`.",
         "",
-        PLAIN,
+        privacy(result),
         "",
     ]
     return "\n".join(lines)

@@ -56,7 +56,8 @@ class Result:
             "rounds": len(rounds),
             "rounds_committed": sum(record["committed"] for record in rounds),
             "method": self.scenario.method,
-            "secure": False,
+            "secure": self.scenario.secure,
+            "sessions": sorted({record["session"] for record in rounds}),
             "adapter_values": self.adapter.spec.size,
             "bytes_up_per_volunteer_per_round": (
                 round(sum(record["bytes_up"] for record in rounds) / reports) if reports else 0

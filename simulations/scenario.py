@@ -43,6 +43,8 @@ class Scenario(BaseModel):
     fraction: Fraction = 1.0
     min_reports: Annotated[int, Field(ge=1)] = 2
     weight_cap: Annotated[int, Field(ge=1, le=2**40, description="tokens")] = 65_536
+    secure: bool = True
+    clip: Annotated[float | None, Field(gt=0, le=1e6)] = None
     tolerance: Annotated[float, Field(ge=0, description="relative loss rise accepted")] = 0.05
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -33,7 +33,7 @@ Permille: TypeAlias = Annotated[int, Limit(0, 999)]
 Participants: TypeAlias = Annotated[int, Limit(2, MAX_PARTICIPANTS)]
 
 
-@message("secagg.offer")
+@message("sa.offer")
 @dataclass(frozen=True, slots=True)
 class SessionOffer:
     """Coordinator → volunteer, R0: everything the session will be about (§6.1).
@@ -57,7 +57,7 @@ class SessionOffer:
     weak: bool
 
 
-@message("secagg.keys")
+@message("sa.keys")
 @dataclass(frozen=True, slots=True)
 class KeysReport:
     """Volunteer → coordinator, R0: two fresh public keys, signed (§6.3)."""
@@ -67,7 +67,7 @@ class KeysReport:
     signature: Signature
 
 
-@message("secagg.member")
+@message("sa.member")
 @dataclass(frozen=True, slots=True)
 class Member:
     """One volunteer of a session: its identity and its KeysReport."""
@@ -78,7 +78,7 @@ class Member:
     signature: Signature
 
 
-@message("secagg.roster")
+@message("sa.roster")
 @dataclass(frozen=True, slots=True)
 class SessionRoster:
     """Coordinator → volunteer, R0: who takes part, ascending by identity, and k, t, q (§6.4)."""
@@ -89,7 +89,7 @@ class SessionRoster:
     members: Annotated[tuple[Member, ...], Limit(2, MAX_PARTICIPANTS)]
 
 
-@message("secagg.shares")
+@message("sa.shares")
 @dataclass(frozen=True, slots=True)
 class SharesReport:
     """Volunteer → coordinator, R1: a box per neighbour, ascending by index (§7.3)."""
@@ -100,7 +100,7 @@ class SharesReport:
     signature: Signature
 
 
-@message("secagg.box")
+@message("sa.box")
 @dataclass(frozen=True, slots=True)
 class AddressedBox:
     """One box and who made it."""
@@ -109,7 +109,7 @@ class AddressedBox:
     box: Annotated[bytes, Limit(BOX_BYTES, BOX_BYTES)]
 
 
-@message("secagg.delivery")
+@message("sa.delivery")
 @dataclass(frozen=True, slots=True)
 class SharesDelivery:
     """Coordinator → volunteer, R1: the boxes made for this volunteer (§7.4)."""
@@ -117,7 +117,7 @@ class SharesDelivery:
     boxes: Annotated[tuple[AddressedBox, ...], Limit(0, MAX_NEIGHBOURS)]
 
 
-@message("secagg.check")
+@message("sa.check")
 @dataclass(frozen=True, slots=True)
 class CheckReport:
     """Volunteer → coordinator, R1: whose boxes were no good, usually nobody's; signed (§7.5)."""
@@ -126,7 +126,7 @@ class CheckReport:
     signature: Signature
 
 
-@message("secagg.share_set")
+@message("sa.share_set")
 @dataclass(frozen=True, slots=True)
 class ShareSet:
     """Coordinator → volunteer, R2: U2, who shared with everybody (§8.1)."""
@@ -134,7 +134,7 @@ class ShareSet:
     members: Bitmap
 
 
-@message("secagg.masked")
+@message("sa.masked")
 @dataclass(frozen=True, slots=True)
 class MaskedReport:
     """Volunteer → coordinator, R2: the masked, packed vector, signed with U2 (§8.3)."""
@@ -143,7 +143,7 @@ class MaskedReport:
     masked: Annotated[bytes, Body()]
 
 
-@message("secagg.survivors")
+@message("sa.survivors")
 @dataclass(frozen=True, slots=True)
 class SurvivorSet:
     """Coordinator → volunteer, R3: U3, whose masked vectors are in the sum (§9.1)."""
@@ -151,7 +151,7 @@ class SurvivorSet:
     members: Bitmap
 
 
-@message("secagg.signed")
+@message("sa.signed")
 @dataclass(frozen=True, slots=True)
 class SurvivorSignature:
     """Volunteer → coordinator, R3: this volunteer's one signature on U2 and U3 (§9.3)."""
@@ -159,7 +159,7 @@ class SurvivorSignature:
     signature: Signature
 
 
-@message("secagg.certificate")
+@message("sa.certificate")
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """Coordinator → volunteer, R4: who signed, and the signatures, ascending by index (§10.1)."""
@@ -168,7 +168,7 @@ class Certificate:
     signatures: Annotated[bytes, Limit(0, MAX_PARTICIPANTS * SIGNATURE_BYTES)]
 
 
-@message("secagg.reveal")
+@message("sa.reveal")
 @dataclass(frozen=True, slots=True)
 class RevealReport:
     """Volunteer → coordinator, R4: one share per neighbour and its own, ascending (§10.3)."""
@@ -177,7 +177,7 @@ class RevealReport:
     signature: Signature
 
 
-@message("secagg.abandoned")
+@message("sa.abandoned")
 @dataclass(frozen=True, slots=True)
 class Abandoned:
     """Coordinator → volunteer, any time: the session is over; keep the update (§5.6)."""

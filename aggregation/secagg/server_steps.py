@@ -334,7 +334,8 @@ class CollectSignatures:
             raise TooFew("too few volunteers signed the list of survivors")
         session.require(self._progress.members, self._signatures, "too few could reveal shares")
         following = CollectReveals(self._progress, frozenset(self._signatures))
-        certified = certificate.assemble(self._signatures, len(session.members))
+        quorum = dict(sorted(self._signatures.items())[: session.needed.quorum])
+        certified = certificate.assemble(quorum, len(session.members))
         return following, dict.fromkeys(following.expected, certified)
 
 

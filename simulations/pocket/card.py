@@ -48,11 +48,10 @@ pipeline_tag: text-generation
 ---
 # nomoat pocket
 
-A Llama of {run.parameters / 1e6:.2f} million parameters that writes the first paragraph of a \
-Python docstring, given
-the signature. It was trained from scratch on the docstrings of \
-{len(run.packages)} permissively
-licensed packages, so that a whole federated fine-tuning fits into a test or a demonstration.
+A Llama of {run.parameters / 1e6:.2f} million parameters that writes the first paragraph of a
+Python docstring, given the signature. It was trained from scratch on the docstrings of
+{len(run.packages)} permissively licensed packages, so that a whole federated fine-tuning fits
+into a test or a demonstration.
 
 This card is written by `simulations/pocket/pretrain.py`; its figures are that run's own."""
 

@@ -14,7 +14,9 @@ from nomoat.aggregation.signing import SigningKey
 
 KEY = SigningKey(b"\1" * 32)
 OTHER = SigningKey(b"\2" * 32)
-CONTEXT = Context(b"c" * 32, Direction.TO_COORDINATOR, KEY.public, "query.report", b"n" * 16, b"b" * 32)
+CONTEXT = Context(
+    b"c" * 32, Direction.TO_COORDINATOR, KEY.public, "query.report", b"n" * 16, b"b" * 32
+)
 PACKET = wire.encode(Report(3, 1, 0.5, b"\0\0\x80\x3f" * 5))
 
 

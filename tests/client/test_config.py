@@ -1,4 +1,4 @@
-"""A volunteer's home: settings, several communities side by side, a roster that survives a crash."""
+"""A volunteer's home: settings, communities side by side, a roster that survives a crash."""
 
 from __future__ import annotations
 

@@ -89,9 +89,7 @@ def test_a_server_certificate_signs_no_further_ones(authority: Issued, tmp_path:
         handshake(below, authority.certificate, HOSTS[0], tmp_path)
 
 
-def test_a_fingerprint_is_of_the_certificate_on_the_line(
-    authority: Issued, tmp_path: Path
-) -> None:
+def test_a_fingerprint_is_of_the_certificate_on_the_line(authority: Issued, tmp_path: Path) -> None:
     import hashlib
 
     issued = make_server(authority, HOSTS, NOW)

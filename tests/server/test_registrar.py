@@ -106,7 +106,9 @@ def test_a_bad_invitation_is_refused_clearly(tmp_path: Path, case: str) -> None:
     elif case == "revoked":
         office.revoke(b"\1" * 16)
     elif case == "foreign":
-        token = issue(Claims("h:1", bytes(32), stranger.public, b"u" * 16, 5, now + 9), stranger).token()
+        token = issue(
+            Claims("h:1", bytes(32), stranger.public, b"u" * 16, 5, now + 9), stranger
+        ).token()
     elif case == "forged":
         token = issue(claims, stranger).token()
     else:
@@ -178,7 +180,9 @@ def test_an_order_of_another_process_is_seen_at_once(tmp_path: Path) -> None:
     assert running.roster().members["vol0"].standing is Standing.HELD
 
 
-def test_a_failed_order_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_order_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     office = registrar(tmp_path)
     enrol(office, person(0), invited(office))
 

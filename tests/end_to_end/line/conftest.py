@@ -1,4 +1,4 @@
-"""A real coordinator's port on loopback (TLS, node authentication, SQLite) and volunteers for it."""
+"""A real coordinator's port on loopback (TLS, node authentication, SQLite), and volunteers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ from nomoat.client import enroll, fleet
 from nomoat.client.sealed import App, Belonging, sealed
 from nomoat.client.web import Door
 from nomoat.server import certificates
-from nomoat.server.community import Base, Community, Folder, Rounds, Server, Settings, create, describe
+from nomoat.server.community import (
+    Base,
+    Community,
+    Folder,
+    Rounds,
+    Server,
+    Settings,
+    create,
+    describe,
+)
 from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
 from nomoat.server.grid import FleetGrid, FleetState, open_run
 from nomoat.server.membership import Admission

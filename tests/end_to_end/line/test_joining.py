@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from nomoat.aggregation import roster, wire
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.aggregation.enrolment import INFO, CommunityInfo, Standing, info_bytes, node_public_der
+from nomoat.aggregation.enrolment import Standing, node_public_der
 from nomoat.aggregation.errors import (
     Incompatible,
     NomoatError,
@@ -21,7 +23,7 @@ from nomoat.aggregation.errors import (
     RemoteProtocolError,
     Unreachable,
 )
-from nomoat.aggregation.invitation import from_link
+from nomoat.aggregation.invitation import Invitation, from_link
 from nomoat.aggregation.roster import Event, Roster
 from nomoat.aggregation.signing import SigningKey
 from nomoat.client import enroll
@@ -119,43 +121,31 @@ def test_a_clock_that_is_off_is_told_by_how_much(town: Any) -> None:
         look(door, town.folder.key().public, int(time.time()) + 1000)
 
 
-@pytest.mark.parametrize(("low", "high", "who"), [(2, 3, "this nomoat"), (0, 0, "the coordinator")])
+@pytest.mark.parametrize(
+    ("low", "high", "ours", "who"),
+    [(2, 3, 1, "this nomoat"), (1, 2, 3, "the coordinator")],
+)
 def test_incompatible_protocols_say_which_side_must_upgrade(
-    town: Any, monkeypatch: pytest.MonkeyPatch, low: int, high: int, who: str
+    town: Any, monkeypatch: pytest.MonkeyPatch, low: int, high: int, ours: int, who: str
 ) -> None:
-    key = town.folder.key()
-
-    def info(now: int) -> CommunityInfo:
-        theirs = dataclasses.replace(
-            town.desk.info(now), protocol_low=max(low, 1), protocol_high=max(high, 1)
-        )
-        signature = key.sign(INFO, info_bytes(theirs))
-        return dataclasses.replace(theirs, signature=signature)
-
-    monkeypatch.setattr(wire, "PROTOCOL_VERSION", 1)
-    theirs = info(NOW)
-    if low == 0:  # as if this side had moved on
-        monkeypatch.setattr(wire, "PROTOCOL_VERSION", 2)
+    info = dataclasses.replace(town.desk.info(NOW), protocol_low=low, protocol_high=high)
+    monkeypatch.setattr(wire, "PROTOCOL_VERSION", ours)
     with pytest.raises(Incompatible, match=f"upgrade {who}"):
-        enroll.check_protocol(theirs)
+        enroll.check_protocol(info)
 
 
 def test_a_spent_and_a_forged_invitation_are_refused_over_the_line(town: Any, people: Any) -> None:
-    person, *others = people(3)
+    (person,) = people(1)
+    stranger = type(person)(town, 200)
     link = town.link(uses=1)
-    newcomer = type(person)(town, 900)
-    assert newcomer.enrol(link) is Standing.APPROVED
+    assert type(person)(town, 201).enrol(link) is Standing.APPROVED
     with pytest.raises(Refused, match="used up"):
-        type(person)(town, 901 % 200).enrol(link)
+        stranger.enrol(link)
     assert person.enrol(link) is Standing.APPROVED  # only asks where it stands
-    claims = from_link(link).claims
-    from nomoat.aggregation.invitation import Invitation
-
-    forged = Invitation(dataclasses.replace(claims, uses=1000), from_link(link).signature)
+    invitation = from_link(link)
+    forged = Invitation(dataclasses.replace(invitation.claims, uses=1000), invitation.signature)
     with pytest.raises(RemoteProtocolError, match="forged"):
-        enroll.enrol(
-            type(person)(town, 150).asker, "x", type(person)(town, 150).node_key, forged.token()
-        )
+        enroll.enrol(stranger.asker, stranger.name, stranger.node_key, forged.token())
 
 
 def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
@@ -219,8 +209,16 @@ def test_whoever_leaves_is_out_at_once(town: Any, people: Any) -> None:
     enroll.leave(person.asker, NOW)  # twice does no harm
 
 
-def test_the_product_keeps_flower_quiet() -> None:
-    from flwr.supercore import telemetry
-
-    assert telemetry.FLWR_TELEMETRY_ENABLED == "0"
-    assert os.environ["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+@pytest.mark.parametrize("room", ["client.fleet", "client.app", "server.fleet", "server.app"])
+def test_flower_is_never_imported_with_its_telemetry_on(room: str) -> None:
+    program = (
+        f"import nomoat.{room}\n"
+        "from flwr.supercore import telemetry\n"
+        "import os\n"
+        "print(telemetry.FLWR_TELEMETRY_ENABLED, os.environ['FLWR_DISABLE_UPDATE_CHECK'])"
+    )
+    told = {**os.environ, "FLWR_TELEMETRY_ENABLED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=told, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0", "1"]

@@ -1,0 +1,147 @@
+"""A whole session in memory: n volunteers, one coordinator, every message through the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation import wire
+from nomoat.aggregation.adapter import Manifest, TensorSpec
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.fixed_point import Contribution
+from nomoat.aggregation.secagg.client import ClientSession
+from nomoat.aggregation.secagg.client_steps import Volunteer
+from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg.parameters import Mark, Policy, Roster, Terms, propose
+from nomoat.aggregation.secagg.server import ServerSession, ServerStep
+from nomoat.aggregation.signing import SigningKey
+
+OPENING = ("keys", "shares", "checks", "masked", "signatures", "reveals")
+Change = Callable[[int, Any], Any]
+
+
+@dataclass
+class Federation:
+    """Volunteers are numbered by their place in the session's roster (ascending identity)."""
+
+    count: int
+    size: int = 24
+    n_min: int = 0
+    n_max: int = 0
+    clip: float = 0.05
+    seed: int = 0
+    policy: Policy = field(default_factory=lambda: Policy(2, allow_weak=True))
+    drops: Mapping[str, set[int]] = field(default_factory=dict)  # exchange → who falls silent
+    down: Mapping[str, Change] = field(default_factory=dict)  # changes what a volunteer gets
+    up: Mapping[str, Change] = field(default_factory=dict)  # changes what the coordinator gets
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        self.rng = rng
+        keys = [SigningKey(rng.bytes(32)) for _ in range(self.count)]
+        self.keys = sorted(keys, key=lambda key: key.public)
+        self.ids = [key.public for key in self.keys]
+        self.names = {public: f"volunteer {i}" for i, public in enumerate(self.ids)}
+        self.manifest = Manifest((TensorSpec("a", (self.size - 4,)), TensorSpec("b", (2, 2))))
+        self.roster = Roster(rng.bytes(32), self.names)
+        self.terms = Terms(3, 1, rng.bytes(32), rng.bytes(32), self.manifest, self.roster)
+        self.clips = (self.clip, 2 * self.clip)
+        self.vectors = [
+            rng.uniform(-self.clip, self.clip, self.size).astype(np.float32) for _ in self.ids
+        ]
+        self.weights = [float(w) for w in rng.uniform(0.2, 1, self.count)]
+        self.entropy = [rng.bytes(32) for _ in self.ids]
+        sizes = (self.n_min or min(self.count, 8), self.n_max or max(self.count, 2))
+        self.offer = propose(rng.bytes(32), self.terms, self.clips, sizes)
+        self.refused: dict[int, Exception] = {}
+        self.marks: dict[int, list[Mark]] = {i: [] for i in range(self.count)}
+        self.sent: dict[int, list[wire.Packet]] = {i: [] for i in range(self.count)}
+        self.clients = [self.client(i) for i in range(self.count)]
+        self.server = ServerSession(self.offer, self.manifest, self.roster)
+        self.silent: set[int] = set()
+
+    def volunteer(self, i: int, **changes: Any) -> Volunteer:
+        """Volunteer i, with some of its fields changed."""
+        fields: dict[str, Any] = {
+            "identity": self.keys[i],
+            "terms": self.terms,
+            "policy": self.policy,
+            "diary": tuple(self.marks[i]),
+            "contribution": Contribution(self.vectors[i], self.weights[i]),
+            "secrets": SessionSecrets(self.entropy[i]),
+        }
+        return Volunteer(**{**fields, **changes})
+
+    def client(self, i: int, **changes: Any) -> ClientSession:
+        """A fresh session of volunteer i."""
+        return ClientSession(self.volunteer(i, **changes))
+
+    def run(self, until: str = "") -> ServerStep:
+        """Drive the session to its end, or to just before the exchange named `until`."""
+        step = self.server.open(self.ids)
+        for exchange in OPENING:
+            if self.server.over or exchange == until:
+                return step
+            self.silent |= self.drops.get(exchange, set())
+            for public, message in step.outgoing.items():
+                self.exchange(exchange, self.ids.index(public), message)
+            step = self.server.close()
+        return step
+
+    def exchange(self, name: str, i: int, message: Any) -> None:
+        """One volunteer's part of one exchange."""
+        if i in self.silent:
+            return
+        if name in self.down:
+            message = self.down[name](i, message)
+        try:
+            reply = self.clients[i].receive(over_wire(message))
+        except RemoteProtocolError as problem:
+            self.refused[i] = problem
+            return
+        self.marks[i].extend(reply.persist)
+        outgoing = reply.outgoing
+        if name in self.up:
+            outgoing = self.up[name](i, outgoing)
+        if outgoing is None:
+            return
+        self.sent[i].append(wire.encode(outgoing))
+        try:
+            self.server.receive(self.ids[i], over_wire(outgoing))
+        except RemoteProtocolError:
+            assert self.ids[i] in self.server.blamed
+
+    def mean(self, who: set[int]) -> np.ndarray:
+        """The weighted mean of these volunteers' vectors, in float64."""
+        total = sum(self.weights[i] * self.vectors[i].astype(float) for i in who)
+        return total / sum(self.weights[i] for i in who)
+
+    def tolerance(self, who: set[int]) -> float:
+        """One step of the grid per volunteer, over the summed weight."""
+        steps = len(who) * 2 * self.clip / (2 ** (self.offer.value_bits - 1) - 2)
+        return steps / sum(self.weights[i] for i in who)
+
+
+def over_wire(message: Any) -> Any:
+    """What the other side decodes."""
+    return wire.decode(wire.encode(message), type(message), "peer")
+
+
+@pytest.fixture(scope="session")
+def federation() -> type[Federation]:
+    return Federation
+
+
+@pytest.fixture(scope="session")
+def running(federation) -> Callable[..., tuple[Federation, ServerStep]]:
+    """A federation driven to just before an exchange, and the messages it would start with."""
+
+    def start(until: str, count: int = 8, **options: Any) -> tuple[Federation, ServerStep]:
+        made = federation(count, **options)
+        return made, made.run(until)
+
+    return start
