@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nomoat.lora.heap import return_freed_memory
 from nomoat.lora.memory import Training, Weights, cpu_host, cuda_host, predict
 from nomoat.lora.model_shape import ModelShape
 
@@ -37,12 +38,13 @@ class Case:
 
     model: str
     training: Training
+    tight: bool = False
 
     @property
     def name(self) -> str:
         """E.g. 100M-bf16-b4-t256-r8-ck."""
         t = self.training
-        tail = "-ck" if t.checkpointing else ""
+        tail = ("-ck" if t.checkpointing else "") + ("-tight" if self.tight else "")
         kind = t.weights.name.lower()
         return f"{self.model}-{kind}-b{t.micro_batch}-t{t.seq_len}-r{t.rank}{tail}"
 
@@ -57,6 +59,8 @@ def cases() -> Iterator[Case]:
                 )
     yield Case("100M", Training(1, 512, 16, ("q_proj", "v_proj"), Weights.FP32))
     yield Case("100M", Training(8, 64, 32, weights=Weights.BF16))
+    yield Case("10M", Training(4, 256, 8, weights=Weights.FP32), tight=True)
+    yield Case("100M", Training(2, 256, 8, weights=Weights.FP32, checkpointing=True), tight=True)
     yield Case("1B", Training(1, 256, 16, weights=Weights.BF16, checkpointing=True))
     yield Case("7B", Training(1, 1024, 16, weights=Weights.NF4, checkpointing=True))
 
@@ -78,6 +82,8 @@ def llama_config(model: str) -> dict[str, Any]:
 
 def child(case: Case, folder: str, device: str) -> dict[str, int]:
     """Load, adapt, train; report overhead and peaks in bytes. Runs in its own process."""
+    if case.tight:
+        return_freed_memory()
     import torch
     import transformers.models.llama.modeling_llama  # noqa: F401 - belongs to the overhead
     from peft import LoraConfig, get_peft_model
@@ -100,7 +106,12 @@ def child(case: Case, folder: str, device: str) -> dict[str, int]:
     peak = resident_bytes("VmHWM")
     if device == "cuda":
         return {"overhead": 0, "loading": 0, "training": torch.cuda.max_memory_reserved()}
-    return {"overhead": overhead, "loading": loading, "training": peak, "live": live_peak(model, case)}
+    return {
+        "overhead": overhead,
+        "loading": loading,
+        "training": peak,
+        "live": live_peak(model, case),
+    }
 
 
 def load_options(case: Case, device: str) -> dict[str, Any]:
@@ -206,7 +217,7 @@ def measure(case: Case, folder: Path, device: str) -> dict[str, Any]:
     if done.returncode:
         return {"case": case.name, "failed": done.stderr[-2000:]}
     found = json.loads(done.stdout.splitlines()[-1])
-    host = cpu_host(found["overhead"]) if device == "cpu" else cuda_host()
+    host = cpu_host(found["overhead"], case.tight) if device == "cpu" else cuda_host()
     shape = ModelShape.from_config(llama_config(case.model))
     same_dtype = case.training.weights is stored_dtype(case.model)
     predicted = predict(shape, case.training, host, 0 if same_dtype else stored)
@@ -266,7 +277,7 @@ def row(result: dict[str, Any]) -> str:
     return (
         f"{result['case']:32s} predicted {result['predicted'] / mib:8.0f} MiB  "
         f"measured {result['measured'] / mib:8.0f} MiB  error {result['error']:+6.1%}  "
-        f"(training {result['error_training']:+6.1%}, tensors alive {result['error_live'] or 0:+6.1%})"
+        f"(training {result['error_training']:+6.1%}, live {result['error_live'] or 0:+6.1%})"
     )
 
 

@@ -20,9 +20,12 @@ from nomoat.client.schedule import Week, always, never
 
 # Programs that hold a little GPU memory on every desktop, whatever its owner does.
 DESKTOP_PROGRAMS: Final = frozenset(
-    "Xorg Xwayland gnome-shell kwin_x11 kwin_wayland plasmashell mutter sway Hyprland cinnamon "
-    "xfwm4 gnome-remote-desktop-daemon dwm.exe explorer.exe csrss.exe SearchHost.exe "
-    "ShellExperienceHost.exe TextInputHost.exe WindowServer".split()
+    {
+        *("Xorg", "Xwayland", "gnome-shell", "kwin_x11", "kwin_wayland", "plasmashell", "mutter"),
+        *("sway", "Hyprland", "cinnamon", "xfwm4", "gnome-remote-desktop-daemon"),
+        *("dwm.exe", "explorer.exe", "csrss.exe", "SearchHost.exe", "ShellExperienceHost.exe"),
+        *("TextInputHost.exe", "WindowServer"),
+    }
 )
 
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import TypeAlias
 
+import numpy as np
+
 from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import Adapter, Vector, as_bytes, as_vector
-from nomoat.aggregation.errors import LocalProtocolError, UsageError
+from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from nomoat.aggregation.messages import (
     MAX_RANK,
     Decline,
@@ -30,7 +32,7 @@ from nomoat.aggregation.messages import (
 )
 from nomoat.aggregation.methods.base import LocalStart, Turn
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVolunteer
-from nomoat.aggregation.secagg.parameters import Terms
+from nomoat.aggregation.secagg.parameters import COORDINATOR, Terms
 from nomoat.client.masking import MaskedAnswer, Masking
 from nomoat.lora.train import Trained
 
@@ -199,6 +201,7 @@ class Session:
         except (UsageError, LocalProtocolError):
             return Decline(task.round, Reason.MALFORMED)
         self._move(TrainTask)
+        self._replies = {}
         if self._masking is not None:
             self._masking.stop()
             self._masking.forget_before(task.round)
@@ -214,7 +217,7 @@ class Session:
         held = self._held_for(request)
         if isinstance(held, Decline):
             return held
-        reply = as_vector(request.reply) if request.reply else None
+        reply = _reply_vector(request.reply) if request.reply else None
         vector = self._upload(held, request.exchange, reply)
         return Report(request.round, request.exchange, held.weight, as_bytes(vector))
 
@@ -228,7 +231,7 @@ class Session:
         if isinstance(held, Decline):
             return held
         if isinstance(request, ExchangeReply):
-            self._replies = {request.exchange: as_vector(request.reply)}
+            self._replies = {request.exchange: _reply_vector(request.reply)}
             return Noted(request.round)
         vector = self._upload(held, request.exchange, self._replies.get(request.exchange))
         return self._masking.open(request, self._terms(held, request.exchange), vector, held.weight)
@@ -239,11 +242,18 @@ class Session:
             return Decline(request.round, Reason.NOTHING_HELD)
         if request.adapter_hash != held.local.broadcast.digest:
             return Decline(request.round, Reason.STALE)
+        # An exchange the method does not have would sum the same update once more: two sums over
+        # almost the same volunteers differ by one volunteer's update.
+        if request.exchange > methods.get(held.method).traits.exchanges:
+            raise RemoteProtocolError(COORDINATOR, "§4", f"{held.method} has no such exchange")
         return held
 
     def _upload(self, held: Held, exchange: int, reply: Vector | None) -> Vector:
         method = methods.get(held.method)
-        return method.upload(held.local, held.trained, held.round, exchange, reply)
+        try:
+            return method.upload(held.local, held.trained, held.round, exchange, reply)
+        except LocalProtocolError as problem:  # no reply, or one of another size
+            raise RemoteProtocolError(COORDINATOR, "§4", str(problem)) from None
 
     def _terms(self, held: Held, exchange: int) -> Terms:
         """What this machine knows of the round by itself: an offer must agree with it."""
@@ -269,3 +279,14 @@ class Session:
         if (self.phase, event) not in TRANSITIONS:
             raise LocalProtocolError(f"{event.__name__} while {self.phase.value}")
         self.phase = TRANSITIONS[self.phase, event]
+
+
+def _reply_vector(data: bytes) -> Vector:
+    """What the coordinator made of the exchange before; RemoteProtocolError if it is no vector."""
+    try:
+        vector = as_vector(data)
+    except LocalProtocolError as problem:
+        raise RemoteProtocolError(COORDINATOR, "§4", str(problem)) from None
+    if not np.isfinite(vector).all():
+        raise RemoteProtocolError(COORDINATOR, "§4", "the reply has values that are not finite")
+    return vector

@@ -116,13 +116,16 @@ def _spec(config: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) -> Ad
     rank, alpha, targets = config["r"], config["lora_alpha"], config["target_modules"]
     if type(rank) is not int or not isinstance(alpha, int | float) or rank < 1:
         raise LocalProtocolError("r and lora_alpha must be positive numbers")
-    layers = []
-    for name, a in tensors.items():
-        if not name.endswith((LORA_A, LORA_B)) or a.ndim != 2:
-            raise LocalProtocolError(f"{name} is not a LoRA factor")
-        if name.endswith(LORA_A):
-            layer = name.removesuffix(LORA_A)
-            layers.append(LayerSpec(layer, tensors[layer + LORA_B].shape[0], a.shape[1], rank))
+    for name, tensor in tensors.items():
+        twin = (
+            name.replace(LORA_A, LORA_B) if name.endswith(LORA_A) else name.replace(LORA_B, LORA_A)
+        )
+        if not name.endswith((LORA_A, LORA_B)) or tensor.ndim != 2 or twin not in tensors:
+            raise LocalProtocolError(f"{name} is not one of the two factors of a layer")
+    layers = [
+        LayerSpec(layer, tensors[layer + LORA_B].shape[0], tensors[layer + LORA_A].shape[1], rank)
+        for layer in (name.removesuffix(LORA_A) for name in tensors if name.endswith(LORA_A))
+    ]
     layers.sort(key=lambda layer: layer.name)
     names = (targets,) if isinstance(targets, str) else tuple(sorted(map(str, targets)))
     return AdapterSpec(tuple(layers), rank, float(alpha), bool(config.get("use_rslora")), names)

@@ -61,6 +61,12 @@ def load(path_or_hub_id: str, device: str = "auto", dtype: str = "auto") -> Base
     return BaseModel(path_or_hub_id, folder, model, tokenizer, place)
 
 
+def load_tokenizer(path_or_hub_id: str) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, without the model's weights; BadData if it is missing or broken."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    return _tokenizer(resolve(path_or_hub_id))
+
+
 def pick_device(device: str) -> torch.device:
     """The device meant by "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" …"""
     import torch

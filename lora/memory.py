@@ -33,6 +33,11 @@ class Weights(Enum):
     NF4 = ((4 + 8 / 64 + 32 / (64 * 256)) / 8, 2)
 
     @property
+    def label(self) -> str:
+        """For a person."""
+        return {"FP32": "32-bit", "BF16": "16-bit", "INT8": "8-bit", "NF4": "4-bit"}[self.name]
+
+    @property
     def linear_bytes(self) -> float:
         """Bytes per value of a linear map."""
         return float(self.value[0])
@@ -97,13 +102,14 @@ class Host:
     `overhead_bytes`: measured before loading (resident memory of this process with its imports
     done; 0 where the budget already excludes it). `churn`: bytes the allocator leaves unused per
     byte of activations that pass through it in one step. `load_copy`: a changed dtype keeps the
-    stored file mapped while it is converted.
+    stored file mapped while it is converted. `quantises`: 8 and 4 bits are to be had.
     """
 
     overhead_bytes: int
     churn: float
     workspace_bytes: int
     load_copy: bool
+    quantises: bool
 
 
 def cpu_host(overhead_bytes: int, tight: bool = False) -> Host:
@@ -114,7 +120,9 @@ def cpu_host(overhead_bytes: int, tight: bool = False) -> Host:
     kernels at the first step, both fitted to benchmarks/memory.py (18 cases, 10 M and 100 M
     parameters; what it finds on others is in docs/experiments.md).
     """
-    return Host(overhead_bytes, churn=0.05 if tight else 1.1, workspace_bytes=24 * MIB, load_copy=True)
+    return Host(
+        overhead_bytes, churn=0.05 if tight else 1.1, workspace_bytes=24 * MIB, load_copy=True
+    )
 
 
 def cuda_host() -> Host:
@@ -122,7 +130,7 @@ def cuda_host() -> Host:
 
     Blocks of the caching allocator are rounded to 2 MiB; cuBLAS keeps 32 MiB on Hopper, 8 before.
     """
-    return Host(0, churn=0.05, workspace_bytes=32 * MIB, load_copy=False)
+    return Host(0, 0.05, 32 * MIB, load_copy=False, quantises=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +229,7 @@ def _norm_values(width: int, count: int) -> int:
 
 
 def _factor_input_bytes(model: ModelShape, targets: Set[str], training: Training) -> int:
-    """Inputs of the A factors per token: a cast copy per target, or in float32 the tensor itself."""
+    """Inputs of the A factors per token: a cast copy each, or in float32 the tensor itself."""
     if training.weights.compute_bytes != FP32:
         width = sum(x.d_in for x in model.linears if x.name in targets)
         return width * training.factor_bytes

@@ -113,7 +113,7 @@ def _config_digest(folder: Path) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _file_digest(path: str, size: int, mtime_ns: int) -> bytes:  # noqa: ARG001 - part of the key
+def _file_digest(path: str, size: int, mtime_ns: int) -> bytes:
     hashed = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK_BYTES):

@@ -36,14 +36,14 @@ def new_spec(
     return read_spec(_wrapped(skeleton, config), config)
 
 
-def lora_config(rank: int, alpha: float, targets: Targets, rslora: bool) -> LoraConfig:
+def lora_config(rank: int, alpha: float, targets: tuple[str, ...], rslora: bool) -> LoraConfig:
     """PEFT's configuration of this project's adapters: plain LoRA, no dropout, no bias."""
     from peft import LoraConfig
 
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # peft says int and computes with any number
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        target_modules=list(targets),
         use_rslora=rslora,
         lora_dropout=0.0,
         bias="none",
@@ -64,8 +64,7 @@ def read_spec(model: PeftModel, config: LoraConfig) -> AdapterSpec:
         if name.endswith(LORA_A):
             layer = name.removesuffix(LORA_A)
             layers.append(LayerSpec(layer, shapes[layer + LORA_B][0], shapes[name][1], config.r))
-    targets = config.target_modules or ()
-    names = (targets,) if isinstance(targets, str) else tuple(sorted(targets))
+    names = tuple(sorted(config.target_modules or ()))
     rslora = bool(config.use_rslora)
     layers.sort(key=lambda layer: layer.name)
     return AdapterSpec(tuple(layers), config.r, float(config.lora_alpha), rslora, names)
@@ -88,20 +87,22 @@ def initial_adapter(spec: AdapterSpec, seed: bytes) -> Adapter:
 
 
 def linear_modules(model: PreTrainedModel) -> tuple[str, ...]:
-    """Last names of the linear layers that may carry an adapter, sorted: never head or embedding.
+    """Names of the linear layers that may carry an adapter, sorted: never head or embedding.
 
-    Converters to other formats reject adapters on those two.
+    Converters to other formats reject adapters on those two. Last names ("q_proj"), unless one of
+    them is the head's as well: then whole names.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
-    found = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head
-    }
-    return tuple(sorted(found))
+    whole, heads = set[str](), set[str]()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            (heads if module is head else whole).add(name)
+    last = {name.rpartition(".")[2] for name in whole}
+    clash = last & {name.rpartition(".")[2] for name in heads}
+    return tuple(sorted(whole if clash else last))
 
 
 def _skeleton(model: Any) -> PreTrainedModel:
@@ -125,17 +126,21 @@ def _skeleton(model: Any) -> PreTrainedModel:
     return skeleton
 
 
-def _checked_targets(model: PreTrainedModel, targets: Targets) -> Targets:
-    if targets == "all-linear":
-        return targets
+def _checked_targets(model: PreTrainedModel, targets: Targets) -> tuple[str, ...]:
     known = linear_modules(model)
+    if isinstance(targets, str):
+        targets = (targets,)
+    if targets == ("all-linear",):
+        return known
+    names = [name for name, _ in model.named_modules()]
     for target in targets:
-        if target.rpartition(".")[2] not in known:
+        fits = any(name == target or name.endswith(f".{target}") for name in names)
+        if not fits or target.rpartition(".")[2] not in {x.rpartition(".")[2] for x in known}:
             raise UsageError(
                 f"the model has no target module {target!r}; its linear layers are "
-                f"{', '.join(known)}"
+                f"{', '.join(known[:40])}"
             )
-    return targets
+    return tuple(sorted(set(targets)))
 
 
 def _wrapped(model: PreTrainedModel, config: LoraConfig) -> PeftModel:

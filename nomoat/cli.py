@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nomoat import __version__
+from nomoat.data import app as data
 from nomoat.simulations.cli import app as simulations
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ def front_door(
     """Fine-tune one LoRA adapter together: each on their own machine, with their own data."""
 
 
+app.add_typer(data, name="data")
 for room in (simulations,):
     app.registered_commands += room.registered_commands
     app.registered_groups += room.registered_groups

@@ -8,6 +8,8 @@ from collections.abc import Collection
 
 import numpy as np
 
+from nomoat.aggregation.exact_sum import MAX_TERMS
+
 
 def round_seed(seed: bytes, label: str, round_number: int) -> bytes:
     """32 bytes for one purpose in one round, so that no two draws share a stream."""
@@ -19,9 +21,14 @@ def generator(seed: bytes) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(seed, "<u4"))
 
 
-def select(available: Collection[str], fraction: float, minimum: int, seed: bytes) -> tuple[str, ...]:
-    """⌈fraction · n⌉ of the n available volunteers, at least `minimum`, sorted by name."""
+def select(
+    available: Collection[str], fraction: float, minimum: int, seed: bytes
+) -> tuple[str, ...]:
+    """⌈fraction · n⌉ of the n available volunteers, at least `minimum`, sorted by name.
+
+    Never more than one exact sum can hold.
+    """
     names = sorted(available)
-    wanted = min(len(names), max(minimum, math.ceil(fraction * len(names) - 1e-9)))
+    wanted = min(len(names), MAX_TERMS, max(minimum, math.ceil(fraction * len(names) - 1e-9)))
     chosen = generator(seed).permutation(len(names))[:wanted]
     return tuple(sorted(names[i] for i in chosen))

@@ -324,7 +324,7 @@ async def _serve(server: uvicorn.Server, bound: socket.socket) -> None:
     await server.serve([bound])
     for connection in list(server.server_state.connections):
         # A peer in the middle of a request would wait for the answer of a server that is gone.
-        connection.transport.abort()  # type: ignore[union-attr]
+        connection.transport.abort()
     await asyncio.sleep(0)
 
 

@@ -109,6 +109,7 @@ class Round:
         self._state = state
         self._open_exchange = open_exchange
         self._exchange_number = 0
+        self._asked: tuple[str, ...] = ()  # whom the present exchange asks
         self._reply: Vector | None = None  # to the exchange before
         self._inner: Exchange | Survey | None = None  # the conversation of the present phase
         self._candidate = state
@@ -123,7 +124,9 @@ class Round:
     @property
     def next_deadline(self) -> float:
         """When `wake` has something to do, on the caller's clock."""
-        return self._inner.next_deadline if self._inner else self._train_deadline
+        if self._inner is not None:
+            return self._inner.next_deadline
+        return self._train_deadline if self.phase is Phase.TRAINING else math.inf
 
     def start(self, now: float) -> list[Outgoing]:
         """Announce the round to its cohort."""
@@ -156,7 +159,7 @@ class Round:
         """Act on deadlines that have passed."""
         if self._inner is not None:
             return self._go_on(self._inner.wake(now), now)
-        if now >= self._train_deadline:
+        if self.phase is Phase.TRAINING and now >= self._train_deadline:
             for name in sorted(self._training):
                 self.events.lost.setdefault(name, "too late to train")
             self._training.clear()
@@ -194,6 +197,7 @@ class Round:
 
     def _next_exchange(self, cohort: tuple[str, ...], reply: bytes, now: float) -> list[Outgoing]:
         self._exchange_number += 1
+        self._asked = cohort
         self._inner = self._open_exchange(cohort, self._exchange_number, reply)
         return self._go_on(self._inner.start(now), now)
 
@@ -205,6 +209,9 @@ class Round:
             return outgoing
         if isinstance(inner, Survey):
             return outgoing + self._evaluated(inner, now)
+        for volunteer in sorted(set(self._asked) - set(inner.contributors)):
+            if volunteer not in self.events.refused:
+                self.events.lost.setdefault(volunteer, "too late to report")
         if inner.failed is not None:
             return outgoing + self._abandon(Event.TOO_FEW, inner.failed, now)
         return outgoing + self._summed(inner, now)
@@ -225,7 +232,8 @@ class Round:
         return self._go_on(self._inner.start(now), now)
 
     def _evaluated(self, survey: Survey, now: float) -> list[Outgoing]:
-        self.events.refused.update(survey.refused)
+        for volunteer, reason in survey.refused.items():
+            self.events.refused.setdefault(volunteer, reason)
         for volunteer, reason in survey.lost.items():
             self.events.lost.setdefault(volunteer, reason)
         verdict = judge(self.plan.previous_losses, survey.losses, self.plan.tolerance)

@@ -23,8 +23,9 @@ from nomoat.server.cohort import generator, round_seed
 from nomoat.server.records import Checkpoint, Federation, Journal, Watcher
 from nomoat.simulations.community import Community
 from nomoat.simulations.labour import NoVault, PooledLabour
+from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.population import Population, gather
-from nomoat.simulations.scenario import POCKET, Scenario
+from nomoat.simulations.scenario import Scenario
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.lora.formats import Conversation, Dropped, read, write_jsonl
 from nomoat.server.cohort import generator
 from nomoat.simulations.partition import Shards, by_field, dirichlet, iid, split
-from nomoat.simulations.scenario import POCKET, Scenario, parse_partition
+from nomoat.simulations.pocket import POCKET
+from nomoat.simulations.scenario import Scenario, parse_partition
 
 MIN_ROWS = 5  # a volunteer with fewer can neither train nor be measured
 DEFAULT_VOLUNTEERS = 10

@@ -11,9 +11,10 @@ from nomoat.lora.adapter_folder import save_folder
 from nomoat.server.records import Watcher
 from nomoat.simulations import baselines, plots, report, samples
 from nomoat.simulations.engine import federate, prepared
+from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.results import Result
 from nomoat.simulations.run_folder import RunFolder, write_text
-from nomoat.simulations.scenario import POCKET, Scenario
+from nomoat.simulations.scenario import Scenario
 
 
 @dataclass(frozen=True)

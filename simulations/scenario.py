@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_RANK, MAX_SEQ_LEN
-
-POCKET = "pocket"
+from nomoat.simulations.pocket import POCKET
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 

@@ -3,3 +3,4 @@
 from pathlib import Path
 
 MODEL_DIR = Path(__file__).parent / "model"
+POCKET = "pocket"  # what --model and --data are given to mean it

@@ -1,4 +1,4 @@
-"""A seal holds for one sender, recipient, request, kind and base model, and for these bytes only."""
+"""A seal holds for one sender, recipient, request, kind and base model, and for its bytes."""
 
 from __future__ import annotations
 

@@ -148,3 +148,35 @@ def test_reading_the_mean_does_not_disturb_the_sum():
         total.add(vector, weight)
         total.mean()
     assert total.mean().tobytes() == sum_of(terms).mean().tobytes()
+
+
+def test_changing_a_vector_after_it_was_added_changes_nothing():
+    vector = np.ones(10, np.float32)
+    total = ExactSum.empty(10)
+    total.add(vector, 1.0)
+    vector[:] = 5
+    assert total.mean().tolist() == [1.0] * 10
+
+
+def test_a_false_promise_of_checked_values_never_reaches_a_mean():
+    total = ExactSum.empty(3)
+    bad = np.array([0, np.nan, 0], np.float32)
+    total.add(bad, 1.0, checked=True)
+    with pytest.raises(LocalProtocolError, match="out of bounds"):
+        total.mean()
+
+
+def test_few_waiting_bytes_and_many_reports_give_the_same_bits(monkeypatch):
+    terms = random_terms(21)
+    wanted = sum_of(terms).mean().tobytes()
+    for most in (1, 300_000):
+        monkeypatch.setattr("nomoat.aggregation.exact_sum._MAX_WAITING_BYTES", most)
+        assert sum_of(terms).mean().tobytes() == wanted
+
+
+def test_reports_that_wait_are_bounded():
+    """A coordinator with many volunteers must not hold all their reports at once."""
+    total = ExactSum.empty(1000)
+    for vector, weight in random_terms(50, 1000):
+        total.add(vector, weight)
+        assert len(total._waiting) < 8

@@ -1,4 +1,4 @@
-"""A tiny Llama with random weights and a byte-level BPE tokenizer, made here: nothing is fetched."""
+"""A tiny Llama with random weights and a byte-level BPE tokenizer: nothing is fetched."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def model(base: Any, spec: AdapterSpec) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def conversations() -> tuple[Conversation, ...]:
     """Forty short exchanges."""
-    words = "alpha beta gamma delta mail file task error".split()
+    words = ["alpha", "beta", "gamma", "delta", "mail", "file", "task", "error"]
     return tuple(
         Conversation(
             (

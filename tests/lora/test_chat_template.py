@@ -13,8 +13,8 @@ from nomoat.lora.formats import Conversation, Turn
 
 LLAMA2 = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'] + "
-    "' [/INST]' }}{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] | trim + ' ' + eos_token }}"
-    "{% else %}{{ raise_exception('no system role') }}{% endif %}{% endfor %}"
+    "' [/INST]' }}{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] | trim + ' ' "
+    "+ eos_token }}{% else %}{{ raise_exception('no system role') }}{% endif %}{% endfor %}"
 )
 # Writes an empty thought before the last reply only, and opens it in the generation prompt.
 THINKING = (
@@ -96,10 +96,7 @@ def test_a_template_without_an_end_of_turn_gets_a_learnt_eos(
     make_tokenizer: Callable[..., Any],
 ) -> None:
     encoder = _encoder(make_tokenizer, NO_END)
-    assert _learnt(encoder, *TALK) == ["A1", "A2</s>"] or _learnt(encoder, *TALK)[-1].endswith(
-        "</s>"
-    )
-    assert not _learnt(encoder, *TALK)[0].endswith("user: ")
+    assert _learnt(encoder, *TALK) == ["A1", " A2\n</s>"]
 
 
 @pytest.mark.parametrize("template", [SHOUTING, FORGETFUL, "{{ messages[9].content }}", "{% if %}"])

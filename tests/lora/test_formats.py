@@ -203,7 +203,7 @@ def test_malformed_data_is_refused_with_file_and_line(
 
 
 def test_missing_files_and_folders_without_data_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadData, match="there is no file or folder .*nowhere"):
+    with pytest.raises(BadData, match=r"there is no file or folder .*nowhere"):
         read(tmp_path / "nowhere")
     with pytest.raises(BadData, match="holds no data file"):
         read(tmp_path)

@@ -153,7 +153,7 @@ def test_n_cannot_be_lowered_below_what_was_offered(at_roster):
 def test_n_max_cannot_be_exceeded(running):
     made, step = running("shares", 9, n_max=9)
     roster = step.outgoing[made.ids[0]]
-    session = made.client(0)
+    session = made.client(0, diary=())
     session.receive(replace(made.offer, n_max=8))
     refuses(session, roster, "9 participants, agreed were 8 to 8")
 
@@ -237,7 +237,7 @@ def test_too_few_long_known_peers_are_refused(running):
     made, step = running("shares")
     terms = replace(made.terms, known=frozenset(made.ids[:4]))
     for wanted, accepted in ((3, True), (4, False)):
-        session = made.client(0, terms=terms, policy=Policy(known_peers=wanted))
+        session = made.client(0, terms=terms, policy=Policy(known_peers=wanted), diary=())
         session.receive(made.offer)
         if accepted:
             assert session.receive(step.outgoing[made.ids[0]]).outgoing

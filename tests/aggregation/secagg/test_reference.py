@@ -43,7 +43,9 @@ def test_masked_vectors_equal_the_twins_and_unmask_to_the_exact_sum(session):
     publics = [keys.public_of(s.mask_private) for s in secrets]
     ring = graph.build(n, degree, transcript)
     survivors = sorted(set(range(n)) - dropped)
-    parties = [reference.Party(i, entropy_of(seed, i), tuple(map(int, values[i]))) for i in range(n)]
+    parties = [
+        reference.Party(i, entropy_of(seed, i), tuple(map(int, values[i]))) for i in range(n)
+    ]
 
     total = np.zeros(length, np.uint32)
     slow = {}
@@ -67,9 +69,7 @@ def test_masked_vectors_equal_the_twins_and_unmask_to_the_exact_sum(session):
     members = tuple(Member(bytes(32), bytes(32), public, bytes(64)) for public in publics)
     commitments = {i: commit_seed(transcript, i, s.self_seed) for i, s in enumerate(secrets)}
     published = unmasking.Published(transcript, members, commitments)
-    found = [
-        unmasking.masks_of_survivor(published, i, secrets[i].self_seed) for i in survivors
-    ] + [
+    found = [unmasking.masks_of_survivor(published, i, secrets[i].self_seed) for i in survivors] + [
         unmasking.masks_of_dropout(
             published, i, secrets[i].mask_private, frozenset(ring.neighbours(i)) - dropped
         )
@@ -99,7 +99,9 @@ def test_masked_vectors_equal_the_twins_and_unmask_to_the_exact_sum(session):
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 12), st.data())
 def test_shares_equal_the_twins_and_any_threshold_of_them_recovers(secret, threshold, data):
     count = data.draw(st.integers(threshold, 15))
-    points = data.draw(st.lists(st.integers(1, 10_000), min_size=count, max_size=count, unique=True))
+    points = data.draw(
+        st.lists(st.integers(1, 10_000), min_size=count, max_size=count, unique=True)
+    )
     key = data.draw(st.binary(min_size=32, max_size=32))
     dealt = shamir.split(secret, threshold, points, Keystream(key))
     assert dealt == reference.share(secret, threshold, points, reference.keystream(key))

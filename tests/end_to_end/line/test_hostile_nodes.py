@@ -42,8 +42,7 @@ def test_flowers_other_interfaces_do_not_exist(town: Any, path: str) -> None:
     assert post(town, f"/v1/{path}", b"", {"content-type": "application/x-protobuf"}) == 404
 
 
-def test_a_stranger_can_neither_register_nor_activate(town: Any, people: Any) -> None:
-    (person,) = people(1)
+def test_a_stranger_can_neither_register_nor_activate(town: Any) -> None:
     client = FleetHttpClient(f"https://localhost:{town.port}", verify=tls_context(town.door()))
     with pytest.raises(httpx.HTTPStatusError, match="404"):
         client.RegisterNode(RegisterNodeFleetRequest(public_key=b"x"))

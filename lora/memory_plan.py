@@ -1,0 +1,162 @@
+"""Choosing how to train so that it fits: pure search over what lora/memory.py predicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nomoat.aggregation.errors import DoesNotFit
+from nomoat.lora.memory import Host, Prediction, Training, Weights, predict
+from nomoat.lora.model_shape import ModelShape
+
+BUSY_TOKENS: Final = 256  # fewer rows per matrix product than this leave any device waiting
+LEAST_SEQ_LEN: Final = 128  # what a refusal suggests at least
+GIB: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Freedom:
+    """What may differ from the wish besides batching and checkpointing, best first.
+
+    Rank and sequence length are the community's unless it says that smaller ones are welcome.
+    """
+
+    weights: tuple[Weights, ...] = ()
+    seq_lens: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One way of training: `accumulation` micro-batches make up the batch that was asked for."""
+
+    training: Training
+    batch: int
+    predicted: Prediction
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per optimiser step."""
+        return math.ceil(self.batch / self.training.micro_batch)
+
+    def micro_batches(self) -> tuple[int, ...]:
+        """Rows of each micro-batch of a step; they add up to the batch, whatever divides it."""
+        return micro_batches(self.batch, self.training.micro_batch)
+
+
+def micro_batches(batch: int, largest: int) -> tuple[int, ...]:
+    """Cut `batch` rows into as few parts of at most `largest` as possible, as even as possible."""
+    parts = math.ceil(batch / largest)
+    return tuple((batch + part) // parts for part in range(parts))
+
+
+def plan(
+    model: ModelShape,
+    wish: Training,
+    budget_bytes: int,
+    host: Host,
+    freedom: Freedom | None = None,
+    stored_bytes: int = 0,
+) -> Plan:
+    """The first way that fits `budget_bytes`, most wished-for first.
+
+    `wish.micro_batch` is the batch of one optimiser step; it is kept by accumulating gradients.
+    `stored_bytes` as in `predict`. Raises DoesNotFit, saying what is missing and what would fit.
+    """
+    for variant in _variants(wish, freedom or Freedom()):
+        for training in _batchings(variant):
+            predicted = predict(model, training, host, stored_bytes)
+            if predicted.total <= budget_bytes:
+                return Plan(training, wish.micro_batch, predicted)
+    raise DoesNotFit(_refusal(model, wish, budget_bytes, host, stored_bytes))
+
+
+def after_out_of_memory(failed: Plan, model: ModelShape, host: Host) -> Plan:
+    """What to try when `failed` ran out of memory after all: half the micro-batch, same batch.
+
+    At one row, checkpointing; after that DoesNotFit.
+    """
+    training = failed.training
+    if training.micro_batch > 1:
+        training = replace(training, micro_batch=math.ceil(training.micro_batch / 2))
+    elif not training.checkpointing:
+        training = replace(training, checkpointing=True)
+    else:
+        raise DoesNotFit(
+            "memory ran out with one row at a time and checkpointing; close other programs, or "
+            "choose a shorter sequence, a smaller rank or a 4-bit base"
+        )
+    return Plan(training, failed.batch, predict(model, training, host))
+
+
+def _variants(wish: Training, freedom: Freedom) -> Iterator[Training]:
+    """The wish itself, then what freedom allows: weights first, sequence next, rank last."""
+    for rank in (wish.rank, *freedom.ranks):
+        for seq_len in (wish.seq_len, *freedom.seq_lens):
+            for weights in (wish.weights, *freedom.weights):
+                yield replace(wish, rank=rank, seq_len=seq_len, weights=weights)
+
+
+def _batchings(wish: Training) -> Iterator[Training]:
+    """Whole batch, then halves that keep the device busy; then all again with checkpointing.
+
+    Checkpointing costs one more forward pass (a third more work), idling more than that.
+    """
+    sizes = [wish.micro_batch]
+    while sizes[-1] > 1:
+        sizes.append(math.ceil(sizes[-1] / 2))
+    if not wish.checkpointing:
+        for size in sizes:
+            if size == wish.micro_batch or size * wish.seq_len >= BUSY_TOKENS:
+                yield replace(wish, micro_batch=size)
+    for size in sizes:
+        yield replace(wish, micro_batch=size, checkpointing=True)
+
+
+def _refusal(
+    model: ModelShape, wish: Training, budget_bytes: int, host: Host, stored_bytes: int
+) -> str:
+    least = replace(wish, micro_batch=1, checkpointing=True)
+    need = predict(model, least, host, stored_bytes).total
+    fitting = [
+        words
+        for words, training in _remedies(least, host)
+        if predict(model, training, host, stored_bytes).total <= budget_bytes
+    ]
+    advice = f"would fit: {', or '.join(fitting[:3])}" if fitting else "choose a smaller model"
+    return (
+        f"needs {need / GIB:.1f} GiB at {wish.weights.name.lower()}, sequence {wish.seq_len}, "
+        f"rank {wish.rank}, one row at a time; {budget_bytes / GIB:.1f} GiB are free. {advice}"
+    )
+
+
+def _remedies(least: Training, host: Host) -> Iterator[tuple[str, Training]]:
+    """Single changes first, then all of them together."""
+    seq_lens = _halves(least.seq_len, LEAST_SEQ_LEN)
+    ranks = _halves(least.rank, 1)
+    smaller = [
+        weights
+        for weights in Weights
+        if weights.linear_bytes < least.weights.linear_bytes
+        and (host.quantises or weights is Weights.BF16)
+    ]
+    for seq_len in seq_lens:
+        yield f"sequence {seq_len}", replace(least, seq_len=seq_len)
+    for weights in smaller:
+        yield f"a {weights.label} base", replace(least, weights=weights)
+    for rank in ranks:
+        yield f"rank {rank}", replace(least, rank=rank)
+    for weights in smaller:
+        for seq_len in seq_lens:
+            together = replace(least, weights=weights, seq_len=seq_len)
+            yield f"a {weights.label} base with sequence {seq_len}", together
+
+
+def _halves(start: int, least: int) -> list[int]:
+    found = []
+    while start // 2 >= least:
+        start //= 2
+        found.append(start)
+    return found

@@ -1,0 +1,178 @@
+"""Every machine meets every message in every state, well-formed, and garbage before the door."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation import wire
+from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
+from nomoat.aggregation.secagg import client, server
+from nomoat.aggregation.secagg.messages import TO_COORDINATOR, TO_VOLUNTEER, Abandoned
+
+EXCHANGES = ("keys", "shares", "checks", "masked", "signatures", "reveals")
+BY_TYPE_NAME = {cls.__name__: cls for cls in (*TO_VOLUNTEER, *TO_COORDINATOR)}
+CLIENT_PHASES = list(client.Phase)
+ARRIVAL = {  # which exchange's first half brings a volunteer into the phase
+    client.Phase.WAITING: "keys",
+    client.Phase.KEYS: "shares",
+    client.Phase.SHARES: "checks",
+    client.Phase.CHECKED: "masked",
+    client.Phase.MASKED: "signatures",
+    client.Phase.SIGNED: "reveals",
+}
+
+
+@pytest.fixture(scope="module")
+def well_formed(federation):
+    """One valid message of every kind, from one honest session; by class."""
+    found = {Abandoned: Abandoned("for a test")}
+    for exchange in EXCHANGES:
+        made = federation(4)
+        step = made.run(exchange) if exchange != "keys" else made.server.open(made.ids)
+        message = step.outgoing[made.ids[0]]
+        found[type(message)] = message
+        reply = made.clients[0].receive(message).outgoing
+        found[type(reply)] = reply
+    assert set(found) == {*TO_VOLUNTEER, *TO_COORDINATOR}
+    return found
+
+
+def session_in(federation, phase):
+    """Volunteer 0's session, brought into `phase`."""
+    made = federation(4)
+    if phase in ARRIVAL:
+        if phase is not client.Phase.WAITING:
+            made.run(ARRIVAL[phase])
+        return made.clients[0]
+    made.run()
+    if phase is client.Phase.REVEALED:
+        return made.clients[0]
+    session = federation(4).clients[0]
+    if phase is client.Phase.ABANDONED:
+        session.receive(Abandoned("for a test"))
+    else:
+        session.stop()
+    return session
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind"), list(itertools.product(CLIENT_PHASES, TO_VOLUNTEER)), ids=str
+)
+def test_a_volunteer_takes_what_its_table_says_and_nothing_else(
+    federation, well_formed, phase, kind
+):
+    session = session_in(federation, phase)
+    assert session.phase is phase
+    following = client.TRANSITIONS.get((phase, kind))
+    if following is not None:
+        assert session.receive(well_formed[kind]).phase is following
+        return
+    with pytest.raises(RemoteProtocolError, match=kind.__name__):
+        session.receive(well_formed[kind])
+    assert session.over
+    assert session.phase is (phase if phase in client.ENDED else client.Phase.REFUSED)
+    assert repr(session._secrets) == "<SessionSecrets erased>"
+
+
+@pytest.mark.parametrize("phase", CLIENT_PHASES, ids=str)
+def test_a_volunteer_refuses_the_coordinators_side_of_every_message(federation, well_formed, phase):
+    for kind in TO_COORDINATOR:
+        session = session_in(federation, phase)
+        with pytest.raises(RemoteProtocolError, match="something else"):
+            session.receive(well_formed[kind])
+        assert session.over
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("kind", TO_COORDINATOR, ids=str)
+def test_the_coordinator_takes_what_its_table_says_and_names_whoever_sends_else(
+    federation, well_formed, exchange, kind
+):
+    made = federation(4)
+    step = made.run(exchange) if exchange != "keys" else made.server.open(made.ids)
+    sender = made.ids[0]
+    if server.ACCEPTS[made.server.phase] is kind:
+        reply = made.clients[0].receive(step.outgoing[sender]).outgoing
+        made.server.receive(sender, reply)
+        assert sender not in made.server.waiting
+        assert not made.server.blamed
+        return
+    with pytest.raises(RemoteProtocolError, match=r"volunteer 0: it sent \w+ while"):
+        made.server.receive(sender, well_formed[kind])
+    assert sender in made.server.blamed
+    assert not made.server.over
+
+
+@pytest.mark.parametrize("phase", [server.Phase.NEW, server.Phase.DONE, server.Phase.ABANDONED])
+def test_a_coordinator_without_a_session_takes_nothing(federation, well_formed, phase):
+    made = federation(4)
+    if phase is server.Phase.DONE:
+        made.run()
+    elif phase is server.Phase.ABANDONED:
+        made.server.open(made.ids)
+        made.server.abandon("for a test")
+    assert made.server.phase is phase
+    for kind in TO_COORDINATOR:
+        with pytest.raises(RemoteProtocolError, match="is not expected"):
+            made.server.receive(made.ids[0], well_formed[kind])
+    with pytest.raises(LocalProtocolError, match="cannot be closed"):
+        made.server.close()
+    if phase is not server.Phase.NEW:
+        with pytest.raises(LocalProtocolError):
+            made.server.abandon("again")
+        with pytest.raises(LocalProtocolError, match="opened once"):
+            made.server.open(made.ids)
+
+
+def test_every_phase_is_reachable_and_every_session_can_end():
+    reached = {client.Phase.WAITING, client.Phase.REFUSED} | set(client.TRANSITIONS.values())
+    assert reached == set(client.Phase)
+    for phase in set(client.Phase) - client.ENDED:
+        assert client.TRANSITIONS[phase, Abandoned] is client.Phase.ABANDONED
+    assert set(server.FOLLOWS) | {server.Phase.DONE, server.Phase.ABANDONED} == set(server.Phase)
+    assert set(server.ACCEPTS) == set(server.FOLLOWS) - {server.Phase.NEW}
+
+
+@pytest.mark.parametrize("name", sorted(BY_TYPE_NAME))
+def test_truncated_padded_and_mutated_messages_do_not_decode_or_mean_something_else(
+    well_formed, name
+):
+    """Whatever bytes arrive: a typed message or a RemoteProtocolError, never another exception."""
+    cls = BY_TYPE_NAME[name]
+    packet = wire.encode(well_formed[cls])
+    rng = np.random.default_rng(4)
+    heads = [packet.head[:cut] for cut in range(0, len(packet.head), 7)]
+    heads += [packet.head + b"\0", b"", b"\xc1" * 40]
+    for _ in range(200):
+        changed = bytearray(packet.head)
+        changed[rng.integers(len(changed))] = rng.integers(256)
+        heads.append(bytes(changed))
+    for head in heads:
+        try:
+            decoded = wire.decode(wire.Packet(head, packet.body), cls, "volunteer 0")
+        except RemoteProtocolError as problem:
+            assert problem.peer == "volunteer 0"
+        else:
+            assert type(decoded) is cls
+            assert decoded != well_formed[cls] or head == packet.head
+    for other in BY_TYPE_NAME.values():
+        if other is not cls:
+            with pytest.raises(RemoteProtocolError, match="where"):
+                wire.decode(packet, other, "volunteer 0")
+
+
+def test_oversized_fields_do_not_decode(well_formed):
+    for cls, field, size in (
+        (BY_TYPE_NAME["ShareSet"], "members", 2000),
+        (BY_TYPE_NAME["Certificate"], "signatures", 64 * 10_001),
+        (BY_TYPE_NAME["RevealReport"], "shares", 36 * 1026),
+        (BY_TYPE_NAME["Abandoned"], "reason", 81),
+    ):
+        message = well_formed[cls]
+        values = {name: getattr(message, name) for name in cls.__dataclass_fields__}
+        values[field] = "x" * size if field == "reason" else bytes(size)
+        with pytest.raises(LocalProtocolError, match="has length"):
+            wire.encode(cls(**values))
