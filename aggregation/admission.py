@@ -40,7 +40,7 @@ DEFAULT_LIMITS = ReportLimits()
 
 def admit(
     volunteer: str,
-    body: bytes,
+    body: bytes | memoryview,
     manifest: Manifest,
     weight: float,
     limits: ReportLimits = DEFAULT_LIMITS,

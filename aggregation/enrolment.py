@@ -108,7 +108,9 @@ class CommunityInfo:
     local_steps: Annotated[int, wire.Limit(1, 100_000)]
     batch_size: Annotated[int, wire.Limit(1, 4096)]
     seq_len: Annotated[int, wire.Limit(8, 131_072)]
-    secure_aggregation: bool
+    secure: bool
+    min_participants: Annotated[int, wire.Limit(2, 10_000)]
+    allow_weak: bool
     admission: Annotated[str, wire.Limit(1, 20)]
     protocol_low: Annotated[int, wire.Limit(1, 1000)]
     protocol_high: Annotated[int, wire.Limit(1, 1000)]

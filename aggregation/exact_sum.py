@@ -71,7 +71,9 @@ class ExactSum:
         a bad weight, a value that is not finite, |w·x| > 32, or more than 16 383 terms.
         """
         units = self._admit(vector, weight)
-        if not checked and not _within_bounds(vector, weight):
+        with np.errstate(over="ignore", invalid="ignore"):
+            sound = checked or _within_bounds(vector, weight)
+        if not sound:
             raise LocalProtocolError(f"a value is not finite or |w·x| exceeds {MAX_TERM:g}")
         self._waiting.append((vector.copy() if vector.flags.writeable else vector, weight))
         self._weight += units
@@ -108,6 +110,7 @@ class ExactSum:
             raise LocalProtocolError(f"an exact sum holds at most {MAX_TERMS} reports")
         return units
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _settle(self) -> None:
         """Add the terms that wait, block by block."""
         term = np.empty(min(_BLOCK, self.size))

@@ -115,14 +115,13 @@ class Host:
 def cpu_host(overhead_bytes: int, tight: bool = False) -> Host:
     """A CPU process; `tight`: with `nomoat.lora.heap.return_freed_memory` in force.
 
-    glibc before 2.38 does not find its freed aligned blocks again (bug 14581), so that a step's
-    tensors below 32 MiB take fresh heap: 1.1 bytes lost per byte, and 24 MiB of thread stacks and
-    kernels at the first step, both fitted to benchmarks/memory.py (18 cases, 10 M and 100 M
-    parameters; what it finds on others is in docs/experiments.md).
+    glibc finds a freed block of torch's 64-byte alignment again only once it has merged with its
+    neighbours (its bugs 14581 and 30723), so a step's activations take fresh heap as they pass: one
+    byte per byte, checkpointed or not. That, and 24 MiB of stacks and kernels at the first step,
+    is fitted to benchmarks/memory.py at 10 M and 100 M parameters and checked at 1 B.
     """
-    return Host(
-        overhead_bytes, churn=0.05 if tight else 1.1, workspace_bytes=24 * MIB, load_copy=True
-    )
+    churn = 0.05 if tight else 1.0
+    return Host(overhead_bytes, churn, 24 * MIB, load_copy=True, quantises=False)
 
 
 def cuda_host() -> Host:

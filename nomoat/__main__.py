@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+INTERRUPTED = 130  # also what typer ends with on Ctrl-C
+
 
 def main() -> None:
     """Run the command line; never a traceback for what a person can mend."""
@@ -15,9 +17,14 @@ def main() -> None:
     except NomoatError as problem:
         sys.stderr.write(f"nomoat: {problem}\n")
         sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         sys.stderr.write("nomoat: interrupted; what was finished is kept\n")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except OSError as problem:  # a full disk, a folder that may not be written
+        sys.stderr.write(f"nomoat: {problem}\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

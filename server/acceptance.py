@@ -23,8 +23,9 @@ def judge(
 
     previous, candidate: volunteer → mean held-out loss (nats per token) of the adapter that stands
     and of the one proposed. Only volunteers in both count; with none in common there is no evidence
-    against the candidate, but one that nobody measured does not replace one that was. The median of the relative changes, not the mean of the losses: fewer
-    than half of the evaluators lying can neither block a good adapter nor carry a bad one.
+    against the candidate, but one that nobody measured does not replace one that was. The median
+    of the relative changes, not the mean of the losses: fewer than half of the evaluators lying
+    can neither block a good adapter nor carry a bad one.
     """
     if not all(math.isfinite(loss) for loss in candidate.values()):
         return Verdict(False, "held-out loss is not finite")

@@ -60,6 +60,7 @@ class Coordinator:
     session_id: Callable[[int, int], bytes] = lambda _round, _exchange: secrets.token_bytes(32)
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
+    before_round: Callable[[Grid, int], None] = lambda _grid, _number: None  # waits, if it must
     traffic: Traffic = field(default_factory=Traffic)
     checkpoint: Checkpoint | None = None  # where the federation stands after `run`
 
@@ -71,8 +72,12 @@ class Coordinator:
 
     def run(self, grid: Grid) -> Checkpoint:
         """Run the rounds that are left; returns where the federation stands."""
-        checkpoint = self.journal.last() or self._measure_initial(grid)
+        checkpoint = self.journal.last()
+        if checkpoint is None:
+            self.before_round(grid, 0)
+            checkpoint = self._measure_initial(grid)
         for number in range(checkpoint.round + 1, self.federation.rounds + 1):
+            self.before_round(grid, number)
             checkpoint = self._round(grid, number, checkpoint)
         self.checkpoint = checkpoint
         return checkpoint

@@ -83,7 +83,17 @@ class Rounds(Section):
     evaluate_deadline: Seconds = 600.0
     patience: Seconds = 120.0
     tolerance: Annotated[float, Field(ge=0, le=10)] = 0.05
+    secure: bool = True
+    allow_weak: bool = False
     seed: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class AdapterShape(Section):
+    """The adapter's shape, fixed when the community was made."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
+    targets: str = "all-linear"
 
 
 class Training(Section):
@@ -118,6 +128,7 @@ class Settings(BaseSettings):
 
     community: Community
     base: Base
+    adapter: AdapterShape = AdapterShape()
     rounds: Rounds
     training: Training = Training()
     server: Server = Server()
@@ -147,6 +158,7 @@ class Settings(BaseSettings):
             seed=bytes.fromhex(rounds.seed),
             fraction=rounds.fraction,
             min_reports=rounds.min_volunteers,
+            secure=rounds.secure,
             tolerance=rounds.tolerance,
             train_deadline_s=rounds.train_deadline,
             aggregate_deadline_s=rounds.aggregate_deadline,
@@ -306,7 +318,9 @@ def describe(
         local_steps=training.local_steps,
         batch_size=training.batch_size,
         seq_len=training.seq_len,
-        secure_aggregation=False,
+        secure=settings.rounds.secure,
+        min_participants=settings.rounds.min_volunteers,
+        allow_weak=settings.rounds.allow_weak,
         admission=settings.community.admission.value,
         protocol_low=wire.PROTOCOL_VERSION,
         protocol_high=wire.PROTOCOL_VERSION,
@@ -326,8 +340,11 @@ def describe(
 COMMENTS = {
     "community": "Who you are. admission: open (an invitation is enough) or approve.",
     "base": "The base model every volunteer must have: `hash` is over its weights and tokenizer.",
+    "adapter": "The adapter's shape; fixed when the community was made.",
     "rounds": (
         "A round opens when min_volunteers are online and round_every seconds have passed.\n"
+        "secure: updates are masked, so that only their sum is ever seen; below 8 volunteers the "
+        "mask is weak\nand both sides have to allow_weak.\n"
         "Times are seconds. patience: how long a volunteer may vanish before a round goes on "
         "without it.\nseed makes cohorts and shuffling reproducible; it is no secret."
     ),

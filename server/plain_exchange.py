@@ -34,6 +34,7 @@ class PlainExchange:
         self._minimum = minimum
         self._sum = ExactSum.empty(manifest.size)
         self._waiting = set(cohort)
+        self._reported: set[str] = set()
         self._deadline_s = deadline_s
         self.next_deadline = math.inf
         self.mean: Vector | None = None
@@ -63,7 +64,7 @@ class PlainExchange:
             raise RemoteProtocolError(volunteer, "§4", f"reported round {report.round}")
         vector = admit(volunteer, report.vector, self._manifest, report.weight)
         self._sum.add(vector, report.weight)
-        self.contributors = tuple(sorted((*self.contributors, volunteer)))
+        self._reported.add(volunteer)
         self._drop(volunteer)
         return []
 
@@ -83,6 +84,7 @@ class PlainExchange:
         self._waiting.discard(volunteer)
         if self._waiting:
             return
+        self.contributors = tuple(sorted(self._reported))
         if len(self.contributors) < self._minimum:
             self.failed = f"{len(self.contributors)} of {self._minimum} reports valid"
         else:

@@ -119,7 +119,7 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
     if shell.quiet:
         result = simulate(scenario, folder, machine, Silence())
     else:
-        with LiveTable(console, scenario.rounds) as table:
+        with LiveTable(console, scenario.rounds, folder.base_loss()) as table:
             result = simulate(scenario, folder, machine, table)
     if shell.as_json:
         json.dump(result.summary(), sys.stdout)
@@ -144,7 +144,7 @@ def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:
         folder, scenario = RunFolder.reopen(shell.out)
         return scenario, folder
     scenario = resolve(file, given)
-    methods.require(scenario.method, secure=scenario.secure)
+    methods.require(scenario.method, secure=True)  # the coordinator only ever takes sums
     out = shell.out or _fresh_folder(Path("runs"))
     return scenario, RunFolder.create(out, scenario, sys.argv[1:])
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.aggregation.adapter import Adapter
+from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_SEQ_LEN, TrainSettings
 from nomoat.client.masking import Masking
 from nomoat.lora.jobs import SpecJob
@@ -55,9 +56,10 @@ def prepared(
     """Start the workers and share out the data meanwhile; the block runs while they live."""
     model = model_path(scenario)
     base_hash = content_hash(resolve(model))
-    with contextlib.closing(Pool(model, workers)) as pool:
+    with Pool(model, workers) as pool:
         shape = pool.submit(SpecJob(scenario.rank, scenario.alpha, scenario.targets))
         population = gather(scenario, shards, pocket_cache)
+        _check_size(scenario, population)
         initial = initial_adapter(shape.result(), seed_of(scenario, "adapter"))
         yield Ground(pool, model, base_hash, initial, population)
 
@@ -106,9 +108,19 @@ def federate(scenario: Scenario, ground: Ground, journal: Journal, watcher: Watc
         run_id=grid.run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={}
     )
     with contextlib.closing(grid):
-        coordinator_app(coordinator)(grid, context)
+        try:
+            coordinator_app(coordinator)(grid, context)
+        except BaseException:
+            ground.pool.close(now=True)  # else the grid waits for volunteers that wait for it
+            raise
     assert coordinator.checkpoint is not None
     return coordinator.checkpoint
+
+
+def _check_size(scenario: Scenario, population: Population) -> None:
+    found = len(population.members)
+    if scenario.min_reports > found:
+        raise UsageError(f"--min-reports {scenario.min_reports}: there are {found} volunteers")
 
 
 def federation_of(scenario: Scenario, base_hash: bytes) -> Federation:

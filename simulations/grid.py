@@ -145,13 +145,11 @@ class InProcessGrid(Grid):
         arrived = through_the_wire(message, metadata.message_id)
         try:
             with self._locks[node]:
-                reply = self._app(arrived, self._contexts[node])
+                reply = through_the_wire(self._app(arrived, self._contexts[node]), "")
         except Exception as problem:  # noqa: BLE001 - as Flower: an error reply, by its class name
-            reply = Message(
-                Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(problem).__name__),
-                reply_to=arrived,
-            )
-        return _numbered(through_the_wire(reply, ""))
+            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(problem).__name__)
+            reply = through_the_wire(Message(error, reply_to=arrived), "")
+        return _numbered(reply)
 
 
 def through_the_wire(message: Message, message_id: str) -> Message:

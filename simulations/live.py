@@ -27,9 +27,10 @@ class Silence:
 class LiveTable:
     """Round, loss, who took part, time left; redrawn in place on a terminal, lines elsewhere."""
 
-    def __init__(self, console: Console, rounds: int) -> None:
+    def __init__(self, console: Console, rounds: int, base_loss: float | None = None) -> None:
         self._console = console
         self._rounds = rounds
+        self._base_loss = base_loss  # known already when a run is resumed
         self._records: list[RoundRecord] = []
         self._now = Progress(0, "starting", 0, 0)
         self._began = time.monotonic()
@@ -56,8 +57,10 @@ class LiveTable:
     def ended(self, record: RoundRecord) -> None:
         """Add a round."""
         self._records.append(record)
+        if record.round == 0:
+            self._base_loss = record.loss
         if not self._console.is_terminal:
-            cells = " · ".join(cell for cell in _cells(record, self._records[0]) if cell)
+            cells = " · ".join(cell for cell in _cells(record, self._base_loss) if cell)
             self._console.print(f"round {cells}", markup=False, highlight=False)
 
     def _table(self) -> Table:
@@ -65,8 +68,8 @@ class LiveTable:
         for name in ("round", "held-out loss", "against base", "took part", ""):
             table.add_column(name, justify="left" if name == "" else "right")
         for record in self._records[-SHOWN_ROUNDS:]:
-            table.add_row(*_cells(record, self._records[0]))
-        if len(self._records) <= self._rounds:
+            table.add_row(*_cells(record, self._base_loss))
+        if not self._records or self._records[-1].round < self._rounds:
             now = self._now
             doing = f"{now.phase} {now.answered}/{now.asked}" if now.asked else now.phase
             table.add_row(str(now.round), "", "", "", f"[dim]{doing}{self._left()}[/dim]")
@@ -80,11 +83,11 @@ class LiveTable:
         return f", about {max(1, round(each * (self._rounds - self._records[-1].round)))} s left"
 
 
-def _cells(record: RoundRecord, first: RoundRecord) -> tuple[str, str, str, str, str]:
+def _cells(record: RoundRecord, base_loss: float | None) -> tuple[str, str, str, str, str]:
     loss = "–" if record.loss is None else f"{record.loss:.4f}"
     change = ""
-    if record.round and record.loss is not None and first.loss:
-        change = f"{record.loss / first.loss - 1:+.1%}"
+    if record.round and record.loss is not None and base_loss:
+        change = f"{record.loss / base_loss - 1:+.1%}"
     part = f"{len(record.contributors)}/{len(record.cohort)}" if record.round else ""
     note = "" if record.committed else f"abandoned: {record.reason}"
     if record.round == 0:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 INK, COMMUNITY, BASE, SOLO, POOLED = "#1f2933", "#2563eb", "#9aa5b1", "#d97706", "#059669"
 WORSE = "#b91c1c"
+MAX_LABEL = 32  # characters
 
 
 def loss_curve(result: Result) -> Figure:
@@ -50,9 +51,15 @@ def gains(result: Result, most: int = 40) -> Figure:
     drops = sorted(((base[v] - last[v], v) for v in base.keys() & last.keys()), reverse=True)[:most]
     figure = _figure(7.6, max(1.6, 0.27 * len(drops) + 0.8))
     axes = figure.subplots()
-    names = [name for _, name in drops]
+    names = [_label(name) for _, name in drops]
     values = [drop for drop, _ in drops]
-    axes.barh(names, values, color=[COMMUNITY if v >= 0 else WORSE for v in values], height=0.65)
+    axes.barh(
+        range(len(drops)),
+        values,
+        color=[COMMUNITY if v >= 0 else WORSE for v in values],
+        height=0.65,
+    )
+    axes.set_yticks(range(len(drops)), names)
     axes.invert_yaxis()
     axes.axvline(0, color=INK, lw=0.8)
     axes.set_xlabel("fall of held-out loss, nats per token")
@@ -74,6 +81,13 @@ def save_png(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, whole."""
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=150)
+
+
+def _label(name: str) -> str:
+    """A volunteer's name on an axis: short, and its dollar signs no formula."""
+    text = " ".join(name.split())
+    text = text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+    return text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from nomoat.lora.adapter_folder import save_folder
 from nomoat.server.records import Watcher
 from nomoat.simulations import baselines, plots, report, samples
-from nomoat.simulations.engine import federate, prepared
+from nomoat.simulations.engine import Ground, federate, prepared
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.results import Result
 from nomoat.simulations.run_folder import RunFolder, write_text
@@ -31,11 +32,19 @@ def simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: W
 
     What was killed goes on from its last ended round and ends with the same adapter.
     """
+    try:
+        return _simulate(scenario, folder, machine, watcher)
+    except Exception:
+        folder.forget()
+        raise
+
+
+def _simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: Watcher) -> Result:
     with (
         tempfile.TemporaryDirectory(prefix="nomoat-shards-") as shards,
         prepared(scenario, machine.workers, Path(shards), machine.pocket_cache) as ground,
     ):
-        folder.bind(ground.initial.spec)
+        folder.bind(ground.initial.spec, inputs_digest(ground))
         adapter = federate(scenario, ground, folder, watcher).state.adapter
         measured = baselines.measure(scenario, ground) if scenario.baselines else None
         result = Result(
@@ -54,3 +63,13 @@ def simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: W
     plots.save_png(plots.loss_curve(result), folder.curve)
     write_text(folder.report, report.page(result, folder.config.read_text("utf-8")))
     return result
+
+
+def inputs_digest(ground: Ground) -> bytes:
+    """SHA-256 over base model and everyone's rows: what a resumed run must find again."""
+    hashed = hashlib.sha256(ground.base_hash)
+    for member in ground.population.members:
+        hashed.update(hashlib.sha256(member.name.encode()).digest())
+        for shard in (member.train, member.held_out):
+            hashed.update(hashlib.sha256(shard.read_bytes()).digest())
+    return hashed.digest()

@@ -11,6 +11,7 @@ between two files costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import platform
@@ -18,9 +19,11 @@ import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import tomlkit
+from tomlkit.exceptions import TOMLKitError
 
 from nomoat.aggregation.adapter import AdapterSpec
 from nomoat.aggregation.errors import UsageError
@@ -45,14 +48,19 @@ class RunFolder:
         self.report = path / "report.html"
         self.curve = path / "curve.png"
         self._spec: AdapterSpec | None = None
+        self._inputs = b""
+        self._new = False
 
     @classmethod
     def create(cls, path: Path, scenario: Scenario, argv: list[str]) -> RunFolder:
-        """A new run's folder; UsageError if there is a run in it already."""
+        """A new run's folder; UsageError if there is a run, or anything of a run's name, in it."""
         folder = cls(path)
         if folder.config.exists():
             raise UsageError(f"{path} holds a run already: add --resume, or choose another --out")
+        if taken := next((p for p in folder._results() if p.exists()), None):
+            raise UsageError(f"{taken} is in the way: choose another --out")
         write_text(folder.config, config_text(scenario, argv))
+        folder._new = True
         return folder
 
     @classmethod
@@ -61,30 +69,55 @@ class RunFolder:
         folder = cls(path)
         if not folder.config.exists():
             raise UsageError(f"{path} holds no run to resume: config.toml is missing")
-        settings = tomlkit.parse(folder.config.read_text("utf-8")).unwrap()
-        return folder, Scenario.model_validate(settings["scenario"])
+        try:
+            settings = tomlkit.parse(folder.config.read_text("utf-8")).unwrap()
+            return folder, Scenario.model_validate(settings["scenario"])
+        except (OSError, ValueError, KeyError, TOMLKitError) as problem:
+            why = " ".join(str(problem).split())[:160]
+            raise UsageError(f"{folder.config} is not what a run wrote: {why}") from None
 
-    def bind(self, spec: AdapterSpec) -> None:
-        """Say what adapter the checkpoints are of; needed before `last`."""
-        self._spec = spec
+    def bind(self, spec: AdapterSpec, inputs: bytes) -> None:
+        """Say what adapter the checkpoints are of, and what it is made from; before `last`.
+
+        inputs: a digest of the base model and the data. A run can go on only with its own.
+        """
+        self._spec, self._inputs = spec, inputs
 
     def last(self) -> Checkpoint | None:
-        """The last ended round; what metrics.jsonl says beyond it is cut off."""
+        """The last ended round; what metrics.jsonl says beyond it is cut off.
+
+        UsageError if model or data are not those of the run, or its files have been changed.
+        """
         if not self.checkpoint.exists():
             return None
-        with np.load(self.checkpoint, allow_pickle=False) as stored:
-            meta = json.loads(bytes(stored["meta"]).decode())
-            arrays = {k[6:]: stored[k] for k in stored.files if k.startswith("state.")}
+        meta, arrays = self._stored()
+        if meta["inputs"] != self._inputs.hex():
+            raise UsageError(
+                f"{self.path}: the base model or the data have changed since this run started; "
+                "bring them back, or start a new run"
+            )
         assert self._spec is not None
         state = MethodState.from_arrays(self._spec, arrays)
         records = [r for r in read_metrics(self.metrics) if r["round"] < meta["round"]]
+        if len(records) != meta["round"]:
+            raise UsageError(f"{self.metrics} lacks rounds of this run: start a new one")
         self._write_metrics([*records, meta["record"]])
         return Checkpoint(meta["round"], state, meta["losses"])
+
+    def _stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        try:
+            with np.load(self.checkpoint, allow_pickle=False) as stored:
+                meta = json.loads(bytes(stored["meta"]).decode())
+                arrays = {k[6:]: stored[k] for k in stored.files if k.startswith("state.")}
+        except (OSError, ValueError, KeyError, BadZipFile):
+            raise UsageError(f"{self.checkpoint} is damaged: start a new run") from None
+        return meta, arrays
 
     def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
         """Write an ended round: first the checkpoint with its record, then the metrics line."""
         meta = {
             "round": checkpoint.round,
+            "inputs": self._inputs.hex(),
             "losses": checkpoint.losses,
             "record": record.as_json(),
         }
@@ -100,19 +133,40 @@ class RunFolder:
         """All rounds so far."""
         return read_metrics(self.metrics)
 
+    def base_loss(self) -> float | None:
+        """The held-out loss before training, if it was measured already."""
+        records = self.records()
+        return records[0]["loss"] if records else None
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         """summary.json."""
         write_text(self.summary, json.dumps(summary, indent=2) + "\n")
+
+    def forget(self) -> None:
+        """Leave nothing behind of a new run that failed before its first round was over."""
+        if not self._new or self.checkpoint.exists():
+            return
+        self.config.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there was something else in it before
+            self.path.rmdir()
+
+    def _results(self) -> tuple[Path, ...]:
+        names = (self.metrics, self.checkpoint, self.summary, self.adapter, self.report)
+        return (*names, self.curve)
 
     def _write_metrics(self, records: list[dict[str, Any]]) -> None:
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The objects of a metrics.jsonl; none if it is not there."""
+    """The objects of a metrics.jsonl up to the first line that is none; none if it is not there."""
+    records: list[dict[str, Any]] = []
     if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return records
+    with contextlib.suppress(ValueError):
+        for line in path.read_text("utf-8").splitlines():
+            records.append(json.loads(line))
+    return records
 
 
 def write_text(path: Path, text: str) -> None:

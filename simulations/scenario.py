@@ -23,7 +23,7 @@ class Scenario(BaseModel):
     model: Annotated[str, Field(description="Hugging Face folder or hub id, or 'pocket'")] = POCKET
     data: Annotated[str, Field(description="data file or folder, or 'pocket'")] = POCKET
     by: Annotated[str | None, Field(description="one volunteer per value of this field")] = None
-    volunteers: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    volunteers: Annotated[int | None, Field(ge=2, le=100_000)] = None
     partition: str = "iid"
     label: Annotated[str | None, Field(description="field that dirichlet:α skews")] = None
 
@@ -41,7 +41,8 @@ class Scenario(BaseModel):
     method: str = "fedavg"
     fraction: Fraction = 1.0
     min_reports: Annotated[int, Field(ge=1)] = 2
-    weight_cap: Annotated[int, Field(ge=1, le=2**40, description="tokens")] = 65_536
+    # One token of 10⁹ is 1e-9, the least weight a report may have.
+    weight_cap: Annotated[int, Field(ge=1, le=10**9, description="tokens")] = 65_536
     secure: bool = True
     clip: Annotated[float | None, Field(gt=0, le=1e6)] = None
     tolerance: Annotated[float, Field(ge=0, description="relative loss rise accepted")] = 0.05

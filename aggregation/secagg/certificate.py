@@ -2,7 +2,8 @@
 
 With q > (|U1| + c)/2 two certificates on different sets would need more than c volunteers to sign
 twice, and an honest one signs once: so the coordinator cannot have one volunteer reveal somebody's
-self mask while another reveals the same one's pairwise masks. Bell et al. 2020, §5.
+self mask while another reveals the same one's pairwise masks. The consistency check of Bonawitz et
+al. 2017 (doi:10.1145/3133956.3133982), with a quorum instead of everybody.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Up to 32 volunteers: everybody is everybody's neighbour, c = ⌊(n−1)/3⌋ may be corrupt and
 t = q = ⌈2n/3⌉, which is the smallest q > (n + c)/2. Above: the least even degree for which the
-bounds of Bell et al. 2020 (doi:10.1145/3372297.3417885), Lemmas 3.7 and B.1–B.3, hold, computed in
-integers so that every machine finds the same (docs/protocol.md §12).
+bounds on random neighbourhoods hold (Bell et al. 2020, doi:10.1145/3372297.3417885, and the graph
+parameter finder of google-parfait/federated-compute, whose figures the tests reproduce), computed
+in integers so that every machine finds the same (docs/protocol.md §12).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def entropy_of(seed: int, index: int) -> bytes:
 @st.composite
 def sessions(draw):
     n = draw(st.integers(2, 9))
-    degrees = [k for k in range(2, n - 1, 2)] + [n - 1]
+    degrees = [*list(range(2, n - 1, 2)), n - 1]
     degree = draw(st.sampled_from(degrees))
     bits = draw(st.integers(9, 32))
     length = draw(st.integers(1, 20))

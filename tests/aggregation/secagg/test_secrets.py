@@ -35,8 +35,8 @@ def reachable(root: object) -> Iterator[bytes]:
         if isinstance(thing, bytes | bytearray):
             yield bytes(thing)
         elif (
-            not callable(thing)
-            and type(thing).__module__ != "builtins"
+            (not callable(thing)
+            and type(thing).__module__ != "builtins")
             or isinstance(thing, dict | list | tuple | set | frozenset)
         ):
             todo.extend(gc.get_referents(thing))

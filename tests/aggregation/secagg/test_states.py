@@ -153,11 +153,10 @@ def test_truncated_padded_and_mutated_messages_do_not_decode_or_mean_something_e
     for head in heads:
         try:
             decoded = wire.decode(wire.Packet(head, packet.body), cls, "volunteer 0")
-        except RemoteProtocolError as problem:
-            assert problem.peer == "volunteer 0"
-        else:
-            assert type(decoded) is cls
-            assert decoded != well_formed[cls] or head == packet.head
+        except RemoteProtocolError:
+            continue
+        assert type(decoded) is cls
+        assert decoded != well_formed[cls] or head == packet.head
     for other in BY_TYPE_NAME.values():
         if other is not cls:
             with pytest.raises(RemoteProtocolError, match="where"):

@@ -1,0 +1,1 @@
+"""What the benchmarks put beside nomoat, and how whole processes are measured."""

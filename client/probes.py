@@ -1,0 +1,270 @@
+"""The shell that looks at the machine: each probe stands alone, and one that fails is unknown.
+
+NVML (nvidia-ml-py), psutil, D-Bus (jeepney), /sys and the Windows API are each optional. Nothing
+here raises: a driver that crashes must not end a volunteer's client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nomoat.client.policy import Facts, GpuProgram
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+NM_METERED = {1: True, 3: True, 2: False, 4: False}  # NMMetered: yes, guess-yes, no, guess-no
+
+
+def attempt(name: str, probe: Callable[[], T | None]) -> T | None:
+    """What `probe` finds, or None if it cannot."""
+    try:
+        return probe()
+    except Exception as problem:  # noqa: BLE001 - drivers raise anything; unknown is the answer
+        log.debug("probe %s: %s", name, problem)
+        return None
+
+
+class Probes:
+    """Looks at this machine. `pids`: our own processes, which disturb nobody.
+
+    Keeps what must be remembered between looks: processor times and NVML's session.
+    """
+
+    def __init__(self, folder: Path, pids: Callable[[], frozenset[int]], gpu: int = 0) -> None:
+        self._folder = folder
+        self._pids = pids
+        self._gpu = Gpu(gpu)
+        self._processor = Processor()
+
+    def facts(self, now: datetime) -> Facts:
+        """One look at everything; `now` is local and has its zone."""
+        pids = attempt("pids", self._pids) or frozenset({os.getpid()})
+        return Facts(
+            now=now,
+            idle_s=attempt("idle", idle_s),
+            on_battery=attempt("battery", on_battery),
+            metered=attempt("metered", metered),
+            temperature_c=attempt("temperature", self._temperature),
+            power_w=attempt("power", self._gpu.power_w),
+            vram_share=attempt("vram", lambda: self._gpu.memory_share(pids)),
+            gpu_programs=attempt("programs", lambda: self._gpu.programs(pids)),
+            other_cpu_share=attempt("cpu", lambda: self._processor.other_share(pids)),
+            free_disk_bytes=attempt("disk", lambda: shutil.disk_usage(self._folder).free),
+        )
+
+    def _temperature(self) -> float | None:
+        """The GPU's, or the hottest part of the processor's where there is no GPU."""
+        gpu = attempt("gpu temperature", self._gpu.temperature_c)
+        return gpu if gpu is not None else cpu_temperature_c()
+
+
+class Gpu:
+    """One NVIDIA device through NVML; every method raises where the driver does."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._nvml: Any = None
+        self._seen_us = 0  # NVML's time of the last utilisation sample
+
+    def power_w(self) -> float:
+        """Board power."""
+        nvml, device = self._open()
+        return float(nvml.nvmlDeviceGetPowerUsage(device)) / 1000
+
+    def temperature_c(self) -> float:
+        """Core temperature."""
+        nvml, device = self._open()
+        return float(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU))
+
+    def memory_share(self, pids: frozenset[int]) -> float:
+        """Our part of the device's memory."""
+        nvml, device = self._open()
+        total = nvml.nvmlDeviceGetMemoryInfo(device).total
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(device)
+        return float(sum(p.usedGpuMemory or 0 for p in running if p.pid in pids) / total)
+
+    def programs(self, pids: frozenset[int]) -> tuple[GpuProgram, ...]:
+        """Programs on the device that are not ours."""
+        nvml, device = self._open()
+        busy = attempt("gpu time", lambda: self._busy(nvml, device)) or {}
+        found = {}
+        kinds = (
+            (False, nvml.nvmlDeviceGetGraphicsRunningProcesses),
+            (True, nvml.nvmlDeviceGetComputeRunningProcesses),
+        )
+        for compute, running in kinds:
+            for process in running(device):
+                if process.pid not in pids:
+                    name = attempt("name", lambda pid=process.pid: _name(pid)) or str(process.pid)
+                    memory = process.usedGpuMemory
+                    share = busy.get(process.pid)
+                    found[process.pid] = GpuProgram(name, compute, memory, share)
+        return tuple(found.values())
+
+    def _busy(self, nvml: Any, device: Any) -> dict[int, float]:
+        samples = nvml.nvmlDeviceGetProcessUtilization(device, self._seen_us)
+        self._seen_us = max((s.timeStamp for s in samples), default=self._seen_us)
+        return {s.pid: s.smUtil / 100 for s in samples}
+
+    def _open(self) -> tuple[Any, Any]:
+        if self._nvml is None:
+            import pynvml
+
+            pynvml.nvmlInit()
+            self._nvml = pynvml
+        return self._nvml, self._nvml.nvmlDeviceGetHandleByIndex(self._index)
+
+
+class Processor:
+    """How busy other programs keep the processor, between two looks."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, float, dict[int, float]] | None = None
+
+    def other_share(self, pids: frozenset[int]) -> float | None:
+        """Share of all cores' time since the last look; None at the first."""
+        import psutil
+
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        counted = [value for name, value in times._asdict().items() if not name.startswith("guest")]
+        total, ours = sum(counted), {pid: _cpu_time_s(pid) for pid in pids}
+        before, self._before = self._before, (total, idle, ours)
+        if before is None or total <= before[0]:
+            return None
+        passed = total - before[0]
+        own = sum(max(0.0, used - before[2].get(pid, used)) for pid, used in ours.items())
+        return min(1.0, max(0.0, (passed - (idle - before[1]) - own) / passed))
+
+
+def _cpu_time_s(pid: int) -> float:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        used = psutil.Process(pid).cpu_times()
+        return float(used.user + used.system)
+    return 0.0
+
+
+def _name(pid: int) -> str:
+    import psutil
+
+    return str(psutil.Process(pid).name())
+
+
+def on_battery() -> bool | None:
+    """Whether no mains power is there; a machine without a battery is on mains."""
+    import psutil
+
+    battery = psutil.sensors_battery()
+    if battery is None:
+        return False
+    return None if battery.power_plugged is None else not battery.power_plugged
+
+
+def cpu_temperature_c() -> float | None:
+    """The hottest processor sensor, where the system shows any."""
+    import psutil
+
+    read = getattr(psutil, "sensors_temperatures", None)  # not on Windows and macOS
+    if read is None:
+        return None
+    known = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz")
+    for name, sensors in sorted(
+        read().items(), key=lambda x: known.index(x[0]) if x[0] in known else 9
+    ):
+        if name in known and sensors:
+            return float(max(sensor.current for sensor in sensors))
+    return None
+
+
+def idle_s() -> float | None:
+    """Seconds since the owner's last key or movement, from whoever on this system knows."""
+    for name, probe in (("windows", _idle_windows), ("macos", _idle_macos), ("dbus", _idle_dbus)):
+        found = attempt(name, probe)
+        if found is not None:
+            return found
+    return None
+
+
+def _idle_windows() -> float | None:
+    if sys.platform != "win32":
+        return None
+    import ctypes
+
+    class LastInput(ctypes.Structure):
+        """LASTINPUTINFO of winuser.h."""
+
+        _fields_ = (("size", ctypes.c_uint), ("time", ctypes.c_uint))
+
+    last = LastInput(ctypes.sizeof(LastInput), 0)
+    windows: Any = ctypes
+    if not windows.windll.user32.GetLastInputInfo(ctypes.byref(last)):
+        return None
+    return float((windows.windll.kernel32.GetTickCount() - last.time) % 2**32) / 1000
+
+
+def _idle_macos() -> float | None:
+    if sys.platform != "darwin":
+        return None
+    import subprocess
+
+    command = ["/usr/sbin/ioreg", "-c", "IOHIDSystem", "-d", "4"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+    found = [line for line in shown.splitlines() if '"HIDIdleTime"' in line]
+    return int(found[0].rpartition("=")[2]) / 1e9 if found else None
+
+
+def _idle_dbus() -> float | None:
+    """GNOME's idle monitor, then the freedesktop screen saver (KDE, Xfce, others); milliseconds."""
+    with _bus("SESSION") as bus:
+        asked = (
+            ("/org/gnome/Mutter/IdleMonitor/Core", "org.gnome.Mutter.IdleMonitor", "GetIdletime"),
+            ("/ScreenSaver", "org.freedesktop.ScreenSaver", "GetSessionIdleTime"),
+        )
+        for path, name, method in asked:
+            reply = _call(bus, path, name, name, method)
+            if reply is not None:
+                return float(reply[0]) / 1000
+    return None
+
+
+def metered() -> bool | None:
+    """Whether NetworkManager takes the connection for one that is paid by volume."""
+    with _bus("SYSTEM") as bus:
+        name, path = "org.freedesktop.NetworkManager", "/org/freedesktop/NetworkManager"
+        properties = "org.freedesktop.DBus.Properties"
+        reply = _call(bus, path, name, properties, "Get", "ss", (name, "Metered"))
+        return NM_METERED.get(reply[0][1]) if reply is not None else None
+
+
+@contextlib.contextmanager
+def _bus(kind: str) -> Iterator[Any]:
+    from jeepney.io.blocking import open_dbus_connection
+
+    connection = open_dbus_connection(bus=kind)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _call(
+    bus: Any, path: str, name: str, interface: str, method: str, *arguments: Any
+) -> tuple[Any, ...] | None:
+    """A method's reply body, or None if it answers with an error (no such service)."""
+    from jeepney import DBusAddress, MessageType, new_method_call
+
+    address = DBusAddress(path, name, interface)
+    reply = bus.send_and_get_reply(new_method_call(address, method, *arguments), timeout=2)
+    return None if reply.header.message_type is MessageType.error else tuple(reply.body)

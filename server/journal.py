@@ -1,0 +1,79 @@
+"""A deployment's journal: an ended round is one transaction, its adapter version part of it.
+
+The adapter's file is written before the transaction that names it, so a kill at any instant leaves
+either the round before or the round after, never half of one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.adapter import AdapterSpec
+from nomoat.aggregation.methods.base import MethodState
+from nomoat.server.records import Checkpoint, RoundRecord
+from nomoat.server.registry import Measured, Registry
+
+STATE = "state."
+
+
+@dataclass(frozen=True)
+class CommunityJournal:
+    """Rounds in the community's database. clock: unix time in seconds."""
+
+    registry: Registry
+    spec: AdapterSpec
+    method: str
+    clock: Callable[[], int]
+
+    def last(self) -> Checkpoint | None:
+        """Where to go on from: the last ended round, or what an operator has rolled back to."""
+        row = self.registry.store.last_round()
+        if row is None:
+            return None
+        checkpoint = unpack(row[2], self.spec)
+        newest = self.registry.get(None)
+        if newest.version.adapter == checkpoint.state.adapter.digest:
+            return checkpoint
+        adapter = self.registry.load(newest)  # rolled back: its losses were measured long ago
+        return Checkpoint(checkpoint.round, methods.get(self.method).begin(adapter), {})
+
+    def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
+        """Write one ended round and, if it moved the adapter, its version."""
+        store, adapter = self.registry.store, checkpoint.state.adapter
+        before = store.last_round()
+        self.registry.keep(adapter)
+        with store.transaction():
+            newest = store.newest_version()
+            if newest is None or newest.version.adapter != adapter.digest:
+                parent_loss = json.loads(before[1])["loss"] if before else None
+                measured = Measured(
+                    record.round, self.method, record.contributors, record.loss, parent_loss
+                )
+                self.registry.add(adapter, measured, self.clock())
+            text = json.dumps(record.as_json())
+            store.put_round(record.round, record.committed, text, pack(checkpoint))
+
+
+def pack(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as bytes (npz, no pickle)."""
+    meta = json.dumps({"round": checkpoint.round, "losses": checkpoint.losses}).encode()
+    arrays: dict[str, Any] = {STATE + k: v for k, v in checkpoint.state.to_arrays().items()}
+    content = io.BytesIO()
+    np.savez(content, meta=np.frombuffer(meta, np.uint8), **arrays)
+    return content.getvalue()
+
+
+def unpack(data: bytes, spec: AdapterSpec) -> Checkpoint:
+    """What `pack` made, for an adapter of `spec`."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        meta = json.loads(bytes(stored["meta"]))
+        names = [name for name in stored.files if name.startswith(STATE)]
+        arrays = {name.removeprefix(STATE): stored[name] for name in names}
+    return Checkpoint(meta["round"], MethodState.from_arrays(spec, arrays), meta["losses"])

@@ -1,0 +1,205 @@
+"""`nomoat up`: one process that is the community's port and drives its rounds."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flwr.app import Context, RecordDict
+from flwr.serverapp import Grid
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.wire import PART_BYTES
+from nomoat.lora.durable import replacing
+from nomoat.server.app import Coordinator, coordinator_app
+from nomoat.server.community import describe, renew_certificate
+from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
+from nomoat.server.grid import FleetGrid, FleetState, open_run
+from nomoat.server.journal import CommunityJournal
+from nomoat.server.office import Office
+from nomoat.server.records import Checkpoint, Progress, RoundRecord, Watcher
+from nomoat.server.sealed import Addressee, SealedGrid, Sender
+
+log = logging.getLogger(__name__)
+
+NONCE_BYTES = 16
+LOOK_S = 0.1
+
+
+class Stopped(BaseException):
+    """The operator wants the coordinator to end; not an error, so nothing catches it."""
+
+
+@dataclass
+class StateFile:
+    """Keeps state.json, for whoever asks how the coordinator is doing, and passes everything on."""
+
+    path: Path
+    port: int
+    then: Watcher
+    online: Callable[[], Mapping[str, int]]
+    _written: float = field(default=0.0, init=False)
+    _last: Progress | None = field(default=None, init=False)
+
+    def progress(self, progress: Progress) -> None:
+        """Something moved inside a round."""
+        self.then.progress(progress)
+        if progress != self._last and time.monotonic() - self._written > 0.5:
+            self._write(progress)
+            self._last = progress
+
+    def ended(self, record: RoundRecord) -> None:
+        """A round ended."""
+        self.then.ended(record)
+        phase = "committed" if record.committed else "abandoned"
+        self._write(Progress(record.round, phase, len(record.contributors), len(record.cohort)))
+
+    def waiting(self, round_number: int, present: int, needed: int) -> None:
+        """A round waits for volunteers."""
+        self.progress(Progress(round_number, "waiting for volunteers", present, needed))
+
+    def _write(self, progress: Progress) -> None:
+        self._written = time.monotonic()
+        state = {
+            "pid": os.getpid(),
+            "port": self.port,
+            "round": progress.round,
+            "phase": progress.phase,
+            "answered": progress.answered,
+            "asked": progress.asked,
+            "online": sorted(self.online()),
+            "at": int(time.time()),
+        }
+        with replacing(self.path) as file:
+            file.write(json.dumps(state).encode())
+
+
+@contextmanager
+def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator[Host]:
+    """The community's port, open while the block runs."""
+    folder, settings = office.folder, office.settings
+    renewed = renew_certificate(folder, settings, datetime.datetime.now(datetime.UTC))
+    if renewed:
+        log.warning("a new server certificate was issued (%s): issue invitations anew", renewed)
+    folder.flower.mkdir(exist_ok=True)
+    with ExitStack() as open_things:
+        open_things.enter_context(_alone(folder.flower / "up.lock"))
+        directory = Directory(office.registrar)
+        state = FleetState(folder.flower / "link.db", directory)
+        open_things.callback(state.close)
+        desk = _desk(office, state)
+        listening = Listening(
+            settings.server.host,
+            settings.server.port,
+            folder.server_certificate,
+            folder.server_key,
+        )
+        port = open_things.enter_context(serving(make_app(desk), listening))
+        open_things.callback(state.mail.close)
+        grid = FleetGrid(state, settings.rounds.patience)
+        open_things.enter_context(open_run(state, grid))
+        file = StateFile(folder.root / "state.json", port, watcher, grid.online)
+        yield Host(office, grid, _sealed(office, state, grid, directory), file, stop)
+
+
+@dataclass(frozen=True)
+class Host:
+    """An open port and what drives rounds through it."""
+
+    office: Office
+    grid: FleetGrid
+    sealed: SealedGrid
+    file: StateFile
+    stop: threading.Event
+
+    @property
+    def port(self) -> int:
+        """Where the port is."""
+        return self.file.port
+
+    def run(self) -> Checkpoint | None:
+        """Run the rounds that are left; None if it was stopped before the last."""
+        office = self.office
+        settings = office.settings
+        initial = office.initial()
+        journal = CommunityJournal(
+            office.registry, initial.spec, settings.rounds.method, lambda: int(time.time())
+        )
+        coordinator = Coordinator(
+            settings.federation(),
+            journal,
+            self.file,
+            lambda _grid: self.grid.online(),
+            initial,
+            office.secagg_roster,
+            pause=self._pause,
+            before_round=self._before_round,
+        )
+        run_id = self.grid.run.run_id
+        context = Context(
+            run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config={}
+        )
+        try:
+            coordinator_app(coordinator)(self.sealed, context)
+        except Stopped:
+            return None
+        return coordinator.checkpoint
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise Stopped
+
+    def _before_round(self, grid: Grid, number: int) -> None:
+        """Wait until it is time and enough volunteers are there."""
+        rounds = self.office.settings.rounds
+        opens_at = time.monotonic() + (rounds.round_every if number > 1 else 0.0)
+        while True:
+            present = len(self.grid.online())
+            if present >= rounds.min_volunteers and time.monotonic() >= opens_at:
+                return
+            self.file.waiting(number, present, rounds.min_volunteers)
+            self._pause(LOOK_S)
+
+
+def _desk(office: Office, state: FleetState) -> Desk:
+    settings = office.settings
+    initial = office.initial()
+    key = office.registrar.key
+    authority = office.folder.authority_certificate.read_bytes()
+    # The largest reply: a masked vector of 4 to 8 bytes a value, and what surrounds it.
+    max_objects = 8 * initial.spec.size // PART_BYTES + 20
+    info = describe(settings, key, authority, initial.spec.size)
+    return Desk(state, office.registrar, office.registry, info, max_objects)
+
+
+def _sealed(office: Office, state: FleetState, grid: FleetGrid, directory: Directory) -> SealedGrid:
+    def who(node: int) -> Addressee | None:
+        nodes = state.get_node_info(node_ids=[node])
+        return directory.addressee(bytes(nodes[0].public_key)) if nodes else None
+
+    base_hash = bytes.fromhex(office.settings.base.hash)
+    sender = Sender(office.registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES))
+    return SealedGrid(grid, sender, who)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock the operating system releases with the process, however it ends."""
+    lock = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            raise NomoatError(f"{path.parent.parent} is already up in another process") from None
+        yield
+    finally:
+        lock.close()
