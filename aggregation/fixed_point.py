@@ -3,7 +3,7 @@
 A value x of a tensor with clip bound C becomes round(w·x·L/C), an integer of `value_bits` signed
 bits, L = 2^(v−1) − 2; the sum of n of them fits v + ⌈log2 n⌉ bits and n·2^v < 2^32 keeps it inside
 the uint32 ring, so no sum can overflow. The weight w in (0, 1] travels as one more coordinate,
-round(w·L), and the mean is C·ΣX / ΣW (docs/protocol.md §11).
+round(w·L), and the mean is C·ΣX / ΣW (docs/protocol.md §16).
 """
 
 from __future__ import annotations

@@ -79,11 +79,28 @@ def trainable(found: Svd, rank: int, previous_a: Floats) -> tuple[Matrix, Matrix
 def orthonormal_rows(b: Floats, a: Floats) -> tuple[Matrix, Matrix]:
     """The same product with A's rows orthonormal and B's columns orthogonal: A (r, n), B (m, r).
 
-    The rows span what a's rows span, also where B is zero.
+    The rows span what a's rows span, also where B is zero; columns of B come strongest first.
     """
-    q, r = np.linalg.qr(a.astype(np.float64).T)  # a = rᵀqᵀ
-    u, sigma, wt = np.linalg.svd(b.astype(np.float64) @ r.T, full_matrices=False)
-    return wt @ q.T, u * sigma
+    a = a.astype(np.float64)
+    lower, rows = _orthonormal(a)
+    b = b.astype(np.float64) @ lower
+    turn = np.linalg.eigh(b.T @ b)[1][:, ::-1]  # orthogonal whatever b is: the product stays
+    return turn.T @ rows, b @ turn
+
+
+def svd_within(q: Floats, z: Floats) -> Svd:
+    """The SVD of QZ for q (m, w) with orthonormal columns, z (w, n), by the eigenvectors of ZZᵀ.
+
+    Six times faster than svd(); singular values below 10⁻⁶ of the largest are lost to rounding,
+    which living() drops anyway.
+    """
+    q, z = q.astype(np.float64), z.astype(np.float64)
+    squares, turn = np.linalg.eigh(z @ z.T)
+    sigma = np.sqrt(np.maximum(squares[::-1], 0.0))
+    turn = turn[:, ::-1]
+    alive = sigma > _DEAD * sigma[0]
+    inverse = np.where(alive, 1.0 / np.where(alive, sigma, 1.0), 0.0)
+    return Svd(q @ turn, np.where(alive, sigma, 0.0), inverse[:, None] * (turn.T @ z))
 
 
 def compress(b: Floats, a: Floats, max_rank: int) -> tuple[Matrix, Matrix]:
@@ -116,19 +133,35 @@ def raw_bits(count: int, *labels: str | int) -> NDArray[np.uint64]:
 def sketch_matrix(rows: int, width: int, *labels: str | int) -> Matrix:
     """Ω (rows, width): independent, bell-shaped, mean 0, variance 1/width; ‖MΩ‖_F ≈ ‖M‖_F.
 
-    Each value is a sum of eight uniform bytes: integer arithmetic, so that all sides draw the
-    same bits, which a logarithm or a cosine of each platform's own would not promise.
+    Each value counts the ones among 64 fair bits, (count − 32)/4 before scaling: integer
+    arithmetic, so that all sides draw the same, which a logarithm or a cosine of each platform's
+    own would not promise.
     """
-    octets = raw_bits(rows * width, *labels).astype("<u8").view(np.uint8).reshape(-1, 8)
-    centred = octets.sum(axis=1, dtype=np.int64) - 8 * 255 // 2
-    spread = np.sqrt(8 * (256**2 - 1) / 12 * width)
-    return np.asarray(centred.reshape(rows, width) / spread)
+    ones = np.bitwise_count(raw_bits(rows * width, *labels)).reshape(rows, width)
+    return np.asarray((ones - 32.0) / (4.0 * np.sqrt(width)))
 
 
 def fresh_rows(rank: int, width: int, *labels: str | int) -> Matrix:
     """A new A (rank, width), uniform in ±1/√width as PEFT's (Kaiming with a = √5)."""
     unit = (raw_bits(rank * width, *labels) >> np.uint64(11)) * 2.0**-53
     return np.asarray((2.0 * unit - 1.0).reshape(rank, width) / np.sqrt(width))
+
+
+def _orthonormal(a: Matrix) -> tuple[Matrix, Matrix]:
+    """(L, Q) with A = LQ and Q's rows orthonormal; a (r, n).
+
+    By Cholesky of AAᵀ where A is well conditioned, as after a round it is; else by Householder,
+    which is ten times slower and never fails.
+    """
+    try:
+        lower = np.linalg.cholesky(a @ a.T)
+    except np.linalg.LinAlgError:
+        lower = np.zeros((1, 1))
+    sizes = np.abs(np.diag(lower))
+    if sizes.min() > 1e-3 * sizes.max():
+        return np.asarray(lower), np.asarray(np.linalg.inv(lower) @ a)
+    q, r = np.linalg.qr(a.T)
+    return np.asarray(r.T), np.asarray(q.T)
 
 
 def _complement(rows: Matrix, pool: Floats, count: int) -> Matrix:

@@ -3,7 +3,7 @@
 A block of m coordinates (m a multiple of 8) is cut into planes whose widths are b in powers of
 two, low bits first: 27 = 1 + 2 + 8 + 16 is a 16-bit, an 8-bit, a 2-bit and a 1-bit plane. A plane
 narrower than a byte packs coordinate j, j + m/p, j + 2m/p … into byte j (p = 8/width), so that
-every step is one pass over contiguous memory (docs/protocol.md §11.4).
+every step is one pass over contiguous memory (docs/protocol.md §16.4).
 """
 
 from __future__ import annotations

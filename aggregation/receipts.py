@@ -58,7 +58,7 @@ class Credit:
 
 
 def packet_digest(packet: wire.Packet) -> bytes:
-    """SHA-256 of a packet as it travels: the head holds its body's digest, so it stands for both."""
+    """SHA-256 of a packet's head, which holds its body's digest and so stands for both."""
     return hashlib.sha256(packet.head).digest()
 
 

@@ -138,18 +138,23 @@ def load_options(case: Case, device: str) -> dict[str, Any]:
 def train(model: Any, case: Case, device: str, steps: int = STEPS) -> None:
     """AdamW steps as lora/train.py takes them, every token learnt."""
     import torch
-    from torch.nn import functional
 
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     t, generator = case.training, torch.Generator().manual_seed(0)
     for _ in range(steps):
         rows = torch.randint(3, 8000, (t.micro_batch, t.seq_len), generator=generator).to(device)
-        logits = model(input_ids=rows, use_cache=False).logits
-        functional.cross_entropy(logits.flatten(0, 1).float(), rows.flatten()).backward()
-        del logits
+        loss_of(model, rows).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+def loss_of(model: Any, rows: Any) -> Any:
+    """Cross entropy over every token; the logits end with this call, as in lora/loss.py."""
+    from torch.nn import functional
+
+    logits = model(input_ids=rows, use_cache=False).logits
+    return functional.cross_entropy(logits.flatten(0, 1).float(), rows.flatten())
 
 
 def live_peak(model: Any, case: Case) -> int:

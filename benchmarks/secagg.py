@@ -11,7 +11,8 @@ session  n = 1000 volunteers of 100 000 parameters, 200 of which drop out after 
 cost     what one volunteer and the coordinator pay at 1 M parameters for n = 10, 100, 1000 (and
          10 000, extrapolated), from measured parts.
 
-Set OMP_NUM_THREADS=1 for one core; on a busy machine trust the ratios, not the seconds.
+Seconds are CPU seconds: what it takes on an idle core, whatever else the machine is doing. Set
+OMP_NUM_THREADS=1 for one core. n1000_seconds is the whole session's, all volunteers together.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from nomoat.aggregation import wire
+from nomoat.aggregation import signing, wire
 from nomoat.aggregation.adapter import Manifest, TensorSpec
 from nomoat.aggregation.fixed_point import Contribution, FixedPoint, Layout
 from nomoat.aggregation.packing import BLOCK, blocks, packed_bytes
@@ -421,7 +422,7 @@ def costs(size: int, repeats: int) -> Iterator[Cost]:
         streams = (count - dropped) + dropped * k * 4 // 5
         server = count * (unit["add"] * size + 3 * unit["verify"])
         server += streams * unit["stream"] * size + (count * unit["combine"] * needed.shares**2)
-        up = packed_bytes(size + 1, point.wire_bits) + k * (BOX_BYTES + SHARE_BYTES) + 640
+        up = packed_bytes(size + 1, point.wire_bits) + k * (BOX_BYTES + SHARE_BYTES) + 660
         down = count * 168 + k * (BOX_BYTES + 5) + needed.quorum * 64 + 3 * (count // 8) + 400
         yield Cost(
             count,
@@ -451,8 +452,8 @@ def mask_once(size: int, neighbours: int, point: FixedPoint) -> float:
 def unit_costs(repeats: int) -> dict[str, float]:
     """Seconds per signature, per neighbour, per added coordinate, per coordinate of keystream."""
     count = 100
-    k, t = (thresholds(count, DEFAULT_ASSUMPTIONS).neighbours, 0)
-    t = thresholds(count, DEFAULT_ASSUMPTIONS).shares
+    needed = thresholds(count, DEFAULT_ASSUMPTIONS)
+    k, t = needed.neighbours, needed.shares
     vector = np.zeros(1000, np.float32)
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
@@ -471,8 +472,6 @@ def unit_costs(repeats: int) -> dict[str, float]:
 
 def verify_once() -> float:
     """Seconds to decode nothing and verify one signature, as in the roster check."""
-    from nomoat.aggregation import signing
-
     key = SigningKey(os.urandom(32))
     signature = key.sign("benchmark", b"part", b"part")
     return timed(lambda: signing.verify(key.public, signature, "benchmark", b"part", b"part"))[0]

@@ -17,7 +17,6 @@ from flwr.clientapp import ClientApp
 from nomoat.aggregation import wire
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.messages import (
-    Decline,
     EvaluateTask,
     ExchangeReply,
     Noted,
@@ -36,6 +35,7 @@ from nomoat.client.session import (
     Session,
     TrainWork,
     Work,
+    decline,
 )
 from nomoat.lora.train import Trained
 
@@ -78,7 +78,7 @@ class Volunteer:
             step = self.session.receive(request)
         except RemoteProtocolError as problem:
             log.warning("%s: refused: %s", self.session.name, problem)
-            return Decline(getattr(request, "round", 0), Reason.UNSAFE)
+            return decline(getattr(request, "round", 0), Reason.UNSAFE)
         if isinstance(step, MaskedAnswer):
             self.vault.mark(step.marks)
             return Noted(0) if step.answer is None else step.answer
@@ -127,10 +127,10 @@ def _respond(find: Find, kind: type, message: Message, context: Context) -> wire
         return wire.encode(find(context).answer(request))
     except RemoteProtocolError as problem:
         log.warning("refused: %s", problem)
-        return wire.encode(Decline(0, Reason.MALFORMED))
+        return wire.encode(decline(0, Reason.MALFORMED))
     except Exception:  # exception text never leaves this machine
         log.exception("answering %s failed", message.metadata.message_type)
-        return wire.encode(Decline(0, Reason.FAILED))
+        return wire.encode(decline(0, Reason.FAILED))
 
 
 def packet_of(message: Message) -> wire.Packet:

@@ -153,6 +153,16 @@ class Place:
         return self.root / "held"
 
     @property
+    def shards(self) -> Path:
+        """The owner's rows as training wants them."""
+        return self.root / "shards"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the volunteer that is running."""
+        return self.root / "running.lock"
+
+    @property
     def state(self) -> Path:
         """What the running volunteer last said of itself."""
         return self.root / "state.json"
@@ -203,7 +213,11 @@ class Place:
 
     def roster(self, public: bytes) -> Roster:
         """The roster as far as this machine has seen it, verified again from its file."""
-        return extend(Roster.empty(public), self._entries()[0])
+        return extend(Roster.empty(public), self.entries())
+
+    def entries(self) -> list[SignedEntry]:
+        """The roster's entries on this machine's disk."""
+        return self._entries()[0]
 
     def append_roster(self, entries: Iterable[SignedEntry]) -> None:
         """Keep further entries of the roster: 4 bytes of length, then the entry, each."""

@@ -91,7 +91,7 @@ def tensors_of(manifest: Manifest) -> tuple[TensorSent, ...]:
 
 
 def append(head: Head, entry: Sent) -> tuple[Head, bytes]:
-    """(new head, the line to write) for `entry`; LocalProtocolError for a number that is not one."""
+    """(new head, line to write) for `entry`; LocalProtocolError for NaN and infinities."""
     body = _body(head.length, entry)
     link = _link(head.hash, body)
     line = body[:-1] + b',"hash":"' + link.hex().encode() + b'"}\n'

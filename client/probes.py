@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, tzinfo
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nomoat.client.policy import Facts, GpuProgram
+from nomoat.client.facts import Facts, GpuProgram
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +107,7 @@ class Gpu:
         for compute, running in kinds:
             for process in running(device):
                 if process.pid not in pids:
-                    name = attempt("name", lambda pid=process.pid: _name(pid)) or str(process.pid)
+                    name = attempt("name", partial(_name, process.pid)) or str(process.pid)
                     memory = process.usedGpuMemory
                     share = busy.get(process.pid)
                     found[process.pid] = GpuProgram(name, compute, memory, share)
@@ -144,7 +146,8 @@ class Processor:
             return None
         passed = total - before[0]
         own = sum(max(0.0, used - before[2].get(pid, used)) for pid, used in ours.items())
-        return min(1.0, max(0.0, (passed - (idle - before[1]) - own) / passed))
+        others = passed - (idle - before[1]) - own
+        return min(1.0, max(0.0, float(others) / float(passed)))
 
 
 def _cpu_time_s(pid: int) -> float:
@@ -179,13 +182,25 @@ def cpu_temperature_c() -> float | None:
     read = getattr(psutil, "sensors_temperatures", None)  # not on Windows and macOS
     if read is None:
         return None
-    known = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz")
-    for name, sensors in sorted(
-        read().items(), key=lambda x: known.index(x[0]) if x[0] in known else 9
-    ):
-        if name in known and sensors:
-            return float(max(sensor.current for sensor in sensors))
+    sensors = read()
+    for name in ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz"):
+        if sensors.get(name):
+            return float(max(sensor.current for sensor in sensors[name]))
     return None
+
+
+def local_zone() -> tzinfo | None:
+    """This machine's time zone with its clock changes, where the system keeps it in a file."""
+    from zoneinfo import ZoneInfo
+
+    with open("/etc/localtime", "rb") as file:
+        return ZoneInfo.from_file(file, key="local")
+
+
+def local_now(now_s: float) -> datetime:
+    """`now_s` as local time; without a zone file, at the offset that holds now."""
+    zone = attempt("zone", local_zone)
+    return datetime.fromtimestamp(now_s, zone).astimezone(zone)
 
 
 def idle_s() -> float | None:
@@ -198,7 +213,7 @@ def idle_s() -> float | None:
 
 
 def _idle_windows() -> float | None:
-    if sys.platform != "win32":
+    if platform.system() != "Windows":
         return None
     import ctypes
 
@@ -215,7 +230,7 @@ def _idle_windows() -> float | None:
 
 
 def _idle_macos() -> float | None:
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return None
     import subprocess
 
@@ -245,14 +260,12 @@ def metered() -> bool | None:
         name, path = "org.freedesktop.NetworkManager", "/org/freedesktop/NetworkManager"
         properties = "org.freedesktop.DBus.Properties"
         reply = _call(bus, path, name, properties, "Get", "ss", (name, "Metered"))
-        return NM_METERED.get(reply[0][1]) if reply is not None else None
+        return NM_METERED.get(reply[0][1]) if reply else None
 
 
 @contextlib.contextmanager
 def _bus(kind: str) -> Iterator[Any]:
-    from jeepney.io.blocking import open_dbus_connection
-
-    connection = open_dbus_connection(bus=kind)
+    connection = import_module("jeepney.io.blocking").open_dbus_connection(bus=kind)
     try:
         yield connection
     finally:
@@ -263,8 +276,9 @@ def _call(
     bus: Any, path: str, name: str, interface: str, method: str, *arguments: Any
 ) -> tuple[Any, ...] | None:
     """A method's reply body, or None if it answers with an error (no such service)."""
-    from jeepney import DBusAddress, MessageType, new_method_call
-
-    address = DBusAddress(path, name, interface)
-    reply = bus.send_and_get_reply(new_method_call(address, method, *arguments), timeout=2)
-    return None if reply.header.message_type is MessageType.error else tuple(reply.body)
+    jeepney = import_module("jeepney")
+    address = jeepney.DBusAddress(path, name, interface)
+    call = jeepney.new_method_call(address, method, *arguments)
+    reply = bus.send_and_get_reply(call, timeout=2)
+    failed = reply.header.message_type is jeepney.MessageType.error
+    return None if failed else tuple(reply.body)

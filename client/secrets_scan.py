@@ -159,7 +159,7 @@ def _newer_tokens(text: str) -> Iterator[Hit]:
 
 
 def _passwords() -> Callable[[str], Iterator[Hit]]:
-    """detect-secrets' keyword plugin, on lines that hold one of its keywords: it is the slow one."""
+    """detect-secrets' keyword plugin (the slow one), on lines that hold one of its keywords."""
     from detect_secrets.plugins.keyword import DENYLIST, KeywordDetector
 
     plugin: Any = KeywordDetector()

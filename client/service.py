@@ -1,19 +1,19 @@
 """Unit files that start the client with the session: generated as text, checked before use. Pure.
 
 systemd: a user unit (systemd.service(5), systemd.exec(5)). macOS: a launch agent
-(launchd.plist(5)). Windows: a scheduled task (Task Scheduler schema 1.2). None needs root, none runs
-while its owner is not logged in, and each restarts the client when it dies, but not when it ends
-well: `nomoat finish` must stay finished.
+(launchd.plist(5)). Windows: a scheduled task (Task Scheduler schema 1.2). None needs root, none
+runs while its owner is not logged in, and each restarts the client when it dies, but not when it
+ends well: `nomoat finish` must stay finished.
 """
 
 from __future__ import annotations
 
 import plistlib
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Final
+from xml.etree import ElementTree
 
 from nomoat.aggregation.errors import UsageError
 
@@ -81,7 +81,7 @@ def _systemd(service: Service, home: PurePosixPath) -> Installation:
         "",
         "[Service]",
         "Type=exec",
-        f"ExecStart={' '.join(_systemd_word(word) for word in service.command)}",
+        f"ExecStart={' '.join(_systemd_word(x).replace('$', '$$') for x in service.command)}",
         f"WorkingDirectory={_specifiers(service.folder)}",
         *(f"Environment={_systemd_word(f'{k}={v}')}" for k, v in service.environment.items()),
         "Restart=on-failure",
@@ -116,8 +116,8 @@ def _specifiers(text: str) -> str:
 
 
 def _systemd_word(word: str) -> str:
-    r"""One argument, quoted: \ and " by backslash, % and $ doubled (systemd.service(5))."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    r"""One quoted word: \ and " take a backslash, % is doubled; ExecStart also doubles $."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{_specifiers(escaped)}"'
 
 
@@ -173,7 +173,7 @@ def _windows(service: Service, home: PureWindowsPath) -> Installation:
 
 
 def _windows_word(word: str) -> str:
-    """One argument as the C runtime splits it again (CommandLineToArgvW): quotes and backslashes."""
+    """One argument, quoted as CommandLineToArgvW splits it again."""
     if word and not any(sign in word for sign in ' \t"'):
         return word
     quoted, slashes = "", 0
@@ -210,12 +210,11 @@ def _task(service: Service, program: str, arguments: str) -> bytes:
     fields = {"Command": program, "Arguments": arguments, "WorkingDirectory": service.folder}
     _add(actions, "Exec", {name: value for name, value in fields.items() if value})
     ElementTree.indent(task)
-    return ElementTree.tostring(task, encoding="utf-16", xml_declaration=True)
+    written: bytes = ElementTree.tostring(task, encoding="utf-16", xml_declaration=True)
+    return written
 
 
-def _add(
-    parent: ElementTree.Element, name: str, values: Mapping[str, str]
-) -> ElementTree.Element:
+def _add(parent: ElementTree.Element, name: str, values: Mapping[str, str]) -> ElementTree.Element:
     element = ElementTree.SubElement(parent, name)
     for key, value in values.items():
         ElementTree.SubElement(element, key).text = value

@@ -53,6 +53,11 @@ class Reason(StrEnum):
     UNSAFE = "unsafe request refused"
 
 
+def decline(round_number: int, reason: Reason) -> Decline:
+    """A Decline in one of the fixed words: their plain text, which is what the wire takes."""
+    return Decline(round_number, reason.value)
+
+
 class Phase(Enum):
     """Where this volunteer stands between two messages."""
 
@@ -154,7 +159,7 @@ class Session:
         Raises RemoteProtocolError for what a lying coordinator sends: refuse it, nothing leaves.
         """
         if (self.phase, type(request)) not in TRANSITIONS:
-            return Decline(getattr(request, "round", 0), Reason.NOTHING_HELD)
+            return decline(getattr(request, "round", 0), Reason.NOTHING_HELD)
         if isinstance(request, TrainTask):
             return self._train(request)
         if isinstance(request, EvaluateTask):
@@ -186,11 +191,11 @@ class Session:
         """The work could not be done; the coordinator learns that, not why."""
         if isinstance(work, TrainWork) and self.phase is Phase.TRAINING:
             self.phase = Phase.IDLE if self.held is None else Phase.HOLDING
-        return Decline(work.task.round, Reason.FAILED)
+        return decline(work.task.round, Reason.FAILED)
 
     def _train(self, task: TrainTask) -> Answer | Work:
         if self.held is not None and task.round < self.held.round:
-            return Decline(task.round, Reason.STALE)
+            return decline(task.round, Reason.STALE)
         adapter = self._open(task)
         if isinstance(adapter, Decline):
             return adapter
@@ -199,7 +204,7 @@ class Session:
         try:
             local = methods.get(task.method).start(adapter, turn)
         except (UsageError, LocalProtocolError):
-            return Decline(task.round, Reason.MALFORMED)
+            return decline(task.round, Reason.MALFORMED)
         self._move(TrainTask)
         self._replies = {}
         if self._masking is not None:
@@ -213,7 +218,7 @@ class Session:
 
     def _report(self, request: ReportRequest) -> Answer:
         if self._masking is not None and self._masking.membership.required:
-            return Decline(request.round, Reason.UNSAFE)
+            return decline(request.round, Reason.UNSAFE)
         held = self._held_for(request)
         if isinstance(held, Decline):
             return held
@@ -224,7 +229,7 @@ class Session:
     def _take_part(self, request: ExchangeReply | ToVolunteer) -> Answer | MaskedAnswer:
         """A message of secure aggregation."""
         if self._masking is None:
-            return Decline(getattr(request, "round", 0), Reason.UNSAFE)
+            return decline(getattr(request, "round", 0), Reason.UNSAFE)
         if not isinstance(request, ExchangeReply | SessionOffer):
             return self._masking.receive(request)
         held = self._held_for(request)
@@ -239,9 +244,9 @@ class Session:
     def _held_for(self, request: ReportRequest | ExchangeReply | SessionOffer) -> Held | Decline:
         held = self.held
         if held is None or request.round != held.round:
-            return Decline(request.round, Reason.NOTHING_HELD)
+            return decline(request.round, Reason.NOTHING_HELD)
         if request.adapter_hash != held.local.broadcast.digest:
-            return Decline(request.round, Reason.STALE)
+            return decline(request.round, Reason.STALE)
         # An exchange the method does not have would sum the same update once more: two sums over
         # almost the same volunteers differ by one volunteer's update.
         if request.exchange > methods.get(held.method).traits.exchanges:
@@ -266,13 +271,13 @@ class Session:
     def _open(self, task: TrainTask | EvaluateTask) -> Adapter | Decline:
         """The adapter a task carries, once its base, size and settings are what we allow."""
         if task.base_hash != self._base_hash:
-            return Decline(task.round, Reason.OTHER_BASE)
+            return decline(task.round, Reason.OTHER_BASE)
         try:
             adapter = task.shape.open(task.adapter)
         except LocalProtocolError:
-            return Decline(task.round, Reason.MALFORMED)
+            return decline(task.round, Reason.MALFORMED)
         if not self._limits.allow(task.settings, adapter.spec.size):
-            return Decline(task.round, Reason.OVER_LIMITS)
+            return decline(task.round, Reason.OVER_LIMITS)
         return adapter
 
     def _move(self, event: type) -> None:

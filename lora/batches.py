@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nomoat.lora.encoding import Example
 
+WINDOW = 8  # batches among which rows are sorted by length
 PAD = 0  # any id will do: padding stands right of what a causal model reads, and is never learnt
 
 
@@ -46,15 +47,29 @@ def shuffled(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[Ba
     """Batches without end: every row once per pass, each pass in a new order drawn from `seed`.
 
     A batch holds min(size, rows) rows; where a pass ends inside a batch, the next one goes on.
+    Rows of like length go together, among WINDOW batches at a time, and the batches are shuffled
+    again: on short rows of mixed lengths that saves about half of the padding.
     """
     rng = np.random.Generator(np.random.PCG64(_entropy(seed)))
     size = min(size, len(examples))
-    waiting: list[int] = []
+    left: list[int] = []  # rows of a pass that filled no batch
     while True:
-        while len(waiting) < size:
-            waiting += rng.permutation(len(examples)).tolist()
-        chosen, waiting = waiting[:size], waiting[size:]
-        yield batch_of([examples[row] for row in chosen])
+        rows = left + rng.permutation(len(examples)).tolist()
+        whole = len(rows) - len(rows) % size
+        for start in range(0, whole, WINDOW * size):
+            window = rows[start : min(start + WINDOW * size, whole)]
+            for chosen in _like_lengths(examples, window, size, rng):
+                yield batch_of([examples[row] for row in chosen])
+        left = rows[whole:]
+
+
+def _like_lengths(
+    examples: Sequence[Example], window: list[int], size: int, rng: np.random.Generator
+) -> list[list[int]]:
+    """The window's rows in batches of like length; the batches in random order."""
+    order = sorted(window, key=lambda row: len(examples[row].input_ids))  # stable: ties stay drawn
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    return [batches[place] for place in rng.permutation(len(batches))]
 
 
 def by_length(examples: Sequence[Example], size: int) -> Iterator[Batch]:

@@ -88,7 +88,7 @@ def busy_seconds(intervals: tuple[Interval, ...]) -> float:
     """Seconds in which at least one interval lasts: the length of their union."""
     total, reached = 0.0, float("-inf")
     for interval in sorted(intervals, key=lambda x: x.started):
-        start = interval.started
+        start = max(interval.started, reached)
         total += max(0.0, interval.finished - start)
         reached = max(reached, interval.finished)
     return total

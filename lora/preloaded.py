@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 
 from nomoat.aggregation.errors import NomoatError
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle, imports included
 
 # One thread per worker; read when torch and tokenizers are first imported.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):

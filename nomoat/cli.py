@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from nomoat import __version__
+from nomoat.client.cli import app as client
 from nomoat.data import app as data
+from nomoat.server.cli import app as server
 from nomoat.simulations.cli import app as simulations
 
 app = typer.Typer(
@@ -35,6 +37,6 @@ def front_door(
 
 
 app.add_typer(data, name="data")
-for room in (simulations,):
+for room in (simulations, server, client):
     app.registered_commands += room.registered_commands
     app.registered_groups += room.registered_groups

@@ -250,9 +250,12 @@ class Coordinator:
         gone = [item.volunteer for item in outgoing if item.volunteer not in nodes]
         messages = [to_message(item, nodes[item.volunteer], group) for item in known]
         ids = list(grid.push_messages(messages)) if messages else []
+        latest = {volunteer: message_id for message_id, volunteer in pending.items()}
         for item, message_id in zip(known, ids, strict=True):
             if message_id:
-                drop_answers_of(pending, item.volunteer)
+                # Asked something new: its answer to what it was asked before comes too late.
+                pending.pop(latest.get(item.volunteer, ""), None)
+                latest[item.volunteer] = message_id
                 pending[message_id] = item.volunteer
                 self.traffic.down += item.packet.size
             else:
@@ -285,12 +288,6 @@ def coordinator_app(coordinator: Coordinator) -> ServerApp:
 def named_nodes(grid: Grid) -> dict[str, int]:
     """{owner name: node id} of the grid's nodes."""
     return {node.owner_name: node.node_id for node in grid.get_nodes()}
-
-
-def drop_answers_of(pending: dict[str, str], volunteer: str) -> None:
-    """Wait no longer for what a volunteer was asked before: it has been asked something new."""
-    for message_id in [i for i, name in pending.items() if name == volunteer]:
-        del pending[message_id]
 
 
 def to_message(item: Outgoing, node_id: int, group: str) -> Message:

@@ -52,6 +52,9 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     min_volunteers: Annotated[
         int | None, typer.Option(help="Online before a round opens.", **Rounds)
     ] = None,
+    min_reports: Annotated[
+        int | None, typer.Option(help="Fewer reports abandon a round.", **Rounds)
+    ] = None,
     max_rounds: Annotated[int | None, typer.Option(**Rounds)] = None,
     round_every: Annotated[
         float | None, typer.Option(help="Seconds between two rounds, at least.", **Rounds)
@@ -91,7 +94,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
     _, port = split_address(address)
     rounds = {
-        "method": method, "min_volunteers": min_volunteers, "max_rounds": max_rounds,
+        "method": method, "min_volunteers": min_volunteers, "min_reports": min_reports, "max_rounds": max_rounds,
         "round_every": round_every, "train_deadline": train_deadline, "secure": secure,
         "allow_weak": allow_weak, "seed": seed,
     }  # fmt: skip
@@ -123,11 +126,14 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
 
 @app.command()
-def up(
+def up(  # noqa: PLR0913, PLR0917
     folder: Folder,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="End after this many rounds.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Run this many rounds in all.")] = None,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="End with the last round; else stay reachable.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One object per round.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")] = False,
 ) -> None:
@@ -164,6 +170,10 @@ def up(
             where = f"{office.settings.server.host}:{hosted.port}"
             _say(f"{office.settings.community.name} is up on {where}")
         checkpoint = hosted.run()
+        if checkpoint is not None and not until_done:
+            if not quiet:
+                _say("all rounds are done; the port stays open (Ctrl-C ends it)")
+            hosted.stay()
     if not quiet:
         _say("all rounds are done" if checkpoint is not None else "stopped; nothing is lost")
 

@@ -75,6 +75,7 @@ class Rounds(Section):
 
     method: str = "fedavg"
     min_volunteers: Annotated[int, Field(ge=2, le=10_000)] = 2
+    min_reports: Annotated[int, Field(ge=0, le=10_000)] = 0  # 0: as many as min_volunteers
     fraction: Share = 1.0
     round_every: Annotated[float, Field(ge=0, le=30 * 86_400)] = 0.0
     max_rounds: Count = 100
@@ -86,6 +87,11 @@ class Rounds(Section):
     secure: bool = True
     allow_weak: bool = False
     seed: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @property
+    def least_reports(self) -> int:
+        """Fewer valid reports than this abandon a round."""
+        return max(2, self.min_reports) if self.min_reports else self.min_volunteers
 
 
 class AdapterShape(Section):
@@ -157,7 +163,7 @@ class Settings(BaseSettings):
             base_hash=bytes.fromhex(self.base.hash),
             seed=bytes.fromhex(rounds.seed),
             fraction=rounds.fraction,
-            min_reports=rounds.min_volunteers,
+            min_reports=rounds.least_reports,
             secure=rounds.secure,
             tolerance=rounds.tolerance,
             train_deadline_s=rounds.train_deadline,
@@ -319,7 +325,7 @@ def describe(
         batch_size=training.batch_size,
         seq_len=training.seq_len,
         secure=settings.rounds.secure,
-        min_participants=settings.rounds.min_volunteers,
+        min_participants=settings.rounds.least_reports,
         allow_weak=settings.rounds.allow_weak,
         admission=settings.community.admission.value,
         protocol_low=wire.PROTOCOL_VERSION,
@@ -342,7 +348,8 @@ COMMENTS = {
     "base": "The base model every volunteer must have: `hash` is over its weights and tokenizer.",
     "adapter": "The adapter's shape; fixed when the community was made.",
     "rounds": (
-        "A round opens when min_volunteers are online and round_every seconds have passed.\n"
+        "A round opens when min_volunteers are online and round_every seconds have passed; fewer\n"
+        "reports than min_reports (0: as many as min_volunteers) abandon it.\n"
         "secure: updates are masked, so that only their sum is ever seen; below 8 volunteers the "
         "mask is weak\nand both sides have to allow_weak.\n"
         "Times are seconds. patience: how long a volunteer may vanish before a round goes on "

@@ -17,7 +17,7 @@ from nomoat.lora.formats import read
 from nomoat.lora.jobs import SpecJob
 from nomoat.lora.model_files import content_hash, resolve
 from nomoat.lora.pool import Pool
-from nomoat.lora.spec import initial_adapter
+from nomoat.lora.spec import Targets, initial_adapter
 from nomoat.server.community import (
     AdapterShape,
     Base,
@@ -64,7 +64,9 @@ def make(
     if wanted.evaluation is not None and not read(wanted.evaluation).conversations:
         raise BadData(f"{wanted.evaluation}: no row in it can be used")
     shape = settings.adapter
-    targets = shape.targets if shape.targets == "all-linear" else tuple(shape.targets.split(","))
+    targets: Targets = "all-linear"
+    if shape.targets != "all-linear":
+        targets = tuple(shape.targets.split(","))
     with contextlib.closing(Pool(str(settings.base.folder), 1)) as pool:
         spec = pool.submit(SpecJob(shape.rank, shape.alpha, targets)).result()
     key = create(folder, settings, now, entropy(32))
@@ -86,9 +88,9 @@ def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:
     base_folder = resolve(wanted.model)
     rounds = Rounds(**{"seed": entropy(32).hex(), **wanted.rounds})  # type: ignore[arg-type]
     methods.require(rounds.method, secure=rounds.secure)
-    if rounds.secure and rounds.min_volunteers < WEAK_BELOW and not rounds.allow_weak:
+    if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
         raise UsageError(
-            f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers, or say "
+            f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers or --min-reports, or say "
             "--allow-weak (every volunteer has to agree to it, too)"
         )
     base = Base(

@@ -154,6 +154,13 @@ class Host:
             return None
         return coordinator.checkpoint
 
+    def stay(self) -> None:
+        """Keep the port open for whoever fetches adapters, until it is stopped."""
+        self.file.progress(
+            Progress(self.office.settings.rounds.max_rounds, "all rounds done", 0, 0)
+        )
+        self.stop.wait()
+
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
             raise Stopped

@@ -99,7 +99,7 @@ class FedAsk(SummedMethod):
         parts = {}
         for layer, a, _ in state.adapter.factors():
             name = layer.name + SKETCH_Z
-            found = lowrank.svd(bases[layer.name + SKETCH_Y], (changes[name] + own[name]).T)
+            found = lowrank.svd_within(bases[layer.name + SKETCH_Y], (changes[name] + own[name]).T)
             parts[layer.name] = lowrank.trainable(found, spec.rank, a)
         return replace(state, adapter=build(spec, parts))
 

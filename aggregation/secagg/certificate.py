@@ -1,4 +1,4 @@
-"""The survivor certificate: q volunteers signed that these, and no others, are summed (§9, §10).
+"""The survivor certificate: q volunteers signed that these, and no others, are summed (§14, §15).
 
 With q > (|U1| + c)/2 two certificates on different sets would need more than c volunteers to sign
 twice, and an honest one signs once: so the coordinator cannot have one volunteer reveal somebody's

@@ -4,7 +4,7 @@
     step = session.receive(offer)          # raises RemoteProtocolError: refuse, the session is over
     store(step.persist); send(step.outgoing)
 
-The table below is the machine (docs/protocol.md §13). Whatever is not in it, and whatever fails a
+The table below is the machine (docs/protocol.md §18). Whatever is not in it, and whatever fails a
 check, ends the session with its secrets erased; nothing is sent. A session lives in one process:
 its secrets are never stored, and its diary keeps it from being joined again.
 """
@@ -99,7 +99,7 @@ class ClientSession:
         if following is None:
             was = self.phase
             self._end(Phase.REFUSED)
-            raise RemoteProtocolError(COORDINATOR, "§13", _unexpected(message, was))
+            raise RemoteProtocolError(COORDINATOR, "§18", _unexpected(message, was))
         if isinstance(message, Abandoned):
             self._end(following)
             return Step(self.phase)

@@ -159,7 +159,7 @@ class Reply:
 
 
 def on_offer(volunteer: Volunteer, offer: SessionOffer) -> Reply:
-    """R0: check the offer against terms, policy and diary; send two signed public keys (§6)."""
+    """R0: check the offer against terms, policy and diary; send two signed public keys (§11)."""
     layout = check_offer(offer, volunteer.terms, volunteer.policy, volunteer.diary)
     offered = offer_hash(offer)
     box = keys.public_of(volunteer.secrets.box_private)
@@ -171,7 +171,7 @@ def on_offer(volunteer: Volunteer, offer: SessionOffer) -> Reply:
 
 
 def on_roster(stage: Keyed, roster: SessionRoster) -> Reply:
-    """R0 → R1: check every participant, then deal shares to the neighbours (§6.4–§7.3)."""
+    """R0 → R1: check every participant, then deal shares to the neighbours (§11.4–§12.3)."""
     volunteer = stage.volunteer
     needed = check_thresholds(stage.offer, roster, volunteer.policy)
     index = check_members(stage, roster)
@@ -196,25 +196,25 @@ def on_roster(stage: Keyed, roster: SessionRoster) -> Reply:
 
 
 def check_members(stage: Keyed, roster: SessionRoster) -> int:
-    """Own index, if the participants are sorted, known, distinct and signed for (§6.4)."""
+    """Own index, if the participants are sorted, known, distinct and signed for (§11.4)."""
     members, names = roster.members, stage.volunteer.terms.roster.names
     identities = [member.identity for member in members]
     if any(one >= other for one, other in pairwise(identities)):
-        raise _lie("§6.4", "participants are not in order, or one is there twice")
+        raise _lie("§11.4", "participants are not in order, or one is there twice")
     public_keys = [key for member in members for key in (member.box_key, member.mask_key)]
     if len(set(public_keys)) != len(public_keys):
-        raise _lie("§6.4", "two participants have the same key")
+        raise _lie("§11.4", "two participants have the same key")
     if stage.volunteer.identity.public not in identities:
-        raise _lie("§6.4", "the list of participants leaves this volunteer out")
+        raise _lie("§11.4", "the list of participants leaves this volunteer out")
     index = identities.index(stage.volunteer.identity.public)
     sent = stage.sent
     if members[index] != Member(identities[index], sent.box_key, sent.mask_key, sent.signature):
-        raise _lie("§6.4", "this volunteer's keys were exchanged")
+        raise _lie("§11.4", "this volunteer's keys were exchanged")
     if unknown := [identity for identity in identities if identity not in names]:
-        raise _lie("§6.4", f"{len(unknown)} participants are not of the community")
+        raise _lie("§11.4", f"{len(unknown)} participants are not of the community")
     known = len(stage.volunteer.terms.known & set(identities) - {identities[index]})
     if known < stage.volunteer.policy.known_peers:
-        raise _lie("§6.4", f"only {known} participants are long known to this machine")
+        raise _lie("§11.4", f"only {known} participants are long known to this machine")
     for member in members:
         _check_member(member, stage.offered, names[member.identity])
     return index
@@ -228,9 +228,9 @@ def _check_member(member: Member, offered: bytes, name: str) -> None:
         keys.check_public(member.mask_key)
     except signing.BadSignature:
         # Another offer, or not its keys: either way the coordinator passed it on.
-        raise _lie("§6.4", f"the keys of {name} are not signed for this session") from None
+        raise _lie("§11.4", f"the keys of {name} are not signed for this session") from None
     except keys.BadKey as problem:
-        raise RemoteProtocolError(name, "§6.4", f"its key {problem}") from None
+        raise RemoteProtocolError(name, "§11.4", f"its key {problem}") from None
 
 
 def _agree_all(
@@ -247,18 +247,18 @@ def _agree_all(
             agreed = keys.agree(mask_private, member.mask_key)
         except keys.BadKey as problem:
             name = stage.volunteer.terms.roster.names[member.identity]
-            raise RemoteProtocolError(name, "§6.4", f"its key {problem}") from None
+            raise RemoteProtocolError(name, "§11.4", f"its key {problem}") from None
         ends = (session.index, other)
         masks[other] = masking.pair_mask_key(agreed, session.transcript, *ends)
     return boxes, masks
 
 
 def on_delivery(stage: Shared, delivery: SharesDelivery) -> Reply:
-    """R1: open the neighbours' boxes and name those whose box is no good (§7.4, §7.5)."""
+    """R1: open the neighbours' boxes and name those whose box is no good (§12.4, §12.5)."""
     session = stage.session
     sources = [addressed.source for addressed in delivery.boxes]
     if sources != sorted(set(sources)) or not set(sources) <= set(session.neighbours):
-        raise _lie("§7.4", "boxes are out of order, repeated, or not from neighbours")
+        raise _lie("§12.4", "boxes are out of order, repeated, or not from neighbours")
     held = {session.index: HeldShares(stage.kept, b"")}
     complaints = []
     for addressed in delivery.boxes:
@@ -276,9 +276,9 @@ def on_delivery(stage: Shared, delivery: SharesDelivery) -> Reply:
 
 
 def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
-    """R2: mask the vector against everyone in U2, then forget the own secrets (§8)."""
+    """R2: mask the vector against everyone in U2, then forget the own secrets (§13)."""
     session, volunteer = stage.session, stage.volunteer
-    members = session.set_of(share_set.members, "§8.1")
+    members = session.set_of(share_set.members, "§13.1")
     _check_share_set(stage, members)
     own_key = masking.self_mask_key(volunteer.secrets.self_seed, session.transcript, session.index)
     pairs = {i: key for i, key in stage.pair_keys.items() if i in members}
@@ -300,27 +300,31 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
 def _check_share_set(stage: Checked, members: frozenset[int]) -> None:
     session = stage.session
     if session.index not in members:
-        raise _lie("§8.1", "U2 leaves this volunteer out")
+        raise _lie("§13.1", "U2 leaves this volunteer out")
     if len(members) < session.needed.survivors:
-        raise _lie("§8.1", f"{len(members)} of {session.needed.survivors} needed have shared")
+        raise _lie("§13.1", f"{len(members)} of {session.needed.survivors} needed have shared")
     circle = session.circle(members)
     if not set(circle) <= stage.held.keys():
         # Complained about, or its box was withheld: its secrets could not be recovered.
-        raise _lie("§8.1", "U2 holds a neighbour whose shares this volunteer does not have")
+        raise _lie("§13.1", "U2 holds a neighbour whose shares this volunteer does not have")
     if len(circle) < session.needed.shares:
-        raise _lie("§8.1", f"{len(circle)} neighbours are in U2, {session.needed.shares} needed")
+        raise _lie("§13.1", f"{len(circle)} neighbours are in U2, {session.needed.shares} needed")
 
 
 def on_survivors(stage: Masked, proposal: SurvivorSet) -> Reply:
-    """R3: sign the one survivor set of this session (§9)."""
+    """R3: sign the one survivor set of this session (§14)."""
     session = stage.session
-    survivors = session.set_of(proposal.members, "§9.1")
+    survivors = session.set_of(proposal.members, "§14.1")
     if session.index not in survivors:
-        raise _lie("§9.2", "U3 leaves this volunteer out")
+        raise _lie("§14.2", "U3 leaves this volunteer out")
     if not survivors <= stage.members:
-        raise _lie("§9.2", "U3 holds someone who is not in U2")
+        raise _lie("§14.2", "U3 holds someone who is not in U2")
     if len(survivors) < session.needed.survivors:
-        raise _lie("§9.2", f"{len(survivors)} survive of {session.needed.survivors} needed")
+        raise _lie("§14.2", f"{len(survivors)} survive of {session.needed.survivors} needed")
+    alive = len(session.circle(survivors)) - 1
+    if alive < session.needed.alive:
+        # A coordinator that chooses the dropouts would cut this volunteer off from all but a few.
+        raise _lie("§14.2", f"{alive} neighbours survive of {session.needed.alive} needed")
     statement = certificate.Statement(session.transcript, stage.shared, proposal.members)
     signature = certificate.sign(session.identity, statement)
     following = Signed(stage, statement, survivors)
@@ -328,14 +332,14 @@ def on_survivors(stage: Masked, proposal: SurvivorSet) -> Reply:
 
 
 def on_certificate(stage: Signed, certified: Certificate) -> Reply:
-    """R4: with a quorum's signatures on that very set, one share per neighbour (§10)."""
+    """R4: with a quorum's signatures on that very set, one share per neighbour (§15)."""
     session, held = stage.masked.session, stage.masked.held
     needed = session.needed.quorum
     try:
         certificate.verify(certified, stage.statement, session.identities, needed)
     except certificate.BadCertificate as problem:
-        raise _lie("§10.1", f"the certificate {problem}") from None
-    # Which of the two is revealed follows from U3 alone: nobody can ask for the other (§10.2).
+        raise _lie("§15.1", f"the certificate {problem}") from None
+    # Which of the two is revealed follows from U3 alone: nobody can ask for the other (§15.2).
     revealed = b"".join(
         held[i].seed if i in stage.survivors else held[i].key
         for i in session.circle(stage.masked.members)

@@ -1,7 +1,7 @@
 """Domain labels: every hash, key derivation and signature of a session says what it is for.
 
 Two uses never share a label, so bytes made for one can never be passed off as the other
-(docs/protocol.md §5.3).
+(docs/protocol.md §10.3).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Masked vectors: made by a client block by block, added and unmasked by the coordinator (§8, §10).
+"""Masked vectors: made by a client block by block, added and unmasked by the coordinator (§13).
 
 y_i = X_i + PRG(self_i) + Σ_{j>i} PRG(pair_ij) − Σ_{j<i} PRG(pair_ij)  (mod 2^b, j ∈ N(i) ∩ U2).
 Bonawitz et al. 2017 (doi:10.1145/3133956.3133982), §4. No step holds more than the packed vector

@@ -1,4 +1,4 @@
-"""The messages of a secure-aggregation session, in the order of sending (docs/protocol.md §6–§10).
+"""The messages of a secure-aggregation session, in the order of sending (docs/protocol.md §11–§15).
 
 Volunteers are indices into the session's roster, which is sorted by identity; sets of them are
 bitmaps, which cannot list anybody twice. Every signature covers the session's transcript hash.
@@ -36,7 +36,7 @@ Participants: TypeAlias = Annotated[int, Limit(2, MAX_PARTICIPANTS)]
 @message("sa.offer")
 @dataclass(frozen=True, slots=True)
 class SessionOffer:
-    """Coordinator → volunteer, R0: everything the session will be about (§6.1).
+    """Coordinator → volunteer, R0: everything the session will be about (§11.1).
 
     clips: one bound per tensor, in the manifest's order.
     """
@@ -60,7 +60,7 @@ class SessionOffer:
 @message("sa.keys")
 @dataclass(frozen=True, slots=True)
 class KeysReport:
-    """Volunteer → coordinator, R0: two fresh public keys, signed (§6.3)."""
+    """Volunteer → coordinator, R0: two fresh public keys, signed (§11.3)."""
 
     box_key: Key
     mask_key: Key
@@ -81,7 +81,7 @@ class Member:
 @message("sa.roster")
 @dataclass(frozen=True, slots=True)
 class SessionRoster:
-    """Coordinator → volunteer, R0: who takes part, ascending by identity, and k, t, q (§6.4)."""
+    """Coordinator → volunteer, R0: who takes part, ascending by identity, and k, t, q (§11.4)."""
 
     neighbours: Annotated[int, Limit(1, MAX_PARTICIPANTS)]
     shares: Annotated[int, Limit(1, MAX_PARTICIPANTS)]
@@ -92,7 +92,7 @@ class SessionRoster:
 @message("sa.shares")
 @dataclass(frozen=True, slots=True)
 class SharesReport:
-    """Volunteer → coordinator, R1: a box per neighbour, ascending by index (§7.3)."""
+    """Volunteer → coordinator, R1: a box per neighbour, ascending by index (§12.3)."""
 
     seed_commitment: Commitment
     own_commitment: Commitment  # to the seed share that the dealer keeps
@@ -112,7 +112,7 @@ class AddressedBox:
 @message("sa.delivery")
 @dataclass(frozen=True, slots=True)
 class SharesDelivery:
-    """Coordinator → volunteer, R1: the boxes made for this volunteer (§7.4)."""
+    """Coordinator → volunteer, R1: the boxes made for this volunteer (§12.4)."""
 
     boxes: Annotated[tuple[AddressedBox, ...], Limit(0, MAX_NEIGHBOURS)]
 
@@ -120,7 +120,7 @@ class SharesDelivery:
 @message("sa.check")
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """Volunteer → coordinator, R1: whose boxes were no good, usually nobody's; signed (§7.5)."""
+    """Volunteer → coordinator, R1: whose boxes were no good, usually nobody's; signed (§12.5)."""
 
     complaints: Indices
     signature: Signature
@@ -129,7 +129,7 @@ class CheckReport:
 @message("sa.share_set")
 @dataclass(frozen=True, slots=True)
 class ShareSet:
-    """Coordinator → volunteer, R2: U2, who shared with everybody (§8.1)."""
+    """Coordinator → volunteer, R2: U2, who shared with everybody (§13.1)."""
 
     members: Bitmap
 
@@ -137,7 +137,7 @@ class ShareSet:
 @message("sa.masked")
 @dataclass(frozen=True, slots=True)
 class MaskedReport:
-    """Volunteer → coordinator, R2: the masked, packed vector, signed with U2 (§8.3)."""
+    """Volunteer → coordinator, R2: the masked, packed vector, signed with U2 (§13.3)."""
 
     signature: Signature
     masked: Annotated[bytes, Body()]
@@ -146,7 +146,7 @@ class MaskedReport:
 @message("sa.survivors")
 @dataclass(frozen=True, slots=True)
 class SurvivorSet:
-    """Coordinator → volunteer, R3: U3, whose masked vectors are in the sum (§9.1)."""
+    """Coordinator → volunteer, R3: U3, whose masked vectors are in the sum (§14.1)."""
 
     members: Bitmap
 
@@ -154,7 +154,7 @@ class SurvivorSet:
 @message("sa.signed")
 @dataclass(frozen=True, slots=True)
 class SurvivorSignature:
-    """Volunteer → coordinator, R3: this volunteer's one signature on U2 and U3 (§9.3)."""
+    """Volunteer → coordinator, R3: this volunteer's one signature on U2 and U3 (§14.3)."""
 
     signature: Signature
 
@@ -162,7 +162,7 @@ class SurvivorSignature:
 @message("sa.certificate")
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Coordinator → volunteer, R4: who signed, and the signatures, ascending by index (§10.1)."""
+    """Coordinator → volunteer, R4: who signed, and the signatures, ascending by index (§15.1)."""
 
     signers: Bitmap
     signatures: Annotated[bytes, Limit(0, MAX_PARTICIPANTS * SIGNATURE_BYTES)]
@@ -171,7 +171,7 @@ class Certificate:
 @message("sa.reveal")
 @dataclass(frozen=True, slots=True)
 class RevealReport:
-    """Volunteer → coordinator, R4: one share per neighbour and its own, ascending (§10.3)."""
+    """Volunteer → coordinator, R4: one share per neighbour and its own, ascending (§15.3)."""
 
     shares: Annotated[bytes, Limit(SHARE_BYTES, (MAX_NEIGHBOURS + 1) * SHARE_BYTES)]
     signature: Signature
@@ -180,7 +180,7 @@ class RevealReport:
 @message("sa.abandoned")
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """Coordinator → volunteer, any time: the session is over; keep the update (§5.6)."""
+    """Coordinator → volunteer, any time: the session is over; keep the update (§10.6)."""
 
     reason: Annotated[str, Limit(1, 80)]
 

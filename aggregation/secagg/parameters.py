@@ -108,7 +108,7 @@ def propose(
 def check_offer(
     offer: SessionOffer, terms: Terms, policy: Policy, diary: Collection[Mark]
 ) -> Layout:
-    """The layout to encode in, if the offer is one to accept; else RemoteProtocolError (§6.2)."""
+    """The layout to encode in, if the offer is one to accept; else RemoteProtocolError (§11.2)."""
     about = (offer.round, offer.exchange, offer.base_hash, offer.adapter_hash)
     if about != (terms.round, terms.exchange, terms.base_hash, terms.adapter_hash):
         raise _refusal("the session is about another round or another model than the training")
@@ -148,29 +148,29 @@ def _check_diary(offer: SessionOffer, diary: Collection[Mark]) -> None:
 
 
 def agreed_thresholds(offer: SessionOffer, participants: int) -> Thresholds:
-    """k, t, q for that many participants under the offer's assumptions (§12)."""
+    """k, t, q for that many participants under the offer's assumptions (§17)."""
     assumed = Assumptions(offer.corrupt_permille, offer.dropout_permille)
     return thresholds(participants, assumed)
 
 
 def check_thresholds(offer: SessionOffer, roster: SessionRoster, policy: Policy) -> Thresholds:
-    """The session's thresholds, if its size and numbers are what they must be (§6.5)."""
+    """The session's thresholds, if its size and numbers are what they must be (§11.5)."""
     n = len(roster.members)
     if not max(offer.n_min, policy.least) <= n <= offer.n_max:
-        raise _refusal(f"{n} participants, agreed were {offer.n_min} to {offer.n_max}", "§6.5")
+        raise _refusal(f"{n} participants, agreed were {offer.n_min} to {offer.n_max}", "§11.5")
     try:
         needed = agreed_thresholds(offer, n)
     except LocalProtocolError as problem:
-        raise _refusal(str(problem), "§6.5") from None
+        raise _refusal(str(problem), "§11.5") from None
     told = (roster.neighbours, roster.shares, roster.quorum)
     if told != (needed.neighbours, needed.shares, needed.quorum):
         raise _refusal(
             f"k, t, q are {told}; {n} participants need "
             f"{(needed.neighbours, needed.shares, needed.quorum)}",
-            "§6.5",
+            "§11.5",
         )
     return needed
 
 
-def _refusal(reason: str, section: str = "§6.2") -> RemoteProtocolError:
+def _refusal(reason: str, section: str = "§11.2") -> RemoteProtocolError:
     return RemoteProtocolError(COORDINATOR, section, reason)

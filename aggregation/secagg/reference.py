@@ -106,7 +106,7 @@ def neighbours(count: int, degree: int, transcript: bytes) -> list[set[int]]:
 
 
 def pack(values: Sequence[int], bits: int) -> bytes:
-    """One block, as planes of 32, 16, 8, 4, 2 and 1 bits (docs/protocol.md §11.4)."""
+    """One block, as planes of 32, 16, 8, 4, 2 and 1 bits (docs/protocol.md §16.4)."""
     padded = [*values, *[0] * (-len(values) % 8)]
     packed, shift = b"", 0
     for width in (32, 16, 8, 4, 2, 1):

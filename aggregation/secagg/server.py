@@ -10,7 +10,7 @@
 
 Volunteers are named by their 32-byte public key. Whoever does not answer before `close` has
 dropped out; whoever answers wrongly is out and in `blamed`. The tables below are the machine
-(docs/protocol.md §13). It holds one running sum, never a volunteer's masked vector.
+(docs/protocol.md §18). It holds one running sum, never a volunteer's masked vector.
 """
 
 from __future__ import annotations
@@ -143,11 +143,11 @@ class ServerSession:
         """
         name = self._roster.names.get(sender, "an unknown volunteer")
         if sender not in self.waiting:
-            raise RemoteProtocolError(name, "§13", f"its {type(message).__name__} is not expected")
+            raise RemoteProtocolError(name, "§18", f"its {type(message).__name__} is not expected")
         try:
             if type(message) is not ACCEPTS[self.phase]:
                 sent = type(message).__name__
-                raise RemoteProtocolError(name, "§13", f"it sent {sent} while {self.phase.value}")
+                raise RemoteProtocolError(name, "§18", f"it sent {sent} while {self.phase.value}")
             self._collector.take(sender, message)
         except RemoteProtocolError as problem:
             self.blamed[sender] = problem.reason

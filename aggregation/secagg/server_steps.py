@@ -45,7 +45,7 @@ class TooFew(Exception):
 
 
 class BadSecret(Exception):
-    """Everybody revealed what it was dealt, and it does not make the dealer's secret (§10.5)."""
+    """Everybody revealed what it was dealt, and it does not make the dealer's secret (§15.5)."""
 
     def __init__(self, dealer: bytes) -> None:
         super().__init__("its shares do not make the secret that it committed to")
@@ -98,17 +98,16 @@ class Session:
         try:
             signing.verify(public, signature, label, self.transcript, *parts)
         except signing.BadSignature:
-            raise self.bad(index, "§5.3", "its signature is not valid") from None
+            raise self.bad(index, "§10.3", "its signature is not valid") from None
 
-    def require(self, members: Collection[int], survivors: Collection[int], what: str) -> None:
-        """TooFew unless every one of `members` has t of its circle among `survivors`."""
-        for index in members:
-            if len(self.circle(index, survivors)) < self.needed.shares:
-                raise TooFew(what)
+    def require(self, members: Collection[int], survivors: Collection[int], least: int) -> None:
+        """TooFew unless every one of `members` has `least` of its circle among `survivors`."""
+        if any(len(self.circle(index, survivors)) < least for index in members):
+            raise TooFew("a volunteer lost too many neighbours")
 
 
 class CollectKeys:
-    """R0 (§6)."""
+    """R0 (§11)."""
 
     enough = False
 
@@ -131,11 +130,11 @@ class CollectKeys:
                 keys.check_public(key)
                 keys.check_order(key)
         except signing.BadSignature:
-            raise RemoteProtocolError(name, "§6.3", "its keys are not signed") from None
+            raise RemoteProtocolError(name, "§11.3", "its keys are not signed") from None
         except keys.BadKey as problem:
-            raise RemoteProtocolError(name, "§6.3", f"its key {problem}") from None
+            raise RemoteProtocolError(name, "§11.3", f"its key {problem}") from None
         if both[0] == both[1] or self._taken & set(both):
-            raise RemoteProtocolError(name, "§6.3", "its key is used twice")
+            raise RemoteProtocolError(name, "§11.3", "its key is used twice")
         self._taken |= set(both)
         self._members[sender] = Member(sender, *both, report.signature)
 
@@ -165,7 +164,7 @@ class CollectKeys:
 
 
 class CollectShares:
-    """R1, first half (§7.3)."""
+    """R1, first half (§12.3)."""
 
     enough = False
 
@@ -178,7 +177,7 @@ class CollectShares:
         """Keep one volunteer's boxes."""
         session, index = self._session, self._session.index_of[sender]
         if len(report.boxes) != BOX_BYTES * len(session.neighbours[index]):
-            raise session.bad(index, "§7.3", "it did not send one box per neighbour")
+            raise session.bad(index, "§12.3", "it did not send one box per neighbour")
         body = (report.seed_commitment, report.own_commitment, report.boxes)
         session.check_signed(index, report.signature, labels.SIGN_SHARES, *body)
         self._dealt[index] = report
@@ -203,7 +202,7 @@ class CollectShares:
 
 
 class CollectChecks:
-    """R1, second half (§7.5)."""
+    """R1, second half (§12.5)."""
 
     enough = False
 
@@ -219,7 +218,7 @@ class CollectChecks:
         if list(accused) != sorted(set(accused)) or not set(accused) <= set(
             session.neighbours[index]
         ) & set(self._dealt):
-            raise session.bad(index, "§7.5", "it complains about someone it got no box from")
+            raise session.bad(index, "§12.5", "it complains about someone it got no box from")
         signed = labels.index_bytes(*accused)
         session.check_signed(index, report.signature, labels.SIGN_CHECK, signed)
         self._complaints[index] = accused
@@ -251,7 +250,7 @@ class CollectChecks:
 
 
 class CollectMasked:
-    """R2 (§8)."""
+    """R2 (§13)."""
 
     enough = False
 
@@ -271,7 +270,7 @@ class CollectMasked:
         try:
             self._sum.check(report.masked)
         except LocalProtocolError as problem:
-            raise session.bad(index, "§8.3", str(problem)) from None
+            raise session.bad(index, "§13.3", str(problem)) from None
         digest = hashlib.sha256(report.masked).digest()
         signed = (self._bitmap, digest)
         session.check_signed(index, report.signature, labels.SIGN_MASKED, *signed)
@@ -283,7 +282,8 @@ class CollectMasked:
         session = self._session
         if len(self._added) < session.needed.survivors:
             raise TooFew("too few volunteers sent a masked update")
-        session.require(self._members, self._added, "a volunteer lost too many neighbours")
+        session.require(self._members, self._added, session.needed.shares)
+        session.require(self._added, self._added, session.needed.alive + 1)
         progress = Progress(session, self._dealt, self._members, frozenset(self._added), self._sum)
         following = CollectSignatures(progress)
         proposal = SurvivorSet(progress.statement.survivors)
@@ -309,7 +309,7 @@ class Progress:
 
 
 class CollectSignatures:
-    """R3 (§9)."""
+    """R3 (§14)."""
 
     enough = False
 
@@ -324,7 +324,7 @@ class CollectSignatures:
         try:
             certificate.verify_one(sender, report.signature, self._progress.statement)
         except certificate.BadCertificate:
-            raise session.bad(index, "§9.3", "its signature is not valid") from None
+            raise session.bad(index, "§14.3", "its signature is not valid") from None
         self._signatures[index] = report.signature
 
     def close(self) -> tuple[Collector, Outgoing]:
@@ -332,7 +332,7 @@ class CollectSignatures:
         session = self._progress.session
         if len(self._signatures) < session.needed.quorum:
             raise TooFew("too few volunteers signed the list of survivors")
-        session.require(self._progress.members, self._signatures, "too few could reveal shares")
+        session.require(self._progress.members, self._signatures, session.needed.shares)
         following = CollectReveals(self._progress, frozenset(self._signatures))
         quorum = dict(sorted(self._signatures.items())[: session.needed.quorum])
         certified = certificate.assemble(quorum, len(session.members))
@@ -340,7 +340,7 @@ class CollectSignatures:
 
 
 class CollectReveals:
-    """R4 (§10)."""
+    """R4 (§15)."""
 
     def __init__(self, progress: Progress, signers: frozenset[int]) -> None:
         self.expected = progress.session.identities(signers)
@@ -354,7 +354,7 @@ class CollectReveals:
         index = session.index_of[sender]
         owners = session.circle(index, progress.members)
         if len(report.shares) != shamir.SHARE_BYTES * len(owners):
-            raise session.bad(index, "§10.3", "it did not reveal one share per neighbour")
+            raise session.bad(index, "§15.3", "it did not reveal one share per neighbour")
         signed = (progress.statement.survivors, report.shares)
         session.check_signed(index, report.signature, labels.SIGN_REVEAL, *signed)
         size = shamir.SHARE_BYTES
@@ -376,7 +376,7 @@ class CollectReveals:
         ends = (owner, holder)
         if shares.commit_share(label, session.transcript, ends, share) != committed:
             dealer = session.names[session.members[owner].identity]
-            raise session.bad(holder, "§10.4", f"it revealed a wrong share of {dealer}'s")
+            raise session.bad(holder, "§15.4", f"it revealed a wrong share of {dealer}'s")
 
     @property
     def enough(self) -> bool:

@@ -2,7 +2,7 @@
 
 A secret is nine limbs of 30 bits, least significant first; each limb is the constant term of its
 own polynomial of degree t − 1 and a share is the nine values at one point x ≠ 0, as little-endian
-uint32 (36 bytes). Shamir 1979 (doi:10.1145/359168.359176); docs/protocol.md §7.2.
+uint32 (36 bytes). Shamir 1979 (doi:10.1145/359168.359176); docs/protocol.md §12.2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dealing shares of a client's two secrets, one sealed box per neighbour (docs/protocol.md §7).
+"""Dealing shares of a client's two secrets, one sealed box per neighbour (docs/protocol.md §12).
 
 A box is ChaCha20-Poly1305(seed share ‖ key share) and a commitment to each share. The commitments
 let the receiver check its shares at once, and the coordinator later: a share that is not the

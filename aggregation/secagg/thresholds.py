@@ -4,7 +4,7 @@ Up to 32 volunteers: everybody is everybody's neighbour, c = ⌊(n−1)/3⌋ may
 t = q = ⌈2n/3⌉, which is the smallest q > (n + c)/2. Above: the least even degree for which the
 bounds on random neighbourhoods hold (Bell et al. 2020, doi:10.1145/3372297.3417885, and the graph
 parameter finder of google-parfait/federated-compute, whose figures the tests reproduce), computed
-in integers so that every machine finds the same (docs/protocol.md §12).
+in integers so that every machine finds the same (docs/protocol.md §17).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Thresholds:
     shares: int  # t: this many recover a secret
     quorum: int  # q: this many sign a survivor set before anything is revealed
     survivors: int  # fewer volunteers than this are never summed
+    alive: int  # fewer neighbours than this among the survivors, and a volunteer reveals nothing
     corrupt: int  # c: this many may collude with the coordinator
 
 
@@ -64,7 +65,7 @@ def thresholds(participants: int, assumed: Assumptions) -> Thresholds:
     degree = _smallest_degree(n, corrupt, survivors)
     if degree is None:
         return _complete(n, corrupt)
-    return Thresholds(degree[0], degree[1], quorum, survivors, corrupt)
+    return Thresholds(degree[0], degree[1], quorum, survivors, degree[2], corrupt)
 
 
 def _complete(n: int, corrupt: int) -> Thresholds:
@@ -73,17 +74,22 @@ def _complete(n: int, corrupt: int) -> Thresholds:
     if corrupt > bearable:
         raise LocalProtocolError(f"{n} volunteers bear {bearable} corrupt ones, not {corrupt}")
     enough = -(-2 * n // 3)
-    return Thresholds(n - 1, enough, enough, enough, bearable)
+    return Thresholds(n - 1, enough, enough, enough, enough - 1, bearable)
 
 
-def _smallest_degree(n: int, corrupt: int, survivors: int) -> tuple[int, int] | None:
-    """Least even k, with t, such that all three bounds hold; None if only n − 1 is safe."""
+def _smallest_degree(n: int, corrupt: int, survivors: int) -> tuple[int, int, int] | None:
+    """Least even k, with t and the most neighbours one may insist on; None if only n − 1 is safe.
+
+    A coordinator that chooses who drops out can cut the ring, whatever k is. What it cannot do is
+    cut off fewer than that many neighbours together (§17.4).
+    """
     for k in range(2, n - 1, 2):
         if not _stays_connected(n, k, corrupt + n - survivors):
             continue
         shares = max(2, _most_corrupt_neighbours(n, k, corrupt) + 1)
-        if _enough_survive(n, k, survivors, shares):
-            return k, shares
+        alive = _surely_alive(n, k, survivors)
+        if alive >= shares:
+            return k, shares, alive
     return None
 
 
@@ -106,7 +112,12 @@ def _most_corrupt_neighbours(n: int, k: int, corrupt: int) -> int:
     return 0
 
 
-def _enough_survive(n: int, k: int, survivors: int, shares: int) -> bool:
-    """P[fewer than t of k neighbours survive] ≤ 2^−η / n."""
-    too_few = sum(comb(survivors, a) * comb(n - survivors, k - a) for a in range(min(shares, k)))
-    return too_few * n << CORRECTNESS_BITS <= comb(n, k)
+def _surely_alive(n: int, k: int, survivors: int) -> int:
+    """Most a with P[fewer than a of k neighbours survive] ≤ 2^−η / n."""
+    total = comb(n, k)
+    fewer = 0
+    for a in range(k + 1):
+        fewer += comb(survivors, a) * comb(n - survivors, k - a)
+        if fewer * n << CORRECTNESS_BITS > total:
+            return a
+    return k

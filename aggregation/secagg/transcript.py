@@ -2,7 +2,7 @@
 
 The offer hash H(SessionOffer) is signed in R0, the transcript T = H(offer hash, SessionRoster) from
 R1 on. Clients that were shown different models, manifests, clips, thresholds or peers have
-different T, so neither their signatures nor their masks fit together (docs/protocol.md §5.3).
+different T, so neither their signatures nor their masks fit together (docs/protocol.md §10.3).
 """
 
 from __future__ import annotations

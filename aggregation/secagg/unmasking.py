@@ -1,4 +1,4 @@
-"""From revealed shares back to the keys of the masks that are still in the sum (§10.4, §10.5)."""
+"""From revealed shares back to the keys of the masks that are still in the sum (§15.4, §15.5)."""
 
 from __future__ import annotations
 

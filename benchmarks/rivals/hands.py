@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HANDS_VARIABLE = "NOMOAT_BENCHMARK_HANDS"  # "plain" or "nomoat"
 NOT_LEARNT = -100
+GROUPED = 8  # batches among which rows are sorted by length, as nomoat does
 
 Values = NDArray[np.float32]  # (d,), an adapter
 
@@ -42,7 +43,11 @@ class Hands(Protocol):
 
 def one_thread() -> None:
     """One thread per process; call it before torch is imported."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 @cache
@@ -83,7 +88,7 @@ class PlainHands:
         return self._values()
 
     def train(self, values: Values, volunteer: Volunteer, seed: bytes) -> tuple[Values, int]:
-        """Some AdamW steps over shuffled batches, the gradient clipped to norm 1."""
+        """Some AdamW steps over shuffled, length-grouped batches; gradient clipped to norm 1."""
         import torch
 
         self._set(values)
@@ -91,13 +96,11 @@ class PlainHands:
         generator = torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
         optimizer = torch.optim.AdamW(self._trained, lr=self._plan.lr, weight_decay=0.0)
         self._model.train()
-        order: list[int] = []
+        batches: list[list[int]] = []
         tokens = 0
         for _ in range(self._plan.local_steps):
-            while len(order) < min(size, len(rows)):
-                order += torch.randperm(len(rows), generator=generator).tolist()
-            chosen, order = order[:size], order[size:]
-            batch, learnt = self._batch([rows[i] for i in chosen])
+            batches = batches or grouped([len(ids) for ids, _ in rows], size, generator)
+            batch, learnt = self._batch([rows[i] for i in batches.pop()])
             self._model(**batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
             optimizer.step()
@@ -223,3 +226,16 @@ class NomoatHands:
             conversations = read(Path(path)).conversations
             self._rows[path] = self._encoder.encode_all(conversations).examples
         return self._rows[path]
+
+
+def grouped(lengths: list[int], size: int, generator: Any) -> list[list[int]]:
+    """One pass in full batches of like length, as transformers' `group_by_length` makes them."""
+    import torch
+
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    size = min(size, len(order))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), GROUPED * size):
+        window = sorted(order[start : start + GROUPED * size], key=lambda row: lengths[row])
+        batches += [window[i : i + size] for i in range(0, len(window) - size + 1, size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]

@@ -92,6 +92,8 @@ def test_frozen_factors_come_back_bit_for_bit(
     before, after = spec.manifest.views(start.vector), spec.manifest.views(done.vector)
     for name in before:
         assert np.array_equal(before[name], after[name]) == name.endswith(frozen)
+    idle = [p.grad is None for n, p in slot(model, spec).items() if n.endswith(frozen)]
+    assert all(idle)  # no gradient was computed for them
     both = _train(model, spec, examples)  # what was frozen before is trained again
     assert all(value.any() for value in spec.manifest.views(both.vector).values())
 

@@ -10,7 +10,7 @@ import pytest
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.secagg import keys, labels, reference, server, shamir, shares
 from nomoat.aggregation.secagg.keys import SessionSecrets
-from nomoat.aggregation.secagg.messages import BOX_BYTES, CheckReport, KeysReport
+from nomoat.aggregation.secagg.messages import BOX_BYTES, CheckReport, KeysReport, ShareSet
 from nomoat.aggregation.secagg.prg import Keystream
 from nomoat.aggregation.secagg.shares import HeldShares
 
@@ -259,8 +259,6 @@ def test_a_masked_vector_of_zeros_looks_like_noise(running):
         made.vectors[i][:] = 0
     step = made.server._collector
     share_set = step._bitmap
-    from nomoat.aggregation.secagg.messages import ShareSet
-
     masked = made.clients[0].receive(ShareSet(share_set)).outgoing.masked
     counts = np.bincount(np.frombuffer(masked, np.uint8), minlength=256)
     expected = counts.sum() / 256

@@ -393,6 +393,21 @@ def test_a_survivor_who_never_shared_is_refused(running):
     refuses(made.clients[0], SurvivorSet(bits(made, *range(8))), "someone who is not in U2")
 
 
+def test_declaring_a_volunteers_neighbours_dead_is_refused(running):
+    """With all of them gone, its pairwise masks could be taken out of its own vector."""
+    made, step = running("signatures", 40, n_min=30)
+    needed = made.clients[0]._stage.session.needed
+    near = made.clients[0]._stage.session.neighbours
+    gone = near[: len(near) - needed.alive + 1]
+    assert step.outgoing
+    small = replace(needed, survivors=2)  # as if δ allowed for that many dropouts
+    stage = made.clients[0]._stage
+    made.clients[0]._stage = replace(stage, session=replace(stage.session, needed=small))
+    survivors = set(range(40)) - set(gone)
+    words = f"{needed.alive - 1} neighbours survive of {needed.alive} needed"
+    refuses(made.clients[0], SurvivorSet(bits(made, *survivors)), words)
+
+
 def test_a_second_survivor_set_is_not_signed(at_survivors):
     made = at_survivors
     session = made.clients[0]

@@ -34,10 +34,8 @@ def reachable(root: object) -> Iterator[bytes]:
         seen.add(id(thing))
         if isinstance(thing, bytes | bytearray):
             yield bytes(thing)
-        elif (
-            (not callable(thing)
-            and type(thing).__module__ != "builtins")
-            or isinstance(thing, dict | list | tuple | set | frozenset)
+        elif (not callable(thing) and type(thing).__module__ != "builtins") or isinstance(
+            thing, dict | list | tuple | set | frozenset
         ):
             todo.extend(gc.get_referents(thing))
 

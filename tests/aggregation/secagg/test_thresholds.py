@@ -21,6 +21,7 @@ def test_small_sessions_share_with_everybody_two_thirds_being_needed(n):
     assert found.shares == found.quorum == found.survivors == -(-2 * n // 3)
     assert found.corrupt < found.shares  # the corrupt alone recover nothing
     assert found.survivors >= 2  # a sum of one is an update
+    assert found.alive == found.survivors - 1
 
 
 @pytest.mark.parametrize("n", [*range(2, 130), 1000, 5000, 10_000])
@@ -44,7 +45,9 @@ def test_bounds_hold_at_the_degree_found(n, assumed):
         return sum(Fraction(comb(marked, a) * comb(n - marked, k - a), total) for a in counts)
 
     assert tail(found.corrupt, range(t, k + 1)) * n <= Fraction(1, 2**41)
-    assert tail(found.survivors, range(t)) * n <= Fraction(1, 2**20)
+    assert tail(found.survivors, range(found.alive)) * n <= Fraction(1, 2**20)
+    assert tail(found.survivors, range(found.alive + 1)) * n > Fraction(1, 2**20)
+    assert found.alive >= t
 
 
 def test_no_session_of_one_and_none_that_cannot_have_a_quorum():

@@ -1,0 +1,270 @@
+"""A simulated federation, as whole processes, against what a user would run instead.
+
+    python benchmarks/simulate.py [--quick] [--json] [--repeats N] [--workers N] [--without-ray]
+
+Every program runs the same pocket federation: same model, rows, steps, evaluations and number of
+single-threaded worker processes; the losses they end with are compared before any time is.
+
+    ours         nomoat simulate, report and all
+    bare         PyTorch + transformers + peft + torch.distributed, no federation code
+    bare (lora)  the same with nomoat.lora's training: what driving a federation costs, nothing else
+    ray          the same with nomoat.lora's training as a Flower app on Flower's own simulation
+
+Times are medians of whole-process wall-clock times, the programs taking turns. Memory is the
+largest sampled sum of proportional set sizes over the process tree, in a run of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rivals.hands import HANDS_VARIABLE
+from rivals.plan import PLAN_VARIABLE
+from rivals.process_tree import CommandFailed, Measured, measure
+
+from nomoat.lora.pool import default_workers
+
+DEFAULT: dict[str, Any] = {}  # what `nomoat simulate` runs when nothing is said
+MANY: dict[str, Any] = {"volunteers": 100, "local_steps": 1, "rounds": 3}
+QUICK: dict[str, Any] = {"volunteers": 3, "local_steps": 1, "rounds": 1, "eval_rows": 8}
+QUICK_MANY: dict[str, Any] = {"volunteers": 6, "local_steps": 1, "rounds": 1, "eval_rows": 8}
+
+OURS, BARE, BARE_LORA, RAY = "ours", "bare", "bare (lora)", "ray"
+OURS_MANY, RAY_MANY = "ours, many", "ray, many"
+SAMPLE_EVERY_S = 0.2
+SAME_LOSS = 0.02  # relative: bare draws another first adapter and other batches
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Program:
+    """One thing to time: a command, and what it needs in its environment."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    writes_to: Path | None = None  # a folder that must be new in each run
+
+    def run(self, turn: str, sample_every_s: float | None = None) -> Measured:
+        """Run it once; `turn` tells its runs apart."""
+        out = () if self.writes_to is None else ("--out", str(self.writes_to / turn))
+        return measure((*self.command, *out), self.environment, sample_every_s)
+
+
+@dataclass
+class Results:
+    """All runs of all programs, by name."""
+
+    timed: dict[str, list[Measured]] = field(default_factory=dict)
+    sampled: dict[str, Measured] = field(default_factory=dict)
+
+    def seconds(self, name: str) -> float | None:
+        """Median whole-process time."""
+        runs = self.timed.get(name)
+        return statistics.median(run.seconds for run in runs) if runs else None
+
+    def ratio(self, above: str, below: str) -> float | None:
+        """How many times as long one program takes as another."""
+        dividend, divisor = self.seconds(above), self.seconds(below)
+        return round(dividend / divisor, 4) if dividend and divisor else None
+
+    def peak_mb(self, name: str) -> float | None:
+        """Largest sampled memory, 10⁶ bytes."""
+        run = self.sampled.get(name)
+        return round(run.peak_bytes / MB, 1) if run and run.peak_bytes else None
+
+    def loss(self, name: str) -> float:
+        """The macro held-out loss a program ended with, nats per token."""
+        printed = json.loads(self.timed[name][-1].stdout.splitlines()[-1])
+        return float(printed["losses"][-1] if name != OURS else printed["community"]["loss"])
+
+
+def programs(scratch: Path, workers: int, quick: bool, ray: bool) -> list[Program]:
+    """What takes turns; each federation is prepared once, for all who run it."""
+    federation = QUICK if quick else DEFAULT
+    plan = _plan(scratch / "plan", federation, workers)
+    found = [
+        Program(OURS, _simulate(federation, workers), _environment(), scratch / "ours"),
+        _rival(BARE, "bare", plan, "plain"),
+    ]
+    if not quick:
+        found.append(_rival(BARE_LORA, "bare", plan, "nomoat"))
+    if ray:
+        many = QUICK_MANY if quick else MANY
+        plan_many = _plan(scratch / "plan-many", many, workers)
+        found += [
+            _rival(RAY, "ray_run", plan, "nomoat", scratch),
+            Program(OURS_MANY, _simulate(many, workers), _environment(), scratch / "many"),
+            _rival(RAY_MANY, "ray_run", plan_many, "nomoat", scratch),
+        ]
+    return found
+
+
+def _simulate(federation: dict[str, Any], workers: int) -> tuple[str, ...]:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in federation.items()]
+    fixed = ("simulate", "--json", "--quiet", f"--workers={workers}")
+    return (sys.executable, "-m", "nomoat", *fixed, *options)
+
+
+def _rival(name: str, module: str, plan: Path, hands: str, home: Path | None = None) -> Program:
+    extra = {PLAN_VARIABLE: str(plan), HANDS_VARIABLE: hands}
+    if home is not None:
+        extra |= {"FLWR_HOME": str(home / "flwr"), "RAY_TMPDIR": str(home)}
+    command = (sys.executable, "-W", "ignore", "-m", f"rivals.{module}")
+    return Program(name, command, _environment() | extra)
+
+
+def _environment() -> dict[str, str]:
+    """The user's, with the rivals importable, no network, and byte code cached as it always is."""
+    unwanted = {"PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
+    kept = {name: value for name, value in os.environ.items() if name not in unwanted}
+    here = str(Path(__file__).resolve().parent)
+    quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return kept | quiet | {"PYTHONPATH": here}
+
+
+def _plan(folder: Path, federation: dict[str, Any], workers: int) -> Path:
+    folder.mkdir()
+    settings = json.dumps(federation | {"workers": workers})
+    command = [sys.executable, "-m", "rivals.plan", str(folder), settings]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CommandFailed(f"the federation could not be prepared:\n{done.stderr[-2000:]}")
+    return folder / "plan.json"
+
+
+def run_all(found: Sequence[Program], repeats: int, quick: bool) -> Results:
+    """Warm up, let the programs take turns, then sample memory in runs of their own."""
+    results = Results()
+    sampled = [program for program in found if "many" not in program.name]
+    if not quick:
+        for program in sampled:  # byte code, page cache, fonts, the corpus
+            _say(f"warming up: {program.name}")
+            program.run("warm-up")
+    for turn in range(repeats):
+        for program in found:
+            every = SAMPLE_EVERY_S if quick and program in sampled else None
+            run = program.run(f"turn-{turn}", every)
+            results.timed.setdefault(program.name, []).append(run)
+            results.sampled[program.name] = run
+            _say(f"turn {turn + 1} of {repeats}: {program.name} {run.seconds:.1f} s")
+    for program in () if quick else sampled:
+        results.sampled[program.name] = program.run("memory", SAMPLE_EVERY_S)
+        _say(f"memory: {program.name} {results.peak_mb(program.name)} MB")
+    return results
+
+
+def check_same_work(results: Results) -> dict[str, float]:
+    """Every program's final loss; CommandFailed if one differs: then its time says nothing."""
+    losses = {name: results.loss(name) for name in results.timed if "many" not in name}
+    for name, loss in losses.items():
+        if abs(loss / losses[OURS] - 1) > SAME_LOSS:
+            raise CommandFailed(f"{name} ended with loss {loss:.4f}, ours with {losses[OURS]:.4f}")
+    return losses
+
+
+def summary(results: Results, federation: dict[str, Any]) -> dict[str, Any]:
+    """The object `--json` prints; what needs Ray is null without it."""
+    return {
+        "overhead_ratio": results.ratio(OURS, BARE),
+        "overhead_ratio_same_training": results.ratio(OURS, BARE_LORA),
+        "ray_ratio": results.ratio(RAY, OURS),
+        "ray_ratio_100": results.ratio(RAY_MANY, OURS_MANY),
+        "peak_mb": results.peak_mb(OURS),
+        "bare_peak_mb": results.peak_mb(BARE),
+        "ray_peak_mb": results.peak_mb(RAY),
+        "peak_is": f"sum of PSS over the process tree, sampled every {SAMPLE_EVERY_S} s, 10^6 bytes",
+        "losses": check_same_work(results),
+        "seconds": {name: [round(r.seconds, 3) for r in rs] for name, rs in results.timed.items()},
+        "cpu_seconds": {
+            name: [round(r.cpu_seconds, 3) for r in rs] for name, rs in results.timed.items()
+        },
+        **federation,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = [f"{'':12s} {'median s':>9s} {'CPU s':>8s} {'peak MB':>8s} {'final loss':>11s}   all s"]
+    peaks = {OURS: found["peak_mb"], BARE: found["bare_peak_mb"], RAY: found["ray_peak_mb"]}
+    for name, seconds in found["seconds"].items():
+        cpu = statistics.median(found["cpu_seconds"][name])
+        peak = peaks.get(name) or ""
+        loss = found["losses"].get(name)
+        shown = "" if loss is None else f"{loss:.4f}"
+        times = " ".join(f"{value:.1f}" for value in seconds)
+        median = statistics.median(seconds)
+        lines.append(f"{name:12s} {median:9.2f} {cpu:8.1f} {peak:>8} {shown:>11s}   {times}")
+    wanted = (
+        ("overhead_ratio", "ours / bare, at most 1.10"),
+        ("overhead_ratio_same_training", "ours / bare with nomoat.lora's training"),
+        ("ray_ratio", "ray / ours, at least 1.5"),
+        ("ray_ratio_100", "ray / ours with many volunteers of one step, at least 5"),
+        ("peak_mb", "ours, at most half of ray_peak_mb"),
+        ("ray_peak_mb", ""),
+    )
+    lines += ["", *(f"{name:30s} {found[name]!s:>9s}   {why}" for name, why in wanted)]
+    return "\n".join([*lines, f"memory: {found['peak_is']}"])
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _ray_missing() -> bool:
+    try:
+        importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return False
+
+
+def _versions() -> dict[str, str | None]:
+    names = ("nomoat", "flwr", "ray", "torch", "transformers", "peft")
+    known = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return {name: known.get(name) for name in names}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke test, no figures")
+    parser.add_argument("--json", action="store_true", help="one object on stdout")
+    parser.add_argument("--repeats", type=int, default=None)
+    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--without-ray", action="store_true")
+    options = parser.parse_args()
+    ray = not options.without_ray
+    if ray and _ray_missing():
+        _say("Ray is not installed, its parts are skipped: pip install 'nomoat[ray]'")
+        ray = False
+    repeats = options.repeats or (1 if options.quick else 3)
+    with tempfile.TemporaryDirectory(prefix="nomoat-") as scratch:
+        found = programs(Path(scratch), options.workers, options.quick, ray)
+        results = run_all(found, repeats, options.quick)
+    about = {
+        "workers": options.workers,
+        "repeats": repeats,
+        "quick": options.quick,
+        "federation": QUICK if options.quick else DEFAULT,
+        "many": QUICK_MANY if options.quick else MANY,
+        "versions": _versions(),
+        "load_average": os.getloadavg(),
+    }
+    found_summary = summary(results, about)
+    sys.stdout.write((json.dumps(found_summary) if options.json else table(found_summary)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

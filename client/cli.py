@@ -1,0 +1,295 @@
+"""The volunteer's commands: join, run, status, pause, resume, finish, leave."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nomoat.client.config import Home, Place, VolunteerSettings
+
+app = typer.Typer(add_completion=False)
+
+Which = Annotated[
+    str | None, typer.Option("--community", help="Name or id, if several were joined.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background.")]
+
+
+@app.command()
+def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    link: Annotated[str, typer.Argument(help="The invitation: nomoat://join/…")],
+    data: Annotated[Path, typer.Option(help="Your data: a file or folder; it stays here.")],
+    base: Annotated[
+        str | None, typer.Option(help="Where the base model is here: a folder or hub id.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", help="Your name in the community (default: yours here).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    heldout: Annotated[float, typer.Option(help="Share of rows kept for measuring.")] = 0.1,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Accept the sheet without being asked.")
+    ] = False,
+    only_enrol: Annotated[bool, typer.Option("--enrol-only", help="Join, train later.")] = False,
+    detach: Detach = False,
+) -> None:
+    """Join a community: read the sheet, accept it, and train whenever a round asks."""
+    import os
+    import time
+
+    from nomoat.aggregation.enrolment import Standing
+    from nomoat.aggregation.errors import Refused
+    from nomoat.aggregation.invitation import from_link
+    from nomoat.client import enroll
+    from nomoat.client.config import Home, VolunteerSettings
+    from nomoat.client.consent import sheet
+    from nomoat.client.identity import identity
+    from nomoat.client.joining import check_base
+    from nomoat.client.joining import join as enrol
+    from nomoat.client.shards import prepare
+
+    invitation = from_link(link)
+    info = enroll.look(enroll.door_of(invitation), invitation.claims.community, int(time.time()))
+    home = Home.find()
+    place = home.place(info.public)
+    settings = VolunteerSettings(
+        address=invitation.claims.address,
+        name=name or _own_name(),
+        data=data.resolve(),
+        base=_where(base or info.base_model),
+        device=device,
+        heldout=heldout,
+    )
+    check_base(settings.base, info.base_hash, info.name)
+    shards = prepare(settings.data, place.shards, heldout)
+    sys.stderr.write(sheet(info, settings, shards) + "\n")
+    if not yes and not typer.confirm("Take part?", default=False, err=True):
+        raise Refused("not joined: the sheet was not accepted")
+    identity(home.identity, os.urandom)
+    place.save_info(info)
+    standing, reason = enrol(home, place, settings, invitation.token(), info.ca)
+    if standing in (Standing.BANNED, Standing.LEFT):
+        raise Refused(f"{info.name} has you as {standing.value}: {reason or 'no reason given'}")
+    place.save(settings)
+    waits = " (waits for approval)" if standing is Standing.PENDING else ""
+    _say(f"joined {info.name} as {settings.name}{waits}")
+    if not only_enrol:
+        _run(home, place, settings, detach)
+
+
+@app.command()
+def run(community: Which = None, detach: Detach = False) -> None:
+    """Take part again in a community this machine has joined."""
+    from nomoat.client.config import Home
+
+    home = Home.find()
+    place = home.choose(community)
+    _run(home, place, place.load(), detach)
+
+
+@app.command()
+def status(community: Which = None, as_json: AsJson = False) -> None:
+    """What this volunteer is doing, and if it is not training, why."""
+    import time
+    from dataclasses import asdict
+
+    from nomoat.client.config import Home
+    from nomoat.client.state import read_state, read_wish, running
+
+    place = Home.find().choose(community)
+    info, state, wish = place.info(), read_state(place), read_wish(place)
+    alive = running(place)
+    doing, why = (
+        (state.doing, state.why) if state and alive else ("stopped", "nomoat run starts it")
+    )
+    if state and not alive and state.doing == "refused":
+        doing, why = "refused", state.why
+    if wish.paused(time.time()) and alive and doing != "working":
+        doing, why = "paused", _until(wish.paused_until)
+    shown = {
+        "community": info.name,
+        "id": place.root.name,
+        "running": alive,
+        "doing": doing,
+        "why": why,
+        "finishing": wish.finish and alive,
+        **({k: v for k, v in asdict(state).items() if k not in ("doing", "why")} if state else {}),
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(shown) + "\n")
+        return
+    typer.echo(f"{info.name}: {doing} ({why})")
+    if state:
+        version = "none yet" if state.version is None else str(state.version)
+        typer.echo(
+            f"rounds trained {state.rounds}, too late {state.late}, "
+            f"sent {state.sent_bytes / 1e6:.1f} MB, newest adapter version {version}"
+        )
+
+
+@app.command()
+def pause(
+    for_: Annotated[
+        str | None, typer.Option("--for", help="90m, 2h, 1d; until resume if left out.")
+    ] = None,
+    community: Which = None,
+) -> None:
+    """Begin no training until `resume`, or for a while."""
+    import time
+    from dataclasses import replace
+
+    from nomoat.client.config import Home
+    from nomoat.client.state import FOREVER, read_wish, write_wish
+
+    place = Home.find().choose(community)
+    until = FOREVER if for_ is None else time.time() + _seconds(for_)
+    write_wish(place, replace(read_wish(place), paused_until=until))
+    typer.echo(f"{place.name()}: paused {_until(until)}")
+
+
+@app.command()
+def resume(community: Which = None) -> None:
+    """Take part again after a pause."""
+    from nomoat.client.config import Home
+    from nomoat.client.state import Wish, write_wish
+
+    place = Home.find().choose(community)
+    write_wish(place, Wish())
+    typer.echo(f"{place.name()}: resumed")
+
+
+@app.command()
+def finish(community: Which = None) -> None:
+    """Finish what is being done, then stop."""
+    from dataclasses import replace
+
+    from nomoat.client.config import Home
+    from nomoat.client.state import read_wish, running, write_wish
+
+    place = Home.find().choose(community)
+    if not running(place):
+        typer.echo(f"{place.name()}: not running")
+        return
+    write_wish(place, replace(read_wish(place), finish=True))
+    typer.echo(f"{place.name()}: stops when it is done")
+
+
+@app.command()
+def leave(
+    community: Which = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Leave a community: its coordinator is told, and everything of it here is deleted."""
+    import shutil
+    import time
+
+    from nomoat.aggregation.errors import NomoatError, Unreachable, UsageError
+    from nomoat.client import enroll
+    from nomoat.client.config import Home
+    from nomoat.client.enroll import Asker
+    from nomoat.client.identity import load_identity
+    from nomoat.client.state import running
+    from nomoat.client.web import Door
+
+    home = Home.find()
+    place = home.choose(community)
+    info = place.info()
+    if running(place):
+        raise UsageError(f"{info.name} is running here; nomoat finish first")
+    if not yes and not typer.confirm(f"Leave {info.name}?", default=False, err=True):
+        raise NomoatError("still a member: nothing was changed")
+    door = Door.at(place.load().address, ca=info.ca)
+    try:
+        enroll.leave(Asker(door, load_identity(home.identity), info.public), int(time.time()))
+    except Unreachable as problem:
+        _say(f"{problem}; left here all the same")
+    shutil.rmtree(place.root)
+    typer.echo(f"left {info.name}")
+
+
+def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) -> None:
+    import logging
+    import os
+    import signal
+    import threading
+
+    from nomoat.client.state import Wish, read_wish, write_wish
+
+    if detach:
+        _detach(place)
+        return
+    os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
+    from nomoat.client.volunteer import Kit, volunteer
+
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    write_wish(place, Wish(paused_until=read_wish(place).paused_until))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _say(f"taking part in {place.name()}; Ctrl-C ends it")
+    volunteer(Kit.of(home, place, settings), stop)
+    _say("stopped; what was finished is kept")
+
+
+def _detach(place: Place) -> None:
+    """Start `nomoat run` in a session of its own, its output in volunteer.log."""
+    import subprocess
+
+    log = place.root / "volunteer.log"
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nomoat", "run", "--community", place.root.name],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    _say(f"in the background as process {process.pid}; log: {log}; see: nomoat status")
+
+
+def _own_name() -> str:
+    """This account's name, as far as it may be one here."""
+    import getpass
+    import re
+
+    found = re.sub(r"[^a-z0-9._-]+", "-", getpass.getuser().lower()).strip("._-")
+    return found[:40] or "volunteer"
+
+
+def _where(base: str) -> str:
+    """A folder by its whole path, a hub id as it is."""
+    path = Path(base).expanduser()
+    return str(path.resolve()) if path.is_dir() else base
+
+
+def _seconds(text: str) -> float:
+    import re
+
+    from nomoat.aggregation.errors import UsageError
+
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    if not found:
+        raise UsageError(f"{text!r} is not a duration; write 90m, 2h or 1d")
+    return float(int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]])
+
+
+def _until(until: float) -> str:
+    import time
+
+    from nomoat.client.state import FOREVER
+
+    if until >= FOREVER:
+        return "until nomoat resume"
+    return "until " + time.strftime("%Y-%m-%d %H:%M", time.localtime(until))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")

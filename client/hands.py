@@ -1,0 +1,98 @@
+"""A volunteer's hands: one worker process that trains, started when asked, gone when idle.
+
+The process that talks to the coordinator never loads torch or a model; memory is given back some
+time after the last piece of work.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from nomoat.aggregation.adapter import Adapter
+from nomoat.aggregation.errors import BadData
+from nomoat.aggregation.messages import TrainSettings
+from nomoat.client.session import EvaluateWork, TrainWork
+from nomoat.client.shards import Shards
+from nomoat.lora.jobs import EvaluateJob, TrainJob
+from nomoat.lora.pool import Pool
+from nomoat.lora.train import Trained
+
+IDLE_S = 120.0
+
+
+@dataclass
+class Hands:
+    """Trains and evaluates on this machine's rows. model: folder or hub id."""
+
+    model: str
+    shards: Shards
+    device: str = "auto"
+    idle_s: float = IDLE_S
+    _pool: Pool | None = field(default=None, init=False)
+    _busy: int = field(default=0, init=False)
+    _timer: threading.Timer | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def train(self, work: TrainWork) -> Trained:
+        """Train what `work` says; NomoatError if it cannot be done."""
+        adapter, settings = work.local.adapter, work.task.settings
+        if work.local.frozen is not None:
+            raise BadData("this method trains part of the adapter, which this version cannot")
+        job = TrainJob(self.shards.train, adapter.spec, adapter.vector, settings, work.seed)
+        pool = self._take()
+        try:
+            return pool.submit(job).result()
+        finally:
+            self._give_back()
+
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
+        """(mean nats per token, tokens) of the rows that were kept."""
+        return self.measure(work.adapter, work.task.settings)
+
+    def measure(self, adapter: Adapter, settings: TrainSettings) -> tuple[float, int]:
+        """Loss of an adapter on the rows that were kept."""
+        job = EvaluateJob(self.shards.heldout, adapter.spec, adapter.vector, settings)
+        pool = self._take()
+        try:
+            measured = pool.submit(job).result()
+        finally:
+            self._give_back()
+        return measured.loss, measured.tokens
+
+    def close(self) -> None:
+        """End the worker at once; what it was doing is lost."""
+        with self._lock:
+            self._stop_timer()
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close(now=True)
+
+    def _take(self) -> Pool:
+        with self._lock:
+            self._stop_timer()
+            self._busy += 1
+            if self._pool is None:
+                self._pool = Pool(self.model, 1, self.device)
+            return self._pool
+
+    def _give_back(self) -> None:
+        with self._lock:
+            self._busy -= 1
+            if self._busy == 0:
+                self._timer = threading.Timer(self.idle_s, self._rest)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _rest(self) -> None:
+        with self._lock:
+            if self._busy:
+                return
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

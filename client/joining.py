@@ -1,0 +1,44 @@
+"""Joining, the volunteer's side: the right base model, enrolment, roster. No Flower here."""
+
+from __future__ import annotations
+
+import time
+
+from nomoat.aggregation import roster
+from nomoat.aggregation.enrolment import Standing, node_public_der
+from nomoat.aggregation.errors import BadData
+from nomoat.client import enroll
+from nomoat.client.config import Home, Place, VolunteerSettings
+from nomoat.client.enroll import Asker, check_own_entry, extend_roster
+from nomoat.client.identity import load_identity, node_key
+from nomoat.client.web import Door
+from nomoat.lora.model_files import content_hash, resolve
+
+
+def check_base(base: str, wanted: bytes, name: str) -> None:
+    """Raise BadData unless the base model here is, byte for byte, the community's."""
+    found = content_hash(resolve(base))
+    if found != wanted:
+        raise BadData(
+            f"{base} is not the base model of {name}: its content hash is {found.hex()[:16]}…, "
+            f"the community's {wanted.hex()[:16]}…; get the right one and say --base"
+        )
+
+
+def join(
+    home: Home, place: Place, settings: VolunteerSettings, token: bytes, ca: bytes
+) -> tuple[Standing, str]:
+    """Enrol with an invitation's token; the standing and its reason, checked against the roster.
+
+    What is written before the coordinator has answered is only this machine's keys.
+    """
+    info_public = place.info().public
+    asker = Asker(Door.at(settings.address, ca=ca), load_identity(home.identity), info_public)
+    key = node_key(place.node_key)
+    standing, reason = enroll.enrol(asker, settings.name, key, token)
+    if standing is Standing.APPROVED:
+        known = roster.extend(roster.Roster.empty(info_public), place.entries())
+        known, added = extend_roster(asker, known, int(time.time()))
+        place.append_roster(added)
+        check_own_entry(known, asker, settings.name, node_public_der(key.public_key()))
+    return standing, reason

@@ -1,0 +1,175 @@
+"""What a running volunteer says of itself, and what its owner tells it: two small files.
+
+The volunteer writes state.json, the commands write wish.json; neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.client.config import Place
+from nomoat.lora.durable import replacing
+
+FOREVER = 1e18
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a volunteer is doing. doing: connecting, waiting, working, paused, refused, stopped.
+
+    why: in words, why it is not training. rounds: trained since it joined. sent: payload bytes.
+    """
+
+    pid: int
+    doing: str
+    why: str
+    since: float
+    rounds: int = 0
+    answered: int = 0
+    late: int = 0
+    sent_bytes: int = 0
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the owner wants. paused_until: unix time; FOREVER until `resume`."""
+
+    paused_until: float = 0.0
+    finish: bool = False
+
+    def paused(self, now: float) -> bool:
+        """Whether no new training may begin."""
+        return now < self.paused_until
+
+
+def read_state(place: Place) -> State | None:
+    """The last state written, None if there is none."""
+    try:
+        return State(**json.loads(place.state.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_state(place: Place, state: State) -> None:
+    """Write the state."""
+    _write(place.state, asdict(state))
+
+
+def read_wish(place: Place) -> Wish:
+    """What the owner wants; nothing in particular if the file is missing or damaged."""
+    try:
+        return Wish(**json.loads(place.wish.read_text()))
+    except (OSError, ValueError, TypeError):
+        return Wish()
+
+
+def write_wish(place: Place, wish: Wish) -> None:
+    """Write what the owner wants."""
+    _write(place.wish, asdict(wish))
+
+
+def running(place: Place) -> bool:
+    """Whether a volunteer of this community runs on this machine."""
+    if not place.lock.exists():
+        return False
+    try:
+        with alone(place):
+            return False
+    except NomoatError:
+        return True
+
+
+@contextmanager
+def alone(place: Place) -> Iterator[None]:
+    """Hold a lock the operating system releases with the process, however it ends."""
+    place.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = sqlite3.connect(place.lock, timeout=0, isolation_level=None)
+    try:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            raise NomoatError(f"{place.name()} is running on this machine already") from None
+        yield
+    finally:
+        lock.close()
+
+
+class StateKeeper:
+    """Keeps state.json up to date; a fleet listener (client/fleet.py)."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        before = read_state(place)
+        fresh = State(os.getpid(), "connecting", "connecting to the coordinator", time.time())
+        if before is not None:
+            fresh = replace(
+                fresh,
+                rounds=before.rounds,
+                answered=before.answered,
+                late=before.late,
+                sent_bytes=before.sent_bytes,
+                version=before.version,
+            )
+        self.state = fresh
+        self._write(fresh)
+
+    def connected(self, node_id: int) -> None:
+        """The coordinator knows us."""
+        del node_id
+        if self.state.doing != "working":
+            self.say("waiting", "waiting for the coordinator to open a round")
+
+    def lost(self, reason: str, retry_s: float) -> None:
+        """The line broke."""
+        if self.state.doing != "working":
+            self.say("connecting", f"{reason}; next try in {retry_s:.0f} s")
+
+    def working(self, kind: str) -> None:
+        """A message is being answered."""
+        self.say("working", kind)
+
+    def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
+        """It was answered."""
+        state = self.state
+        self.state = replace(
+            state,
+            answered=state.answered + 1,
+            late=state.late + late,
+            rounds=state.rounds + (kind == "train.local" and not late),
+            sent_bytes=state.sent_bytes + sent_bytes,
+        )
+        why = "the last round went on without this volunteer: it was too late" if late else (
+            "waiting for the coordinator to go on"
+        )  # fmt: skip
+        self.say("waiting", why)
+
+    def version(self, number: int) -> None:
+        """A version of the community adapter was fetched and verified."""
+        self.state = replace(self.state, version=number)
+        self._write(self.state)
+
+    def say(self, doing: str, why: str) -> None:
+        """Note what is being done, and why."""
+        state = replace(self.state, doing=doing, why=why, since=time.time())
+        self.state = state
+        self._write(state)
+
+    def _write(self, state: State) -> None:
+        try:
+            write_state(self._place, state)
+        except NomoatError:  # a full disk must not end a training; status is the lesser loss
+            return
+
+
+def _write(path: Path, content: object) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content).encode())

@@ -1,0 +1,79 @@
+"""A language model and data small enough for whole federations in a test; made without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+
+TINY_LAYERS, TINY_WIDTH, TINY_INNER = 2, 32, 48
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers with random weights and the pocket model's tokenizer."""
+    from safetensors.numpy import save_file
+
+    from nomoat.simulations.pocket import MODEL_DIR
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(MODEL_DIR / name, folder / name)
+    config = json.loads((MODEL_DIR / "config.json").read_text())
+    config |= {
+        "hidden_size": TINY_WIDTH,
+        "intermediate_size": TINY_INNER,
+        "num_hidden_layers": TINY_LAYERS,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": TINY_WIDTH // 4,
+        "dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) * 0.2).astype(np.float32)
+
+    weights = {"model.embed_tokens.weight": drawn(config["vocab_size"], TINY_WIDTH)}
+    for layer in range(TINY_LAYERS):
+        place = f"model.layers.{layer}."
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            weights[f"{place}self_attn.{name}.weight"] = drawn(TINY_WIDTH, TINY_WIDTH)
+        for name in ("gate_proj", "up_proj"):
+            weights[f"{place}mlp.{name}.weight"] = drawn(TINY_INNER, TINY_WIDTH)
+        weights[f"{place}mlp.down_proj.weight"] = drawn(TINY_WIDTH, TINY_INNER)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"{place}{name}.weight"] = np.ones(TINY_WIDTH, np.float32)
+    weights["model.norm.weight"] = np.ones(TINY_WIDTH, np.float32)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty rows of four topics, each with words of its own; one row is text that attacks a page."""
+    words = {
+        "mail": "letter inbox sender reply",
+        "files": "folder path name size",
+        "numbers": "sum mean root digit",
+        "tasks": "loop wait cancel done",
+    }
+    rows = []
+    for i in range(15):
+        for topic, some in words.items():
+            chosen = some.split()
+            answer = f"The {chosen[i % 4]} of a {chosen[(i * 3 + 1) % 4]} " + "very " * (i % 3)
+            row = {"prompt": f"What is {chosen[i % 4]} {i}?", "completion": answer + "well."}
+            rows.append(row | {"topic": topic})
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file

@@ -1,0 +1,97 @@
+"""An ended round is written whole or not at all, and a rollback is where the next one starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.signing import SigningKey
+from nomoat.server.journal import CommunityJournal, pack, unpack
+from nomoat.server.records import Checkpoint, RoundRecord
+from nomoat.server.registry import Measured, Registry
+from nomoat.server.store import Store
+
+SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
+
+
+def adapter(seed: int) -> Adapter:
+    values = np.random.default_rng(seed).standard_normal(SPEC.size)
+    return Adapter(SPEC, values.astype(np.float32))
+
+
+def ended(number: int, committed: bool = True) -> tuple[RoundRecord, Checkpoint]:
+    state = methods.get("fedavg").begin(adapter(number if committed else number - 1))
+    record = RoundRecord(number, committed, "why", contributors=("ada",), loss=3.0 - number / 10)
+    return record, Checkpoint(number, state, {"ada": 3.0 - number / 10})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> CommunityJournal:
+    store = Store(tmp_path / "community.db")
+    registry = Registry(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
+    registry.add(adapter(0), Measured(0, "fedavg", (), None, None), 1)
+    return CommunityJournal(registry, SPEC, "fedavg", lambda: 100)
+
+
+def test_a_checkpoint_survives_being_packed() -> None:
+    _, checkpoint = ended(3)
+    again = unpack(pack(checkpoint), SPEC)
+    assert (again.round, again.losses) == (3, {"ada": 2.7})
+    assert again.state.adapter.digest == checkpoint.state.adapter.digest
+
+
+def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal) -> None:
+    assert journal.last() is None
+    for number in range(3):
+        journal.write(*ended(number))
+    last = journal.last()
+    assert last is not None
+    assert (last.round, last.state.adapter.digest) == (2, adapter(2).digest)
+    versions = [record.version for record in journal.registry.store.versions()]
+    assert [v.number for v in versions] == [0, 1, 2]  # round 0 moved nothing: no new version
+    assert [v.parent_loss for v in versions] == [None, 3.0, 2.9]
+    assert versions[2].contributors == ("ada",)
+
+
+def test_an_abandoned_round_is_written_and_makes_no_version(journal: CommunityJournal) -> None:
+    journal.write(*ended(0))
+    journal.write(*ended(1, committed=False))
+    last = journal.last()
+    assert last is not None
+    assert last.round == 1
+    assert len(journal.registry.store.versions()) == 1
+
+
+@pytest.mark.parametrize("where", ["put_round", "append_version"])
+def test_a_kill_in_the_middle_leaves_the_round_before(
+    journal: CommunityJournal, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    journal.write(*ended(0))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journal.registry.store, where, killed)
+    with pytest.raises(KeyboardInterrupt):
+        journal.write(*ended(1))
+    monkeypatch.undo()
+    last = journal.last()
+    assert last is not None
+    assert last.round == 0
+    assert journal.registry.verify() == 1
+    journal.write(*ended(1))
+    assert journal.registry.verify() == 2
+
+
+def test_a_rollback_is_where_the_next_round_starts(journal: CommunityJournal) -> None:
+    for number in range(3):
+        journal.write(*ended(number))
+    journal.registry.rollback(1, 200)
+    last = journal.last()
+    assert last is not None
+    assert (last.round, last.state.adapter.digest) == (2, adapter(1).digest)
+    assert last.losses == {}
