@@ -3,10 +3,14 @@
 `mean_ratio`: for each summable method, everything the coordinator does with the reports of a
 round (door check, exact streaming sum, mean, commit; both exchanges where there are two) over
 numpy's float32 mean of the same reports, held in memory as one array. `flexlora_ratio`: the dense
-way (sum the products, SVD of the d × d matrix) over the low-rank way, one layer.
+way (sum the products, SVD of the d × d matrix) over the low-rank way, one layer. Ours uses a
+thread per core for the sum, as the coordinator does; numpy's mean has no threads to use. BLAS runs
+on one thread for all.
 
     python benchmarks/aggregate.py [--json] [--quick]
 """
+
+# ruff: noqa: E402 - the number of BLAS threads is set before numpy is imported
 
 from __future__ import annotations
 
@@ -19,6 +23,9 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
+# Read when numpy is imported: BLAS threads would spin against those of the sum.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 from numpy.typing import NDArray

@@ -36,7 +36,7 @@ from nomoat.aggregation import signing, wire
 from nomoat.aggregation.adapter import Manifest, TensorSpec
 from nomoat.aggregation.fixed_point import Contribution, FixedPoint, Layout
 from nomoat.aggregation.packing import BLOCK, blocks, packed_bytes
-from nomoat.aggregation.secagg import masking
+from nomoat.aggregation.secagg import keys, masking, shamir
 from nomoat.aggregation.secagg.client import ClientSession
 from nomoat.aggregation.secagg.client_steps import Volunteer
 from nomoat.aggregation.secagg.keys import SessionSecrets
@@ -50,7 +50,7 @@ from nomoat.aggregation.secagg.parameters import (
     most_value_bits,
     propose,
 )
-from nomoat.aggregation.secagg.prg import Masks
+from nomoat.aggregation.secagg.prg import Keystream, Masks
 from nomoat.aggregation.secagg.server import ACCEPTS, ServerSession, ServerStep
 from nomoat.aggregation.secagg.shamir import SHARE_BYTES
 from nomoat.aggregation.secagg.thresholds import thresholds
@@ -91,8 +91,8 @@ class Ours:
     down: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     def __post_init__(self) -> None:
-        keys = sorted((SigningKey(os.urandom(32)) for _ in range(self.count)), key=by_public)
-        self.ids = [key.public for key in keys]
+        people = sorted((SigningKey(os.urandom(32)) for _ in range(self.count)), key=by_public)
+        self.ids = [key.public for key in people]
         names = {public: f"volunteer {i}" for i, public in enumerate(self.ids)}
         manifest = Manifest((TensorSpec("update", (self.size,)),))
         roster = Roster(os.urandom(32), names)
@@ -110,7 +110,7 @@ class Ours:
                     SessionSecrets(os.urandom(32)),
                 )
             )
-            for i, key in enumerate(keys)
+            for i, key in enumerate(people)
         ]
 
     def open(self) -> ServerStep:
@@ -236,7 +236,7 @@ class Flower:
         symmetric = importlib.import_module(base + "crypto.symmetric_encryption")
         combine = importlib.import_module(base + "crypto.shamir").combine_shares
         stream = importlib.import_module(base + "secaggplus_utils").pseudo_rand_gen
-        keys = importlib.import_module("flwr.supercore.primitives.asymmetric")
+        asymmetric = importlib.import_module("flwr.supercore.primitives.asymmetric")
         total = arithmetic.parameters_mod(self.total, self.modulus)
         shape = arithmetic.get_parameters_shape(total)
         for i, held in shares.items():
@@ -245,11 +245,11 @@ class Flower:
                 mask = stream(secret, self.modulus, shape)
                 total = arithmetic.parameters_subtraction(total, mask)
                 continue
-            private = keys.bytes_to_private_key(secret)
+            private = asymmetric.bytes_to_private_key(secret)
             for j in self.states:
                 if j == i:
                     continue
-                public = keys.bytes_to_public_key(self.publics[j][0])
+                public = asymmetric.bytes_to_public_key(self.publics[j][0])
                 mask = stream(symmetric.generate_shared_key(private, public), self.modulus, shape)
                 act = arithmetic.parameters_addition if i > j else arithmetic.parameters_subtraction
                 total = act(total, mask)
@@ -277,15 +277,15 @@ def keystream_rate(megabytes: int = 512) -> float:
 
 def masking_rate(size: int, neighbours: int) -> float:
     """Bytes of mask applied per second: one self mask and one per neighbour over d coordinates."""
-    keys = [os.urandom(32) for _ in range(neighbours + 1)]
+    drawn = [os.urandom(32) for _ in range(neighbours + 1)]
     vector = np.zeros(size, np.uint32)
 
     def apply() -> None:
-        masks = Masks(keys[: neighbours // 2], keys[neighbours // 2 :])
+        masks = Masks(drawn[: neighbours // 2], drawn[neighbours // 2 :])
         for start, stop in blocks(size):
             masks.apply(vector[start:stop])
 
-    return 4 * size * len(keys) / timed(apply)[0]
+    return 4 * size * len(drawn) / timed(apply)[0]
 
 
 def compare_with_flower(size: int, repeats: int) -> dict[str, Any]:
@@ -419,9 +419,10 @@ def costs(size: int, repeats: int) -> Iterator[Cost]:
         k, dropped = needed.neighbours, count // 5
         point = FixedPoint(min(VALUE_BITS, most_value_bits(count)), count)
         mask = statistics.median(mask_once(size, k, point) for _ in range(repeats))
-        streams = (count - dropped) + dropped * k * 4 // 5
-        server = count * (unit["add"] * size + 3 * unit["verify"])
-        server += streams * unit["stream"] * size + (count * unit["combine"] * needed.shares**2)
+        live, pairs = count - dropped, dropped * k * 4 // 5
+        server = live * unit["add"] * size + 6 * count * unit["verify"]
+        server += (live + pairs) * unit["stream"] * size + pairs * unit["agree"]
+        server += count * statistics.median(combine_once(needed.shares) for _ in range(repeats))
         up = packed_bytes(size + 1, point.wire_bits) + k * (BOX_BYTES + SHARE_BYTES) + 660
         down = count * 168 + k * (BOX_BYTES + 5) + needed.quorum * 64 + 3 * (count // 8) + 400
         yield Cost(
@@ -441,9 +442,9 @@ def mask_once(size: int, neighbours: int, point: FixedPoint) -> float:
     """Seconds to round, mask, pack and hash one vector with that many neighbours."""
     layout = Layout(Manifest((TensorSpec("update", (size,)),)), (CLIP,))
     contribution = Contribution(updates(np.random.default_rng(0), size), 1.0)
-    keys = [os.urandom(32) for _ in range(neighbours + 1)]
+    drawn = [os.urandom(32) for _ in range(neighbours + 1)]
     half = neighbours // 2
-    made = masking.MaskKeys(tuple(keys[half:]), tuple(keys[:half]))
+    made = masking.MaskKeys(tuple(drawn[half:]), tuple(drawn[:half]))
     return timed(lambda: masking.masked_vector(contribution, layout, point, os.urandom(32), made))[
         0
     ]
@@ -453,7 +454,7 @@ def unit_costs(repeats: int) -> dict[str, float]:
     """Seconds per signature, per neighbour, per added coordinate, per coordinate of keystream."""
     count = 100
     needed = thresholds(count, DEFAULT_ASSUMPTIONS)
-    k, t = needed.neighbours, needed.shares
+    k = needed.neighbours
     vector = np.zeros(1000, np.float32)
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
@@ -464,7 +465,7 @@ def unit_costs(repeats: int) -> dict[str, float]:
         rest = sum(statistics.median(session.client_s[name]) for name in ("checks", "masked"))
         found["verify"].append(verify)
         found["peer"].append((shares + rest) / k)
-        found["combine"].append(session.server_s["reveals close"] / count / t**2)
+        found["agree"].append(agree_once())
         found["stream"].append(4 / masking_rate(1 << 20, 8))
         found["add"].append(add_once())
     return {name: statistics.median(values) for name, values in found.items()}
@@ -475,6 +476,19 @@ def verify_once() -> float:
     key = SigningKey(os.urandom(32))
     signature = key.sign("benchmark", b"part", b"part")
     return timed(lambda: signing.verify(key.public, signature, "benchmark", b"part", b"part"))[0]
+
+
+def agree_once() -> float:
+    """Seconds to recompute the key of one pairwise mask."""
+    private, public = os.urandom(32), keys.public_of(os.urandom(32))
+    return timed(lambda: masking.pair_mask_key(keys.agree(private, public), bytes(32), 0, 1))[0]
+
+
+def combine_once(threshold: int) -> float:
+    """Seconds to recover one secret from that many shares."""
+    points = list(range(1, threshold + 1))
+    dealt = shamir.split(bytes(32), threshold, points, Keystream(os.urandom(32)))
+    return timed(lambda: shamir.combine(dict(zip(points, dealt, strict=True))))[0]
 
 
 def add_once() -> float:
@@ -523,7 +537,8 @@ def table(found: Mapping[str, Any]) -> None:
                 f"{f[f'n1000_server_{name}_s']:7.2f} s + {f[f'n1000_server_{name} close_s']:.2f} s"
             )
     if "costs" in found:
-        print("\nwhat one participant and the coordinator pay at 1 M parameters (20 % dropouts)")
+        print("\nwhat one participant and the coordinator pay at 1 M parameters (20 % dropouts):")
+        print("mask, peers and bytes up grow with k; checking the roster and bytes down with n")
         print(f"{'n':>8}{'k':>6}{'mask':>9}{'peers':>9}{'roster':>9}{'up':>11}{'down':>11}", end="")
         print(f"{'coordinator':>13}")
         for row in found["costs"]:

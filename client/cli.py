@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from nomoat.client.config import Home, Place, VolunteerSettings
+    from nomoat.client.facts import Orders
 
 app = typer.Typer(add_completion=False)
 
@@ -96,29 +97,30 @@ def run(community: Which = None, detach: Detach = False) -> None:
 @app.command()
 def status(community: Which = None, as_json: AsJson = False) -> None:
     """What this volunteer is doing, and if it is not training, why."""
-    import time
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
+    from nomoat.client import control
     from nomoat.client.config import Home
-    from nomoat.client.state import read_state, read_wish, running
+    from nomoat.client.state import paused, read_state, running
 
     place = Home.find().choose(community)
-    info, state, wish = place.info(), read_state(place), read_wish(place)
+    info, state, orders = place.info(), read_state(place), control.read(place.root)
     alive = running(place)
     doing, why = (
         (state.doing, state.why) if state and alive else ("stopped", "nomoat run starts it")
     )
     if state and not alive and state.doing == "refused":
         doing, why = "refused", state.why
-    if wish.paused(time.time()) and alive and doing != "working":
-        doing, why = "paused", _until(wish.paused_until)
+    if paused(orders, datetime.now(UTC)) and alive and doing != "working":
+        doing, why = "paused", _until(orders)
     shown = {
         "community": info.name,
         "id": place.root.name,
         "running": alive,
         "doing": doing,
         "why": why,
-        "finishing": wish.finish and alive,
+        "finishing": orders.finish and alive,
         **({k: v for k, v in asdict(state).items() if k not in ("doing", "why")} if state else {}),
     }
     if as_json:
@@ -142,41 +144,41 @@ def pause(
 ) -> None:
     """Begin no training until `resume`, or for a while."""
     import time
-    from dataclasses import replace
+    from datetime import UTC
 
+    from nomoat.client import control
     from nomoat.client.config import Home
-    from nomoat.client.state import FOREVER, read_wish, write_wish
 
     place = Home.find().choose(community)
-    until = FOREVER if for_ is None else time.time() + _seconds(for_)
-    write_wish(place, replace(read_wish(place), paused_until=until))
-    typer.echo(f"{place.name()}: paused {_until(until)}")
+    span = None if for_ is None else control.span_s(for_)
+    orders = control.pause(control.read(place.root), time.time(), span, UTC)
+    control.write(place.root, orders)
+    typer.echo(f"{place.name()}: paused {_until(orders)}")
 
 
 @app.command()
 def resume(community: Which = None) -> None:
     """Take part again after a pause."""
+    from nomoat.client import control
     from nomoat.client.config import Home
-    from nomoat.client.state import Wish, write_wish
 
     place = Home.find().choose(community)
-    write_wish(place, Wish())
+    control.write(place.root, control.resume(control.read(place.root)))
     typer.echo(f"{place.name()}: resumed")
 
 
 @app.command()
 def finish(community: Which = None) -> None:
     """Finish what is being done, then stop."""
-    from dataclasses import replace
-
+    from nomoat.client import control
     from nomoat.client.config import Home
-    from nomoat.client.state import read_wish, running, write_wish
+    from nomoat.client.state import running
 
     place = Home.find().choose(community)
     if not running(place):
         typer.echo(f"{place.name()}: not running")
         return
-    write_wish(place, replace(read_wish(place), finish=True))
+    control.write(place.root, control.finish(control.read(place.root)))
     typer.echo(f"{place.name()}: stops when it is done")
 
 
@@ -189,7 +191,7 @@ def leave(
     import shutil
     import time
 
-    from nomoat.aggregation.errors import NomoatError, Unreachable, UsageError
+    from nomoat.aggregation.errors import NomoatError, UsageError
     from nomoat.client import enroll
     from nomoat.client.config import Home
     from nomoat.client.enroll import Asker
@@ -207,7 +209,7 @@ def leave(
     door = Door.at(place.load().address, ca=info.ca)
     try:
         enroll.leave(Asker(door, load_identity(home.identity), info.public), int(time.time()))
-    except Unreachable as problem:
+    except NomoatError as problem:
         _say(f"{problem}; left here all the same")
     shutil.rmtree(place.root)
     typer.echo(f"left {info.name}")
@@ -218,8 +220,9 @@ def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) ->
     import os
     import signal
     import threading
+    from dataclasses import replace
 
-    from nomoat.client.state import Wish, read_wish, write_wish
+    from nomoat.client import control
 
     if detach:
         _detach(place)
@@ -230,7 +233,9 @@ def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) ->
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
-    write_wish(place, Wish(paused_until=read_wish(place).paused_until))
+    orders = control.read(place.root)
+    if orders.finish:  # it was obeyed: to run again is to want more
+        control.write(place.root, replace(orders, finish=False))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -270,25 +275,10 @@ def _where(base: str) -> str:
     return str(path.resolve()) if path.is_dir() else base
 
 
-def _seconds(text: str) -> float:
-    import re
-
-    from nomoat.aggregation.errors import UsageError
-
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
-    if not found:
-        raise UsageError(f"{text!r} is not a duration; write 90m, 2h or 1d")
-    return float(int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]])
-
-
-def _until(until: float) -> str:
-    import time
-
-    from nomoat.client.state import FOREVER
-
-    if until >= FOREVER:
+def _until(orders: Orders) -> str:
+    if orders.paused_until is None:
         return "until nomoat resume"
-    return "until " + time.strftime("%Y-%m-%d %H:%M", time.localtime(until))
+    return f"until {orders.paused_until.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@
                         version.rec, adapters/   the newest community adapter
                         held/              an update that waits for its aggregation
                         state.json         what this volunteer is doing, for `nomoat status`
-                        wish.json          what its owner wants: pause, resume, finish
+                        orders.json        what its owner wants: pause, resume, finish
 
 HOME is NOMOAT_HOME, or the platform's data folder. Several communities live side by side.
 """
@@ -166,11 +166,6 @@ class Place:
     def state(self) -> Path:
         """What the running volunteer last said of itself."""
         return self.root / "state.json"
-
-    @property
-    def wish(self) -> Path:
-        """What its owner wants of it."""
-        return self.root / "wish.json"
 
     def name(self) -> str:
         """The community's name."""

@@ -7,6 +7,7 @@ unknown says so rather than pass. `{nomoat}` style placeholders are never left: 
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,8 +99,7 @@ def _version(s: Symptoms) -> Finding:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    parts = version.partition("+")[0].split(".")
-    return tuple(int(digits) for part in parts if (digits := "".join(filter(str.isdigit, part))))
+    return tuple(int(digits) for digits in re.findall(r"[0-9]{1,9}", version.partition("+")[0]))
 
 
 def _gpu(s: Symptoms) -> Finding:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Final
 from xml.etree import ElementTree
+from xml.parsers.expat import ExpatError
 
 from nomoat.aggregation.errors import UsageError
 
@@ -226,12 +227,18 @@ def lint(content: bytes, platform: str) -> str | None:
     try:
         if platform == "darwin":
             values = plistlib.loads(content)
-            return None if values.get("ProgramArguments") else "it names no program"
+            named = isinstance(values, dict) and values.get("ProgramArguments")
+            return None if named else "it names no program"
         if platform == "win32":
             task = ElementTree.fromstring(content)
             found = task.find(f".//{{{TASK_NAMESPACE}}}Exec/{{{TASK_NAMESPACE}}}Command")
             return None if found is not None and found.text else "it names no program"
         text = content.decode("utf-8")
         return None if "\nExecStart=" in text else "it names no program"
-    except (plistlib.InvalidFileException, ElementTree.ParseError, ValueError) as problem:
+    except (
+        ExpatError,
+        plistlib.InvalidFileException,
+        ElementTree.ParseError,
+        ValueError,
+    ) as problem:
         return f"it cannot be read: {problem}"

@@ -1,6 +1,6 @@
-"""What a running volunteer says of itself, and what its owner tells it: two small files.
+"""What a running volunteer says of itself: state.json, written by it alone, read by `status`.
 
-The volunteer writes state.json, the commands write wish.json; neither waits for the other.
+What its owner tells it is in orders.json (control.py); neither side waits for the other.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.client.config import Place
+from nomoat.client.facts import Orders
 from nomoat.lora.durable import replacing
-
-FOREVER = 1e18
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,6 @@ class State:
     version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What the owner wants. paused_until: unix time; FOREVER until `resume`."""
-
-    paused_until: float = 0.0
-    finish: bool = False
-
-    def paused(self, now: float) -> bool:
-        """Whether no new training may begin."""
-        return now < self.paused_until
-
-
 def read_state(place: Place) -> State | None:
     """The last state written, None if there is none."""
     try:
@@ -64,17 +52,10 @@ def write_state(place: Place, state: State) -> None:
     _write(place.state, asdict(state))
 
 
-def read_wish(place: Place) -> Wish:
-    """What the owner wants; nothing in particular if the file is missing or damaged."""
-    try:
-        return Wish(**json.loads(place.wish.read_text()))
-    except (OSError, ValueError, TypeError):
-        return Wish()
-
-
-def write_wish(place: Place, wish: Wish) -> None:
-    """Write what the owner wants."""
-    _write(place.wish, asdict(wish))
+def paused(orders: Orders, now: datetime) -> bool:
+    """Whether no new training may begin."""
+    until = orders.paused_until
+    return orders.paused and (until is None or now < until)
 
 
 def running(place: Place) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from flwr.app import Context, Message
 
@@ -16,7 +17,7 @@ from nomoat.aggregation.enrolment import Standing
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.messages import Decline
 from nomoat.aggregation.secagg.parameters import Policy
-from nomoat.client import enroll
+from nomoat.client import control, enroll
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
@@ -29,7 +30,7 @@ from nomoat.client.rosterbook import RosterBook, aimed
 from nomoat.client.sealed import App, Belonging, sealed
 from nomoat.client.session import Reason, Session
 from nomoat.client.shards import prepare
-from nomoat.client.state import StateKeeper, alone, read_wish
+from nomoat.client.state import StateKeeper, alone, paused
 from nomoat.client.vault import DiskVault
 from nomoat.client.web import Door
 from nomoat.lora.durable import replacing
@@ -107,9 +108,9 @@ def pausable(app: App, place: Place) -> App:
     """`app`, except that a paused volunteer declines to begin a training."""
 
     def answer(message: Message, context: Context) -> Message:
-        wish = read_wish(place)
+        orders = control.read(place.root)
         begins = message.metadata.message_type == "train.local"
-        if begins and (wish.finish or wish.paused(time.time())):
+        if begins and (orders.finish or paused(orders, datetime.now(UTC))):
             return to_reply(wire.encode(Decline(0, Reason.PAUSED)), message)
         return app(message, context)
 
@@ -150,7 +151,7 @@ class Errands(threading.Thread):
         """Look now and then until everything stops."""
         while not self._stop_all.wait(LOOK_S):
             state = self._keeper.state
-            if read_wish(self._kit.place).finish and state.doing != "working":
+            if control.read(self._kit.place.root).finish and state.doing != "working":
                 self._stop_all.set()
             if state.answered != self._seen and state.doing == "waiting":
                 self._seen = state.answered

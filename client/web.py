@@ -44,11 +44,18 @@ class Door:
 
 
 def tls_context(door: Door) -> ssl.SSLContext:
-    """TLS 1.2+ that trusts the door's authority alone, or (fingerprint) defers to `call`."""
+    """TLS 1.2+ that trusts the door's authority alone, or (fingerprint) defers to `call`.
+
+    RemoteProtocolError if what a community named as its authority is no certificate.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if door.ca is not None:
-        context.load_verify_locations(cadata=door.ca.decode("ascii"))
+        try:
+            context.load_verify_locations(cadata=door.ca.decode("ascii"))
+        except (ssl.SSLError, UnicodeDecodeError):
+            reason = "its certificate authority is not a certificate"
+            raise RemoteProtocolError("coordinator", "§5", reason) from None
     else:  # the certificate itself is compared before a byte is sent
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -200,10 +200,14 @@ def activation_bytes(model: ModelShape, training: Training) -> int:
     With checkpointing each layer keeps only its input (N, d), and the last norm its own.
     Layer 1's first norm keeps nothing (its input needs no gradient); the last norm makes up for it.
     """
+    casts = 0  # autocast keeps a copy of each factor in compute dtype
+    if training.autocast:
+        factors = model.adapter_parameters(training.rank, training.target_modules)
+        casts = factors * training.factor_bytes
     if not training.checkpointing:
-        return model.layers * layer_bytes(model, training)
+        return model.layers * layer_bytes(model, training) + casts
     inputs = model.layers * model.hidden * training.weights.compute_bytes
-    return training.tokens * (inputs + _norm_values(model.hidden, 1) * FP32)
+    return training.tokens * (inputs + _norm_values(model.hidden, 1) * FP32) + casts
 
 
 def layer_bytes(model: ModelShape, training: Training) -> int:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_DEFAULT_WORKERS = 8
 CLOSE_TIMEOUT_S = 10.0
+KILL_TIMEOUT_S = 2.0  # for all; a worker still starting ends by itself when its parent is gone
 PRELOAD_MODULE = "nomoat.lora.preloaded"
 PRELOAD_VARIABLE = "NOMOAT_PRELOAD_MODEL"  # preloaded.MODEL_VARIABLE, without importing torch
 
@@ -151,8 +154,9 @@ class Pool:
         if now:
             for process in list(self._processes.values()):
                 process.process.kill()
+        ends = time.monotonic() + KILL_TIMEOUT_S
         for thread in self._threads:
-            thread.join(CLOSE_TIMEOUT_S if now else None)
+            thread.join(max(0.0, ends - time.monotonic()) if now else None)
 
     def __enter__(self) -> Pool:
         return self
@@ -233,9 +237,19 @@ def _context(folder: str) -> Any:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOAD_MODULE])
-    with _environment(PRELOAD_VARIABLE, folder):
+    with _environment(PRELOAD_VARIABLE, folder), _deaf_to_interrupts():
         forkserver.ensure_running()  # returns at once; imports and loads by itself
     return context
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """A process started in here inherits the mask: Ctrl-C is its parent's to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,10 @@ INTERRUPTED = 130  # also what typer ends with on Ctrl-C
 def main() -> None:
     """Run the command line; never a traceback for what a person can mend."""
     from nomoat.aggregation.errors import NomoatError
-    from nomoat.cli import app
 
     try:
+        from nomoat.cli import app
+
         app(prog_name="nomoat")
     except NomoatError as problem:
         sys.stderr.write(f"nomoat: {problem}\n")

@@ -94,9 +94,9 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
     _, port = split_address(address)
     rounds = {
-        "method": method, "min_volunteers": min_volunteers, "min_reports": min_reports, "max_rounds": max_rounds,
-        "round_every": round_every, "train_deadline": train_deadline, "secure": secure,
-        "allow_weak": allow_weak, "seed": seed,
+        "method": method, "min_volunteers": min_volunteers, "min_reports": min_reports,
+        "max_rounds": max_rounds, "round_every": round_every, "train_deadline": train_deadline,
+        "secure": secure, "allow_weak": allow_weak, "seed": seed,
     }  # fmt: skip
     training = {
         "local_steps": local_steps, "batch_size": batch_size, "seq_len": seq_len,

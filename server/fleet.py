@@ -65,8 +65,7 @@ class Directory:
 
     def __init__(self, registrar: Registrar) -> None:
         self._registrar = registrar
-        self._length = -1
-        self._by_pem: dict[bytes, Addressee] = {}
+        self._known: tuple[int, dict[bytes, Addressee]] = (-1, {})  # replaced whole: threads
 
     def __call__(self, pem: bytes) -> str | None:
         """The volunteer with this node key, if it may speak."""
@@ -76,14 +75,15 @@ class Directory:
     def addressee(self, pem: bytes) -> Addressee | None:
         """Name and identity of the volunteer with this node key, if it may speak."""
         roster = self._registrar.roster()
-        if roster.length != self._length:
-            self._by_pem = {
+        length, by_pem = self._known
+        if roster.length != length:
+            by_pem = {
                 to_pem(member.binding.node_key): Addressee(name, member.binding.identity)
                 for name, member in roster.members.items()
                 if member.standing is Standing.APPROVED
             }
-            self._length = roster.length
-        return self._by_pem.get(pem)
+            self._known = (roster.length, by_pem)
+        return by_pem.get(pem)
 
 
 def to_pem(der: bytes) -> bytes:

@@ -90,8 +90,8 @@ def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:
     methods.require(rounds.method, secure=rounds.secure)
     if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
         raise UsageError(
-            f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers or --min-reports, or say "
-            "--allow-weak (every volunteer has to agree to it, too)"
+            f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
+            "--min-reports), or say --allow-weak (every volunteer has to agree to it, too)"
         )
     base = Base(
         model=wanted.model if base_folder != Path(wanted.model).expanduser() else base_folder.name,

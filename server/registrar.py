@@ -93,13 +93,14 @@ class Registrar:
 
     def roster(self) -> Roster:
         """The roster as it stands now, whoever wrote it; verified once per entry."""
+        known = self._roster  # requests come in threads: read once, never go back
         length = self.store.roster_length()
-        if length < self._roster.length:
+        if length < known.length:
             raise NomoatError("the roster in the database became shorter; restore its backup")
-        if length > self._roster.length:
-            entries = self.store.roster_entries(self._roster.length)
-            self._roster = roster.extend(self._roster, entries)
-        return self._roster
+        if length > known.length:
+            known = roster.extend(known, self.store.roster_entries(known.length))
+            self._roster = max(known, self._roster, key=lambda cached: cached.length)
+        return known
 
     def leave(self, identity: bytes, now: int) -> Standing:
         """A volunteer leaves by its own wish (its proof was checked)."""
@@ -139,8 +140,8 @@ class Registrar:
         self.store.put_issue(redeem(claims, self.store.issue(claims.identifier), now))
 
     def _append(self, event: Event, binding: Binding, reason: str, now: int) -> Standing:
-        signed = roster.append(self.roster(), event, binding, self.key, now, reason)
+        known = self.roster()
+        signed = roster.append(known, event, binding, self.key, now, reason)
         self.store.append_roster(signed)
         # The cache moves on only through roster(): a rolled-back append must leave no trace.
-        extended = roster.extend(self._roster, [signed])
-        return extended.members[binding.name].standing
+        return roster.extend(known, [signed]).members[binding.name].standing

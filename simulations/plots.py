@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +44,8 @@ def loss_curve(result: Result) -> Figure:
     axes.set_xlabel("round")
     axes.set_ylabel("held-out loss, nats per token")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9)
     return figure
 
 
@@ -71,7 +75,7 @@ def svg(figure: Figure) -> str:
     import matplotlib as mpl
 
     target = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "nomoat", "svg.fonttype": "none"}):
+    with mpl.rc_context({"svg.hashsalt": "nomoat", "svg.fonttype": "none"}), _any_script():
         figure.savefig(target, format="svg", metadata={"Date": None})
     text = target.getvalue()
     return text[text.index("<svg") :]
@@ -79,8 +83,16 @@ def svg(figure: Figure) -> str:
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write the figure as PNG, whole."""
-    with replacing(path) as file:
+    with replacing(path) as file, _any_script():
         figure.savefig(file, format="png", dpi=150)
+
+
+@contextlib.contextmanager
+def _any_script() -> Iterator[None]:
+    """Names may be in scripts that matplotlib's font lacks: boxes then, and no warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        yield
 
 
 def _label(name: str) -> str:

@@ -109,7 +109,7 @@ class RunFolder:
             with np.load(self.checkpoint, allow_pickle=False) as stored:
                 meta = json.loads(bytes(stored["meta"]).decode())
                 arrays = {k[6:]: stored[k] for k in stored.files if k.startswith("state.")}
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
             raise UsageError(f"{self.checkpoint} is damaged: start a new run") from None
         return meta, arrays
 

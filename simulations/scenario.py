@@ -30,7 +30,7 @@ class Scenario(BaseModel):
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 10
     local_steps: Annotated[int, Field(ge=1, le=MAX_LOCAL_STEPS)] = 12
     local_epochs: Annotated[int, Field(ge=0, le=100)] = 0
-    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)] = 16
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)] = 8
     seq_len: Annotated[int, Field(ge=8, le=MAX_SEQ_LEN)] = 128
     lr: Annotated[float, Field(gt=0, le=10)] = 5e-3
 
@@ -50,7 +50,7 @@ class Scenario(BaseModel):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     eval_fraction: Annotated[float, Field(gt=0, lt=1, description="held-out part of rows")] = 0.2
-    eval_rows: Annotated[int, Field(ge=1, description="held-out rows used per volunteer")] = 96
+    eval_rows: Annotated[int, Field(ge=1, description="held-out rows used per volunteer")] = 64
     baselines: bool = False
 
     @field_validator("partition")

@@ -60,7 +60,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty rows of four topics, each with words of its own; one row is text that attacks a page."""
+    """Sixty rows of four topics, each with words of its own."""
     words = {
         "mail": "letter inbox sender reply",
         "files": "folder path name size",

@@ -23,7 +23,6 @@ from typing import Any
 from nomoat.aggregation.adapter import Manifest
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.fixed_point import FixedPoint, Layout, WeightedSum
-from nomoat.aggregation.secagg import server_steps as steps
 from nomoat.aggregation.secagg.messages import (
     Abandoned,
     CheckReport,
@@ -37,6 +36,8 @@ from nomoat.aggregation.secagg.messages import (
     ToVolunteer,
 )
 from nomoat.aggregation.secagg.parameters import Roster
+from nomoat.aggregation.secagg.server_session import BadSecret, TooFew
+from nomoat.aggregation.secagg.server_steps import CollectKeys
 from nomoat.aggregation.secagg.thresholds import is_weak
 from nomoat.aggregation.secagg.transcript import manifest_hash
 
@@ -112,7 +113,7 @@ class ServerSession:
             raise LocalProtocolError(
                 f"{len(invited)} volunteers are more than the {self.offer.n_max} offered"
             )
-        self._collector = steps.CollectKeys(self.offer, self._layout, self._roster, invited)
+        self._collector = CollectKeys(self.offer, self._layout, self._roster, invited)
         self._joined = invited
         self.phase = FOLLOWS[self.phase]
         return ServerStep(self.phase, dict.fromkeys(invited, self.offer))
@@ -164,9 +165,9 @@ class ServerSession:
             raise LocalProtocolError(f"a session that is {self.phase.value} cannot be closed")
         try:
             following, outgoing = self._collector.close()
-        except steps.TooFew as problem:
+        except TooFew as problem:
             return self.abandon(str(problem))
-        except steps.BadSecret as problem:
+        except BadSecret as problem:
             self.exclude(problem.dealer, str(problem))
             return self.abandon("a volunteer dealt shares that cannot be used")
         except LocalProtocolError:  # the sum does not decode, and masks hide whose fault it is

@@ -30,6 +30,7 @@ def export_file(
     key_path: Path, target: Path, passphrase: str, entropy: Callable[[int], bytes]
 ) -> None:
     """Write the identity, encrypted, to a file that is not there yet."""
+    _refuse_existing(target)
     salt, nonce = entropy(recovery.SALT_BYTES), entropy(recovery.NONCE_BYTES)
     secret = load_identity(key_path).raw()
     create_private(target, recovery.seal(secret, passphrase, salt, nonce))
@@ -42,11 +43,18 @@ def import_phrase(words: str, key_path: Path) -> str:
 
 def import_file(source: Path, passphrase: str, key_path: Path) -> str:
     """Make `key_path` from an exported file; its public key."""
+    _refuse_existing(key_path)
     try:
         sealed = source.read_bytes()
     except OSError as problem:
         raise NomoatError(f"cannot read {source}: {problem.strerror}") from None
     return _place(recovery.unseal(sealed, passphrase), key_path)
+
+
+def _refuse_existing(path: Path) -> None:
+    """Before a second of key derivation; create_private refuses too."""
+    if path.exists():
+        raise NomoatError(f"{path} exists already; move it away first")
 
 
 def _place(seed: bytes, key_path: Path) -> str:

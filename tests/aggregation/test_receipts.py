@@ -22,7 +22,9 @@ VOLUNTEER = SigningKey(b"v" * 32).public
 
 
 def receipt(number: int = 1, tokens: int = 100, community: bytes = COMMUNITY.public) -> Receipt:
-    return Receipt(community, VOLUNTEER, number, bytes([number]) * 32, tokens, 1_700_000_000 + number)
+    return Receipt(
+        community, VOLUNTEER, number, bytes([number]) * 32, tokens, 1_700_000_000 + number
+    )
 
 
 def test_a_receipt_survives_the_wire_and_is_the_communitys() -> None:

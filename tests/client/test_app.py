@@ -101,9 +101,7 @@ def town() -> Iterator[Callable[[Hands], Town]]:
 
 def train_task(**changes: Any) -> TrainTask:
     shape, settings = AdapterShape.of(SPEC), TrainSettings(local_steps=2, weight_cap=1000)
-    made = TrainTask(
-        5, "fedavg", BASE, shape, 2, settings, b"s" * 32, as_bytes(START.vector)
-    )
+    made = TrainTask(5, "fedavg", BASE, shape, 2, settings, b"s" * 32, as_bytes(START.vector))
     return replace(made, **changes)
 
 

@@ -32,7 +32,13 @@ UNTIL = datetime.fromtimestamp(NOW_S + 7200, UTC)
 
 @pytest.mark.parametrize(
     "orders",
-    [Orders(), Orders(paused=True), Orders(True, UNTIL), Orders(finish=True), Orders(True, None, True)],
+    [
+        Orders(),
+        Orders(paused=True),
+        Orders(True, UNTIL),
+        Orders(finish=True),
+        Orders(True, None, True),
+    ],
 )
 def test_orders_survive_the_file(orders: Orders, tmp_path: Path) -> None:
     write(tmp_path / "state", orders)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -106,17 +107,20 @@ def test_a_temperature_on_its_limit_does_not_flap() -> None:
         facts = later(replace(GOOD, temperature_c=warmth), second)
         decision = decide(facts, STRICT, Orders(), True, decision)
         states.append(decision.action)
-    changes = sum(a is not b for a, b in zip(states, states[1:], strict=False))
+    changes = sum(a is not b for a, b in pairwise(states))
     assert changes == 1  # once to waiting, and there it stays
 
 
 def test_waiting_ends_below_the_margin_and_after_settling() -> None:
     hot = decide(replace(GOOD, temperature_c=85), STRICT, Orders(), True)
     cooler = decide(later(replace(GOOD, temperature_c=75), 10), STRICT, Orders(), True, hot)
-    assert cooler.action is Action.WAIT  # 75 is below 80, but not below 72
+    assert cooler.action is Action.WAIT
+    assert cooler.blocks[0].gone_since is None  # 75 is below 80, but not below 72
     cool = decide(later(replace(GOOD, temperature_c=71), 20), STRICT, Orders(), True, cooler)
     assert cool.action is Action.WAIT
     assert cool.blocks[0].gone_since is not None
+    cool = decide(later(replace(GOOD, temperature_c=71), 49), STRICT, Orders(), True, cool)
+    assert cool.action is Action.WAIT
     done = decide(later(replace(GOOD, temperature_c=71), 50), STRICT, Orders(), True, cool)
     assert done.action is Action.TRAIN
     assert done.since == NOW + timedelta(seconds=50)

@@ -1,4 +1,4 @@
-"""`nomoat simulate` as a person runs it: the same twice, killed and resumed, and clear when refused."""
+"""`nomoat simulate`: the same twice, the same when killed and resumed, and clear when refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,11 @@ def simulated(settings: dict[str, Any]) -> Callable[..., Result]:
     """Run a scenario in this process; the workers are processes of their own."""
 
     def run(
-        out: Path, workers: int = 1, watch: Watch | None = None, resume: bool = False, **changes: Any
+        out: Path,
+        workers: int = 1,
+        watch: Watch | None = None,
+        resume: bool = False,
+        **changes: Any,
     ) -> Result:
         if resume:
             folder, scenario = RunFolder.reopen(out)
@@ -172,7 +176,8 @@ def test_the_summary_has_its_figures_and_they_agree_with_the_metrics(
     reports = sum(len(record["contributors"]) for record in records[1:])
     assert summary["bytes_up_per_volunteer_per_round"] == round(up / reports)
     assert set(summary["solo"]["losses"]) == {"mail", "files", "numbers", "tasks"}
-    assert summary["solo"]["loss"] == pytest.approx(np.mean(list(summary["solo"]["losses"].values())))
+    solo = summary["solo"]["losses"]
+    assert summary["solo"]["loss"] == pytest.approx(np.mean(list(solo.values())))
     assert summary["pooled"]["loss"] > 0
     assert summary["community"]["loss"] < summary["base"]["loss"]
     assert result.sentence().startswith("Alone: ")
@@ -282,7 +287,7 @@ def test_a_real_kill_in_the_middle_leaves_a_run_that_resumes_to_the_same_bytes(
 ) -> None:
     out = tmp_path / "run"
     with started(command(settings, out)) as process:
-        until(lambda: (out / "checkpoint.npz").exists(), process)
+        until((out / "checkpoint.npz").exists, process)
         children = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
@@ -298,7 +303,7 @@ def test_ctrl_c_ends_in_one_line_with_130_and_leaves_no_process(
 ) -> None:
     out = tmp_path / "run"
     with started(command(settings | {"rounds": 500}, out)) as process:
-        until(lambda: (out / "checkpoint.npz").exists(), process)
+        until((out / "checkpoint.npz").exists, process)
         children = descendants(process.pid)
         assert children
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everyone
@@ -487,7 +492,7 @@ def test_what_cannot_be_done_is_one_line_with_its_exit_code_and_leaves_nothing(
     good = '{"prompt": "a", "completion": "b"}\n'
     (tmp_path / "broken.jsonl").write_text(good + '{"prompt": \n' + good)
     (tmp_path / "short.jsonl").write_text(good * 3)
-    (tmp_path / "odd.toml").write_text('[scenario]\nrouns = 3\n')
+    (tmp_path / "odd.toml").write_text("[scenario]\nrouns = 3\n")
     for name, file in (("hollow", "note"), ("taken", "config.toml"), ("mangled", "config.toml")):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text("rounds = = 3")
@@ -513,7 +518,8 @@ def test_help_imports_neither_torch_nor_flower_nor_transformers() -> None:
         "from nomoat.__main__ import main\n"
         "sys.argv = ['nomoat', *sys.argv[1:]]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'flwr', 'transformers', 'peft', 'matplotlib', 'numpy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'flwr', 'transformers', 'peft', 'matplotlib', 'numpy'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     for arguments in (["--help"], ["simulate", "--help"], ["--version"]):
@@ -534,7 +540,8 @@ def command(settings: dict[str, Any], out: Path) -> list[str]:
         for name, value in settings.items()
         for part in (f"--{name.replace('_', '-')}", str(value))
     ]
-    return [sys.executable, "-m", "nomoat", "simulate", *options, "--workers", "1", "--out", str(out)]
+    program = [sys.executable, "-m", "nomoat", "simulate"]
+    return [*program, *options, "--workers", "1", "--out", str(out)]
 
 
 class started:
@@ -583,8 +590,3 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_core() -> Iterator[None]:
-    yield

@@ -423,6 +423,24 @@ def test_a_volunteer_that_is_not_on_the_grid_is_gone_and_not_waited_for() -> Non
     assert gone.get("ghost") == "gone"
 
 
+def test_every_round_and_volunteer_trains_with_a_seed_of_its_own() -> None:
+    """Trap 7: with one seed, every round trains on the same rows in the same order."""
+    seeds: list[bytes] = []
+
+    class Noting(Hands):
+        def train(self, work: TrainWork) -> Trained:
+            seeds.append(work.seed)
+            return super().train(work)
+
+    volunteers, _ = sessions(TOKENS, secure=False)
+    noting = {n: replace(v, labour=Noting(n)) for n, v in volunteers.items()}
+    memory = Memory()
+    app = volunteer_app(lambda context: noting[str(context.node_config["name"])])
+    with contextlib.closing(InProcessGrid(app, list(TOKENS), 4)) as grid:
+        Coordinator(federation(rounds=3), memory, memory, named_nodes, START).run(grid)
+    assert len(seeds) == len(set(seeds)) == 3 * len(TOKENS)
+
+
 def test_only_a_fraction_trains_and_everyone_evaluates() -> None:
     memory, _ = run(settings=federation(fraction=0.5, rounds=6))
     cohorts = {record.cohort for record in memory.records[1:]}

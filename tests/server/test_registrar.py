@@ -180,6 +180,37 @@ def test_an_order_of_another_process_is_seen_at_once(tmp_path: Path) -> None:
     assert running.roster().members["vol0"].standing is Standing.HELD
 
 
+def test_the_roster_can_be_read_by_many_threads_while_it_grows(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    token = invited(office, uses=6)
+    problems: list[BaseException] = []
+    done = threading.Event()
+
+    def read() -> None:
+        length = 0
+        try:
+            while not done.is_set():
+                seen = office.roster().length
+                assert seen >= length  # it never goes back
+                length = seen
+        except BaseException as problem:  # noqa: BLE001 - handed to the test's own thread
+            problems.append(problem)
+
+    readers = [threading.Thread(target=read) for _ in range(6)]
+    for reader in readers:
+        reader.start()
+    for number in range(6):
+        enrol(office, person(number), token)
+    for _ in range(20):
+        office.order("vol0", Event.HOLD, "", NOW)
+        office.order("vol0", Event.RELEASE, "", NOW)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert problems == []
+    assert office.roster().length == 46
+
+
 def test_a_failed_order_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -389,7 +389,7 @@ def test_a_bad_report_is_refused_by_name_and_the_round_goes_on(
 
 @pytest.mark.parametrize("weight", [1e9, -5.0, 0.0, 1.0000001, 1e-10, math.nan, math.inf])
 def test_an_absurd_weight_is_refused_by_name(play: Callable[..., Play], weight: float) -> None:
-    """Only a hostile program can send these: our own encoder refuses them, so the head is forged."""
+    """Our own encoder refuses these, so the head is forged."""
     honest = report(delta(0.01), 0.5)
     import msgpack
 

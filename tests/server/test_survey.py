@@ -21,9 +21,7 @@ from nomoat.server.survey import Survey
 
 SPEC = AdapterSpec((LayerSpec("model.q", 3, 2, 1),), 1, 1.0, target_modules=("q",))
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
-TASK = EvaluateTask(
-    4, b"b" * 32, AdapterShape.of(SPEC), TrainSettings(), as_bytes(ADAPTER.vector)
-)
+TASK = EvaluateTask(4, b"b" * 32, AdapterShape.of(SPEC), TrainSettings(), as_bytes(ADAPTER.vector))
 
 
 def measured(loss: float, number: int = 4) -> wire.Packet:

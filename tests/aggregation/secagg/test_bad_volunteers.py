@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.secagg import keys, labels, reference, server, shamir, shares
@@ -146,18 +147,42 @@ def test_a_dealer_whose_shares_do_not_make_its_secret_is_found_and_named(federat
     }
 
 
-def test_a_box_whose_shares_are_not_the_committed_ones_is_complained_about(federation):
-    agreed, ends = bytes(32), (0, 1)
-    held = HeldShares(*(reference.words(bytes(32), 18)[i : i + 9] for i in (0, 9)))
-    held = HeldShares(
-        *(b"".join((w >> 1).to_bytes(4, "little") for w in h) for h in (held.seed, held.key))
-    )
-    box = shares.seal(agreed, bytes(32), ends, held)
-    assert shares.open_box(agreed, bytes(32), ends, box) == held
-    swapped = shares.seal(agreed, bytes(32), ends, HeldShares(held.key, held.seed))
-    crossed = box[:88] + swapped[88:]
-    with pytest.raises(shares.BadBox):
-        shares.open_box(agreed, bytes(32), ends, crossed)
+def two_shares():
+    numbers = [word >> 1 for word in reference.words(bytes(32), 18)]
+    limbs = [number.to_bytes(4, "little") for number in numbers]
+    return HeldShares(b"".join(limbs[:9]), b"".join(limbs[9:]))
+
+
+def sealed_by_hand(held, ends, committed):
+    """§12.3, with commitments of one's choice."""
+    where = labels.index_bytes(*ends)
+    key = labels.derive(bytes(32), labels.KDF_BOX, b"T" * 32, where)
+    cipher = ChaCha20Poly1305(key)
+    return cipher.encrypt(bytes(12), held.seed + held.key, b"T" * 32 + where + committed)
+
+
+def test_a_box_is_what_the_protocol_says():
+    held, ends = two_shares(), (0, 1)
+    box = shares.seal(bytes(32), b"T" * 32, ends, held)
+    assert len(box) == BOX_BYTES
+    assert box[:88] == sealed_by_hand(held, ends, box[88:])
+    assert shares.open_box(bytes(32), b"T" * 32, ends, box) == held
+
+
+@pytest.mark.parametrize("which", [0, 16])
+def test_a_dealer_that_commits_to_other_shares_than_it_sends_is_complained_about(which):
+    held, ends = two_shares(), (0, 1)
+    committed = bytearray(shares.seal(bytes(32), b"T" * 32, ends, held)[88:])
+    committed[which] ^= 1
+    box = sealed_by_hand(held, ends, bytes(committed)) + bytes(committed)
+    with pytest.raises(shares.BadBox, match="does not hold the shares that it commits to"):
+        shares.open_box(bytes(32), b"T" * 32, ends, box)
+
+
+def test_a_dealer_that_sends_numbers_beyond_the_field_is_complained_about():
+    box = shares.seal(bytes(32), b"T" * 32, (0, 1), HeldShares(b"\xff" * 36, bytes(36)))
+    with pytest.raises(shares.BadBox, match="not of the field"):
+        shares.open_box(bytes(32), b"T" * 32, (0, 1), box)
 
 
 def test_reveals_of_the_wrong_length_name_their_sender(running):

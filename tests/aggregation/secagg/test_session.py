@@ -71,6 +71,14 @@ def test_dropouts_spread_over_all_boundaries_of_a_sparse_graph(federation):
     check_sum(made, step, set(range(40)) - set(range(6)))
 
 
+def test_a_sparse_graph_without_a_quorum_of_signatures_reveals_nothing(federation):
+    """Every secret could be recovered from the 22 who signed, but 23 must have."""
+    made = federation(40, n_min=30, policy=Policy(), drops={"signatures": set(range(18))})
+    step = made.run()
+    assert step.phase is server.Phase.ABANDONED
+    assert step.reason == "too few volunteers signed the list of survivors"
+
+
 def test_a_dropouts_masked_vector_that_arrived_is_summed_even_if_it_never_comes_back(federation):
     made = federation(4, drops={"signatures": {2}})
     check_sum(made, made.run(), {0, 1, 2, 3})

@@ -13,8 +13,9 @@ from flwr.app import ConfigRecord, Message
 
 from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.roster import Event
+from nomoat.aggregation.signing import SigningKey
 from nomoat.client.fleet import Wires
-from nomoat.server.sealed import REFUSED
+from nomoat.server.sealed import REFUSED, SealedGrid, Sender
 
 
 def test_messages_and_large_bodies_come_back_whole(town: Any, people: Any, read: Any) -> None:
@@ -232,17 +233,19 @@ def test_a_reply_whose_seal_does_not_hold_is_refused_by_name(
     assert person.name in caplog.text
 
 
-def test_a_request_not_sealed_for_this_volunteer_is_not_answered(
-    town: Any, people: Any, make_packet: Any
+@pytest.mark.parametrize("by", ["nobody", "a stranger"])
+def test_a_request_its_community_did_not_seal_is_not_answered(
+    town: Any, people: Any, make_packet: Any, by: str
 ) -> None:
     (person,) = people(1)
     person.serve()
     node = town.wait_for(person.name)[person.name]
-    plain = Message(make_packet("do this"), node, "train.local", group_id="1")
-    ids = list(town.fleet_grid.push_messages([plain]))  # past the seal
+    request = Message(make_packet("do this"), node, "train.local", group_id="1")
+    stranger = Sender(SigningKey(b"\x55" * 32), b"\xab" * 32, lambda: os.urandom(16))
+    grid = town.fleet_grid if by == "nobody" else SealedGrid(town.fleet_grid, stranger, town._who)
+    ids = list(grid.push_messages([request]))
     got: list[Any] = []
     until = time.monotonic() + 10
     while not got and time.monotonic() < until:
         got = list(town.fleet_grid.pull_messages(ids))
     assert got[0].error.reason == "RemoteProtocolError"
-    assert ("working", "train.local") in person.log.events

@@ -1,0 +1,90 @@
+"""What all phases of the coordinator's session share: who is in it, and how a phase can end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from nomoat.aggregation import signing
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.fixed_point import Layout, WeightedSum
+from nomoat.aggregation.secagg import shares
+from nomoat.aggregation.secagg.messages import Member, SessionOffer, SharesReport, ToVolunteer
+from nomoat.aggregation.secagg.thresholds import Thresholds
+
+Outgoing: TypeAlias = Mapping[bytes, ToVolunteer]
+
+
+class TooFew(Exception):
+    """The session cannot go on; its text is a fixed phrase that may be sent to volunteers."""
+
+
+class BadSecret(Exception):
+    """Everybody revealed what it was dealt, and it does not make the dealer's secret (§15.5)."""
+
+    def __init__(self, dealer: bytes) -> None:
+        super().__init__("its shares do not make the secret that it committed to")
+        self.dealer = dealer
+
+
+class Collector(Protocol):
+    """One phase of the session. expected: whose answers it takes."""
+
+    expected: frozenset[bytes]
+
+    def close(self) -> tuple[Collector | WeightedSum, Outgoing]:
+        """End the phase: what follows, and what to send."""
+        ...
+
+    @property
+    def enough(self) -> bool:
+        """Whether waiting for more answers can be given up without losing anything."""
+        ...
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is fixed once the keys are in. Volunteers are indices from here on."""
+
+    offer: SessionOffer
+    layout: Layout
+    names: Mapping[bytes, str]
+    members: tuple[Member, ...]
+    needed: Thresholds
+    transcript: bytes
+    neighbours: tuple[tuple[int, ...], ...]
+    index_of: Mapping[bytes, int] = field(repr=False)
+
+    def circle(self, index: int, members: Collection[int]) -> tuple[int, ...]:
+        """`index` and its neighbours, as far as they are in `members`, ascending."""
+        return tuple(i for i in sorted((*self.neighbours[index], index)) if i in members)
+
+    def identities(self, indices: Iterable[int]) -> frozenset[bytes]:
+        """The public keys of these volunteers."""
+        return frozenset(self.members[i].identity for i in indices)
+
+    def bad(self, index: int, section: str, reason: str) -> RemoteProtocolError:
+        """The error that names volunteer `index`."""
+        return RemoteProtocolError(self.names[self.members[index].identity], section, reason)
+
+    def check_signed(self, index: int, signature: bytes, label: str, *parts: bytes) -> None:
+        """RemoteProtocolError unless volunteer `index` signed T and `parts`."""
+        public = self.members[index].identity
+        try:
+            signing.verify(public, signature, label, self.transcript, *parts)
+        except signing.BadSignature:
+            raise self.bad(index, "§10.3", "its signature is not valid") from None
+
+    def require(self, members: Collection[int], survivors: Collection[int], least: int) -> None:
+        """TooFew unless every one of `members` has `least` of its circle among `survivors`."""
+        if any(len(self.circle(index, survivors)) < least for index in members):
+            raise TooFew("a volunteer lost too many neighbours")
+
+
+def box_between(
+    session: Session, dealt: Mapping[int, SharesReport], source: int, destination: int
+) -> bytes:
+    """The box that `source` made for its neighbour `destination`."""
+    position = session.neighbours[source].index(destination)
+    return shares.box_at(dealt[source].boxes, position)

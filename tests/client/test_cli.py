@@ -1,0 +1,125 @@
+"""The volunteer's commands: what they say, and the exit codes scripts rely on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from nomoat.aggregation.enrolment import CommunityInfo
+from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, Unreachable
+from nomoat.aggregation.invitation import Claims, issue
+from nomoat.aggregation.signing import SigningKey
+from nomoat.client.cli import app
+from nomoat.client.config import Home, Place, VolunteerSettings
+from nomoat.client.consent import sheet
+from nomoat.client.shards import Shards
+from nomoat.client.state import StateKeeper, alone
+
+KEY = SigningKey(b"\7" * 32)
+
+
+def run(*arguments: str, text: str = "") -> Result:
+    result = CliRunner().invoke(app, list(arguments), input=text)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def info(**changes: object) -> CommunityInfo:
+    values = {
+        "name": "town", "public": KEY.public, "about": "", "base_model": "pocket",
+        "base_license": "apache-2.0", "base_hash": b"b" * 32, "base_bytes": 3_000_000,
+        "adapter_values": 250_000, "method": "fedavg", "local_steps": 12, "batch_size": 4,
+        "seq_len": 64, "secure": True, "min_participants": 8, "allow_weak": False,
+        "admission": "open", "protocol_low": 1, "protocol_high": 1, "ca": b"ca", "now": 0,
+        "signature": bytes(64),
+    }  # fmt: skip
+    return CommunityInfo(**{**values, **changes})  # type: ignore[arg-type]
+
+
+SETTINGS = VolunteerSettings(
+    address="localhost:1", name="ada", data=Path("/home/ada/d.jsonl"), base="pocket"
+)
+SHARDS = Shards(Path("t"), Path("h"), 90, 10)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "home"))
+    return Home.find()
+
+
+@pytest.fixture
+def place(home: Home) -> Place:
+    made = home.place(KEY.public)
+    made.save_info(info())
+    made.save(SETTINGS)
+    return made
+
+
+@pytest.mark.parametrize("command", ["status", "pause", "resume", "finish", "leave", "run"])
+def test_without_a_community_every_command_says_how_to_join(command: str) -> None:
+    with pytest.raises(NotJoined, match="nomoat join"):
+        run(command)
+    assert NotJoined.exit_code == 3
+
+
+def test_a_link_that_is_none_and_a_coordinator_that_is_away(tmp_path: Path, home: Home) -> None:
+    with pytest.raises(RemoteProtocolError, match="nomoat://"):
+        run("join", "https://example.org", "--data", str(tmp_path))
+    claims = Claims("localhost:1", bytes(32), KEY.public, bytes(16), 1, 2_000_000_000)
+    with pytest.raises(Unreachable, match="is the coordinator running"):
+        run("join", issue(claims, KEY).link(), "--data", str(tmp_path))
+    assert Unreachable.exit_code == 4
+    assert not home.root.exists()  # nothing was made before the sheet was accepted
+
+
+def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(place: Place) -> None:
+    assert json.loads(run("status", "--json").stdout)["doing"] == "stopped"
+    with alone(place):
+        StateKeeper(place).connected(1)
+        shown = json.loads(run("status", "--json").stdout)
+        assert (shown["doing"], shown["running"], shown["community"]) == ("waiting", True, "town")
+        run("pause")
+        shown = json.loads(run("status", "--json").stdout)
+        assert (shown["doing"], shown["why"]) == ("paused", "until nomoat resume")
+        run("resume")
+        assert json.loads(run("status", "--json").stdout)["doing"] == "waiting"
+        run("finish")
+        assert json.loads(run("status", "--json").stdout)["finishing"] is True
+    assert "stopped" in run("status").stdout
+
+
+def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, home: Home) -> None:
+    from nomoat.client.identity import identity
+
+    identity(home.identity, lambda n: b"\5" * n)
+    with pytest.raises(Exception, match="still a member"):
+        run("leave", text="n\n")
+    assert place.settings.exists()
+    result = run("leave", "--yes")  # nobody listens on localhost:1
+    assert "left here all the same" in result.stderr
+    assert not place.root.exists()
+    assert home.identity.exists()  # the identity is for all communities
+
+
+def test_the_sheet_says_what_leaves_and_what_stays() -> None:
+    shown = sheet(info(), SETTINGS, SHARDS)
+    for words in ("town", "pocket", "apache-2.0", "90 rows", "10 kept", "stays on this machine",
+                  "1.0 MB", "only what is installed", "ada", "sum of 8 or more"):  # fmt: skip
+        assert words in shown
+
+
+def test_the_sheet_does_not_hide_weak_or_missing_protection() -> None:
+    assert "NONE" in sheet(info(secure=False), SETTINGS, SHARDS)
+    assert "weak" in sheet(info(min_participants=3, allow_weak=True), SETTINGS, SHARDS)
+
+
+def test_a_community_cannot_draw_on_the_terminal_or_fake_a_line() -> None:
+    shown = sheet(info(name="x\x1b[2J\nProtection   strong", about="a\rb"), SETTINGS, SHARDS)
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+    assert not any(line.startswith("Protection   strong") for line in shown.splitlines())

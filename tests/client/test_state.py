@@ -1,0 +1,121 @@
+"""Status and wishes pass through files; a lock says whether a volunteer runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from nomoat.aggregation.enrolment import CommunityInfo
+from nomoat.aggregation.errors import NomoatError
+from nomoat.client.config import Place
+from nomoat.client.facts import Orders
+from nomoat.client.state import StateKeeper, alone, paused, read_state, running
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    made = Place(tmp_path / "community")
+    made.save_info(
+        CommunityInfo(
+            "town",
+            b"k" * 32,
+            "",
+            "m",
+            "",
+            b"b" * 32,
+            0,
+            9,
+            "fedavg",
+            1,
+            1,
+            8,
+            True,
+            2,
+            True,
+            "open",
+            1,
+            1,
+            b"ca",
+            0,
+            bytes(64),
+        )
+    )
+    return made
+
+
+def test_counts_of_an_earlier_process_go_on(place: Place) -> None:
+    first = StateKeeper(place)
+    first.answered("train.local", 1000, False)
+    first.answered("train.local", 10, True)
+    first.answered("evaluate.heldout", 5, False)
+    first.version(3)
+    again = StateKeeper(place).state
+    assert (again.rounds, again.answered, again.late, again.sent_bytes) == (1, 3, 1, 1015)
+    assert again.version == 3
+
+
+def test_status_says_why_it_is_not_training(place: Place) -> None:
+    keeper = StateKeeper(place)
+    keeper.lost("localhost:1 does not answer", 8.0)
+    state = read_state(place)
+    assert state is not None
+    assert (state.doing, state.why) == (
+        "connecting",
+        "localhost:1 does not answer; next try in 8 s",
+    )
+    keeper.connected(1)
+    keeper.answered("train.local", 0, True)
+    state = read_state(place)
+    assert state is not None
+    assert "too late" in state.why
+
+
+def test_a_lost_line_does_not_hide_that_it_is_training(place: Place) -> None:
+    keeper = StateKeeper(place)
+    keeper.working("train.local")
+    keeper.lost("gone", 1.0)
+    keeper.connected(7)
+    state = read_state(place)
+    assert state is not None
+    assert state.doing == "working"
+
+
+def test_a_damaged_or_missing_file_is_no_state(place: Place) -> None:
+    assert read_state(place) is None
+    for text in ("{", '{"unknown": 1}', "[]"):
+        place.state.write_text(text)
+        assert read_state(place) is None
+
+
+def test_a_pause_ends_at_its_time_or_by_resume() -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert not paused(Orders(), noon)
+    assert paused(Orders(paused=True), noon)
+    for_an_hour = Orders(paused=True, paused_until=noon + timedelta(hours=1))
+    assert paused(for_an_hour, noon)
+    assert not paused(for_an_hour, noon + timedelta(hours=1))
+
+
+def test_a_community_runs_once_and_a_killed_process_leaves_no_lock(place: Place) -> None:
+    assert not running(place)
+    program = (
+        "import sys, time; from pathlib import Path; from nomoat.client.config import Place; "
+        "from nomoat.client.state import alone\n"
+        "with alone(Place(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(place.root)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert running(place)
+    with pytest.raises(NomoatError, match="running on this machine already"), alone(place):
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not running(place)
