@@ -78,7 +78,7 @@ def check(signed: SignedReceipt, community: bytes, volunteer: bytes) -> Receipt:
     if receipt.volunteer != volunteer:
         raise RemoteProtocolError("receipt", SECTION, "was given to another volunteer")
     try:
-        pass
+        verify(community, signed.signature, LABEL, wire.encode(receipt).head)
     except BadSignature:
         raise RemoteProtocolError("receipt", SECTION, "its signature is not valid") from None
     return receipt

@@ -10,8 +10,6 @@ on one thread for all.
     python benchmarks/aggregate.py [--json] [--quick]
 """
 
-# ruff: noqa: E402 - the number of BLAS threads is set before numpy is imported
-
 from __future__ import annotations
 
 import argparse

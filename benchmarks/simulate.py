@@ -29,11 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nomoat.lora.pool import default_workers
 from rivals.hands import HANDS_VARIABLE
 from rivals.plan import PLAN_VARIABLE
 from rivals.process_tree import CommandFailed, Measured, measure
-
-from nomoat.lora.pool import default_workers
 
 DEFAULT: dict[str, Any] = {}  # what `nomoat simulate` runs when nothing is said
 MANY: dict[str, Any] = {"volunteers": 100, "local_steps": 1, "rounds": 3}

@@ -1,7 +1,7 @@
 """Rows that look like keys, tokens, passwords, e-mail addresses, card or account numbers.
 
 Detectors are detect-secrets' (Yelp) for keys, email-validator's and python-stdnum's checks for the
-rest; what was measured and why each was chosen is in docs/adr/secrets-in-data.md. What a model is
+rest; what was measured and why each was chosen: docs/adr/0010-secrets-in-data.md. What a model is
 trained on it can repeat, so a row with a finding is left out unless its owner keeps it on purpose.
 Nothing is looked up anywhere: no detector here opens a connection.
 """
@@ -19,7 +19,7 @@ Hit: TypeAlias = tuple[str, str]  # (kind, the text that was found)
 
 MAX_SECRETS_PER_ROW: Final = 20
 PIECE_CHARACTERS: Final = 2048
-PIECE_OVERLAP: Final = 0  # a longer secret is found by its beginning
+PIECE_OVERLAP: Final = 256  # a longer secret is found by its beginning
 
 # detect-secrets 1.5.0 has no plugin for these; prefixes and lengths are the issuers' own.
 NEWER_TOKENS: Final = (

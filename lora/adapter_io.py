@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, Vector
-from nomoat.aggregation.errors import BadData, LocalProtocolError
+from nomoat.aggregation.errors import BadData, LocalProtocolError, UsageError
 from nomoat.lora.adapter_folder import load_folder, save_folder
 from nomoat.lora.base_model import BaseModel
 from nomoat.lora.spec import lora_config, read_spec
@@ -15,6 +15,7 @@ from nomoat.lora.spec import lora_config, read_spec
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
+    from transformers import PreTrainedModel
 
 __all__ = ["attach", "detach", "extract", "load_folder", "save_folder", "slot", "swap"]
 
@@ -35,13 +36,31 @@ def attach(base: BaseModel, spec: AdapterSpec) -> PeftModel:
         warnings.simplefilter("ignore")  # fan_in_fan_out is set right by itself
         try:
             model: PeftModel = get_peft_model(base.model, config, adapter_name=SLOT)
-        except ValueError:
+            found = read_spec(model, config)
+        except (ValueError, UsageError):
+            _strip(base.model)
             raise BadData(f"{base.name} lacks the adapter's layers: it is another model") from None
-    found = read_spec(model, config)
+        except BaseException:
+            _strip(base.model)
+            raise
     if found.layers != spec.layers:
         model.unload()
         raise BadData(f"the layers of {base.name} are not the adapter's: it is another model")
     return model
+
+
+def _strip(model: PreTrainedModel) -> None:
+    """Take out what an attach that failed half-way has put in: later adapters must not meet it.
+
+    A coordinator chooses the targets; one bad choice would otherwise stay until a restart.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BaseTunerLayer):
+                setattr(parent, name, child.get_base_layer())
+    model.requires_grad_(False)
 
 
 def detach(model: PeftModel) -> None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_RANK, MAX_SEQ_LEN
@@ -58,6 +65,15 @@ class Scenario(BaseModel):
     def _known_partition(cls, value: str) -> str:
         parse_partition(value)
         return value
+
+    @model_validator(mode="after")
+    def _sums_hide(self) -> Self:
+        if self.secure and self.min_reports < 2:
+            raise UsageError(
+                f"--min-reports {self.min_reports}: secure aggregation needs at least 2, since a "
+                "sum of one hides nothing; or add --no-secure"
+            )
+        return self
 
     @property
     def targets(self) -> tuple[str, ...] | Literal["all-linear"]:

@@ -30,8 +30,10 @@ def same_scale(spec: AdapterSpec, rank: int) -> AdapterSpec:
     """
     if rank == spec.rank:
         return spec
-    # To 12 digits, so that there and back again gives 16.0 and not 15.999999999999998.
-    alpha = float(f"{spec.scale * (math.sqrt(rank) if spec.rslora else rank):.12g}")
+    alpha = spec.scale * (math.sqrt(rank) if spec.rslora else rank)
+    # There and back again gives 16.0 and not 15.999999999999998.
+    round_alpha = float(f"{alpha:.12g}")
+    alpha = round_alpha if math.isclose(alpha, round_alpha, rel_tol=1e-14) else alpha
     layers = tuple(LayerSpec(x.name, x.d_out, x.d_in, rank) for x in spec.layers)
     return AdapterSpec(layers, rank, alpha, spec.rslora, spec.target_modules)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rivals.plan import Plan, Volunteer
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from functools import cache
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+
 from rivals.hands import Values, hands
 from rivals.plan import Plan
 

@@ -22,13 +22,14 @@ os.environ |= {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-import numpy as np  # noqa: E402 - Flower and Ray read the variables above when imported
-from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict  # noqa: E402
-from flwr.serverapp import Grid, ServerApp  # noqa: E402
-from flwr.serverapp.strategy import FedAvg  # noqa: E402
-from flwr.simulation import run_simulation  # noqa: E402
-from rivals.plan import Plan  # noqa: E402
-from rivals.ray_clients import app as client_app  # noqa: E402
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+
+from rivals.plan import Plan
+from rivals.ray_clients import app as client_app
 
 
 def server_app(plan: Plan, losses: list[float]) -> ServerApp:

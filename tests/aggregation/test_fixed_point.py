@@ -82,7 +82,7 @@ def test_rounding_goes_to_a_neighbouring_integer_only():
 
 
 @pytest.mark.parametrize(
-    ("value_bits", "participants"), [(8, 300), (21, 1000), (18, 10_000), (24, 255)]
+    ("value_bits", "participants"), [(8, 256), (21, 1024), (21, 1000), (18, 10_000), (24, 255)]
 )
 def test_the_largest_values_of_the_most_participants_do_not_overflow(value_bits, participants):
     point = FixedPoint(value_bits, participants)
@@ -145,6 +145,23 @@ def test_numbers_that_are_none_are_refused(bad):
     x[499] = bad
     with pytest.raises(LocalProtocolError, match="NaN or an infinity"):
         Contribution(x, 1.0)
+
+
+def test_what_rounding_looks_at_is_itself_rounded_to_the_nearest():
+    point = FixedPoint(21, 2)
+    fraction = 1 << point.fraction_bits
+    layout = Layout(Manifest((TensorSpec("a", (2,)),)), (1.0,))
+    x = np.array([3.9, -3.9], np.float32) / np.float32(point.limit * fraction)
+    drawn = np.array([fraction - 4, 4, 0], np.uint16)
+    assert encode(Contribution(x, 1.0), layout, point, 0, drawn).view(np.int32)[:2].tolist() == [
+        1,
+        0,
+    ]
+    drawn = np.array([fraction - 5, 3, 0], np.uint16)
+    assert encode(Contribution(x, 1.0), layout, point, 0, drawn).view(np.int32)[:2].tolist() == [
+        0,
+        -1,
+    ]
 
 
 def test_chunks_encode_as_the_whole_does():

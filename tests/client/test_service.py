@@ -15,7 +15,10 @@ from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.client.commands import service as shell
 from nomoat.client.service import TASK_NAMESPACE, Installation, Service, installation, lint
 
-HARD = ["--data", 'a "b" c', "$HOME", "100%", "back\\slash", "trailing\\", "ünï", "a'b", "%h;x"]
+HARD = [
+    *("--data", 'a "b" c', "$HOME", "100%", "back\\slash", "trailing\\"),
+    *("ünï", "a'b", "%h;x", 'a\\"b'),
+]
 SERVICE = Service(
     name="nomoat",
     description="nomoat volunteer: 100 % yours & <only>",
@@ -62,6 +65,7 @@ def test_systemd_reads_back_the_command_we_meant() -> None:
             current += sign
         else:
             assert sign == " "
+    assert '"$$HOME"' in line  # else systemd would put the variable's value there
     undone = [word.replace("$$", "$").replace("%%", "%") for word in words]
     assert undone == list(SERVICE.command)
     environment = next(x for x in text.splitlines() if x.startswith("Environment="))

@@ -27,6 +27,7 @@ from nomoat.simulations.scenario import Scenario
 
 NASTY = '</pre><script>alert(1)</script><img src=x onerror="alert(2)">&'
 ROUNDS = 3
+PROGRAM = [sys.executable, "-m", "nomoat", "simulate"]
 
 
 class Watch:
@@ -279,11 +280,8 @@ def test_killed_between_checkpoint_and_metrics_no_round_is_lost_or_written_twice
     assert metrics(out) == metrics(whole[0])
 
 
-def test_a_real_kill_in_the_middle_leaves_a_run_that_resumes_to_the_same_bytes(
-    whole: tuple[Path, Result],
-    settings: dict[str, Any],
-    simulated: Callable[..., Result],
-    tmp_path: Path,
+def test_after_a_real_kill_the_command_line_resumes_to_the_same_bytes_and_prints_one_object(
+    whole: tuple[Path, Result], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     with started(command(settings, out)) as process:
@@ -293,7 +291,13 @@ def test_a_real_kill_in_the_middle_leaves_a_run_that_resumes_to_the_same_bytes(
         process.wait(60)
         until(lambda: not any(alive(pid) for pid in children), None)
     assert not (out / "summary.json").exists()
-    simulated(out, resume=True)
+    again = [*PROGRAM, "--resume", "--out", str(out), "--workers", "1", "--json"]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((out / "summary.json").read_text())
+    assert done.stdout.count("\n") == 1  # nothing else on stdout
+    assert "Traceback" not in done.stderr
+    assert f"round {ROUNDS}" in done.stderr
     assert weights(out) == weights(whole[0])
     assert metrics(out) == metrics(whole[0])
 
@@ -315,25 +319,12 @@ def test_ctrl_c_ends_in_one_line_with_130_and_leaves_no_process(
     assert (out / "checkpoint.npz").exists()
 
 
-def test_json_is_one_object_on_stdout_and_nothing_else(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    arguments = [*command(settings | {"rounds": 1}, out), "--json"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads((out / "summary.json").read_text())
-    assert done.stdout.count("\n") == 1
-    assert "Traceback" not in done.stderr
-    assert "round 1" in done.stderr
-
-
 def test_rows_that_attack_the_page_or_the_plot_arrive_as_text(
     simulated: Callable[..., Result], tmp_path: Path
 ) -> None:
     rows = [
         {"prompt": f"{NASTY} {i}", "completion": f"{NASTY} $\\frac{i}", "who": who}
-        for who in ("$x^{", f"{NASTY}", "名前" * 40, "1")
+        for who in ("$x^{$", f"{NASTY}", "名前" * 40, "1")
         for i in range(6)
     ]
     data = tmp_path / "rows.jsonl"
@@ -462,6 +453,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
         2,
         "9",
     ),
+    "a sum of one": (["--min-reports", "1"], 2, "--no-secure"),
     "one volunteer": (["--volunteers", "1"], 2, "volunteers"),
     "no rounds": (["--rounds", "0"], 2, "rounds"),
     "resume without a folder": (["--resume"], 2, "--out"),
@@ -540,8 +532,7 @@ def command(settings: dict[str, Any], out: Path) -> list[str]:
         for name, value in settings.items()
         for part in (f"--{name.replace('_', '-')}", str(value))
     ]
-    program = [sys.executable, "-m", "nomoat", "simulate"]
-    return [*program, *options, "--workers", "1", "--out", str(out)]
+    return [*PROGRAM, *options, "--workers", "1", "--out", str(out)]
 
 
 class started:

@@ -70,7 +70,7 @@ def test_nothing_in_a_row_a_name_or_a_setting_becomes_markup(
     result: Callable[..., Result],
 ) -> None:
     sample = Sample(NASTY, NASTY, NASTY, NASTY, NASTY)
-    names = {f"a {NASTY}": 4.0, "$x^{": 5.0, "名前" * 60: 3.0}
+    names = {f"a {NASTY}": 4.0, "$x^{$": 5.0, "名前" * 60: 3.0}
     rounds = [
         record(0, names),
         record(1, names, dropped={NASTY: NASTY}, refused={NASTY: NASTY}, reason=NASTY),

@@ -97,6 +97,12 @@ def test_shamir(vector):
     assert shamir.combine(some) == reference.recover(some) == secret
 
 
+def test_field_elements_skip_the_one_word_that_is_not_of_the_field():
+    drawn = [5, 2**31 - 1, 2**32 - 1, 2**31, 2**31 - 2]  # only 31 bits of a word count
+    found = shamir.field_elements(Chosen(drawn), 3)
+    assert found.tolist() == [5, 0, 2**31 - 2]
+
+
 @pytest.mark.parametrize("vector", load("thresholds_bell2020.json"), ids=str)
 def test_thresholds(vector):
     assumed = Assumptions(vector["corrupt_permille"], vector["dropout_permille"])
