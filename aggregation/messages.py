@@ -90,7 +90,7 @@ class TrainSettings:
     batch_size: Annotated[int, Limit(1, MAX_BATCH)] = 16
     seq_len: Annotated[int, Limit(8, MAX_SEQ_LEN)] = 128
     learning_rate: Annotated[float, Limit(0, 10)] = 5e-3
-    weight_cap: Annotated[int, Limit(1, 2**40)] = 1 << 20
+    weight_cap: Annotated[int, Limit(1, 10**9)] = 1 << 20
     train_a: bool = True
     train_b: bool = True
 

@@ -3,9 +3,10 @@
     python benchmarks/simulate.py [--quick] [--json] [--repeats N] [--workers N] [--without-ray]
 
 Every program runs the same pocket federation: same model, rows, steps, evaluations and number of
-single-threaded worker processes; the losses they end with are compared before any time is.
+single-threaded worker processes; there are no figures unless they end with the same loss.
 
-    ours         nomoat simulate, report and all
+    ours         nomoat simulate as it comes: secure aggregation, report and all
+    ours, open   the same with --no-secure, which is all that the others do
     bare         PyTorch + transformers + peft + torch.distributed, no federation code
     bare (lora)  the same with nomoat.lora's training: what driving a federation costs, nothing else
     ray          the same with nomoat.lora's training as a Flower app on Flower's own simulation
@@ -39,8 +40,9 @@ MANY: dict[str, Any] = {"volunteers": 100, "local_steps": 1, "rounds": 3}
 QUICK: dict[str, Any] = {"volunteers": 3, "local_steps": 1, "rounds": 1, "eval_rows": 8}
 QUICK_MANY: dict[str, Any] = {"volunteers": 6, "local_steps": 1, "rounds": 1, "eval_rows": 8}
 
-OURS, BARE, BARE_LORA, RAY = "ours", "bare", "bare (lora)", "ray"
-OURS_MANY, RAY_MANY = "ours, many", "ray, many"
+OURS, OURS_OPEN, BARE, BARE_LORA, RAY = "ours", "ours, open", "bare", "bare (lora)", "ray"
+OURS_MANY, OURS_MANY_OPEN, RAY_MANY = "ours, many", "ours, many, open", "ray, many"
+SAMPLED = (OURS, BARE, RAY)  # the programs whose memory is a figure
 SAMPLE_EVERY_S = 0.2
 SAME_LOSS = 0.02  # relative: bare draws another first adapter and other batches
 MB = 1e6
@@ -86,34 +88,37 @@ class Results:
     def loss(self, name: str) -> float:
         """The macro held-out loss a program ended with, nats per token."""
         printed = json.loads(self.timed[name][-1].stdout.splitlines()[-1])
-        return float(printed["losses"][-1] if name != OURS else printed["community"]["loss"])
+        return float(
+            printed["community"]["loss"] if "community" in printed else printed["losses"][-1]
+        )
 
 
 def programs(scratch: Path, workers: int, quick: bool, ray: bool) -> list[Program]:
     """What takes turns; each federation is prepared once, for all who run it."""
-    federation = QUICK if quick else DEFAULT
+    federation, many = (QUICK, QUICK_MANY) if quick else (DEFAULT, MANY)
+    scratch.mkdir(exist_ok=True)
     plan = _plan(scratch / "plan", federation, workers)
-    found = [
-        Program(OURS, _simulate(federation, workers), _environment(), scratch / "ours"),
-        _rival(BARE, "bare", plan, "plain"),
-    ]
+    found = [_ours(OURS, federation, workers, scratch), _rival(BARE, "bare", plan, "plain")]
     if not quick:
+        found.append(_ours(OURS_OPEN, federation, workers, scratch, "--no-secure"))
         found.append(_rival(BARE_LORA, "bare", plan, "nomoat"))
     if ray:
-        many = QUICK_MANY if quick else MANY
         plan_many = _plan(scratch / "plan-many", many, workers)
-        found += [
-            _rival(RAY, "ray_run", plan, "nomoat", scratch),
-            Program(OURS_MANY, _simulate(many, workers), _environment(), scratch / "many"),
-            _rival(RAY_MANY, "ray_run", plan_many, "nomoat", scratch),
-        ]
+        found.append(_rival(RAY, "ray_run", plan, "nomoat", scratch))
+        found.append(_ours(OURS_MANY, many, workers, scratch))
+        if not quick:
+            found.append(_ours(OURS_MANY_OPEN, many, workers, scratch, "--no-secure"))
+        found.append(_rival(RAY_MANY, "ray_run", plan_many, "nomoat", scratch))
     return found
 
 
-def _simulate(federation: dict[str, Any], workers: int) -> tuple[str, ...]:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in federation.items()]
+def _ours(
+    name: str, federation: dict[str, Any], workers: int, scratch: Path, *more: str
+) -> Program:
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in federation.items()]
     fixed = ("simulate", "--json", "--quiet", f"--workers={workers}")
-    return (sys.executable, "-m", "nomoat", *fixed, *options)
+    command = (sys.executable, "-m", "nomoat", *fixed, *options, *more)
+    return Program(name, command, _environment(), scratch / f"runs of {name}")
 
 
 def _rival(name: str, module: str, plan: Path, hands: str, home: Path | None = None) -> Program:
@@ -143,24 +148,29 @@ def _plan(folder: Path, federation: dict[str, Any], workers: int) -> Path:
     return folder / "plan.json"
 
 
-def run_all(found: Sequence[Program], repeats: int, quick: bool) -> Results:
-    """Warm up, let the programs take turns, then sample memory in runs of their own."""
+def warm_up(found: Sequence[Program]) -> None:
+    """Fill the caches a second run finds full: byte code, files, fonts, the corpus."""
+    for program in found:
+        _say(f"warming up: {program.name}")
+        program.run("warm-up")
+
+
+def take_turns(found: Sequence[Program], repeats: int, sample_always: bool) -> Results:
+    """Run each program `repeats` times, taking turns; then sample memory in runs of their own.
+
+    `sample_always` samples in the timed runs instead: cheaper, and good for no figures.
+    """
     results = Results()
-    sampled = [program for program in found if "many" not in program.name]
-    if not quick:
-        for program in sampled:  # byte code, page cache, fonts, the corpus
-            _say(f"warming up: {program.name}")
-            program.run("warm-up")
     for turn in range(repeats):
         for program in found:
-            every = SAMPLE_EVERY_S if quick and program in sampled else None
-            run = program.run(f"turn-{turn}", every)
+            run = program.run(f"turn-{turn}", SAMPLE_EVERY_S if sample_always else None)
             results.timed.setdefault(program.name, []).append(run)
             results.sampled[program.name] = run
             _say(f"turn {turn + 1} of {repeats}: {program.name} {run.seconds:.1f} s")
-    for program in () if quick else sampled:
-        results.sampled[program.name] = program.run("memory", SAMPLE_EVERY_S)
-        _say(f"memory: {program.name} {results.peak_mb(program.name)} MB")
+    for program in found:
+        if program.name in SAMPLED and not sample_always:
+            results.sampled[program.name] = program.run("memory", SAMPLE_EVERY_S)
+            _say(f"memory: {program.name} {results.peak_mb(program.name)} MB")
     return results
 
 
@@ -177,13 +187,16 @@ def summary(results: Results, federation: dict[str, Any]) -> dict[str, Any]:
     """The object `--json` prints; what needs Ray is null without it."""
     return {
         "overhead_ratio": results.ratio(OURS, BARE),
-        "overhead_ratio_same_training": results.ratio(OURS, BARE_LORA),
+        "overhead_ratio_same_training": results.ratio(OURS_OPEN, BARE_LORA),
+        "secure_ratio": results.ratio(OURS, OURS_OPEN),
         "ray_ratio": results.ratio(RAY, OURS),
         "ray_ratio_100": results.ratio(RAY_MANY, OURS_MANY),
+        "ray_ratio_open": results.ratio(RAY, OURS_OPEN),
+        "ray_ratio_100_open": results.ratio(RAY_MANY, OURS_MANY_OPEN),
         "peak_mb": results.peak_mb(OURS),
         "bare_peak_mb": results.peak_mb(BARE),
         "ray_peak_mb": results.peak_mb(RAY),
-        "peak_is": f"sum of PSS over the process tree, sampled every {SAMPLE_EVERY_S} s, 10^6 bytes",
+        "peak_is": f"10^6 bytes of PSS over the process tree, sampled every {SAMPLE_EVERY_S} s",
         "losses": check_same_work(results),
         "seconds": {name: [round(r.seconds, 3) for r in rs] for name, rs in results.timed.items()},
         "cpu_seconds": {
@@ -195,7 +208,7 @@ def summary(results: Results, federation: dict[str, Any]) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """The same for a person."""
-    lines = [f"{'':12s} {'median s':>9s} {'CPU s':>8s} {'peak MB':>8s} {'final loss':>11s}   all s"]
+    lines = [f"{'':16s} {'median s':>9s} {'CPU s':>8s} {'peak MB':>8s} {'final loss':>11s}   all s"]
     peaks = {OURS: found["peak_mb"], BARE: found["bare_peak_mb"], RAY: found["ray_peak_mb"]}
     for name, seconds in found["seconds"].items():
         cpu = statistics.median(found["cpu_seconds"][name])
@@ -204,12 +217,15 @@ def table(found: dict[str, Any]) -> str:
         shown = "" if loss is None else f"{loss:.4f}"
         times = " ".join(f"{value:.1f}" for value in seconds)
         median = statistics.median(seconds)
-        lines.append(f"{name:12s} {median:9.2f} {cpu:8.1f} {peak:>8} {shown:>11s}   {times}")
+        lines.append(f"{name:16s} {median:9.2f} {cpu:8.1f} {peak:>8} {shown:>11s}   {times}")
     wanted = (
         ("overhead_ratio", "ours / bare, at most 1.10"),
-        ("overhead_ratio_same_training", "ours / bare with nomoat.lora's training"),
+        ("overhead_ratio_same_training", "ours, open / bare (lora)"),
+        ("secure_ratio", "ours / ours, open"),
         ("ray_ratio", "ray / ours, at least 1.5"),
-        ("ray_ratio_100", "ray / ours with many volunteers of one step, at least 5"),
+        ("ray_ratio_open", "ray / ours, open"),
+        ("ray_ratio_100", "ray / ours with 100 volunteers of one step, at least 5"),
+        ("ray_ratio_100_open", "ray / ours, open, with 100 volunteers of one step"),
         ("peak_mb", "ours, at most half of ray_peak_mb"),
         ("ray_peak_mb", ""),
     )
@@ -250,8 +266,10 @@ def main() -> None:
         ray = False
     repeats = options.repeats or (1 if options.quick else 3)
     with tempfile.TemporaryDirectory(prefix="nomoat-") as scratch:
-        found = programs(Path(scratch), options.workers, options.quick, ray)
-        results = run_all(found, repeats, options.quick)
+        if not options.quick:
+            warm_up(programs(Path(scratch) / "warm-up", options.workers, quick=True, ray=ray))
+        found = programs(Path(scratch) / "timed", options.workers, options.quick, ray)
+        results = take_turns(found, repeats, sample_always=options.quick)
     about = {
         "workers": options.workers,
         "repeats": repeats,

@@ -73,12 +73,14 @@ class Limits:
     max_steps: int = 10_000
     max_tokens_per_step: int = 1 << 20
     max_adapter_values: int = 1 << 28
+    max_epochs: int = 10  # when asked for passes over the data instead of steps
     rank: int = MAX_RANK  # modules this machine trains at most
 
     def allow(self, settings: TrainSettings, adapter_values: int) -> bool:
         """Whether a request stays inside all limits."""
         return (
             settings.local_steps <= self.max_steps
+            and settings.local_epochs <= self.max_epochs
             and settings.batch_size * settings.seq_len <= self.max_tokens_per_step
             and adapter_values <= self.max_adapter_values
         )
@@ -199,7 +201,9 @@ class Session:
         adapter = self._open(task)
         if isinstance(adapter, Decline):
             return adapter
-        seed = hashlib.sha256(b"nomoat volunteer\0" + task.seed + self.name.encode()).digest()
+        seed = hashlib.sha256(
+            b"nomoat volunteer\0" + task.round.to_bytes(4, "big") + task.seed + self.name.encode()
+        ).digest()
         turn = Turn(task.round, min(self._limits.rank, task.trainable_rank), seed)
         try:
             local = methods.get(task.method).start(adapter, turn)

@@ -15,7 +15,6 @@ from flwr.app import Context, Message
 from nomoat.aggregation import lineage, wire
 from nomoat.aggregation.enrolment import Standing
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
-from nomoat.aggregation.messages import Decline
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client import control, enroll
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
@@ -28,7 +27,7 @@ from nomoat.client.joining import check_base
 from nomoat.client.masking import Masking, Membership
 from nomoat.client.rosterbook import RosterBook, aimed
 from nomoat.client.sealed import App, Belonging, sealed
-from nomoat.client.session import Reason, Session
+from nomoat.client.session import Reason, Session, decline
 from nomoat.client.shards import prepare
 from nomoat.client.state import StateKeeper, alone, paused
 from nomoat.client.vault import DiskVault
@@ -111,7 +110,7 @@ def pausable(app: App, place: Place) -> App:
         orders = control.read(place.root)
         begins = message.metadata.message_type == "train.local"
         if begins and (orders.finish or paused(orders, datetime.now(UTC))):
-            return to_reply(wire.encode(Decline(0, Reason.PAUSED)), message)
+            return to_reply(wire.encode(decline(0, Reason.PAUSED)), message)
         return app(message, context)
 
     return answer

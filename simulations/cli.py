@@ -110,6 +110,7 @@ class _Shell:
 def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
     from rich.console import Console
 
+    from nomoat.aggregation.errors import NomoatError
     from nomoat.simulations.live import LiveTable, Silence
     from nomoat.simulations.run import Machine, simulate
 
@@ -128,6 +129,9 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
         console.print(f"\n{result.sentence()}\n", markup=False, highlight=False)
         console.print(f"report   {folder.report}", markup=False, highlight=False, soft_wrap=True)
         console.print(f"adapter  {folder.adapter}", markup=False, highlight=False, soft_wrap=True)
+    if not any(record["committed"] for record in result.records[1:]):
+        reason = result.records[-1]["reason"]
+        raise NomoatError(f"no round was committed; the last one: {reason} (see {folder.metrics})")
 
 
 def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:

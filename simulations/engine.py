@@ -73,7 +73,7 @@ def federate(scenario: Scenario, ground: Ground, journal: Journal, watcher: Watc
     from nomoat.server.app import Coordinator, coordinator_app, named_nodes
     from nomoat.simulations.grid import InProcessGrid
 
-    own_machine = Limits(MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40)
+    own_machine = Limits(MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40, max_epochs=100)
     community = Community.of(scenario, [member.name for member in ground.population.members])
     volunteers = {
         member.name: Volunteer(

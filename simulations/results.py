@@ -49,6 +49,7 @@ class Result:
         """The object of summary.json."""
         rounds = self.records[1:]
         reports = sum(len(record["contributors"]) for record in rounds)
+        volunteers = len(self.population.members)  # everyone evaluates, whoever trains
         found: dict[str, Any] = {
             "base": {"loss": self.base_loss},
             "community": {"loss": self.community_loss, "adapter": self.adapter.digest.hex()},
@@ -63,7 +64,7 @@ class Result:
                 round(sum(record["bytes_up"] for record in rounds) / reports) if reports else 0
             ),
             "bytes_down_per_volunteer_per_round": (
-                round(sum(record["bytes_down"] for record in rounds) / reports) if reports else 0
+                round(sum(r["bytes_down"] for r in rounds) / (len(rounds) * volunteers))
             ),
             "seconds": round(self.seconds, 3),
             "overhead_ratio": round(self.seconds / max(self.busy_seconds, 1e-9), 4),

@@ -38,7 +38,7 @@ def server_app(plan: Plan, losses: list[float]) -> ServerApp:
     everyone = len(plan.volunteers)
 
     def macro(contents: list[RecordDict], _weighted_by: str) -> MetricRecord:
-        found: list[Any] = [content["metrics"]["loss"] for content in contents]  # type: ignore[index]
+        found: list[Any] = [content["metrics"]["loss"] for content in contents]
         losses.append(sum(found) / len(found))
         return MetricRecord({"loss": losses[-1]})
 
