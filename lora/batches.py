@@ -79,6 +79,20 @@ def by_length(examples: Sequence[Example], size: int) -> Iterator[Batch]:
         yield batch_of([examples[row] for row in order[start : start + size]])
 
 
+def pieces(batch: Batch, most_tokens: int) -> Iterator[Batch]:
+    """The batch's rows in pieces of at most `most_tokens` padded tokens (at least a row each)."""
+    rows, width = batch.input_ids.shape
+    count = -(-rows // max(1, most_tokens // width))
+    height = -(-rows // count)
+    for start in range(0, rows, height):
+        first, behind = np.searchsorted(batch.places, (start * width, (start + height) * width))
+        yield Batch(
+            batch.input_ids[start : start + height],
+            batch.places[first:behind] - start * width,
+            batch.targets[first:behind],
+        )
+
+
 def steps_for(rows: int, size: int, passes: int) -> int:
     """Batches of min(size, rows) that `passes` passes over the rows fill, rounded up."""
     return -(-rows * passes // min(size, rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,9 @@ from nomoat.aggregation.adapter import LORA_A, LORA_B, Adapter, Vector
 from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.aggregation.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.adapter_io import extract, slot, swap
-from nomoat.lora.batches import shuffled, steps_for
+from nomoat.lora.batches import Batch, pieces, shuffled, steps_for
 from nomoat.lora.encoding import Example
-from nomoat.lora.loss import losses_of
+from nomoat.lora.loss import Losses, losses_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 CLIP_NORM = 1.0  # of the gradient of all trained factors together, L2
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+CPU_TOKENS = 768  # of one forward pass on a CPU: half the memory of a whole batch, no slower
 CHECK_EVERY_STEPS = 50  # reading a loss back makes a GPU wait
 
 
@@ -89,17 +91,17 @@ def _run(
     )
     optimizer, gradient = _optimizer(model, adapter, settings)
     batches = shuffled(examples, settings.batch_size, seed)
+    most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
     seen, tokens = [], 0
     model.train()
     with losses_of(model) as loss_of:
         for step in range(1, steps + 1):
             batch = next(batches)
-            loss = loss_of(batch, "mean")
-            loss.backward()
+            loss = _accumulate(loss_of, batch, most_tokens)
             gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
             gradient.zero_()
-            seen.append(loss.detach())
+            seen.append(loss)
             tokens += len(batch.targets)
             if step % CHECK_EVERY_STEPS == 0 and not math.isfinite(seen[-1].item()):
                 raise _diverged(step, settings)
@@ -108,6 +110,16 @@ def _run(
     if broken := [place for place, loss in enumerate(losses, 1) if not math.isfinite(loss)]:
         raise _diverged(broken[0], settings)
     return losses, tokens
+
+
+def _accumulate(loss_of: Losses, batch: Batch, most_tokens: int) -> torch.Tensor:
+    """Add the gradient of the batch's mean loss, piece by piece; that loss, nats per token."""
+    losses = []
+    for piece in pieces(batch, most_tokens):
+        loss = loss_of(piece, "sum") / len(batch.targets)
+        loss.backward()
+        losses.append(loss.detach())
+    return sum(losses[1:], start=losses[0])
 
 
 def _optimizer(

@@ -63,7 +63,7 @@ class PlainExchange:
         if (report.round, report.exchange) != (self._request.round, self._request.exchange):
             raise RemoteProtocolError(volunteer, "§4", f"reported round {report.round}")
         vector = admit(volunteer, report.vector, self._manifest, report.weight)
-        self._sum.add(vector, report.weight)
+        self._sum.add(vector, report.weight, checked=True)
         self._reported.add(volunteer)
         self._drop(volunteer)
         return []

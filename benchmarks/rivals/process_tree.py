@@ -1,4 +1,4 @@
-"""One command as a whole: wall-clock time, processor time and memory of its process tree.
+"""One command as a whole: wall-clock time and memory of its process tree.
 
 Memory is the sum of proportional set sizes (PSS): a page that several processes share counts once,
 split among them. Resident sizes would count the pages forked workers share once per worker.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import subprocess
 import tempfile
 import threading
@@ -34,7 +33,6 @@ class Measured:
 
     stdout: str
     seconds: float
-    cpu_seconds: float
     peak_bytes: int | None
     samples: int
 
@@ -51,7 +49,6 @@ def measure(
     runs of their own, since reading it takes processor time from what is measured.
     """
     _adopt_orphans()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     sampler = _Sampler(sample_every_s)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         started = time.monotonic()
@@ -69,9 +66,7 @@ def measure(
         if code:
             tail = err.read()[-2000:]
             raise CommandFailed(f"{' '.join(command[:4])} … ended with {code}:\n{tail}")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return Measured(out.read(), seconds, cpu, sampler.peak_bytes, sampler.samples)
+        return Measured(out.read(), seconds, sampler.peak_bytes, sampler.samples)
 
 
 class _Sampler:
