@@ -26,6 +26,7 @@ import torch  # noqa: E402
 import transformers.models.auto.modeling_auto  # noqa: E402
 import transformers.models.auto.tokenization_auto  # noqa: E402, F401
 
+import nomoat.lora.worker  # noqa: E402, F401 - imported here, its pages are shared as well
 from nomoat.lora.base_model import BaseModel, load  # noqa: E402
 
 MODEL_VARIABLE = "NOMOAT_PRELOAD_MODEL"
