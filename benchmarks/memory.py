@@ -92,7 +92,7 @@ def child(case: Case, folder: str, device: str) -> dict[str, int]:
     torch.set_num_threads(1)
     overhead = resident_bytes("VmRSS")
     reset_peak()
-    model = AutoModelForCausalLM.from_pretrained(folder, **load_options(case, device))
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, **load_options(case, device))
     model.config.use_cache = False
     if case.training.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from nomoat.aggregation import signing, wire
 from nomoat.aggregation.adapter import Manifest, TensorSpec
-from nomoat.aggregation.fixed_point import Contribution, FixedPoint, Layout
+from nomoat.aggregation.fixed_point import Contribution, FixedPoint, Layout, most_value_bits
 from nomoat.aggregation.packing import BLOCK, blocks, packed_bytes
 from nomoat.aggregation.secagg import keys, masking, shamir
 from nomoat.aggregation.secagg.client import ClientSession
@@ -49,7 +49,6 @@ from nomoat.aggregation.secagg.parameters import (
     Policy,
     Roster,
     Terms,
-    most_value_bits,
     propose,
 )
 from nomoat.aggregation.secagg.prg import Keystream, Masks
@@ -123,7 +122,7 @@ class Ours:
         """Volunteer i gets a message as bytes, and the coordinator gets its answer as bytes."""
         self.down[i] += packet.size
 
-        message = wire.decode(packet, kind, "coordinator")
+        message: Any = wire.decode(packet, kind, "coordinator")
         seconds, step = timed(lambda: self.clients[i].receive(message))
         around, reply = timed(lambda: wire.encode(step.outgoing))
         around += timed(lambda: wire.decode(packet, kind, "coordinator"))[0]
@@ -147,6 +146,7 @@ class Ours:
             if id(message) not in encoded:
                 encoded[id(message)] = wire.encode(message)
             self.answer(name, i, encoded[id(message)], type(message))
+        following: ServerStep
         seconds, following = timed(self.server.close)
         self.server_s[name + " close"] += seconds
         return following
