@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,10 +112,23 @@ def federate(scenario: Scenario, ground: Ground, journal: Journal, watcher: Watc
         try:
             coordinator_app(coordinator)(grid, context)
         except BaseException:
-            ground.pool.close(now=True)  # else the grid waits for volunteers that wait for it
+            with silenced("nomoat.client.app"):  # each volunteer would say that its work ended
+                ground.pool.close(now=True)  # else the grid waits for those who wait for it
+                grid.close()
             raise
     assert coordinator.checkpoint is not None
     return coordinator.checkpoint
+
+
+@contextlib.contextmanager
+def silenced(name: str) -> Iterator[None]:
+    """Without the named logger's messages."""
+    log = logging.getLogger(name)
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
 
 
 def _check_size(scenario: Scenario, population: Population) -> None:

@@ -17,7 +17,7 @@ from nomoat.simulations.processes import Federation
 NAMES = ("ada", "ben", "cleo")
 OPTIONS = (
     "--min-volunteers", "3", "--min-reports", "2", "--allow-weak", "--max-rounds", "3",
-    "--local-steps", "3", "--batch-size", "2", "--seq-len", "32",
+    "--local-steps", "150", "--batch-size", "2", "--seq-len", "32",  # seconds, to be killed in
 )  # fmt: skip
 IMPATIENT = {"NOMOAT_ROUNDS__TRAIN_DEADLINE": "40", "NOMOAT_ROUNDS__EVALUATE_DEADLINE": "20"}
 STEP_S = 150.0  # generous: a slow core that does other things, too
