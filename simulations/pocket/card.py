@@ -103,7 +103,8 @@ def _training(run: Run) -> str:
 | --- | --- |
 {table}
 
-The same packages, seed, steps and threads on the same kind of processor give the same weights:
+The same packages, seed, steps and threads on the same kind of processor are meant to give the same
+weights; a test holds a miniature run to that, this run was not repeated:
 
 ```
 pip install --no-deps -r simulations/pocket/packages.txt
