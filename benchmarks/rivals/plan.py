@@ -103,7 +103,8 @@ def _seeds(scenario: object, names: list[str]) -> tuple[tuple[str, ...], ...]:
     federation = seed_of(scenario, "federation")
     rounds = []
     for number in range(1, scenario.rounds + 1):
-        start = b"nomoat volunteer\0" + round_seed(federation, "train", number)
+        label = b"nomoat volunteer\0" + number.to_bytes(4, "big")
+        start = label + round_seed(federation, "train", number)
         rounds.append(tuple(hashlib.sha256(start + n.encode()).hexdigest() for n in names))
     return tuple(rounds)
 
