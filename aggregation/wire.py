@@ -113,7 +113,7 @@ def encode(value: object) -> Packet:
     """
     bodies: list[bytes] = []
     try:
-        fields = _lower(_type(type(value)), value, bodies)
+        fields = _lower(_type(typing.cast(Any, type(value))), value, bodies)
     except _Malformed as problem:
         raise LocalProtocolError(f"{type(value).__name__}: {problem}") from None
     head = msgpack.packb([PROTOCOL_VERSION, kind_of(type(value)), fields], use_bin_type=True)
@@ -129,7 +129,7 @@ def decode(packet: Packet, expected: type[T], peer: str) -> T:
         if kind != kind_of(expected):
             raise _Malformed(f"sent {kind!r} where {kind_of(expected)!r} belongs")
         bodies = [packet.body]
-        value = _raise(_type(expected), fields, bodies, kind)
+        value = _raise(_type(typing.cast(Any, expected)), fields, bodies, kind)
         if bodies and bodies[0]:
             raise _Malformed("has a body that no field claims")
     except _Malformed as problem:
