@@ -7,15 +7,17 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.adapter import LORA_A, LORA_B, Adapter, Vector
 from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.aggregation.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.adapter_io import extract, slot, swap
-from nomoat.lora.batches import Batch, pieces, shuffled, steps_for
+from nomoat.lora.batches import batch_of, shuffled_rows, steps_for
 from nomoat.lora.encoding import Example
-from nomoat.lora.loss import Losses, losses_of
+from nomoat.lora.loss import losses_of
+from nomoat.lora.progress import Breaks, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -44,82 +46,79 @@ class Trained:
     seconds: float
 
 
-def train(
+def train(  # noqa: PLR0913, PLR0917 - what is trained, how, and what may come between
     model: PeftModel,
     adapter: Adapter,
     examples: Sequence[Example],
     settings: TrainSettings,
     seed: bytes,
     clock: Callable[[], float],
+    breaks: Breaks | None = None,
 ) -> Trained:
     """Train `adapter` on `examples`: the same arguments on one thread give the same bits.
 
     The optimiser starts anew (moments of another round's average would pull the wrong way), the
     learning rate is constant, and the rows' order comes from `seed`: another one per round and
-    volunteer. Factors that `settings` freezes come back bit for bit. Raises NomoatError if the
-    loss or the adapter stops being finite, BadData without examples.
+    volunteer. Factors that `settings` freezes come back bit for bit. A run that was laid down and
+    taken up again (`breaks`) gives the bits of one that was not. Raises NomoatError if the loss or
+    the adapter stops being finite, BadData without examples, Paused where `breaks` says so.
     """
     if not examples:
         raise BadData("there is nothing to train on: no row has a trained token")
-    began = clock()
     steps = settings.local_steps
     if settings.local_epochs:
         steps = steps_for(len(examples), settings.batch_size, settings.local_epochs)
     steps = min(steps, MAX_LOCAL_STEPS)
     swap(model, adapter)
-    losses, tokens = _run(model, adapter, examples, settings, seed, steps)
+    run = _run(model, adapter, examples, settings, seed, steps, breaks or Breaks(), clock)
+    losses = run.losses()
+    if broken := [place for place, loss in enumerate(losses, 1) if not math.isfinite(loss)]:
+        raise _diverged(broken[0], settings)
     vector = extract(model, adapter.spec)
     if not math.isfinite(float(abs(vector).max(initial=0.0))):
         raise _diverged(steps, settings)
     last = losses[-max(1, steps // 4) :]
-    return Trained(vector, steps, tokens, losses[0], sum(last) / len(last), clock() - began)
+    return Trained(vector, steps, run.tokens, losses[0], sum(last) / len(last), run.seconds)
 
 
-def _run(
+def _run(  # noqa: PLR0913, PLR0917 - as above
     model: PeftModel,
     adapter: Adapter,
     examples: Sequence[Example],
     settings: TrainSettings,
     seed: bytes,
     steps: int,
-) -> tuple[list[float], int]:
-    """Take the steps; (the loss of each, tokens learnt in all)."""
+    breaks: Breaks,
+    clock: Callable[[], float],
+) -> Progress:
+    """Take the steps that are left."""
+    _seed_dropout(seed)
+    optimizer, gradient = _optimizer(model, adapter, settings)
+    most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
+    began = clock()
+    run = Progress(breaks, optimizer, most_tokens, lambda: clock() - began)
+    batches = shuffled_rows(examples, settings.batch_size, seed)
+    model.train()
+    with losses_of(model) as loss_of:
+        for rows in islice(batches, run.step, steps):
+            batch = batch_of([examples[row] for row in rows])
+            run.accumulate(loss_of, batch)
+            gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))
+            optimizer.step()
+            gradient.zero_()
+            run.stepped(len(batch.targets), last=run.step + 1 == steps)
+            if run.step % CHECK_EVERY_STEPS == 0 and not math.isfinite(run.last_loss):
+                raise _diverged(run.step, settings)
+    model.eval()
+    return run
+
+
+def _seed_dropout(seed: bytes) -> None:
     import torch
 
     torch.manual_seed(
         int.from_bytes(hashlib.sha256(b"nomoat dropout\0" + seed).digest()[:8], "big")
     )
-    optimizer, gradient = _optimizer(model, adapter, settings)
-    batches = shuffled(examples, settings.batch_size, seed)
-    most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
-    seen, tokens = [], 0
-    model.train()
-    with losses_of(model) as loss_of:
-        for step in range(1, steps + 1):
-            batch = next(batches)
-            loss = _accumulate(loss_of, batch, most_tokens)
-            gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))
-            optimizer.step()
-            gradient.zero_()
-            seen.append(loss)
-            tokens += len(batch.targets)
-            if step % CHECK_EVERY_STEPS == 0 and not math.isfinite(seen[-1].item()):
-                raise _diverged(step, settings)
-    model.eval()
-    losses = torch.stack(seen).cpu().tolist()
-    if broken := [place for place, loss in enumerate(losses, 1) if not math.isfinite(loss)]:
-        raise _diverged(broken[0], settings)
-    return losses, tokens
-
-
-def _accumulate(loss_of: Losses, batch: Batch, most_tokens: int) -> torch.Tensor:
-    """Add the gradient of the batch's mean loss, piece by piece; that loss, nats per token."""
-    losses = []
-    for piece in pieces(batch, most_tokens):
-        loss = loss_of(piece, "sum") / len(batch.targets)
-        loss.backward()
-        losses.append(loss.detach())
-    return sum(losses[1:], start=losses[0])
 
 
 def _optimizer(
