@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TypeAlias
+
+import numpy as np
 
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.messages import TrainSettings
@@ -17,7 +20,9 @@ class TrainJob:
     """Train the adapter on a shard (a file `formats.write_jsonl` wrote) → train.Trained.
 
     frozen: modules that are added to the model and stay as they are. moments: what the optimiser
-    remembers from an earlier round.
+    remembers from an earlier round. checkpoint: where the run is laid down when it has to pause,
+    and taken up from. most_tokens: padded tokens of one forward pass at most. checkpointing:
+    activations are computed twice, and kept once, to save memory.
     """
 
     shard: Path
@@ -27,6 +32,9 @@ class TrainJob:
     seed: bytes
     frozen: Adapter | None = field(default=None, repr=False)
     moments: Moments | None = field(default=None, repr=False)
+    checkpoint: Path | None = None
+    most_tokens: int | None = None
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,7 +88,46 @@ class ShardCounts:
     trained_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Lay the training down and end; without an answer if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """The share of the time that may be spent working, in (0, 1]; without an answer."""
+
+    share: float
+
+
+Order: TypeAlias = Pause | Duty
 Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob
+
+
+OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing"})
+
+
+def digest(job: TrainJob) -> bytes:
+    """SHA-256 of what is trained: everything but how this machine goes about it."""
+    hashed = hashlib.sha256(b"nomoat training\0")
+    for item in fields(job):
+        if item.name not in OF_THIS_MACHINE:
+            hashed.update(
+                item.name.encode() + b"\0" + hashlib.sha256(_bytes(job, item.name)).digest()
+            )
+    return hashed.digest()
+
+
+def _bytes(job: TrainJob, name: str) -> bytes:
+    value = getattr(job, name)
+    if isinstance(value, Path):
+        return value.read_bytes()
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if isinstance(value, Moments):
+        counts = repr((value.steps_a, value.steps_b)).encode()
+        return value.mean.tobytes() + value.square.tobytes() + counts
+    return value.digest if isinstance(value, Adapter) else repr(value).encode()
 
 
 @dataclass(frozen=True, slots=True)
