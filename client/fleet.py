@@ -231,7 +231,8 @@ class Labour:
             kind = job.head.metadata.message_type
             try:
                 message = self._retrying(partial(self._fetch, job))
-                if message is None:
+                if message is None:  # taken back: the round went on without us
+                    self._listener.answered(kind, 0, True)
                     continue
                 self._listener.working(kind)
                 reply = self._answer(message)

@@ -24,11 +24,12 @@ from nomoat.aggregation.methods.base import MethodState, SummedMethod
 from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.server.cohort import round_seed, select
-from nomoat.server.machine import Exchange, Machine, Outgoing
+from nomoat.server.machine import Driven, Exchange, Outgoing
 from nomoat.server.masked_exchange import Masked, MaskedExchange
 from nomoat.server.plain_exchange import PlainExchange
 from nomoat.server.records import Checkpoint, Federation, Journal, Progress, RoundRecord, Watcher
 from nomoat.server.round import Phase, Plan, Round, evaluation_of
+from nomoat.server.sealed import REFUSED
 from nomoat.server.survey import Survey
 
 POLL_S = 0.005
@@ -215,7 +216,7 @@ class Coordinator:
         self.watcher.ended(record)
         return checkpoint
 
-    def _drive(self, grid: Grid, machine: Machine, number: int) -> None:
+    def _drive(self, grid: Grid, machine: Driven, number: int) -> None:
         """Carry messages between a machine and the grid until the machine is done."""
         nodes = dict(self.volunteers(grid))
         pending: dict[str, str] = {}  # message id → volunteer
@@ -241,7 +242,7 @@ class Coordinator:
         grid: Grid,
         nodes: Mapping[str, int],
         pending: dict[str, str],
-        machine: Machine,
+        machine: Driven,
         group: str,
         outgoing: list[Outgoing],
     ) -> list[Outgoing]:
@@ -262,14 +263,16 @@ class Coordinator:
                 gone.append(item.volunteer)
         return [more for name in gone for more in machine.leave(name, "gone", self.clock())]
 
-    def _take(self, machine: Machine, volunteer: str, reply: Message) -> list[Outgoing]:
+    def _take(self, machine: Driven, volunteer: str, reply: Message) -> list[Outgoing]:
         now = self.clock()
+        if reply.has_error() and reply.error.code == REFUSED:
+            return machine.refuse(volunteer, reply.error.reason, now)
         if reply.has_error():
             return machine.leave(volunteer, f"no answer (code {reply.error.code})", now)
         try:
             packet = packet_of(reply, volunteer)
         except RemoteProtocolError as problem:
-            return machine.leave(volunteer, problem.reason, now)
+            return machine.refuse(volunteer, problem.reason, now)
         self.traffic.up += packet.size
         return machine.receive(volunteer, packet, now)
 

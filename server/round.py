@@ -114,6 +114,7 @@ class Round:
         self._inner: Exchange | Survey | None = None  # the conversation of the present phase
         self._candidate = state
         self._training: set[str] = set()
+        self._still_training: frozenset[str] = frozenset()  # when the deadline came
         self._train_deadline = math.inf
 
     @property
@@ -146,9 +147,13 @@ class Round:
             if self._inner is not None:
                 return self._go_on(self._inner.receive(volunteer, packet, now), now)
         except RemoteProtocolError as problem:
-            self.events.refused.setdefault(volunteer, problem.reason)
-            return self._without(volunteer, "refused", now)
+            return self.refuse(volunteer, problem.reason, now)
         return []
+
+    def refuse(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
+        """Go on without a volunteer that breaks the protocol, and name it."""
+        self.events.refused.setdefault(volunteer, reason)
+        return self._without(volunteer, "refused", now)
 
     def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
         """Go on without a volunteer that will not answer."""
@@ -162,6 +167,7 @@ class Round:
         if self.phase is Phase.TRAINING and now >= self._train_deadline:
             for name in sorted(self._training):
                 self.events.lost.setdefault(name, "too late to train")
+            self._still_training = frozenset(self._training)
             self._training.clear()
             return self._training_done(now)
         return []
@@ -228,7 +234,9 @@ class Round:
         self._candidate = self._method.commit(self._state, update, number, self._reply)
         self._move(Event.SUMMED, now)
         task = evaluation_of(self._candidate.adapter, self.plan.task)
-        self._inner = Survey(task, self.plan.evaluators, self.plan.evaluate_deadline_s)
+        # Who still trains would answer after that, and hold everybody up until the deadline.
+        evaluators = tuple(v for v in self.plan.evaluators if v not in self._still_training)
+        self._inner = Survey(task, evaluators, self.plan.evaluate_deadline_s)
         return self._go_on(self._inner.start(now), now)
 
     def _evaluated(self, survey: Survey, now: float) -> list[Outgoing]:

@@ -53,7 +53,9 @@ class StateFile:
     def progress(self, progress: Progress) -> None:
         """Something moved inside a round."""
         self.then.progress(progress)
-        if progress != self._last and time.monotonic() - self._written > 0.5:
+        last = self._last
+        news = last is None or (progress.round, progress.phase) != (last.round, last.phase)
+        if news or (progress != last and time.monotonic() - self._written > 0.5):
             self._write(progress)
             self._last = progress
 
