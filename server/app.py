@@ -6,9 +6,11 @@ The same code runs a simulation (in-process grid) and a deployment (the fleet of
 from __future__ import annotations
 
 import itertools
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from nomoat.aggregation import methods, wire
 from nomoat.aggregation.adapter import Adapter, Manifest, as_bytes
-from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.fixed_point import uniform_clips
 from nomoat.aggregation.messages import AdapterShape, ReportRequest, TrainSettings, TrainTask
 from nomoat.aggregation.methods.base import MethodState, SummedMethod
@@ -31,6 +33,8 @@ from nomoat.server.records import Checkpoint, Federation, Journal, Progress, Rou
 from nomoat.server.round import Phase, Plan, Round, evaluation_of
 from nomoat.server.sealed import REFUSED
 from nomoat.server.survey import Survey
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.005
 PHASES = 6  # of a secure-aggregation session, which share its deadline
@@ -62,6 +66,7 @@ class Coordinator:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     before_round: Callable[[Grid, int], None] = lambda _grid, _number: None  # waits, if it must
+    measure: Callable[[Adapter], Future[float]] | None = None  # on the community's own rows
     traffic: Traffic = field(default_factory=Traffic)
     checkpoint: Checkpoint | None = None  # where the federation stands after `run`
 
@@ -91,7 +96,11 @@ class Coordinator:
         online = tuple(sorted(self.volunteers(grid)))
         task = evaluation_of(self.initial, self._task(1, state), 0)
         survey = Survey(task, online, self.federation.evaluate_deadline_s)
+        measuring = self.measure and self.measure(self.initial)
         self._drive(grid, survey, 0)
+        while measuring and not measuring.done():
+            self.pause(POLL_S)
+        evaluation = measuring and loss_of(measuring)
         losses = dict(sorted(survey.losses.items()))
         record = RoundRecord(
             0,
@@ -102,12 +111,13 @@ class Coordinator:
             refused=survey.refused,
             loss=macro(losses),
             losses=losses,
+            evaluation=evaluation,
             bytes_up=self.traffic.up,
             bytes_down=self.traffic.down,
             seconds={"evaluating": self.clock() - started},
             adapter=self.initial.digest.hex(),
         )
-        return self._end(record, Checkpoint(0, state, losses))
+        return self._end(record, Checkpoint(0, state, losses, evaluation))
 
     def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
         self.traffic = Traffic()
@@ -116,7 +126,8 @@ class Coordinator:
         machine = Round(self._plan(grid, task, before), self._method, before.state, open_exchange)
         self._drive(grid, machine, number)
         assert machine.outcome is not None
-        after = Checkpoint(number, machine.outcome.state, machine.outcome.losses)
+        outcome = machine.outcome
+        after = Checkpoint(number, outcome.state, outcome.losses, outcome.evaluation)
         return self._end(self._record(machine, after.state.adapter), after)
 
     def _plan(self, grid: Grid, task: TrainTask, before: Checkpoint) -> Plan:
@@ -132,6 +143,8 @@ class Coordinator:
             federation.tolerance,
             federation.train_deadline_s,
             federation.evaluate_deadline_s,
+            self.measure is not None,
+            before.evaluation,
         )
 
     def _task(self, number: int, state: MethodState) -> TrainTask:
@@ -202,6 +215,7 @@ class Coordinator:
             dict(sorted(events.refused.items())),
             macro(outcome.losses),
             outcome.losses,
+            outcome.evaluation,
             {name: ready.last_loss for name, ready in sorted(events.ready.items())},
             sum(ready.tokens for ready in events.ready.values()),
             self.traffic.up,
@@ -222,6 +236,7 @@ class Coordinator:
         pending: dict[str, str] = {}  # message id → volunteer
         asked = answered = 0
         outgoing = machine.start(self.clock())
+        measuring: Future[float] | None = None
         send = partial(self._send, grid, nodes, pending, machine, str(number))
         while outgoing or not machine.done:
             asked += len(outgoing)
@@ -231,6 +246,10 @@ class Coordinator:
                 if volunteer is not None:
                     outgoing += self._take(machine, volunteer, reply)
                     answered += 1
+            if measuring is None and self.measure and isinstance(machine, Round):
+                measuring = machine.to_measure and self.measure(machine.to_measure)
+            elif measuring is not None and measuring.done() and machine.to_measure is not None:
+                outgoing += machine.measured(loss_of(measuring), self.clock())
             outgoing += machine.wake(self.clock())
             phase = machine.phase.value if isinstance(machine, Round) else "evaluating"
             self.watcher.progress(Progress(number, phase, answered, asked))
@@ -327,6 +346,15 @@ def protection(federation: Federation, participants: int) -> str:
         return "plain"
     weak = participants < WEAK_BELOW or federation.min_reports < WEAK_BELOW
     return f"weak: {participants} participants" if weak else f"secure: {participants} participants"
+
+
+def loss_of(measured: Future[float]) -> float | None:
+    """What was measured, None if it could not be: the round goes by the volunteers' losses."""
+    try:
+        return measured.result()
+    except NomoatError as problem:
+        log.warning("the evaluation split was not measured: %s", problem)
+        return None
 
 
 def macro(losses: Mapping[str, float]) -> float | None:

@@ -281,12 +281,13 @@ def list_versions(folder: Where = Path(), as_json: AsJson = False) -> None:
     if as_json:
         _print_json([_version(record) for record in records])
         return
-    table = Table("version", "round", "contributors", "loss", "adapter", "note")
+    table = Table("version", "round", "contributors", "loss", "evaluation", "adapter", "note")
     for record in records:
         shown = _version(record)
-        loss = "" if shown["loss"] is None else f"{shown['loss']:.4f}"
+        losses = (shown["loss"], shown["evaluation"])
+        loss, own = ("" if value is None else f"{value:.4f}" for value in losses)
         count = str(len(shown["contributors"]))
-        row = (str(shown["number"]), str(shown["round"]), count, loss)
+        row = (str(shown["number"]), str(shown["round"]), count, loss, own)
         table.add_row(*row, shown["adapter"][:12], shown["note"])
     Console().print(table)
 
@@ -395,6 +396,7 @@ def _version(record: SignedVersion) -> dict[str, Any]:
         "contributors": list(version.contributors),
         "loss": version.loss,
         "parent_loss": version.parent_loss,
+        "evaluation": version.evaluation,
         "note": version.note,
         "at": version.at,
         "signature": record.signature.hex(),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.aggregation import methods
+from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
-from nomoat.lora.formats import read
+from nomoat.lora.formats import Conversation, read, write_jsonl
 from nomoat.lora.jobs import SpecJob
 from nomoat.lora.model_files import content_hash, resolve
 from nomoat.lora.pool import Pool
@@ -29,6 +30,7 @@ from nomoat.server.community import (
     Training,
     create,
 )
+from nomoat.server.evaluation import EvaluationSplit
 from nomoat.server.registry import Measured, Registry
 from nomoat.server.store import Store
 
@@ -61,27 +63,39 @@ def make(
     if folder.settings.exists():
         raise UsageError(f"{root} holds a community already")
     settings = _settings(wanted, entropy)
-    if wanted.evaluation is not None and not read(wanted.evaluation).conversations:
+    evaluation = read(wanted.evaluation).conversations if wanted.evaluation is not None else ()
+    if wanted.evaluation is not None and not evaluation:
         raise BadData(f"{wanted.evaluation}: no row in it can be used")
     shape = settings.adapter
     targets: Targets = "all-linear"
     if shape.targets != "all-linear":
         targets = tuple(shape.targets.split(","))
+    seed = hashlib.sha256(b"nomoat adapter\0" + bytes.fromhex(settings.rounds.seed)).digest()
     with contextlib.closing(Pool(str(settings.base.folder), 1)) as pool:
         spec = pool.submit(SpecJob(shape.rank, shape.alpha, targets)).result()
+        adapter = initial_adapter(spec, seed)
+        loss = _measure(evaluation, adapter, settings, pool) if evaluation else None
     key = create(folder, settings, now, entropy(32))
-    if wanted.evaluation is not None:
-        shutil.copyfile(wanted.evaluation, folder.evaluation)
-    seed = hashlib.sha256(b"nomoat adapter\0" + bytes.fromhex(settings.rounds.seed)).digest()
-    adapter = initial_adapter(spec, seed)
+    if evaluation:
+        write_jsonl(evaluation, folder.evaluation)
     registry = Registry(
         Store(folder.database), folder.adapters, key, bytes.fromhex(settings.base.hash)
     )
     note = "the base model: nothing trained yet"
-    measured = Measured(0, settings.rounds.method, (), None, None, note)
+    measured = Measured(0, settings.rounds.method, (), None, None, note, loss)
     registry.add(adapter, measured, int(now.timestamp()))
     registry.store.close()
     return folder
+
+
+def _measure(
+    rows: tuple[Conversation, ...], adapter: Adapter, settings: Settings, pool: Pool
+) -> float:
+    """Loss of the first version on the evaluation split; BadData if no row of it can be used."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "rows.jsonl"
+        write_jsonl(rows, file)
+        return EvaluationSplit(file, settings.training.settings(), pool).measure(adapter).result()
 
 
 def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:

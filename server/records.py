@@ -42,6 +42,7 @@ class RoundRecord:
     refused: dict[str, str] = field(default_factory=dict)
     loss: float | None = None  # macro average over volunteers' held-out rows
     losses: dict[str, float] = field(default_factory=dict)
+    evaluation: float | None = None  # on the community's own evaluation split
     train_loss: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     bytes_up: int = 0
@@ -72,6 +73,7 @@ class Checkpoint:
     round: int
     state: MethodState
     losses: dict[str, float]  # of the adapter that stands
+    evaluation: float | None = None  # its loss on the community's evaluation split
 
 
 class Journal(Protocol):

@@ -68,6 +68,8 @@ class Plan:
     tolerance: float
     train_deadline_s: float = math.inf
     evaluate_deadline_s: float = math.inf
+    measured: bool = False  # the coordinator measures the candidate, too (`measured`)
+    previous_evaluation: float | None = None
 
 
 # (cohort, number of the exchange, reply to the exchange before) → the exchange
@@ -93,6 +95,7 @@ class Outcome:
     state: MethodState
     losses: dict[str, float]
     reason: str
+    evaluation: float | None = None  # on the community's own evaluation split
 
 
 class Round:
@@ -116,6 +119,8 @@ class Round:
         self._training: set[str] = set()
         self._still_training: frozenset[str] = frozenset()  # when the deadline came
         self._train_deadline = math.inf
+        self._unmeasured = plan.measured
+        self._evaluation: float | None = None
 
     @property
     def done(self) -> bool:
@@ -128,6 +133,17 @@ class Round:
         if self._inner is not None:
             return self._inner.next_deadline
         return self._train_deadline if self.phase is Phase.TRAINING else math.inf
+
+    @property
+    def to_measure(self) -> Adapter | None:
+        """The candidate, while the round waits for the coordinator's own measurement of it."""
+        waits = self.phase is Phase.EVALUATING and self._unmeasured
+        return self._candidate.adapter if waits else None
+
+    def measured(self, loss: float | None, now: float) -> list[Outgoing]:
+        """Take the candidate's loss on the evaluation split; None if it could not be measured."""
+        self._evaluation, self._unmeasured = loss, False
+        return self._go_on([], now)
 
     def start(self, now: float) -> list[Outgoing]:
         """Announce the round to its cohort."""
@@ -214,7 +230,7 @@ class Round:
         if not inner.done:
             return outgoing
         if isinstance(inner, Survey):
-            return outgoing + self._evaluated(inner, now)
+            return outgoing + ([] if self._unmeasured else self._evaluated(inner, now))
         for volunteer in sorted(set(self._asked) - set(inner.contributors)):
             if volunteer not in self.events.refused:
                 self.events.lost.setdefault(volunteer, "too late to report")
@@ -244,19 +260,23 @@ class Round:
             self.events.refused.setdefault(volunteer, reason)
         for volunteer, reason in survey.lost.items():
             self.events.lost.setdefault(volunteer, reason)
-        verdict = judge(self.plan.previous_losses, survey.losses, self.plan.tolerance)
+        plan, evaluation = self.plan, (self.plan.previous_evaluation, self._evaluation)
+        verdict = judge(plan.previous_losses, survey.losses, plan.tolerance, evaluation)
         if not verdict.accepted:
             return self._abandon(Event.REJECTED, verdict.reason, now)
         self._move(Event.ACCEPTED, now)
         self._inner = None
         losses = dict(sorted(survey.losses.items()))
-        self.outcome = Outcome(True, self._candidate, losses, verdict.reason)
+        self.outcome = Outcome(True, self._candidate, losses, verdict.reason, self._evaluation)
         return []
 
     def _abandon(self, event: Event, reason: str, now: float) -> list[Outgoing]:
         self._move(event, now)
         self._inner = None
-        self.outcome = Outcome(False, self._state, self.plan.previous_losses, reason)
+        plan = self.plan
+        self.outcome = Outcome(
+            False, self._state, plan.previous_losses, reason, plan.previous_evaluation
+        )
         return []
 
     def _move(self, event: Event, now: float) -> None:
