@@ -76,7 +76,8 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     seq_len: Annotated[int | None, typer.Option(**Training)] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", **Training)] = None,
     seed: Annotated[
-        str | None, typer.Option(help="64 hex digits, to repeat a run's cohorts.", **Rounds)
+        str | None,
+        typer.Option(help="A number, as in simulate: the same federation again.", **Rounds),
     ] = None,
 ) -> None:
     """Make a community's folder: keys, certificate, settings, first adapter."""
@@ -96,7 +97,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     rounds = {
         "method": method, "min_volunteers": min_volunteers, "min_reports": min_reports,
         "max_rounds": max_rounds, "round_every": round_every, "train_deadline": train_deadline,
-        "secure": secure, "allow_weak": allow_weak, "seed": seed,
+        "secure": secure, "allow_weak": allow_weak,
     }  # fmt: skip
     training = {
         "local_steps": local_steps, "batch_size": batch_size, "seq_len": seq_len,
@@ -116,6 +117,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             _given(training),
             Server(port=port, address=address),
             evaluation,
+            seed,
         )
         made = make(folder, wanted, datetime.datetime.now(datetime.UTC), os.urandom)
     except ValidationError as problem:
