@@ -34,6 +34,9 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     heldout: Annotated[float, typer.Option(help="Share of rows kept for measuring.")] = 0.1,
+    heldout_data: Annotated[
+        Path | None, typer.Option(help="Rows to measure with, instead of a share of yours.")
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Accept the sheet without being asked.")
     ] = False,
@@ -66,9 +69,10 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         base=_where(base or info.base_model),
         device=device,
         heldout=heldout,
+        heldout_data=heldout_data and heldout_data.resolve(),
     )
     check_base(settings.base, info.base_hash, info.name)
-    shards = prepare(settings.data, place.shards, heldout)
+    shards = prepare(settings.data, place.shards, heldout, settings.heldout_data)
     sys.stderr.write(sheet(info, settings, shards) + "\n")
     if not yes and not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")

@@ -53,6 +53,7 @@ class VolunteerSettings(BaseSettings):
     data: Path
     base: str = Field(max_length=400)  # where this machine has the base model
     heldout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    heldout_data: Path | None = None
     device: str = Field("auto", max_length=40)
     poll_least: Annotated[float, Field(ge=0.01, le=3600)] = 1.0
     poll_most: Annotated[float, Field(ge=0.01, le=3600)] = 2.0
@@ -83,6 +84,7 @@ COMMENTS = {
     "address": "where the coordinator is",
     "data": "your file or folder; it never leaves this machine",
     "heldout": "share of your rows kept for measuring, never trained on",
+    "heldout_data": "file with rows to measure with; then all of `data` is trained on",
     "poll_least": "seconds between two looks for work when the line is not held open",
     "max_steps": "the most a round may ask of this machine",
 }
@@ -197,7 +199,7 @@ class Place:
         """Write settings.toml; comments of an older one survive."""
         old = self.settings.read_text() if self.settings.exists() else ""
         document = tomlkit.parse(old)
-        for key, value in settings.model_dump(mode="json").items():
+        for key, value in settings.model_dump(mode="json", exclude_none=True).items():
             if key in COMMENTS and key not in document:
                 document.add(tomlkit.comment(COMMENTS[key]))
             document[key] = value

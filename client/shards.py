@@ -25,25 +25,36 @@ class Shards:
     heldout_rows: int
 
 
-def prepare(data: Path, folder: Path, heldout: float) -> Shards:
+def prepare(data: Path, folder: Path, heldout: float, kept_data: Path | None = None) -> Shards:
     """Read `data` and share its rows out, unless that was done for this very file already.
 
+    kept_data: rows to measure with, if the owner has chosen them; then all of `data` is trained on.
     Raises BadData naming file and line, or if fewer than two rows can be used.
     """
-    wanted = _stamp(data, heldout)
+    wanted = _stamp(data, heldout) + ("" if kept_data is None else _stamp(kept_data, 0.0))
     stamp = folder / "stamp.json"
     shards = folder / "train.jsonl", folder / "heldout.jsonl"
     if stamp.exists():
         known = json.loads(stamp.read_text())
         if known["of"] == wanted and all(path.exists() for path in shards):
             return Shards(*shards, known["train"], known["heldout"])
-    train, kept = share_out(read(data), heldout)
+    if kept_data is None:
+        train, kept = share_out(read(data), heldout)
+    else:
+        train, kept = (_some(path) for path in (data, kept_data))
     for rows, path in zip((train, kept), shards, strict=True):
         write_jsonl(rows, path)
     with replacing(stamp) as file:
         counts = {"of": wanted, "train": len(train), "heldout": len(kept)}
         file.write(json.dumps(counts).encode())
     return Shards(*shards, len(train), len(kept))
+
+
+def _some(path: Path) -> tuple[Conversation, ...]:
+    rows = read(path).conversations
+    if not rows:
+        raise BadData(f"{path}: no row in it can be used")
+    return rows
 
 
 def share_out(

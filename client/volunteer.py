@@ -68,7 +68,7 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
     check_base(settings.base, info.base_hash, info.name)
     with ExitStack() as things:
         things.enter_context(alone(place))
-        shards = prepare(settings.data, place.shards, settings.heldout)
+        shards = prepare(settings.data, place.shards, settings.heldout, settings.heldout_data)
         hands = Hands(settings.base, shards, DiskKeepsakes(place.kept), settings.device)
         things.callback(hands.close)
         keeper = StateKeeper(place)

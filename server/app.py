@@ -6,9 +6,11 @@ The same code runs a simulation (in-process grid) and a deployment (the fleet of
 from __future__ import annotations
 
 import itertools
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,19 +19,22 @@ from flwr.serverapp import Grid, ServerApp
 
 from nomoat.aggregation import methods, wire
 from nomoat.aggregation.adapter import Adapter, as_bytes
-from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.messages import AdapterShape, ReportRequest, TrainSettings, TrainTask
 from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, SummedMethod
 from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.server.cohort import round_seed, select
-from nomoat.server.machine import Exchange, Machine, Outgoing
+from nomoat.server.machine import Driven, Exchange, Outgoing
 from nomoat.server.masked_exchange import Masked, MaskedExchange
 from nomoat.server.plain_exchange import EachExchange, PlainExchange
 from nomoat.server.records import Checkpoint, Federation, Journal, Progress, RoundRecord, Watcher
 from nomoat.server.round import OpenExchange, Phase, Plan, Round, evaluation_of
 from nomoat.server.schedule import learning_rate
+from nomoat.server.sealed import REFUSED
 from nomoat.server.survey import Survey
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.005
 PHASES = 6  # of a secure-aggregation session, which share its deadline
@@ -61,6 +66,7 @@ class Coordinator:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     before_round: Callable[[Grid, int], None] = lambda _grid, _number: None  # waits, if it must
+    measure: Callable[[Adapter], Future[float]] | None = None  # on the community's own rows
     traffic: Traffic = field(default_factory=Traffic)
     checkpoint: Checkpoint | None = None  # where the federation stands after `run`
 
@@ -88,7 +94,11 @@ class Coordinator:
         online = tuple(sorted(self.volunteers(grid)))
         task = evaluation_of(state.adapter, self._task(1, state), 0)
         survey = Survey(task, online, self.federation.evaluate_deadline_s)
+        measuring = self.measure and self.measure(self.initial)
         self._drive(grid, survey, 0)
+        while measuring and not measuring.done():
+            self.pause(POLL_S)
+        evaluation = measuring and loss_of(measuring)
         losses = dict(sorted(survey.losses.items()))
         record = RoundRecord(
             0,
@@ -99,12 +109,13 @@ class Coordinator:
             refused=survey.refused,
             loss=macro(losses),
             losses=losses,
+            evaluation=evaluation,
             bytes_up=self.traffic.up,
             bytes_down=self.traffic.down,
             seconds={"evaluating": self.clock() - started},
             adapter=state.adapter.digest.hex(),
         )
-        return self._end(record, Checkpoint(0, state, losses))
+        return self._end(record, Checkpoint(0, state, losses, evaluation=evaluation))
 
     def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
         self.traffic = Traffic()
@@ -114,7 +125,9 @@ class Coordinator:
         self._drive(grid, machine, number)
         assert machine.outcome is not None
         outcome = machine.outcome
-        after = Checkpoint(number, outcome.state, outcome.losses, outcome.moments)
+        after = Checkpoint(
+            number, outcome.state, outcome.losses, outcome.moments, outcome.evaluation
+        )
         return self._end(self._record(machine, after.state.adapter), after)
 
     def _plan(self, grid: Grid, task: TrainTask, before: Checkpoint) -> Plan:
@@ -130,8 +143,10 @@ class Coordinator:
             federation.tolerance,
             federation.train_deadline_s,
             federation.evaluate_deadline_s,
-            federation.optimizer,
-            before.moments,
+            optimizer=federation.optimizer,
+            moments=before.moments,
+            measured=self.measure is not None,
+            previous_evaluation=before.evaluation,
         )
 
     def _task(self, number: int, state: MethodState) -> TrainTask:
@@ -212,6 +227,7 @@ class Coordinator:
             dict(sorted(events.refused.items())),
             macro(outcome.losses),
             outcome.losses,
+            evaluation=outcome.evaluation,
             personal=outcome.personal,
             personal_loss=macro(outcome.personal),
             ranks={name: one.rank for name, one in ready.items()},
@@ -230,12 +246,13 @@ class Coordinator:
         self.watcher.ended(record)
         return checkpoint
 
-    def _drive(self, grid: Grid, machine: Machine, number: int) -> None:
+    def _drive(self, grid: Grid, machine: Driven, number: int) -> None:
         """Carry messages between a machine and the grid until the machine is done."""
         nodes = dict(self.volunteers(grid))
         pending: dict[str, str] = {}  # message id → volunteer
         asked = answered = 0
         outgoing = machine.start(self.clock())
+        measuring: Future[float] | None = None
         send = partial(self._send, grid, nodes, pending, machine, str(number))
         while outgoing or not machine.done:
             asked += len(outgoing)
@@ -245,6 +262,10 @@ class Coordinator:
                 if volunteer is not None:
                     outgoing += self._take(machine, volunteer, reply)
                     answered += 1
+            if measuring is None and self.measure and isinstance(machine, Round):
+                measuring = machine.to_measure and self.measure(machine.to_measure)
+            elif measuring is not None and measuring.done() and machine.to_measure is not None:
+                outgoing += machine.measured(loss_of(measuring), self.clock())
             outgoing += machine.wake(self.clock())
             phase = machine.phase.value if isinstance(machine, Round) else "evaluating"
             self.watcher.progress(Progress(number, phase, answered, asked))
@@ -256,7 +277,7 @@ class Coordinator:
         grid: Grid,
         nodes: Mapping[str, int],
         pending: dict[str, str],
-        machine: Machine,
+        machine: Driven,
         group: str,
         outgoing: list[Outgoing],
     ) -> list[Outgoing]:
@@ -277,14 +298,16 @@ class Coordinator:
                 gone.append(item.volunteer)
         return [more for name in gone for more in machine.leave(name, "gone", self.clock())]
 
-    def _take(self, machine: Machine, volunteer: str, reply: Message) -> list[Outgoing]:
+    def _take(self, machine: Driven, volunteer: str, reply: Message) -> list[Outgoing]:
         now = self.clock()
+        if reply.has_error() and reply.error.code == REFUSED:
+            return machine.refuse(volunteer, reply.error.reason, now)
         if reply.has_error():
             return machine.leave(volunteer, f"no answer (code {reply.error.code})", now)
         try:
             packet = packet_of(reply, volunteer)
         except RemoteProtocolError as problem:
-            return machine.leave(volunteer, problem.reason, now)
+            return machine.refuse(volunteer, problem.reason, now)
         self.traffic.up += packet.size
         return machine.receive(volunteer, packet, now)
 
@@ -339,6 +362,15 @@ def protection(federation: Federation, participants: int) -> str:
         return "plain"
     weak = participants < WEAK_BELOW or federation.min_reports < WEAK_BELOW
     return f"weak: {participants} participants" if weak else f"secure: {participants} participants"
+
+
+def loss_of(measured: Future[float]) -> float | None:
+    """What was measured, None if it could not be: the round goes by the volunteers' losses."""
+    try:
+        return measured.result()
+    except NomoatError as problem:
+        log.warning("the evaluation split was not measured: %s", problem)
+        return None
 
 
 def macro(losses: Mapping[str, float]) -> float | None:

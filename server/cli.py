@@ -76,7 +76,8 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     seq_len: Annotated[int | None, typer.Option(**Training)] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", **Training)] = None,
     seed: Annotated[
-        str | None, typer.Option(help="64 hex digits, to repeat a run's cohorts.", **Rounds)
+        str | None,
+        typer.Option(help="A number, as in simulate: the same federation again.", **Rounds),
     ] = None,
 ) -> None:
     """Make a community's folder: keys, certificate, settings, first adapter."""
@@ -96,7 +97,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     rounds = {
         "method": method, "min_volunteers": min_volunteers, "min_reports": min_reports,
         "max_rounds": max_rounds, "round_every": round_every, "train_deadline": train_deadline,
-        "secure": secure, "allow_weak": allow_weak, "seed": seed,
+        "secure": secure, "allow_weak": allow_weak,
     }  # fmt: skip
     training = {
         "local_steps": local_steps, "batch_size": batch_size, "seq_len": seq_len,
@@ -116,6 +117,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             _given(training),
             Server(port=port, address=address),
             evaluation,
+            seed,
         )
         made = make(folder, wanted, datetime.datetime.now(datetime.UTC), os.urandom)
     except ValidationError as problem:
@@ -281,12 +283,13 @@ def list_versions(folder: Where = Path(), as_json: AsJson = False) -> None:
     if as_json:
         _print_json([_version(record) for record in records])
         return
-    table = Table("version", "round", "contributors", "loss", "adapter", "note")
+    table = Table("version", "round", "contributors", "loss", "evaluation", "adapter", "note")
     for record in records:
         shown = _version(record)
-        loss = "" if shown["loss"] is None else f"{shown['loss']:.4f}"
+        losses = (shown["loss"], shown["evaluation"])
+        loss, own = ("" if value is None else f"{value:.4f}" for value in losses)
         count = str(len(shown["contributors"]))
-        row = (str(shown["number"]), str(shown["round"]), count, loss)
+        row = (str(shown["number"]), str(shown["round"]), count, loss, own)
         table.add_row(*row, shown["adapter"][:12], shown["note"])
     Console().print(table)
 
@@ -395,6 +398,7 @@ def _version(record: SignedVersion) -> dict[str, Any]:
         "contributors": list(version.contributors),
         "loss": version.loss,
         "parent_loss": version.parent_loss,
+        "evaluation": version.evaluation,
         "note": version.note,
         "at": version.at,
         "signature": record.signature.hex(),

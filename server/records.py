@@ -59,6 +59,7 @@ class RoundRecord:
     personal_loss: float | None = None  # macro average of those
     ranks: dict[str, int] = field(default_factory=dict)  # modules each volunteer trained
     learning_rate: float | None = None
+    evaluation: float | None = None  # on the community's own evaluation split
     train_loss: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     bytes_up: int = 0
@@ -90,6 +91,7 @@ class Checkpoint:
     state: MethodState
     losses: dict[str, float]  # of the adapter that stands
     moments: OptimizerState = field(default_factory=OptimizerState)  # the server optimiser's
+    evaluation: float | None = None  # its loss on the community's evaluation split
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """State and moments, to be stored."""

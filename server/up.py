@@ -20,8 +20,10 @@ from flwr.serverapp import Grid
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.wire import PART_BYTES
 from nomoat.lora.durable import replacing
+from nomoat.lora.pool import Pool
 from nomoat.server.app import Coordinator, coordinator_app
 from nomoat.server.community import describe, renew_certificate
+from nomoat.server.evaluation import EvaluationSplit
 from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
 from nomoat.server.grid import FleetGrid, FleetState, open_run
 from nomoat.server.journal import CommunityJournal
@@ -53,7 +55,9 @@ class StateFile:
     def progress(self, progress: Progress) -> None:
         """Something moved inside a round."""
         self.then.progress(progress)
-        if progress != self._last and time.monotonic() - self._written > 0.5:
+        last = self._last
+        news = last is None or (progress.round, progress.phase) != (last.round, last.phase)
+        if news or (progress != last and time.monotonic() - self._written > 0.5):
             self._write(progress)
             self._last = progress
 
@@ -108,7 +112,13 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
         grid = FleetGrid(state, settings.rounds.patience)
         open_things.enter_context(open_run(state, grid))
         file = StateFile(folder.root / "state.json", port, watcher, grid.online)
-        yield Host(office, grid, _sealed(office, state, grid, directory), file, stop)
+        split = None
+        if folder.evaluation.exists():
+            pool = Pool(str(settings.base.folder), 1)
+            open_things.callback(pool.close, now=True)
+            split = EvaluationSplit(folder.evaluation, settings.training.settings(), pool)
+        sealed = _sealed(office, state, grid, directory)
+        yield Host(office, grid, sealed, file, stop, split)
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,7 @@ class Host:
     sealed: SealedGrid
     file: StateFile
     stop: threading.Event
+    split: EvaluationSplit | None
 
     @property
     def port(self) -> int:
@@ -143,6 +154,7 @@ class Host:
             office.secagg_roster,
             pause=self._pause,
             before_round=self._before_round,
+            measure=self.split and self.split.measure,
         )
         run_id = self.grid.run.run_id
         context = Context(

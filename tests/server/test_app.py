@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -149,6 +150,7 @@ def run(
     twists: Mapping[tuple[str, str], Twist] | None = None,
     settings: Federation | None = None,
     memory: Memory | None = None,
+    measure: Callable[[Adapter], Future[float]] | None = None,
     **options: Any,
 ) -> tuple[Memory, Checkpoint]:
     memory = memory or Memory()
@@ -162,6 +164,7 @@ def run(
             START,
             lambda: roster,
             lambda number, exchange: bytes([number, exchange]) * 16,
+            measure=measure,
         )
         coordinator_app(coordinator)(grid, context_of(grid))
     assert coordinator.checkpoint is not None
@@ -371,6 +374,37 @@ def test_one_lying_evaluator_cannot_block_the_federation() -> None:
     np.testing.assert_allclose(end.state.adapter.vector, mean_of(*TOKENS, rounds=2), atol=1e-6)
 
 
+@pytest.mark.parametrize("worse", [False, True])
+def test_the_communitys_own_rows_are_measured_each_round_and_can_undo_one(worse: bool) -> None:
+    measured: list[bytes] = []
+
+    def measure(adapter: Adapter) -> Future[float]:
+        measured.append(adapter.digest)
+        loss: Future[float] = Future()
+        value = 2.0 + worse * (adapter.digest != START.digest)
+        threading.Timer(0.05, loss.set_result, [value]).start()
+        return loss
+
+    memory, end = run(settings=federation(rounds=1), measure=measure)
+    first, last = memory.records
+    assert first.evaluation == 2.0
+    assert last.committed is not worse
+    assert end.evaluation == 2.0  # of the adapter that stands
+    assert measured[0] == START.digest != measured[1]
+    if worse:
+        assert "evaluation split rose by 50.0%" in last.reason
+
+
+def test_rows_that_cannot_be_measured_leave_the_verdict_to_the_volunteers() -> None:
+    def measure(adapter: Adapter) -> Future[float]:
+        loss: Future[float] = Future()
+        loss.set_exception(NomoatError("a worker process ended"))
+        return loss
+
+    memory, _ = run(settings=federation(rounds=1), measure=measure)
+    assert [(r.committed, r.evaluation) for r in memory.records] == [(True, None), (True, None)]
+
+
 def test_a_round_that_makes_the_adapter_worse_is_undone_and_the_next_starts_from_the_old() -> None:
     def worse(name: str, answer: Message, message: Message) -> Message:
         honest = wire.decode(packet_of(answer, name), Report, name)
@@ -497,7 +531,7 @@ class Clockwork:
 
 
 def test_stragglers_do_not_hold_up_a_round_and_their_late_answers_are_not_taken() -> None:
-    """The straggler answers its training when it is asked to evaluate: that is no evaluation."""
+    """The straggler answers its training while the others evaluate: that is no evaluation."""
     release = threading.Event()
     finished = threading.Event()
 
@@ -527,7 +561,7 @@ def test_stragglers_do_not_hold_up_a_round_and_their_late_answers_are_not_taken(
     assert record.contributors == ("ada", "cy", "dee")
     assert record.dropped == {"bob": "too late to train"}
     assert record.refused == {}  # its late "ready" was not taken for an evaluation
-    assert set(record.losses) == set(TOKENS)
+    assert set(record.losses) == set(TOKENS) - {"bob"}  # it is not asked while it trains
 
 
 def test_a_journal_that_fails_ends_the_run_with_its_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,10 @@ def adapter(seed: int) -> Adapter:
 def ended(number: int, committed: bool = True) -> tuple[RoundRecord, Checkpoint]:
     state = methods.get("fedavg").begin(adapter(number if committed else number - 1))
     record = RoundRecord(number, committed, "why", contributors=("ada",), loss=3.0 - number / 10)
-    return record, Checkpoint(number, state, {"ada": 3.0 - number / 10})
+    record = replace(record, evaluation=4.0 - number)
+    return record, Checkpoint(
+        number, state, {"ada": 3.0 - number / 10}, evaluation=record.evaluation
+    )
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def journal(tmp_path: Path) -> CommunityJournal:
 def test_a_checkpoint_survives_being_packed() -> None:
     _, checkpoint = ended(3)
     again = unpack(pack(checkpoint), SPEC)
-    assert (again.round, again.losses) == (3, {"ada": 2.7})
+    assert (again.round, again.losses, again.evaluation) == (3, {"ada": 2.7}, 1.0)
     assert again.state.adapter.digest == checkpoint.state.adapter.digest
 
 
@@ -54,6 +58,7 @@ def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal)
     versions = [record.version for record in journal.registry.store.versions()]
     assert [v.number for v in versions] == [0, 1, 2]  # round 0 moved nothing: no new version
     assert [v.parent_loss for v in versions] == [None, 3.0, 2.9]
+    assert [v.evaluation for v in versions] == [None, 3.0, 2.0]
     assert versions[2].contributors == ("ada",)
 
 
