@@ -208,6 +208,7 @@ class Coordinator:
             phase_seconds(events.phase_started),
             protection(self.federation, len(events.contributors)),
             adapter.digest.hex(),
+            {name: round(ready.seconds, 6) for name, ready in sorted(events.ready.items())},
         )
 
     def _end(self, record: RoundRecord, checkpoint: Checkpoint) -> Checkpoint:

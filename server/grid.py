@@ -21,7 +21,7 @@ from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, Status, SubStatus
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.serverapp import Grid
@@ -34,11 +34,12 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import NoObjectInStoreError
-from flwr.supercore.object_store.sql_object_store import SqlObjectStore
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run, RunStatus
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
+
+from nomoat.server.spool import Spool
 
 log = logging.getLogger(__name__)
 # Flower logs every request, and what a stranger got wrong as an error; we log what matters.
@@ -101,8 +102,7 @@ class FleetState(SqlLinkState):
     def __init__(self, database: Path, name_of: NameOf) -> None:
         for suffix in ("", "-wal", "-shm"):  # a run does not survive its process: start clean
             database.with_name(database.name + suffix).unlink(missing_ok=True)
-        objects = SqlObjectStore(str(database))
-        objects.initialize()
+        objects = Spool(database.with_name("objects"))
         super().__init__(str(database), NoOpFederationManager(), objects)
         self.initialize()
         self.name_of = name_of
@@ -110,6 +110,7 @@ class FleetState(SqlLinkState):
         self.mail = Mail(self.has_mail)
         self.run_id = 0  # the one that is open
         self._registering = threading.Lock()
+        self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
 
     def state(self) -> FleetState:
         """Flower asks a factory for the state; this one is its own."""
@@ -121,10 +122,22 @@ class FleetState(SqlLinkState):
         if name is None:
             return None
         with self._registering:
-            known = super().get_node_id_by_public_key(public_key)
+            known = self._node_ids.get(public_key)
+            if known is None:
+                known = super().get_node_id_by_public_key(public_key)
             if known is None:
                 known = self.create_node(NOOP_FLWR_AID, name, public_key, 30.0)
+            self._node_ids[public_key] = known
         return known
+
+    def get_run_status(self, run_ids: set[int]) -> dict[int, RunStatus]:
+        """The open run is running, as long as this process is; Flower asks at every request."""
+        if run_ids == {self.run_id}:
+            return {self.run_id: RunStatus(Status.RUNNING, "", "")}
+        return super().get_run_status(run_ids)
+
+    def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
+        """Flower's count of content bytes, which nobody reads: a write for every request."""
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """Activate, taking over from an earlier process of the same key (its request is signed)."""
@@ -201,10 +214,8 @@ class FleetState(SqlLinkState):
     def close(self) -> None:
         """Let held requests go and close the database."""
         self.mail.close()
-        for part in (self, self.object_store):
-            engine = getattr(part, "_engine", None)
-            if engine is not None:
-                engine.dispose()
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 class FleetGrid(Grid):

@@ -49,6 +49,7 @@ class RoundRecord:
     seconds: dict[str, float] = field(default_factory=dict)  # per phase
     session: str = ""  # how the aggregation was protected
     adapter: str = ""  # digest of the adapter that stands after this round, hex
+    train_seconds: dict[str, float] = field(default_factory=dict)  # as each volunteer measured it
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-able object."""

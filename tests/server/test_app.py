@@ -48,6 +48,7 @@ BASE = b"b" * 32
 START = Adapter(SPEC, np.linspace(-0.2, 0.2, SPEC.size, dtype=np.float32))
 STEP = 0.01  # what every volunteer adds to every value in every round
 TOKENS = {"ada": 100, "bob": 200, "cy": 400, "dee": 50}
+SECONDS = {"ada": 1.5, "bob": 2.0, "cy": 0.25, "dee": 3.0}  # each one's training, as it says
 
 # How a volunteer answers one kind of message: (volunteer, honest answer, message) → its answer.
 Twist: TypeAlias = Callable[[str, Message, Message], Message]
@@ -66,7 +67,9 @@ class Hands:
         for tensor, place in SPEC.manifest.slices.items():
             wanted = settings.train_a if "lora_A" in tensor else settings.train_b
             vector[place] += np.float32(change) * wanted
-        return Trained(vector, settings.local_steps, TOKENS[self.name], 4.0, 3.0, 0.0)
+        return Trained(
+            vector, settings.local_steps, TOKENS[self.name], 4.0, 3.0, SECONDS[self.name]
+        )
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
         return 4.0 - float(work.adapter.vector.mean()), 10
@@ -204,6 +207,7 @@ def test_two_rounds_end_with_the_weighted_mean_and_a_full_record() -> None:
     assert last.loss == pytest.approx(macro(last.losses))
     assert last.loss < first.loss
     assert set(last.seconds) == {"training", "aggregating", "evaluating"}
+    assert last.train_seconds == SECONDS
     assert last.session == "plain"
     up = 4 * SPEC.size * len(TOKENS)
     assert up < last.bytes_up < up + 2000  # each volunteer's vector, and little else
