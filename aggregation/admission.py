@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nomoat.aggregation.adapter import Manifest, Vector
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.exact_sum import MAX_TERM
+from nomoat.aggregation.exact_sum import MAX_TERM, Run
 
 SECTION = "§4"
 _BLOCK = 1 << 20
@@ -44,8 +44,11 @@ def admit(
     manifest: Manifest,
     weight: float,
     limits: ReportLimits = DEFAULT_LIMITS,
+    run: Run = map,
 ) -> Vector:
     """The report as float32 (d,), a read-only view of `body`.
+
+    run: how blocks are read; the map of a thread pool uses all cores, with the same verdict.
 
     Raises RemoteProtocolError(volunteer, §4) for a wrong length, a weight outside
     [min_weight, 1], NaN or infinity, a value or a norm beyond the limits.
@@ -55,7 +58,7 @@ def admit(
         reason = f"report has {len(body)} bytes, the adapter's has {4 * manifest.size}"
         raise RemoteProtocolError(volunteer, SECTION, reason)
     vector = np.frombuffer(body, "<f4").astype(np.float32, copy=False)
-    _check_values(volunteer, vector, manifest, limits)
+    _check_values(volunteer, vector, manifest, limits, run)
     return vector
 
 
@@ -92,11 +95,12 @@ def _check_weight(volunteer: str, weight: float, limits: ReportLimits) -> None:
         raise RemoteProtocolError(volunteer, SECTION, reason)
 
 
-def _check_values(volunteer: str, vector: Vector, manifest: Manifest, limits: ReportLimits) -> None:
+def _check_values(
+    volunteer: str, vector: Vector, manifest: Manifest, limits: ReportLimits, run: Run = map
+) -> None:
     """One pass when all is well: the norm bounds every value, and NaN and infinity spoil it."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        blocks = (vector[i : i + _BLOCK] for i in range(0, vector.size, _BLOCK))
-        norm = math.sqrt(sum(float(np.dot(block, block)) for block in blocks))
+    blocks = [vector[i : i + _BLOCK] for i in range(0, vector.size, _BLOCK)]
+    norm = math.sqrt(sum(run(_square, blocks)))
     if norm <= min(limits.max_norm, limits.max_value):
         return
     reason = _first_bad_tensor(vector, manifest, limits)
@@ -104,6 +108,11 @@ def _check_values(volunteer: str, vector: Vector, manifest: Manifest, limits: Re
         reason = f"report has norm {norm:.3g}, more than {limits.max_norm:g}"
     if reason is not None:
         raise RemoteProtocolError(volunteer, SECTION, reason)
+
+
+def _square(block: Vector) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.dot(block, block))
 
 
 def _first_bad_tensor(vector: Vector, manifest: Manifest, limits: ReportLimits) -> str | None:

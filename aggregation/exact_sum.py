@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ _MAX_WAITING = 8
 _MAX_WAITING_BYTES = 512 << 20
 _STRIPES = 8
 
-Run: TypeAlias = Callable[..., Iterable[None]]  # as the builtin map
+Run: TypeAlias = Callable[..., Iterable[Any]]  # as the builtin map
 
 
 @dataclass

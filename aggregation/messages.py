@@ -25,6 +25,7 @@ MAX_LOCAL_STEPS = 100_000
 MAX_BATCH = 4096
 MAX_SEQ_LEN = 131_072
 MAX_RANK = 1024
+MAX_PROX = 1e3
 
 
 @message("layer")
@@ -83,6 +84,8 @@ class TrainSettings:
     """How a volunteer trains this round. Steps are optimiser steps; lr is this round's peak.
 
     `local_epochs` > 0 replaces `local_steps`: as many steps as that many passes over the data need.
+    `prox`: FedProx's μ. `keep_moments`: go on with the optimiser's state of the last round this
+    volunteer trained in. `personal`: what stays with the volunteer (aggregation/composition.py).
     """
 
     local_steps: Annotated[int, Limit(1, MAX_LOCAL_STEPS)] = 12
@@ -93,6 +96,9 @@ class TrainSettings:
     weight_cap: Annotated[int, Limit(1, 10**9)] = 1 << 20
     train_a: bool = True
     train_b: bool = True
+    prox: Annotated[float, Limit(0, MAX_PROX)] = 0.0
+    keep_moments: bool = False
+    personal: Annotated[str, Limit(1, 16)] = "none"
 
 
 @message("train.local")
@@ -116,7 +122,10 @@ class TrainTask:
 @message("ready")
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Volunteer → coordinator: trained and stored. Losses are mean nats per trained token."""
+    """Volunteer → coordinator: trained and stored. Losses are mean nats per trained token.
+
+    `rank`: how many of the adapter's modules this volunteer trained.
+    """
 
     round: Round
     steps: Annotated[int, Limit(1, MAX_LOCAL_STEPS)]
@@ -124,6 +133,7 @@ class Ready:
     first_loss: Loss
     last_loss: Loss
     seconds: Annotated[float, Limit(0, 1e7)]
+    rank: Annotated[int, Limit(1, MAX_RANK)]
 
 
 @message("query.report")
@@ -166,11 +176,15 @@ class EvaluateTask:
 @message("evaluation")
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Volunteer → coordinator: mean held-out loss, nats per token, over that many tokens."""
+    """Volunteer → coordinator: mean held-out loss, nats per token, over that many tokens.
+
+    `personal`: of the same rows, with what this volunteer keeps to itself; None if it has nothing.
+    """
 
     round: Annotated[int, Limit(0, 1_000_000)]
     loss: Loss
     tokens: Annotated[int, Limit(1, 2**40)]
+    personal: Loss | None = None
 
 
 @message("decline")

@@ -46,6 +46,31 @@ class ServerOptimizer:
         if not 0 < self.tau < np.inf:
             raise UsageError(f"server tau must be positive, not {self.tau}")
 
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        learning_rate: float | None,
+        momentum: float,
+        betas: tuple[float, float],
+        tau: float,
+    ) -> ServerOptimizer:
+        """From settings in which everything has a place; UsageError for one without effect.
+
+        learning_rate None: 1 where the mean update itself is added, 0.01 where it is divided by
+        its own size, which is what a LoRA factor moves in a round.
+        """
+        usual = cls()
+        adaptive = kind in ("fedadam", "fedyogi")
+        if kind != "momentum" and momentum != usual.beta1:
+            raise UsageError(f"a server momentum has no effect with {kind}; use momentum")
+        if not adaptive and (*betas, tau) != (usual.beta1, usual.beta2, usual.tau):
+            raise UsageError(f"server beta1, beta2 and tau have no effect with {kind}")
+        if learning_rate is None:
+            learning_rate = 0.01 if adaptive else 1.0
+        beta1 = momentum if kind == "momentum" else betas[0]
+        return cls(kind, learning_rate, beta1, betas[1], tau)
+
     @property
     def has_memory(self) -> bool:
         """Whether it keeps moments from round to round."""

@@ -113,7 +113,7 @@ def encode(value: object) -> Packet:
     """
     bodies: list[bytes] = []
     try:
-        fields = _lower(type(value), value, bodies)
+        fields = _lower(_type(typing.cast(Any, type(value))), value, bodies)
     except _Malformed as problem:
         raise LocalProtocolError(f"{type(value).__name__}: {problem}") from None
     head = msgpack.packb([PROTOCOL_VERSION, kind_of(type(value)), fields], use_bin_type=True)
@@ -129,7 +129,7 @@ def decode(packet: Packet, expected: type[T], peer: str) -> T:
         if kind != kind_of(expected):
             raise _Malformed(f"sent {kind!r} where {kind_of(expected)!r} belongs")
         bodies = [packet.body]
-        value = _raise(expected, fields, bodies, kind)
+        value = _raise(_type(typing.cast(Any, expected)), fields, bodies, kind)
         if bodies and bodies[0]:
             raise _Malformed("has a body that no field claims")
     except _Malformed as problem:
@@ -167,15 +167,39 @@ def _open(head: bytes) -> tuple[int, str, object]:
     return version, kind, fields
 
 
+@dataclass(frozen=True, slots=True)
+class _Type:
+    """A field's type hint, taken apart once: at most one of schema, element and optional is set."""
+
+    base: Any
+    limit: Limit | Body | None
+    schema: tuple[tuple[str, _Type], ...] | None  # of a message, its fields
+    element: _Type | None  # of a tuple
+    optional: _Type | None  # of `inner | None`
+
+
 @cache
-def _schema(cls: type) -> tuple[tuple[str, Any], ...]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return tuple((f.name, hints[f.name]) for f in dataclasses.fields(cls))
+def _type(hint: Any) -> _Type:
+    base, limit = hint, None
+    if typing.get_origin(hint) is typing.Annotated:
+        base, *extras = typing.get_args(hint)
+        limit = next((x for x in extras if isinstance(x, Limit | Body)), None)
+    schema = element = optional = None
+    origin, inner = typing.get_origin(base), typing.get_args(base)
+    if dataclasses.is_dataclass(base):
+        hints = typing.get_type_hints(base, include_extras=True)
+        schema = tuple((f.name, _type(hints[f.name])) for f in dataclasses.fields(base))
+    elif origin is tuple:
+        element = _type(inner[0])
+    elif origin in (types.UnionType, typing.Union):
+        given = [one for one in inner if one is not types.NoneType]
+        optional = _type(given[0]) if len(given) == 1 else None
+    return _Type(base, limit, schema, element, optional)
 
 
-def _lower(hint: Any, value: Any, bodies: list[bytes], path: str = "") -> Any:
-    """Value → msgpack-able, checked against `hint` by raising it again."""
-    base, limit = _split(hint)
+def _lower(kind: _Type, value: Any, bodies: list[bytes], path: str = "") -> Any:
+    """Value → msgpack-able, checked as if it had been received."""
+    limit = kind.limit
     if isinstance(limit, Body):
         if not isinstance(value, bytes | bytearray | memoryview):  # bytes(5) would be five zeros
             raise _Malformed(f"{path} is {type(value).__name__}, not bytes")
@@ -183,44 +207,43 @@ def _lower(hint: Any, value: Any, bodies: list[bytes], path: str = "") -> Any:
         bodies.append(data)
         _check_length(data, limit, path)
         return [len(data), hashlib.sha256(data).digest()]
-    if dataclasses.is_dataclass(base):
+    if kind.schema is not None:
         return [
             _lower(inner, getattr(value, name), bodies, f"{path}.{name}")
-            for name, inner in _schema(typing.cast(type, base))
+            for name, inner in kind.schema
         ]
-    if typing.get_origin(base) is tuple:
-        lowered = [_lower(typing.get_args(base)[0], item, bodies, path) for item in value]
+    if kind.element is not None:
+        lowered = [_lower(kind.element, item, bodies, path) for item in value]
         _check_length(lowered, limit, path)
         return lowered
-    if _optional(base) is not None:
-        return None if value is None else _lower(_optional(base), value, bodies, path)
-    return _scalar(base, limit, value, path)
+    if kind.optional is not None:
+        return None if value is None else _lower(kind.optional, value, bodies, path)
+    return _scalar(kind.base, limit, value, path)
 
 
-def _raise(hint: Any, raw: Any, bodies: list[bytes], path: str) -> Any:
+def _raise(kind: _Type, raw: Any, bodies: list[bytes], path: str) -> Any:
     """Decoded msgpack → typed value, or _Malformed."""
-    base, limit = _split(hint)
+    limit = kind.limit
     if isinstance(limit, Body):
         return _claim_body(raw, limit, bodies, path)
-    if dataclasses.is_dataclass(base):
-        schema = _schema(typing.cast(type, base))
-        if not isinstance(raw, list) or len(raw) != len(schema):
-            raise _Malformed(f"{path} has not {len(schema)} fields")
-        items = zip(schema, raw, strict=True)
+    if kind.schema is not None:
+        if not isinstance(raw, list) or len(raw) != len(kind.schema):
+            raise _Malformed(f"{path} has not {len(kind.schema)} fields")
+        items = zip(kind.schema, raw, strict=True)
         fields = [_raise(inner, item, bodies, f"{path}.{name}") for (name, inner), item in items]
         try:
-            return typing.cast(type, base)(*fields)
+            return kind.base(*fields)
         except LocalProtocolError as problem:  # a __post_init__ that refuses
             raise _Malformed(f"{path}: {problem}") from None
-    if typing.get_origin(base) is tuple:
+    if kind.element is not None:
         if not isinstance(raw, list):
             raise _Malformed(f"{path} is not a list")
         _check_length(raw, limit, path)
-        inner = typing.get_args(base)[0]
-        return tuple(_raise(inner, item, bodies, f"{path}[]") for item in raw)
-    if _optional(base) is not None:
-        return None if raw is None else _raise(_optional(base), raw, bodies, path)
-    return _scalar(base, limit, raw, path)
+        inner = kind.element
+        return tuple([_raise(inner, item, bodies, path) for item in raw])
+    if kind.optional is not None:
+        return None if raw is None else _raise(kind.optional, raw, bodies, path)
+    return _scalar(kind.base, limit, raw, path)
 
 
 def _claim_body(raw: Any, limit: Body, bodies: list[bytes], path: str) -> bytes:
@@ -255,17 +278,3 @@ def _check_length(value: Any, limit: Limit | Body | None, path: str) -> None:
     high = limit.high if limit is not None else 65_536
     if not low <= len(value) <= high:
         raise _Malformed(f"{path} has length {len(value)}")
-
-
-def _split(hint: Any) -> tuple[Any, Limit | Body | None]:
-    if typing.get_origin(hint) is typing.Annotated:
-        base, *extras = typing.get_args(hint)
-        return base, next((x for x in extras if isinstance(x, Limit | Body)), None)
-    return hint, None
-
-
-def _optional(base: Any) -> Any:
-    if typing.get_origin(base) in (types.UnionType, typing.Union):
-        inner = [arg for arg in typing.get_args(base) if arg is not types.NoneType]
-        return inner[0] if len(inner) == 1 else None
-    return None

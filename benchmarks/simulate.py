@@ -82,6 +82,11 @@ class Results:
         dividend, divisor = self.seconds(above), self.seconds(below)
         return round(dividend / divisor, 4) if dividend and divisor else None
 
+    def driving_ratio(self, above: str, below: str, floor: str) -> float | None:
+        """How many times as long one program takes as another beyond the work, done bare."""
+        dividend, divisor = self.above(above, floor), self.above(below, floor)
+        return round(dividend / divisor, 4) if dividend and divisor else None
+
     def above(self, name: str, floor: str) -> float | None:
         """Median seconds a program takes beyond the work itself, which `floor` does bare."""
         mine, least = self.seconds(name), self.seconds(floor)
@@ -202,6 +207,10 @@ def summary(results: Results, federation: dict[str, Any]) -> dict[str, Any]:
         "ray_ratio_100": results.ratio(RAY_MANY, OURS_MANY),
         "ray_ratio_open": results.ratio(RAY, OURS_OPEN),
         "ray_ratio_100_open": results.ratio(RAY_MANY, OURS_MANY_OPEN),
+        "ray_driving_ratio_100": results.driving_ratio(RAY_MANY, OURS_MANY, BARE_LORA_MANY),
+        "ray_driving_ratio_100_open": results.driving_ratio(
+            RAY_MANY, OURS_MANY_OPEN, BARE_LORA_MANY
+        ),
         "peak_mb": results.peak_mb(OURS),
         "bare_peak_mb": results.peak_mb(BARE),
         "ray_peak_mb": results.peak_mb(RAY),
@@ -239,6 +248,8 @@ def table(found: dict[str, Any]) -> str:
         ("ray_ratio_open", "ray / ours, open"),
         ("ray_ratio_100", "ray / ours with 100 volunteers of one step, at least 5"),
         ("ray_ratio_100_open", "ray / ours, open, with 100 volunteers of one step"),
+        ("ray_driving_ratio_100", "the same of the time beyond the work, as bare (lora) does it"),
+        ("ray_driving_ratio_100_open", "the same with --no-secure"),
         ("peak_mb", "ours, at most half of ray_peak_mb"),
         ("ray_peak_mb", ""),
     )

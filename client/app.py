@@ -50,8 +50,8 @@ class Labour(Protocol):
     def train(self, work: TrainWork) -> Trained:
         """Train; NomoatError if it cannot be done."""
 
-    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
-        """(mean nats per token, tokens); NomoatError if it cannot be done."""
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
+        """(mean nats per token, tokens, loss with what is kept here); NomoatError if it cannot."""
 
 
 class Vault(Protocol):

@@ -7,6 +7,7 @@
                         roster.log         the roster as seen so far
                         version.rec, adapters/   the newest community adapter
                         held/              an update that waits for its aggregation
+                        kept/              what stays here from round to round (personal parts)
                         state.json         what this volunteer is doing, for `nomoat status`
                         orders.json        what its owner wants: pause, resume, finish
 
@@ -151,6 +152,11 @@ class Place:
     def held(self) -> Path:
         """Where an update waits."""
         return self.root / "held"
+
+    @property
+    def kept(self) -> Path:
+        """What this volunteer keeps to itself between rounds."""
+        return self.root / "kept"
 
     @property
     def shards(self) -> Path:

@@ -10,11 +10,12 @@ import threading
 from dataclasses import dataclass, field
 
 from nomoat.aggregation.adapter import Adapter
-from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.messages import TrainSettings
+from nomoat.client import work as work_of
+from nomoat.client.keepsakes import Keepsakes
 from nomoat.client.session import EvaluateWork, TrainWork
 from nomoat.client.shards import Shards
-from nomoat.lora.jobs import EvaluateJob, TrainJob
+from nomoat.client.work import Rows
 from nomoat.lora.pool import Pool
 from nomoat.lora.train import Trained
 
@@ -27,6 +28,7 @@ class Hands:
 
     model: str
     shards: Shards
+    keepsakes: Keepsakes
     device: str = "auto"
     idle_s: float = IDLE_S
     _pool: Pool | None = field(default=None, init=False)
@@ -36,29 +38,33 @@ class Hands:
 
     def train(self, work: TrainWork) -> Trained:
         """Train what `work` says; NomoatError if it cannot be done."""
-        adapter, settings = work.local.adapter, work.task.settings
-        if work.local.frozen is not None:
-            raise BadData("this method trains part of the adapter, which this version cannot")
-        job = TrainJob(self.shards.train, adapter.spec, adapter.vector, settings, work.seed)
         pool = self._take()
         try:
-            return pool.submit(job).result()
+            return work_of.train(work, self._rows, self.keepsakes, pool.submit)
         finally:
             self._give_back()
 
-    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
-        """(mean nats per token, tokens) of the rows that were kept."""
-        return self.measure(work.adapter, work.task.settings)
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
+        """(mean nats per token, tokens, the same with what is kept) of the rows that were kept."""
+        pool = self._take()
+        try:
+            return work_of.evaluate(work, self._rows, self.keepsakes, pool.submit)
+        finally:
+            self._give_back()
 
     def measure(self, adapter: Adapter, settings: TrainSettings) -> tuple[float, int]:
         """Loss of an adapter on the rows that were kept."""
-        job = EvaluateJob(self.shards.heldout, adapter.spec, adapter.vector, settings)
+        job = work_of.evaluate_job(self.shards.heldout, adapter, settings)
         pool = self._take()
         try:
             measured = pool.submit(job).result()
         finally:
             self._give_back()
         return measured.loss, measured.tokens
+
+    @property
+    def _rows(self) -> Rows:
+        return Rows(self.shards.train, self.shards.heldout)
 
     def close(self) -> None:
         """End the worker at once; what it was doing is lost."""

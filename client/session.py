@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import numpy as np
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import Adapter, Vector, as_bytes, as_vector
+from nomoat.aggregation.composition import Personal
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from nomoat.aggregation.messages import (
     MAX_RANK,
@@ -77,10 +78,11 @@ class Limits:
     rank: int = MAX_RANK  # modules this machine trains at most
 
     def allow(self, settings: TrainSettings, adapter_values: int) -> bool:
-        """Whether a request stays inside all limits."""
+        """Whether a request stays inside all limits; a personal adapter is as much work again."""
+        times = 2 if settings.personal == "adapter" else 1
         return (
-            settings.local_steps <= self.max_steps
-            and settings.local_epochs <= self.max_epochs
+            times * settings.local_steps <= self.max_steps
+            and times * settings.local_epochs <= self.max_epochs
             and settings.batch_size * settings.seq_len <= self.max_tokens_per_step
             and adapter_values <= self.max_adapter_values
         )
@@ -183,11 +185,14 @@ class Session:
             result.first_loss,
             result.last_loss,
             result.seconds,
+            work.local.adapter.spec.rank,
         )
 
-    def evaluated(self, work: EvaluateWork, loss: float, tokens: int) -> Evaluation:
-        """Report a measured loss, mean nats per token over `tokens`."""
-        return Evaluation(work.task.round, loss, tokens)
+    def evaluated(
+        self, work: EvaluateWork, loss: float, tokens: int, personal: float | None = None
+    ) -> Evaluation:
+        """Report measured losses, mean nats per token over `tokens`."""
+        return Evaluation(work.task.round, loss, tokens, personal)
 
     def failed(self, work: Work) -> Decline:
         """The work could not be done; the coordinator learns that, not why."""
@@ -204,9 +209,12 @@ class Session:
         seed = hashlib.sha256(
             b"nomoat volunteer\0" + task.round.to_bytes(4, "big") + task.seed + self.name.encode()
         ).digest()
-        turn = Turn(task.round, min(self._limits.rank, task.trainable_rank), seed)
+        rank = min(self._limits.rank, task.trainable_rank)
         try:
-            local = methods.get(task.method).start(adapter, turn)
+            method = methods.get(task.method)
+            if rank < task.trainable_rank and not method.traits.mixed_ranks:
+                return decline(task.round, Reason.OVER_LIMITS)
+            local = method.start(adapter, Turn(task.round, rank, seed))
         except (UsageError, LocalProtocolError):
             return decline(task.round, Reason.MALFORMED)
         self._move(TrainTask)
@@ -279,6 +287,8 @@ class Session:
         try:
             adapter = task.shape.open(task.adapter)
         except LocalProtocolError:
+            return decline(task.round, Reason.MALFORMED)
+        if task.settings.personal not in get_args(Personal):
             return decline(task.round, Reason.MALFORMED)
         if not self._limits.allow(task.settings, adapter.spec.size):
             return decline(task.round, Reason.OVER_LIMITS)

@@ -24,6 +24,7 @@ from nomoat.client.fleet import Line, serve
 from nomoat.client.hands import Hands
 from nomoat.client.identity import load_identity, node_key
 from nomoat.client.joining import check_base
+from nomoat.client.keepsakes import DiskKeepsakes
 from nomoat.client.masking import Masking, Membership
 from nomoat.client.rosterbook import RosterBook, aimed
 from nomoat.client.sealed import App, Belonging, sealed
@@ -68,7 +69,7 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
     with ExitStack() as things:
         things.enter_context(alone(place))
         shards = prepare(settings.data, place.shards, settings.heldout)
-        hands = Hands(settings.base, shards, settings.device)
+        hands = Hands(settings.base, shards, DiskKeepsakes(place.kept), settings.device)
         things.callback(hands.close)
         keeper = StateKeeper(place)
         book = RosterBook(place, kit.asker)

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["attach", "detach", "extract", "load_folder", "save_folder", "slot", "swap"]
 
 SLOT = "default"
+FROZEN = "frozen"  # a second slot: modules that take part in the forward pass and nothing else
 
 
-def attach(base: BaseModel, spec: AdapterSpec) -> PeftModel:
+def attach(base: BaseModel, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
     """Put an adapter slot of `spec` into the base model. Once per process: values are swapped.
 
-    Raises BadData if the model's layers are not the spec's.
+    `frozen`: and beside it one for modules that are added but never trained. Raises BadData if the
+    model's layers are not the spec's.
     """
     import warnings
 
@@ -46,7 +48,17 @@ def attach(base: BaseModel, spec: AdapterSpec) -> PeftModel:
     if found.layers != spec.layers:
         model.unload()
         raise BadData(f"the layers of {base.name} are not the adapter's: it is another model")
+    if frozen is not None:
+        _add_frozen(model, frozen)
     return model
+
+
+def _add_frozen(model: PeftModel, spec: AdapterSpec) -> None:
+    config = lora_config(spec.rank, spec.alpha, spec.target_modules, spec.rslora)
+    model.add_adapter(FROZEN, config)
+    model.base_model.set_adapter([SLOT, FROZEN])
+    for parameter in slot(model, spec, FROZEN).values():
+        parameter.requires_grad_(False)
 
 
 def _strip(model: PreTrainedModel) -> None:
@@ -68,16 +80,16 @@ def detach(model: PeftModel) -> None:
     model.unload()
 
 
-def slot(model: PeftModel, spec: AdapterSpec) -> dict[str, nn.Parameter]:
+def slot(model: PeftModel, spec: AdapterSpec, name: str = SLOT) -> dict[str, nn.Parameter]:
     """The slot's parameters under the spec's tensor names, in the spec's order.
 
     Raises LocalProtocolError if any is missing, unexpected, or of another shape: PEFT's own
     loading passes over all three in silence and leaves the adapter as it was.
     """
     found = {
-        name.replace(f".{SLOT}.", "."): parameter
-        for name, parameter in model.named_parameters()
-        if ".lora_" in name
+        full.replace(f".{name}.", "."): parameter
+        for full, parameter in model.named_parameters()
+        if ".lora_" in full and f".{name}." in full
     }
     manifest = spec.manifest
     if missing := [t.name for t in manifest.tensors if t.name not in found]:
@@ -92,15 +104,15 @@ def slot(model: PeftModel, spec: AdapterSpec) -> dict[str, nn.Parameter]:
     return {tensor.name: found[tensor.name] for tensor in manifest.tensors}
 
 
-def swap(model: PeftModel, adapter: Adapter) -> None:
+def swap(model: PeftModel, adapter: Adapter, name: str = SLOT) -> None:
     """Copy the adapter's values into the slot; afterwards `extract` gives exactly its vector."""
     import torch
 
     views = adapter.spec.manifest.views(adapter.vector)
-    parameters = slot(model, adapter.spec)
+    parameters = slot(model, adapter.spec, name)
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(torch.from_numpy(views[name]))
+        for tensor, parameter in parameters.items():
+            parameter.copy_(torch.from_numpy(views[tensor]))
 
 
 def extract(model: PeftModel, spec: AdapterSpec) -> Vector:

@@ -6,20 +6,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from nomoat.aggregation.adapter import AdapterSpec, Vector
+from nomoat.aggregation.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.messages import TrainSettings
+from nomoat.lora.moments import Moments
 from nomoat.lora.spec import Targets
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TrainJob:
-    """Train the adapter on a shard (a file `formats.write_jsonl` wrote) → train.Trained."""
+    """Train the adapter on a shard (a file `formats.write_jsonl` wrote) → train.Trained.
+
+    frozen: modules that are added to the model and stay as they are. moments: what the optimiser
+    remembers from an earlier round.
+    """
 
     shard: Path
     spec: AdapterSpec
     vector: Vector = field(repr=False)
     settings: TrainSettings
     seed: bytes
+    frozen: Adapter | None = field(default=None, repr=False)
+    moments: Moments | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -16,6 +16,7 @@ from nomoat.lora.adapter_io import extract, slot, swap
 from nomoat.lora.batches import Batch, pieces, shuffled, steps_for
 from nomoat.lora.encoding import Example
 from nomoat.lora.loss import Losses, losses_of
+from nomoat.lora.moments import Moments, recall, remember
 
 if TYPE_CHECKING:
     import torch
@@ -42,22 +43,36 @@ class Trained:
     first_loss: float
     last_loss: float
     seconds: float
+    moments: Moments | None = None  # where settings.keep_moments asked for them
 
 
-def train(
+@dataclass(frozen=True, eq=False, slots=True)
+class Given:
+    """What else a training starts from: the moments an earlier round ended with."""
+
+    moments: Moments | None = None
+
+
+NOTHING = Given()
+
+
+def train(  # noqa: PLR0913, PLR0917 - who trains what on what, and how
     model: PeftModel,
     adapter: Adapter,
     examples: Sequence[Example],
     settings: TrainSettings,
     seed: bytes,
     clock: Callable[[], float],
+    given: Given = NOTHING,
 ) -> Trained:
     """Train `adapter` on `examples`: the same arguments on one thread give the same bits.
 
-    The optimiser starts anew (moments of another round's average would pull the wrong way), the
-    learning rate is constant, and the rows' order comes from `seed`: another one per round and
-    volunteer. Factors that `settings` freezes come back bit for bit. Raises NomoatError if the
-    loss or the adapter stops being finite, BadData without examples.
+    The optimiser starts anew (moments of another round's average may pull the wrong way) unless
+    `settings.keep_moments`; the learning rate is constant, and the rows' order comes from `seed`:
+    another one per round and volunteer. `settings.prox` μ adds μ/2·‖x − x₀‖² to what is minimised,
+    x₀ the adapter as given; reported losses are without it (FedProx, Li et al. 2020,
+    arXiv:1812.06127, eq. 2). Factors that `settings` freezes come back bit for bit. Raises
+    NomoatError if the loss or the adapter stops being finite, BadData without examples.
     """
     if not examples:
         raise BadData("there is nothing to train on: no row has a trained token")
@@ -67,12 +82,13 @@ def train(
         steps = steps_for(len(examples), settings.batch_size, settings.local_epochs)
     steps = min(steps, MAX_LOCAL_STEPS)
     swap(model, adapter)
-    losses, tokens = _run(model, adapter, examples, settings, seed, steps)
+    losses, tokens, moments = _run(model, adapter, examples, settings, seed, (steps, given))
     vector = extract(model, adapter.spec)
     if not math.isfinite(float(abs(vector).max(initial=0.0))):
         raise _diverged(steps, settings)
     last = losses[-max(1, steps // 4) :]
-    return Trained(vector, steps, tokens, losses[0], sum(last) / len(last), clock() - began)
+    mean = sum(last) / len(last)
+    return Trained(vector, steps, tokens, losses[0], mean, clock() - began, moments)
 
 
 def _run(
@@ -81,15 +97,22 @@ def _run(
     examples: Sequence[Example],
     settings: TrainSettings,
     seed: bytes,
-    steps: int,
-) -> tuple[list[float], int]:
-    """Take the steps; (the loss of each, tokens learnt in all)."""
+    how: tuple[int, Given],
+) -> tuple[list[float], int, Moments | None]:
+    """Take the steps; (the loss of each, tokens learnt in all, moments if they are kept)."""
     import torch
 
+    steps, given = how
     torch.manual_seed(
         int.from_bytes(hashlib.sha256(b"nomoat dropout\0" + seed).digest()[:8], "big")
     )
     optimizer, gradient = _optimizer(model, adapter, settings)
+    (values,) = optimizer.param_groups[0]["params"]
+    start = values.detach().clone() if settings.prox else None
+    before = given.moments or Moments.none(adapter.spec)
+    trained = (settings.train_a, settings.train_b)
+    if settings.keep_moments:
+        recall(before, adapter.spec, trained, optimizer)
     batches = shuffled(examples, settings.batch_size, seed)
     most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
     seen, tokens = [], 0
@@ -98,6 +121,8 @@ def _run(
         for step in range(1, steps + 1):
             batch = next(batches)
             loss = _accumulate(loss_of, batch, most_tokens)
+            if start is not None:
+                gradient.add_(values.detach() - start, alpha=settings.prox)
             gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
             gradient.zero_()
@@ -109,7 +134,9 @@ def _run(
     losses = torch.stack(seen).cpu().tolist()
     if broken := [place for place, loss in enumerate(losses, 1) if not math.isfinite(loss)]:
         raise _diverged(broken[0], settings)
-    return losses, tokens
+    if not settings.keep_moments:
+        return losses, tokens, None
+    return losses, tokens, remember(before, adapter.spec, trained, optimizer)
 
 
 def _accumulate(loss_of: Losses, batch: Batch, most_tokens: int) -> torch.Tensor:
@@ -124,7 +151,7 @@ def _accumulate(loss_of: Losses, batch: Batch, most_tokens: int) -> torch.Tensor
 
 def _optimizer(
     model: PeftModel, adapter: Adapter, settings: TrainSettings
-) -> tuple[torch.optim.Optimizer, torch.Tensor]:
+) -> tuple[torch.optim.AdamW, torch.Tensor]:
     """AdamW over the trained factors laid out as one tensor, and that tensor's gradient.
 
     The factors become views of it: one kernel steps over all of them instead of one each.

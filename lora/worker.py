@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
-from nomoat.lora.adapter_io import attach, detach
+from nomoat.lora.adapter_io import FROZEN, attach, detach, swap
 from nomoat.lora.encoding import Encoder, Example
 from nomoat.lora.evaluate import Measured, evaluate, sample
 from nomoat.lora.formats import read
@@ -30,7 +30,7 @@ from nomoat.lora.jobs import (
     TrainJob,
 )
 from nomoat.lora.spec import new_spec
-from nomoat.lora.train import Trained, train
+from nomoat.lora.train import Given, Trained, train
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -40,13 +40,15 @@ if TYPE_CHECKING:
 CACHED_TOKENS = 20_000_000  # 5 bytes each
 PROMPT_TOKENS = 2048
 
+_Shape = tuple[AdapterSpec, AdapterSpec | None]  # of what is trained, and of what is frozen
+
 
 class Worker:
     """One base model with one adapter slot, and the shards it has encoded lately."""
 
     def __init__(self, base: BaseModel) -> None:
         self._base = base
-        self._slot: tuple[AdapterSpec, PeftModel] | None = None
+        self._slot: tuple[_Shape, PeftModel] | None = None
         self._shards: OrderedDict[tuple[Any, ...], tuple[Example, ...]] = OrderedDict()
 
     def run(self, job: Job) -> Any:
@@ -84,8 +86,11 @@ class Worker:
     def _train(self, job: TrainJob) -> Trained:
         examples = self.examples(job.shard, job.settings.seq_len)
         adapter = Adapter(job.spec, job.vector)
-        model = self._model(job.spec)
-        return train(model, adapter, examples, job.settings, job.seed, time.monotonic)
+        model = self._model(job.spec, None if job.frozen is None else job.frozen.spec)
+        if job.frozen is not None:
+            swap(model, job.frozen, FROZEN)
+        given = Given(job.moments)
+        return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
 
     def _evaluate(self, job: EvaluateJob) -> Measured:
         examples = self.examples(job.shard, job.settings.seq_len)
@@ -101,12 +106,12 @@ class Worker:
             for prompt in job.prompts
         )
 
-    def _model(self, spec: AdapterSpec) -> PeftModel:
-        if self._slot is not None and self._slot[0] != spec:
+    def _model(self, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
+        if self._slot is not None and self._slot[0] != (spec, frozen):
             detach(self._slot[1])
             self._slot = None
         if self._slot is None:
-            self._slot = (spec, attach(self._base, spec))
+            self._slot = ((spec, frozen), attach(self._base, spec, frozen))
         return self._slot[1]
 
 

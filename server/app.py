@@ -16,19 +16,19 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from nomoat.aggregation import methods, wire
-from nomoat.aggregation.adapter import Adapter, Manifest, as_bytes
+from nomoat.aggregation.adapter import Adapter, as_bytes
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.fixed_point import uniform_clips
 from nomoat.aggregation.messages import AdapterShape, ReportRequest, TrainSettings, TrainTask
-from nomoat.aggregation.methods.base import MethodState, SummedMethod
+from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, SummedMethod
 from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.server.cohort import round_seed, select
 from nomoat.server.machine import Exchange, Machine, Outgoing
 from nomoat.server.masked_exchange import Masked, MaskedExchange
-from nomoat.server.plain_exchange import PlainExchange
+from nomoat.server.plain_exchange import EachExchange, PlainExchange
 from nomoat.server.records import Checkpoint, Federation, Journal, Progress, RoundRecord, Watcher
-from nomoat.server.round import Phase, Plan, Round, evaluation_of
+from nomoat.server.round import OpenExchange, Phase, Plan, Round, evaluation_of
+from nomoat.server.schedule import learning_rate
 from nomoat.server.survey import Survey
 
 POLL_S = 0.005
@@ -65,10 +65,8 @@ class Coordinator:
     checkpoint: Checkpoint | None = None  # where the federation stands after `run`
 
     @property
-    def _method(self) -> SummedMethod:
-        method = methods.get(self.federation.method)
-        assert isinstance(method, SummedMethod)
-        return method
+    def _method(self) -> methods.AnyMethod:
+        return methods.get(self.federation.method)
 
     def run(self, grid: Grid) -> Checkpoint:
         """Run the rounds that are left; returns where the federation stands."""
@@ -88,7 +86,7 @@ class Coordinator:
         self.traffic = Traffic()
         state = self._method.begin(self.initial)
         online = tuple(sorted(self.volunteers(grid)))
-        task = evaluation_of(self.initial, self._task(1, state), 0)
+        task = evaluation_of(state.adapter, self._task(1, state), 0)
         survey = Survey(task, online, self.federation.evaluate_deadline_s)
         self._drive(grid, survey, 0)
         losses = dict(sorted(survey.losses.items()))
@@ -104,7 +102,7 @@ class Coordinator:
             bytes_up=self.traffic.up,
             bytes_down=self.traffic.down,
             seconds={"evaluating": self.clock() - started},
-            adapter=self.initial.digest.hex(),
+            adapter=state.adapter.digest.hex(),
         )
         return self._end(record, Checkpoint(0, state, losses))
 
@@ -115,7 +113,8 @@ class Coordinator:
         machine = Round(self._plan(grid, task, before), self._method, before.state, open_exchange)
         self._drive(grid, machine, number)
         assert machine.outcome is not None
-        after = Checkpoint(number, machine.outcome.state, machine.outcome.losses)
+        outcome = machine.outcome
+        after = Checkpoint(number, outcome.state, outcome.losses, outcome.moments)
         return self._end(self._record(machine, after.state.adapter), after)
 
     def _plan(self, grid: Grid, task: TrainTask, before: Checkpoint) -> Plan:
@@ -131,66 +130,78 @@ class Coordinator:
             federation.tolerance,
             federation.train_deadline_s,
             federation.evaluate_deadline_s,
+            federation.optimizer,
+            before.moments,
         )
 
     def _task(self, number: int, state: MethodState) -> TrainTask:
         federation = self.federation
         factors = self._method.factors(number)
+        peak = federation.training.learning_rate
+        settings = replace(
+            federation.training,
+            learning_rate=learning_rate(federation.schedule, peak, number, federation.rounds),
+            train_a=factors.a,
+            train_b=factors.b,
+        )
         return TrainTask(
             number,
             federation.method,
             federation.base_hash,
             AdapterShape.of(state.adapter.spec),
             state.rank,
-            replace(federation.training, train_a=factors.a, train_b=factors.b),
+            settings,
             round_seed(federation.seed, "train", number),
             as_bytes(state.adapter.vector),
         )
 
-    def _open_exchange(
-        self, task: TrainTask, state: MethodState
-    ) -> Callable[[tuple[str, ...], int, bytes], Exchange]:
-        adapter = state.adapter
+    def _open_exchange(self, task: TrainTask, state: MethodState) -> OpenExchange:
+        method, federation, adapter = self._method, self.federation, state.adapter
+        deadline_s = federation.aggregate_deadline_s
 
-        def open_exchange(cohort: tuple[str, ...], number: int, reply: bytes) -> Exchange:
-            manifest = self._method.manifest(adapter.spec, task.round, number)
-            if self.federation.secure:
-                return self._masked_exchange(cohort, (task, adapter, number), manifest, reply)
-            return PlainExchange(
-                cohort,
-                ReportRequest(task.round, number, adapter.digest, reply),
-                manifest,
-                self.federation.min_reports,
-                self.federation.aggregate_deadline_s,
-            )
+        def open_exchange(ranks: Mapping[str, int], number: int, reply: bytes) -> Exchange:
+            request = ReportRequest(task.round, number, adapter.digest, reply)
+            if isinstance(method, PlaintextMethod):
+                manifests = {
+                    rank: method.manifest(adapter.spec, task.round, number, rank)
+                    for rank in set(ranks.values())
+                }
+                return EachExchange(ranks, request, manifests, federation.min_reports, deadline_s)
+            cohort = tuple(ranks)
+            if federation.secure:
+                return self._masked_exchange(cohort, (task, adapter), request, method)
+            manifest = method.manifest(adapter.spec, task.round, number)
+            return PlainExchange(cohort, request, manifest, federation.min_reports, deadline_s)
 
         return open_exchange
 
     def _masked_exchange(
         self,
         cohort: tuple[str, ...],
-        about: tuple[TrainTask, Adapter, int],
-        manifest: Manifest,
-        reply: bytes,
+        about: tuple[TrainTask, Adapter],
+        request: ReportRequest,
+        method: SummedMethod,
     ) -> Exchange:
-        task, adapter, number = about
+        task, adapter = about
         federation = self.federation
         assert self.roster is not None
-        roster = self.roster()
+        roster, number = self.roster(), request.exchange
+        manifest = method.manifest(adapter.spec, task.round, number)
         terms = Terms(task.round, number, federation.base_hash, adapter.digest, manifest, roster)
-        clip = federation.clip or reach(federation.training)
+        clip = federation.clip or reach(task.settings)
         offer = propose(
             self.session_id(task.round, number),
             terms,
-            uniform_clips(manifest, clip),
+            method.clips(adapter, task.round, number, clip),
             (federation.min_reports, max(2, len(cohort))),
         )
         deadline_s = federation.aggregate_deadline_s / PHASES
-        return MaskedExchange(cohort, Masked(offer, manifest, roster, reply, deadline_s))
+        return MaskedExchange(cohort, Masked(offer, manifest, roster, request.reply, deadline_s))
 
     def _record(self, machine: Round, adapter: Adapter) -> RoundRecord:
         outcome, events = machine.outcome, machine.events
         assert outcome is not None
+        ready = dict(sorted(events.ready.items()))
         return RoundRecord(
             machine.plan.task.round,
             outcome.committed,
@@ -201,14 +212,18 @@ class Coordinator:
             dict(sorted(events.refused.items())),
             macro(outcome.losses),
             outcome.losses,
-            {name: ready.last_loss for name, ready in sorted(events.ready.items())},
-            sum(ready.tokens for ready in events.ready.values()),
-            self.traffic.up,
-            self.traffic.down,
-            phase_seconds(events.phase_started),
-            protection(self.federation, len(events.contributors)),
-            adapter.digest.hex(),
-            {name: round(ready.seconds, 6) for name, ready in sorted(events.ready.items())},
+            personal=outcome.personal,
+            personal_loss=macro(outcome.personal),
+            ranks={name: one.rank for name, one in ready.items()},
+            learning_rate=machine.plan.task.settings.learning_rate,
+            train_loss={name: one.last_loss for name, one in ready.items()},
+            tokens=sum(one.tokens for one in ready.values()),
+            bytes_up=self.traffic.up,
+            bytes_down=self.traffic.down,
+            seconds=phase_seconds(events.phase_started),
+            session=protection(self.federation, len(events.contributors)),
+            adapter=adapter.digest.hex(),
+            train_seconds={name: round(one.seconds, 6) for name, one in ready.items()},
         )
 
     def _end(self, record: RoundRecord, checkpoint: Checkpoint) -> Checkpoint:

@@ -16,7 +16,6 @@ import numpy as np
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import AdapterSpec
-from nomoat.aggregation.methods.base import MethodState
 from nomoat.server.records import Checkpoint, RoundRecord
 from nomoat.server.registry import Measured, Registry
 
@@ -64,7 +63,7 @@ class CommunityJournal:
 def pack(checkpoint: Checkpoint) -> bytes:
     """A checkpoint as bytes (npz, no pickle)."""
     meta = json.dumps({"round": checkpoint.round, "losses": checkpoint.losses}).encode()
-    arrays: dict[str, Any] = {STATE + k: v for k, v in checkpoint.state.to_arrays().items()}
+    arrays: dict[str, Any] = {STATE + k: v for k, v in checkpoint.to_arrays().items()}
     content = io.BytesIO()
     np.savez(content, meta=np.frombuffer(meta, np.uint8), **arrays)
     return content.getvalue()
@@ -76,4 +75,4 @@ def unpack(data: bytes, spec: AdapterSpec) -> Checkpoint:
         meta = json.loads(bytes(stored["meta"]))
         names = [name for name in stored.files if name.startswith(STATE)]
         arrays = {name.removeprefix(STATE): stored[name] for name in names}
-    return Checkpoint(meta["round"], MethodState.from_arrays(spec, arrays), meta["losses"])
+    return Checkpoint.from_arrays(meta["round"], spec, arrays, meta["losses"])

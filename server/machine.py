@@ -7,6 +7,7 @@ from typing import Protocol
 
 from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import Vector
+from nomoat.aggregation.methods.base import Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ class Machine(Protocol):
 
 
 class Exchange(Machine, Protocol):
-    """A machine that finds the weighted mean of its cohort's uploads (plain, or masked).
+    """A machine that finds the weighted mean of its cohort's uploads (plain, or masked), or, where
+    nothing is masked and a method needs it, the uploads themselves.
 
     Unlike other machines it may raise RemoteProtocolError from `receive`; the round names the
     sender and tells the exchange with `leave`.
     """
 
     mean: Vector | None  # (d,), once found
+    uploads: tuple[Upload, ...]  # in the order of contributors; empty where there is a mean
     contributors: tuple[str, ...]
     failed: str | None  # why it cannot be found any more

@@ -14,6 +14,7 @@ from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import Manifest, Vector
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.messages import Decline, ExchangeReply, Noted
+from nomoat.aggregation.methods.base import Upload
 from nomoat.aggregation.secagg.messages import Abandoned, SessionOffer, ToVolunteer
 from nomoat.aggregation.secagg.parameters import Roster
 from nomoat.aggregation.secagg.server import ACCEPTS, Phase, ServerSession, ServerStep
@@ -49,6 +50,7 @@ class MaskedExchange:
         self._gone: set[str] = set()
         self.next_deadline = math.inf
         self.mean: Vector | None = None
+        self.uploads: tuple[Upload, ...] = ()  # never: that is the point of it
         self.contributors: tuple[str, ...] = ()
         self.failed: str | None = None
 

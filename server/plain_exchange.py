@@ -1,12 +1,9 @@
-"""The weighted mean of a cohort's uploads, unmasked: the coordinator sees each one.
-
-The sum is exact, so the order in which reports arrive cannot change a bit of the result; memory is
-one vector, however many volunteers report.
-"""
+"""A cohort's uploads, unmasked: the coordinator sees each one and sums it, or keeps it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import Manifest, Vector
@@ -14,37 +11,40 @@ from nomoat.aggregation.admission import admit
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.exact_sum import ExactSum
 from nomoat.aggregation.messages import Decline, Report, ReportRequest
+from nomoat.aggregation.methods.base import Upload
 from nomoat.server.machine import Outgoing
 
 
-class PlainExchange:
-    """Ask each volunteer of the cohort for its report and add it up as it arrives."""
+class OpenExchange:
+    """Ask each volunteer of the cohort for its report, and admit or refuse it by its name.
+
+    What becomes of an admitted report is a subclass's business: `_manifest`, `_keep`, `_finish`.
+    """
 
     def __init__(
         self,
         cohort: tuple[str, ...],
         request: ReportRequest,
-        manifest: Manifest,
         minimum: int,
         deadline_s: float = math.inf,
     ) -> None:
         self._cohort = cohort
         self._request = request
-        self._manifest = manifest
         self._minimum = minimum
-        self._sum = ExactSum.empty(manifest.size)
         self._waiting = set(cohort)
         self._reported: set[str] = set()
+        self._closed = False
         self._deadline_s = deadline_s
         self.next_deadline = math.inf
         self.mean: Vector | None = None
+        self.uploads: tuple[Upload, ...] = ()
         self.contributors: tuple[str, ...] = ()
         self.failed: str | None = None
 
     @property
     def done(self) -> bool:
-        """The mean is found, or cannot be."""
-        return self.mean is not None or self.failed is not None
+        """Everyone has answered, or is out."""
+        return self._closed
 
     def start(self, now: float) -> list[Outgoing]:
         """Request every report."""
@@ -53,7 +53,7 @@ class PlainExchange:
         return [Outgoing(name, packet) for name in self._cohort]
 
     def receive(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
-        """Admit one report to the sum, or refuse it by its sender's name."""
+        """Admit one report, or refuse it by its sender's name."""
         if volunteer not in self._waiting:
             return []
         if wire.peek_kind(packet, volunteer) == wire.kind_of(Decline):
@@ -62,8 +62,8 @@ class PlainExchange:
         report = wire.decode(packet, Report, volunteer)
         if (report.round, report.exchange) != (self._request.round, self._request.exchange):
             raise RemoteProtocolError(volunteer, "§4", f"reported round {report.round}")
-        vector = admit(volunteer, report.vector, self._manifest, report.weight)
-        self._sum.add(vector, report.weight, checked=True)
+        vector = admit(volunteer, report.vector, self._manifest(volunteer), report.weight)
+        self._keep(volunteer, vector, report.weight)
         self._reported.add(volunteer)
         self._drop(volunteer)
         return []
@@ -80,12 +80,81 @@ class PlainExchange:
                 self._drop(volunteer)
         return []
 
+    def _manifest(self, volunteer: str) -> Manifest:
+        raise NotImplementedError
+
+    def _keep(self, volunteer: str, vector: Vector, weight: float) -> None:
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        raise NotImplementedError
+
     def _drop(self, volunteer: str) -> None:
         self._waiting.discard(volunteer)
-        if self._waiting:
+        if self._waiting or self._closed:
             return
+        self._closed = True
         self.contributors = tuple(sorted(self._reported))
         if len(self.contributors) < self._minimum:
             self.failed = f"{len(self.contributors)} of {self._minimum} reports valid"
         else:
-            self.mean = self._sum.mean()
+            self._finish()
+
+
+class PlainExchange(OpenExchange):
+    """The weighted mean of the reports, added up as they arrive.
+
+    The sum is exact, so the order in which reports arrive cannot change a bit of the result;
+    memory is one vector, however many volunteers report.
+    """
+
+    def __init__(
+        self,
+        cohort: tuple[str, ...],
+        request: ReportRequest,
+        manifest: Manifest,
+        minimum: int,
+        deadline_s: float = math.inf,
+    ) -> None:
+        super().__init__(cohort, request, minimum, deadline_s)
+        self._layout = manifest
+        self._sum = ExactSum.empty(manifest.size)
+
+    def _manifest(self, volunteer: str) -> Manifest:
+        return self._layout
+
+    def _keep(self, volunteer: str, vector: Vector, weight: float) -> None:
+        self._sum.add(vector, weight, checked=True)
+
+    def _finish(self) -> None:
+        self.mean = self._sum.mean()
+
+
+class EachExchange(OpenExchange):
+    """Every report by itself, for methods that need each volunteer's factors.
+
+    ranks: volunteer → the rank it trained; manifests: rank → the layout of its report. Memory is
+    all reports, as such a method stacks them; they end up in the order of names, for equal bits.
+    """
+
+    def __init__(
+        self,
+        ranks: Mapping[str, int],
+        request: ReportRequest,
+        manifests: Mapping[int, Manifest],
+        minimum: int,
+        deadline_s: float = math.inf,
+    ) -> None:
+        super().__init__(tuple(sorted(ranks)), request, minimum, deadline_s)
+        self._ranks = ranks
+        self._manifests = manifests
+        self._kept: dict[str, Upload] = {}
+
+    def _manifest(self, volunteer: str) -> Manifest:
+        return self._manifests[self._ranks[volunteer]]
+
+    def _keep(self, volunteer: str, vector: Vector, weight: float) -> None:
+        self._kept[volunteer] = Upload(weight, vector, self._ranks[volunteer])
+
+    def _finish(self) -> None:
+        self.uploads = tuple(self._kept[name] for name in self.contributors)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nomoat.aggregation.adapter import AdapterSpec
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.aggregation.methods.base import MethodState
+from nomoat.aggregation.methods.modules import same_scale
+from nomoat.aggregation.server_optimizer import OptimizerState, ServerOptimizer
+from nomoat.server.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Federation:
-    """What all rounds of a federation share. `seed` is 32 bytes; deadlines are seconds."""
+    """What all rounds of a federation share. `seed` is 32 bytes; deadlines are seconds.
+
+    `training.learning_rate` is the peak of `schedule`.
+    """
 
     method: str
     rounds: int
@@ -27,6 +38,8 @@ class Federation:
     train_deadline_s: float = math.inf
     aggregate_deadline_s: float = math.inf
     evaluate_deadline_s: float = math.inf
+    optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
+    schedule: Schedule = "constant"
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,10 @@ class RoundRecord:
     refused: dict[str, str] = field(default_factory=dict)
     loss: float | None = None  # macro average over volunteers' held-out rows
     losses: dict[str, float] = field(default_factory=dict)
+    personal: dict[str, float] = field(default_factory=dict)  # with what each keeps to itself
+    personal_loss: float | None = None  # macro average of those
+    ranks: dict[str, int] = field(default_factory=dict)  # modules each volunteer trained
+    learning_rate: float | None = None
     train_loss: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     bytes_up: int = 0
@@ -73,6 +90,34 @@ class Checkpoint:
     round: int
     state: MethodState
     losses: dict[str, float]  # of the adapter that stands
+    moments: OptimizerState = field(default_factory=OptimizerState)  # the server optimiser's
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """State and moments, to be stored."""
+        moments = {f"moments.{name}": values for name, values in self.moments.moments.items()}
+        return {**self.state.to_arrays(), **moments}
+
+    @classmethod
+    def from_arrays(
+        cls,
+        round: int,
+        spec: AdapterSpec,
+        arrays: Mapping[str, NDArray[np.generic]],
+        losses: dict[str, float],
+    ) -> Checkpoint:
+        """What to_arrays gave. `spec`: the adapter's at the start; a method may have added modules.
+
+        LocalProtocolError if the values are of no adapter with these layers.
+        """
+        per_rank = sum(layer.d_in + layer.d_out for layer in spec.layers)
+        grown = same_scale(spec, max(1, arrays["adapter"].size // per_rank))
+        moments = {
+            name.removeprefix("moments."): values.astype(np.float32)
+            for name, values in arrays.items()
+            if name.startswith("moments.")
+        }
+        state = MethodState.from_arrays(grown, arrays)
+        return cls(round, state, losses, OptimizerState(moments))
 
 
 class Journal(Protocol):

@@ -8,16 +8,18 @@ valid reports, or an adapter that is not accepted, abandon the round and leave t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from nomoat.aggregation import wire
+from nomoat.aggregation import server_optimizer, wire
 from nomoat.aggregation.adapter import Adapter, Vector, as_bytes
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.messages import AdapterShape, Decline, EvaluateTask, Ready, TrainTask
-from nomoat.aggregation.methods.base import MethodState, SummedMethod
+from nomoat.aggregation.methods import AnyMethod
+from nomoat.aggregation.methods.base import MethodState, PlaintextMethod
+from nomoat.aggregation.server_optimizer import OptimizerState, ServerOptimizer
 from nomoat.server.acceptance import judge
 from nomoat.server.machine import Exchange, Outgoing
 from nomoat.server.survey import Survey
@@ -68,10 +70,12 @@ class Plan:
     tolerance: float
     train_deadline_s: float = math.inf
     evaluate_deadline_s: float = math.inf
+    optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
+    moments: OptimizerState = field(default_factory=OptimizerState)  # as the round before left them
 
 
-# (cohort, number of the exchange, reply to the exchange before) → the exchange
-OpenExchange: TypeAlias = Callable[[tuple[str, ...], int, bytes], Exchange]
+# (volunteer → rank it trained, number of the exchange, reply to the one before) → the exchange
+OpenExchange: TypeAlias = Callable[[Mapping[str, int], int, bytes], Exchange]
 
 
 @dataclass
@@ -87,19 +91,24 @@ class Events:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a round ended: the state to go on from, its held-out losses, and why."""
+    """How a round ended: the state to go on from, its held-out losses, and why.
+
+    personal: losses with what each volunteer keeps to itself, of those who keep something.
+    """
 
     committed: bool
     state: MethodState
     losses: dict[str, float]
     reason: str
+    moments: OptimizerState = field(default_factory=OptimizerState)
+    personal: dict[str, float] = field(default_factory=dict)
 
 
 class Round:
     """One round of `method` from `state`, over the volunteers of `plan`."""
 
     def __init__(
-        self, plan: Plan, method: SummedMethod, state: MethodState, open_exchange: OpenExchange
+        self, plan: Plan, method: AnyMethod, state: MethodState, open_exchange: OpenExchange
     ) -> None:
         self.plan = plan
         self.phase = Phase.NEW
@@ -113,6 +122,7 @@ class Round:
         self._reply: Vector | None = None  # to the exchange before
         self._inner: Exchange | Survey | None = None  # the conversation of the present phase
         self._candidate = state
+        self._moments = plan.moments
         self._training: set[str] = set()
         self._train_deadline = math.inf
 
@@ -175,8 +185,16 @@ class Round:
             ready = wire.decode(packet, Ready, volunteer)
             if ready.round != self.plan.task.round:
                 raise RemoteProtocolError(volunteer, "§4", f"is ready for round {ready.round}")
+            self._check_rank(volunteer, ready.rank)
             self.events.ready[volunteer] = ready
         self._training.discard(volunteer)
+
+    def _check_rank(self, volunteer: str, rank: int) -> None:
+        most = self.plan.task.trainable_rank
+        least = 1 if self._method.traits.mixed_ranks else most
+        if not least <= rank <= most:
+            allowed = f"{least} to {most}" if least < most else f"{most}"
+            raise RemoteProtocolError(volunteer, "§4", f"trained rank {rank}, not {allowed}")
 
     def _without(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
         if self.phase is Phase.TRAINING:
@@ -198,7 +216,8 @@ class Round:
     def _next_exchange(self, cohort: tuple[str, ...], reply: bytes, now: float) -> list[Outgoing]:
         self._exchange_number += 1
         self._asked = cohort
-        self._inner = self._open_exchange(cohort, self._exchange_number, reply)
+        ranks = {name: self.events.ready[name].rank for name in cohort}
+        self._inner = self._open_exchange(ranks, self._exchange_number, reply)
         return self._go_on(self._inner.start(now), now)
 
     def _go_on(self, outgoing: list[Outgoing], now: float) -> list[Outgoing]:
@@ -217,15 +236,23 @@ class Round:
         return outgoing + self._summed(inner, now)
 
     def _summed(self, exchange: Exchange, now: float) -> list[Outgoing]:
+        number, method = self.plan.task.round, self._method
+        if isinstance(method, PlaintextMethod):
+            self._candidate = method.commit_each(self._state, exchange.uploads, number)
+            return self._evaluate(exchange.contributors, now)
         assert exchange.mean is not None
-        number = self.plan.task.round
-        if self._exchange_number < self._method.traits.exchanges:
-            reply = self._method.reply(self._state, exchange.mean, number, self._exchange_number)
+        if self._exchange_number < method.traits.exchanges:
+            reply = method.reply(self._state, exchange.mean, number, self._exchange_number)
             self._reply = reply
             return self._next_exchange(exchange.contributors, as_bytes(reply), now)
-        self.events.contributors = exchange.contributors
-        update = self._method.update(self._state, exchange.mean, number)
-        self._candidate = self._method.commit(self._state, update, number, self._reply)
+        before = (self._state, self.plan.moments)
+        self._candidate, self._moments = server_optimizer.commit(
+            method, self.plan.optimizer, before, exchange.mean, number, self._reply
+        )
+        return self._evaluate(exchange.contributors, now)
+
+    def _evaluate(self, contributors: tuple[str, ...], now: float) -> list[Outgoing]:
+        self.events.contributors = contributors
         self._move(Event.SUMMED, now)
         task = evaluation_of(self._candidate.adapter, self.plan.task)
         self._inner = Survey(task, self.plan.evaluators, self.plan.evaluate_deadline_s)
@@ -241,14 +268,17 @@ class Round:
             return self._abandon(Event.REJECTED, verdict.reason, now)
         self._move(Event.ACCEPTED, now)
         self._inner = None
-        losses = dict(sorted(survey.losses.items()))
-        self.outcome = Outcome(True, self._candidate, losses, verdict.reason)
+        losses, personal = (dict(sorted(x.items())) for x in (survey.losses, survey.personal))
+        self.outcome = Outcome(
+            True, self._candidate, losses, verdict.reason, self._moments, personal
+        )
         return []
 
     def _abandon(self, event: Event, reason: str, now: float) -> list[Outgoing]:
         self._move(event, now)
         self._inner = None
-        self.outcome = Outcome(False, self._state, self.plan.previous_losses, reason)
+        before = self.plan.previous_losses
+        self.outcome = Outcome(False, self._state, before, reason, self.plan.moments)
         return []
 
     def _move(self, event: Event, now: float) -> None:

@@ -17,6 +17,7 @@ class Survey:
         self, task: EvaluateTask, volunteers: tuple[str, ...], deadline_s: float = math.inf
     ) -> None:
         self.losses: dict[str, float] = {}
+        self.personal: dict[str, float] = {}
         self.lost: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self._task = task
@@ -68,3 +69,5 @@ class Survey:
         if evaluation.round != self._task.round:
             raise RemoteProtocolError(volunteer, "§4", f"evaluated round {evaluation.round}")
         self.losses[volunteer] = evaluation.loss
+        if evaluation.personal is not None:
+            self.personal[volunteer] = evaluation.personal

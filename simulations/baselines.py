@@ -82,7 +82,14 @@ def _settings(scenario: Scenario, members: tuple[Member, ...]) -> TrainSettings:
         for member in members
     ]
     steps = scenario.rounds * round(sum(per_round) / len(per_round))
-    return replace(settings, local_steps=min(steps, MAX_LOCAL_STEPS), local_epochs=0)
+    return replace(
+        settings,
+        local_steps=min(steps, MAX_LOCAL_STEPS),
+        local_epochs=0,
+        prox=0.0,
+        keep_moments=False,
+        personal="none",
+    )
 
 
 def _soloists(scenario: Scenario, members: tuple[Member, ...]) -> tuple[Member, ...]:

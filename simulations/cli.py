@@ -17,6 +17,7 @@ STARTED = time.monotonic()
 Federation = {"rich_help_panel": "Federation"}
 Data = {"rich_help_panel": "Model and data"}
 Training = {"rich_help_panel": "Training"}
+Server = {"rich_help_panel": "Server optimiser"}
 
 
 @app.command()
@@ -66,6 +67,19 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     tolerance: Annotated[
         float | None, typer.Option(help="Relative rise of loss accepted.", **Federation)
     ] = None,
+    personal: Annotated[
+        str | None, typer.Option(help="none, local-B or adapter: what stays at home.", **Federation)
+    ] = None,
+    server_optimizer: Annotated[
+        str | None, typer.Option(help="plain, momentum, fedadam or fedyogi.", **Server)
+    ] = None,
+    server_lr: Annotated[
+        float | None, typer.Option(help="1; adaptive optimisers: 0.01.", **Server)
+    ] = None,
+    server_momentum: Annotated[float | None, typer.Option(help="0.9.", **Server)] = None,
+    server_beta1: Annotated[float | None, typer.Option(help="0.9.", **Server)] = None,
+    server_beta2: Annotated[float | None, typer.Option(help="0.99.", **Server)] = None,
+    server_tau: Annotated[float | None, typer.Option(help="0.001.", **Server)] = None,
     seed: Annotated[int | None, typer.Option(**Federation)] = None,
     baselines: Annotated[
         bool | None,
@@ -76,7 +90,21 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     batch_size: Annotated[int | None, typer.Option(**Training)] = None,
     seq_len: Annotated[int | None, typer.Option(help="Tokens.", **Training)] = None,
     lr: Annotated[float | None, typer.Option(**Training)] = None,
-    rank: Annotated[int | None, typer.Option(**Training)] = None,
+    lr_schedule: Annotated[
+        str | None, typer.Option(help="constant, cosine or warmup, over the rounds.", **Training)
+    ] = None,
+    prox: Annotated[
+        float | None, typer.Option(help="FedProx: pull towards the broadcast.", **Training)
+    ] = None,
+    optimizer_state: Annotated[
+        str | None, typer.Option(help="reset or keep AdamW's moments each round.", **Training)
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="The community's (8, or the largest of --ranks).", **Training)
+    ] = None,
+    ranks: Annotated[
+        str | None, typer.Option(help="Volunteers': 4,8,16 or 4:0.5,8:0.3,16:0.2.", **Training)
+    ] = None,
     alpha: Annotated[float | None, typer.Option(**Training)] = None,
     target_modules: Annotated[
         str | None, typer.Option(help="Comma-separated, or all-linear.", **Training)
@@ -135,7 +163,6 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
 
 
 def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:
-    from nomoat.aggregation import methods
     from nomoat.aggregation.errors import UsageError
     from nomoat.simulations.run_folder import RunFolder
     from nomoat.simulations.scenario import resolve
@@ -148,7 +175,6 @@ def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:
         folder, scenario = RunFolder.reopen(shell.out)
         return scenario, folder
     scenario = resolve(file, given)
-    methods.require(scenario.method, secure=True)  # the coordinator only ever takes sums
     out = shell.out or _fresh_folder(Path("runs"))
     return scenario, RunFolder.create(out, scenario, sys.argv[1:])
 

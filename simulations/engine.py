@@ -10,12 +10,13 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_SEQ_LEN, TrainSettings
+from nomoat.client.keepsakes import DiskKeepsakes
 from nomoat.client.masking import Masking
 from nomoat.lora.jobs import SpecJob
 from nomoat.lora.model_files import content_hash, resolve
@@ -27,6 +28,7 @@ from nomoat.simulations.community import Community
 from nomoat.simulations.labour import NoVault, PooledLabour
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.population import Population, gather
+from nomoat.simulations.ranks import ranks_of
 from nomoat.simulations.scenario import Scenario
 
 
@@ -65,8 +67,13 @@ def prepared(
         yield Ground(pool, model, base_hash, initial, population)
 
 
-def federate(scenario: Scenario, ground: Ground, journal: Journal, watcher: Watcher) -> Checkpoint:
-    """Run (or finish) the federation's rounds; where it stands after them."""
+def federate(
+    scenario: Scenario, ground: Ground, journal: Journal, watcher: Watcher, kept: Path
+) -> Checkpoint:
+    """Run (or finish) the federation's rounds; where it stands after them.
+
+    kept: a folder for what volunteers keep to themselves between rounds.
+    """
     from flwr.app import Context, RecordDict
 
     from nomoat.client.app import Volunteer, volunteer_app
@@ -74,20 +81,22 @@ def federate(scenario: Scenario, ground: Ground, journal: Journal, watcher: Watc
     from nomoat.server.app import Coordinator, coordinator_app, named_nodes
     from nomoat.simulations.grid import InProcessGrid
 
-    own_machine = Limits(MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40, max_epochs=100)
-    community = Community.of(scenario, [member.name for member in ground.population.members])
+    own_machine = Limits(2 * MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40, max_epochs=200)
+    members = ground.population.members
+    community = Community.of(scenario, [member.name for member in members])
+    ranks = ranks_of(scenario.ranks, len(members), scenario.rank, scenario.seed)
     volunteers = {
         member.name: Volunteer(
             Session(
                 member.name,
                 ground.base_hash,
-                own_machine,
+                replace(own_machine, rank=ranks[place]),
                 masking=Masking(community.membership(member.name)) if scenario.secure else None,
             ),
-            PooledLabour(member, ground.pool),
+            PooledLabour(member, ground.pool, DiskKeepsakes(kept / f"{place:05d}")),
             NoVault(),
         )
-        for member in ground.population.members
+        for place, member in enumerate(members)
     }
     grid = InProcessGrid(
         volunteer_app(lambda context: volunteers[str(context.node_config["name"])]),
@@ -140,7 +149,7 @@ def _check_size(scenario: Scenario, population: Population) -> None:
 def federation_of(scenario: Scenario, base_hash: bytes) -> Federation:
     """The coordinator's settings in a scenario."""
     return Federation(
-        method=scenario.method,
+        method=scenario.choices.check().name,
         rounds=scenario.rounds,
         training=training_of(scenario),
         base_hash=base_hash,
@@ -150,6 +159,8 @@ def federation_of(scenario: Scenario, base_hash: bytes) -> Federation:
         tolerance=scenario.tolerance,
         secure=scenario.secure,
         clip=scenario.clip,
+        optimizer=scenario.optimizer,
+        schedule=scenario.lr_schedule,
     )
 
 
@@ -162,6 +173,9 @@ def training_of(scenario: Scenario) -> TrainSettings:
         scenario.seq_len,
         scenario.lr,
         scenario.weight_cap,
+        prox=scenario.prox,
+        keep_moments=scenario.optimizer_state == "keep",
+        personal=scenario.personal,
     )
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.client import work as work_of
+from nomoat.client.keepsakes import Keepsakes
 from nomoat.client.session import EvaluateWork, Held, TrainWork
+from nomoat.client.work import Rows
 from nomoat.lora.jobs import EvaluateJob, TrainJob
 from nomoat.lora.pool import Pool
 from nomoat.lora.train import Trained
@@ -20,17 +23,19 @@ class PooledLabour:
 
     member: Member
     pool: Pool
+    keepsakes: Keepsakes
 
     def train(self, work: TrainWork) -> Trained:
         """The member's training in this round."""
-        job = train_job(self.member, work.local.adapter, work.task.settings, work.seed)
-        return self.pool.submit(job).result()
+        return work_of.train(work, self._rows, self.keepsakes, self.pool.submit)
 
-    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
-        """The member's held-out loss."""
-        job = evaluate_job(self.member, work.adapter, work.task.settings)
-        measured = self.pool.submit(job).result()
-        return measured.loss, measured.tokens
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
+        """The member's held-out losses."""
+        return work_of.evaluate(work, self._rows, self.keepsakes, self.pool.submit)
+
+    @property
+    def _rows(self) -> Rows:
+        return Rows(self.member.train, self.member.held_out)
 
 
 @dataclass(frozen=True)
@@ -51,4 +56,4 @@ def train_job(member: Member, adapter: Adapter, settings: TrainSettings, seed: b
 
 def evaluate_job(member: Member, adapter: Adapter, settings: TrainSettings) -> EvaluateJob:
     """Evaluation on a member's held-out rows."""
-    return EvaluateJob(member.held_out, adapter.spec, adapter.vector, settings)
+    return work_of.evaluate_job(member.held_out, adapter, settings)

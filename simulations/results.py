@@ -58,6 +58,9 @@ class Result:
             "rounds_committed": sum(record["committed"] for record in rounds),
             "method": self.scenario.method,
             "secure": self.scenario.secure,
+            "rank": self.scenario.rank,
+            "ranks": self.scenario.ranks,
+            "server_optimizer": self.scenario.server_optimizer,
             "sessions": sorted({record["session"] for record in rounds}),
             "adapter_values": self.adapter.spec.size,
             "bytes_up_per_volunteer_per_round": (
@@ -78,6 +81,13 @@ class Result:
             ],
             "volunteers_too_small": self.population.too_small,
         }
+        if self.scenario.personal != "none":
+            last = self.records[-1]
+            found["personal"] = {
+                "kind": self.scenario.personal,
+                "loss": last["personal_loss"],
+                "losses": last["personal"],
+            }
         if self.baselines is not None:
             found["solo"] = {"loss": self.baselines.solo_mean, "losses": self.baselines.solo}
             found["pooled"] = {"loss": self.baselines.pooled}

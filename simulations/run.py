@@ -45,7 +45,7 @@ def _simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: 
         prepared(scenario, machine.workers, Path(shards), machine.pocket_cache) as ground,
     ):
         folder.bind(ground.initial.spec, inputs_digest(ground))
-        adapter = federate(scenario, ground, folder, watcher).state.adapter
+        adapter = federate(scenario, ground, folder, watcher, folder.volunteers).state.adapter
         measured = baselines.measure(scenario, ground) if scenario.baselines else None
         result = Result(
             scenario,

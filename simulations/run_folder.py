@@ -3,6 +3,7 @@
     config.toml      every setting, the versions, the command that repeats the run
     metrics.jsonl    one object per round
     checkpoint.npz   the last ended round: the state that --resume continues
+    volunteers/      what volunteers keep to themselves between rounds, if they keep anything
     summary.json, adapter/, report.html, curve.png   when the run has ended
 
 Every file is whole or absent. The checkpoint carries its own round's record, so that a kill
@@ -27,7 +28,6 @@ from tomlkit.exceptions import TOMLKitError
 
 from nomoat.aggregation.adapter import AdapterSpec
 from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.methods.base import MethodState
 from nomoat.lora.durable import replacing
 from nomoat.server.records import Checkpoint, RoundRecord
 from nomoat.simulations.scenario import Scenario
@@ -47,6 +47,7 @@ class RunFolder:
         self.adapter = path / "adapter"
         self.report = path / "report.html"
         self.curve = path / "curve.png"
+        self.volunteers = path / "volunteers"  # what each keeps to itself between rounds
         self._spec: AdapterSpec | None = None
         self._inputs = b""
         self._new = False
@@ -97,12 +98,12 @@ class RunFolder:
                 "bring them back, or start a new run"
             )
         assert self._spec is not None
-        state = MethodState.from_arrays(self._spec, arrays)
+        checkpoint = Checkpoint.from_arrays(meta["round"], self._spec, arrays, meta["losses"])
         records = [r for r in read_metrics(self.metrics) if r["round"] < meta["round"]]
         if len(records) != meta["round"]:
             raise UsageError(f"{self.metrics} lacks rounds of this run: start a new one")
         self._write_metrics([*records, meta["record"]])
-        return Checkpoint(meta["round"], state, meta["losses"])
+        return checkpoint
 
     def _stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
@@ -121,9 +122,8 @@ class RunFolder:
             "losses": checkpoint.losses,
             "record": record.as_json(),
         }
-        state = checkpoint.state.to_arrays()
         content = io.BytesIO()
-        arrays: dict[str, Any] = {f"state.{name}": values for name, values in state.items()}
+        arrays: dict[str, Any] = {f"state.{k}": v for k, v in checkpoint.to_arrays().items()}
         np.savez(content, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
         with replacing(self.checkpoint) as file:
             file.write(content.getvalue())
@@ -152,7 +152,7 @@ class RunFolder:
 
     def _results(self) -> tuple[Path, ...]:
         names = (self.metrics, self.checkpoint, self.summary, self.adapter, self.report)
-        return (*names, self.curve)
+        return (*names, self.curve, self.volunteers)
 
     def _write_metrics(self, records: list[dict[str, Any]]) -> None:
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))

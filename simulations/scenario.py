@@ -15,9 +15,19 @@ from pydantic import (
     model_validator,
 )
 
+from nomoat.aggregation.composition import Choices, Personal
 from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_RANK, MAX_SEQ_LEN
+from nomoat.aggregation.messages import (
+    MAX_BATCH,
+    MAX_LOCAL_STEPS,
+    MAX_PROX,
+    MAX_RANK,
+    MAX_SEQ_LEN,
+)
+from nomoat.aggregation.server_optimizer import Kind, ServerOptimizer
+from nomoat.server.schedule import Schedule
 from nomoat.simulations.pocket import POCKET
+from nomoat.simulations.ranks import most, parse
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -41,11 +51,23 @@ class Scenario(BaseModel):
     seq_len: Annotated[int, Field(ge=8, le=MAX_SEQ_LEN)] = 128
     lr: Annotated[float, Field(gt=0, le=10)] = 5e-3
 
+    lr_schedule: Annotated[Schedule, Field(description="over the global rounds")] = "constant"
+    prox: Annotated[float, Field(ge=0, le=MAX_PROX, description="FedProx μ")] = 0.0
+    optimizer_state: Literal["reset", "keep"] = "reset"
+
     rank: Annotated[int, Field(ge=1, le=MAX_RANK)] = 8
+    ranks: Annotated[str | None, Field(description="4,8,16 or 4:0.5,8:0.3,16:0.2")] = None
     alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
     target_modules: tuple[str, ...] = ("all-linear",)
 
     method: str = "fedavg"
+    personal: Annotated[Personal, Field(description="what stays with the volunteer")] = "none"
+    server_optimizer: Kind = "plain"
+    server_lr: Annotated[float | None, Field(gt=0, le=1e3)] = None
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    server_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    server_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    server_tau: Annotated[float, Field(gt=0, le=1e3)] = 1e-3
     fraction: Fraction = 1.0
     min_reports: Annotated[int, Field(ge=1)] = 2
     # One token of 10⁹ is 1e-9, the least weight a report may have.
@@ -66,6 +88,29 @@ class Scenario(BaseModel):
         parse_partition(value)
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rank_of_ranks(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Ranks may be a list in TOML; the community has the largest, unless told otherwise."""
+        ranks = values.get("ranks")
+        if isinstance(ranks, list | tuple):
+            values = {**values, "ranks": ",".join(map(str, ranks))}
+        if values.get("ranks") is not None and values.get("rank") is None:
+            values = {**values, "rank": most(str(values["ranks"]))}
+        return values
+
+    @field_validator("ranks")
+    @classmethod
+    def _known_ranks(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        self.choices.check()
+        return self
+
     @model_validator(mode="after")
     def _sums_hide(self) -> Self:
         if self.secure and self.min_reports < 2:
@@ -79,6 +124,29 @@ class Scenario(BaseModel):
     def targets(self) -> tuple[str, ...] | Literal["all-linear"]:
         """What lora.spec.new_spec takes."""
         return "all-linear" if self.target_modules == ("all-linear",) else self.target_modules
+
+    @property
+    def choices(self) -> Choices:
+        """How adapters are aggregated."""
+        return Choices(
+            self.method,
+            self.secure,
+            self.ranks is not None and any(r < self.rank for r in parse(self.ranks)),
+            self.optimizer,
+            self.optimizer_state == "keep",
+            self.personal,
+        )
+
+    @property
+    def optimizer(self) -> ServerOptimizer:
+        """The server optimiser; UsageError for a parameter it does not have."""
+        return ServerOptimizer.of(
+            self.server_optimizer,
+            self.server_lr,
+            self.server_momentum,
+            (self.server_beta1, self.server_beta2),
+            self.server_tau,
+        )
 
 
 def parse_partition(text: str) -> float | None:

@@ -16,6 +16,7 @@ from nomoat.aggregation.methods.fedsvd import FedSvd
 from nomoat.aggregation.methods.ffa import Ffa
 from nomoat.aggregation.methods.flexlora import FlexLora
 from nomoat.aggregation.methods.flora import Flora
+from nomoat.aggregation.methods.local_b import LocalB
 from nomoat.aggregation.methods.rolora import RoLora
 
 AnyMethod = SummedMethod | PlaintextMethod
@@ -38,32 +39,66 @@ _SAID = {
     "summable": "secure aggregation",
     "mixed_ranks": "mixed ranks",
     "optimizers": "a server optimiser with memory",
+    "steady": "optimiser state kept across rounds",
 }
+_BESIDE: Mapping[str, AnyMethod] = {LocalB.name: LocalB()}  # chosen by `personal`, not by name
 
 
 def get(name: str) -> AnyMethod:
     """The method called `name`; UsageError lists those there are."""
+    if name in _BESIDE:
+        return _BESIDE[name]
     if name not in METHODS:
         raise UsageError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
     return METHODS[name]
 
 
 def require(
-    name: str, *, secure: bool = False, mixed_ranks: bool = False, optimizer: bool = False
+    name: str,
+    *,
+    secure: bool = False,
+    mixed_ranks: bool = False,
+    optimizer: bool = False,
+    steady: bool = False,
 ) -> AnyMethod:
     """get(), refusing what the method cannot do by naming the methods that can.
 
     secure: under secure aggregation; mixed_ranks: volunteers of several ranks; optimizer: a
-    server optimiser with memory (momentum, fedadam, fedyogi).
+    server optimiser with memory (momentum, fedadam, fedyogi); steady: AdamW moments kept.
     """
-    method = get(name)
-    asked = {"summable": secure, "mixed_ranks": mixed_ranks, "optimizers": optimizer}
-    needed = [trait for trait, wanted in asked.items() if wanted]
+    if name not in METHODS:
+        raise UsageError(f"there is no method {name!r}; choose one of {', '.join(METHODS)}")
+    method = METHODS[name]
+    asked = {
+        "summable": secure,
+        "mixed_ranks": mixed_ranks,
+        "optimizers": optimizer,
+        "steady": steady,
+    }
+    needed = {trait: True for trait, wanted in asked.items() if wanted}
     missing = [_SAID[trait] for trait in needed if not getattr(method.traits, trait)]
     if not missing:
         return method
-    able = [m.name for m in _ALL if all(getattr(m.traits, trait) for trait in needed)]
-    raise UsageError(f"{name} cannot do {' and '.join(missing)}; {', '.join(able)} can")
+    can = ", ".join(able(**needed)) or "no method"
+    raise UsageError(f"{name} cannot do {' and '.join(missing)}; {can} can")
 
 
-__all__ = ["METHODS", "AnyMethod", "Method", "PlaintextMethod", "SummedMethod", "get", "require"]
+def able(**traits: bool) -> tuple[str, ...]:
+    """Names of the methods that have all of these traits."""
+    return tuple(
+        method.name
+        for method in _ALL
+        if all(getattr(method.traits, trait) == wanted for trait, wanted in traits.items())
+    )
+
+
+__all__ = [
+    "METHODS",
+    "AnyMethod",
+    "Method",
+    "PlaintextMethod",
+    "SummedMethod",
+    "able",
+    "get",
+    "require",
+]

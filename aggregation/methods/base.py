@@ -31,6 +31,8 @@ class Traits:
         adaptive server optimisers mean something.
     exchanges: sums per round.
     grows: changes the base model; kept as further modules of the broadcast, frozen for all.
+    steady: the factors of a round are those of the round before, moved: what a volunteer's
+        optimiser remembers of them still means something.
     """
 
     summable: bool
@@ -39,6 +41,7 @@ class Traits:
     optimizers: bool
     exchanges: int = 1
     grows: bool = False
+    steady: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +213,15 @@ class SummedMethod(Method):
         return modules.restrict(
             change, local.broadcast.spec, self.manifest(local.broadcast.spec, round, exchange)
         )
+
+    def clips(
+        self, broadcast: Adapter, round: int, exchange: int, reach: float
+    ) -> tuple[float, ...]:
+        """A bound for the values of each tensor of manifest(), as masked sums need one.
+
+        reach: how far training moves one value of a factor.
+        """
+        return (reach,) * len(self.manifest(broadcast.spec, round, exchange).tensors)
 
     def reply(self, state: MethodState, mean: Vector, round: int, exchange: int) -> Vector:
         """What volunteers get between two exchanges; only methods with several have one."""

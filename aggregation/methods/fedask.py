@@ -45,7 +45,9 @@ class FedAsk(SummedMethod):
     name = "fedask"
     summary = "two sums of sketches give the SVD of the mean product; exact if its rank fits"
     source = "Wen et al. 2025, FedASK (arXiv:2507.09990), Alg. 1"
-    traits = Traits(summable=True, mixed_ranks=True, exact=True, optimizers=False, exchanges=2)
+    traits = Traits(
+        summable=True, mixed_ranks=True, exact=True, optimizers=False, exchanges=2, steady=False
+    )
 
     def width(self, layer: LayerSpec) -> int:
         """Columns w of the sketch of a layer."""
@@ -75,6 +77,29 @@ class FedAsk(SummedMethod):
         before = self._sketch(start, round, exchange, reply)
         change = {name: (after[name] - before[name]).astype(np.float32) for name in after}
         return self.manifest(start.spec, round, exchange).join(change)
+
+    def clips(
+        self, broadcast: Adapter, round: int, exchange: int, reach: float
+    ) -> tuple[float, ...]:
+        """What a sketch cannot exceed if no value of A or B moves further than `reach`.
+
+        |ΔBA₀Ω + B₀ΔAΩ + ΔBΔAΩ| by Hölder's inequality, with ‖Qⱼ‖₁ ≤ √d_out in exchange 2.
+        """
+        found = []
+        for layer, a, b in broadcast.factors():
+            a64, b64 = np.abs(a.astype(np.float64)), np.abs(b.astype(np.float64))
+            if exchange == 1:
+                width = self.width(layer)
+                omega = lowrank.sketch_matrix(layer.d_in, width, "fedask", round, layer.name)
+                longest = np.abs(omega).sum(0).max()
+                other = np.abs(a.astype(np.float64) @ omega).sum(0).max()
+                own = b64.sum(1).max()
+            else:
+                longest = np.sqrt(layer.d_out)
+                other = np.linalg.norm(b64, axis=0).sum()
+                own = a64.sum(0).max()
+            found.append(float(reach * (other + longest * (own + layer.rank * reach))))
+        return tuple(found)
 
     def reply(self, state: MethodState, mean: Vector, round: int, exchange: int) -> Vector:
         """Q (d_out, w) of every layer, in exchange 1's layout."""

@@ -62,6 +62,13 @@ class FedPLora(SummedMethod):
         taught[list(local.modules)] = 1.0
         return np.concatenate([local.whole(trained).vector - local.broadcast.vector, taught])
 
+    def clips(
+        self, broadcast: Adapter, round: int, exchange: int, reach: float
+    ) -> tuple[float, ...]:
+        """The reach of training, and 1 for the indicator."""
+        *factors, _ = super().clips(broadcast, round, exchange, reach)
+        return (*factors, 1.0)
+
     def update(self, state: MethodState, mean: Vector, round: int) -> Vector:
         """The mean change divided by each module's share of the weight; (d,) without the shares."""
         spec = state.adapter.spec

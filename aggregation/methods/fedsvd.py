@@ -23,7 +23,7 @@ class FedSvd(SummedMethod):
         "train and average B only, A made orthonormal by SVD each round; exact, half the bytes"
     )
     source = "Lee et al. 2025, FedSVD (arXiv:2505.12805), Alg. 1"
-    traits = Traits(summable=True, mixed_ranks=True, exact=True, optimizers=False)
+    traits = Traits(summable=True, mixed_ranks=True, exact=True, optimizers=False, steady=False)
 
     def factors(self, round: int) -> Factors:
         """B, always."""

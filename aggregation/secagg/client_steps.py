@@ -238,13 +238,13 @@ def _agree_all(
 ) -> tuple[dict[int, bytes], dict[int, bytes]]:
     """Neighbour → X25519 secret of the box keys, and neighbour → key of the pairwise mask."""
     secrets = stage.volunteer.secrets
-    box_private, mask_private = secrets.box_private, secrets.mask_private
+    box, mask = keys.agreement(secrets.box_private), keys.agreement(secrets.mask_private)
     boxes, masks = {}, {}
     for other in session.neighbours:
         member = roster.members[other]
         try:
-            boxes[other] = keys.agree(box_private, member.box_key)
-            agreed = keys.agree(mask_private, member.mask_key)
+            boxes[other] = box(member.box_key)
+            agreed = mask(member.mask_key)
         except keys.BadKey as problem:
             name = stage.volunteer.terms.roster.names[member.identity]
             raise RemoteProtocolError(name, "§11.4", f"its key {problem}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -104,8 +105,17 @@ def check_order(public: bytes) -> None:
 
 def agree(private: bytes, public: bytes) -> bytes:
     """The X25519 shared secret; BadKey if `public` is of low order (RFC 7748, §6.1)."""
-    try:
-        key = X25519PrivateKey.from_private_bytes(private)
-        return key.exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError:  # OpenSSL refuses the all-zero secret that every low-order point gives
-        raise BadKey("is an X25519 key of low order") from None
+    return agreement(private)(public)
+
+
+def agreement(private: bytes) -> Callable[[bytes], bytes]:
+    """`agree` with one private key and many public ones: the key is read once."""
+    key = X25519PrivateKey.from_private_bytes(private)
+
+    def with_public(public: bytes) -> bytes:
+        try:
+            return key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:  # OpenSSL refuses the all-zero secret that every low-order point gives
+            raise BadKey("is an X25519 key of low order") from None
+
+    return with_public

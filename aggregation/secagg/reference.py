@@ -42,14 +42,19 @@ def x25519(scalar: bytes, point: bytes = b"\x09".ljust(32, b"\0")) -> bytes:
     return (x2 * pow(z2, p - 2, p) % p).to_bytes(32, "little")
 
 
-def keystream(key: bytes) -> Iterator[int]:
-    """32-bit words of AES-128-CTR, one block encryption at a time. NIST SP 800-38A, §6.5."""
-    cipher = Cipher(algorithms.AES(key[:16]), modes.ECB()).encryptor()
-    counter = int.from_bytes(key[16:32], "big")
+def ctr(key: bytes, counter: bytes) -> Iterator[int]:
+    """32-bit words of AES-128-CTR, a block at a time. NIST SP 800-38A, section 6.5."""
+    cipher = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+    count = int.from_bytes(counter, "big")
     while True:
-        block = cipher.update(counter.to_bytes(16, "big"))
+        block = cipher.update(count.to_bytes(16, "big"))
         yield from (int.from_bytes(block[i : i + 4], "little") for i in range(0, 16, 4))
-        counter = (counter + 1) % 2**128
+        count = (count + 1) % 2**128
+
+
+def keystream(key: bytes) -> Iterator[int]:
+    """Words of the mask under a 32-byte key (docs/protocol.md §13.2)."""
+    return ctr(key[:16], key[16:28] + bytes((0, 0, 0, 2)))
 
 
 def words(key: bytes, count: int) -> list[int]:

@@ -56,8 +56,9 @@ def masks_of_dropout(
     """The masks that surviving neighbours put on towards a dropout, with the opposite sign."""
     add: list[bytes] = []
     subtract: list[bytes] = []
+    agree = keys.agreement(private)
     for other in sorted(neighbours):
-        agreed = keys.agree(private, published.members[other].mask_key)
+        agreed = agree(published.members[other].mask_key)
         key = pair_mask_key(agreed, published.transcript, index, other)
         (subtract if index > other else add).append(key)
     return MaskKeys(tuple(add), tuple(subtract))

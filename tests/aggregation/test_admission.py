@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -124,3 +127,17 @@ def test_other_names_shapes_and_types_are_refused(forge, said):
 def test_reasons_stay_short_whatever_was_sent():
     forged = {**tensors(), "x" * 10_000: np.zeros(1, np.float32)}
     assert len(refusal(admit_tensors, forged, MANIFEST, 1.0)) <= 200
+
+
+def test_threads_at_the_door_give_the_same_verdict(monkeypatch):
+    monkeypatch.setattr("nomoat.aggregation.admission._BLOCK", 16)
+    bad = values()
+    bad[-1] = np.nan
+    with ThreadPoolExecutor(4) as pool:
+        admitted = admit("alice", as_bytes(values()), MANIFEST, 0.5, run=pool.map)
+        assert np.array_equal(admitted, values())
+        assert "NaN" in refusal(admit, as_bytes(bad), MANIFEST, 0.5, run=pool.map)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            huge = np.full_like(values(), 1e30)
+            assert "value" in refusal(admit, as_bytes(huge), MANIFEST, 0.5, run=pool.map)

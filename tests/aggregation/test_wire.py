@@ -28,19 +28,20 @@ fuzz = settings(
 
 def values(hint):
     """A strategy for every value that a field's annotation allows."""
-    base, limit = wire._split(hint)
+    kind = wire._type(hint)
+    limit = kind.limit
     if isinstance(limit, wire.Body):
         return st.binary(max_size=40)
-    if dataclasses.is_dataclass(base):
-        return instances(base)
-    if typing.get_origin(base) is tuple:
+    if kind.schema is not None:
+        return instances(kind.base)
+    if kind.element is not None:
         low = int(limit.low) if limit else 0
-        inner = values(typing.get_args(base)[0])
+        inner = values(typing.get_args(kind.base)[0])
         names = st.lists(inner, min_size=low, max_size=low + 3, unique_by=repr)
         return names.map(lambda found: tuple(sorted(found, key=_name)))
-    if wire._optional(base) is not None:
-        return st.none() | values(wire._optional(base))
-    return scalars(base, limit)
+    if kind.optional is not None:
+        return st.none() | values(kind.optional.base)
+    return scalars(kind.base, limit)
 
 
 def scalars(base, limit):

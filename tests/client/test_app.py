@@ -120,7 +120,7 @@ def test_a_round_over_flower_trains_keeps_reports_and_evaluates(
     hands = Hands()
     place = town(hands)
     ready = wire.decode(place.ask(train_task()), Ready, "ada")
-    assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5)
+    assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5, 2)
     assert [held.round for held in hands.saved] == [5]
     report = wire.decode(place.ask(ReportRequest(5, 1, START.digest)), Report, "ada")
     assert report.weight == 0.5

@@ -14,6 +14,7 @@ from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.client import hands as module
 from nomoat.client.hands import Hands
+from nomoat.client.keepsakes import DiskKeepsakes
 from nomoat.client.shards import Shards
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
@@ -52,7 +53,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hands(model: str = "quick", idle_s: float = 0.05) -> Hands:
-    return Hands(model, Shards(Path("t"), Path("h"), 5, 2), idle_s=idle_s)
+    kept = DiskKeepsakes(Path("kept"))
+    return Hands(model, Shards(Path("t"), Path("h"), 5, 2), kept, idle_s=idle_s)
 
 
 def test_no_worker_until_there_is_work() -> None:

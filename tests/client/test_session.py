@@ -120,7 +120,7 @@ def test_training_is_held_first_and_reported_when_asked() -> None:
     ready = session.trained(work, result())
     assert session.held is not None  # before anyone is told
     assert session.held.round == 5
-    assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5)
+    assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5, 2)
     report = session.receive(report_request())
     assert isinstance(report, Report)
     assert report.weight == 0.5

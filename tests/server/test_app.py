@@ -300,7 +300,7 @@ HOSTILE: dict[str, Twist] = {
     "weight as text": forged(2, "1.0"),
     "another round": forged(0, 9),
     "another exchange": forged(1, 2),
-    "another kind of message": says(wire.encode(Ready(1, 1, 1, 1.0, 1.0, 1.0))),
+    "another kind of message": says(wire.encode(Ready(1, 1, 1, 1.0, 1.0, 1.0, 4))),
     "a request": says(wire.encode(ReportRequest(1, 1, b"h" * 32))),
     "garbage": says(wire.Packet(b"\xc1")),
     "a decline": says(wire.encode(Decline(1, "nothing held for this round"))),
@@ -556,7 +556,7 @@ def test_hundreds_of_volunteers_take_seconds() -> None:
             packet = packet_of(message, "coordinator")
             if kind == "train.local":
                 number = wire.decode(packet, TrainTask, "").round
-                return reply(message, wire.encode(Ready(number, 1, 10, 1.0, 1.0, 0.0)))
+                return reply(message, wire.encode(Ready(number, 1, 10, 1.0, 1.0, 0.0, 4)))
             if kind == "query.report":
                 number = wire.decode(packet, ReportRequest, "").round
                 values = as_bytes(np.full(SPEC.size, STEP, np.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,8 +47,8 @@ def task(number: int = NUMBER, method: str = "fedavg") -> TrainTask:
     )
 
 
-def ready(number: int = NUMBER, tokens: int = 100) -> wire.Packet:
-    return wire.encode(Ready(number, 2, tokens, 4.0, 3.5, 1.0))
+def ready(number: int = NUMBER, tokens: int = 100, rank: int = SPEC.rank) -> wire.Packet:
+    return wire.encode(Ready(number, 2, tokens, 4.0, 3.5, 1.0, rank))
 
 
 def report(
@@ -144,9 +144,9 @@ def play() -> Callable[..., Play]:
             evaluate_s,
         )
 
-        def open_exchange(names: tuple[str, ...], number: int, reply: bytes) -> PlainExchange:
+        def open_exchange(ranks: Mapping[str, int], number: int, reply: bytes) -> PlainExchange:
             return PlainExchange(
-                names,
+                tuple(ranks),
                 ReportRequest(NUMBER, number, START.digest, reply),
                 chosen.manifest(SPEC, NUMBER, number),
                 minimum,

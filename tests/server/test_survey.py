@@ -46,7 +46,7 @@ def test_each_volunteer_is_in_exactly_one_of_measured_lost_and_refused() -> None
     survey.start(5.0)
     survey.receive("ada", measured(1.5), 6.0)
     survey.receive("bob", measured(1.5, number=3), 6.0)
-    survey.receive("cy", wire.encode(Ready(4, 1, 1, 1.0, 1.0, 1.0)), 6.0)
+    survey.receive("cy", wire.encode(Ready(4, 1, 1, 1.0, 1.0, 1.0, 4)), 6.0)
     survey.receive("dee", wire.Packet(b"\xff"), 6.0)
     survey.receive("eve", wire.encode(Decline(4, "paused")), 6.0)
     survey.leave("fay", "gone", 6.0)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from nomoat.aggregation.packing import BLOCK
 from nomoat.aggregation.secagg import keys, labels, reference, shamir
 from nomoat.aggregation.secagg.prg import Keystream, Masks
 from nomoat.aggregation.secagg.thresholds import Assumptions, thresholds
@@ -47,15 +50,32 @@ def test_hkdf(vector):
 
 
 @pytest.mark.parametrize("vector", load("aes128_ctr_sp800_38a.json"))
-def test_aes_ctr_keystreams_and_masks(vector):
+def test_aes_ctr_of_the_twin(vector):
     v = hexed(vector)
     keystream = bytes(a ^ b for a, b in zip(v["plaintext"], v["ciphertext"], strict=True))
-    key, count = v["key"] + v["counter"], len(keystream) // 4
+    words = islice(reference.ctr(v["key"], v["counter"]), len(keystream) // 4)
+    assert list(words) == np.frombuffer(keystream, "<u4").tolist()
+
+
+@pytest.mark.parametrize("vector", load("aes128_gcm_mcgrew_viega.json"))
+def test_aes_keystreams_and_masks(vector):
+    v = hexed(vector)
+    keystream = bytes(a ^ b for a, b in zip(v["plaintext"], v["ciphertext"], strict=True))
+    key, count = v["key"] + v["nonce"] + bytes(4), len(keystream) // 4
     assert Keystream(key).words(count).tobytes() == keystream
     assert reference.words(key, count) == np.frombuffer(keystream, "<u4").tolist()
     vector_of_ones = np.ones(count, np.uint32)
     Masks([key], []).apply(vector_of_ones)
     assert (vector_of_ones - np.uint32(1)).tobytes() == keystream
+
+
+def test_a_long_keystream_read_in_parts_is_one_aes_ctr_stream():
+    key, count = bytes(range(32)), 2 * BLOCK + 4
+    ctr = Cipher(algorithms.AES(key[:16]), modes.CTR(key[16:28] + bytes((0, 0, 0, 2))))
+    expected = ctr.encryptor().update(bytes(4 * count))
+    stream = Keystream(key)
+    parts = [stream.words(size) for size in (BLOCK, 4, BLOCK)]
+    assert b"".join(part.tobytes() for part in parts) == expected
 
 
 @pytest.mark.parametrize("vector", load("chacha20_poly1305_rfc8439.json"))

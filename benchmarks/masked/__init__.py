@@ -1,0 +1,1 @@
+"""The two sides of benchmarks/secagg.py, and what is measured of them."""
