@@ -3,7 +3,7 @@
 Never asks for a FAB: the only code that runs is what is installed. Polling, heartbeats and work
 each have their thread, so a training of hours keeps the line alive; whatever breaks the line is
 waited out with growing pauses, and a coordinator that was restarted is found again. Uses private
-flwr interfaces (docs/adr/0002-flower-embedded.md), pinned by tests/client/test_fleet_contract.py.
+flwr interfaces (docs/adr/0002-flower-embedded.md), pinned by tests/end_to_end/line.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import random
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -64,6 +65,7 @@ BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
 RECORDS = frozenset({"Message", "RecordDict", "ConfigRecord"})
 COORDINATOR = "coordinator"
 SEEN_KEPT = 1024
+HAVE_KEPT = 8
 FETCH_S = 120.0
 
 Answer = TypeVar("Answer")
@@ -322,11 +324,13 @@ class Wires:
             verify=tls_context(line.door),
         )
         self._fleet._client.close()
+        self._have: deque[str] = deque(maxlen=HAVE_KEPT)
         # A transport of our own: no proxy from the environment, no redirect to another host.
         self._fleet._client = httpx.Client(
             transport=Bounded(tls_context(line.door)),
             timeout=TIMEOUT_S,
             headers={"accept-encoding": "identity", "x-nomoat-wait": str(WAIT_S)},
+            event_hooks={"request": [self._say_what_arrived]},
         )
 
     def __enter__(self) -> Wires:
@@ -367,7 +371,9 @@ class Wires:
         answer = self.ask(self._fleet.PullMessages, PullMessagesRequest(node=node))
         if not answer.messages_list or not answer.message_object_trees:
             return None
-        return Job(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
+        job = Job(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
+        self._have.append(job.tree.object_id)
+        return job
 
     def fetch(self, node: Node, job: Job, deadline: float) -> Message:
         """The whole message of a job; RemoteProtocolError if it is not what its tree says."""
@@ -410,6 +416,10 @@ class Wires:
                 # "not stored" means that somebody else's equal object is there already
                 self.ask(self._fleet.PushObject, push)
         return sent, reply.object_id in answer.objects_to_push
+
+    def _say_what_arrived(self, request: httpx.Request) -> None:
+        """Name the last messages that arrived, so that one lost on its way is offered again."""
+        request.headers["x-nomoat-have"] = ",".join(self._have)
 
     def _object(self, node: Node, job: Job, object_id: str, deadline: float) -> bytes:
         request = PullObjectRequest(node=node, run_id=job.head.metadata.run_id, object_id=object_id)

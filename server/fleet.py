@@ -56,7 +56,9 @@ from nomoat.server.sealed import Addressee
 log = logging.getLogger(__name__)
 
 WIRE = "application/octet-stream"
-WAIT_HEADER = "x-nomoat-wait"  # beyond Flower's protocol: a pull is held until there is a message
+# Beyond Flower's protocol: a pull is held until there is a message, and says which arrived before.
+WAIT_HEADER = "x-nomoat-wait"
+HAVE_HEADER = "x-nomoat-have"
 MAX_WAIT_S = 20.0
 
 
@@ -134,10 +136,18 @@ class Rules(BaseHTTPMiddleware):
             log.warning("node %d: refused a reply that is not its own or too large", node)
             return JSONResponse({"error": "not a reply this node may send"}, 400)
         if isinstance(call, PullMessagesRequest) and WAIT_HEADER in request.headers:
-            await self._desk.state.mail.wait(node, wait_s(request.headers[WAIT_HEADER]))
-            if not await run_in_threadpool(self._may_still_speak, request):
-                return JSONResponse({"error": "no longer a member"}, 401)
+            return await self._held(node, request) or await call_next(request)
         return await call_next(request)
+
+    async def _held(self, node: int, request: Request) -> Response | None:
+        """Hold a pull until there is something for it; why it gets nothing, or None."""
+        state, have = self._desk.state, request.headers.get(HAVE_HEADER, "")
+        await run_in_threadpool(state.offer_again, node, frozenset(have.split(",")))
+        if not await state.mail.wait(node, wait_s(request.headers[WAIT_HEADER])):
+            return JSONResponse({"error": "a newer request took this one's place"}, 409)
+        if not await run_in_threadpool(self._may_still_speak, request):
+            return JSONResponse({"error": "no longer a member"}, 401)
+        return None
 
     def _may_still_speak(self, request: Request) -> bool:
         """It was authenticated before it waited; it may have been banned since."""

@@ -1,10 +1,10 @@
 """Flower's Grid over the state that volunteers' nodes talk to: no SuperLink, no other process.
 
 Everything here touches interfaces flwr does not promise to keep (docs/adr/0002-flower-embedded.md);
-tests/server/test_fleet_contract.py pins what is relied on. Three things differ from Flower on
-purpose: a node that comes back under its own key takes over at once and is handed its unanswered
-messages again; a reply is taken although its sender has left; a volunteer that is only offline is
-waited for, not reported as failed, until `patience_s` has passed.
+tests/end_to_end/line pins what is relied on. Three things differ from Flower on
+purpose: a node that comes back under its own key takes over at once, and whatever it says it does
+not have is offered to it again; a reply is taken although its sender has left; a volunteer that is
+only offline is waited for, not reported as failed, until `patience_s` has passed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,41 +55,65 @@ NameOf = Callable[[bytes], str | None]
 
 
 class Mail:
-    """Wakes pulls that are held open until their node has a message."""
+    """Wakes pulls that are held open until their node has a message; one pull a node."""
 
     def __init__(self, has_mail: Callable[[int], bool]) -> None:
         self._has_mail = has_mail
         self._lock = threading.Lock()
-        self._waiting: dict[int, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = {}
+        self._waiting: dict[int, Waiter] = {}
         self._closed = False
 
     def ring(self, nodes: Iterable[int]) -> None:
         """There is something for these nodes; callable from any thread."""
         with self._lock:
-            for node in nodes:
-                for loop, event in self._waiting.get(node, ()):
-                    loop.call_soon_threadsafe(event.set)
+            for waiter in [self._waiting[node] for node in nodes if node in self._waiting]:
+                waiter.wake()
+
+    def dismiss(self, node: int) -> None:
+        """End the pull this node left open, with nothing."""
+        with self._lock:
+            waiter = self._waiting.pop(node, None)
+            if waiter is not None:
+                waiter.wake()
 
     def close(self) -> None:
         """Let everybody go."""
         self._closed = True
         self.ring(list(self._waiting))
 
-    async def wait(self, node: int, seconds: float) -> None:
-        """Return when `node` has a message, or after `seconds`."""
-        waiter = (asyncio.get_running_loop(), asyncio.Event())
+    async def wait(self, node: int, seconds: float) -> bool:
+        """Return when `node` has a message, or after `seconds`.
+
+        False if a newer pull of the same node took this one's place: whoever made this one is gone,
+        and a message given to it would be lost.
+        """
+        waiter = Waiter(asyncio.get_running_loop(), asyncio.Event())
+        self.dismiss(node)
         with self._lock:
-            self._waiting.setdefault(node, set()).add(waiter)
+            self._waiting[node] = waiter
         try:
             # Looked at after registering: what comes in between rings.
             if not self._closed and not await asyncio.to_thread(self._has_mail, node):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(waiter[1].wait(), seconds)
+                    await asyncio.wait_for(waiter.event.wait(), seconds)
         finally:
             with self._lock:
-                self._waiting[node].discard(waiter)
-                if not self._waiting[node]:
+                newest = self._waiting.get(node) is waiter
+                if newest:
                     del self._waiting[node]
+        return newest
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A pull that is held open."""
+
+    loop: asyncio.AbstractEventLoop
+    event: asyncio.Event
+
+    def wake(self) -> None:
+        """Let it go on, from any thread."""
+        self.loop.call_soon_threadsafe(self.event.set)
 
 
 class FleetState(SqlLinkState):
@@ -141,16 +166,48 @@ class FleetState(SqlLinkState):
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """Activate, taking over from an earlier process of the same key (its request is signed)."""
+        self.mail.dismiss(node_id)
         if not super().activate_node(node_id, heartbeat_interval):
             self.deactivate_node(node_id)
-            if not super().activate_node(node_id, heartbeat_interval):
-                return False
-        self.query(
-            "UPDATE message_ins SET delivered_at = '' WHERE dst_node_id = :node AND message_id "
-            "NOT IN (SELECT reply_to_message_id FROM message_res)",
+            return super().activate_node(node_id, heartbeat_interval)
+        return True
+
+    def offer_again(self, node_id: int, have: frozenset[str]) -> None:
+        """Offer what was handed to a node and it says it does not have: its line broke, or it died.
+
+        Half an answer goes with the process that began it.
+        """
+        rows = self.query(
+            "SELECT asked.message_id AS asked, reply.message_id AS reply, asked.run_id AS run "
+            "FROM message_ins AS asked LEFT JOIN message_res AS reply "
+            "ON reply.reply_to_message_id = asked.message_id "
+            "WHERE asked.dst_node_id = :node AND asked.delivered_at != ''",
             {"node": uint64_to_int64(node_id)},
         )
-        return True
+        for asked, reply, run in ((row["asked"], row["reply"], row["run"]) for row in rows):
+            if asked in have or (reply and self.contents(int64_to_uint64(run), reply) is not None):
+                continue
+            if reply:
+                self.query("DELETE FROM message_res WHERE message_id = :reply", {"reply": reply})
+                self.object_store.delete(reply)
+            self.query(
+                "UPDATE message_ins SET delivered_at = '' WHERE message_id = :asked",
+                {"asked": asked},
+            )
+
+    def contents(self, run_id: int, reply_id: str) -> dict[str, bytes] | None:
+        """Every object of a reply, None while one is missing."""
+        try:
+            tree = self.object_store.get_object_tree(reply_id)
+        except NoObjectInStoreError:
+            return None
+        contents: dict[str, bytes] = {}
+        for node in iterate_object_tree(tree):
+            content = self.get_object(run_id, node.object_id)
+            if not content:
+                return None
+            contents[node.object_id] = content
+        return contents
 
     def store_message_res(self, message: Message) -> str | None:
         """Store a reply's head."""
@@ -307,7 +364,7 @@ class FleetGrid(Grid):
         for reply_id, asked_id, sender in self._state.replies(self.run.run_id):
             if asked_id not in wanted:
                 continue
-            contents = self._contents(reply_id)
+            contents = self._state.contents(self.run.run_id, reply_id)
             if contents is None:
                 continue  # still uploading: it must not hold up the others
             taken.append(self._inflate(reply_id, asked_id, sender, contents))
@@ -331,20 +388,6 @@ class FleetGrid(Grid):
                 waiting.discard(reply.metadata.reply_to_message_id)
             self._state.arrived.wait(0.05)
         return received
-
-    def _contents(self, reply_id: str) -> dict[str, bytes] | None:
-        """Every object of a reply, None while one is missing."""
-        try:
-            tree = self._state.object_store.get_object_tree(reply_id)
-        except NoObjectInStoreError:
-            return None
-        contents: dict[str, bytes] = {}
-        for node in iterate_object_tree(tree):
-            content = self._state.get_object(self.run.run_id, node.object_id)
-            if not content:
-                return None
-            contents[node.object_id] = content
-        return contents
 
     def _inflate(
         self, reply_id: str, asked_id: str, sender: int, contents: dict[str, bytes]

@@ -138,6 +138,13 @@ class Town:
             time.sleep(0.01)
         return self.fleet_grid.online()
 
+    def wait_held(self, node: int, seconds: float = 10.0) -> None:
+        """Wait until a request of this node is held open."""
+        until = time.monotonic() + seconds
+        while node not in self.state.mail._waiting:
+            assert time.monotonic() < until, "no request is held open"
+            time.sleep(0.01)
+
     def ask(self, word_: str, names: list[str], group: str = "1", body: bytes = b"") -> list[str]:
         """Send a word to volunteers; the message ids."""
         nodes = self.wait_for(*names)

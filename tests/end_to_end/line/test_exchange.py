@@ -8,8 +8,11 @@ import threading
 import time
 from typing import Any
 
+import httpx
 import pytest
 from flwr.app import ConfigRecord, Message
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
+from flwr.proto.message_pb2 import PushObjectRequest
 
 from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.roster import Event
@@ -42,9 +45,9 @@ def test_a_waiting_volunteer_hears_at_once_and_asks_rarely(
     pulls = []
     waiting = town.state.mail.wait
 
-    async def counted(node: int, seconds: float) -> None:
+    async def counted(node: int, seconds: float) -> bool:
         pulls.append(seconds)
-        await waiting(node, seconds)
+        return await waiting(node, seconds)
 
     monkeypatch.setattr(town.state.mail, "wait", counted)
     time.sleep(0.7)
@@ -66,6 +69,67 @@ def test_a_node_that_died_is_replaced_at_once_and_given_its_message_again(
     # kill -9: no word of goodbye; Flower alone would refuse the key for 60 s and lose the message
     person.serve()
     assert [read(reply) for reply in town.replies(ids, 1, seconds=5)] == ["re: train"]
+
+
+def test_a_request_that_a_killed_process_left_open_takes_no_message(
+    town: Any, people: Any, read: Any
+) -> None:
+    (person,) = people(1)
+    killed = Wires(person.line())
+    node = killed.activate()
+    taken: list[Any] = []
+    held = threading.Thread(target=lambda: taken.append(quietly(killed.receive, node)))
+    held.start()
+    town.wait_held(node.node_id)
+    person.serve()
+    person.log.wait("connected")
+    for number in range(4):  # whoever is woken first
+        ids = town.ask(f"message {number}", [person.name])
+        assert read(town.replies(ids, 1)[0]) == f"re: message {number}"
+    held.join(20)
+    assert taken == [None]
+
+
+def test_a_message_that_was_lost_on_its_way_is_offered_again(
+    town: Any, people: Any, read: Any
+) -> None:
+    (person,) = people(1)
+    lossy = Wires(person.line())
+    node = lossy.activate()
+    ids = town.ask("twice", [person.name])
+    answer = lossy.ask(lossy._fleet.PullMessages, PullMessagesRequest(node=node))
+    assert answer.messages_list  # handed out, but it never got here
+    job = lossy.receive(node)
+    assert job is not None
+    lossy.send(
+        node, Message(lossy.fetch(node, job, time.monotonic() + 5).content, reply_to=job.head)
+    )
+    assert town.replies(ids, 1)
+    lossy.ask(lossy._fleet.DeactivateNode, DeactivateNodeRequest(node_id=node.node_id))
+
+
+def test_half_an_answer_of_a_killed_process_does_not_stand_for_the_whole(
+    town: Any, people: Any, read: Any, make_packet: Any
+) -> None:
+    (person,) = people(1)
+    killed = Wires(person.line())
+    node = killed.activate()
+    ids = town.ask("report", [person.name])
+    job = killed.receive(node)
+    assert job is not None
+    reply = Message(make_packet("half"), reply_to=killed.fetch(node, job, time.monotonic() + 5))
+    ask = killed.ask
+
+    def dies_uploading(method: Any, request: Any) -> Any:
+        if isinstance(request, PushObjectRequest):
+            raise KeyboardInterrupt
+        return ask(method, request)
+
+    killed.ask = dies_uploading  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        killed.send(node, reply)
+    person.serve()
+    assert [read(whole) for whole in town.replies(ids, 1)] == ["re: report"]
 
 
 def test_a_coordinator_that_was_killed_is_found_again(town: Any, people: Any, read: Any) -> None:
@@ -114,7 +178,7 @@ def test_a_long_training_blocks_neither_polls_nor_heartbeats(
     ids = town.ask("one", [person.name])
     person.log.wait("working")
     ids += town.ask("two", [person.name])
-    until = time.monotonic() + 5
+    until = time.monotonic() + 15
     while town.state.has_mail(town.wait_for(person.name)[person.name]):  # taken although it is busy
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -249,3 +313,11 @@ def test_a_request_its_community_did_not_seal_is_not_answered(
     while not got and time.monotonic() < until:
         got = list(town.fleet_grid.pull_messages(ids))
     assert got[0].error.reason == "RemoteProtocolError"
+
+
+def quietly(receive: Any, node: Any) -> Any:
+    """What `receive` gets; None if the coordinator refuses to give this one anything."""
+    try:
+        return receive(node)
+    except httpx.HTTPStatusError:
+        return None
