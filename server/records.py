@@ -42,9 +42,21 @@ class Federation:
     schedule: Schedule = "constant"
 
 
+@dataclass
+class Traffic:
+    """Bytes to and from the coordinator, all volunteers together."""
+
+    up: int = 0
+    down: int = 0
+
+
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of metrics.jsonl. Losses are nats per trained token; bytes are of payload."""
+    """One line of metrics.jsonl. Losses are nats per trained token.
+
+    Bytes, of all volunteers together: in a simulation payload; of a coordinator's port all that
+    HTTP carried since the round before ended, polling and downloads of adapters included.
+    """
 
     round: int
     committed: bool

@@ -26,7 +26,7 @@ from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
 from nomoat.server.grid import FleetGrid, FleetState, open_run
 from nomoat.server.journal import CommunityJournal
 from nomoat.server.office import Office
-from nomoat.server.records import Checkpoint, Progress, RoundRecord, Watcher
+from nomoat.server.records import Checkpoint, Progress, RoundRecord, Traffic, Watcher
 from nomoat.server.sealed import Addressee, SealedGrid, Sender
 
 log = logging.getLogger(__name__)
@@ -103,12 +103,14 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
             folder.server_certificate,
             folder.server_key,
         )
-        port = open_things.enter_context(serving(make_app(desk), listening))
+        gate = make_app(desk)
+        port = open_things.enter_context(serving(gate, listening))
         open_things.callback(state.mail.close)
         grid = FleetGrid(state, settings.rounds.patience)
         open_things.enter_context(open_run(state, grid))
         file = StateFile(folder.root / "state.json", port, watcher, grid.online)
-        yield Host(office, grid, _sealed(office, state, grid, directory), file, stop)
+        sealed = _sealed(office, state, grid, directory)
+        yield Host(office, grid, sealed, file, stop, lambda: gate.carried)
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class Host:
     sealed: SealedGrid
     file: StateFile
     stop: threading.Event
+    meter: Callable[[], Traffic]
 
     @property
     def port(self) -> int:
@@ -143,6 +146,7 @@ class Host:
             office.secagg_roster,
             pause=self._pause,
             before_round=self._before_round,
+            meter=self.meter,
         )
         run_id = self.grid.run.run_id
         context = Context(

@@ -37,7 +37,7 @@ from nomoat.client.masking import Masking, Membership
 from nomoat.client.session import EvaluateWork, Limits, Session, TrainWork
 from nomoat.lora.train import Trained
 from nomoat.server.app import Coordinator, coordinator_app, macro, named_nodes, packet_of
-from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord
+from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord, Traffic
 from nomoat.simulations.grid import InProcessGrid
 from nomoat.simulations.labour import NoVault
 
@@ -152,6 +152,7 @@ def run(
     twists: Mapping[tuple[str, str], Twist] | None = None,
     settings: Federation | None = None,
     memory: Memory | None = None,
+    meter: Callable[[], Traffic] | None = None,
     **options: Any,
 ) -> tuple[Memory, Checkpoint]:
     memory = memory or Memory()
@@ -165,6 +166,7 @@ def run(
             START,
             lambda: roster,
             lambda number, exchange: bytes([number, exchange]) * 16,
+            meter=meter,
         )
         coordinator_app(coordinator)(grid, context_of(grid))
     assert coordinator.checkpoint is not None
@@ -215,6 +217,13 @@ def test_two_rounds_end_with_the_weighted_mean_and_a_full_record() -> None:
     phases = {p.phase for p in memory.seen if p.round == 2}
     assert phases <= {"training", "aggregating", "evaluating", "committed"}
     assert max(p.answered for p in memory.seen if p.round == 2) == 3 * len(TOKENS)
+
+
+def test_with_a_meter_a_round_s_bytes_are_what_the_port_carried_since_the_last_one() -> None:
+    carried = iter([Traffic(100, 10), Traffic(150, 30), Traffic(151, 90)])
+    memory, _ = run(meter=lambda: next(carried))
+    found = [(record.bytes_up, record.bytes_down) for record in memory.records]
+    assert found == [(100, 10), (50, 20), (1, 60)]
 
 
 def test_the_masked_sum_is_the_plain_one_to_within_its_fixed_point() -> None:
