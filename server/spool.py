@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 
 LARGE_BYTES = 64 << 10
@@ -24,6 +25,21 @@ class Spool(InMemoryObjectStore):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
         self._folder = folder
+
+    def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
+        """Announce the objects of a tree; the ids of those that are not here yet."""
+        with self.lock_store:  # whole: what it shares with another tree may be being deleted
+            return super().preregister(run_id, object_tree)
+
+    def whole(self, object_id: str) -> bool:
+        """Whether an object and everything in it is here."""
+        with self.lock_store:
+            entry = self.store.get(object_id)
+            return (
+                entry is not None
+                and entry.is_available
+                and all(self.whole(child) for child in entry.child_object_ids)
+            )
 
     def put(self, object_id: str, object_content: bytes) -> None:
         """Keep an object; NoObjectInStoreError or ValueError if it was not announced as it is."""

@@ -59,6 +59,18 @@ def test_an_announced_object_is_empty_and_an_unknown_one_is_none(spool: Spool) -
     assert spool.get("0" * 64) is None
 
 
+def test_a_message_is_whole_when_its_last_object_is_here(spool: Spool) -> None:
+    sent = message(b"body")
+    spool.preregister(RUN, get_object_tree(sent))
+    assert not spool.whole(sent.object_id)
+    contents = [(i, found.deflate()) for i, found in get_all_nested_objects(sent).items()]
+    for object_id, content in contents[:-1]:
+        spool.put(object_id, content)
+        assert not spool.whole(sent.object_id)
+    spool.put(*contents[-1])
+    assert spool.whole(sent.object_id)
+
+
 def test_a_content_that_is_not_what_its_name_says_is_refused(spool: Spool, tmp_path: Path) -> None:
     tree = get_object_tree(message(b"x"))
     spool.preregister(RUN, tree)
