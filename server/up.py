@@ -193,9 +193,13 @@ def _desk(office: Office, state: FleetState) -> Desk:
 
 
 def _sealed(office: Office, state: FleetState, grid: FleetGrid, directory: Directory) -> SealedGrid:
+    keys: dict[int, bytes] = {}  # a node's key never changes
+
     def who(node: int) -> Addressee | None:
-        nodes = state.get_node_info(node_ids=[node])
-        return directory.addressee(bytes(nodes[0].public_key)) if nodes else None
+        if node not in keys:
+            for found in state.get_node_info(node_ids=[node]):
+                keys[found.node_id] = bytes(found.public_key)
+        return directory.addressee(keys[node]) if node in keys else None
 
     base_hash = bytes.fromhex(office.settings.base.hash)
     sender = Sender(office.registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES))
