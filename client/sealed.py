@@ -57,7 +57,7 @@ def sealed(app: App, belonging: Belonging) -> App:
             head = bytes(reply.content.config_records["head"]["bytes"])  # type: ignore[arg-type]
             place = belonging.context(Direction.TO_COORDINATOR, kind, nonce)
             parts = envelope.seal(wire.Packet(head), belonging.identity, place)
-            reply.content[SEAL] = ConfigRecord({"bytes": parts[SEAL]})
+            reply.content["head"] = ConfigRecord({"bytes": head, SEAL: parts[SEAL]})
         return reply
 
     return answer
@@ -65,13 +65,14 @@ def sealed(app: App, belonging: Belonging) -> App:
 
 def _open(message: Message, belonging: Belonging, kind: str) -> bytes:
     """Check and take off the seal of `message`; its nonce."""
+    record = message.content.config_records.get("head", ConfigRecord())
     parts = {}
-    for name in ("head", SEAL):
-        part = message.content.config_records.get(name, ConfigRecord()).get("bytes")
+    for name, key in (("head", "bytes"), (SEAL, SEAL)):
+        part = record.get(key)
         if isinstance(part, bytes):
             parts[name] = part
     nonce = envelope.nonce_of(parts, COORDINATOR)
     place = belonging.context(Direction.TO_VOLUNTEER, kind, nonce)
     envelope.open_sealed(parts, belonging.community, place, COORDINATOR)
-    del message.content[SEAL]
+    del record[SEAL]
     return nonce

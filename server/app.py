@@ -28,7 +28,15 @@ from nomoat.server.cohort import round_seed, select
 from nomoat.server.machine import Driven, Exchange, Outgoing
 from nomoat.server.masked_exchange import Masked, MaskedExchange
 from nomoat.server.plain_exchange import EachExchange, PlainExchange
-from nomoat.server.records import Checkpoint, Federation, Journal, Progress, RoundRecord, Watcher
+from nomoat.server.records import (
+    Checkpoint,
+    Federation,
+    Journal,
+    Progress,
+    RoundRecord,
+    Traffic,
+    Watcher,
+)
 from nomoat.server.round import OpenExchange, Phase, Plan, Round, evaluation_of
 from nomoat.server.schedule import learning_rate
 from nomoat.server.sealed import REFUSED
@@ -38,14 +46,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.005
 PHASES = 6  # of a secure-aggregation session, which share its deadline
-
-
-@dataclass
-class Traffic:
-    """Payload bytes since it was made."""
-
-    up: int = 0
-    down: int = 0
 
 
 @dataclass
@@ -67,7 +67,9 @@ class Coordinator:
     pause: Callable[[float], None] = time.sleep
     before_round: Callable[[Grid, int], None] = lambda _grid, _number: None  # waits, if it must
     measure: Callable[[Adapter], Future[float]] | None = None  # on the community's own rows
+    meter: Callable[[], Traffic] | None = None  # what a port has carried; None: count payload
     traffic: Traffic = field(default_factory=Traffic)
+    metered: Traffic = field(default_factory=Traffic)
     checkpoint: Checkpoint | None = None  # where the federation stands after `run`
 
     @property
@@ -100,6 +102,7 @@ class Coordinator:
             self.pause(POLL_S)
         evaluation = measuring and loss_of(measuring)
         losses = dict(sorted(survey.losses.items()))
+        carried = self._carried()
         record = RoundRecord(
             0,
             True,
@@ -110,8 +113,8 @@ class Coordinator:
             loss=macro(losses),
             losses=losses,
             evaluation=evaluation,
-            bytes_up=self.traffic.up,
-            bytes_down=self.traffic.down,
+            bytes_up=carried.up,
+            bytes_down=carried.down,
             seconds={"evaluating": self.clock() - started},
             adapter=state.adapter.digest.hex(),
         )
@@ -217,6 +220,7 @@ class Coordinator:
         outcome, events = machine.outcome, machine.events
         assert outcome is not None
         ready = dict(sorted(events.ready.items()))
+        carried = self._carried()
         return RoundRecord(
             machine.plan.task.round,
             outcome.committed,
@@ -234,12 +238,20 @@ class Coordinator:
             learning_rate=machine.plan.task.settings.learning_rate,
             train_loss={name: one.last_loss for name, one in ready.items()},
             tokens=sum(one.tokens for one in ready.values()),
-            bytes_up=self.traffic.up,
-            bytes_down=self.traffic.down,
+            bytes_up=carried.up,
+            bytes_down=carried.down,
             seconds=phase_seconds(events.phase_started),
             session=protection(self.federation, len(events.contributors)),
             adapter=adapter.digest.hex(),
+            train_seconds={name: round(one.seconds, 6) for name, one in ready.items()},
         )
+
+    def _carried(self) -> Traffic:
+        """Bytes of the round that ends: on the port since the last one ended, else payload."""
+        if self.meter is None:
+            return self.traffic
+        before, self.metered = self.metered, self.meter()
+        return Traffic(self.metered.up - before.up, self.metered.down - before.down)
 
     def _end(self, record: RoundRecord, checkpoint: Checkpoint) -> Checkpoint:
         self.journal.write(record, checkpoint)

@@ -35,7 +35,7 @@ from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import FileResponse, JSONResponse
 
 from nomoat.aggregation import lineage, wire
@@ -46,7 +46,7 @@ from nomoat.aggregation.enrolment import (
     check_proof,
 )
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
-from nomoat.server.gate import FLEET, Caps, Gate
+from nomoat.server.gate import FLEET, App, Caps, Gate, Receive, Scope, Send
 from nomoat.server.grid import FleetState
 from nomoat.server.pace import Pace
 from nomoat.server.registrar import Registrar
@@ -114,19 +114,29 @@ class Desk:
         return int(self.clock())
 
 
-class Rules(BaseHTTPMiddleware):
-    """What an authenticated node may still not do: hurry, reply as another, register a flood."""
+class Rules:
+    """What an authenticated node may still not do: hurry, reply as another, register a flood.
 
-    def __init__(self, app: Any, desk: Desk) -> None:
-        super().__init__(app)
+    Plain ASGI: a BaseHTTPMiddleware costs every request a task and two streams.
+    """
+
+    def __init__(self, app: App, desk: Desk) -> None:
+        self._app = app
         self._desk = desk
         self._pace = Pace(desk.caps.node)
 
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a fleet call on, or refuse it."""
+        answer = None
+        if scope["type"] == "http":
+            answer = await self._refusal(Request(scope))
+        await (answer or self._app)(scope, receive, send)
+
+    async def _refusal(self, request: Request) -> Response | None:
+        """The answer to a call that may not be made now, None to any other."""
         call = getattr(request.state, "protobuf_request", None)
         if call is None:
-            return await call_next(request)
+            return None
         node = call.node.node_id if hasattr(call, "node") else getattr(call, "node_id", 0)
         if not self._pace.allow(str(node), time.monotonic()):
             return JSONResponse({"error": "too many requests; slow down"}, 429)
@@ -136,8 +146,8 @@ class Rules(BaseHTTPMiddleware):
             log.warning("node %d: refused a reply that is not its own or too large", node)
             return JSONResponse({"error": "not a reply this node may send"}, 400)
         if isinstance(call, PullMessagesRequest) and WAIT_HEADER in request.headers:
-            return await self._held(node, request) or await call_next(request)
-        return await call_next(request)
+            return await self._held(node, request)
+        return None
 
     async def _held(self, node: int, request: Request) -> Response | None:
         """Hold a pull until there is something for it; why it gets nothing, or None."""

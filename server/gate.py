@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from nomoat.server.pace import Pace, Rate
+from nomoat.server.records import Traffic
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -38,6 +39,7 @@ FLEET_CALLS = frozenset(
 )
 OURS = re.compile(r"/(enroll|leave|community|roster|versions|adapter/[0-9a-f]{64})")
 OUR_BODY_BYTES = 16 << 10
+STATUS_LINE_BYTES = len("HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,14 @@ class Gate:
         self._addresses = Pace(caps.address)
         self._strangers = Pace(caps.stranger)
         self._in_flight = 0
+        self._carried = Traffic()
+
+    @property
+    def carried(self) -> Traffic:
+        """HTTP bytes so far, heads and bodies of requests (up) and answers (down); TLS and TCP add
+        1 to 3 % to large messages and about 200 bytes to a small one.
+        """
+        return replace(self._carried)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -77,6 +87,8 @@ class Gate:
                 await self._app(scope, receive, send)
             return  # websockets do not exist here
         address = (scope.get("client") or ("?", 0))[0]
+        self._carried.up += request_head_bytes(scope)
+        send = self._counted(send)
         refusal, length = self._refusal(scope, address)
         if refusal:
             await _refuse(send, *refusal)
@@ -117,9 +129,19 @@ class Gate:
                 return await receive()
             message = await asyncio.wait_for(receive(), max(0.0, deadline - self._clock()))
             left -= len(message.get("body", b""))
+            self._carried.up += len(message.get("body", b""))
             return message
 
         return bounded
+
+    def _counted(self, send: Send) -> Send:
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._carried.down += STATUS_LINE_BYTES + _headers_bytes(message["headers"])
+            self._carried.down += len(message.get("body", b""))
+            await send(message)
+
+        return counted
 
     def _watched(self, send: Send, address: str) -> Send:
         async def watched(message: Message) -> None:
@@ -128,6 +150,17 @@ class Gate:
             await send(message)
 
         return watched
+
+
+def request_head_bytes(scope: Scope) -> int:
+    """Size of a request's line and headers, as HTTP/1.1 writes them."""
+    line = f"{scope['method']} {scope['path']} HTTP/1.1\r\n".encode()
+    query = scope.get("query_string", b"")
+    return len(line) + len(query) + bool(query) + _headers_bytes(scope["headers"])
+
+
+def _headers_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) + 4 for name, value in headers) + 2
 
 
 def _content_length(scope: Scope) -> int | None:

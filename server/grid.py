@@ -22,7 +22,8 @@ from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, Status, SubStatus
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.serverapp import Grid
@@ -35,11 +36,13 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import NoObjectInStoreError
-from flwr.supercore.object_store.sql_object_store import SqlObjectStore
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run, RunStatus
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
+
+from nomoat.server.spool import Spool
+from nomoat.server.uploads import Uploads
 
 log = logging.getLogger(__name__)
 # Flower logs every request, and what a stranger got wrong as an error; we log what matters.
@@ -127,8 +130,7 @@ class FleetState(SqlLinkState):
     def __init__(self, database: Path, name_of: NameOf) -> None:
         for suffix in ("", "-wal", "-shm"):  # a run does not survive its process: start clean
             database.with_name(database.name + suffix).unlink(missing_ok=True)
-        objects = SqlObjectStore(str(database))
-        objects.initialize()
+        objects = Spool(database.with_name("objects"))
         super().__init__(str(database), NoOpFederationManager(), objects)
         self.initialize()
         self.name_of = name_of
@@ -136,6 +138,9 @@ class FleetState(SqlLinkState):
         self.mail = Mail(self.has_mail)
         self.run_id = 0  # the one that is open
         self._registering = threading.Lock()
+        self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
+        self._spool = objects
+        self._uploads = Uploads()
 
     def state(self) -> FleetState:
         """Flower asks a factory for the state; this one is its own."""
@@ -147,10 +152,22 @@ class FleetState(SqlLinkState):
         if name is None:
             return None
         with self._registering:
-            known = super().get_node_id_by_public_key(public_key)
+            known = self._node_ids.get(public_key)
+            if known is None:
+                known = super().get_node_id_by_public_key(public_key)
             if known is None:
                 known = self.create_node(NOOP_FLWR_AID, name, public_key, 30.0)
+            self._node_ids[public_key] = known
         return known
+
+    def get_run_status(self, run_ids: set[int]) -> dict[int, RunStatus]:
+        """The open run is running, as long as this process is; Flower asks at every request."""
+        if run_ids == {self.run_id}:
+            return {self.run_id: RunStatus(Status.RUNNING, "", "")}
+        return super().get_run_status(run_ids)
+
+    def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
+        """Flower's count of content bytes, which nobody reads: a write for every request."""
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """Activate, taking over from an earlier process of the same key (its request is signed)."""
@@ -166,14 +183,14 @@ class FleetState(SqlLinkState):
         Half an answer goes with the process that began it.
         """
         rows = self.query(
-            "SELECT asked.message_id AS asked, reply.message_id AS reply, asked.run_id AS run "
+            "SELECT asked.message_id AS asked, reply.message_id AS reply "
             "FROM message_ins AS asked LEFT JOIN message_res AS reply "
             "ON reply.reply_to_message_id = asked.message_id "
             "WHERE asked.dst_node_id = :node AND asked.delivered_at != ''",
             {"node": uint64_to_int64(node_id)},
         )
-        for asked, reply, run in ((row["asked"], row["reply"], row["run"]) for row in rows):
-            if asked in have or (reply and self.contents(int64_to_uint64(run), reply) is not None):
+        for asked, reply in ((row["asked"], row["reply"]) for row in rows):
+            if asked in have or (reply and self._spool.whole(reply)):
                 continue
             if reply:
                 self.query("DELETE FROM message_res WHERE message_id = :reply", {"reply": reply})
@@ -183,19 +200,16 @@ class FleetState(SqlLinkState):
                 {"asked": asked},
             )
 
-    def contents(self, run_id: int, reply_id: str) -> dict[str, bytes] | None:
+    def contents(self, reply_id: str) -> dict[str, bytes] | None:
         """Every object of a reply, None while one is missing."""
-        try:
-            tree = self.object_store.get_object_tree(reply_id)
-        except NoObjectInStoreError:
+        if not self._spool.whole(reply_id):
             return None
-        contents: dict[str, bytes] = {}
-        for node in iterate_object_tree(tree):
-            content = self.get_object(run_id, node.object_id)
-            if not content:
-                return None
-            contents[node.object_id] = content
-        return contents
+        tree = self._spool.get_object_tree(reply_id)
+        found = {
+            node.object_id: self._spool.get(node.object_id) for node in iterate_object_tree(tree)
+        }
+        contents = {object_id: content for object_id, content in found.items() if content}
+        return contents if len(contents) == len(found) else None
 
     def store_message_res(self, message: Message) -> str | None:
         """Store a reply's head."""
@@ -203,13 +217,39 @@ class FleetState(SqlLinkState):
         self.arrived.set()
         return stored
 
+    def start_session(self, run_id: int) -> str:
+        """Begin an upload."""
+        return self._uploads.begin(run_id)
+
+    def preregister_object_tree(self, object_tree: ObjectTree, session_id: str) -> list[str]:
+        """Announce a message's objects; those that are not here yet, which the upload owes."""
+        run_id = self._uploads.run_of(session_id)
+        missing = self._spool.preregister(run_id, object_tree)
+        self._uploads.owe(session_id, missing)
+        return missing
+
     def store_object(
         self, run_id: int, session_id: str, object_id: str, object_content: bytes
     ) -> bool:
-        """Store one part of a reply."""
-        stored = super().store_object(run_id, session_id, object_id, object_content)
+        """Store one part of a reply, if its upload owes it."""
+        if not self._uploads.owes(run_id, session_id, object_id):
+            return False
+        try:
+            self._spool.put(object_id, object_content)
+        except (NoObjectInStoreError, ValueError) as problem:
+            log.warning("an object was refused: %s", problem)
+            return False
+        self._uploads.settle(session_id, object_id)
         self.arrived.set()
-        return stored
+        return True
+
+    def get_object(self, run_id: int, object_id: str) -> bytes | None:
+        """An object, b"" if it is still on its way, None if nobody announced it."""
+        return self._spool.get(object_id)
+
+    def delete_sessions_in_run(self, run_id: int) -> None:
+        """Forget the uploads of a run."""
+        self._uploads.end_run(run_id)
 
     def replies(self, run_id: int) -> list[tuple[str, str, int]]:
         """(reply id, id of what it replies to, sender) of replies not taken yet."""
@@ -259,10 +299,8 @@ class FleetState(SqlLinkState):
     def close(self) -> None:
         """Let held requests go and close the database."""
         self.mail.close()
-        for part in (self, self.object_store):
-            engine = getattr(part, "_engine", None)
-            if engine is not None:
-                engine.dispose()
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 class FleetGrid(Grid):
@@ -357,7 +395,7 @@ class FleetGrid(Grid):
         for reply_id, asked_id, sender in self._state.replies(self.run.run_id):
             if asked_id not in wanted:
                 continue
-            contents = self._state.contents(self.run.run_id, reply_id)
+            contents = self._state.contents(reply_id)
             if contents is None:
                 continue  # still uploading: it must not hold up the others
             taken.append(self._inflate(reply_id, asked_id, sender, contents))

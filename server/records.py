@@ -42,9 +42,21 @@ class Federation:
     schedule: Schedule = "constant"
 
 
+@dataclass
+class Traffic:
+    """Bytes to and from the coordinator, all volunteers together."""
+
+    up: int = 0
+    down: int = 0
+
+
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of metrics.jsonl. Losses are nats per trained token; bytes are of payload."""
+    """One line of metrics.jsonl. Losses are nats per trained token.
+
+    Bytes, of all volunteers together: in a simulation payload; of a coordinator's port all that
+    HTTP carried since the round before ended, polling and downloads of adapters included.
+    """
 
     round: int
     committed: bool
@@ -67,6 +79,7 @@ class RoundRecord:
     seconds: dict[str, float] = field(default_factory=dict)  # per phase
     session: str = ""  # how the aggregation was protected
     adapter: str = ""  # digest of the adapter that stands after this round, hex
+    train_seconds: dict[str, float] = field(default_factory=dict)  # as each volunteer measured it
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-able object."""

@@ -123,7 +123,8 @@ class SealedGrid(Grid):
         context = self._sender.context(message.metadata.message_type, addressee.identity)
         head = bytes(message.content.config_records["head"]["bytes"])  # type: ignore[arg-type]
         parts = envelope.seal(wire.Packet(head), self._sender.key, context)
-        message.content[SEAL] = ConfigRecord({"bytes": parts[SEAL]})
+        # In the head's record, not one of its own: every record is fetched by a request.
+        message.content["head"] = ConfigRecord({"bytes": head, SEAL: parts[SEAL]})
         return addressee, context
 
     def _open(self, reply: Message) -> Message:
@@ -138,18 +139,17 @@ class SealedGrid(Grid):
         except RemoteProtocolError as problem:
             log.warning("refused: %s", problem)
             return error_reply(reply, REFUSED, problem.reason)
-        del reply.content[SEAL]
+        del reply.content.config_records["head"][SEAL]
         return reply
 
 
 def check(reply: Message, addressee: Addressee, request: Context) -> None:
     """Raise RemoteProtocolError unless `addressee` sealed `reply` as its answer to `request`."""
+    head = reply.content.config_records.get("head", ConfigRecord())
     parts = {}
-    for name, record in reply.content.config_records.items():
-        part = record.get("bytes")
-        if not isinstance(part, bytes):
-            raise RemoteProtocolError(addressee.name, wire.SECTION, "a record holds no bytes")
-        if name in ("head", SEAL):  # the body is bound by its digest in the head
+    for name, key in (("head", "bytes"), (SEAL, SEAL)):  # the head's digest binds the body
+        part = head.get(key)
+        if isinstance(part, bytes):
             parts[name] = part
     context = Context(
         request.community,

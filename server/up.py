@@ -28,7 +28,7 @@ from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
 from nomoat.server.grid import FleetGrid, FleetState, open_run
 from nomoat.server.journal import CommunityJournal
 from nomoat.server.office import Office
-from nomoat.server.records import Checkpoint, Progress, RoundRecord, Watcher
+from nomoat.server.records import Checkpoint, Progress, RoundRecord, Traffic, Watcher
 from nomoat.server.sealed import Addressee, SealedGrid, Sender
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,8 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
             folder.server_certificate,
             folder.server_key,
         )
-        port = open_things.enter_context(serving(make_app(desk), listening))
+        gate = make_app(desk)
+        port = open_things.enter_context(serving(gate, listening))
         open_things.callback(state.mail.close)
         grid = FleetGrid(state, settings.rounds.patience)
         open_things.enter_context(open_run(state, grid))
@@ -118,7 +119,7 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
             open_things.callback(pool.close, now=True)
             split = EvaluationSplit(folder.evaluation, settings.training.settings(), pool)
         sealed = _sealed(office, state, grid, directory)
-        yield Host(office, grid, sealed, file, stop, split)
+        yield Host(office, grid, sealed, file, stop, split, lambda: gate.carried)
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Host:
     file: StateFile
     stop: threading.Event
     split: EvaluationSplit | None
+    meter: Callable[[], Traffic]
 
     @property
     def port(self) -> int:
@@ -155,6 +157,7 @@ class Host:
             pause=self._pause,
             before_round=self._before_round,
             measure=self.split and self.split.measure,
+            meter=self.meter,
         )
         run_id = self.grid.run.run_id
         context = Context(
@@ -201,9 +204,13 @@ def _desk(office: Office, state: FleetState) -> Desk:
 
 
 def _sealed(office: Office, state: FleetState, grid: FleetGrid, directory: Directory) -> SealedGrid:
+    keys: dict[int, bytes] = {}  # a node's key never changes
+
     def who(node: int) -> Addressee | None:
-        nodes = state.get_node_info(node_ids=[node])
-        return directory.addressee(bytes(nodes[0].public_key)) if nodes else None
+        if node not in keys:
+            for found in state.get_node_info(node_ids=[node]):
+                keys[found.node_id] = bytes(found.public_key)
+        return directory.addressee(keys[node]) if node in keys else None
 
     base_hash = bytes.fromhex(office.settings.base.hash)
     sender = Sender(office.registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES))

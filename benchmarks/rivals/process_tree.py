@@ -7,6 +7,7 @@ Linux only: it reads /proc, and adopts orphaned descendants so that none escapes
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -103,6 +104,27 @@ def pss_bytes(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def end_tree(process: subprocess.Popen[bytes]) -> None:
+    """End a command that runs in the background, and whatever it started, gently at first."""
+    try:
+        whole = [*psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        whole = []
+    process.terminate()
+    try:
+        process.wait(LEFTOVERS_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for left in whole:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.terminate()
+    _, alive = psutil.wait_procs(whole, LEFTOVERS_END_S)
+    for left in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
 
 
 def _adopt_orphans() -> None:

@@ -101,7 +101,8 @@ def whole(
 def metrics(out: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock."""
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+    timings = ("seconds", "train_seconds")
+    return [{k: v for k, v in record.items() if k not in timings} for record in records]
 
 
 def weights(out: Path) -> bytes:

@@ -38,7 +38,7 @@ from nomoat.client.masking import Masking, Membership
 from nomoat.client.session import EvaluateWork, Limits, Session, TrainWork
 from nomoat.lora.train import Trained
 from nomoat.server.app import Coordinator, coordinator_app, macro, named_nodes, packet_of
-from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord
+from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord, Traffic
 from nomoat.simulations.grid import InProcessGrid
 from nomoat.simulations.labour import NoVault
 
@@ -49,6 +49,7 @@ BASE = b"b" * 32
 START = Adapter(SPEC, np.linspace(-0.2, 0.2, SPEC.size, dtype=np.float32))
 STEP = 0.01  # what every volunteer adds to every value in every round
 TOKENS = {"ada": 100, "bob": 200, "cy": 400, "dee": 50}
+SECONDS = {"ada": 1.5, "bob": 2.0, "cy": 0.25, "dee": 3.0}  # each one's training, as it says
 
 # How a volunteer answers one kind of message: (volunteer, honest answer, message) → its answer.
 Twist: TypeAlias = Callable[[str, Message, Message], Message]
@@ -67,7 +68,9 @@ class Hands:
         for tensor, place in SPEC.manifest.slices.items():
             wanted = settings.train_a if "lora_A" in tensor else settings.train_b
             vector[place] += np.float32(change) * wanted
-        return Trained(vector, settings.local_steps, TOKENS[self.name], 4.0, 3.0, 0.0)
+        return Trained(
+            vector, settings.local_steps, TOKENS[self.name], 4.0, 3.0, SECONDS[self.name]
+        )
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
         return 4.0 - float(work.adapter.vector.mean()), 10
@@ -151,6 +154,7 @@ def run(
     settings: Federation | None = None,
     memory: Memory | None = None,
     measure: Callable[[Adapter], Future[float]] | None = None,
+    meter: Callable[[], Traffic] | None = None,
     **options: Any,
 ) -> tuple[Memory, Checkpoint]:
     memory = memory or Memory()
@@ -165,6 +169,7 @@ def run(
             lambda: roster,
             lambda number, exchange: bytes([number, exchange]) * 16,
             measure=measure,
+            meter=meter,
         )
         coordinator_app(coordinator)(grid, context_of(grid))
     assert coordinator.checkpoint is not None
@@ -207,6 +212,7 @@ def test_two_rounds_end_with_the_weighted_mean_and_a_full_record() -> None:
     assert last.loss == pytest.approx(macro(last.losses))
     assert last.loss < first.loss
     assert set(last.seconds) == {"training", "aggregating", "evaluating"}
+    assert last.train_seconds == SECONDS
     assert last.session == "plain"
     up = 4 * SPEC.size * len(TOKENS)
     assert up < last.bytes_up < up + 2000  # each volunteer's vector, and little else
@@ -214,6 +220,13 @@ def test_two_rounds_end_with_the_weighted_mean_and_a_full_record() -> None:
     phases = {p.phase for p in memory.seen if p.round == 2}
     assert phases <= {"training", "aggregating", "evaluating", "committed"}
     assert max(p.answered for p in memory.seen if p.round == 2) == 3 * len(TOKENS)
+
+
+def test_with_a_meter_a_round_s_bytes_are_what_the_port_carried_since_the_last_one() -> None:
+    carried = iter([Traffic(100, 10), Traffic(150, 30), Traffic(151, 90)])
+    memory, _ = run(meter=lambda: next(carried))
+    found = [(record.bytes_up, record.bytes_down) for record in memory.records]
+    assert found == [(100, 10), (50, 20), (1, 60)]
 
 
 def test_the_masked_sum_is_the_plain_one_to_within_its_fixed_point() -> None:

@@ -169,3 +169,20 @@ def test_a_body_that_trickles_is_given_up() -> None:
             await Gate(Behind(), caps, lambda: 0.0)(scope, never, send)
 
     asyncio.run(run())
+
+
+def test_every_byte_of_heads_and_bodies_is_counted_refused_or_not() -> None:
+    behind = Behind()
+    one = gate(behind)
+    headers = ((b"x-key", b"value"),)
+    ask(one, body=b"b" * 100, headers=headers)
+    request = (
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\nx-key: value\r\ncontent-length: 100\r\n\r\n"
+    )
+    assert one.carried.up == len(request) + 100
+    answer = b"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"
+    assert one.carried.down == len(answer)
+    before = one.carried
+    assert ask(one, "/v1/control/start-run", body=b"") == 404
+    assert one.carried.up > before.up
+    assert one.carried.down > before.down

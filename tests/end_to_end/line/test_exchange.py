@@ -276,9 +276,10 @@ def test_a_reply_whose_seal_does_not_hold_is_refused_by_name(
     def tampering(message: Message, context: Any) -> Message:
         reply = good(message, context)
         if fault == "unsealed":
-            del reply.content["seal"]
+            del reply.content["head"]["seal"]
         elif fault == "tampered":
-            reply.content["head"] = ConfigRecord(make_packet("other").config_records["head"])
+            other = make_packet("other").config_records["head"]["bytes"]
+            reply.content["head"] = ConfigRecord({**reply.content["head"], "bytes": other})
         elif kept:
             for name, record in kept[0].items():
                 reply.content[name] = record

@@ -1,0 +1,109 @@
+"""Many volunteers in one process: each with keys, home and connection of its own, none with a model.
+
+    python -m deployed.crowd ROOT NUMBER BASE < a link
+
+They enrol, poll, verify, sign and take part in secure aggregation with the product's own code; only
+training and evaluation are replaced by arithmetic. Ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from nomoat.aggregation.invitation import from_link
+from nomoat.aggregation.secagg.parameters import Policy
+from nomoat.client import enroll
+from nomoat.client.app import Volunteer, volunteer_app
+from nomoat.client.config import Home, VolunteerSettings
+from nomoat.client.enroll import Asker
+from nomoat.client.fleet import Line, serve
+from nomoat.client.identity import identity, load_identity, node_key
+from nomoat.client.joining import join
+from nomoat.client.masking import Masking, Membership
+from nomoat.client.rosterbook import RosterBook, aimed
+from nomoat.client.sealed import Belonging, sealed
+from nomoat.client.session import EvaluateWork, Session, TrainWork
+from nomoat.client.web import Door
+from nomoat.lora.train import Trained
+from nomoat.simulations.labour import NoVault
+
+STEP = np.float32(1e-3)
+
+
+class Arithmetic:
+    """In place of a model: training adds a constant, the loss is constant."""
+
+    def train(self, work: TrainWork) -> Trained:
+        """Move every value by STEP."""
+        return Trained(work.local.adapter.vector + STEP, 1, 100, 3.0, 2.9, 0.0)
+
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
+        """The same for every adapter, so that each one is accepted."""
+        return 3.0, 100
+
+
+class Quiet:
+    """A listener that keeps nothing."""
+
+    def connected(self, node_id: int) -> None:
+        """Nothing to note."""
+
+    def lost(self, reason: str, retry_s: float) -> None:
+        """Told on stderr: it should not happen here."""
+        sys.stderr.write(f"line lost: {reason}\n")
+
+    def working(self, kind: str) -> None:
+        """Nothing to note."""
+
+    def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
+        """Nothing to note."""
+
+
+def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) -> None:
+    """Join as `name` and serve in a thread of its own until `stop`."""
+    invitation = from_link(link)
+    now = int(time.time())
+    info = enroll.look(enroll.door_of(invitation), invitation.claims.community, now)
+    home = Home(root / name)
+    place = home.place(info.public)
+    settings = VolunteerSettings(
+        address=invitation.claims.address, name=name, data=root, base=str(base)
+    )
+    identity(home.identity, os.urandom)
+    place.save_info(info)
+    join(home, place, settings, invitation.token(), info.ca)
+    door = Door.at(settings.address, ca=info.ca)
+    asker = Asker(door, load_identity(home.identity), info.public)
+    book = RosterBook(place, asker)
+    policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
+    membership = Membership(
+        asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
+    )
+    session = Session(name, info.base_hash, settings.limits(), masking=Masking(membership))
+    volunteer = Volunteer(session, Arithmetic(), NoVault())
+    belonging = Belonging(asker.identity, info.public, info.base_hash)
+    app = sealed(aimed(volunteer_app(lambda _context: volunteer), book), belonging)
+    line = Line(door, node_key(place.node_key))
+    work = threading.Thread(target=serve, args=(line, app, stop, Quiet()), daemon=True)
+    work.start()
+
+
+def main() -> None:
+    """Enlist everybody, then wait for the end of standard input."""
+    root, number, base = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    link = sys.stdin.readline().strip()
+    stop = threading.Event()
+    for index in range(number):
+        enlist(root, f"v{index:03d}", link, base, stop)
+    sys.stdin.read()
+    stop.set()
+
+
+if __name__ == "__main__":
+    main()
