@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,9 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     heldout_data: Annotated[
         Path | None, typer.Option(help="Rows to measure with, instead of a share of yours.")
     ] = None,
+    rank: Annotated[
+        str | None, typer.Option(help="Modules trained here at most, or auto: what fits.")
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Accept the sheet without being asked.")
     ] = False,
@@ -51,6 +54,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.aggregation.errors import Refused
     from nomoat.aggregation.invitation import from_link
     from nomoat.client import enroll
+    from nomoat.client.afford import rank_of
     from nomoat.client.config import Home, VolunteerSettings
     from nomoat.client.consent import sheet
     from nomoat.client.identity import identity
@@ -70,10 +74,12 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         device=device,
         heldout=heldout,
         heldout_data=heldout_data and heldout_data.resolve(),
+        rank=_rank(rank),
     )
     check_base(settings.base, info.base_hash, info.name)
+    most = rank_of(settings, info)
     shards = prepare(settings.data, place.shards, heldout, settings.heldout_data)
-    sys.stderr.write(sheet(info, settings, shards) + "\n")
+    sys.stderr.write(sheet(info, settings, shards, most) + "\n")
     if not yes and not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")
     identity(home.identity, os.urandom)
@@ -86,6 +92,19 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     _say(f"joined {info.name} as {settings.name}{waits}")
     if not only_enrol:
         _run(home, place, settings, detach)
+
+
+def _rank(text: str | None) -> int | Literal["auto"]:
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.aggregation.messages import MAX_RANK
+
+    if text is None:
+        return MAX_RANK
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_RANK:
+        raise UsageError(f"--rank {text}: give a number from 1 to {MAX_RANK}, or auto")
+    return int(text)
 
 
 @app.command()

@@ -42,6 +42,8 @@ class CommunityJournal:
             return checkpoint
         adapter = self.registry.load(newest)  # rolled back: its losses were measured long ago
         state = methods.get(self.method).begin(adapter)
+        # Modules that a method has added stay frozen.
+        state = replace(state, rank=self.spec.rank)
         return Checkpoint(checkpoint.round, state, {}, evaluation=newest.version.evaluation)
 
     def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:

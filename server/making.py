@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
@@ -127,7 +126,6 @@ def _measure(
 def _settings(wanted: Wanted, seeds: Seeds) -> Settings:
     base_folder = resolve(wanted.model)
     rounds = Rounds(**{"seed": seeds.federation.hex(), **wanted.rounds})  # type: ignore[arg-type]
-    methods.require(rounds.method, secure=rounds.secure)
     if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
         raise UsageError(
             f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
@@ -140,7 +138,7 @@ def _settings(wanted: Wanted, seeds: Seeds) -> Settings:
         hash=content_hash(base_folder).hex(),
         bytes=sum(file.stat().st_size for file in base_folder.iterdir() if file.is_file()),
     )
-    return Settings(
+    settings = Settings(
         community=wanted.community,
         base=base,
         adapter=wanted.adapter,
@@ -148,3 +146,5 @@ def _settings(wanted: Wanted, seeds: Seeds) -> Settings:
         training=Training(**wanted.training),  # type: ignore[arg-type]
         server=wanted.server,
     )
+    settings.choices().check()
+    return settings
