@@ -1,0 +1,210 @@
+"""The results file, one JSON object per finished cell, and what is made of it over the seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cells.plan import POOLED, RANKS, Cell, Setting
+from cells.running import Row
+from nomoat.aggregation.errors import UsageError
+from nomoat.simulations.report import human_bytes
+
+Rows = dict[Cell, Row]
+
+
+class ResultsFile:
+    """Rows of finished cells; a line that an interruption tore off is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.setting: Setting | None = None
+        self.rows: Rows = {}
+        if path.exists():
+            self._read()
+
+    def check(self, setting: Setting) -> None:
+        """UsageError if the rows are of another setting."""
+        if self.setting in (None, setting):
+            return
+        theirs, ours = (one.as_json() for one in (self.setting, setting) if one)
+        name = next(name for name in ours if ours[name] != theirs[name])
+        raise UsageError(
+            f"{self.path} holds results with {name} {theirs[name]}, not {ours[name]}: choose "
+            "another --out, or the settings it was begun with"
+        )
+
+    def add(self, setting: Setting, cell: Cell, row: Row) -> None:
+        """Append one row, on disk before this returns."""
+        line = json.dumps({"setting": setting.as_json(), "cell": asdict(cell), **row})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.setting, self.rows[cell] = setting, row
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        if torn := len(content) - (content.rfind(b"\n") + 1):
+            os.truncate(self.path, len(content) - torn)
+        for number, line in enumerate(content[: len(content) - torn].splitlines(), 1):
+            try:
+                row = json.loads(line)
+                setting, cell = Setting(**row.pop("setting")), Cell(**row.pop("cell"))
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise UsageError(
+                    f"{self.path}, line {number}: not a row of this benchmark"
+                ) from None
+            self.check(setting)
+            self.setting, self.rows[cell] = setting, row
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method in one place, over its seeds. Losses are nats per token, bytes per volunteer and
+    round, aggregate_s seconds per round.
+
+    spread: sample standard deviation. to_pooled: the loss over that of pooled training on as many
+    tokens, less one; gain_share: the fall of the loss over the pooled one's. rounds_to_95: mean
+    number of rounds after which 95 % of the pooled gain was reached, None if a seed never did; the
+    same for pooled training with one volunteer's steps. committed: share of the rounds.
+    """
+
+    split: str
+    ranks: str
+    method: str
+    seeds: int
+    impossible: str | None = None
+    loss: float | None = None
+    spread: float | None = None
+    to_pooled: float | None = None
+    gain_share: float | None = None
+    rounds_to_95: float | None = None
+    rounds_to_95_of_one_volunteers_steps: float | None = None
+    committed: float | None = None
+    bytes_up: float | None = None
+    bytes_down: float | None = None
+    aggregate_s: float | None = None
+
+
+def lines(rows: Rows) -> Iterator[Line]:
+    """Every method in every place, the best first."""
+    for split in dict.fromkeys(cell.split for cell in rows):
+        for ranks in RANKS:
+            here = {c: row for c, row in rows.items() if (c.split, c.ranks) == (split, ranks)}
+            names = dict.fromkeys(cell.method for cell in here if cell.method != POOLED)
+            found = [_line(split, ranks, name, here) for name in names]
+            yield from sorted(found, key=lambda line: math.inf if line.loss is None else line.loss)
+
+
+def rounds_to(losses: Sequence[float | None], pooled: float | None, share: float) -> int | None:
+    """The first round at which `share` of the fall from losses[0] to `pooled` is reached."""
+    base = losses[0]
+    if base is None or pooled is None or pooled >= base:
+        return None
+    goal = base - share * (base - pooled)
+    return next((n for n, x in enumerate(losses) if n and x is not None and x <= goal), None)
+
+
+def markdown(rows: Rows) -> str:
+    """The tables of docs/experiments.md."""
+    text: list[str] = []
+    place = ""
+    for line in lines(rows):
+        if (here := f"{line.split}/{line.ranks}") != place:
+            place = here
+            text += ["", *_head(line.split, line.ranks, rows)]
+        text.append(_table_row(line))
+    return "\n".join(text).strip()
+
+
+def _line(split: str, ranks: str, method: str, here: Rows) -> Line:
+    mine = {cell.seed: row for cell, row in here.items() if cell.method == method}
+    refused = next((row["impossible"] for row in mine.values() if "impossible" in row), None)
+    if refused is not None:
+        return Line(split, ranks, method, len(mine), refused)
+    pooled = {cell.seed: row for cell, row in here.items() if cell.method == POOLED}
+    finals = [row["losses"][-1] for row in mine.values() if row["losses"][-1] is not None]
+    pairs = [(row["losses"], pooled[seed]) for seed, row in mine.items() if seed in pooled]
+    return Line(
+        split,
+        ranks,
+        method,
+        len(mine),
+        None,
+        _mean(finals),
+        statistics.stdev(finals) if len(finals) > 1 else None,
+        _mean([losses[-1] / row["equal_tokens"] - 1 for losses, row in pairs if losses[-1]]),
+        _mean([_share(losses, row["equal_tokens"]) for losses, row in pairs]),
+        _all([rounds_to(losses, row["equal_tokens"], 0.95) for losses, row in pairs]),
+        _all([rounds_to(losses, row["one_volunteer"], 0.95) for losses, row in pairs]),
+        _mean([row["committed"] / (len(row["losses"]) - 1) for row in mine.values()]),
+        _mean([row["bytes_up"] for row in mine.values()]),
+        _mean([row["bytes_down"] for row in mine.values()]),
+        _mean([row["aggregate_s"] for row in mine.values()]),
+    )
+
+
+def _head(split: str, ranks: str, rows: Rows) -> list[str]:
+    here = {c: row for c, row in rows.items() if (c.split, c.ranks) == (split, ranks)}
+    base = [row["losses"][0] for row in here.values() if "losses" in row]
+    pooled = [row for cell, row in here.items() if cell.method == POOLED]
+    seeds = len({cell.seed for cell in here})
+    said = f"{split}, ranks {RANKS[ranks] or 'equal'}, {seeds} seed{'s' * (seeds > 1)}"
+    return [
+        f"**{said}.** Base model {_number(_mean(base))}; all data in one place "
+        f"{_number(_mean([row['equal_tokens'] for row in pooled]))} with everyone's steps, "
+        f"{_number(_mean([row['one_volunteer'] for row in pooled]))} with one volunteer's.",
+        "",
+        "| method | held-out loss | to pooled | of its gain | rounds to 95 % | up | down | "
+        "aggregation, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+
+def _table_row(line: Line) -> str:
+    if line.impossible is not None:
+        return f"| {line.method} | cannot | | | | | | |"
+    spread = "" if line.spread is None else f" ± {line.spread:.3f}"
+    distance = "–" if line.to_pooled is None else f"{100 * line.to_pooled:+.1f} %"
+    share = "–" if line.gain_share is None else f"{100 * line.gain_share:.0f} %"
+    rounds = "–" if line.rounds_to_95 is None else f"{line.rounds_to_95:.1f}"
+    return (
+        f"| {line.method} | {_number(line.loss)}{spread} | {distance} | {share} | {rounds} | "
+        f"{human_bytes(line.bytes_up or 0)} | {human_bytes(line.bytes_down or 0)} | "
+        f"{_number(line.aggregate_s)} |"
+    )
+
+
+def summary(rows: Rows) -> Mapping[str, Any]:
+    """The object of --json."""
+    return {
+        "cells": [asdict(line) for line in lines(rows)],
+        "seconds": round(sum(row.get("seconds", 0.0) for row in rows.values()), 1),
+    }
+
+
+def _share(losses: Sequence[float | None], pooled: float) -> float | None:
+    base, last = losses[0], losses[-1]
+    if base is None or last is None or pooled >= base:
+        return None
+    return (base - last) / (base - pooled)
+
+
+def _all(values: Sequence[int | None]) -> float | None:
+    return None if None in values else _mean(values)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
