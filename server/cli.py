@@ -66,6 +66,13 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     allow_weak: Annotated[
         bool | None, typer.Option("--allow-weak", help="Accept fewer than 8.", **Rounds)
     ] = None,
+    personal: Annotated[
+        str | None, typer.Option(help="none, local-B or adapter: what stays at home.", **Rounds)
+    ] = None,
+    server_optimizer: Annotated[
+        str | None, typer.Option(help="plain, momentum, fedadam or fedyogi.", **Rounds)
+    ] = None,
+    server_lr: Annotated[float | None, typer.Option(**Rounds)] = None,
     rank: Annotated[int, typer.Option(**Adapter)] = 8,
     alpha: Annotated[float, typer.Option(**Adapter)] = 16.0,
     targets: Annotated[
@@ -75,6 +82,13 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     batch_size: Annotated[int | None, typer.Option(**Training)] = None,
     seq_len: Annotated[int | None, typer.Option(**Training)] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", **Training)] = None,
+    lr_schedule: Annotated[
+        str | None, typer.Option(help="constant, cosine or warmup.", **Training)
+    ] = None,
+    prox: Annotated[float | None, typer.Option(help="FedProx.", **Training)] = None,
+    optimizer_state: Annotated[
+        str | None, typer.Option(help="reset or keep AdamW's moments each round.", **Training)
+    ] = None,
     seed: Annotated[
         str | None, typer.Option(help="64 hex digits, to repeat a run's cohorts.", **Rounds)
     ] = None,
@@ -96,11 +110,13 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     rounds = {
         "method": method, "min_volunteers": min_volunteers, "min_reports": min_reports,
         "max_rounds": max_rounds, "round_every": round_every, "train_deadline": train_deadline,
-        "secure": secure, "allow_weak": allow_weak, "seed": seed,
+        "secure": secure, "allow_weak": allow_weak, "seed": seed, "personal": personal,
+        "server_optimizer": server_optimizer, "server_lr": server_lr,
     }  # fmt: skip
     training = {
         "local_steps": local_steps, "batch_size": batch_size, "seq_len": seq_len,
-        "learning_rate": learning_rate,
+        "learning_rate": learning_rate, "lr_schedule": lr_schedule, "prox": prox,
+        "optimizer_state": optimizer_state,
     }  # fmt: skip
     try:
         wanted = Wanted(

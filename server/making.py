@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.aggregation import methods
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.lora.formats import read
@@ -87,7 +86,6 @@ def make(
 def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:
     base_folder = resolve(wanted.model)
     rounds = Rounds(**{"seed": entropy(32).hex(), **wanted.rounds})  # type: ignore[arg-type]
-    methods.require(rounds.method, secure=rounds.secure)
     if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
         raise UsageError(
             f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
@@ -100,7 +98,7 @@ def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:
         hash=content_hash(base_folder).hex(),
         bytes=sum(file.stat().st_size for file in base_folder.iterdir() if file.is_file()),
     )
-    return Settings(
+    settings = Settings(
         community=wanted.community,
         base=base,
         adapter=wanted.adapter,
@@ -108,3 +106,5 @@ def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:
         training=Training(**wanted.training),  # type: ignore[arg-type]
         server=wanted.server,
     )
+    settings.choices().check()
+    return settings

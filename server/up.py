@@ -183,7 +183,10 @@ def _desk(office: Office, state: FleetState) -> Desk:
     key = office.registrar.key
     authority = office.folder.authority_certificate.read_bytes()
     # The largest reply: a masked vector of 4 to 8 bytes a value, and what surrounds it.
-    max_objects = 8 * initial.spec.size // PART_BYTES + 20
+    method = settings.choices().check()
+    exchanges = range(1, method.traits.exchanges + 1)
+    sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
+    max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
     info = describe(settings, key, authority, initial.spec.size)
     return Desk(state, office.registrar, office.registry, info, max_objects)
 

@@ -45,6 +45,12 @@ class Result:
         """Macro held-out loss of the adapter that stands."""
         return _loss(self.records[-1])
 
+    @property
+    def personal_loss(self) -> float | None:
+        """Macro held-out loss with what each volunteer keeps to itself, after the last round."""
+        found = self.records[-1]["personal_loss"]
+        return None if found is None else float(found)
+
     def summary(self) -> dict[str, Any]:
         """The object of summary.json."""
         rounds = self.records[1:]
@@ -82,11 +88,10 @@ class Result:
             "volunteers_too_small": self.population.too_small,
         }
         if self.scenario.personal != "none":
-            last = self.records[-1]
             found["personal"] = {
                 "kind": self.scenario.personal,
-                "loss": last["personal_loss"],
-                "losses": last["personal"],
+                "loss": self.personal_loss,
+                "losses": self.records[-1]["personal"],
             }
         if self.baselines is not None:
             found["solo"] = {"loss": self.baselines.solo_mean, "losses": self.baselines.solo}
@@ -99,6 +104,8 @@ class Result:
         if together is None or base is None:
             return "Nobody could measure the adapter, so there is nothing to say about it."
         numbers = f"Together: {together:.2f} (base model: {base:.2f}"
+        if self.personal_loss is not None:
+            numbers = f"{numbers}; each with its own part: {self.personal_loss:.2f}"
         if self.baselines is None:
             verb = "improved on" if together < base else "did not improve on"
             return (
