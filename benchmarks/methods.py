@@ -6,9 +6,10 @@
 
 Cells are method × split of the rows (topics, iid, dirichlet:0.1; or --by) × ranks (equal 8, or
 4, 8 and 16 going round) × seed, run by the simulation's engine without masks. Beside each place
-stands pooled training on all rows: with as many tokens as all volunteers together, and with as
-many steps as one volunteer. Each finished cell is a line of FILE: the same command goes on where
-it was interrupted. --table and --json print what is in FILE; --table runs nothing.
+stands pooled training on all rows: on as many as all volunteers together take (in more steps or
+in larger batches: the better one counts), and on one volunteer's. Each finished cell is a line of
+FILE: the same command goes on where it was interrupted. --table and --json print what is in FILE;
+--table runs nothing.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INK, COMMUNITY, BASE, SOLO, POOLED = "#1f2933", "#2563eb", "#9aa5b1", "#d97706", "#059669"
 WORSE = "#b91c1c"
+PALETTE = (COMMUNITY, SOLO, POOLED, WORSE, "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#854d0e")
+STYLES = ("-", "--", ":", "-.")  # after the last colour, the next style
 MAX_LABEL = 32  # characters
 
 
@@ -70,6 +72,36 @@ def gains(result: Result, most: int = 40) -> Figure:
     return figure
 
 
+def comparison(curves: Sequence[tuple[str, Sequence[Sequence[float | None]]]]) -> Figure:
+    """Held-out loss by round of several settings, each (name, one curve per seed).
+
+    A line is the mean over the seeds that were measured in that round, its band their range.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(9.0, 4.6)
+    axes = figure.subplots()
+    for place, (name, seeds) in enumerate(curves):
+        look = {
+            "color": PALETTE[place % len(PALETTE)],
+            "ls": STYLES[place // len(PALETTE) % len(STYLES)],
+        }
+        points = [(n, found) for n, found in enumerate(_by_round(seeds)) if found]
+        if not points:
+            continue
+        rounds = [n for n, _ in points]
+        means = [sum(found) / len(found) for _, found in points]
+        axes.plot(rounds, means, lw=1.8, marker="o", ms=3, label=_label(name, 60), **look)
+        lows, highs = [min(found) for _, found in points], [max(found) for _, found in points]
+        axes.fill_between(rounds, lows, highs, color=look["color"], alpha=0.12, lw=0)
+    axes.set_xlabel("round")
+    axes.set_ylabel("held-out loss, nats per token")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def svg(figure: Figure) -> str:
     """The figure as an <svg> element; the same figure gives the same text."""
     import matplotlib as mpl
@@ -95,10 +127,18 @@ def _any_script() -> Iterator[None]:
         yield
 
 
-def _label(name: str) -> str:
-    """A volunteer's name on an axis: short, and its dollar signs no formula."""
+def _by_round(seeds: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    longest = max(map(len, seeds), default=0)
+    return [
+        [curve[n] for curve in seeds if n < len(curve) and curve[n] is not None]
+        for n in range(longest)
+    ]
+
+
+def _label(name: str, most: int = MAX_LABEL) -> str:
+    """A name in a picture: short, and its dollar signs no formula."""
     text = " ".join(name.split())
-    text = text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+    text = text if len(text) <= most else text[: most - 1] + "…"
     return text.replace("$", r"\$")
 
 

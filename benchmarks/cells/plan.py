@@ -22,18 +22,21 @@ SPLITS = ("topics", "iid", "dirichlet:0.1")
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells of one results file share."""
+    """What all cells of one results file share.
+
+    An even number of rounds, so that methods that alternate factors train each equally often.
+    """
 
     model: str = POCKET
     data: str = POCKET
     by: str | None = None
     volunteers: int = 8
     rounds: int = 8
-    local_steps: int = 6
+    local_steps: int = 5
     batch_size: int = 8
     seq_len: int = 128
     lr: float = 5e-3
-    eval_rows: int = 32
+    eval_rows: int = 24
 
     @property
     def splits(self) -> tuple[str, ...]:

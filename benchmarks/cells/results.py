@@ -14,6 +14,7 @@ from typing import Any
 from cells.plan import POOLED, RANKS, Cell, Setting
 from cells.running import Row
 from nomoat.aggregation.errors import UsageError
+from nomoat.simulations.comparison import rounds_to
 from nomoat.simulations.report import human_bytes
 
 Rows = dict[Cell, Row]
@@ -70,10 +71,10 @@ class Line:
     """One method in one place, over its seeds. Losses are nats per token, bytes per volunteer and
     round, aggregate_s seconds per round.
 
-    spread: sample standard deviation. to_pooled: the loss over that of pooled training on as many
-    tokens, less one; gain_share: the fall of the loss over the pooled one's. rounds_to_95: mean
-    number of rounds after which 95 % of the pooled gain was reached, None if a seed never did; the
-    same for pooled training with one volunteer's steps. committed: share of the rounds.
+    spread: sample standard deviation. to_pooled: the loss over that of the better pooled training
+    on as many rows, less one; gain_share: the fall of the loss over the pooled one's. rounds_to_95:
+    mean number of rounds after which 95 % of the pooled gain was reached, None if a seed never did;
+    the same for pooled training on one volunteer's rows. committed: share of the rounds.
     """
 
     split: str
@@ -101,15 +102,6 @@ def lines(rows: Rows) -> Iterator[Line]:
             names = dict.fromkeys(cell.method for cell in here if cell.method != POOLED)
             found = [_line(split, ranks, name, here) for name in names]
             yield from sorted(found, key=lambda line: math.inf if line.loss is None else line.loss)
-
-
-def rounds_to(losses: Sequence[float | None], pooled: float | None, share: float) -> int | None:
-    """The first round at which `share` of the fall from losses[0] to `pooled` is reached."""
-    base = losses[0]
-    if base is None or pooled is None or pooled >= base:
-        return None
-    goal = base - share * (base - pooled)
-    return next((n for n, x in enumerate(losses) if n and x is not None and x <= goal), None)
 
 
 def markdown(rows: Rows) -> str:
@@ -159,8 +151,9 @@ def _head(split: str, ranks: str, rows: Rows) -> list[str]:
     said = f"{split}, ranks {RANKS[ranks] or 'equal'}, {seeds} seed{'s' * (seeds > 1)}"
     return [
         f"**{said}.** Base model {_number(_mean(base))}; all data in one place "
-        f"{_number(_mean([row['equal_tokens'] for row in pooled]))} with everyone's steps, "
-        f"{_number(_mean([row['one_volunteer'] for row in pooled]))} with one volunteer's.",
+        f"{_number(_mean([row['many_steps'] for row in pooled]))} with everyone's steps, "
+        f"{_number(_mean([row['large_batches'] for row in pooled]))} with everyone's batches, "
+        f"{_number(_mean([row['one_volunteer'] for row in pooled]))} with one volunteer's of both.",
         "",
         "| method | held-out loss | to pooled | of its gain | rounds to 95 % | up | down | "
         "aggregation, s |",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -47,9 +48,15 @@ class Notes:
 
 @dataclass(frozen=True)
 class Reference:
-    """Two trainings on everyone's rows at once: with all volunteers' steps, and with one's."""
+    """Trainings on everyone's rows at once.
 
-    equal_tokens: Future[Trained]
+    Two on as many rows as all volunteers together, since either may be the better optimiser: a
+    volunteer's batches and everyone's steps, or a volunteer's steps and everyone's batches. And
+    one with a volunteer's batches and steps.
+    """
+
+    many_steps: Future[Trained]
+    large_batches: Future[Trained]
     one_volunteer: Future[Trained]
 
 
@@ -111,33 +118,39 @@ def _run_method(setting: Setting, cell: Cell, ground: Ground, kept: Path) -> Row
 
 
 def _start_reference(common: Scenario, ground: Ground) -> Reference:
-    one = common.rounds * common.local_steps
-    all_steps = one * len(ground.population.members)
-    return Reference(*(_train_pooled(common, ground, steps) for steps in (all_steps, one)))
+    volunteers = len(ground.population.members)
+    steps, rows = common.rounds * common.local_steps, common.batch_size
+    return Reference(
+        _train_pooled(common, ground, volunteers * steps, rows),
+        _train_pooled(common, ground, steps, volunteers * rows),
+        _train_pooled(common, ground, steps, rows),
+    )
 
 
-def _train_pooled(common: Scenario, ground: Ground, steps: int) -> Future[Trained]:
-    settings = replace(training_of(common), local_steps=steps, local_epochs=0)
+def _train_pooled(common: Scenario, ground: Ground, steps: int, rows: int) -> Future[Trained]:
+    settings = training_of(common)
+    settings = replace(settings, local_steps=steps, batch_size=rows, local_epochs=0)
     spec, vector = ground.initial.spec, ground.initial.vector
     seed = seed_of(common, "pooled")
     return ground.pool.submit(TrainJob(ground.population.everyone, spec, vector, settings, seed))
 
 
 def _finish_reference(common: Scenario, ground: Ground, reference: Reference) -> Row:
-    trained = reference.equal_tokens.result()
+    trained = {name: future.result() for name, future in vars(reference).items()}
+    losses = {name: _loss(common, ground, one) for name, one in trained.items()}
     return {
-        "equal_tokens": _loss(common, ground, trained),
-        "one_volunteer": _loss(common, ground, reference.one_volunteer.result()),
+        **losses,
+        "equal_tokens": min(losses["many_steps"], losses["large_batches"]),
         "volunteers": len(ground.population.members),
-        "tokens": trained.tokens,
-        "seconds": round(trained.seconds, 3),
+        "tokens": {name: one.tokens for name, one in trained.items()},
+        "seconds": round(sum(one.seconds for one in trained.values()), 3),
     }
 
 
-def _loss(common: Scenario, ground: Ground, trained: Trained) -> float | None:
+def _loss(common: Scenario, ground: Ground, trained: Trained) -> float:
     adapter = Adapter(ground.initial.spec, trained.vector)
     asked = {
         member.name: ground.pool.submit(evaluate_job(member, adapter, training_of(common)))
         for member in ground.population.members
     }
-    return macro({name: future.result().loss for name, future in asked.items()})
+    return macro({name: future.result().loss for name, future in asked.items()}) or math.nan
