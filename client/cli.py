@@ -34,6 +34,9 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     heldout: Annotated[float, typer.Option(help="Share of rows kept for measuring.")] = 0.1,
+    rank: Annotated[
+        str | None, typer.Option(help="Modules trained here at most, or auto: what fits.")
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Accept the sheet without being asked.")
     ] = False,
@@ -48,6 +51,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.aggregation.errors import Refused
     from nomoat.aggregation.invitation import from_link
     from nomoat.client import enroll
+    from nomoat.client.afford import rank_of
     from nomoat.client.config import Home, VolunteerSettings
     from nomoat.client.consent import sheet
     from nomoat.client.identity import identity
@@ -66,10 +70,12 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         base=_where(base or info.base_model),
         device=device,
         heldout=heldout,
+        **({} if rank is None else {"rank": _rank(rank)}),
     )
     check_base(settings.base, info.base_hash, info.name)
+    most = rank_of(settings, info)
     shards = prepare(settings.data, place.shards, heldout)
-    sys.stderr.write(sheet(info, settings, shards) + "\n")
+    sys.stderr.write(sheet(info, settings, shards, most) + "\n")
     if not yes and not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")
     identity(home.identity, os.urandom)
@@ -82,6 +88,17 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     _say(f"joined {info.name} as {settings.name}{waits}")
     if not only_enrol:
         _run(home, place, settings, detach)
+
+
+def _rank(text: str) -> int | str:
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.aggregation.messages import MAX_RANK
+
+    if text == "auto":
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_RANK:
+        raise UsageError(f"--rank {text}: give a number from 1 to {MAX_RANK}, or auto")
+    return int(text)
 
 
 @app.command()

@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 import tomlkit
@@ -36,6 +36,7 @@ from nomoat.aggregation import wire
 from nomoat.aggregation.enrolment import CommunityInfo, community_id
 from nomoat.aggregation.errors import NomoatError, NotJoined, UsageError
 from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.messages import MAX_RANK
 from nomoat.aggregation.roster import Roster, SignedEntry, extend
 from nomoat.client.session import Limits
 from nomoat.lora.durable import replacing
@@ -59,6 +60,7 @@ class VolunteerSettings(BaseSettings):
     max_steps: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     max_tokens_per_step: Annotated[int, Field(ge=8)] = 1 << 20
     max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
+    rank: Annotated[int, Field(ge=1, le=MAX_RANK)] | Literal["auto"] = MAX_RANK
 
     @classmethod
     def settings_customise_sources(
@@ -74,9 +76,9 @@ class VolunteerSettings(BaseSettings):
         file = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
         return init_settings, env_settings, file
 
-    def limits(self) -> Limits:
-        """The most a coordinator may ask."""
-        return Limits(self.max_steps, self.max_tokens_per_step, self.max_adapter_values)
+    def limits(self, rank: int) -> Limits:
+        """The most a coordinator may ask; `rank`: what `auto` comes to on this machine."""
+        return Limits(self.max_steps, self.max_tokens_per_step, self.max_adapter_values, rank=rank)
 
 
 COMMENTS = {
@@ -85,6 +87,7 @@ COMMENTS = {
     "heldout": "share of your rows kept for measuring, never trained on",
     "poll_least": "seconds between two looks for work when the line is not held open",
     "max_steps": "the most a round may ask of this machine",
+    "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
 }
 
 

@@ -17,6 +17,7 @@ from nomoat.aggregation.enrolment import Standing
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client import control, enroll
+from nomoat.client.afford import rank_of
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
@@ -95,7 +96,7 @@ def _app(kit: Kit, hands: Hands, book: RosterBook) -> App:
     session = Session(
         settings.name,
         info.base_hash,
-        settings.limits(),
+        settings.limits(rank_of(settings, info)),
         vault.load(),
         Masking(membership, vault.marks()),
     )

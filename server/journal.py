@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,9 @@ class CommunityJournal:
         if newest.version.adapter == checkpoint.state.adapter.digest:
             return checkpoint
         adapter = self.registry.load(newest)  # rolled back: its losses were measured long ago
-        return Checkpoint(checkpoint.round, methods.get(self.method).begin(adapter), {})
+        state = methods.get(self.method).begin(adapter)
+        # Modules that a method has added stay frozen.
+        return Checkpoint(checkpoint.round, replace(state, rank=self.spec.rank), {})
 
     def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
         """Write one ended round and, if it moved the adapter, its version."""
