@@ -31,6 +31,7 @@ from nomoat.aggregation.messages import (
 )
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER
 from nomoat.aggregation.secagg.parameters import Policy, Roster
+from nomoat.aggregation.server_optimizer import ServerOptimizer
 from nomoat.aggregation.signing import SigningKey
 from nomoat.client.app import Volunteer, volunteer_app
 from nomoat.client.masking import Masking, Membership
@@ -315,6 +316,74 @@ def test_a_hostile_report_is_left_out_by_name_and_the_others_count(attack: str) 
     expected = mean_of("ada", "bob", "dee")
     np.testing.assert_allclose(end.state.adapter.vector, expected, atol=1e-6)
     assert "secret" not in str(record)
+
+
+@pytest.mark.parametrize("method", ["flora", "flexlora", "fedex"])
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_report_to_a_method_that_sees_each_is_left_out_as_well(
+    attack: str, method: str
+) -> None:
+    settings = federation(rounds=1, method=method)
+    memory, end = run({("cy", "query.report"): HOSTILE[attack]}, settings)
+    record = memory.records[-1]
+    assert record.committed, record.reason
+    assert record.contributors == ("ada", "bob", "dee")
+    assert {**record.refused, **record.dropped}.keys() == {"cy"}
+    _, without = run({("cy", "train.local"): raises}, settings)
+    assert end.state.adapter.digest == without.state.adapter.digest
+
+
+@pytest.mark.parametrize(("method", "rank"), [("flora", 5), ("fedavg", 1024), ("fedex", 3)])
+def test_a_rank_the_method_cannot_take_is_refused_by_name(method: str, rank: int) -> None:
+    lie = says(wire.encode(Ready(1, 2, 400, 4.0, 3.0, 0.0, rank)))
+    memory, _ = run({("cy", "train.local"): lie}, federation(rounds=1, method=method))
+    record = memory.records[-1]
+    assert record.refused.keys() == {"cy"}
+    assert f"trained rank {rank}, not " in record.refused["cy"]
+    assert record.contributors == ("ada", "bob", "dee")
+
+
+def test_a_resumed_federation_has_its_server_optimisers_memory() -> None:
+    for kind in ("momentum", "fedadam", "fedyogi"):
+        settings = federation(rounds=4, optimizer=ServerOptimizer(kind, 0.5))
+        _, whole = run(settings=settings)
+        memory, _ = run(settings=replace(settings, rounds=2))
+        half = memory.checkpoints[-1]
+        stored = Checkpoint.from_arrays(half.round, SPEC, half.to_arrays(), half.losses)
+        memory.checkpoints.append(stored)
+        _, again = run(settings=settings, memory=memory)
+        assert again.state.adapter.digest == whole.state.adapter.digest
+        plain = run(settings=federation(rounds=4))[1]
+        assert plain.state.adapter.digest != whole.state.adapter.digest
+
+
+def test_an_abandoned_round_leaves_the_server_optimiser_as_it_was() -> None:
+    settings = federation(rounds=2, optimizer=ServerOptimizer("momentum"))
+
+    def none_in_round_2(name: str, answer: Message, message: Message) -> Message:
+        last = message.metadata.group_id == "2"
+        return raises(name, answer, message) if last else answer
+
+    twists = {(name, "query.report"): none_in_round_2 for name in TOKENS}
+    memory, _ = run(twists, settings)
+    first, last = memory.checkpoints[1:]
+    assert not memory.records[-1].committed
+    assert first.moments.moments.keys() == {"m.ab"}
+    assert np.array_equal(last.moments.moments["m.ab"], first.moments.moments["m.ab"])
+
+
+def test_the_learning_rate_follows_the_schedule_over_global_rounds() -> None:
+    asked: dict[str, float] = {}
+
+    def note(name: str, answer: Message, message: Message) -> Message:
+        task = wire.decode(packet_of(message, name), TrainTask, name)
+        asked[message.metadata.group_id] = task.settings.learning_rate
+        return answer
+
+    settings = federation(rounds=3, schedule="warmup")
+    memory, _ = run({("ada", "train.local"): note}, settings)
+    assert asked == pytest.approx({"1": 0.025, "2": 0.05, "3": 0.05})
+    assert [r.learning_rate for r in memory.records] == [None, *asked.values()]
 
 
 @pytest.mark.parametrize("attack", sorted(set(HOSTILE) - {"another exchange"}))

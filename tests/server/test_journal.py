@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.methods.base import MethodState
+from nomoat.aggregation.methods.modules import append
+from nomoat.aggregation.server_optimizer import OptimizerState
 from nomoat.aggregation.signing import SigningKey
 from nomoat.server.journal import CommunityJournal, pack, unpack
 from nomoat.server.records import Checkpoint, RoundRecord
@@ -42,6 +46,31 @@ def test_a_checkpoint_survives_being_packed() -> None:
     again = unpack(pack(checkpoint), SPEC)
     assert (again.round, again.losses) == (3, {"ada": 2.7})
     assert again.state.adapter.digest == checkpoint.state.adapter.digest
+
+
+def test_a_grown_adapter_and_the_optimisers_memory_survive_being_packed() -> None:
+    grown = append(adapter(1), adapter(2))
+    moments = OptimizerState({"m.ab": adapter(3).vector})
+    state = MethodState(grown, 2, {"basis": adapter(4).vector})
+    again = unpack(pack(Checkpoint(3, state, {}, moments)), SPEC)
+    assert again.state.adapter.digest == grown.digest
+    assert (again.state.rank, again.state.adapter.spec.rank) == (2, 4)
+    assert np.array_equal(again.state.kept["basis"], adapter(4).vector)
+    assert again.moments.moments.keys() == {"m.ab"}
+    assert np.array_equal(again.moments.moments["m.ab"], adapter(3).vector)
+
+
+def test_modules_a_method_has_added_stay_frozen_after_a_rollback(journal: CommunityJournal) -> None:
+    journal = replace(journal, method="flora")
+    grown = append(adapter(1), adapter(2))
+    record, _ = ended(1)
+    journal.write(record, Checkpoint(1, MethodState(grown, 2), {}))
+    journal.write(*ended(2))
+    journal.registry.rollback(1, 5)
+    last = journal.last()
+    assert last is not None
+    assert last.state.adapter.digest == grown.digest
+    assert last.state.rank == 2
 
 
 def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal) -> None:
