@@ -95,10 +95,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default=POCKET)
     parser.add_argument("--data", default=POCKET)
     parser.add_argument("--by", help="with --data: one volunteer per value of this field")
-    for name, kind in (("volunteers", int), ("rounds", int), ("local-steps", int)):
-        parser.add_argument(f"--{name}", type=kind)
-    for name, kind in (("batch-size", int), ("eval-rows", int), ("lr", float)):
-        parser.add_argument(f"--{name}", type=kind)
+    for name in ("volunteers", "rounds", "local-steps", "batch-size", "eval-rows"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--workers", type=int, help="processes; else one per core")
     parser.add_argument("--quick", action="store_true", help="tiny federations: does it run?")
     parser.add_argument("--json", action="store_true", help="print one object on stdout")

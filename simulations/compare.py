@@ -74,8 +74,8 @@ def _show(lines: Sequence[Line], console: Console) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     shown = [i for i in range(len(comparison.HEADINGS)) if any(row[i] != "–" for row in rows)]
     for i in shown:
-        justify = "left" if i < comparison.LEFT else "right"
-        table.add_column(comparison.HEADINGS[i], justify=justify)
+        numeric = i >= comparison.LEFT
+        table.add_column(comparison.HEADINGS[i], justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(Text(row[i]) for i in shown))
     console.print(table)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -17,6 +16,7 @@ from nomoat.simulations import plots
 from nomoat.simulations.report import human_bytes
 from nomoat.simulations.run_folder import RunFolder
 from nomoat.simulations.scenario import Scenario
+from nomoat.simulations.seeds import fall, mean, number, rounds_to, spread, with_spread
 
 SHARE = 0.95  # of the pooled gain
 NO_DIFFERENCE = {"seed": 0, "baselines": False}  # what two runs of one line may differ in
@@ -48,10 +48,12 @@ class Run:
 class Line:
     """Runs that differ in their seeds alone. Means over them; losses in nats per trained token.
 
-    spread: sample standard deviation, None of a single run. rounds_to_95: rounds until 95 % of
-    the pooled baseline's gain was reached; None where that was not measured, is no gain, or was
-    not reached with every seed. bytes_up, bytes_down: per volunteer and round. server_s: seconds
-    of a round from the last "ready" to the new adapter, answers of simulated volunteers included.
+    fall: of the loss since round 0. Spreads are sample standard deviations, None of a single run;
+    that of the fall is the one to judge by, since every seed holds out other rows. rounds_to_95:
+    rounds until 95 % of the pooled baseline's gain was reached; None where that was not measured,
+    is no gain, or was not reached with every seed. bytes_up, bytes_down: per volunteer and round.
+    server_s: seconds of a round from the last "ready" to the new adapter, answers of simulated
+    volunteers included.
     """
 
     method: str
@@ -60,6 +62,8 @@ class Line:
     base_loss: float | None
     loss: float | None
     spread: float | None
+    fall: float | None
+    fall_spread: float | None
     personal_loss: float | None
     pooled_loss: float | None
     rounds_to_95: float | None
@@ -113,15 +117,6 @@ def compare(runs: Sequence[Run]) -> list[Line]:
     return sorted(lines, key=lambda line: (line.loss is None, line.loss, line.name))
 
 
-def rounds_to(losses: Sequence[float | None], pooled: float | None, share: float) -> int | None:
-    """The first round at which `share` of the fall from losses[0] to `pooled` is reached."""
-    base = losses[0]
-    if base is None or pooled is None or pooled >= base:
-        return None
-    goal = base - share * (base - pooled)
-    return next((n for n, x in enumerate(losses) if n and x is not None and x <= goal), None)
-
-
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:
     """The object of --json."""
     return {"lines": [asdict(line) for line in lines]}
@@ -129,20 +124,20 @@ def as_json(lines: Sequence[Line]) -> dict[str, Any]:
 
 def cells(line: Line) -> tuple[str, ...]:
     """The line as the table's texts, in the order of HEADINGS."""
-    spread = "" if line.spread is None else f" ± {line.spread:.3f}"
     rounds = "–" if line.rounds_to_95 is None else f"{line.rounds_to_95:.1f}"
     return (
         line.method,
         ", ".join(f"{k} {v}" for k, v in line.settings.items()) or "–",
         str(len(line.seeds)),
-        _number(line.base_loss),
-        _number(line.loss) + spread,
-        _number(line.personal_loss),
-        _number(line.pooled_loss),
+        number(line.base_loss),
+        with_spread(line.loss, line.spread),
+        with_spread(line.fall, line.fall_spread),
+        number(line.personal_loss),
+        number(line.pooled_loss),
         rounds,
         "–" if line.bytes_up is None else human_bytes(line.bytes_up),
         "–" if line.bytes_down is None else human_bytes(line.bytes_down),
-        _number(line.server_s),
+        number(line.server_s),
     )
 
 
@@ -152,6 +147,7 @@ HEADINGS = (
     "seeds",
     "base",
     "held-out loss",
+    "fall",
     "personal",
     "pooled",
     "rounds to 95 %",
@@ -178,21 +174,24 @@ def page(lines: Sequence[Line]) -> str:
 def _line(runs: Sequence[Run], differing: dict[str, Any]) -> Line:
     runs = sorted(runs, key=lambda run: run.scenario.seed)
     settings = runs[0].scenario.model_dump()
-    finals = [run.losses[-1] for run in runs if run.losses[-1] is not None]
+    finals = [run.losses[-1] for run in runs]
+    falls = [fall(run.losses) for run in runs]
     ended = [run.records[1:] for run in runs]
     return Line(
         runs[0].scenario.method,
         {k: "–" if settings[k] is None else settings[k] for k in differing if k != "method"},
         [run.scenario.seed for run in runs],
-        _mean([run.losses[0] for run in runs]),
-        _mean(finals),
-        statistics.stdev(finals) if len(finals) > 1 else None,
-        _mean([run.summary.get("personal", {}).get("loss") for run in runs]),
-        _mean([run.pooled_loss for run in runs]),
+        mean([run.losses[0] for run in runs]),
+        mean(finals),
+        spread(finals),
+        mean(falls),
+        spread(falls),
+        mean([run.summary.get("personal", {}).get("loss") for run in runs]),
+        mean([run.pooled_loss for run in runs]),
         _rounds_to_share(runs),
-        _mean([run.summary["bytes_up_per_volunteer_per_round"] for run in runs]),
-        _mean([run.summary["bytes_down_per_volunteer_per_round"] for run in runs]),
-        _mean([r["seconds"].get("aggregating", 0.0) for records in ended for r in records]),
+        mean([run.summary["bytes_up_per_volunteer_per_round"] for run in runs]),
+        mean([run.summary["bytes_down_per_volunteer_per_round"] for run in runs]),
+        mean([r["seconds"].get("aggregating", 0.0) for records in ended for r in records]),
         [str(run.path) for run in runs],
         [run.losses for run in runs],
     )
@@ -202,7 +201,7 @@ def _rounds_to_share(runs: Sequence[Run]) -> float | None:
     """The mean over seeds that all reached it, of those whose pooled baseline was measured."""
     measured = [run for run in runs if run.pooled_loss is not None]
     reached = [rounds_to(run.losses, run.pooled_loss, SHARE) for run in measured]
-    return None if None in reached else _mean(reached)
+    return None if None in reached else mean(reached)
 
 
 def _differing(scenarios: Sequence[Scenario]) -> dict[str, Any]:
@@ -218,12 +217,3 @@ def _refuse_twins(group: Sequence[Run]) -> None:
             raise UsageError(
                 f"{twin.path} and {run.path} are the same run (seed {run.scenario.seed}): give one"
             )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,30 +76,36 @@ def gains(result: Result, most: int = 40) -> Figure:
 def comparison(curves: Sequence[tuple[str, Sequence[Sequence[float | None]]]]) -> Figure:
     """Held-out loss by round of several settings, each (name, one curve per seed).
 
-    A line is the mean over the seeds that were measured in that round, its band their range.
+    A line is the mean over the seeds measured in that round. Its band is the range over them when
+    each seed's own loss at the start is taken off, since seeds draw different held-out rows.
     """
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(9.0, 4.6)
     axes = figure.subplots()
     for place, (name, seeds) in enumerate(curves):
-        look = {
-            "color": PALETTE[place % len(PALETTE)],
-            "ls": STYLES[place // len(PALETTE) % len(STYLES)],
-        }
+        colour = PALETTE[place % len(PALETTE)]
+        style = STYLES[place // len(PALETTE) % len(STYLES)]
         points = [(n, found) for n, found in enumerate(_by_round(seeds)) if found]
-        if not points:
-            continue
         rounds = [n for n, _ in points]
-        means = [sum(found) / len(found) for _, found in points]
-        axes.plot(rounds, means, lw=1.8, marker="o", ms=3, label=_label(name, 60), **look)
-        lows, highs = [min(found) for _, found in points], [max(found) for _, found in points]
-        axes.fill_between(rounds, lows, highs, color=look["color"], alpha=0.12, lw=0)
+        means = [_mean([loss for loss, _ in found]) for _, found in points]
+        falls = [[loss - start for loss, start in found] for _, found in points]
+        pairs = list(zip(means, falls, strict=True))
+        axes.plot(
+            rounds, means, lw=1.8, marker="o", ms=3, label=_label(name, 60), color=colour, ls=style
+        )
+        axes.fill_between(
+            rounds,
+            [mean + min(fall) - _mean(fall) for mean, fall in pairs],
+            [mean + max(fall) - _mean(fall) for mean, fall in pairs],
+            color=colour,
+            alpha=0.12,
+            lw=0,
+        )
     axes.set_xlabel("round")
     axes.set_ylabel("held-out loss, nats per token")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -127,12 +134,22 @@ def _any_script() -> Iterator[None]:
         yield
 
 
-def _by_round(seeds: Sequence[Sequence[float | None]]) -> list[list[float]]:
-    longest = max(map(len, seeds), default=0)
+def _by_round(seeds: Sequence[Sequence[float | None]]) -> list[list[tuple[float, float]]]:
+    """For each round, (loss, the same seed's first measured loss) of the seeds that have one."""
+    starts = [next((loss for loss in curve if loss is not None), None) for curve in seeds]
+    rows = itertools.zip_longest(*seeds)
     return [
-        [curve[n] for curve in seeds if n < len(curve) and curve[n] is not None]
-        for n in range(longest)
+        [
+            (loss, start)
+            for loss, start in zip(row, starts, strict=True)
+            if loss is not None and start is not None
+        ]
+        for row in rows
     ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _label(name: str, most: int = MAX_LABEL) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 from cells.plan import POOLED, RANKS, Cell, Setting
 from cells.running import Row
 from nomoat.aggregation.errors import UsageError
-from nomoat.simulations.comparison import rounds_to
 from nomoat.simulations.report import human_bytes
+from nomoat.simulations.seeds import Losses, fall, mean, number, rounds_to, spread, with_spread
 
 Rows = dict[Cell, Row]
 
@@ -54,13 +53,13 @@ class ResultsFile:
         content = self.path.read_bytes()
         if torn := len(content) - (content.rfind(b"\n") + 1):
             os.truncate(self.path, len(content) - torn)
-        for number, line in enumerate(content[: len(content) - torn].splitlines(), 1):
+        for place, line in enumerate(content[: len(content) - torn].splitlines(), 1):
             try:
                 row = json.loads(line)
                 setting, cell = Setting(**row.pop("setting")), Cell(**row.pop("cell"))
             except (ValueError, TypeError, KeyError, AttributeError):
                 raise UsageError(
-                    f"{self.path}, line {number}: not a row of this benchmark"
+                    f"{self.path}, line {place}: not a row of this benchmark"
                 ) from None
             self.check(setting)
             self.setting, self.rows[cell] = setting, row
@@ -71,10 +70,12 @@ class Line:
     """One method in one place, over its seeds. Losses are nats per token, bytes per volunteer and
     round, aggregate_s seconds per round.
 
-    spread: sample standard deviation. to_pooled: the loss over that of the better pooled training
-    on as many rows, less one; gain_share: the fall of the loss over the pooled one's. rounds_to_95:
-    mean number of rounds after which 95 % of the pooled gain was reached, None if a seed never did;
-    the same for pooled training on one volunteer's rows. committed: share of the rounds.
+    fall: of the loss since round 0. Spreads are sample standard deviations; that of the fall tells
+    methods apart, since each seed holds out other rows. to_pooled: the loss over that of the better
+    pooled training on as many rows, less one; gain_share: the fall over the pooled one's.
+    rounds_to_95: mean number of rounds after which 95 % of the pooled gain was reached, None if a
+    seed never did; the same for pooled training on one volunteer's rows. committed: share of the
+    rounds.
     """
 
     split: str
@@ -84,6 +85,8 @@ class Line:
     impossible: str | None = None
     loss: float | None = None
     spread: float | None = None
+    fall: float | None = None
+    fall_spread: float | None = None
     to_pooled: float | None = None
     gain_share: float | None = None
     rounds_to_95: float | None = None
@@ -122,7 +125,8 @@ def _line(split: str, ranks: str, method: str, here: Rows) -> Line:
     if refused is not None:
         return Line(split, ranks, method, len(mine), refused)
     pooled = {cell.seed: row for cell, row in here.items() if cell.method == POOLED}
-    finals = [row["losses"][-1] for row in mine.values() if row["losses"][-1] is not None]
+    finals = [row["losses"][-1] for row in mine.values()]
+    falls = [fall(row["losses"]) for row in mine.values()]
     pairs = [(row["losses"], pooled[seed]) for seed, row in mine.items() if seed in pooled]
     return Line(
         split,
@@ -130,16 +134,18 @@ def _line(split: str, ranks: str, method: str, here: Rows) -> Line:
         method,
         len(mine),
         None,
-        _mean(finals),
-        statistics.stdev(finals) if len(finals) > 1 else None,
-        _mean([losses[-1] / row["equal_tokens"] - 1 for losses, row in pairs if losses[-1]]),
-        _mean([_share(losses, row["equal_tokens"]) for losses, row in pairs]),
+        mean(finals),
+        spread(finals),
+        mean(falls),
+        spread(falls),
+        mean([losses[-1] / row["equal_tokens"] - 1 for losses, row in pairs if losses[-1]]),
+        mean([_share(losses, row["equal_tokens"]) for losses, row in pairs]),
         _all([rounds_to(losses, row["equal_tokens"], 0.95) for losses, row in pairs]),
         _all([rounds_to(losses, row["one_volunteer"], 0.95) for losses, row in pairs]),
-        _mean([row["committed"] / (len(row["losses"]) - 1) for row in mine.values()]),
-        _mean([row["bytes_up"] for row in mine.values()]),
-        _mean([row["bytes_down"] for row in mine.values()]),
-        _mean([row["aggregate_s"] for row in mine.values()]),
+        mean([row["committed"] / (len(row["losses"]) - 1) for row in mine.values()]),
+        mean([row["bytes_up"] for row in mine.values()]),
+        mean([row["bytes_down"] for row in mine.values()]),
+        mean([row["aggregate_s"] for row in mine.values()]),
     )
 
 
@@ -150,28 +156,28 @@ def _head(split: str, ranks: str, rows: Rows) -> list[str]:
     seeds = len({cell.seed for cell in here})
     said = f"{split}, ranks {RANKS[ranks] or 'equal'}, {seeds} seed{'s' * (seeds > 1)}"
     return [
-        f"**{said}.** Base model {_number(_mean(base))}; all data in one place "
-        f"{_number(_mean([row['many_steps'] for row in pooled]))} with everyone's steps, "
-        f"{_number(_mean([row['large_batches'] for row in pooled]))} with everyone's batches, "
-        f"{_number(_mean([row['one_volunteer'] for row in pooled]))} with one volunteer's of both.",
+        f"**{said}.** Base model {number(mean(base))}; all data in one place "
+        f"{number(mean([row['many_steps'] for row in pooled]))} with everyone's steps, "
+        f"{number(mean([row['large_batches'] for row in pooled]))} with everyone's batches, "
+        f"{number(mean([row['one_volunteer'] for row in pooled]))} with one volunteer's of both.",
         "",
-        "| method | held-out loss | to pooled | of its gain | rounds to 95 % | up | down | "
+        "| method | held-out loss | fall | to pooled | of its gain | rounds to 95 % | up | down | "
         "aggregation, s |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
 
 
 def _table_row(line: Line) -> str:
     if line.impossible is not None:
-        return f"| {line.method} | cannot | | | | | | |"
-    spread = "" if line.spread is None else f" ± {line.spread:.3f}"
+        return f"| {line.method} | cannot | | | | | | | |"
     distance = "–" if line.to_pooled is None else f"{100 * line.to_pooled:+.1f} %"
     share = "–" if line.gain_share is None else f"{100 * line.gain_share:.0f} %"
     rounds = "–" if line.rounds_to_95 is None else f"{line.rounds_to_95:.1f}"
     return (
-        f"| {line.method} | {_number(line.loss)}{spread} | {distance} | {share} | {rounds} | "
+        f"| {line.method} | {with_spread(line.loss, line.spread)} | "
+        f"{with_spread(line.fall, line.fall_spread)} | {distance} | {share} | {rounds} | "
         f"{human_bytes(line.bytes_up or 0)} | {human_bytes(line.bytes_down or 0)} | "
-        f"{_number(line.aggregate_s)} |"
+        f"{number(line.aggregate_s)} |"
     )
 
 
@@ -183,21 +189,12 @@ def summary(rows: Rows) -> Mapping[str, Any]:
     }
 
 
-def _share(losses: Sequence[float | None], pooled: float) -> float | None:
-    base, last = losses[0], losses[-1]
-    if base is None or last is None or pooled >= base:
+def _share(losses: Losses, pooled: float) -> float | None:
+    base, gained = losses[0], fall(losses)
+    if base is None or gained is None or pooled >= base:
         return None
-    return (base - last) / (base - pooled)
+    return gained / (base - pooled)
 
 
 def _all(values: Sequence[int | None]) -> float | None:
-    return None if None in values else _mean(values)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return None if None in values else mean(values)

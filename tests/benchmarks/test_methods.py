@@ -128,6 +128,7 @@ def test_means_spreads_and_rounds_are_those_of_the_seeds(monkeypatch: pytest.Mon
     assert second.rounds_to_95 == 1.5
     assert second.rounds_to_95_of_one_volunteers_steps == 1.0
     assert last.impossible == "c cannot"
-    assert "| a | 3.100 ± 0.141 | +3.3 % | 90 % | 1.5 | 1.0 KiB | 2.0 KiB | 0.500 |" in markdown(
-        found
+    assert (
+        "| a | 3.100 ± 0.141 | 0.900 ± 0.141 | +3.3 % | 90 % | 1.5 | 1.0 KiB | 2.0 KiB | 0.500 |"
+        in markdown(found)
     )

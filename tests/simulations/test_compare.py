@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.cli import app
-from nomoat.simulations import comparison
+from nomoat.simulations import comparison, seeds
 from nomoat.simulations.run_folder import config_text
 from nomoat.simulations.scenario import Scenario
 
@@ -53,10 +53,22 @@ def test_runs_that_differ_only_in_the_seed_become_one_line(tmp_path: Path) -> No
     assert (line.method, line.settings, line.seeds) == ("fedavg", {}, [0, 1])
     assert line.loss == pytest.approx(3.2)
     assert line.spread == pytest.approx(0.08**0.5)
+    assert line.fall == pytest.approx(0.8)
+    assert line.fall_spread == pytest.approx(0.08**0.5)
     assert line.rounds_to_95 == 2.0  # of the one seed with a pooled baseline
     assert (line.bytes_up, line.bytes_down) == (1024, 4096)
     assert line.server_s == pytest.approx(0.75)
     assert line.curves == [[4.0, 3.02, 3.4], [4.0, 3.5, 3.0]]
+
+
+def test_the_spread_of_the_fall_does_not_count_that_seeds_hold_out_other_rows(
+    tmp_path: Path,
+) -> None:
+    a = lay_down(tmp_path / "a", [4.0, 3.5], seed=0)
+    b = lay_down(tmp_path / "b", [3.0, 2.5], seed=1)
+    [line] = lines(a, b)
+    assert line.spread == pytest.approx(0.5**0.5)
+    assert (line.fall, line.fall_spread) == (0.5, 0.0)
 
 
 def test_other_settings_are_other_lines_the_best_first(tmp_path: Path) -> None:
@@ -68,7 +80,8 @@ def test_other_settings_are_other_lines_the_best_first(tmp_path: Path) -> None:
     best, second, last = lines(*paths)
     assert best.name == "fedavg lr=0.005 ranks=4,8 dropout=0.0"
     assert second.name == "rolora lr=0.01 ranks=– dropout=0.0"
-    assert (last.loss, last.spread) == (None, None)
+    assert (last.loss, last.spread, last.fall) == (None, None, None)
+    assert comparison.page([last])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +99,7 @@ def test_other_settings_are_other_lines_the_best_first(tmp_path: Path) -> None:
 def test_rounds_to_95_percent_of_the_pooled_gain(
     losses: list[float | None], pooled: float | None, rounds: int | None
 ) -> None:
-    assert comparison.rounds_to(losses, pooled, 0.95) == rounds
+    assert seeds.rounds_to(losses, pooled, 0.95) == rounds
 
 
 def test_a_gain_that_one_seed_did_not_reach_has_no_mean(tmp_path: Path) -> None:
