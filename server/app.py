@@ -6,9 +6,11 @@ The same code runs a simulation (in-process grid) and a deployment (the fleet of
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -32,6 +34,7 @@ from nomoat.server.schedule import learning_rate
 from nomoat.server.survey import Survey
 
 POLL_S = 0.005
+CORES = ThreadPoolExecutor(os.cpu_count() or 1, "sum")  # numpy lets go of the interpreter lock
 PHASES = 6  # of a secure-aggregation session, which share its deadline
 
 
@@ -166,12 +169,16 @@ class Coordinator:
                     rank: method.manifest(adapter.spec, task.round, number, rank)
                     for rank in set(ranks.values())
                 }
-                return EachExchange(ranks, request, manifests, federation.min_reports, deadline_s)
+                return EachExchange(
+                    ranks, request, manifests, federation.min_reports, deadline_s, CORES.map
+                )
             cohort = tuple(ranks)
             if federation.secure:
                 return self._masked_exchange(cohort, (task, adapter), request, method)
             manifest = method.manifest(adapter.spec, task.round, number)
-            return PlainExchange(cohort, request, manifest, federation.min_reports, deadline_s)
+            return PlainExchange(
+                cohort, request, manifest, federation.min_reports, deadline_s, CORES.map
+            )
 
         return open_exchange
 
