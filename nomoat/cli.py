@@ -11,6 +11,7 @@ from nomoat.client.cli import app as client
 from nomoat.data import app as data
 from nomoat.server.cli import app as server
 from nomoat.simulations.cli import app as simulations
+from nomoat.simulations.compare import app as comparing
 from nomoat.simulations.trying import app as trying
 
 app = typer.Typer(
@@ -38,6 +39,6 @@ def front_door(
 
 
 app.add_typer(data, name="data")
-for room in (simulations, trying, server, client):
+for room in (simulations, comparing, trying, server, client):
     app.registered_commands += room.registered_commands
     app.registered_groups += room.registered_groups

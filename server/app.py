@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -45,6 +46,7 @@ from nomoat.server.survey import Survey
 log = logging.getLogger(__name__)
 
 POLL_S = 0.005
+CORES = ThreadPoolExecutor(os.cpu_count() or 1, "sum")  # numpy lets go of the interpreter lock
 PHASES = 6  # of a secure-aggregation session, which share its deadline
 
 
@@ -184,12 +186,16 @@ class Coordinator:
                     rank: method.manifest(adapter.spec, task.round, number, rank)
                     for rank in set(ranks.values())
                 }
-                return EachExchange(ranks, request, manifests, federation.min_reports, deadline_s)
+                return EachExchange(
+                    ranks, request, manifests, federation.min_reports, deadline_s, CORES.map
+                )
             cohort = tuple(ranks)
             if federation.secure:
                 return self._masked_exchange(cohort, (task, adapter), request, method)
             manifest = method.manifest(adapter.spec, task.round, number)
-            return PlainExchange(cohort, request, manifest, federation.min_reports, deadline_s)
+            return PlainExchange(
+                cohort, request, manifest, federation.min_reports, deadline_s, CORES.map
+            )
 
         return open_exchange
 

@@ -44,7 +44,7 @@ class FedAsk(SummedMethod):
 
     name = "fedask"
     summary = "two sums of sketches give the SVD of the mean product; exact if its rank fits"
-    source = "Wen et al. 2025, FedASK (arXiv:2507.09990), Alg. 1"
+    source = "Wen et al. 2025, FedASK (arXiv:2507.09990)"
     traits = Traits(
         summable=True, mixed_ranks=True, exact=True, optimizers=False, exchanges=2, steady=False
     )

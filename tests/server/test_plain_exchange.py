@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -141,6 +142,22 @@ def test_a_second_report_and_a_strangers_are_not_heard() -> None:
     assert found.contributors == ("ada", "bob")
     assert found.mean is not None
     assert (found.mean == 0.5).all()
+
+
+def test_threads_give_the_same_bits() -> None:
+    manifest = Manifest((TensorSpec("a", (50, 2**13)),))  # several stripes
+    rng = np.random.default_rng(3)
+    vectors = [rng.normal(0, 0.3, manifest.size).astype(np.float32) for _ in range(3)]
+    means = []
+    with ThreadPoolExecutor(4) as pool:
+        for run in (map, pool.map):
+            found = PlainExchange(("ada", "bob", "cy"), REQUEST, manifest, 3, math.inf, run)
+            found.start(0.0)
+            for name, vector in zip(("cy", "ada", "bob"), vectors, strict=True):
+                found.receive(name, report(vector, 0.7), 1.0)
+            assert found.mean is not None
+            means.append(found.mean.tobytes())
+    assert means[0] == means[1]
 
 
 MANIFESTS = {1: Manifest((TensorSpec("a", (1, 8)),)), 2: Manifest((TensorSpec("a", (2, 8)),))}
