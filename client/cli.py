@@ -110,8 +110,9 @@ def status(community: Which = None, as_json: AsJson = False) -> None:
     doing, why = (
         (state.doing, state.why) if state and alive else ("stopped", "nomoat run starts it")
     )
-    if state and not alive and state.doing == "refused":
-        doing, why = "refused", state.why
+    if state and not alive and state.doing in ("refused", "stopped"):
+        again = "" if state.doing == "refused" else "; nomoat run starts it again"
+        doing, why = state.doing, state.why + again
     if paused(orders, datetime.now(UTC)) and alive and doing != "working":
         doing, why = "paused", _until(orders)
     shown = {
@@ -126,7 +127,10 @@ def status(community: Which = None, as_json: AsJson = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(shown) + "\n")
         return
-    typer.echo(f"{info.name}: {doing} ({why})")
+    since = f", since {_clock(state.since)}" if state else ""
+    then = "; stops after this round, as you asked" if orders.finish and alive else ""
+    typer.echo(f"{doing}: {why}{since}{then}")
+    typer.echo(f"community {info.name} ({place.root.name[:8]})")
     if state:
         version = "none yet" if state.version is None else str(state.version)
         typer.echo(
@@ -279,6 +283,13 @@ def _until(orders: Orders) -> str:
     if orders.paused_until is None:
         return "until nomoat resume"
     return f"until {orders.paused_until.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _clock(at_s: float) -> str:
+    from datetime import datetime
+
+    at, now = datetime.fromtimestamp(at_s), datetime.now()
+    return f"{at:%H:%M}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M}"
 
 
 def _say(text: str) -> None:

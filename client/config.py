@@ -6,7 +6,10 @@
                         node.key           P-384, for this community alone
                         roster.log         the roster as seen so far
                         version.rec, adapters/   the newest community adapter
-                        held/              an update that waits for its aggregation
+                        held/              an update that waits for its aggregation, and a
+                                           training that was laid down
+                        sent.jsonl, receipts/  the log of what left, and its receipts
+                        volunteer.log      what went on, rotated
                         state.json         what this volunteer is doing, for `nomoat status`
                         orders.json        what its owner wants: pause, resume, finish
 
@@ -23,6 +26,7 @@ from typing import Annotated, Any
 
 import platformdirs
 import tomlkit
+import tomlkit.items
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -36,6 +40,7 @@ from nomoat.aggregation.enrolment import CommunityInfo, community_id
 from nomoat.aggregation.errors import NomoatError, NotJoined, UsageError
 from nomoat.aggregation.lineage import SignedVersion
 from nomoat.aggregation.roster import Roster, SignedEntry, extend
+from nomoat.client.allowance import HELP, Allowance
 from nomoat.client.session import Limits
 from nomoat.lora.durable import replacing
 
@@ -58,6 +63,7 @@ class VolunteerSettings(BaseSettings):
     max_steps: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     max_tokens_per_step: Annotated[int, Field(ge=8)] = 1 << 20
     max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
+    machine: Allowance = Field(default_factory=Allowance)
 
     @classmethod
     def settings_customise_sources(
@@ -85,6 +91,16 @@ COMMENTS = {
     "poll_least": "seconds between two looks for work when the line is not held open",
     "max_steps": "the most a round may ask of this machine",
 }
+
+
+def _machine(allowance: Allowance) -> tomlkit.items.Table:
+    """What was set, and the rest as comments to take up."""
+    table = tomlkit.table()
+    for line in HELP.splitlines():
+        table.add(tomlkit.comment(line))
+    for key, value in allowance.model_dump(mode="json", exclude_defaults=True).items():
+        table[key] = value
+    return table
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,11 @@ class Place:
         return self.root / "settings.toml"
 
     @property
+    def log(self) -> Path:
+        """What `nomoat run` wrote of its own accord."""
+        return self.root / "volunteer.log"
+
+    @property
     def node_key(self) -> Path:
         """The node key."""
         return self.root / "node.key"
@@ -151,6 +172,11 @@ class Place:
     def held(self) -> Path:
         """Where an update waits."""
         return self.root / "held"
+
+    @property
+    def checkpoint(self) -> Path:
+        """A training laid down in the middle."""
+        return self.held / "training.safetensors"
 
     @property
     def shards(self) -> Path:
@@ -191,10 +217,13 @@ class Place:
         """Write settings.toml; comments of an older one survive."""
         old = self.settings.read_text() if self.settings.exists() else ""
         document = tomlkit.parse(old)
-        for key, value in settings.model_dump(mode="json").items():
+        values = settings.model_dump(mode="json", exclude={"machine"})
+        for key, value in values.items():
             if key in COMMENTS and key not in document:
                 document.add(tomlkit.comment(COMMENTS[key]))
             document[key] = value
+        if "machine" not in document:  # its keys are the owner's: nothing here changes them
+            document.add("machine", _machine(settings.machine))
         with replacing(self.settings) as file:
             file.write(tomlkit.dumps(document).encode())
 

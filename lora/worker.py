@@ -53,6 +53,7 @@ class Worker:
     def __init__(self, base: BaseModel, desk: Desk | None = None) -> None:
         self._base = base
         self._desk = desk
+        self._recomputes = False
         self._slot: tuple[AdapterSpec, PeftModel] | None = None
         self._shards: OrderedDict[tuple[Any, ...], tuple[Example, ...]] = OrderedDict()
 
@@ -107,11 +108,14 @@ class Worker:
 
     def _recompute(self, wanted: bool) -> None:
         """Keep only each layer's input for the backward pass, or all activations."""
+        if wanted == self._recomputes:
+            return
         model: Any = self._base.model
-        if wanted and not model.is_gradient_checkpointing:
+        if wanted:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        elif not wanted and model.is_gradient_checkpointing:
+        else:
             model.gradient_checkpointing_disable()
+        self._recomputes = wanted
 
     def _evaluate(self, job: EvaluateJob) -> Measured:
         examples = self.examples(job.shard, job.settings.seq_len)

@@ -69,9 +69,9 @@ def test_the_sent_log_says_what_left_and_how_it_was_hidden() -> None:
     assert "norm 0.25, unclipped" in text
     assert "masked" in text
     assert "NOT masked" in sent.render_sent([entry(masked=False)])
-    full = replace(entry(), clip_norm=1.0, session_size=12, epsilon=2.0, delta=1e-5)
+    full = replace(entry(), clip=1.0, session_size=12, epsilon=2.0, delta=1e-5)
     text = sent.render_entry(full)
-    assert "clipped at 1" in text
+    assert "values within ±1" in text
     assert "among 12" in text
     assert "ε = 2 at δ = 1e-05" in text
     assert sent.render_sent([]) == "nothing has left this machine"
