@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nomoat.client.facts import Orders
 
 app = typer.Typer(add_completion=False)
+LOG_BYTES, LOG_FILES = 1 << 20, 3
 
 Which = Annotated[
     str | None, typer.Option("--community", help="Name or id, if several were joined.")
@@ -157,7 +158,7 @@ def pause(
     span = None if for_ is None else control.span_s(for_)
     orders = control.pause(control.read(place.root), time.time(), span, UTC)
     control.write(place.root, orders)
-    typer.echo(f"{place.name()}: paused {_until(orders)}")
+    _say_orders(place, orders)
 
 
 @app.command()
@@ -167,8 +168,9 @@ def resume(community: Which = None) -> None:
     from nomoat.client.config import Home
 
     place = Home.find().choose(community)
-    control.write(place.root, control.resume(control.read(place.root)))
-    typer.echo(f"{place.name()}: resumed")
+    orders = control.resume(control.read(place.root))
+    control.write(place.root, orders)
+    _say_orders(place, orders)
 
 
 @app.command()
@@ -182,8 +184,9 @@ def finish(community: Which = None) -> None:
     if not running(place):
         typer.echo(f"{place.name()}: not running")
         return
-    control.write(place.root, control.finish(control.read(place.root)))
-    typer.echo(f"{place.name()}: stops when it is done")
+    orders = control.finish(control.read(place.root))
+    control.write(place.root, orders)
+    _say_orders(place, orders)
 
 
 @app.command()
@@ -220,7 +223,6 @@ def leave(
 
 
 def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) -> None:
-    import logging
     import os
     import signal
     import threading
@@ -234,9 +236,7 @@ def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) ->
     os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
     from nomoat.client.volunteer import Kit, volunteer
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    _keep_log(place)
     orders = control.read(place.root)
     if orders.finish:  # it was obeyed: to run again is to want more
         control.write(place.root, replace(orders, finish=False))
@@ -248,12 +248,25 @@ def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) ->
     _say("stopped; what was finished is kept")
 
 
+def _keep_log(place: Place) -> None:
+    """Everything into a file that is rotated, what matters to the terminal as well."""
+    import logging
+    from logging.handlers import RotatingFileHandler
+
+    place.root.mkdir(parents=True, exist_ok=True)
+    file = RotatingFileHandler(place.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.WARNING)
+    shape = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=shape, handlers=[file, terminal])
+    logging.getLogger("nomoat").setLevel(logging.INFO)
+
+
 def _detach(place: Place) -> None:
-    """Start `nomoat run` in a session of its own, its output in volunteer.log."""
+    """Start `nomoat run` in a session of its own; what it says is in volunteer.log."""
     import subprocess
 
-    log = place.root / "volunteer.log"
-    with log.open("ab") as out:
+    with (place.root / "volunteer.out").open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "nomoat", "run", "--community", place.root.name],
             stdin=subprocess.DEVNULL,
@@ -261,7 +274,7 @@ def _detach(place: Place) -> None:
             stderr=out,
             start_new_session=True,
         )
-    _say(f"in the background as process {process.pid}; log: {log}; see: nomoat status")
+    _say(f"in the background as process {process.pid}; see: nomoat status, nomoat logs")
 
 
 def _own_name() -> str:
@@ -283,6 +296,14 @@ def _until(orders: Orders) -> str:
     if orders.paused_until is None:
         return "until nomoat resume"
     return f"until {orders.paused_until.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _say_orders(place: Place, orders: Orders) -> None:
+    from datetime import datetime
+
+    from nomoat.client.commands.status import render_orders
+
+    typer.echo(f"{place.name()}: {render_orders(orders, datetime.now().astimezone())}")
 
 
 def _clock(at_s: float) -> str:

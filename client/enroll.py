@@ -27,6 +27,8 @@ from nomoat.aggregation.enrolment import (
 from nomoat.aggregation.errors import Incompatible, NomoatError, Refused, RemoteProtocolError
 from nomoat.aggregation.invitation import Invitation
 from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.receipts import PAGE, Receipts, SignedReceipt
+from nomoat.aggregation.receipts import check as check_receipt
 from nomoat.aggregation.roster import Roster, SignedEntry
 from nomoat.aggregation.signing import SigningKey
 from nomoat.client.web import Door, call
@@ -140,6 +142,20 @@ def newest_version(asker: Asker, known: SignedVersion | None, now: int) -> Signe
         known = lineage.check_chain(known, records, asker.community, origin)
         if len(records) < lineage.PAGE:
             return known
+
+
+def receipts(asker: Asker, first_round: int, now: int) -> tuple[SignedReceipt, ...]:
+    """Our receipts from `first_round` on, each checked; RemoteProtocolError if one is not ours."""
+    found: list[SignedReceipt] = []
+    while True:
+        data = asker.get(f"/receipts?after={first_round}", now, 16 << 20)
+        page = wire.decode(wire.Packet(data), Receipts, COORDINATOR).receipts
+        for signed in page:
+            check_receipt(signed, asker.community, asker.identity.public)
+        found += page
+        if len(page) < PAGE or page[-1].receipt.round <= first_round:
+            return tuple(found)
+        first_round = page[-1].receipt.round
 
 
 def download(asker: Asker, record: SignedVersion, now: int) -> Adapter:

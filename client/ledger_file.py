@@ -68,6 +68,11 @@ class Ledger:
         name = signed.receipt.packet.hex()
         write_private(self.folder / RECEIPTS_NAME / name, wire.encode(signed).head)
 
+    def newest_receipt(self, community: bytes, volunteer: bytes) -> int:
+        """The last round there is a receipt for, 0 without any."""
+        valid, _ = self.receipts(community, volunteer)
+        return max((receipt.round for receipt in valid), default=0)
+
     def receipts(self, community: bytes, volunteer: bytes) -> tuple[list[Receipt], list[str]]:
         """(valid receipts, one line for each file that is none)."""
         valid, problems = [], []

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 ASK_AGAIN_S = 15.0
 LOOK_S = 0.2
+FOLLOW_S = (0.0, 3.0, 15.0, 60.0)
 TRAIN = wire.action_of(wire.kind_of(TrainTask))
 WORK = frozenset({TRAIN, wire.action_of(wire.kind_of(EvaluateTask))})
 
@@ -204,23 +205,37 @@ class Errands(threading.Thread):
         self._keeper = keeper
         self._stop_all = stop
         self._seen = -1
+        self._due: list[float] = []
 
     def run(self) -> None:
         """Look now and then until everything stops."""
         while not self._stop_all.wait(LOOK_S):
-            state = self._keeper.state
+            state, now = self._keeper.state, time.monotonic()
             if state.answered != self._seen and state.doing == "waiting":
                 self._seen = state.answered
+                # A version and its receipts come some time after this volunteer's last answer.
+                self._due = [now + seconds for seconds in FOLLOW_S]
+            if self._due and now >= self._due[0]:
+                self._due = [at for at in self._due if at > now]
                 self._follow()
 
     def _follow(self) -> None:
         try:
             number = fetch_newest(self._kit)
+            fetch_receipts(self._kit)
         except (NomoatError, RemoteProtocolError) as problem:
-            log.warning("the newest adapter was not fetched: %s", problem)
+            log.warning("the newest adapter and receipts were not fetched: %s", problem)
             return
         if number is not None:
             self._keeper.version(number)
+
+
+def fetch_receipts(kit: Kit) -> None:
+    """Fetch, verify and keep the receipts that are not here yet."""
+    asker, ledger = kit.asker, Ledger(kit.place.root)
+    newest = ledger.newest_receipt(asker.community, asker.identity.public)
+    for signed in enroll.receipts(asker, newest, int(time.time())):
+        ledger.keep(signed)
 
 
 def fetch_newest(kit: Kit) -> int | None:

@@ -24,6 +24,7 @@ from nomoat.aggregation.methods.base import MethodState, SummedMethod
 from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.server.cohort import round_seed, select
+from nomoat.server.credit import Earned, Uploads
 from nomoat.server.machine import Exchange, Machine, Outgoing
 from nomoat.server.masked_exchange import Masked, MaskedExchange
 from nomoat.server.plain_exchange import PlainExchange
@@ -61,7 +62,9 @@ class Coordinator:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     before_round: Callable[[Grid, int], None] = lambda _grid, _number: None  # waits, if it must
+    credit: Callable[[int, Mapping[str, Earned]], None] = lambda _number, _earned: None
     traffic: Traffic = field(default_factory=Traffic)
+    uploads: Uploads = field(default_factory=Uploads)
     checkpoint: Checkpoint | None = None  # where the federation stands after `run`
 
     @property
@@ -109,12 +112,14 @@ class Coordinator:
         return self._end(record, Checkpoint(0, state, losses))
 
     def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
-        self.traffic = Traffic()
+        self.traffic, self.uploads = Traffic(), Uploads()
         task = self._task(number, before.state)
         open_exchange = self._open_exchange(task, before.state)
         machine = Round(self._plan(grid, task, before), self._method, before.state, open_exchange)
         self._drive(grid, machine, number)
         assert machine.outcome is not None
+        tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
+        self.credit(number, self.uploads.earned(tokens, machine.events.contributors))
         after = Checkpoint(number, machine.outcome.state, machine.outcome.losses)
         return self._end(self._record(machine, after.state.adapter), after)
 
@@ -271,6 +276,7 @@ class Coordinator:
         except RemoteProtocolError as problem:
             return machine.leave(volunteer, problem.reason, now)
         self.traffic.up += packet.size
+        self.uploads.note(volunteer, packet)
         return machine.receive(volunteer, packet, now)
 
 

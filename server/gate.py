@@ -36,7 +36,7 @@ FLEET_CALLS = frozenset(
         "confirm-message-received",
     }
 )
-OURS = re.compile(r"/(enroll|leave|community|roster|versions|adapter/[0-9a-f]{64})")
+OURS = re.compile(r"/(enroll|leave|community|roster|versions|receipts|adapter/[0-9a-f]{64})")
 OUR_BODY_BYTES = 16 << 10
 
 

@@ -143,6 +143,7 @@ class Host:
             office.secagg_roster,
             pause=self._pause,
             before_round=self._before_round,
+            credit=lambda number, earned: office.credit(number, earned, int(time.time())),
         )
         run_id = self.grid.run.run_id
         context = Context(
