@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from nomoat.client.config import Home, Place, VolunteerSettings
     from nomoat.client.facts import Orders
+    from nomoat.client.shards import Shards
 
 app = typer.Typer(add_completion=False)
 LOG_BYTES, LOG_FILES = 1 << 20, 3
@@ -48,7 +49,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.aggregation.enrolment import Standing
     from nomoat.aggregation.errors import Refused
     from nomoat.aggregation.invitation import from_link
-    from nomoat.client import enroll
+    from nomoat.client import enroll, kept
     from nomoat.client.config import Home, VolunteerSettings
     from nomoat.client.consent import sheet
     from nomoat.client.identity import identity
@@ -69,8 +70,9 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         heldout=heldout,
     )
     check_base(settings.base, info.base_hash, info.name)
-    shards = prepare(settings.data, place.shards, heldout)
+    shards = prepare(settings.data, place.shards, heldout, kept.load(home.root))
     sys.stderr.write(sheet(info, settings, shards) + "\n")
+    _show_secrets(place, shards)
     if not yes and not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")
     identity(home.identity, os.urandom)
@@ -246,6 +248,14 @@ def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) ->
     _say(f"taking part in {place.name()}; Ctrl-C ends it")
     volunteer(Kit.of(home, place, settings), stop)
     _say("stopped; what was finished is kept")
+
+
+def _show_secrets(place: Place, shards: Shards) -> None:
+    """Rows that look secret and are left out, and how to keep them."""
+    from nomoat.client.shards import FINDINGS
+
+    if shards.secret_rows:
+        sys.stderr.write((place.shards / FINDINGS).read_text())
 
 
 def _keep_log(place: Place) -> None:

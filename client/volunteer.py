@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import Context, Message
 
@@ -16,7 +16,7 @@ from nomoat.aggregation.enrolment import Standing
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.messages import EvaluateTask, TrainTask
 from nomoat.aggregation.secagg.parameters import Policy
-from nomoat.client import enroll
+from nomoat.client import enroll, kept
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
@@ -32,6 +32,7 @@ from nomoat.client.probes import Probes, local_now
 from nomoat.client.recorder import Recorder
 from nomoat.client.rosterbook import RosterBook, aimed
 from nomoat.client.sealed import App, Belonging, sealed
+from nomoat.client.secrets_scan import Kept
 from nomoat.client.session import Reason, Session, decline
 from nomoat.client.shards import prepare
 from nomoat.client.state import StateKeeper, alone
@@ -55,13 +56,15 @@ class Kit:
     place: Place
     settings: VolunteerSettings
     asker: Asker
+    kept: Kept = field(default_factory=Kept)  # of what looks secret in the data
 
     @classmethod
     def of(cls, home: Home, place: Place, settings: VolunteerSettings) -> Kit:
         """The kit of a community this machine has joined."""
         info = place.info()
         door = Door.at(settings.address, ca=info.ca)
-        return cls(place, settings, Asker(door, load_identity(home.identity), info.public))
+        asker = Asker(door, load_identity(home.identity), info.public)
+        return cls(place, settings, asker, kept.load(home.root))
 
 
 def volunteer(kit: Kit, stop: threading.Event) -> None:
@@ -75,7 +78,7 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
     check_base(settings.base, info.base_hash, info.name)
     with ExitStack() as things:
         things.enter_context(alone(place))
-        shards = prepare(settings.data, place.shards, settings.heldout)
+        shards = prepare(settings.data, place.shards, settings.heldout, kit.kept)
         hands = Hands(settings.base, shards, settings.device, checkpoint=place.checkpoint)
         things.callback(hands.close)
         keeper = Listening(place, hands)
