@@ -29,6 +29,7 @@ max_other_cpu_share = 0.5  # wait while other programs take more of the processo
 cpu_share = 0.5            # of the time spent training, the rest is slept
 upload_kbit_s = 2000       # network cap
 min_free_disk_mb = 1024    # wait while less is free
+adam_8bit = true           # optimiser state in a quarter of the memory; needs nomoat[gpu]
 """
 
 
@@ -51,6 +52,7 @@ class Allowance(BaseModel):
     cpu_share: Share = 1.0
     upload_kbit_s: Annotated[float, Field(gt=0)] | None = None
     min_free_disk_mb: Annotated[int, Field(ge=0)] = 1024
+    adam_8bit: bool = False
 
     @field_validator("schedule", "quiet_hours")
     @classmethod

@@ -44,6 +44,7 @@ class Symptoms:
     torch_installed: bool = True
     free_memory_bytes: int | None = None
     needed_memory_bytes: int | None = None
+    memory_error: str | None = None  # it cannot fit, and what would
     clock_skew_s: float | None = None
     address: str | None = None
     reachable: bool | None = None
@@ -128,6 +129,9 @@ def _driver(platform: str) -> str:
 
 
 def _memory(s: Symptoms) -> Finding | None:
+    mend = "tasklist" if s.platform == "win32" else "ps aux --sort=-rss | head"
+    if s.memory_error is not None:
+        return Finding("memory", Verdict.BAD, s.memory_error, mend)
     if s.needed_memory_bytes is None:
         return None
     if s.free_memory_bytes is None:
@@ -136,7 +140,6 @@ def _memory(s: Symptoms) -> Finding | None:
     text = f"{need:.1f} GiB needed, {free:.1f} GiB free"
     if s.free_memory_bytes >= s.needed_memory_bytes:
         return Finding("memory", Verdict.GOOD, text)
-    mend = "tasklist" if s.platform == "win32" else "ps aux --sort=-rss | head"
     return Finding("memory", Verdict.BAD, f"{text}; close the programs that take most", mend)
 
 

@@ -7,6 +7,7 @@ all the memory it took is given back; a training goes on later where it was laid
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class Hands:
     """Trains and evaluates on this machine's rows. model: folder or hub id.
 
     checkpoint: where a training is laid down. fit: what a job must be like to fit this machine's
-    memory, asked before a worker starts; it may raise DoesNotFit.
+    memory, asked before a worker starts; it may raise DoesNotFit. problem: why the last training
+    could not be done.
     """
 
     model: str
@@ -43,6 +45,8 @@ class Hands:
     device: str = "auto"
     idle_s: float = IDLE_S
     checkpoint: Path | None = None
+    fit: Callable[[TrainJob], TrainJob] = lambda job: job
+    problem: str | None = field(default=None, init=False)
     _pool: Pool | None = field(default=None, init=False)
     _busy: int = field(default=0, init=False)
     _at_work: int = field(default=0, init=False)  # pauses included
@@ -66,15 +70,25 @@ class Hands:
             work.seed,
             checkpoint=self.checkpoint,
         )
-        with self._working():
-            while True:
-                self._wait_until_going()
-                try:
-                    return self._do(job)  # type: ignore[no-any-return]
-                except Paused:
-                    continue
-                except DoesNotFit:
-                    job = smaller(job)
+        self.problem = None
+        try:
+            with self._working():
+                return self._train(self.fit(job))
+        except Overtaken:
+            raise
+        except NomoatError as problem:
+            self.problem = str(problem)
+            raise
+
+    def _train(self, job: TrainJob) -> Trained:
+        while True:
+            self._wait_until_going()
+            try:
+                return self._do(job)  # type: ignore[no-any-return]
+            except Paused:
+                continue
+            except DoesNotFit:
+                job = smaller(job)
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
         """(mean nats per token, tokens) of the rows that were kept; NomoatError if paused."""

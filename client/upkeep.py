@@ -80,7 +80,8 @@ def _verify(home: Home, place: Place, as_json: bool) -> None:
     checked = ledger.check()
     mine = load_identity(home.identity).public
     receipts, problems = ledger.receipts(place.info().public, mine)
-    found = reconcile(checked.entries, receipts)
+    older = [receipt for receipt in receipts if receipt.at < ledger.began()]
+    found = reconcile(checked.entries, [receipt for receipt in receipts if receipt not in older])
     good = not problems and not found.unlogged
     shown = {
         "messages": checked.head.length,
@@ -89,9 +90,12 @@ def _verify(home: Home, place: Place, as_json: bool) -> None:
         "without_receipt": len(found.unreceipted),
         "unlogged": [receipt.packet.hex() for receipt in found.unlogged],
         "problems": problems,
+        "older_receipts": len(older),
         "ok": good,
     }
     _say_or_json(as_json, shown, words.render_verified(checked, found, problems))
+    if older:
+        sys.stderr.write(f"{len(older)} receipts belong to a log that was put aside\n")
     raise typer.Exit(0 if good else 1)
 
 

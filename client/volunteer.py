@@ -20,6 +20,7 @@ from nomoat.client import enroll, kept
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
+from nomoat.client.fitting import check_optimizer, fitted
 from nomoat.client.fleet import Line, serve
 from nomoat.client.governor import Governor
 from nomoat.client.hands import Hands
@@ -34,7 +35,7 @@ from nomoat.client.rosterbook import RosterBook, aimed
 from nomoat.client.sealed import App, Belonging, sealed
 from nomoat.client.secrets_scan import Kept
 from nomoat.client.session import Reason, Session, decline
-from nomoat.client.shards import prepare
+from nomoat.client.shards import Shards, prepare
 from nomoat.client.state import StateKeeper, alone
 from nomoat.client.vault import DiskVault
 from nomoat.client.web import Door
@@ -79,7 +80,7 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
     with ExitStack() as things:
         things.enter_context(alone(place))
         shards = prepare(settings.data, place.shards, settings.heldout, kit.kept)
-        hands = Hands(settings.base, shards, settings.device, checkpoint=place.checkpoint)
+        hands = _hands(kit, shards)
         things.callback(hands.close)
         keeper = Listening(place, hands)
         book = RosterBook(place, kit.asker)
@@ -105,6 +106,19 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
         keeper.say("stopped", _why_stopped(governor))
 
 
+def _hands(kit: Kit, shards: Shards) -> Hands:
+    settings = kit.settings
+    check_optimizer(settings.machine)
+    base, device = settings.base, settings.device
+    return Hands(
+        base,
+        shards,
+        device,
+        checkpoint=kit.place.checkpoint,
+        fit=lambda job: fitted(job, base, device, settings.machine),
+    )
+
+
 class Listening(StateKeeper):
     """Keeps state.json, and tells the hands when nobody waits for their work any more."""
 
@@ -115,6 +129,12 @@ class Listening(StateKeeper):
     def overtaken(self) -> None:
         """Give up what is being done."""
         self._hands.overtake()
+
+    def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
+        """It was answered; a training that could not be done is what matters then."""
+        super().answered(kind, sent_bytes, late)
+        if kind == TRAIN and self._hands.problem is not None:
+            self.say("waiting", f"the last training failed: {self._hands.problem}")
 
 
 def _session(kit: Kit, book: RosterBook) -> Session:

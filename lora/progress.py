@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Breaks:
-    """What may happen to a run on its way.
+    """What a machine does to a run on its way.
 
     job: what is trained, SHA-256 (jobs.digest). resume: where an earlier process laid it down.
     between: called after every piece but the last with a function that captures the run; it may
     sleep, or raise checkpoint.Paused. most_tokens: padded tokens of a piece at most; None: what the
-    device likes best.
+    device likes best. adam_8bit: moments in 8 bits.
     """
 
     job: bytes = b""
     resume: Checkpoint | None = None
     between: Callable[[Callable[[], Checkpoint]], None] | None = None
     most_tokens: int | None = None
+    adam_8bit: bool = False
 
 
 class Progress:

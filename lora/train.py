@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.adapter import LORA_A, LORA_B, Adapter, Vector
-from nomoat.aggregation.errors import BadData, NomoatError
+from nomoat.aggregation.errors import BadData, NomoatError, UsageError
 from nomoat.aggregation.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.adapter_io import extract, slot, swap
 from nomoat.lora.batches import batch_of, shuffled_rows, steps_for
@@ -93,7 +94,7 @@ def _run(  # noqa: PLR0913, PLR0917 - as above
 ) -> Progress:
     """Take the steps that are left."""
     _seed_dropout(seed)
-    optimizer, gradient = _optimizer(model, adapter, settings)
+    optimizer, gradient = _optimizer(model, adapter, settings, breaks.adam_8bit)
     most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
     began = clock()
     run = Progress(breaks, optimizer, most_tokens, lambda: clock() - began)
@@ -122,7 +123,7 @@ def _seed_dropout(seed: bytes) -> None:
 
 
 def _optimizer(
-    model: PeftModel, adapter: Adapter, settings: TrainSettings
+    model: PeftModel, adapter: Adapter, settings: TrainSettings, adam_8bit: bool = False
 ) -> tuple[torch.optim.Optimizer, torch.Tensor]:
     """AdamW over the trained factors laid out as one tensor, and that tensor's gradient.
 
@@ -150,7 +151,19 @@ def _optimizer(
         parameter.grad = flat.grad[place].view_as(parameter)
         start = place.stop
     options: dict[str, Any] = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0.0, "fused": True}
+    if adam_8bit:
+        del options["fused"]
+        return _bitsandbytes().optim.AdamW8bit(
+            [flat], lr=settings.learning_rate, **options
+        ), flat.grad
     return torch.optim.AdamW([flat], lr=settings.learning_rate, **options), flat.grad
+
+
+def _bitsandbytes() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes")
+    except ImportError:
+        raise UsageError("8-bit Adam needs bitsandbytes: pip install 'nomoat[gpu]'") from None
 
 
 def _diverged(step: int, settings: TrainSettings) -> NomoatError:

@@ -98,13 +98,12 @@ class Worker:
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, breaks)
 
     def _breaks(self, job: TrainJob) -> Breaks:
-        if self._desk is None:
-            return Breaks(most_tokens=job.most_tokens)
-        between = Between(self._desk, job.checkpoint)
-        if job.checkpoint is None:
-            return Breaks(between=between, most_tokens=job.most_tokens)
-        name = digest(job)
-        return Breaks(name, read_checkpoint(job.checkpoint, name), between, job.most_tokens)
+        between = None if self._desk is None else Between(self._desk, job.checkpoint)
+        name, laid_down = b"", None
+        if job.checkpoint is not None:
+            name = digest(job)
+            laid_down = read_checkpoint(job.checkpoint, name)
+        return Breaks(name, laid_down, between, job.most_tokens, job.adam_8bit)
 
     def _recompute(self, wanted: bool) -> None:
         """Keep only each layer's input for the backward pass, or all activations."""

@@ -64,6 +64,7 @@ def symptoms(home: Home, place: Place | None) -> Symptoms:
         found,
         data=str(settings.data),
         **_data(settings),
+        **(attempt("fit", lambda: _fit(place, settings)) or {}),
         ledger_error=_ledger_error(place),
         service_active=attempt("service", lambda: _service_active(place)),
     )
@@ -127,6 +128,30 @@ def _data(settings: VolunteerSettings) -> dict[str, Any]:
         return {"data_rows": len(read(settings.data).conversations)}
     except NomoatError as problem:
         return {"data_error": str(problem)}
+
+
+def _fit(place: Place, settings: VolunteerSettings) -> dict[str, Any] | None:
+    """What a training would take, once there is an adapter that says how large it is."""
+    import numpy as np
+
+    from nomoat.aggregation import lineage
+    from nomoat.aggregation.errors import DoesNotFit
+    from nomoat.aggregation.messages import TrainSettings
+    from nomoat.client.fitting import need
+    from nomoat.lora.jobs import TrainJob
+
+    record, info = place.version(), place.info()
+    if record is None or not place.adapter(record).exists():
+        return None
+    data = place.adapter(record).read_bytes()
+    spec = lineage.from_file(data, record.version.adapter, "doctor").spec
+    round_settings = TrainSettings(batch_size=info.batch_size, seq_len=info.seq_len)
+    job = TrainJob(settings.data, spec, np.empty(0, np.float32), round_settings, b"")
+    try:
+        needed, free = need(job, settings.base, settings.device, settings.machine)
+    except DoesNotFit as problem:
+        return {"memory_error": str(problem)}
+    return {"needed_memory_bytes": needed, "free_memory_bytes": free}
 
 
 def _ledger_error(place: Place) -> str | None:
