@@ -7,6 +7,7 @@ that key. Keys are proven to each other in both directions (aggregation/enrolmen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -95,14 +96,19 @@ def check_protocol(info: CommunityInfo) -> None:
 
 
 def enrol(
-    asker: Asker, name: str, node_key: ec.EllipticCurvePrivateKey, token: bytes
+    asker: Asker,
+    name: str,
+    node_key: ec.EllipticCurvePrivateKey,
+    token: bytes,
+    leaving: Callable[[wire.Packet], None] = lambda _packet: None,
 ) -> tuple[Standing, str]:
     """Enrol under `name` with an invitation's token, or ask where one stands (no token).
 
-    Returns the standing and its reason, both signed by the community.
+    leaving: called with the request before it leaves. Returns the standing and its reason, both signed by the community.
     """
     binding = bind(name, asker.identity, node_key, asker.community)
     request = wire.encode(Enrol(token, binding))
+    leaving(request)
     answer = wire.Packet(call(asker.door, "POST", "/enroll", body=request.head))
     reply = wire.decode(answer, Enrolled, COORDINATOR)
     return check_answer(reply, request, asker.community), reply.reason

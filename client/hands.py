@@ -37,7 +37,7 @@ class Hands:
 
     checkpoint: where a training is laid down. fit: what a job must be like to fit this machine's
     memory, asked before a worker starts; it may raise DoesNotFit. problem: why the last training
-    could not be done.
+    could not be done. trainings: that were done.
     """
 
     model: str
@@ -47,6 +47,7 @@ class Hands:
     checkpoint: Path | None = None
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     problem: str | None = field(default=None, init=False)
+    trainings: int = field(default=0, init=False)
     _pool: Pool | None = field(default=None, init=False)
     _busy: int = field(default=0, init=False)
     _at_work: int = field(default=0, init=False)  # pauses included
@@ -72,23 +73,27 @@ class Hands:
         )
         self.problem = None
         try:
-            with self._working():
-                return self._train(self.fit(job))
+            return self.run(self.fit(job))
         except Overtaken:
             raise
         except NomoatError as problem:
             self.problem = str(problem)
             raise
 
-    def _train(self, job: TrainJob) -> Trained:
-        while True:
-            self._wait_until_going()
-            try:
-                return self._do(job)  # type: ignore[no-any-return]
-            except Paused:
-                continue
-            except DoesNotFit:
-                job = smaller(job)
+    def run(self, job: TrainJob) -> Trained:
+        """Do one training to its end, in as many workers and pieces as it takes."""
+        with self._working():
+            while True:
+                self._wait_until_going()
+                try:
+                    trained: Trained = self._do(job)
+                except Paused:
+                    continue
+                except DoesNotFit:
+                    job = smaller(job)
+                else:
+                    self.trainings += 1
+                    return trained
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
         """(mean nats per token, tokens) of the rows that were kept; NomoatError if paused."""

@@ -25,7 +25,7 @@ from nomoat.client.fleet import Line, serve
 from nomoat.client.governor import Governor
 from nomoat.client.hands import Hands
 from nomoat.client.identity import load_identity, node_key
-from nomoat.client.joining import check_base
+from nomoat.client.joining import check_base, logged
 from nomoat.client.ledger_file import Ledger
 from nomoat.client.masking import Masking, Membership
 from nomoat.client.policy import Action, Decision
@@ -125,14 +125,16 @@ class Listening(StateKeeper):
     def __init__(self, place: Place, hands: Hands) -> None:
         super().__init__(place)
         self._hands = hands
+        self._trained = 0
 
     def overtaken(self) -> None:
         """Give up what is being done."""
         self._hands.overtake()
 
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
-        """It was answered; a training that could not be done is what matters then."""
-        super().answered(kind, sent_bytes, late)
+        """It was answered: by a training, or by saying that there is none, and why."""
+        trained, self._trained = self._hands.trainings > self._trained, self._hands.trainings
+        super().answered("declined" if kind == TRAIN and not trained else kind, sent_bytes, late)
         if kind == TRAIN and self._hands.problem is not None:
             self.say("waiting", f"the last training failed: {self._hands.problem}")
 
@@ -203,7 +205,8 @@ def _wait_for_approval(kit: Kit, keeper: StateKeeper, stop: threading.Event) -> 
     """Find out why we are not admitted; wait while that can change, else raise Refused."""
     key = node_key(kit.place.node_key)
     try:
-        standing, reason = enroll.enrol(kit.asker, kit.settings.name, key, b"")
+        leaving = logged(kit.place, kit.settings.address)
+        standing, reason = enroll.enrol(kit.asker, kit.settings.name, key, b"", leaving)
     except Unreachable:
         stop.wait(ASK_AGAIN_S)
         return
