@@ -113,9 +113,13 @@ def status(community: Which = None, as_json: AsJson = False) -> None:
     doing, why = (
         (state.doing, state.why) if state and alive else ("stopped", "nomoat run starts it")
     )
-    if state and not alive and state.doing in ("refused", "stopped"):
-        again = "" if state.doing == "refused" else "; nomoat run starts it again"
-        doing, why = state.doing, state.why + again
+    if state and not alive:
+        killed = "killed, or the machine went down"
+        again = "; nomoat run starts it again"
+        doing, why = {
+            "refused": ("refused", state.why),
+            "stopped": ("stopped", state.why + again),
+        }.get(state.doing, ("stopped", killed + again))
     if paused(orders, datetime.now(UTC)) and alive and doing != "working":
         doing, why = "paused", _until(orders)
     shown = {

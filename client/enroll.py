@@ -104,7 +104,8 @@ def enrol(
 ) -> tuple[Standing, str]:
     """Enrol under `name` with an invitation's token, or ask where one stands (no token).
 
-    leaving: called with the request before it leaves. Returns the standing and its reason, both signed by the community.
+    leaving: called with the request before it leaves. Returns the standing and its reason, both
+    signed by the community.
     """
     binding = bind(name, asker.identity, node_key, asker.community)
     request = wire.encode(Enrol(token, binding))

@@ -72,8 +72,12 @@ class Governor:
     def run(self, stop: threading.Event) -> None:
         """Govern until `stop` is set, or set it when the owner said finish."""
         while not stop.is_set():
-            if self.turn() is Action.STOP:
-                stop.set()
+            try:
+                if self.turn() is Action.STOP:
+                    stop.set()
+            except Exception:  # whatever it was: without a policy nothing is trained
+                log.exception("the policy failed; training waits")
+                self.hands.pause()
             stop.wait(LOOK_S)
 
     def turn(self) -> Action:

@@ -5,6 +5,7 @@ What its owner tells it is in orders.json (control.py); neither side waits for t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -168,8 +169,16 @@ class StateKeeper:
             state = replace(state, doing="waiting", why=reason, since=since)
         try:
             write_state(self._place, state)
-        except NomoatError:  # a full disk must not end a training; status is the lesser loss
-            return
+        except NomoatError:  # a full disk must not end a training, nor hide that it is full
+            with contextlib.suppress(OSError):
+                _overwrite(self._place.state, asdict(state))
+
+
+def _overwrite(path: Path, content: object) -> None:
+    """Write into the blocks that the file has already; a reader may meet it half written."""
+    data = json.dumps(content).encode()
+    with path.open("r+b") as file:
+        file.write(data.ljust(path.stat().st_size))  # JSON may end in blanks
 
 
 def _write(path: Path, content: object) -> None:

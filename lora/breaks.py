@@ -36,15 +36,16 @@ class Desk:
 
     def look(self, wait_s: float = 0.0) -> bool:
         """Read what was ordered, waiting at most `wait_s` for it; whether to lay down the work."""
-        if self.orphaned.is_set():
+        try:
+            while not self.orphaned.is_set() and self.pipe.poll(wait_s):
+                wait_s = 0.0
+                order = self.pipe.recv()
+                if isinstance(order, Pause):
+                    return True
+                self.obey(order)
+        except (EOFError, OSError):  # the parent is gone, and has not been missed yet
             return True
-        while self.pipe.poll(wait_s):
-            wait_s = 0.0
-            order = self.pipe.recv()
-            if isinstance(order, Pause):
-                return True
-            self.obey(order)
-        return False
+        return self.orphaned.is_set()
 
     def obey(self, order: object) -> bool:
         """Follow an order that needs no job; False if `order` is a job."""

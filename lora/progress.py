@@ -73,7 +73,7 @@ class Progress:
         """Of every whole step."""
         import torch
 
-        return torch.stack(self._losses).cpu().tolist()  # type: ignore[no-any-return]
+        return torch.stack(self._losses).cpu().tolist()
 
     def accumulate(self, loss_of: Losses, batch: Batch) -> None:
         """Add the gradient of the batch's mean loss to the parameters', piece by piece."""
@@ -150,5 +150,6 @@ def out_of_memory(problem: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or a CPU."""
     import torch
 
-    cpu = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
-    return cpu or isinstance(problem, MemoryError | torch.OutOfMemoryError)
+    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
