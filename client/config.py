@@ -6,8 +6,11 @@
                         node.key           P-384, for this community alone
                         roster.log         the roster as seen so far
                         version.rec, adapters/   the newest community adapter
-                        held/              an update that waits for its aggregation
-                        kept/              what stays here from round to round (personal parts)
+                         held/              an update that waits for its aggregation, and a
+                                            training that was laid down
+                         kept/              what stays here from round to round (personal parts)
+                         sent.jsonl, receipts/  the log of what left, and its receipts
+                         volunteer.log      what went on, rotated
                         state.json         what this volunteer is doing, for `nomoat status`
                         orders.json        what its owner wants: pause, resume, finish
 
@@ -24,6 +27,7 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 import tomlkit
+import tomlkit.items
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -38,6 +42,7 @@ from nomoat.aggregation.errors import NomoatError, NotJoined, UsageError
 from nomoat.aggregation.lineage import SignedVersion
 from nomoat.aggregation.messages import MAX_RANK
 from nomoat.aggregation.roster import Roster, SignedEntry, extend
+from nomoat.client.allowance import HELP, Allowance
 from nomoat.client.session import Limits
 from nomoat.lora.durable import replacing
 
@@ -62,6 +67,7 @@ class VolunteerSettings(BaseSettings):
     max_tokens_per_step: Annotated[int, Field(ge=8)] = 1 << 20
     max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
     rank: Annotated[int, Field(ge=1, le=MAX_RANK)] | Literal["auto"] = MAX_RANK
+    machine: Allowance = Field(default_factory=Allowance)
 
     @classmethod
     def settings_customise_sources(
@@ -91,6 +97,16 @@ COMMENTS = {
     "max_steps": "the most a round may ask of this machine",
     "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
 }
+
+
+def _machine(allowance: Allowance) -> tomlkit.items.Table:
+    """What was set, and the rest as comments to take up."""
+    table = tomlkit.table()
+    for line in HELP.splitlines():
+        table.add(tomlkit.comment(line))
+    for key, value in allowance.model_dump(mode="json", exclude_defaults=True).items():
+        table[key] = value
+    return table
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,11 @@ class Place:
         return self.root / "settings.toml"
 
     @property
+    def log(self) -> Path:
+        """What `nomoat run` wrote of its own accord."""
+        return self.root / "volunteer.log"
+
+    @property
     def node_key(self) -> Path:
         """The node key."""
         return self.root / "node.key"
@@ -162,6 +183,11 @@ class Place:
     def kept(self) -> Path:
         """What this volunteer keeps to itself between rounds."""
         return self.root / "kept"
+
+    @property
+    def checkpoint(self) -> Path:
+        """A training laid down in the middle."""
+        return self.held / "training.safetensors"
 
     @property
     def shards(self) -> Path:
@@ -202,10 +228,13 @@ class Place:
         """Write settings.toml; comments of an older one survive."""
         old = self.settings.read_text() if self.settings.exists() else ""
         document = tomlkit.parse(old)
-        for key, value in settings.model_dump(mode="json", exclude_none=True).items():
+        values = settings.model_dump(mode="json", exclude_none=True, exclude={"machine"})
+        for key, value in values.items():
             if key in COMMENTS and key not in document:
                 document.add(tomlkit.comment(COMMENTS[key]))
             document[key] = value
+        if "machine" not in document:  # its keys are the owner's: nothing here changes them
+            document.add("machine", _machine(settings.machine))
         with replacing(self.settings) as file:
             file.write(tomlkit.dumps(document).encode())
 

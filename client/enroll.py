@@ -7,6 +7,7 @@ that key. Keys are proven to each other in both directions (aggregation/enrolmen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +28,8 @@ from nomoat.aggregation.enrolment import (
 from nomoat.aggregation.errors import Incompatible, NomoatError, Refused, RemoteProtocolError
 from nomoat.aggregation.invitation import Invitation
 from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.receipts import PAGE, Receipts, SignedReceipt
+from nomoat.aggregation.receipts import check as check_receipt
 from nomoat.aggregation.roster import Roster, SignedEntry
 from nomoat.aggregation.signing import SigningKey
 from nomoat.client.web import Door, call
@@ -93,14 +96,20 @@ def check_protocol(info: CommunityInfo) -> None:
 
 
 def enrol(
-    asker: Asker, name: str, node_key: ec.EllipticCurvePrivateKey, token: bytes
+    asker: Asker,
+    name: str,
+    node_key: ec.EllipticCurvePrivateKey,
+    token: bytes,
+    leaving: Callable[[wire.Packet], None] = lambda _packet: None,
 ) -> tuple[Standing, str]:
     """Enrol under `name` with an invitation's token, or ask where one stands (no token).
 
-    Returns the standing and its reason, both signed by the community.
+    leaving: called with the request before it leaves. Returns the standing and its reason, both
+    signed by the community.
     """
     binding = bind(name, asker.identity, node_key, asker.community)
     request = wire.encode(Enrol(token, binding))
+    leaving(request)
     answer = wire.Packet(call(asker.door, "POST", "/enroll", body=request.head))
     reply = wire.decode(answer, Enrolled, COORDINATOR)
     return check_answer(reply, request, asker.community), reply.reason
@@ -140,6 +149,20 @@ def newest_version(asker: Asker, known: SignedVersion | None, now: int) -> Signe
         known = lineage.check_chain(known, records, asker.community, origin)
         if len(records) < lineage.PAGE:
             return known
+
+
+def receipts(asker: Asker, first_round: int, now: int) -> tuple[SignedReceipt, ...]:
+    """Our receipts from `first_round` on, each checked; RemoteProtocolError if one is not ours."""
+    found: list[SignedReceipt] = []
+    while True:
+        data = asker.get(f"/receipts?after={first_round}", now, 16 << 20)
+        page = wire.decode(wire.Packet(data), Receipts, COORDINATOR).receipts
+        for signed in page:
+            check_receipt(signed, asker.community, asker.identity.public)
+        found += page
+        if len(page) < PAGE or page[-1].receipt.round <= first_round:
+            return tuple(found)
+        first_round = page[-1].receipt.round
 
 
 def download(asker: Asker, record: SignedVersion, now: int) -> Adapter:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from nomoat.aggregation import roster
+from nomoat.aggregation import roster, wire
 from nomoat.aggregation.enrolment import Standing, node_public_der
 from nomoat.aggregation.errors import BadData
+from nomoat.aggregation.receipts import packet_digest
 from nomoat.client import enroll
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker, check_own_entry, extend_roster
 from nomoat.client.identity import load_identity, node_key
+from nomoat.client.ledger import Sent
+from nomoat.client.ledger_file import Ledger
 from nomoat.client.web import Door
 from nomoat.lora.model_files import content_hash, resolve
 
@@ -25,6 +29,16 @@ def check_base(base: str, wanted: bytes, name: str) -> None:
         )
 
 
+def logged(place: Place, to: str) -> Callable[[wire.Packet], None]:
+    """Write a request about membership, which holds nothing of the data, into the log."""
+
+    def record(packet: wire.Packet) -> None:
+        kind, digest = wire.peek_kind(packet, place.name()), packet_digest(packet).hex()
+        Ledger(place.root).record(Sent(time.time(), place.name(), to, kind, 0, packet.size, digest))
+
+    return record
+
+
 def join(
     home: Home, place: Place, settings: VolunteerSettings, token: bytes, ca: bytes
 ) -> tuple[Standing, str]:
@@ -35,7 +49,8 @@ def join(
     info_public = place.info().public
     asker = Asker(Door.at(settings.address, ca=ca), load_identity(home.identity), info_public)
     key = node_key(place.node_key)
-    standing, reason = enroll.enrol(asker, settings.name, key, token)
+    leaving = logged(place, settings.address)
+    standing, reason = enroll.enrol(asker, settings.name, key, token, leaving)
     if standing is Standing.APPROVED:
         known = roster.extend(roster.Roster.empty(info_public), place.entries())
         known, added = extend_roster(asker, known, int(time.time()))

@@ -8,6 +8,7 @@ looking at the pipe all the while.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from nomoat.lora.checkpoint import Checkpoint, Paused, write
 from nomoat.lora.jobs import Duty, Pause
 
 SAVE_EVERY_S = 60.0  # what a kill -9 of the worker costs at most
-MAX_REST_S = 5.0
+MAX_SLEEP_S = 5.0  # slept in pieces: a pause must be seen at once
 
 
 @dataclass
@@ -35,15 +36,16 @@ class Desk:
 
     def look(self, wait_s: float = 0.0) -> bool:
         """Read what was ordered, waiting at most `wait_s` for it; whether to lay down the work."""
-        if self.orphaned.is_set():
+        try:
+            while not self.orphaned.is_set() and self.pipe.poll(wait_s):
+                wait_s = 0.0
+                order = self.pipe.recv()
+                if isinstance(order, Pause):
+                    return True
+                self.obey(order)
+        except (EOFError, OSError):  # the parent is gone, and has not been missed yet
             return True
-        while self.pipe.poll(wait_s):
-            wait_s = 0.0
-            order = self.pipe.recv()
-            if isinstance(order, Pause):
-                return True
-            self.obey(order)
-        return False
+        return self.orphaned.is_set()
 
     def obey(self, order: object) -> bool:
         """Follow an order that needs no job; False if `order` is a job."""
@@ -76,8 +78,7 @@ class Between:
         """Sleep so that work is `share` of the time; whether to lay down the work."""
         synchronise()
         desk = self._desk
-        worked = desk.clock() - self._worked_from
-        until = desk.clock() + min(MAX_REST_S, worked * (1.0 - desk.share) / desk.share)
+        until = desk.clock() + sleep_s(desk.share, desk.clock() - self._worked_from)
         while (left := until - desk.clock()) > 0:
             if desk.look(min(left, 0.2)):
                 return True
@@ -88,6 +89,13 @@ class Between:
             with contextlib.suppress(NomoatError):  # an older checkpoint, or none: trained anew
                 write(self._path, taken())
         raise Paused
+
+
+def sleep_s(share: float, worked_s: float) -> float:
+    """Seconds to sleep after work of `worked_s`: w/(w + s) = share, at most MAX_SLEEP_S."""
+    if not (math.isfinite(worked_s) and worked_s > 0):
+        return 0.0
+    return min(MAX_SLEEP_S, worked_s * (1.0 - share) / share)
 
 
 def synchronise() -> None:

@@ -98,8 +98,10 @@ def restore(saved: Checkpoint, optimizer: torch.optim.Optimizer, flat: torch.Ten
     return saved.place
 
 
-def _placed(value: torch.Tensor, name: str, flat: torch.Tensor) -> torch.Tensor:
-    """A moment on its device; a fused optimiser counts steps on the device too."""
+def _placed(value: torch.Tensor, name: str, flat: torch.Tensor) -> torch.Tensor | int:
+    """A moment on its device; a fused optimiser counts steps there too, bitsandbytes in an int."""
+    if value.ndim == 0 and not value.is_floating_point():
+        return int(value)
     return value.clone().to(flat.device) if name != "step" or flat.is_cuda else value.clone()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,7 +22,8 @@ class TrainJob:
     frozen: modules that are added to the model and stay as they are. moments: what the optimiser
     remembers from an earlier round. checkpoint: where the run is laid down when it has to pause,
     and taken up from. most_tokens: padded tokens of one forward pass at most. checkpointing:
-    activations are computed twice, and kept once, to save memory.
+    activations are computed again where they are needed, to save memory. adam_8bit: moments in
+    8 bits (bitsandbytes).
     """
 
     shard: Path
@@ -35,6 +36,7 @@ class TrainJob:
     checkpoint: Path | None = None
     most_tokens: int | None = None
     checkpointing: bool = False
+    adam_8bit: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -112,22 +114,20 @@ def digest(job: TrainJob) -> bytes:
     hashed = hashlib.sha256(b"nomoat training\0")
     for item in fields(job):
         if item.name not in OF_THIS_MACHINE:
-            hashed.update(
-                item.name.encode() + b"\0" + hashlib.sha256(_bytes(job, item.name)).digest()
-            )
+            hashed.update(item.name.encode() + b"\0" + _name(getattr(job, item.name)))
     return hashed.digest()
 
 
-def _bytes(job: TrainJob, name: str) -> bytes:
-    value = getattr(job, name)
+def _name(value: object) -> bytes:
+    """SHA-256 of a field's value: a file's and an array's content, anything else as it is shown."""
     if isinstance(value, Path):
-        return value.read_bytes()
+        return hashlib.sha256(value.read_bytes()).digest()
     if isinstance(value, np.ndarray):
-        return value.tobytes()
-    if isinstance(value, Moments):
-        counts = repr((value.steps_a, value.steps_b)).encode()
-        return value.mean.tobytes() + value.square.tobytes() + counts
-    return value.digest if isinstance(value, Adapter) else repr(value).encode()
+        return hashlib.sha256(value.tobytes()).digest()
+    if is_dataclass(value):
+        parts = [_name(getattr(value, item.name)) for item in fields(value)]
+        return hashlib.sha256(b"".join(parts)).digest()
+    return hashlib.sha256(repr(value).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Breaks:
-    """What may happen to a run on its way.
+    """What a machine does to a run on its way.
 
     job: what is trained, SHA-256 (jobs.digest). resume: where an earlier process laid it down.
     between: called after every piece but the last with a function that captures the run; it may
     sleep, or raise checkpoint.Paused. most_tokens: padded tokens of a piece at most; None: what the
-    device likes best.
+    device likes best. adam_8bit: moments in 8 bits.
     """
 
     job: bytes = b""
     resume: Checkpoint | None = None
     between: Callable[[Callable[[], Checkpoint]], None] | None = None
     most_tokens: int | None = None
+    adam_8bit: bool = False
 
 
 NO_BREAKS = Breaks()
@@ -75,7 +76,7 @@ class Progress:
         """Of every whole step."""
         import torch
 
-        return torch.stack(self._losses).cpu().tolist()  # type: ignore[no-any-return]
+        return torch.stack(self._losses).cpu().tolist()
 
     def accumulate(self, loss_of: Losses, batch: Batch) -> None:
         """Add the gradient of the batch's mean loss to the parameters', piece by piece."""
@@ -152,5 +153,6 @@ def out_of_memory(problem: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or a CPU."""
     import torch
 
-    cpu = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
-    return cpu or isinstance(problem, MemoryError | torch.OutOfMemoryError)
+    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)

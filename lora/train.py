@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.adapter import LORA_A, LORA_B, Adapter, Vector
-from nomoat.aggregation.errors import BadData, NomoatError
+from nomoat.aggregation.errors import BadData, NomoatError, UsageError
 from nomoat.aggregation.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.adapter_io import extract, slot, swap
 from nomoat.lora.batches import batch_of, shuffled_rows, steps_for
@@ -109,12 +110,13 @@ def _run(
     """Take the steps that are left; (how they went, moments if they are kept)."""
     steps, given, clock = how
     _seed_dropout(seed)
-    optimizer, gradient = _optimizer(model, adapter, settings)
+    optimizer, gradient = _optimizer(model, adapter, settings, given.breaks.adam_8bit)
     (values,) = optimizer.param_groups[0]["params"]
     start = values.detach().clone() if settings.prox else None
     before = given.moments or Moments.none(adapter.spec)
     trained = (settings.train_a, settings.train_b)
-    if settings.keep_moments:
+    keep = settings.keep_moments and not given.breaks.adam_8bit  # whose moments are packed
+    if keep:
         recall(before, adapter.spec, trained, optimizer)
     most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
     began = clock()
@@ -134,7 +136,7 @@ def _run(
             if run.step % CHECK_EVERY_STEPS == 0 and not math.isfinite(run.last_loss):
                 raise _diverged(run.step, settings)
     model.eval()
-    if not settings.keep_moments:
+    if not keep:
         return run, None
     return run, remember(before, adapter.spec, trained, optimizer)
 
@@ -148,8 +150,8 @@ def _seed_dropout(seed: bytes) -> None:
 
 
 def _optimizer(
-    model: PeftModel, adapter: Adapter, settings: TrainSettings
-) -> tuple[torch.optim.AdamW, torch.Tensor]:
+    model: PeftModel, adapter: Adapter, settings: TrainSettings, adam_8bit: bool = False
+) -> tuple[torch.optim.Optimizer, torch.Tensor]:
     """AdamW over the trained factors laid out as one tensor, and that tensor's gradient.
 
     The factors become views of it: one kernel steps over all of them instead of one each.
@@ -176,7 +178,19 @@ def _optimizer(
         parameter.grad = flat.grad[place].view_as(parameter)
         start = place.stop
     options: dict[str, Any] = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0.0, "fused": True}
+    if adam_8bit:
+        del options["fused"]
+        return _bitsandbytes().optim.AdamW8bit(
+            [flat], lr=settings.learning_rate, **options
+        ), flat.grad
     return torch.optim.AdamW([flat], lr=settings.learning_rate, **options), flat.grad
+
+
+def _bitsandbytes() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes")
+    except ImportError:
+        raise UsageError("8-bit Adam needs bitsandbytes: pip install 'nomoat[gpu]'") from None
 
 
 def _diverged(step: int, settings: TrainSettings) -> NomoatError:

@@ -55,6 +55,7 @@ class Worker:
     def __init__(self, base: BaseModel, desk: Desk | None = None) -> None:
         self._base = base
         self._desk = desk
+        self._recomputes = False
         self._slot: tuple[_Shape, PeftModel] | None = None
         self._shards: OrderedDict[tuple[Any, ...], tuple[Example, ...]] = OrderedDict()
 
@@ -101,21 +102,23 @@ class Worker:
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
 
     def _breaks(self, job: TrainJob) -> Breaks:
-        if self._desk is None:
-            return Breaks(most_tokens=job.most_tokens)
-        between = Between(self._desk, job.checkpoint)
-        if job.checkpoint is None:
-            return Breaks(between=between, most_tokens=job.most_tokens)
-        name = digest(job)
-        return Breaks(name, read_checkpoint(job.checkpoint, name), between, job.most_tokens)
+        between = None if self._desk is None else Between(self._desk, job.checkpoint)
+        name, laid_down = b"", None
+        if job.checkpoint is not None:
+            name = digest(job)
+            laid_down = read_checkpoint(job.checkpoint, name)
+        return Breaks(name, laid_down, between, job.most_tokens, job.adam_8bit)
 
     def _recompute(self, wanted: bool) -> None:
         """Keep only each layer's input for the backward pass, or all activations."""
+        if wanted == self._recomputes:
+            return
         model: Any = self._base.model
-        if wanted and not model.is_gradient_checkpointing:
+        if wanted:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        elif not wanted and model.is_gradient_checkpointing:
+        else:
             model.gradient_checkpointing_disable()
+        self._recomputes = wanted
 
     def _evaluate(self, job: EvaluateJob) -> Measured:
         examples = self.examples(job.shard, job.settings.seq_len)

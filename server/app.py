@@ -26,6 +26,7 @@ from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, Summed
 from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.server.cohort import round_seed, select
+from nomoat.server.credit import Earned, Uploads
 from nomoat.server.machine import Driven, Exchange, Outgoing
 from nomoat.server.masked_exchange import Masked, MaskedExchange
 from nomoat.server.plain_exchange import EachExchange, PlainExchange
@@ -70,8 +71,10 @@ class Coordinator:
     before_round: Callable[[Grid, int], None] = lambda _grid, _number: None  # waits, if it must
     measure: Callable[[Adapter], Future[float]] | None = None  # on the community's own rows
     meter: Callable[[], Traffic] | None = None  # what a port has carried; None: count payload
+    credit: Callable[[int, Mapping[str, Earned]], None] = lambda _number, _earned: None
     traffic: Traffic = field(default_factory=Traffic)
     metered: Traffic = field(default_factory=Traffic)
+    uploads: Uploads = field(default_factory=Uploads)
     checkpoint: Checkpoint | None = None  # where the federation stands after `run`
 
     @property
@@ -123,13 +126,15 @@ class Coordinator:
         return self._end(record, Checkpoint(0, state, losses, evaluation=evaluation))
 
     def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
-        self.traffic = Traffic()
+        self.traffic, self.uploads = Traffic(), Uploads()
         task = self._task(number, before.state)
         open_exchange = self._open_exchange(task, before.state)
         machine = Round(self._plan(grid, task, before), self._method, before.state, open_exchange)
         self._drive(grid, machine, number)
         assert machine.outcome is not None
         outcome = machine.outcome
+        tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
+        self.credit(number, self.uploads.earned(tokens, machine.events.contributors))
         after = Checkpoint(
             number, outcome.state, outcome.losses, outcome.moments, outcome.evaluation
         )
@@ -327,6 +332,7 @@ class Coordinator:
         except RemoteProtocolError as problem:
             return machine.refuse(volunteer, problem.reason, now)
         self.traffic.up += packet.size
+        self.uploads.note(volunteer, packet)
         return machine.receive(volunteer, packet, now)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.enrolment import Standing, fingerprint
 from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.receipts import Receipt, issue
 from nomoat.aggregation.secagg.parameters import Roster
 from nomoat.server.community import Folder, Settings
+from nomoat.server.credit import Earned
 from nomoat.server.registrar import Registrar
 from nomoat.server.registry import Registry
 from nomoat.server.store import Store
@@ -49,6 +52,16 @@ class Office:
             if member.standing is Standing.APPROVED
         }
         return Roster(roster.head, approved)
+
+    def credit(self, number: int, earned: Mapping[str, Earned], now: int) -> None:
+        """Issue receipts for the updates that are in a round's sum."""
+        members, key = self.registrar.roster().members, self.registrar.key
+        with self.registrar.store.transaction():
+            for name, share in earned.items():
+                volunteer = members[name].binding.identity
+                for packet in share.packets:
+                    receipt = Receipt(key.public, volunteer, number, packet, share.tokens, now)
+                    self.registrar.store.put_receipt(issue(receipt, key))
 
 
 def card(office: Office, record: SignedVersion) -> str:

@@ -158,6 +158,7 @@ class Host:
             before_round=self._before_round,
             measure=self.split and self.split.measure,
             meter=self.meter,
+            credit=lambda number, earned: office.credit(number, earned, int(time.time())),
         )
         run_id = self.grid.run.run_id
         context = Context(

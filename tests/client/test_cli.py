@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,40 @@ def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(place: Pl
         run("finish")
         assert json.loads(run("status", "--json").stdout)["finishing"] is True
     assert "stopped" in run("status").stdout
+
+
+def test_status_names_state_and_reason_in_one_line(place: Place) -> None:
+    with alone(place):
+        keeper = StateKeeper(place)
+        keeper.connected(1)
+        at = datetime(2026, 1, 5, 14, 2).timestamp()
+        keeper.hold("GPU in use by another program (steam)", at)
+        keeper.connected(1)  # the line's own news do not hide it
+        line = run("status").stdout.splitlines()[0]
+        assert line == "waiting: GPU in use by another program (steam), since 2026-01-05 14:02"
+        keeper.release()
+        assert run("status").stdout.startswith("waiting: waiting for the coordinator")
+
+
+def test_the_log_is_rotated_and_shown(place: Place) -> None:
+    from nomoat.client import cli, upkeep
+
+    kept = logging.getLogger().handlers[:]
+    try:
+        logging.getLogger().handlers.clear()
+        cli._keep_log(place)
+        for number in range(3 * cli.LOG_BYTES // 100):
+            logging.getLogger("nomoat.client").info("%06d %s", number, "x" * 100)
+    finally:
+        for handler in logging.getLogger().handlers:
+            handler.close()
+        logging.getLogger().handlers[:] = kept
+        logging.getLogger().setLevel(logging.WARNING)
+    assert place.log.stat().st_size <= cli.LOG_BYTES
+    assert place.log.with_suffix(".log.1").exists()
+    shown = CliRunner().invoke(upkeep.app, ["logs", "-n", "2"]).stdout.splitlines()
+    assert len(shown) == 2
+    assert shown[-1].split()[-2] == f"{3 * cli.LOG_BYTES // 100 - 1:06d}"
 
 
 def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, home: Home) -> None:

@@ -38,7 +38,7 @@ def sent(number: int) -> Sent:
         masked=True,
         tensors=(TensorSent("layer.0.lora_A.weight", (8, 64)),),
         norm=0.1,
-        clip_norm=1.0,
+        clip=1.0,
         session_size=12,
         epsilon=2.5,
         delta=1e-5,

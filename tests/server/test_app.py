@@ -30,7 +30,8 @@ from nomoat.aggregation.messages import (
     TrainSettings,
     TrainTask,
 )
-from nomoat.aggregation.secagg.messages import TO_VOLUNTEER
+from nomoat.aggregation.receipts import packet_digest
+from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, MaskedReport
 from nomoat.aggregation.secagg.parameters import Policy, Roster
 from nomoat.aggregation.server_optimizer import ServerOptimizer
 from nomoat.aggregation.signing import SigningKey
@@ -39,6 +40,7 @@ from nomoat.client.masking import Masking, Membership
 from nomoat.client.session import EvaluateWork, Limits, Session, TrainWork
 from nomoat.lora.train import Trained
 from nomoat.server.app import Coordinator, coordinator_app, macro, named_nodes, packet_of
+from nomoat.server.credit import Earned, Uploads
 from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord, Traffic
 from nomoat.simulations.grid import InProcessGrid
 from nomoat.simulations.labour import NoVault
@@ -527,6 +529,38 @@ def test_nobody_at_all_abandons_every_round_and_ends() -> None:
     assert [r.committed for r in memory.records] == [True, False, False]
     assert memory.records[0].loss is None
     assert end.state.adapter is START
+
+
+def test_receipts_are_earned_by_the_packets_that_are_in_the_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earned: dict[int, dict[str, Earned]] = {}
+    taken: dict[str, list[bytes]] = {}
+    note = Uploads.note
+
+    def watch(self: Uploads, volunteer: str, packet: wire.Packet) -> None:
+        if wire.peek_kind(packet, volunteer) == wire.kind_of(MaskedReport):
+            taken.setdefault(volunteer, []).append(packet_digest(packet))
+        note(self, volunteer, packet)
+
+    monkeypatch.setattr(Uploads, "note", watch)
+    settings = federation(rounds=1)
+    with town(secure=settings.secure) as (grid, roster):
+        memory = Memory()
+        Coordinator(
+            settings,
+            memory,
+            memory,
+            named_nodes,
+            START,
+            lambda: roster,
+            credit=lambda number, found: earned.update({number: dict(found)}),
+        ).run(grid)
+    record = memory.records[-1]
+    assert set(earned[1]) == set(record.contributors)
+    assert sum(one.tokens for one in earned[1].values()) == record.tokens > 0
+    if settings.secure:
+        assert {name: list(one.packets) for name, one in earned[1].items()} == taken
 
 
 def test_a_volunteer_that_is_not_on_the_grid_is_gone_and_not_waited_for() -> None:

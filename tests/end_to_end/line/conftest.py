@@ -182,6 +182,12 @@ class Log:
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
         self.events.append(("answered", late))
 
+    def overtaken(self) -> None:
+        self.events.append(("overtaken",))
+
+    def withheld(self, kind: str, reason: str) -> None:
+        self.events.append(("withheld", kind, reason))
+
     def wait(self, *event: object, seconds: float = 15.0) -> None:
         until = time.monotonic() + seconds
         while not any(seen[: len(event)] == event for seen in self.events):

@@ -24,12 +24,13 @@ from nomoat.aggregation.errors import (
     Unreachable,
 )
 from nomoat.aggregation.invitation import Invitation, from_link
+from nomoat.aggregation.receipts import Receipt, SignedReceipt, issue
 from nomoat.aggregation.roster import Event, Roster
 from nomoat.aggregation.signing import SigningKey
 from nomoat.client import enroll
 from nomoat.client.enroll import Asker, check_own_entry, door_of, extend_roster, look
 from nomoat.client.web import Door, call
-from nomoat.server import certificates
+from nomoat.server import certificates, fleet
 from nomoat.server.fleet import Listening, serving
 from nomoat.server.registry import Measured
 
@@ -197,6 +198,30 @@ def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: 
     town.desk.registry.path(adapter(11).digest).write_bytes(other)
     with pytest.raises(RemoteProtocolError, match="not the one"):
         enroll.download(person.asker, newest, NOW)
+
+
+def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = people(2)
+    key, store = town.registrar.key, town.registrar.store
+
+    def receipt(person: Any, number: int, packet: bytes) -> SignedReceipt:
+        mine = Receipt(key.public, person.asker.identity.public, number, packet, 70, NOW)
+        return issue(mine, key)
+
+    monkeypatch.setattr(fleet, "PAGE", 2)
+    monkeypatch.setattr(enroll, "PAGE", 2)
+    for number in range(1, 6):
+        store.put_receipt(receipt(one, number, bytes([number]) * 32))
+    store.put_receipt(receipt(other, 9, b"o" * 32))
+    found = enroll.receipts(one.asker, 0, NOW)
+    assert {signed.receipt.round for signed in found} == {1, 2, 3, 4, 5}
+    assert [s.receipt.round for s in enroll.receipts(other.asker, 9, NOW)] == [9]
+    forged = dataclasses.replace(receipt(one, 6, b"f" * 32), signature=bytes(64))
+    store.put_receipt(forged)
+    with pytest.raises(RemoteProtocolError, match="signature"):
+        enroll.receipts(one.asker, 0, NOW)
 
 
 def test_whoever_leaves_is_out_at_once(town: Any, people: Any) -> None:
