@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 from nomoat.aggregation import roster
@@ -23,6 +25,24 @@ def check_base(base: str, wanted: bytes, name: str) -> None:
             f"{base} is not the base model of {name}: its content hash is {found.hex()[:16]}…, "
             f"the community's {wanted.hex()[:16]}…; get the right one and say --base"
         )
+
+
+def preview(settings: VolunteerSettings, seq_len: int) -> str:
+    """What the data will teach, as `nomoat data preview` shows it.
+
+    In a process of its own: a tokenizer brings hundreds of megabytes that a volunteer who waits
+    for a round must not hold.
+    """
+    what = ("data", "preview", str(settings.data), "--model", settings.base)
+    done = subprocess.run(
+        [sys.executable, "-m", "nomoat", *what, "--seq-len", str(seq_len)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BadData(done.stderr.strip().rpartition("\n")[2].removeprefix("nomoat: "))
+    return f"\n{done.stdout}\n"
 
 
 def join(

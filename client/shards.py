@@ -25,23 +25,25 @@ class Shards:
     heldout_rows: int
 
 
-def prepare(data: Path, folder: Path, heldout: float, kept_data: Path | None = None) -> Shards:
+def prepare(
+    data: Path, folder: Path, heldout: float, *, heldout_data: Path | None = None
+) -> Shards:
     """Read `data` and share its rows out, unless that was done for this very file already.
 
-    kept_data: rows to measure with, if the owner has chosen them; then all of `data` is trained on.
+    heldout_data: rows to measure with, if the owner has chosen them; all of `data` is trained on.
     Raises BadData naming file and line, or if fewer than two rows can be used.
     """
-    wanted = _stamp(data, heldout) + ("" if kept_data is None else _stamp(kept_data, 0.0))
+    wanted = _stamp(data, heldout) + ("" if heldout_data is None else _stamp(heldout_data, 0.0))
     stamp = folder / "stamp.json"
     shards = folder / "train.jsonl", folder / "heldout.jsonl"
     if stamp.exists():
         known = json.loads(stamp.read_text())
         if known["of"] == wanted and all(path.exists() for path in shards):
             return Shards(*shards, known["train"], known["heldout"])
-    if kept_data is None:
+    if heldout_data is None:
         train, kept = share_out(read(data), heldout)
     else:
-        train, kept = (_some(path) for path in (data, kept_data))
+        train, kept = (_some(path) for path in (data, heldout_data))
     for rows, path in zip((train, kept), shards, strict=True):
         write_jsonl(rows, path)
     with replacing(stamp) as file:

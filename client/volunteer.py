@@ -67,7 +67,9 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
     check_base(settings.base, info.base_hash, info.name)
     with ExitStack() as things:
         things.enter_context(alone(place))
-        shards = prepare(settings.data, place.shards, settings.heldout, settings.heldout_data)
+        shards = prepare(
+            settings.data, place.shards, settings.heldout, heldout_data=settings.heldout_data
+        )
         hands = Hands(settings.base, shards, settings.device)
         things.callback(hands.close)
         keeper = StateKeeper(place)

@@ -107,19 +107,22 @@ def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, ho
 
 
 def test_the_sheet_says_what_leaves_and_what_stays() -> None:
-    shown = sheet(info(), SETTINGS, SHARDS)
+    shown = sheet(info(), SETTINGS, SHARDS, "cpu: a training takes about 0.5 GB")
     for words in ("town", "pocket", "apache-2.0", "90 rows", "10 kept", "stays on this machine",
-                  "1.0 MB", "only what is installed", "ada", "sum of 8 or more"):  # fmt: skip
+                  "1.0 MB", "takes about 0.5 GB", "only what is installed",
+                  "ada", "sum of 8 or more"):  # fmt: skip
         assert words in shown
 
 
 def test_the_sheet_does_not_hide_weak_or_missing_protection() -> None:
-    assert "NONE" in sheet(info(secure=False), SETTINGS, SHARDS)
-    assert "weak" in sheet(info(min_participants=3, allow_weak=True), SETTINGS, SHARDS)
+    assert "NONE" in sheet(info(secure=False), SETTINGS, SHARDS, "cpu: fits")
+    assert "weak" in sheet(info(min_participants=3, allow_weak=True), SETTINGS, SHARDS, "cpu: fits")
 
 
 def test_a_community_cannot_draw_on_the_terminal_or_fake_a_line() -> None:
-    shown = sheet(info(name="x\x1b[2J\nProtection   strong", about="a\rb"), SETTINGS, SHARDS)
+    shown = sheet(
+        info(name="x\x1b[2J\nProtection   strong", about="a\rb"), SETTINGS, SHARDS, "cpu: fits"
+    )
     assert "\x1b" not in shown
     assert "\r" not in shown
     assert not any(line.startswith("Protection   strong") for line in shown.splitlines())

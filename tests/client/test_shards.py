@@ -68,3 +68,16 @@ def test_two_rows_are_the_least(tmp_path: Path) -> None:
 def test_missing_data_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"nothing\.jsonl does not exist"):
         prepare(tmp_path / "nothing.jsonl", tmp_path / "shards", 0.1)
+
+
+def test_rows_chosen_to_measure_with_take_nothing_from_those_to_train_on(tmp_path: Path) -> None:
+    own = data(tmp_path, 20)
+    other = tmp_path / "kept.jsonl"
+    other.write_text('{"text": "kept for measuring"}\n')
+    found = prepare(own, tmp_path / "shards", 0.1, heldout_data=other)
+    assert (found.train_rows, found.heldout_rows) == (20, 1)
+    assert texts(found.heldout) == {"kept for measuring"}
+    assert prepare(own, tmp_path / "shards", 0.1).heldout_rows < found.train_rows
+    other.write_text("")
+    with pytest.raises(BadData, match=r"kept\.jsonl"):
+        prepare(own, tmp_path / "shards", 0.1, heldout_data=other)
