@@ -55,12 +55,12 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.aggregation.enrolment import Standing
     from nomoat.aggregation.errors import Refused
     from nomoat.aggregation.invitation import from_link
-    from nomoat.client import enroll, kept
+    from nomoat.client import enroll, fits, kept
     from nomoat.client.afford import rank_of
     from nomoat.client.config import Home, VolunteerSettings
     from nomoat.client.consent import sheet
     from nomoat.client.identity import identity
-    from nomoat.client.joining import check_base
+    from nomoat.client.joining import check_base, preview
     from nomoat.client.joining import join as enrol
     from nomoat.client.shards import prepare
 
@@ -81,10 +81,17 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     check_base(settings.base, info.base_hash, info.name)
     most = rank_of(settings, info)
     shards = prepare(
-        settings.data, place.shards, heldout, settings.heldout_data, kept.load(home.root)
+        settings.data,
+        place.shards,
+        heldout,
+        kept.load(home.root),
+        heldout_data=settings.heldout_data,
     )
-    sys.stderr.write(sheet(info, settings, shards, most) + "\n")
+    fit = fits.line(info, settings.base, fits.room(device))
+    sys.stderr.write(sheet(info, settings, shards, most, fit) + "\n")
     _show_secrets(place, shards)
+    if not yes:
+        sys.stderr.write(preview(settings, info.seq_len))
     if not yes and not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")
     identity(home.identity, os.urandom)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -37,6 +39,24 @@ def logged(place: Place, to: str) -> Callable[[wire.Packet], None]:
         Ledger(place.root).record(Sent(time.time(), place.name(), to, kind, 0, packet.size, digest))
 
     return record
+
+
+def preview(settings: VolunteerSettings, seq_len: int) -> str:
+    """What the data will teach, as `nomoat data preview` shows it.
+
+    In a process of its own: a tokenizer brings hundreds of megabytes that a volunteer who waits
+    for a round must not hold.
+    """
+    what = ("data", "preview", str(settings.data), "--model", settings.base)
+    done = subprocess.run(
+        [sys.executable, "-m", "nomoat", *what, "--seq-len", str(seq_len)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BadData(done.stderr.strip().rpartition("\n")[2].removeprefix("nomoat: "))
+    return f"\n{done.stdout}\n"
 
 
 def join(

@@ -34,8 +34,9 @@ def prepare(
     data: Path,
     folder: Path,
     heldout: float,
-    heldout_data: Path | None = None,
     kept: Kept | None = None,
+    *,
+    heldout_data: Path | None = None,
 ) -> Shards:
     """Read `data` and share its rows out, unless that was done for this very file already.
 

@@ -82,7 +82,11 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
     with ExitStack() as things:
         things.enter_context(alone(place))
         shards = prepare(
-            settings.data, place.shards, settings.heldout, settings.heldout_data, kit.kept
+            settings.data,
+            place.shards,
+            settings.heldout,
+            kit.kept,
+            heldout_data=settings.heldout_data,
         )
         hands = _hands(kit, shards)
         things.callback(hands.close)

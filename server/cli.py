@@ -229,7 +229,7 @@ def invite(  # noqa: PLR0913, PLR0917
         )
     claims = Claims(
         where,
-        certificates.fingerprint(certificate),
+        certificates.fingerprint(office.folder.authority_certificate.read_bytes()),
         office.registrar.key.public,
         os.urandom(16),
         uses,

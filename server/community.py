@@ -329,7 +329,7 @@ def create(folder: Folder, settings: Settings, now: datetime.datetime, seed: byt
 def renew_certificate(folder: Folder, settings: Settings, now: datetime.datetime) -> str | None:
     """Issue a new server certificate if the old one is ending or lacks a name; why, or None.
 
-    Invitations that are out name the old certificate and have to be issued again.
+    Invitations and volunteers trust the authority that issues it, so both go on as they are.
     """
     pem = _read(folder.server_certificate)
     missing = set(hosts(settings)) - certificates.hosts_of(pem)

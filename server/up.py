@@ -93,7 +93,7 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
     folder, settings = office.folder, office.settings
     renewed = renew_certificate(folder, settings, datetime.datetime.now(datetime.UTC))
     if renewed:
-        log.warning("a new server certificate was issued (%s): issue invitations anew", renewed)
+        log.warning("a new server certificate was issued: the old one %s", renewed)
     folder.flower.mkdir(exist_ok=True)
     with ExitStack() as open_things:
         open_things.enter_context(_alone(folder.flower / "up.lock"))

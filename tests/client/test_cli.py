@@ -142,20 +142,25 @@ def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, ho
     assert home.identity.exists()  # the identity is for all communities
 
 
+def shown_by(community: CommunityInfo) -> str:
+    return sheet(community, SETTINGS, SHARDS, 8, "cpu: fits")
+
+
 def test_the_sheet_says_what_leaves_and_what_stays() -> None:
-    shown = sheet(info(), SETTINGS, SHARDS, 8)
+    shown = sheet(info(), SETTINGS, SHARDS, 8, "cpu: a training takes about 0.5 GB")
     for words in ("town", "pocket", "apache-2.0", "90 rows", "10 kept", "stays on this machine",
-                  "1.0 MB", "only what is installed", "ada", "sum of 8 or more"):  # fmt: skip
+                  "1.0 MB", "takes about 0.5 GB", "only what is installed",
+                  "ada", "sum of 8 or more"):  # fmt: skip
         assert words in shown
 
 
 def test_the_sheet_does_not_hide_weak_or_missing_protection() -> None:
-    assert "NONE" in sheet(info(secure=False), SETTINGS, SHARDS, 8)
-    assert "weak" in sheet(info(min_participants=3, allow_weak=True), SETTINGS, SHARDS, 8)
+    assert "NONE" in shown_by(info(secure=False))
+    assert "weak" in shown_by(info(min_participants=3, allow_weak=True))
 
 
 def test_a_community_cannot_draw_on_the_terminal_or_fake_a_line() -> None:
-    shown = sheet(info(name="x\x1b[2J\nProtection   strong", about="a\rb"), SETTINGS, SHARDS, 8)
+    shown = shown_by(info(name="x\x1b[2J\nProtection   strong", about="a\rb"))
     assert "\x1b" not in shown
     assert "\r" not in shown
     assert not any(line.startswith("Protection   strong") for line in shown.splitlines())

@@ -117,3 +117,16 @@ def test_the_commands_scan_and_keep_do_what_training_does(
     (tmp_path / "home" / kept_list.FILE_NAME).write_text("{")
     with pytest.raises(NomoatError, match="damaged"):
         kept_list.load(tmp_path / "home")
+
+
+def test_rows_chosen_to_measure_with_take_nothing_from_those_to_train_on(tmp_path: Path) -> None:
+    own = data(tmp_path, 20)
+    other = tmp_path / "kept.jsonl"
+    other.write_text('{"text": "kept for measuring"}\n')
+    found = prepare(own, tmp_path / "shards", 0.1, heldout_data=other)
+    assert (found.train_rows, found.heldout_rows) == (20, 1)
+    assert texts(found.heldout) == {"kept for measuring"}
+    assert prepare(own, tmp_path / "shards", 0.1).heldout_rows < found.train_rows
+    other.write_text("")
+    with pytest.raises(BadData, match=r"kept\.jsonl"):
+        prepare(own, tmp_path / "shards", 0.1, heldout_data=other)

@@ -1,16 +1,29 @@
-"""`nomoat` with a fault: python faulty.py FAULT COMMAND…, the way a broken or hostile machine runs.
+"""`nomoat` as a broken or hostile machine runs it: python faulty.py FAULT COMMAND…
 
 stuck     trains, and never says that it is ready
 tampers   alters a byte of its masked update after it was signed
+honest    has no fault
+
+Whatever the fault, the process tells the test what nobody else may learn: in the folder TOLD of its
+environment it leaves the entropy of each session, and every message it got or sent.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import uuid
+from pathlib import Path
 from typing import Any
 
-from nomoat.client import hands, volunteer
+from nomoat.client import hands, masking, volunteer
+
+TOLD = Path(os.environ["TOLD"])
+
+
+def tell(what: str, data: bytes) -> None:
+    (TOLD / f"{uuid.uuid4().hex}.{what}").write_bytes(data)
 
 
 def stuck() -> None:
@@ -23,27 +36,39 @@ def stuck() -> None:
     hands.Hands.train = forever  # type: ignore[method-assign]
 
 
-def tampers() -> None:
-    sealed = volunteer.sealed
+def overheard(tampers: bool) -> None:
+    sealed, secrets = volunteer.sealed, masking.SessionSecrets
 
-    def tampering(app: Any, belonging: Any) -> Any:
+    def answering(app: Any, belonging: Any) -> Any:
         honest = sealed(app, belonging)
 
         def answer(message: Any, context: Any) -> Any:
+            for record in message.content.config_records.values():
+                tell("message", record["bytes"])
             kind = message.metadata.message_type
             reply = honest(message, context)
-            if kind == "query.sa_share_set":
+            if tampers and kind == "query.sa_share_set":
                 head = bytes(reply.content.config_records["head"]["bytes"])
                 reply.content.config_records["head"]["bytes"] = head[:-1] + bytes([head[-1] ^ 1])
+            for record in reply.content.config_records.values():
+                tell("message", record["bytes"])
             return reply
 
         return answer
 
-    volunteer.sealed = tampering  # type: ignore[attr-defined]
+    def confessed(entropy: bytes) -> Any:
+        tell("entropy", entropy)
+        return secrets(entropy)
+
+    volunteer.sealed = answering  # type: ignore[attr-defined]
+    masking.SessionSecrets = confessed  # type: ignore[attr-defined,misc,assignment]
 
 
 if __name__ == "__main__":
-    {"stuck": stuck, "tampers": tampers}[sys.argv.pop(1)]()
+    fault = sys.argv.pop(1)
+    overheard(fault == "tampers")
+    if fault == "stuck":
+        stuck()
     from nomoat.__main__ import main
 
     main()

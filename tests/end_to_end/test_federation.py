@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
+from nomoat.aggregation.secagg.keys import SessionSecrets
 from nomoat.server.records import RoundRecord
 from nomoat.simulations.processes import Federation
 
@@ -33,28 +36,39 @@ def rows(path: Path, topic: str) -> Path:
     return path
 
 
-def faulty(federation: Federation, fault: str) -> Federation:
-    """The same federation, whose next process has a fault (faulty.py)."""
+def machine(federation: Federation, fault: str = "honest") -> Federation:
+    """The same federation, whose next process runs on a machine with this fault (faulty.py)."""
     program = (sys.executable, str(Path(__file__).with_name("faulty.py")), fault)
     return replace(federation, program=program)
 
 
 @pytest.fixture
-def federation(tmp_path: Path, tiny_model: Path) -> Iterator[Federation]:
-    with Federation(tmp_path, environment={"OMP_NUM_THREADS": "1"}) as made:
+def told(tmp_path: Path) -> Path:
+    """What volunteers confess to the test alone: entropy of their sessions, all messages."""
+    folder = tmp_path / "told"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def federation(tmp_path: Path, told: Path, tiny_model: Path) -> Iterator[Federation]:
+    environment = {"OMP_NUM_THREADS": "1", "TOLD": str(told)}
+    root = tmp_path / "federation"
+    root.mkdir()
+    with Federation(root, environment=environment) as made:
         made.init("faults", tiny_model, OPTIONS)
         made.up()
         made.wait("the port", lambda: bool(made.hosted()), STEP_S)
         link = made.invite(len(NAMES))
-        kinds = {"ada": faulty(made, "stuck"), "mallory": faulty(made, "tampers")}
+        faults = {"ada": "stuck", "mallory": "tampers"}
         for name in NAMES:
-            data = rows(tmp_path / f"{name}.jsonl", name)
-            kinds.get(name, made).join(name, link, data, tiny_model)
+            data = rows(root / f"{name}.jsonl", name)
+            machine(made, faults.get(name, "honest")).join(name, link, data, tiny_model)
         yield made
 
 
 @pytest.mark.timeout(1200)
-def test_rounds_go_on_whatever_happens_to_the_machines(federation: Federation) -> None:
+def test_rounds_go_on_whatever_happens_to_the_machines(federation: Federation, told: Path) -> None:
     """One story, because starting processes is what costs: each part says what it promises."""
 
     def trains(name: str, number: int) -> bool:
@@ -72,7 +86,7 @@ def test_rounds_go_on_whatever_happens_to_the_machines(federation: Federation) -
     # alters its update is refused by its name, in the record and in the log.
     federation.wait("ada training", lambda: trains("ada", 1), STEP_S)
     federation.kill("ada")
-    federation.rerun("ada")
+    machine(federation).rerun("ada")
     federation.wait("round 1", lambda: ended(1), STEP_S)
     first = record(1)
     assert first.committed, first.reason
@@ -113,6 +127,61 @@ def test_rounds_go_on_whatever_happens_to_the_machines(federation: Federation) -
     assert set(after[2]["contributors"]) == set(HONEST)
     where = ("--json", "--dir", str(federation.folder))
     assert json.loads(federation.call("adapter", "verify", *where)) == {"versions": 4, "ok": True}
+
+    nothing_secret_left(federation, told)
+
+
+def nothing_secret_left(federation: Federation, told: Path) -> None:
+    """No secret of a session was in a message or is in a file, whatever was killed in between; a
+    private key is in its own file alone.
+    """
+    secrets = session_secrets(told)
+    assert len(secrets) >= 6 * 3 * len(HONEST)
+    assert all(holds(path.read_bytes(), secrets) for path in told.glob("*.entropy"))
+    messages = [path.read_bytes() for path in told.glob("*.message")]
+    assert messages
+    assert not any(holds(message, secrets) for message in messages)
+    files = {path: path.read_bytes() for path in federation.root.rglob("*") if path.is_file()}
+    assert federation.folder / "flower" / "link.db" in files
+    assert [path for path, data in files.items() if holds(data, secrets)] == []
+    keys = {path: private_parts(data) for path, data in files.items() if path.suffix == ".key"}
+    assert len(keys) == 3 + 2 * len(NAMES)
+    for own, parts in keys.items():
+        assert own.stat().st_mode & 0o077 == 0
+        assert [path for path, data in files.items() if holds(data, parts)] == [own]
+        assert not any(holds(message, parts) for message in messages)
+
+
+def session_secrets(told: Path) -> list[bytes]:
+    """Entropy, private keys and seeds of every session a volunteer was in."""
+    names = ("box_private", "mask_private", "self_seed", "coefficient_key", "rounding_key")
+    found = []
+    for path in told.glob("*.entropy"):
+        entropy = path.read_bytes()
+        held = SessionSecrets(entropy)
+        found += [entropy, *(getattr(held, name) for name in names)]
+    return found
+
+
+def private_parts(key: bytes) -> list[bytes]:
+    """What of a key file nobody else may have: a seed, or a scalar and its line of PEM."""
+    lines = key.splitlines()
+    if key.startswith(b"-----BEGIN OPENSSH"):
+        number = load_ssh_private_key(key, None).private_numbers().private_value
+        return [number.to_bytes(48, "big"), lines[-3]]
+    if key.startswith(b"-----BEGIN"):
+        number = load_pem_private_key(key, None).private_numbers().private_value
+        return [number.to_bytes(32, "big"), lines[1]]
+    return [bytes.fromhex(key.decode())]
+
+
+def holds(data: bytes, secrets: list[bytes]) -> bool:
+    """Whether data holds one of the secrets, as bytes, in hex or in base64."""
+    return any(
+        form in data
+        for secret in secrets
+        for form in (secret, secret.hex().encode(), base64.b64encode(secret)[:40])
+    )
 
 
 def versions(federation: Federation) -> list[dict[str, Any]]:

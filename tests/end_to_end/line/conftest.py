@@ -120,7 +120,7 @@ class Town:
     def link(self, uses: int = 50) -> str:
         claims = Claims(
             f"localhost:{self.port}",
-            certificates.fingerprint(self.folder.server_certificate.read_bytes()),
+            certificates.fingerprint(self.folder.authority_certificate.read_bytes()),
             self.folder.key().public,
             os.urandom(16),
             uses,
