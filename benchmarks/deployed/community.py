@@ -10,7 +10,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +67,10 @@ class Ended:
     at: float
 
 
-def follow(federation: Federation, rounds: int) -> list[Ended]:
-    """Rounds 0 to `rounds`, each noted within LOOK_S of its end."""
+def follow(
+    federation: Federation, rounds: int, note: Callable[[], None] = lambda: None
+) -> list[Ended]:
+    """Rounds 0 to `rounds`, each noted within LOOK_S of its end; `note` is called with each."""
     ended: list[Ended] = []
     path, size = federation.root / "up.out", -1
     started = time.monotonic()
@@ -77,7 +79,9 @@ def follow(federation: Federation, rounds: int) -> list[Ended]:
         if found != size:
             size = found
             now = time.monotonic()
-            ended += [Ended(record, now) for record in federation.records()[len(ended) :]]
+            for record in federation.records()[len(ended) :]:
+                ended.append(Ended(record, now))
+                note()
         if time.monotonic() - started > START_S + rounds * ROUND_S:
             raise TimeoutError(f"{len(ended) - 1} of {rounds} rounds: {federation.last('up')}")
         time.sleep(LOOK_S)

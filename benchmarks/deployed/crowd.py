@@ -1,4 +1,4 @@
-"""Many volunteers in one process: each with keys, home and connection of its own, none with a model.
+"""Many volunteers in one process: each with keys, home and connection of its own, no model.
 
     python -m deployed.crowd ROOT NUMBER BASE < a link
 

@@ -21,12 +21,16 @@ class Idle:
 
 def watch(pid: int, seconds: float) -> Idle:
     """Look at a process and all it has started for `seconds`."""
-    tree = _tree(pid)
-    before, started = _cpu_s(tree), time.monotonic()
+    before, started = cpu_s(pid), time.monotonic()
     time.sleep(seconds)
-    used, lasted = _cpu_s(tree) - before, time.monotonic() - started
+    used, lasted = cpu_s(pid) - before, time.monotonic() - started
     rss = sum(process.memory_info().rss for process in _tree(pid))
     return Idle(used / lasted, rss / MB, len(_tree(pid)))
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time that a process and those it has started have used, seconds."""
+    return float(sum(sum(process.cpu_times()[:2]) for process in _tree(pid)))
 
 
 def peak_mb(pid: int) -> float:
@@ -39,7 +43,3 @@ def peak_mb(pid: int) -> float:
 def _tree(pid: int) -> list[psutil.Process]:
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
-
-
-def _cpu_s(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)

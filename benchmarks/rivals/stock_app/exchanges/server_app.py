@@ -1,5 +1,6 @@
 """Rounds of three exchanges: train, report, evaluate. Writes when each round began and ended."""
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
         marks.append(time.monotonic())
         ask(grid, nodes, "evaluate.heldout", number, {"adapter": ArrayRecord([adapter])})
         marks.append(time.monotonic())
-        seconds.append([after - before for before, after in zip(marks, marks[1:])])
+        seconds.append([after - before for before, after in itertools.pairwise(marks)])
     Path(str(config["out"])).write_text(
         json.dumps({"seconds": seconds, "value": float(adapter[0]), "ended": time.monotonic()})
     )
