@@ -117,7 +117,7 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
         if folder.evaluation.exists():
             pool = Pool(str(settings.base.folder), 1)
             open_things.callback(pool.close, now=True)
-            split = EvaluationSplit(folder.evaluation, settings.training.settings(), pool)
+            split = EvaluationSplit(folder.evaluation, settings.training.settings("none"), pool)
         sealed = _sealed(office, state, grid, directory)
         yield Host(office, grid, sealed, file, stop, split, lambda: gate.carried)
 
