@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -70,7 +70,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         base=_where(base or info.base_model),
         device=device,
         heldout=heldout,
-        **({} if rank is None else {"rank": _rank(rank)}),
+        rank=_rank(rank),
     )
     check_base(settings.base, info.base_hash, info.name)
     most = rank_of(settings, info)
@@ -90,12 +90,14 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         _run(home, place, settings, detach)
 
 
-def _rank(text: str) -> int | str:
+def _rank(text: str | None) -> int | Literal["auto"]:
     from nomoat.aggregation.errors import UsageError
     from nomoat.aggregation.messages import MAX_RANK
 
+    if text is None:
+        return MAX_RANK
     if text == "auto":
-        return text
+        return "auto"
     if not text.isdecimal() or not 1 <= int(text) <= MAX_RANK:
         raise UsageError(f"--rank {text}: give a number from 1 to {MAX_RANK}, or auto")
     return int(text)

@@ -357,15 +357,24 @@ def test_a_resumed_federation_has_its_server_optimisers_memory() -> None:
         assert plain.state.adapter.digest != whole.state.adapter.digest
 
 
-def test_an_abandoned_round_leaves_the_server_optimiser_as_it_was() -> None:
+def test_momentum_accumulates_over_rounds() -> None:
+    """Everyone adds the same in every round: Δ, then Δ + 0.9 Δ."""
+    _, end = run(settings=federation(optimizer=ServerOptimizer("momentum", 1.0, 0.9)))
+    once = mean_of(*TOKENS) - START.vector
+    np.testing.assert_allclose(end.state.adapter.vector, START.vector + 2.9 * once, atol=1e-6)
+
+
+@pytest.mark.parametrize("why", ["nobody reports", "the adapter is worse"])
+def test_an_abandoned_round_leaves_the_server_optimiser_as_it_was(why: str) -> None:
     settings = federation(rounds=2, optimizer=ServerOptimizer("momentum"))
+    message_type = "query.report" if why == "nobody reports" else "evaluate.heldout"
 
-    def none_in_round_2(name: str, answer: Message, message: Message) -> Message:
-        last = message.metadata.group_id == "2"
-        return raises(name, answer, message) if last else answer
+    def in_round_2(name: str, answer: Message, message: Message) -> Message:
+        if message.metadata.group_id != "2":
+            return answer
+        return reply(message, wire.encode(Evaluation(2, 99.0, 10)))
 
-    twists = {(name, "query.report"): none_in_round_2 for name in TOKENS}
-    memory, _ = run(twists, settings)
+    memory, _ = run({(name, message_type): in_round_2 for name in TOKENS}, settings)
     first, last = memory.checkpoints[1:]
     assert not memory.records[-1].committed
     assert first.moments.moments.keys() == {"m.ab"}
