@@ -1,6 +1,6 @@
 """Every aggregation method on the same federations: which to use, and what it costs.
 
-    python benchmarks/methods.py --out FILE [--cells topics,iid/equal] [--methods fedavg,rolora]
+    python benchmarks/methods.py [--out FILE] [--cells topics,iid/equal] [--methods fedavg,rolora]
         [--seeds 0,1,2] [--quick] [--json | --table]
     python benchmarks/methods.py --out FILE --model DIR --data FILE --by FIELD
 
@@ -30,6 +30,7 @@ from cells.running import run
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.simulations.pocket import POCKET
 
+USUAL_OUT = Path("runs/methods.jsonl")
 QUICK = {"volunteers": 3, "rounds": 2, "local_steps": 1, "batch_size": 4, "eval_rows": 4}
 
 
@@ -38,8 +39,9 @@ def main() -> None:
     options = _options()
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            _main(options, options.out or Path(scratch) / "methods.jsonl")
-    except NomoatError as problem:
+            usual = Path(scratch) / "methods.jsonl" if options.quick else USUAL_OUT
+            _main(options, options.out or usual)
+    except (NomoatError, OSError) as problem:
         sys.exit(f"error: {problem}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on with the cells that are missing")
@@ -54,7 +56,7 @@ def _main(options: argparse.Namespace, out: Path) -> None:
         setting = _setting(options)
         results.check(setting)
         methods = _names(options.methods) or list(setting.methods)
-        seeds = [int(seed) for seed in _names(options.seeds)]
+        seeds = _seeds(options.seeds)
         asked = list(cells(setting, methods, _names(options.cells), seeds))
         _fill(results, setting, [cell for cell in asked if cell not in results.rows], options)
     print(json.dumps(summary(results.rows)) if options.json else markdown(results.rows))
@@ -88,7 +90,9 @@ def _setting(options: argparse.Namespace) -> Setting:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, help="results, one JSON object a line; goes on there")
+    parser.add_argument(
+        "--out", type=Path, help=f"results, one JSON object a line; else {USUAL_OUT}"
+    )
     parser.add_argument("--methods", default="", help="comma-separated; else all")
     parser.add_argument("--cells", default="", help="splits, ranks or split/ranks; else all")
     parser.add_argument("--seeds", default="0,1,2")
@@ -107,6 +111,13 @@ def _options() -> argparse.Namespace:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in _names(text)]
+    except ValueError:
+        raise UsageError(f"--seeds {text!r}: give numbers such as 0,1,2") from None
 
 
 def note(text: str) -> None:

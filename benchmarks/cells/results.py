@@ -43,6 +43,7 @@ class ResultsFile:
     def add(self, setting: Setting, cell: Cell, row: Row) -> None:
         """Append one row, on disk before this returns."""
         line = json.dumps({"setting": setting.as_json(), "cell": asdict(cell), **row})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()

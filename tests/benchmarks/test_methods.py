@@ -83,6 +83,7 @@ def test_other_settings_do_not_mix_with_a_file_of_results(out: Path) -> None:
     [
         (("--methods", "fedavgg"), "no method 'fedavgg'"),
         (("--cells", "topic"), "no cell 'topic'"),
+        (("--seeds", "one"), "give numbers such as 0,1,2"),
         (("--data", "x.jsonl"), "--data and --by go together"),
         (("--table",), "holds no results"),
     ],

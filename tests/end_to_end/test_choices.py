@@ -178,6 +178,7 @@ def test_a_killed_run_resumes_to_the_same_end_whatever_it_remembers(
     machine = Machine(2, tmp_path, time.monotonic())
     found = simulate(wanted, whole, machine, Silence())
     cut = RunFolder.create(tmp_path / "cut", wanted, [])
+    machine = Machine(1, tmp_path, time.monotonic())
     for number, phase in kills:
         with pytest.raises(Killed):
             simulate(wanted, cut, machine, KillIn(number, phase))
