@@ -116,6 +116,12 @@ class Hands:
         return pool.pids if pool is not None else frozenset()
 
     @property
+    def working(self) -> bool:
+        """Whether a worker is at it right now, its model loaded."""
+        pool = self._pool
+        return pool is not None and pool.working
+
+    @property
     def at_work(self) -> bool:
         """Whether a piece of work is under way, paused or not."""
         return self._at_work > 0

@@ -209,6 +209,11 @@ class Pool:
             process.tell(jobs.Duty(share))
 
     @property
+    def working(self) -> bool:
+        """Whether a worker that has loaded the base is at a job."""
+        return bool(self._doing)
+
+    @property
     def pids(self) -> frozenset[int]:
         """The workers' process ids."""
         found = (process.process.pid for process in list(self._processes.values()))
