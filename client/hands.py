@@ -45,6 +45,7 @@ class Hands:
     device: str = "auto"
     idle_s: float = IDLE_S
     checkpoint: Path | None = None
+    bits: int | None = None  # of the base's frozen weights
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     problem: str | None = field(default=None, init=False)
     trainings: int = field(default=0, init=False)
@@ -187,7 +188,7 @@ class Hands:
             self._stop_timer()
             self._busy += 1
             if self._pool is None:
-                self._pool = Pool(self.model, 1, self.device, shared=False)
+                self._pool = Pool(self.model, 1, self.device, shared=False, bits=self.bits)
                 if self._share < 1.0:
                     self._pool.limit(self._share)
             return self._pool

@@ -20,7 +20,7 @@ from nomoat.client import enroll, kept
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
-from nomoat.client.fitting import check_optimizer, fitted
+from nomoat.client.fitting import check_bits, fitted
 from nomoat.client.fleet import Line, serve
 from nomoat.client.governor import Governor
 from nomoat.client.hands import Hands
@@ -108,13 +108,14 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
 
 def _hands(kit: Kit, shards: Shards) -> Hands:
     settings = kit.settings
-    check_optimizer(settings.machine)
+    check_bits(settings.machine)
     base, device = settings.base, settings.device
     return Hands(
         base,
         shards,
         device,
         checkpoint=kit.place.checkpoint,
+        bits=settings.machine.base_bits,
         fit=lambda job: fitted(job, base, device, settings.machine),
     )
 
