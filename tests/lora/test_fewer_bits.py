@@ -1,4 +1,4 @@
-"""Fewer bits, of the base or of the moments, train like all of them and pause with the same bits."""
+"""Fewer bits, of base or moments, train like all of them and pause with the same bits."""
 
 from __future__ import annotations
 
