@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 RANK, ALPHA = 8, 16.0
 ROWS = 400
 SEED = b"benchmark"
+SETTLE_S = 2.0  # rows are encoded, steps are being taken
 MEMORY_CASES = (
     "10M-fp32-b4-t256-r8",
     "10M-bf16-b1-t512-r8-ck",
@@ -182,9 +183,10 @@ def yield_seconds(task: Task, folder: Path, spec: AdapterSpec, repeats: int) -> 
         training = threading.Thread(target=_until_closed, args=(hands, task.job(spec, 100_000)))
         training.start()
         for _ in range(repeats):
-            while not hands.pids:
+            task.checkpoint.unlink(missing_ok=True)
+            while not hands.working:
                 time.sleep(0.01)
-            _settle(hands, task.checkpoint)
+            time.sleep(SETTLE_S)
             pids = hands.pids
             began = time.perf_counter()
             control.write(folder, Orders(paused=True))
@@ -196,15 +198,6 @@ def yield_seconds(task: Task, folder: Path, spec: AdapterSpec, repeats: int) -> 
         hands.close()
         training.join()
     return found
-
-
-def _settle(hands: Hands, checkpoint: Path) -> None:
-    """Wait until steps are being taken: the worker uses a core, its model loaded."""
-    checkpoint.unlink(missing_ok=True)
-    (worker,) = (psutil.Process(pid) for pid in hands.pids)
-    while worker.memory_info().rss < 300 << 20:
-        time.sleep(0.05)
-    time.sleep(3.0)
 
 
 def _until_closed(hands: Hands, job: TrainJob) -> None:

@@ -20,11 +20,12 @@ WORKER_BYTES = 450 << 20  # a worker process with torch and transformers importe
 CONTEXT_BYTES = 600 << 20  # a CUDA context with its kernels
 
 
-def check_optimizer(allowance: Allowance) -> None:
-    """UsageError, in one line, if 8-bit Adam was asked for and cannot be had."""
-    if allowance.adam_8bit and importlib.util.find_spec("bitsandbytes") is None:
+def check_bits(allowance: Allowance) -> None:
+    """UsageError, in one line, if fewer bits were asked for and cannot be had."""
+    asked = "adam_8bit" if allowance.adam_8bit else "base_bits" if allowance.base_bits else None
+    if asked and importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(
-            "adam_8bit in settings.toml needs bitsandbytes: pip install 'nomoat[gpu]', or take "
+            f"{asked} in settings.toml needs bitsandbytes: pip install 'nomoat[gpu]', or take "
             "the line out"
         )
 
@@ -37,7 +38,7 @@ def fitted(job: TrainJob, base: str, device: str, allowance: Allowance) -> Train
     job = replace(job, adam_8bit=allowance.adam_8bit)
     room, host = _room(device, allowance)
     try:
-        chosen = planned(job, base, room, host).training
+        chosen = planned(job, base, (room, host), allowance.base_bits).training
     except UsageError:  # another family of models
         return job
     most_tokens = chosen.micro_batch * job.settings.seq_len
@@ -49,7 +50,7 @@ def fitted(job: TrainJob, base: str, device: str, allowance: Allowance) -> Train
 def need(job: TrainJob, base: str, device: str, allowance: Allowance) -> tuple[int, int]:
     """(bytes a training takes, bytes that are free); DoesNotFit and UsageError as `planned`."""
     room, host = _room(device, allowance)
-    return planned(job, base, room, host).predicted.total, room
+    return planned(job, base, (room, host), allowance.base_bits).predicted.total, room
 
 
 def _room(device: str, allowance: Allowance) -> tuple[int, Host]:
@@ -60,9 +61,12 @@ def _room(device: str, allowance: Allowance) -> tuple[int, Host]:
     return int((gpu_bytes - CONTEXT_BYTES) * (allowance.max_vram_share or 1.0)), cuda_host()
 
 
-def planned(job: TrainJob, base: str, room: int, host: Host) -> Plan:
-    """The plan for `room` bytes; UsageError if the model's need is not known, DoesNotFit."""
-    folder = resolve(base)
+def planned(job: TrainJob, base: str, into: tuple[int, Host], bits: int | None) -> Plan:
+    """The plan for so many bytes on such a host, the base in `bits`; DoesNotFit says what would.
+
+    UsageError if the model's need cannot be predicted.
+    """
+    (room, host), folder = into, resolve(base)
     shape, settings = ModelShape.from_config(config(folder)), job.settings
     on_cpu = not host.quantises
     rows = settings.batch_size
@@ -73,11 +77,17 @@ def planned(job: TrainJob, base: str, room: int, host: Host) -> Plan:
         settings.seq_len,
         job.spec.rank,
         tuple(job.spec.target_modules),
-        weights=Weights.FP32 if on_cpu else Weights.BF16,
+        weights=_weights(bits, on_cpu),
         optimizer=Optimizer.ADAMW_8BIT if job.adam_8bit else Optimizer.ADAMW,
         autocast=not on_cpu,
     )
     return plan(shape, wish, room, host, stored_bytes=stored_bytes(folder))
+
+
+def _weights(bits: int | None, on_cpu: bool) -> Weights:
+    if bits is not None:
+        return Weights.NF4 if bits == 4 else Weights.INT8
+    return Weights.FP32 if on_cpu else Weights.BF16
 
 
 def stored_bytes(folder: Path) -> int:

@@ -51,6 +51,7 @@ class Hands:
     device: str = "auto"
     idle_s: float = IDLE_S
     checkpoint: Path | None = None
+    bits: int | None = None  # of the base's frozen weights
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     problem: str | None = field(default=None, init=False)
     trainings: int = field(default=0, init=False)
@@ -108,6 +109,12 @@ class Hands:
         """Processes that work for us."""
         pool = self._pool
         return pool.pids if pool is not None else frozenset()
+
+    @property
+    def working(self) -> bool:
+        """Whether a worker is at it right now, its model loaded."""
+        pool = self._pool
+        return pool is not None and pool.working
 
     @property
     def at_work(self) -> bool:
@@ -194,7 +201,7 @@ class Hands:
             self._stop_timer()
             self._busy += 1
             if self._pool is None:
-                self._pool = Pool(self.model, 1, self.device, shared=False)
+                self._pool = Pool(self.model, 1, self.device, shared=False, bits=self.bits)
                 if self._share < 1.0:
                     self._pool.limit(self._share)
             return self._pool

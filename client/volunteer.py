@@ -21,7 +21,7 @@ from nomoat.client.afford import rank_of
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
-from nomoat.client.fitting import check_optimizer, fitted
+from nomoat.client.fitting import check_bits, fitted
 from nomoat.client.fleet import Line, serve
 from nomoat.client.governor import Governor
 from nomoat.client.hands import Hands
@@ -116,7 +116,7 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
 
 def _hands(kit: Kit, shards: Shards) -> Hands:
     settings = kit.settings
-    check_optimizer(settings.machine)
+    check_bits(settings.machine)
     base, device = settings.base, settings.device
     return Hands(
         base,
@@ -124,6 +124,7 @@ def _hands(kit: Kit, shards: Shards) -> Hands:
         DiskKeepsakes(kit.place.kept),
         device,
         checkpoint=kit.place.checkpoint,
+        bits=settings.machine.base_bits,
         fit=lambda job: fitted(job, base, device, settings.machine),
     )
 

@@ -99,7 +99,8 @@ class Pool:
     Raises BadData if `model` is no model. A job's failure is its future's exception, a
     NomoatError in one line; a worker that died is replaced for the next job. shared: workers are
     forked from a server that holds the base and lives as long as this process; else each process
-    loads its own, and what it took is given back when it ends.
+    loads its own, and what it took is given back when it ends. bits: of the base's frozen weights
+    (4 or 8, with bitsandbytes); None: all.
     """
 
     def __init__(
@@ -109,9 +110,10 @@ class Pool:
         device: str = "auto",
         *,
         shared: bool = True,
+        bits: int | None = None,
     ) -> None:
         self._folder = str(resolve(model))
-        self._device = device
+        self._device, self._bits = device, bits
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = self._pausing = False
@@ -209,6 +211,11 @@ class Pool:
             process.tell(jobs.Duty(share))
 
     @property
+    def working(self) -> bool:
+        """Whether a worker that has loaded the base is at a job."""
+        return bool(self._doing)
+
+    @property
     def pids(self) -> frozenset[int]:
         """The workers' process ids."""
         found = (process.process.pid for process in list(self._processes.values()))
@@ -249,7 +256,7 @@ class Pool:
         """A worker that has loaded the base, or why there is none."""
         try:
             ours, theirs = self._context.Pipe()
-            arguments = (theirs, self._folder, self._device)
+            arguments = (theirs, self._folder, self._device, self._bits)
             child = self._context.Process(target=worker.main, args=arguments, daemon=True)
             with _deaf_to_interrupts():
                 child.start()

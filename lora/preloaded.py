@@ -35,12 +35,12 @@ torch.set_num_threads(1)
 _loaded: dict[str, BaseModel] = {}
 
 
-def base_model(folder: str, device: str) -> BaseModel:
-    """The model in `folder`: the preloaded one if that is it, and a CPU is meant."""
+def base_model(folder: str, device: str, bits: int | None = None) -> BaseModel:
+    """The model in `folder`: the preloaded one if that is it, and a CPU and all bits are meant."""
     on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-    if on_cpu and folder in _loaded:
+    if on_cpu and bits is None and folder in _loaded:
         return _loaded[folder]
-    return load(folder, device)
+    return load(folder, device, bits=bits)
 
 
 def _preload(folder: str) -> None:

@@ -152,7 +152,7 @@ def _counts(examples: tuple[Example, ...]) -> ShardCounts:
     return ShardCounts(len(examples), tokens, sum(int(e.trained.sum()) for e in examples))
 
 
-def main(pipe: Connection, folder: str, device: str) -> None:
+def main(pipe: Connection, folder: str, device: str, bits: int | None = None) -> None:
     """Serve jobs from `pipe` until it closes. Each answer is (what, value).
 
     First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
@@ -167,7 +167,7 @@ def main(pipe: Connection, folder: str, device: str) -> None:
         worker: Worker | None = None
         while True:
             if worker is None:
-                worker, answer = _started(folder, device, desk)
+                worker, answer = _started((folder, device, bits), desk)
             else:
                 job = pipe.recv()
                 if desk.obey(job):
@@ -187,10 +187,12 @@ def _device_kind(device: str) -> str:
     return str(pick_device(device).type)
 
 
-def _started(folder: str, device: str, desk: Desk) -> tuple[Worker | None, tuple[str, Any]]:
+def _started(
+    model: tuple[str, str, int | None], desk: Desk
+) -> tuple[Worker | None, tuple[str, Any]]:
     from nomoat.lora.preloaded import base_model
 
-    what, value = _attempt(lambda: ("ready", Worker(base_model(folder, device), desk)))
+    what, value = _attempt(lambda: ("ready", Worker(base_model(*model), desk)))
     return (value, (what, None)) if what == "ready" else (None, (what, value))
 
 

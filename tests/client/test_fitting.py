@@ -15,7 +15,7 @@ from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.client import fitting
 from nomoat.client.allowance import Allowance
-from nomoat.client.fitting import check_optimizer, fitted, need
+from nomoat.client.fitting import check_bits, fitted, need
 from nomoat.lora.jobs import TrainJob
 from nomoat.lora.train import CPU_TOKENS
 
@@ -100,6 +100,18 @@ def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be
     less, _ = need(job, "base", "auto", Allowance(adam_8bit=True))
     assert less < full
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    check_optimizer(Allowance())
+    check_bits(Allowance())
     with pytest.raises(UsageError, match="pip install 'nomoat\\[gpu\\]'"):
-        check_optimizer(Allowance(adam_8bit=True))
+        check_bits(Allowance(adam_8bit=True))
+
+
+def test_a_base_in_four_bits_fits_where_it_would_not_in_sixteen(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(64, 2.2)
+    with pytest.raises(DoesNotFit, match="4-bit"):
+        fit()
+    assert fit(base_bits=4).most_tokens is not None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="base_bits"):
+        check_bits(Allowance(base_bits=8))

@@ -137,3 +137,15 @@ def test_a_hot_machine_works_less_before_it_has_to_stop(tmp_path: Path) -> None:
     assert shares[-1] < 1.0
     world.facts["temperature_c"] = 81.0
     assert world.turn(FACTS_S) is Action.WAIT
+
+
+def test_without_a_policy_nothing_is_trained(tmp_path: Path) -> None:
+    world, stop = World(tmp_path), threading.Event()
+
+    def broken(_now: datetime) -> Facts:
+        stop.set()
+        raise RuntimeError("a driver went mad")
+
+    world.governor.look = broken
+    world.governor.run(stop)
+    assert world.hands.did == ["pause"]

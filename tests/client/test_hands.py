@@ -32,7 +32,7 @@ class Measured:
 class FakePool:
     made: ClassVar[list[FakePool]] = []
 
-    def __init__(self, model: str, workers: int, device: str, *, shared: bool) -> None:
+    def __init__(self, model: str, workers: int, device: str, **how: Any) -> None:
         self.model, self.closed, self.jobs = model, threading.Event(), []  # type: ignore[var-annotated]
         self.futures: list[Future[Any]] = []
         self.shares: list[float] = []
