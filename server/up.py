@@ -154,7 +154,7 @@ class Host:
             office.secagg_roster,
             pause=self._pause,
             before_round=self._before_round,
-            measure=self.split and self.split.measure,
+            measure=self.split.measure if self.split else None,
         )
         run_id = self.grid.run.run_id
         context = Context(
