@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -51,6 +52,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from nomoat.aggregation import wire
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.client.duty_cycle import Bucket, spend
+from nomoat.client.enroll import MAX_SKEW_S
 from nomoat.client.sealed import App
 from nomoat.client.web import Door, tls_context
 
@@ -78,6 +80,7 @@ class Line:
     """How to reach a coordinator. door: with its authority. poll_s: (least, most) between polls.
 
     pause_s: first and longest pause after a failure. upload_bytes_s: network cap; None: none.
+    clock: unix time in seconds.
     """
 
     door: Door
@@ -86,6 +89,7 @@ class Line:
     pause_s: tuple[float, float] = (0.5, 30.0)
     chance: random.Random = field(default_factory=random.Random)
     upload_bytes_s: float | None = None
+    clock: Callable[[], float] = time.time
 
 
 class Listener(Protocol):
@@ -500,13 +504,26 @@ class Wires:
             if status in (429, 500, 502, 503, 504):
                 raise Unreachable(f"{self.line.door.address} answers {status}") from None
             if status == 401:
-                raise Gone("the coordinator does not recognise this node") from None
+                skewed = skew(problem.response, self.line.clock())
+                raise Gone(skewed or "the coordinator does not recognise this node") from None
             if status == 403 and not isinstance(request, ActivateNodeRequest):
                 raise RunOver("the run has ended") from None
             raise
         except (httpx.TransportError, ssl.SSLError, ValueError) as problem:
             reason = str(problem)[:150] or type(problem).__name__
             raise Unreachable(f"{self.line.door.address}: {reason}") from None
+
+
+def skew(response: httpx.Response, now: float) -> str | None:
+    """That this machine's clock is too far from the coordinator's for its signatures, if it is."""
+    try:
+        ahead = round(now - parsedate_to_datetime(response.headers["date"]).timestamp())
+    except (KeyError, ValueError):
+        return None
+    if abs(ahead) <= MAX_SKEW_S:
+        return None
+    where = "ahead of" if ahead > 0 else "behind"
+    return f"this machine's clock is {abs(ahead)} s {where} the coordinator's; set it (NTP)"
 
 
 class Bounded(httpx.HTTPTransport):

@@ -101,11 +101,11 @@ class Coordinator:
         online = tuple(sorted(self.volunteers(grid)))
         task = evaluation_of(state.adapter, self._task(1, state), 0)
         survey = Survey(task, online, self.federation.evaluate_deadline_s)
-        measuring = self.measure and self.measure(self.initial)
+        measuring = self.measure(self.initial) if self.measure else None
         self._drive(grid, survey, 0)
         while measuring and not measuring.done():
             self.pause(POLL_S)
-        evaluation = measuring and loss_of(measuring)
+        evaluation = loss_of(measuring) if measuring else None
         losses = dict(sorted(survey.losses.items()))
         carried = self._carried()
         record = RoundRecord(
@@ -285,9 +285,10 @@ class Coordinator:
                 if volunteer is not None:
                     outgoing += self._take(machine, volunteer, reply)
                     answered += 1
-            if measuring is None and self.measure and isinstance(machine, Round):
-                measuring = machine.to_measure and self.measure(machine.to_measure)
-            elif measuring is not None and measuring.done() and machine.to_measure is not None:
+            candidate = machine.to_measure if isinstance(machine, Round) else None
+            if self.measure and candidate is not None and measuring is None:
+                measuring = self.measure(candidate)
+            if isinstance(machine, Round) and candidate and measuring and measuring.done():
                 outgoing += machine.measured(loss_of(measuring), self.clock())
             outgoing += machine.wake(self.clock())
             phase = machine.phase.value if isinstance(machine, Round) else "evaluating"
@@ -324,7 +325,7 @@ class Coordinator:
     def _take(self, machine: Driven, volunteer: str, reply: Message) -> list[Outgoing]:
         now = self.clock()
         if reply.has_error() and reply.error.code == REFUSED:
-            return machine.refuse(volunteer, reply.error.reason, now)
+            return machine.refuse(volunteer, reply.error.reason or "its seal does not hold", now)
         if reply.has_error():
             return machine.leave(volunteer, f"no answer (code {reply.error.code})", now)
         try:

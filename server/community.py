@@ -299,6 +299,12 @@ class Folder:
                 f"community key {self.community_key} is damaged; restore it from a backup"
             ) from None
 
+    def check_keys(self) -> None:
+        """NomoatError in one line if a private key is missing or can be read by others."""
+        self.key()
+        read_private(self.authority_key, "authority key")
+        read_private(self.server_key, "server key")
+
     def authority(self) -> Issued:
         """The certificate authority."""
         key = read_private(self.authority_key, "authority key")

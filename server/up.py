@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
+from sqlalchemy.exc import OperationalError
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.wire import PART_BYTES
@@ -83,17 +84,21 @@ class StateFile:
             "online": sorted(self.online()),
             "at": int(time.time()),
         }
-        with replacing(self.path) as file:
-            file.write(json.dumps(state).encode())
+        try:
+            with replacing(self.path) as file:
+                file.write(json.dumps(state).encode())
+        except NomoatError as problem:  # a full disk, perhaps; a round may still end in time
+            log.warning("%s", problem)
 
 
 @contextmanager
 def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator[Host]:
     """The community's port, open while the block runs."""
     folder, settings = office.folder, office.settings
+    folder.check_keys()
     renewed = renew_certificate(folder, settings, datetime.datetime.now(datetime.UTC))
     if renewed:
-        log.warning("a new server certificate was issued: the old one %s", renewed)
+        log.warning("a new server certificate was issued (the old one: %s)", renewed)
     folder.flower.mkdir(exist_ok=True)
     with ExitStack() as open_things:
         open_things.enter_context(_alone(folder.flower / "up.lock"))
@@ -156,7 +161,7 @@ class Host:
             office.secagg_roster,
             pause=self._pause,
             before_round=self._before_round,
-            measure=self.split and self.split.measure,
+            measure=self.split.measure if self.split else None,
             meter=self.meter,
             credit=lambda number, earned: office.credit(number, earned, int(time.time())),
         )
@@ -168,6 +173,10 @@ class Host:
             coordinator_app(coordinator)(self.sealed, context)
         except Stopped:
             return None
+        except OperationalError as problem:
+            raise NomoatError(
+                f"{office.folder.flower}: {problem.orig}; make room and start nomoat up again"
+            ) from None
         return coordinator.checkpoint
 
     def stay(self) -> None:

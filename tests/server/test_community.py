@@ -60,6 +60,20 @@ def test_secrets_are_for_their_owner_alone(folder: Folder) -> None:
         folder.key()
 
 
+@pytest.mark.parametrize("name", ["community", "authority", "server"])
+def test_a_community_does_not_open_with_a_key_that_others_can_read(
+    folder: Folder, name: str
+) -> None:
+    folder.check_keys()
+    path = folder.root / "keys" / f"{name}.key"
+    os.chmod(path, 0o640)
+    with pytest.raises(NomoatError, match=rf"{name} key .*readable by others .*chmod 600"):
+        folder.check_keys()
+    path.unlink()
+    with pytest.raises(NomoatError, match=rf"{name} key .* is missing"):
+        folder.check_keys()
+
+
 def test_an_existing_community_is_never_overwritten(folder: Folder) -> None:
     before = folder.community_key.read_bytes()
     with pytest.raises(NomoatError, match="already"):

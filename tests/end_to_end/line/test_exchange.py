@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,11 +15,13 @@ import pytest
 from flwr.app import ConfigRecord, Message
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
 from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.supercore.date import now
+from flwr.supernode import node_auth_http_interceptor
 
 from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.roster import Event
 from nomoat.aggregation.signing import SigningKey
-from nomoat.client.fleet import Wires
+from nomoat.client.fleet import Gone, Wires
 from nomoat.server.sealed import REFUSED, SealedGrid, Sender
 
 
@@ -314,6 +318,17 @@ def test_a_request_its_community_did_not_seal_is_not_answered(
     while not got and time.monotonic() < until:
         got = list(town.fleet_grid.pull_messages(ids))
     assert got[0].error.reason == "RemoteProtocolError"
+
+
+def test_a_clock_that_is_wrong_is_named_as_the_reason(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    ahead = datetime.timedelta(seconds=1000)
+    monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: now() + ahead)
+    wires = Wires(replace(person.line(), clock=lambda: time.time() + 1000))
+    with pytest.raises(Gone, match=r"clock is (999|1000|1001) s ahead of the coordinator's"):
+        wires.activate()
 
 
 def quietly(receive: Any, node: Any) -> Any:
