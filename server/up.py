@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import logging
 import os
@@ -110,6 +111,7 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
         open_things.enter_context(open_run(state, grid))
         file = StateFile(folder.root / "state.json", port, watcher, grid.online)
         sealed = _sealed(office, state, grid, directory)
+        gc.freeze()  # what is loaded stays: then collecting takes milliseconds (holding.py)
         yield Host(office, grid, sealed, file, stop, lambda: gate.carried)
 
 
