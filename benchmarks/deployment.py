@@ -62,7 +62,7 @@ class Sizes:
     crowds: tuple[int, int]
 
 
-FULL = Sizes(rounds=9, stock_rounds=4, idle_s=40.0, rested_s=40.0, crowds=(5, 50))
+FULL = Sizes(rounds=8, stock_rounds=3, idle_s=40.0, rested_s=40.0, crowds=(10, 50))
 QUICK = Sizes(rounds=2, stock_rounds=0, idle_s=2.0, rested_s=0.0, crowds=(2, 3))
 
 
