@@ -43,9 +43,9 @@ class Arithmetic:
         """Move every value by STEP."""
         return Trained(work.local.adapter.vector + STEP, 1, 100, 3.0, 2.9, 0.0)
 
-    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
         """The same for every adapter, so that each one is accepted."""
-        return 3.0, 100
+        return 3.0, 100, None
 
 
 class Quiet:
@@ -73,7 +73,7 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     home = Home(root / name)
     place = home.place(info.public)
     settings = VolunteerSettings(
-        address=invitation.claims.address, name=name, data=root, base=str(base)
+        address=invitation.claims.address, name=name, data=root, base=str(base), device="cpu"
     )
     identity(home.identity, os.urandom)
     place.save_info(info)
