@@ -62,7 +62,7 @@ class Sizes:
     crowds: tuple[int, int]
 
 
-FULL = Sizes(rounds=9, stock_rounds=4, idle_s=40.0, rested_s=40.0, crowds=(5, 50))
+FULL = Sizes(rounds=8, stock_rounds=3, idle_s=40.0, rested_s=40.0, crowds=(10, 50))
 QUICK = Sizes(rounds=2, stock_rounds=0, idle_s=2.0, rested_s=0.0, crowds=(2, 3))
 
 
@@ -112,17 +112,19 @@ def summary(found: Results, about: dict[str, Any]) -> dict[str, Any]:
     return {
         "round_overhead_s": _short(plain.overhead),
         "secure_round_overhead_s": _short(secure.overhead),
-        "stock_ratio": _short(stock_round and stock_round / plain.overhead),
-        "stock_wall_ratio": _short(stock and _wall_per_round(stock) / _ours_per_round(plain)),
-        "idle_cpu_fraction": _short(idle and idle.cpu_fraction, 5),
-        "idle_rss_mb": _short(idle and idle.rss_mb),
-        "rested_cpu_fraction": _short(rested and rested.cpu_fraction, 5),
-        "rested_rss_mb": _short(rested and rested.rss_mb),
+        "stock_ratio": _short(stock_round / plain.overhead if stock_round else None),
+        "stock_wall_ratio": _short(
+            _wall_per_round(stock) / _ours_per_round(plain) if stock else None
+        ),
+        "idle_cpu_fraction": _short(idle.cpu_fraction if idle else None, 5),
+        "idle_rss_mb": _short(idle.rss_mb if idle else None),
+        "rested_cpu_fraction": _short(rested.cpu_fraction if rested else None, 5),
+        "rested_rss_mb": _short(rested.rss_mb if rested else None),
         "coordinator_mb_per_volunteer": _short(per_volunteer(found.plain_peaks)),
         "secure_coordinator_mb_per_volunteer": _short(per_volunteer(found.secure_peaks)),
         "adapter_mb": 4 * model.VALUES / 1e6,
-        "bytes_ratio": _short(plain.sent and plain.sent.ratio, 4),
-        "secure_bytes_ratio": _short(secure.sent and secure.sent.ratio, 4),
+        "bytes_ratio": _short(plain.sent.ratio if plain.sent else None, 4),
+        "secure_bytes_ratio": _short(secure.sent.ratio if secure.sent else None, 4),
         "bytes_per_volunteer_and_round": _bytes(plain.sent),
         "secure_bytes_per_volunteer_and_round": _bytes(secure.sent),
         "stock_round_s": _short(stock_round),
@@ -137,7 +139,7 @@ def summary(found: Results, about: dict[str, Any]) -> dict[str, Any]:
             "walls": {
                 "plain": _short(plain.wall_s),
                 "secure": _short(secure.wall_s),
-                "stock": _short(stock and stock.wall_s),
+                "stock": _short(stock.wall_s if stock else None),
             },
             "processor time of a round": {
                 "plain": {name: _short(value) for name, value in plain.cpu_s.items()},

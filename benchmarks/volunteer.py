@@ -36,6 +36,7 @@ from nomoat.client import control
 from nomoat.client.facts import Limits, Orders
 from nomoat.client.governor import Governor
 from nomoat.client.hands import Hands
+from nomoat.client.keepsakes import DiskKeepsakes
 from nomoat.client.ledger import Sent, tensors_of
 from nomoat.client.ledger_file import Ledger
 from nomoat.client.probes import Probes, local_now
@@ -73,13 +74,14 @@ class Task:
 
         settings = replace(self.settings, local_steps=steps)
         values = initial_adapter(spec, SEED).vector
-        return TrainJob(self.shards.train, spec, values, settings, SEED, self.checkpoint)
+        return TrainJob(self.shards.train, spec, values, settings, SEED, checkpoint=self.checkpoint)
 
 
 @contextmanager
 def at_home(task: Task, folder: Path) -> Iterator[tuple[Hands, Ledger]]:
     """Hands with a governor beside them that looks at this real machine, and a log."""
-    hands = Hands(task.model, task.shards, "cpu", checkpoint=task.checkpoint)
+    kept = DiskKeepsakes(folder / "kept")
+    hands = Hands(task.model, task.shards, kept, "cpu", checkpoint=task.checkpoint)
     probes = Probes(folder, lambda: hands.pids)
     limits = Limits(min_free_disk_bytes=0, on_battery=True, on_metered=True)
     governor = Governor(
@@ -129,7 +131,7 @@ def plain(pipe: Connection, task: Task) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32)
     model.config.use_cache = False
     config = peft.LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=RANK, lora_alpha=int(ALPHA), target_modules="all-linear", task_type="CAUSAL_LM"
     )
     model = peft.get_peft_model(model, config).train()
     encoder = Encoder.of(tokenizer, task.settings.seq_len)

@@ -34,7 +34,10 @@ class Moments:
 
 
 def recall(
-    moments: Moments, spec: AdapterSpec, trained: tuple[bool, bool], optimizer: torch.optim.Optimizer
+    moments: Moments,
+    spec: AdapterSpec,
+    trained: tuple[bool, bool],
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """Put the moments of the trained factors (A, B) into an optimiser that has taken no step.
 

@@ -308,7 +308,11 @@ class Coordinator:
         """Push messages and note whose answers are pending; what the machine says to losses."""
         known = [item for item in outgoing if item.volunteer in nodes]
         gone = [item.volunteer for item in outgoing if item.volunteer not in nodes]
-        messages = [to_message(item, nodes[item.volunteer], group) for item in known]
+        # One packet often goes to many, and cutting it up copies it: once is enough.
+        parts = {id(item.packet): item.packet.parts() for item in known}
+        messages = [
+            to_message(item, parts[id(item.packet)], nodes[item.volunteer], group) for item in known
+        ]
         ids = list(grid.push_messages(messages)) if messages else []
         latest = {volunteer: message_id for message_id, volunteer in pending.items()}
         for item, message_id in zip(known, ids, strict=True):
@@ -353,9 +357,9 @@ def named_nodes(grid: Grid) -> dict[str, int]:
     return {node.owner_name: node.node_id for node in grid.get_nodes()}
 
 
-def to_message(item: Outgoing, node_id: int, group: str) -> Message:
-    """A packet as a Flower message: its kind is the message type, its round the group."""
-    records = {name: ConfigRecord({"bytes": part}) for name, part in item.packet.parts().items()}
+def to_message(item: Outgoing, parts: Mapping[str, bytes], node_id: int, group: str) -> Message:
+    """A packet cut into `parts` as a Flower message: its kind is the type, its round the group."""
+    records = {name: ConfigRecord({"bytes": part}) for name, part in parts.items()}
     action = wire.action_of(wire.peek_kind(item.packet, item.volunteer))
     return Message(RecordDict({**records}), node_id, action, group_id=group)
 

@@ -163,10 +163,12 @@ def up(  # noqa: PLR0913, PLR0917
     import threading
 
     os.environ.setdefault("FLWR_HOME", str((folder / "flower").resolve()))
+    from nomoat.lora.heap import return_freed_memory
     from nomoat.server.office import Office
     from nomoat.server.show import Lines
     from nomoat.server.up import hosting
 
+    return_freed_memory()  # many threads, each with adapters in passing
     logging.basicConfig(
         level=logging.ERROR if quiet else logging.WARNING,
         format="%(asctime)s %(levelname)s %(message)s",

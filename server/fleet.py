@@ -49,6 +49,7 @@ from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError,
 from nomoat.aggregation.receipts import PAGE, Receipts
 from nomoat.server.gate import FLEET, App, Caps, Gate, Receive, Scope, Send
 from nomoat.server.grid import FleetState
+from nomoat.server.holding import Holding
 from nomoat.server.pace import Pace
 from nomoat.server.registrar import Registrar
 from nomoat.server.registry import Registry
@@ -201,7 +202,7 @@ def make_app(desk: Desk) -> Gate:
     app.state.enable_supernode_auth = True
     app.include_router(fleet_router)
     _add_doors(app, desk)
-    return Gate(app, desk.caps, time.monotonic)
+    return Gate(Holding(app, desk.state.folder), desk.caps, time.monotonic)
 
 
 def _add_doors(app: FastAPI, desk: Desk) -> None:

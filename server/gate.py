@@ -110,7 +110,7 @@ class Gate:
         )
         if not self._addresses.allow(address, now) or not stranger_may:
             return (429, "too many requests; wait a minute"), 0
-        length = _content_length(scope)
+        length = content_length(scope)
         if length is None:
             return (411, "the length of the body must be declared"), 0
         if length > (self._caps.body_bytes if path.startswith(FLEET) else OUR_BODY_BYTES):
@@ -163,7 +163,8 @@ def _headers_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) + 4 for name, value in headers) + 2
 
 
-def _content_length(scope: Scope) -> int | None:
+def content_length(scope: Scope) -> int | None:
+    """Bytes of body a request declares, None if it does not say."""
     for name, value in scope["headers"]:
         if name == b"transfer-encoding":
             return None

@@ -133,6 +133,7 @@ class FleetState(SqlLinkState):
         objects = Spool(database.with_name("objects"))
         super().__init__(str(database), NoOpFederationManager(), objects)
         self.initialize()
+        self.folder = database.parent
         self.name_of = name_of
         self.arrived = threading.Event()
         self.mail = Mail(self.has_mail)

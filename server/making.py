@@ -120,7 +120,11 @@ def _measure(
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "rows.jsonl"
         write_jsonl(rows, file)
-        return EvaluationSplit(file, settings.training.settings("none"), pool).measure(adapter).result()
+        return (
+            EvaluationSplit(file, settings.training.settings("none"), pool)
+            .measure(adapter)
+            .result()
+        )
 
 
 def _settings(wanted: Wanted, seeds: Seeds) -> Settings:

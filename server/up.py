@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import json
 import logging
 import os
@@ -124,6 +125,7 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
             open_things.callback(pool.close, now=True)
             split = EvaluationSplit(folder.evaluation, settings.training.settings("none"), pool)
         sealed = _sealed(office, state, grid, directory)
+        gc.freeze()  # what is loaded stays: then collecting takes milliseconds (holding.py)
         yield Host(office, grid, sealed, file, stop, split, lambda: gate.carried)
 
 

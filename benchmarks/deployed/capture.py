@@ -11,7 +11,7 @@ import struct
 import threading
 from types import TracebackType
 
-ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
+ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 PACKET_OUTGOING = 4  # on the loopback each packet is seen leaving and arriving: one counts
 TCP = 6
@@ -24,9 +24,9 @@ class Capture:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.ntohs(3))
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-        self._socket.bind(("lo", socket.ntohs(3)))
+        self._socket.bind(("lo", ETH_P_ALL))
         self._socket.settimeout(0.2)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)

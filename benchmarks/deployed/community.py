@@ -22,7 +22,7 @@ from nomoat.simulations.processes import Federation
 NAMES = ("ada", "ben", "cleo")
 START_S, ROUND_S = 180.0, 120.0
 LOOK_S = 0.01
-TRAINING = ("--local-steps", "2", "--batch-size", "4", "--seq-len", "64")
+TRAINING = ("--local-steps", "2", "--batch-size", "4", "--seq-len", "64", "--lr", "1e-4")
 ROWS = 40
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nomoat.aggregation.invitation import from_link
+from nomoat.aggregation.messages import MAX_RANK
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client import enroll
 from nomoat.client.app import Volunteer, volunteer_app
@@ -43,9 +44,9 @@ class Arithmetic:
         """Move every value by STEP."""
         return Trained(work.local.adapter.vector + STEP, 1, 100, 3.0, 2.9, 0.0)
 
-    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
         """The same for every adapter, so that each one is accepted."""
-        return 3.0, 100
+        return 3.0, 100, None
 
 
 class Quiet:
@@ -73,7 +74,7 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     home = Home(root / name)
     place = home.place(info.public)
     settings = VolunteerSettings(
-        address=invitation.claims.address, name=name, data=root, base=str(base)
+        address=invitation.claims.address, name=name, data=root, base=str(base), device="cpu"
     )
     identity(home.identity, os.urandom)
     place.save_info(info)
@@ -85,7 +86,7 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     membership = Membership(
         asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
     )
-    session = Session(name, info.base_hash, settings.limits(), masking=Masking(membership))
+    session = Session(name, info.base_hash, settings.limits(MAX_RANK), masking=Masking(membership))
     volunteer = Volunteer(session, Arithmetic(), NoVault())
     belonging = Belonging(asker.identity, info.public, info.base_hash)
     app = sealed(aimed(volunteer_app(lambda _context: volunteer), book), belonging)

@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -27,8 +28,7 @@ def main(grid: Grid, context: Context) -> None:
         marks.append(time.monotonic())
         asked = {"please": ConfigRecord({"round": number})}
         replies = ask(grid, nodes, "query.report", number, asked)
-        updates = [reply.content["update"] for reply in replies]
-        adapter = np.mean([update.to_numpy_ndarrays()[0] for update in updates], axis=0)
+        adapter = np.mean([update_of(reply) for reply in replies], axis=0)
         marks.append(time.monotonic())
         ask(grid, nodes, "evaluate.heldout", number, {"adapter": ArrayRecord([adapter])})
         marks.append(time.monotonic())
@@ -38,7 +38,16 @@ def main(grid: Grid, context: Context) -> None:
     )
 
 
-def ask(grid: Grid, nodes: list[int], kind: str, number: int, content: dict) -> list[Message]:
+def update_of(reply: Message) -> np.ndarray:
+    """The array a reply brings."""
+    record = reply.content["update"]
+    assert isinstance(record, ArrayRecord)
+    return record.to_numpy_ndarrays()[0]
+
+
+def ask(
+    grid: Grid, nodes: list[int], kind: str, number: int, content: dict[str, Any]
+) -> list[Message]:
     """One exchange with every node; fails if one does not answer."""
     messages = [Message(RecordDict(content), node, kind, group_id=str(number)) for node in nodes]
     replies = list(grid.send_and_receive(messages, timeout=300))
