@@ -66,8 +66,9 @@ def _own(result: Result) -> dict[str, Any] | None:
     if personal == "none":
         return None
     first, last = result.records[0], result.records[-1]
-    names = sorted(last["losses"].keys() | last["personal"].keys())
-    losses = (first["losses"], last["losses"], last["personal"])
+    own = result.personal
+    names = sorted(last["losses"].keys() | own.keys())
+    losses = (first["losses"], last["losses"], own)
     rows = [
         (name, last["ranks"].get(name, "–"), *(_number(found.get(name)) for found in losses))
         for name in names

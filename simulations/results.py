@@ -46,10 +46,16 @@ class Result:
         return _loss(self.records[-1])
 
     @property
+    def personal(self) -> dict[str, float]:
+        """Held-out losses with what each volunteer keeps, of the last round that measured them."""
+        found = [record["personal"] for record in self.records if record.get("personal")]
+        return dict(found[-1]) if found else {}
+
+    @property
     def personal_loss(self) -> float | None:
-        """Macro held-out loss with what each volunteer keeps to itself, after the last round."""
-        found = self.records[-1]["personal_loss"]
-        return None if found is None else float(found)
+        """Their macro average."""
+        losses = self.personal
+        return sum(losses.values()) / len(losses) if losses else None
 
     def summary(self) -> dict[str, Any]:
         """The object of summary.json."""
@@ -91,7 +97,7 @@ class Result:
             found["personal"] = {
                 "kind": self.scenario.personal,
                 "loss": self.personal_loss,
-                "losses": self.records[-1]["personal"],
+                "losses": self.personal,
             }
         if self.baselines is not None:
             found["solo"] = {"loss": self.baselines.solo_mean, "losses": self.baselines.solo}

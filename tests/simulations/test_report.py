@@ -173,3 +173,17 @@ def test_what_each_volunteer_keeps_is_shown_beside_the_community(
     assert found.summary()["personal"] == {"kind": "adapter", "loss": 1.875, "losses": own}
     assert "its own part: 1.88" in found.sentence()
     assert "| community with each volunteer's own part | 1.875 |" in report.card(found)
+
+
+def test_an_abandoned_last_round_does_not_hide_what_was_measured(
+    result: Callable[..., Result],
+) -> None:
+    usual = result()
+    own = {"ada": 1.25, "bob": 2.5}
+    measured = {**usual.records[1], "personal": own}
+    found = result(
+        scenario=Scenario(personal="local-B"),
+        records=[usual.records[0], measured, usual.records[2]],
+    )
+    assert found.summary()["personal"]["losses"] == own
+    assert "1.250" in report.page(found, "")
