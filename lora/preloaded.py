@@ -6,6 +6,7 @@ Only worker processes and the fork server import this module; it brings torch al
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 
@@ -20,6 +21,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"  # the pool has resolved the model; workers need no network
 os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # loading threads would not survive the fork
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asks for GPUs without starting CUDA
+
+# With nomoat[gpu], peft imports it, and on a CPU it tells of kernels that nobody asked for.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 import peft  # noqa: E402, F401
 import torch  # noqa: E402

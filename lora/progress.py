@@ -137,7 +137,7 @@ class Progress:
         rows, width = batch.input_ids.shape
         height = min(rows, max(1, self._limit // width))
         self._limit = -(-height // 2) * width
-        return height > 1
+        return bool(height > 1)
 
     def _forget_step(self) -> None:
         import torch
@@ -153,6 +153,5 @@ def out_of_memory(problem: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or a CPU."""
     import torch
 
-    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+    cpu = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+    return cpu or isinstance(problem, MemoryError | torch.OutOfMemoryError)
