@@ -53,6 +53,7 @@ class StateFile:
     online: Callable[[], Mapping[str, int]]
     _written: float = field(default=0.0, init=False)
     _last: Progress | None = field(default=None, init=False)
+    _failing: bool = field(default=False, init=False)
 
     def progress(self, progress: Progress) -> None:
         """Something moved inside a round."""
@@ -88,8 +89,11 @@ class StateFile:
         try:
             with replacing(self.path) as file:
                 file.write(json.dumps(state).encode())
-        except NomoatError as problem:  # a full disk, perhaps; a round may still end in time
-            log.warning("%s", problem)
+            self._failing = False
+        except NomoatError as problem:  # a full disk, perhaps; there may be room at the round's end
+            if not self._failing:
+                log.warning("%s", problem)
+            self._failing = True
 
 
 @contextmanager

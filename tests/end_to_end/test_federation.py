@@ -95,7 +95,8 @@ def test_rounds_go_on_whatever_happens_to_the_machines(federation: Federation, t
     assert "refused: mallory" in (federation.root / "up.err").read_text()
 
     # The coordinator is killed after the reports are in and before the round is committed; the
-    # volunteers find it again by themselves.
+    # volunteers find it again by themselves. If their shares were revealed by then, they let the
+    # round be abandoned: an update enters one sum only (protocol §10.5).
     federation.wait(
         "round 2 to be judged",
         lambda: (
@@ -123,10 +124,13 @@ def test_rounds_go_on_whatever_happens_to_the_machines(federation: Federation, t
 
     after = versions(federation)
     assert after[: len(before)] == before  # nothing of the history changed
-    assert [version["round"] for version in after] == [0, 1, 2, 3]
-    assert set(after[2]["contributors"]) == set(HONEST)
+    assert [version["round"] for version in after] in ([0, 1, 2, 3], [0, 1, 3])
+    assert set(after[-2]["contributors"]) == set(HONEST)
     where = ("--json", "--dir", str(federation.folder))
-    assert json.loads(federation.call("adapter", "verify", *where)) == {"versions": 4, "ok": True}
+    assert json.loads(federation.call("adapter", "verify", *where)) == {
+        "versions": len(after),
+        "ok": True,
+    }
 
     nothing_secret_left(federation, told)
 

@@ -145,13 +145,19 @@ class Town:
             assert time.monotonic() < until, "no request is held open"
             time.sleep(0.01)
 
-    def ask(self, word_: str, names: list[str], group: str = "1", body: bytes = b"") -> list[str]:
+    def ask(
+        self,
+        word_: str,
+        names: list[str],
+        group: str = "1",
+        body: bytes = b"",
+        kind: str = "train.local",
+    ) -> list[str]:
         """Send a word to volunteers; the message ids."""
         nodes = self.wait_for(*names)
         content = packet(word_, body)
         messages = [
-            Message(RecordDict(dict(content)), nodes[name], "train.local", group_id=group)
-            for name in names
+            Message(RecordDict(dict(content)), nodes[name], kind, group_id=group) for name in names
         ]
         return list(self.grid.push_messages(messages))
 

@@ -232,6 +232,21 @@ def test_a_volunteer_gone_for_longer_than_patience_is_given_up(
     assert reply.has_error()
 
 
+def test_whoever_froze_is_not_waited_for_only_to_measure(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    wires = Wires(person.line())
+    node = wires.activate()
+    ids = town.ask("how good is it?", [person.name], kind="evaluate.heldout")
+    assert list(town.grid.pull_messages(ids)) == []  # it is online
+    wires.deactivate(node)  # or its heartbeats have lapsed, which comes to the same
+    now = time.time()
+    monkeypatch.setattr(town.fleet_grid, "_clock", lambda: now + 2)
+    (reply,) = town.grid.pull_messages(ids)
+    assert reply.has_error()
+
+
 def test_what_was_not_answered_is_taken_back_when_the_next_round_begins(
     town: Any, people: Any, read: Any
 ) -> None:
