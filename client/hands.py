@@ -16,7 +16,7 @@ from nomoat.client.keepsakes import Keepsakes
 from nomoat.client.session import EvaluateWork, TrainWork
 from nomoat.client.shards import Shards
 from nomoat.client.work import Rows
-from nomoat.lora.pool import Pool
+from nomoat.lora.pool import Pool, end_fork_server
 from nomoat.lora.train import Trained
 
 IDLE_S = 120.0
@@ -95,8 +95,9 @@ class Hands:
             if self._busy:
                 return
             pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+            if pool is not None:  # under the lock: a new pool must not lose its fork server
+                pool.close()
+                end_fork_server()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

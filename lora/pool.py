@@ -242,6 +242,18 @@ def _context(folder: str) -> Any:
     return context
 
 
+def end_fork_server() -> None:
+    """Give back what the process that workers are forked from holds: torch, and the base.
+
+    For a process that waits a long time before its next pool, which starts one anew; not while a
+    pool of this process is open.
+    """
+    if sys.platform == "linux":
+        from multiprocessing import forkserver
+
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # no public way to end it
+
+
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
     """A process started in here inherits the mask: Ctrl-C is its parent's to handle."""

@@ -27,6 +27,12 @@ class Measured:
 
 class FakePool:
     made: ClassVar[list[FakePool]] = []
+    servers_ended: ClassVar[int] = 0
+
+    @classmethod
+    def end_server(cls) -> None:
+        assert all(pool.closed.is_set() for pool in cls.made)
+        cls.servers_ended += 1
 
     def __init__(self, model: str, workers: int, device: str) -> None:
         self.model, self.closed, self.jobs = model, threading.Event(), []  # type: ignore[var-annotated]
@@ -49,7 +55,9 @@ class FakePool:
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     FakePool.made = []
+    FakePool.servers_ended = 0
     monkeypatch.setattr(module, "Pool", FakePool)
+    monkeypatch.setattr(module, "end_fork_server", FakePool.end_server)
 
 
 def hands(model: str = "quick", idle_s: float = 0.05) -> Hands:
@@ -68,6 +76,8 @@ def test_work_is_done_on_the_rows_that_were_kept_and_the_worker_then_ends() -> N
     (pool,) = FakePool.made
     assert pool.jobs[0].shard == Path("h")
     assert pool.closed.wait(5)
+    with one._lock:  # what workers are forked from holds the base, too, and is ended with them
+        assert FakePool.servers_ended == 1
     one.measure(ADAPTER, TrainSettings())  # and a new one starts when it is needed again
     assert len(FakePool.made) == 2
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ from nomoat.lora.jobs import (
     TrainJob,
     busy_seconds,
 )
-from nomoat.lora.pool import Pool, default_workers
+from nomoat.lora.pool import Pool, default_workers, end_fork_server
 from nomoat.lora.train import train
 
 SETTINGS = TrainSettings(local_steps=3, batch_size=4, seq_len=64, learning_rate=1e-2)
@@ -209,6 +210,19 @@ def test_the_process_that_submits_never_imports_torch(
     )
     assert done.stdout.startswith("Measured(loss=")
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_after_the_fork_server_ended_no_process_is_left_and_a_new_pool_works(
+    model_folder: Path, shards: list[Path]
+) -> None:
+    for _ in range(2):
+        with Pool(str(model_folder), 1, "cpu") as pool:
+            assert pool.submit(ShardJob(shards[0], 64)).result().examples > 0
+        end_fork_server()
+        # the resource tracker is Python's own, small, and stays
+        left = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+        assert not [line for line in left if "forkserver" in line]
 
 
 def test_default_workers_are_the_usable_cores_up_to_eight() -> None:
