@@ -38,6 +38,7 @@ from nomoat.server.records import (
     RoundRecord,
     Traffic,
     Watcher,
+    macro,
 )
 from nomoat.server.round import OpenExchange, Phase, Plan, Round, evaluation_of
 from nomoat.server.schedule import learning_rate
@@ -400,11 +401,6 @@ def loss_of(measured: Future[float]) -> float | None:
     except NomoatError as problem:
         log.warning("the evaluation split was not measured: %s", problem)
         return None
-
-
-def macro(losses: Mapping[str, float]) -> float | None:
-    """Unweighted mean over volunteers; None of nobody."""
-    return sum(losses[name] for name in sorted(losses)) / len(losses) if losses else None
 
 
 def phase_seconds(started: Mapping[Phase, float]) -> dict[str, float]:

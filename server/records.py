@@ -152,3 +152,8 @@ class Watcher(Protocol):
 
     def ended(self, record: RoundRecord) -> None:
         """A round ended."""
+
+
+def macro(losses: Mapping[str, float]) -> float | None:
+    """Unweighted mean over volunteers; None of nobody."""
+    return sum(losses[name] for name in sorted(losses)) / len(losses) if losses else None

@@ -20,8 +20,7 @@ from nomoat.lora.model_files import content_hash, resolve
 from nomoat.lora.pool import Pool
 from nomoat.lora.spec import initial_adapter
 from nomoat.lora.train import Trained
-from nomoat.server.app import macro
-from nomoat.server.records import Checkpoint, RoundRecord
+from nomoat.server.records import Checkpoint, RoundRecord, macro
 from nomoat.simulations.engine import Ground, federate, model_path, seed_of, training_of
 from nomoat.simulations.labour import evaluate_job
 from nomoat.simulations.live import Silence

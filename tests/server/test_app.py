@@ -39,9 +39,9 @@ from nomoat.client.app import Volunteer, volunteer_app
 from nomoat.client.masking import Masking, Membership
 from nomoat.client.session import EvaluateWork, Limits, Session, TrainWork
 from nomoat.lora.train import Trained
-from nomoat.server.app import Coordinator, coordinator_app, macro, named_nodes, packet_of
+from nomoat.server.app import Coordinator, coordinator_app, named_nodes, packet_of
 from nomoat.server.credit import Earned, Uploads
-from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord, Traffic
+from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord, Traffic, macro
 from nomoat.simulations.grid import InProcessGrid
 from nomoat.simulations.labour import NoVault
 
