@@ -63,6 +63,10 @@ def prepared(
         shape = pool.submit(SpecJob(scenario.rank, scenario.alpha, scenario.targets))
         population = gather(scenario, shards, pocket_cache)
         _check_size(scenario, population)
+        # Flower takes a second to import: now, while the workers load.
+        import nomoat.server.app
+        import nomoat.simulations.grid  # noqa: F401
+
         initial = initial_adapter(shape.result(), seed_of(scenario, "adapter"))
         yield Ground(pool, model, base_hash, initial, population)
 
