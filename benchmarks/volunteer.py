@@ -129,7 +129,7 @@ def plain(pipe: Connection, task: Task) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32)
     model.config.use_cache = False
     config = peft.LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=RANK, lora_alpha=int(ALPHA), target_modules="all-linear", task_type="CAUSAL_LM"
     )
     model = peft.get_peft_model(model, config).train()
     encoder = Encoder.of(tokenizer, task.settings.seq_len)
