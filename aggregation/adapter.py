@@ -143,7 +143,7 @@ class AdapterSpec:
 
     @property
     def scale(self) -> float:
-        """s in ΔW = s·BA: α/r, or α/√r under rsLoRA (arXiv:2312.03732, eq. 3)."""
+        """s in ΔW = s·BA: α/r, or α/√r under rsLoRA (arXiv:2312.03732)."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def with_rank(self, rank: int) -> AdapterSpec:

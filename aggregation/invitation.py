@@ -1,7 +1,7 @@
 """An invitation: signed claims in a nomoat:// link, checked by both sides (docs/protocol.md §5).
 
 The link pins what a volunteer may trust before it has spoken to anyone: address, fingerprint of
-the server's certificate and the community's public key. The community's signature over the claims
+the community's certificate authority and its public key. The community's signature over the claims
 keeps anyone from inventing one; how often it was used is the coordinator's to count.
 """
 
@@ -26,7 +26,7 @@ MAX_LINK = 4096
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What an invitation says. address: host:port. certificate: SHA-256 of the server's, DER."""
+    """What an invitation says. address: host:port. certificate: SHA-256 of the authority's, DER."""
 
     address: Annotated[str, wire.Limit(3, 260)]
     certificate: Digest

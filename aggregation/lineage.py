@@ -31,7 +31,8 @@ class Version:
     """One version: what it is, what it grew from, how it measured.
 
     adapter: Adapter.digest. parent: digest of the parent *record*, the community id for the first.
-    loss, parent_loss: held-out nats per token after and before; None where nothing was measured.
+    loss, parent_loss: held-out nats per token after and before, as volunteers measured them;
+    evaluation: the same on the community's own evaluation split. None where nothing was measured.
     """
 
     number: Annotated[int, wire.Limit(0, 1_000_000)]
@@ -43,6 +44,7 @@ class Version:
     contributors: Annotated[tuple[Annotated[str, wire.Limit(1, 40)], ...], wire.Limit(0, 100_000)]
     loss: float | None
     parent_loss: float | None
+    evaluation: float | None
     note: Annotated[str, wire.Limit(0, 200)]
     at: UnixTime
 

@@ -19,6 +19,7 @@ from nomoat.aggregation.signing import BadSignature, SigningKey, verify
 
 SECTION = "§8"
 LABEL = "receipt"
+PAGE = 500
 
 
 @wire.message("receipt")
@@ -44,6 +45,14 @@ class SignedReceipt:
 
     receipt: Receipt
     signature: Signature
+
+
+@wire.message("receipts")
+@dataclass(frozen=True, slots=True)
+class Receipts:
+    """A volunteer's own receipts, oldest round first."""
+
+    receipts: Annotated[tuple[SignedReceipt, ...], wire.Limit(0, PAGE)]
 
 
 @dataclass(frozen=True, slots=True)

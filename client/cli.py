@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from nomoat.client.config import Home, Place, VolunteerSettings
     from nomoat.client.facts import Orders
+    from nomoat.client.shards import Shards
 
 app = typer.Typer(add_completion=False)
+LOG_BYTES, LOG_FILES = 1 << 20, 3
 
 Which = Annotated[
     str | None, typer.Option("--community", help="Name or id, if several were joined.")
@@ -34,6 +36,12 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     heldout: Annotated[float, typer.Option(help="Share of rows kept for measuring.")] = 0.1,
+    heldout_data: Annotated[
+        Path | None, typer.Option(help="Rows to measure with, instead of a share of yours.")
+    ] = None,
+    rank: Annotated[
+        str | None, typer.Option(help="Modules trained here at most, or auto: what fits.")
+    ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Accept the sheet without being asked.")
     ] = False,
@@ -47,11 +55,12 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.aggregation.enrolment import Standing
     from nomoat.aggregation.errors import Refused
     from nomoat.aggregation.invitation import from_link
-    from nomoat.client import enroll
+    from nomoat.client import enroll, fits, kept
+    from nomoat.client.afford import rank_of
     from nomoat.client.config import Home, VolunteerSettings
     from nomoat.client.consent import sheet
     from nomoat.client.identity import identity
-    from nomoat.client.joining import check_base
+    from nomoat.client.joining import check_base, preview
     from nomoat.client.joining import join as enrol
     from nomoat.client.shards import prepare
 
@@ -66,10 +75,23 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         base=_where(base or info.base_model),
         device=device,
         heldout=heldout,
+        heldout_data=heldout_data and heldout_data.resolve(),
+        rank=_rank(rank),
     )
     check_base(settings.base, info.base_hash, info.name)
-    shards = prepare(settings.data, place.shards, heldout)
-    sys.stderr.write(sheet(info, settings, shards) + "\n")
+    most = rank_of(settings, info)
+    shards = prepare(
+        settings.data,
+        place.shards,
+        heldout,
+        kept.load(home.root),
+        heldout_data=settings.heldout_data,
+    )
+    fit = fits.line(info, settings.base, fits.room(device))
+    sys.stderr.write(sheet(info, settings, shards, most, fit) + "\n")
+    _show_secrets(place, shards)
+    if not yes:
+        sys.stderr.write(preview(settings, info.seq_len))
     if not yes and not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")
     identity(home.identity, os.urandom)
@@ -82,6 +104,19 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     _say(f"joined {info.name} as {settings.name}{waits}")
     if not only_enrol:
         _run(home, place, settings, detach)
+
+
+def _rank(text: str | None) -> int | Literal["auto"]:
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.aggregation.messages import MAX_RANK
+
+    if text is None:
+        return MAX_RANK
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_RANK:
+        raise UsageError(f"--rank {text}: give a number from 1 to {MAX_RANK}, or auto")
+    return int(text)
 
 
 @app.command()
@@ -110,8 +145,13 @@ def status(community: Which = None, as_json: AsJson = False) -> None:
     doing, why = (
         (state.doing, state.why) if state and alive else ("stopped", "nomoat run starts it")
     )
-    if state and not alive and state.doing == "refused":
-        doing, why = "refused", state.why
+    if state and not alive:
+        killed = "killed, or the machine went down"
+        again = "; nomoat run starts it again"
+        doing, why = {
+            "refused": ("refused", state.why),
+            "stopped": ("stopped", state.why + again),
+        }.get(state.doing, ("stopped", killed + again))
     if paused(orders, datetime.now(UTC)) and alive and doing != "working":
         doing, why = "paused", _until(orders)
     shown = {
@@ -126,7 +166,10 @@ def status(community: Which = None, as_json: AsJson = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(shown) + "\n")
         return
-    typer.echo(f"{info.name}: {doing} ({why})")
+    since = f", since {_clock(state.since)}" if state else ""
+    then = "; stops after this round, as you asked" if orders.finish and alive else ""
+    typer.echo(f"{doing}: {why}{since}{then}")
+    typer.echo(f"community {info.name} ({place.root.name[:8]})")
     if state:
         version = "none yet" if state.version is None else str(state.version)
         typer.echo(
@@ -153,7 +196,7 @@ def pause(
     span = None if for_ is None else control.span_s(for_)
     orders = control.pause(control.read(place.root), time.time(), span, UTC)
     control.write(place.root, orders)
-    typer.echo(f"{place.name()}: paused {_until(orders)}")
+    _say_orders(place, orders)
 
 
 @app.command()
@@ -163,8 +206,9 @@ def resume(community: Which = None) -> None:
     from nomoat.client.config import Home
 
     place = Home.find().choose(community)
-    control.write(place.root, control.resume(control.read(place.root)))
-    typer.echo(f"{place.name()}: resumed")
+    orders = control.resume(control.read(place.root))
+    control.write(place.root, orders)
+    _say_orders(place, orders)
 
 
 @app.command()
@@ -178,8 +222,9 @@ def finish(community: Which = None) -> None:
     if not running(place):
         typer.echo(f"{place.name()}: not running")
         return
-    control.write(place.root, control.finish(control.read(place.root)))
-    typer.echo(f"{place.name()}: stops when it is done")
+    orders = control.finish(control.read(place.root))
+    control.write(place.root, orders)
+    _say_orders(place, orders)
 
 
 @app.command()
@@ -216,7 +261,6 @@ def leave(
 
 
 def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) -> None:
-    import logging
     import os
     import signal
     import threading
@@ -230,9 +274,7 @@ def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) ->
     os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
     from nomoat.client.volunteer import Kit, volunteer
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    _keep_log(place)
     orders = control.read(place.root)
     if orders.finish:  # it was obeyed: to run again is to want more
         control.write(place.root, replace(orders, finish=False))
@@ -244,12 +286,33 @@ def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) ->
     _say("stopped; what was finished is kept")
 
 
+def _show_secrets(place: Place, shards: Shards) -> None:
+    """Rows that look secret and are left out, and how to keep them."""
+    from nomoat.client.shards import FINDINGS
+
+    if shards.secret_rows:
+        sys.stderr.write((place.shards / FINDINGS).read_text())
+
+
+def _keep_log(place: Place) -> None:
+    """Everything into a file that is rotated, what matters to the terminal as well."""
+    import logging
+    from logging.handlers import RotatingFileHandler
+
+    place.root.mkdir(parents=True, exist_ok=True)
+    file = RotatingFileHandler(place.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.WARNING)
+    shape = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=shape, handlers=[file, terminal])
+    logging.getLogger("nomoat").setLevel(logging.INFO)
+
+
 def _detach(place: Place) -> None:
-    """Start `nomoat run` in a session of its own, its output in volunteer.log."""
+    """Start `nomoat run` in a session of its own; what it says is in volunteer.log."""
     import subprocess
 
-    log = place.root / "volunteer.log"
-    with log.open("ab") as out:
+    with (place.root / "volunteer.out").open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "nomoat", "run", "--community", place.root.name],
             stdin=subprocess.DEVNULL,
@@ -257,7 +320,7 @@ def _detach(place: Place) -> None:
             stderr=out,
             start_new_session=True,
         )
-    _say(f"in the background as process {process.pid}; log: {log}; see: nomoat status")
+    _say(f"in the background as process {process.pid}; see: nomoat status, nomoat logs")
 
 
 def _own_name() -> str:
@@ -279,6 +342,21 @@ def _until(orders: Orders) -> str:
     if orders.paused_until is None:
         return "until nomoat resume"
     return f"until {orders.paused_until.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _say_orders(place: Place, orders: Orders) -> None:
+    from datetime import datetime
+
+    from nomoat.client.commands.status import render_orders
+
+    typer.echo(f"{place.name()}: {render_orders(orders, datetime.now().astimezone())}")
+
+
+def _clock(at_s: float) -> str:
+    from datetime import datetime
+
+    at, now = datetime.fromtimestamp(at_s), datetime.now()
+    return f"{at:%H:%M}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M}"
 
 
 def _say(text: str) -> None:

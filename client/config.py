@@ -6,8 +6,11 @@
                         node.key           P-384, for this community alone
                         roster.log         the roster as seen so far
                         version.rec, adapters/   the newest community adapter
-                        held/              an update that waits for its aggregation
-                        kept/              what stays here from round to round (personal parts)
+                         held/              an update that waits for its aggregation, and a
+                                            training that was laid down
+                         kept/              what stays here from round to round (personal parts)
+                         sent.jsonl, receipts/  the log of what left, and its receipts
+                         volunteer.log      what went on, rotated
                         state.json         what this volunteer is doing, for `nomoat status`
                         orders.json        what its owner wants: pause, resume, finish
 
@@ -20,10 +23,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import platformdirs
 import tomlkit
+import tomlkit.items
 from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -36,7 +40,9 @@ from nomoat.aggregation import wire
 from nomoat.aggregation.enrolment import CommunityInfo, community_id
 from nomoat.aggregation.errors import NomoatError, NotJoined, UsageError
 from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.messages import MAX_RANK
 from nomoat.aggregation.roster import Roster, SignedEntry, extend
+from nomoat.client.allowance import HELP, Allowance
 from nomoat.client.session import Limits
 from nomoat.lora.durable import replacing
 
@@ -53,12 +59,15 @@ class VolunteerSettings(BaseSettings):
     data: Path
     base: str = Field(max_length=400)  # where this machine has the base model
     heldout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    heldout_data: Path | None = None
     device: str = Field("auto", max_length=40)
     poll_least: Annotated[float, Field(ge=0.01, le=3600)] = 1.0
     poll_most: Annotated[float, Field(ge=0.01, le=3600)] = 2.0
     max_steps: Annotated[int, Field(ge=1, le=100_000)] = 10_000
     max_tokens_per_step: Annotated[int, Field(ge=8)] = 1 << 20
     max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
+    rank: Annotated[int, Field(ge=1, le=MAX_RANK)] | Literal["auto"] = MAX_RANK
+    machine: Allowance = Field(default_factory=Allowance)
 
     @classmethod
     def settings_customise_sources(
@@ -74,18 +83,30 @@ class VolunteerSettings(BaseSettings):
         file = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
         return init_settings, env_settings, file
 
-    def limits(self) -> Limits:
-        """The most a coordinator may ask."""
-        return Limits(self.max_steps, self.max_tokens_per_step, self.max_adapter_values)
+    def limits(self, rank: int) -> Limits:
+        """The most a coordinator may ask; `rank`: what `auto` comes to on this machine."""
+        return Limits(self.max_steps, self.max_tokens_per_step, self.max_adapter_values, rank=rank)
 
 
 COMMENTS = {
     "address": "where the coordinator is",
     "data": "your file or folder; it never leaves this machine",
     "heldout": "share of your rows kept for measuring, never trained on",
+    "heldout_data": "file with rows to measure with; then all of `data` is trained on",
     "poll_least": "seconds between two looks for work when the line is not held open",
     "max_steps": "the most a round may ask of this machine",
+    "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
 }
+
+
+def _machine(allowance: Allowance) -> tomlkit.items.Table:
+    """What was set, and the rest as comments to take up."""
+    table = tomlkit.table()
+    for line in HELP.splitlines():
+        table.add(tomlkit.comment(line))
+    for key, value in allowance.model_dump(mode="json", exclude_defaults=True).items():
+        table[key] = value
+    return table
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,11 @@ class Place:
         return self.root / "settings.toml"
 
     @property
+    def log(self) -> Path:
+        """What `nomoat run` wrote of its own accord."""
+        return self.root / "volunteer.log"
+
+    @property
     def node_key(self) -> Path:
         """The node key."""
         return self.root / "node.key"
@@ -157,6 +183,11 @@ class Place:
     def kept(self) -> Path:
         """What this volunteer keeps to itself between rounds."""
         return self.root / "kept"
+
+    @property
+    def checkpoint(self) -> Path:
+        """A training laid down in the middle."""
+        return self.held / "training.safetensors"
 
     @property
     def shards(self) -> Path:
@@ -197,10 +228,13 @@ class Place:
         """Write settings.toml; comments of an older one survive."""
         old = self.settings.read_text() if self.settings.exists() else ""
         document = tomlkit.parse(old)
-        for key, value in settings.model_dump(mode="json").items():
+        values = settings.model_dump(mode="json", exclude_none=True, exclude={"machine"})
+        for key, value in values.items():
             if key in COMMENTS and key not in document:
                 document.add(tomlkit.comment(COMMENTS[key]))
             document[key] = value
+        if "machine" not in document:  # its keys are the owner's: nothing here changes them
+            document.add("machine", _machine(settings.machine))
         with replacing(self.settings) as file:
             file.write(tomlkit.dumps(document).encode())
 

@@ -8,8 +8,13 @@ from nomoat.client.config import VolunteerSettings
 from nomoat.client.shards import Shards
 
 
-def sheet(info: CommunityInfo, settings: VolunteerSettings, shards: Shards) -> str:
-    """The sheet as text, one fact a line."""
+def sheet(
+    info: CommunityInfo, settings: VolunteerSettings, shards: Shards, rank: int, fit: str
+) -> str:
+    """The sheet as text, one fact a line.
+
+    rank: modules this machine trains at most. fit: what a training takes of this machine (fits.py).
+    """
     megabytes = 4 * info.adapter_values / 1e6
     rows = f"{shards.train_rows} rows to train on, {shards.heldout_rows} kept to measure with"
     return "\n".join(
@@ -21,7 +26,9 @@ def sheet(info: CommunityInfo, settings: VolunteerSettings, shards: Shards) -> s
             f"{info.base_bytes / 1e9:.2f} GB, content hash {info.base_hash.hex()[:16]}…",
             f"Your data    {settings.data}: {rows}. It stays on this machine.",
             f"Work         about {info.local_steps} steps of {info.batch_size} x {info.seq_len} "
-            f"tokens a round on {settings.device}; never more than {settings.max_steps} steps",
+            f"tokens a round on {settings.device}; never more than {settings.max_steps} steps, "
+            f"rank {rank} at most",
+            f"This machine {fit}",
             f"Sent         {megabytes:.1f} MB a round (an update of {info.adapter_values} values), "
             f"losses and counts, your name {settings.name} and its public keys",
             f"Received     {megabytes:.1f} MB a round: the community adapter",

@@ -12,81 +12,19 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
-from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.client.facts import Orders
-from nomoat.client.policy import Action, Decision
 
 FILE_NAME: Final = "orders.json"
-LOOK_EVERY_S: Final = 1.0  # half of the promised 2 s; the other half ends a micro-step
 MAX_PAUSE_S: Final = 366 * 86400
 _UNITS: Final = MappingProxyType({"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400})
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
-
-
-class Phase(Enum):
-    """Where training stands. SUSPENDED: checkpointed, worker ended, memory given back."""
-
-    IDLE = "idle"
-    RUNNING = "running"
-    SUSPENDING = "suspending"
-    SUSPENDED = "suspended"
-    RESUMING = "resuming"
-    ENDED = "ended"
-
-
-class Event(Enum):
-    """What can happen to it."""
-
-    WORK = "work"
-    WAIT = "wait"  # the policy's decision became WAIT
-    GO = "go"  # … became TRAIN
-    CHECKPOINTED = "checkpointed"
-    RESTORED = "restored"
-    DONE = "done"
-    DIED = "died"  # the worker process is gone
-    STOP = "stop"
-
-
-# What is missing changes nothing: every event may come late, twice or in any phase.
-TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = MappingProxyType(
-    {
-        (Phase.IDLE, Event.WORK): Phase.RUNNING,
-        (Phase.IDLE, Event.STOP): Phase.ENDED,
-        (Phase.RUNNING, Event.WAIT): Phase.SUSPENDING,
-        (Phase.RUNNING, Event.DONE): Phase.IDLE,
-        (Phase.RUNNING, Event.DIED): Phase.SUSPENDED,  # the last checkpoint is on disk
-        (Phase.RUNNING, Event.STOP): Phase.SUSPENDING,
-        (Phase.SUSPENDING, Event.CHECKPOINTED): Phase.SUSPENDED,
-        (Phase.SUSPENDING, Event.DIED): Phase.SUSPENDED,
-        (Phase.SUSPENDING, Event.DONE): Phase.IDLE,  # it was the last step
-        (Phase.SUSPENDED, Event.GO): Phase.RESUMING,
-        (Phase.SUSPENDED, Event.STOP): Phase.ENDED,
-        (Phase.RESUMING, Event.RESTORED): Phase.RUNNING,
-        (Phase.RESUMING, Event.WAIT): Phase.SUSPENDED,
-        (Phase.RESUMING, Event.DIED): Phase.SUSPENDED,
-        (Phase.RESUMING, Event.STOP): Phase.ENDED,
-    }
-)
-
-
-def after(phase: Phase, event: Event) -> Phase:
-    """The next phase; an event without a row leaves it as it is."""
-    return TRANSITIONS.get((phase, event), phase)
-
-
-def event_of(decision: Decision) -> Event:
-    """What a policy decision means to the training."""
-    return {Action.TRAIN: Event.GO, Action.WAIT: Event.WAIT, Action.STOP: Event.STOP}[
-        decision.action
-    ]
 
 
 def pause(orders: Orders, now_s: float, for_s: float | None, zone: tzinfo) -> Orders:

@@ -1,18 +1,19 @@
 """What can be wrong with a volunteer's machine, each with the one command that mends it. Pure.
 
 The shell (commands/doctor.py) collects Symptoms, this file judges them. A check whose facts are
-unknown says so rather than pass. `{nomoat}` style placeholders are never left: commands are whole.
+unknown says so rather than pass.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from nomoat.aggregation import wire
 
 MAX_SKEW_S: Final = 120.0  # sealed messages and invitations expire on the order of minutes
 LEAST_FREE_BYTES: Final = 2 << 30
@@ -35,13 +36,15 @@ class Symptoms:
     platform: str
     python: tuple[int, int]
     version: str
-    needed_version: str | None = None  # the community's least
+    protocol: int = wire.PROTOCOL_VERSION
+    protocols: tuple[int, int] | None = None  # the community's least and most
     gpu_present: bool | None = None  # a device on the bus
     driver: str | None = None
     torch_cuda: bool | None = None
     torch_installed: bool = True
     free_memory_bytes: int | None = None
     needed_memory_bytes: int | None = None
+    memory_error: str | None = None  # it cannot fit, and what would
     clock_skew_s: float | None = None
     address: str | None = None
     reachable: bool | None = None
@@ -89,17 +92,16 @@ def _python(s: Symptoms) -> Finding:
 
 
 def _version(s: Symptoms) -> Finding:
-    text = f"nomoat {s.version}"
-    if s.needed_version is None:
-        return Finding("version", Verdict.UNKNOWN, f"{text}; the community's version is unknown")
-    if _numbers(s.version) >= _numbers(s.needed_version):
+    text = f"nomoat {s.version}, protocol {s.protocol}"
+    if s.protocols is None:
+        return Finding("version", Verdict.UNKNOWN, f"{text}; the community's is unknown")
+    low, high = s.protocols
+    if low <= s.protocol <= high:
         return Finding("version", Verdict.GOOD, text)
-    text = f"{text}; the community needs {s.needed_version}"
+    text = f"{text}; the community speaks {low} to {high}"
+    if s.protocol > high:
+        return Finding("version", Verdict.BAD, f"{text}: its coordinator must upgrade")
     return Finding("version", Verdict.BAD, text, "pip install --upgrade nomoat")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"[0-9]{1,9}", version.partition("+")[0]))
 
 
 def _gpu(s: Symptoms) -> Finding:
@@ -127,6 +129,9 @@ def _driver(platform: str) -> str:
 
 
 def _memory(s: Symptoms) -> Finding | None:
+    mend = "tasklist" if s.platform == "win32" else "ps aux --sort=-rss | head"
+    if s.memory_error is not None:
+        return Finding("memory", Verdict.BAD, s.memory_error, mend)
     if s.needed_memory_bytes is None:
         return None
     if s.free_memory_bytes is None:
@@ -135,7 +140,7 @@ def _memory(s: Symptoms) -> Finding | None:
     text = f"{need:.1f} GiB needed, {free:.1f} GiB free"
     if s.free_memory_bytes >= s.needed_memory_bytes:
         return Finding("memory", Verdict.GOOD, text)
-    return Finding("memory", Verdict.BAD, text, "nomoat join --plan")
+    return Finding("memory", Verdict.BAD, f"{text}; close the programs that take most", mend)
 
 
 def _clock(s: Symptoms) -> Finding:
@@ -157,9 +162,14 @@ def _reach(s: Symptoms) -> Finding:
         return Finding("coordinator", Verdict.UNKNOWN, f"{s.address} was not tried")
     if s.reachable:
         return Finding("coordinator", Verdict.GOOD, f"{s.address} answers")
-    host, _, port = s.address.removeprefix("https://").partition("/")[0].partition(":")
-    mend = f"curl -vk --max-time 10 https://{shlex.quote(host)}:{port or 443}/"
+    host, port = _host_and_port(s)
+    mend = f"curl -vk --max-time 10 https://{host}:{port}/"
     return Finding("coordinator", Verdict.BAD, f"{s.address} does not answer", mend)
+
+
+def _host_and_port(s: Symptoms) -> tuple[str, str]:
+    host, _, port = (s.address or "").removeprefix("https://").partition("/")[0].rpartition(":")
+    return shlex.quote(host), port or "443"
 
 
 def _tls(s: Symptoms) -> Finding | None:
@@ -167,7 +177,9 @@ def _tls(s: Symptoms) -> Finding | None:
         return None
     if s.tls_error:
         text = f"TLS fails: {s.tls_error}"
-        return Finding("tls", Verdict.BAD, text, "nomoat doctor --show-certificate")
+        host, port = _host_and_port(s)
+        mend = f"openssl s_client -connect {host}:{port} -showcerts </dev/null"
+        return Finding("tls", Verdict.BAD, text, mend)
     if s.certificate_days is None or not math.isfinite(s.certificate_days):
         return Finding("tls", Verdict.UNKNOWN, "the certificate's end is unknown")
     text = f"the certificate is valid for {s.certificate_days:.0f} more days"
@@ -185,7 +197,7 @@ def _fingerprint(s: Symptoms) -> Finding | None:
         f"the server shows {s.fingerprint[:16]}…, you joined {s.pinned_fingerprint[:16]}…: "
         "somebody may be in between. Ask for a new invitation by another way"
     )
-    return Finding("fingerprint", Verdict.BAD, text, "nomoat join NEW-LINK")
+    return Finding("fingerprint", Verdict.BAD, text, "nomoat join LINK --data FILE")
 
 
 def _data(s: Symptoms) -> Finding | None:

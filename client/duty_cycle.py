@@ -1,4 +1,4 @@
-"""Sleeping between micro-steps so that a temperature or power stays at a target, without root.
+"""How much of the time to work so that a temperature or power stays at a target, without root.
 
 One PI controller per target in velocity form: the share of time spent working moves by
 Δu = K·(e_k − e_{k−1}) + (K/T_i)·Δt·e_k with e = target − measured, and stays in [least, most].
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 LEAST_SHARE: Final = 0.05  # below it, waiting (policy.py) is the honest answer
-MAX_SLEEP_S: Final = 5.0  # between micro-steps a pause must be seen within 2 s: slept in pieces
 MAX_ELAPSED_S: Final = 30.0  # a suspended laptop's hour is no hour of control error
 
 
@@ -89,13 +88,6 @@ def _step(
     change = target.gain * (error - (error if control.error is None else control.error))
     change += target.gain / target.reset_s * elapsed_s * error
     return Control(min(most, max(LEAST_SHARE, control.share + change)), error)
-
-
-def sleep_s(duty: Duty, worked_s: float) -> float:
-    """Seconds to sleep after a micro-step of `worked_s`: w/(w + s) = share, at most MAX_SLEEP_S."""
-    if not (math.isfinite(worked_s) and worked_s > 0):
-        return 0.0
-    return min(MAX_SLEEP_S, worked_s * (1.0 - duty.share) / duty.share)
 
 
 @dataclass(frozen=True, slots=True)

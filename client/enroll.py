@@ -1,13 +1,15 @@
 """Joining a community: from a link to a verified membership.
 
-Nothing is believed before it is checked: the certificate against the link, what the community says
-of itself against the key in the link, the answer to the enrolment and every roster entry against
-that key. Keys are proven to each other in both directions (aggregation/enrolment.py).
+Nothing is believed before it is checked: what the community says of itself against the key in the
+link, the authority in it against the link, the certificate of every further connection against that
+authority, the answer to the enrolment and every roster entry against that key. Keys are proven to
+each other in both directions (aggregation/enrolment.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -27,9 +29,11 @@ from nomoat.aggregation.enrolment import (
 from nomoat.aggregation.errors import Incompatible, NomoatError, Refused, RemoteProtocolError
 from nomoat.aggregation.invitation import Invitation
 from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.receipts import PAGE, Receipts, SignedReceipt
+from nomoat.aggregation.receipts import check as check_receipt
 from nomoat.aggregation.roster import Roster, SignedEntry
 from nomoat.aggregation.signing import SigningKey
-from nomoat.client.web import Door, call
+from nomoat.client.web import Door, Untrusted, call, fingerprint
 
 MAX_SKEW_S = 240  # Flower refuses requests signed more than 300 s away
 MAX_ADAPTER_BYTES = 2 << 30
@@ -58,7 +62,7 @@ class Asker:
 
 
 def door_of(invitation: Invitation) -> Door:
-    """The door an invitation leads to, pinned to its certificate."""
+    """The door an invitation leads to, with the fingerprint of its authority."""
     claims = invitation.claims
     return Door.at(claims.address, fingerprint=claims.certificate)
 
@@ -66,10 +70,15 @@ def door_of(invitation: Invitation) -> Door:
 def look(door: Door, community: bytes, now: int) -> CommunityInfo:
     """What a community says of itself, checked against its key; nothing of ours is sent.
 
+    Through a door with a fingerprint it is asked twice: whoever sits in between can pass on the
+    signed answer to the first, which names the authority, but not hold the certificate that the
+    second needs.
+
     Raises Incompatible with whoever must upgrade, NomoatError if this machine's clock is off.
     """
-    answer = wire.Packet(call(door, "GET", "/community"))
-    info = check_info(wire.decode(answer, CommunityInfo, COORDINATOR), community)
+    info = _said(door, community)
+    if door.ca is None:
+        info = _said_again(door, info)
     check_protocol(info)
     skew = now - info.now
     if abs(skew) > MAX_SKEW_S:
@@ -78,6 +87,25 @@ def look(door: Door, community: bytes, now: int) -> CommunityInfo:
             f"this machine's clock is {abs(skew)} s {where} the coordinator's; set it (NTP) first"
         )
     return info
+
+
+def _said(door: Door, community: bytes) -> CommunityInfo:
+    answer = wire.Packet(call(door, "GET", "/community"))
+    return check_info(wire.decode(answer, CommunityInfo, COORDINATOR), community)
+
+
+def _said_again(door: Door, before: CommunityInfo) -> CommunityInfo:
+    """The same through a connection that the authority in the first answer vouches for."""
+    another = (
+        f"{door.address} shows another certificate than the invitation stands for; ask for a new "
+        "invitation, and if that does not help, somebody is between you and the coordinator"
+    )
+    if fingerprint(before.ca) != door.fingerprint:
+        raise Refused(another)
+    try:
+        return _said(replace(door, ca=before.ca), before.public)
+    except Untrusted as problem:
+        raise Refused(f"{another} ({problem})") from None
 
 
 def check_protocol(info: CommunityInfo) -> None:
@@ -93,14 +121,20 @@ def check_protocol(info: CommunityInfo) -> None:
 
 
 def enrol(
-    asker: Asker, name: str, node_key: ec.EllipticCurvePrivateKey, token: bytes
+    asker: Asker,
+    name: str,
+    node_key: ec.EllipticCurvePrivateKey,
+    token: bytes,
+    leaving: Callable[[wire.Packet], None] = lambda _packet: None,
 ) -> tuple[Standing, str]:
     """Enrol under `name` with an invitation's token, or ask where one stands (no token).
 
-    Returns the standing and its reason, both signed by the community.
+    leaving: called with the request before it leaves. Returns the standing and its reason, both
+    signed by the community.
     """
     binding = bind(name, asker.identity, node_key, asker.community)
     request = wire.encode(Enrol(token, binding))
+    leaving(request)
     answer = wire.Packet(call(asker.door, "POST", "/enroll", body=request.head))
     reply = wire.decode(answer, Enrolled, COORDINATOR)
     return check_answer(reply, request, asker.community), reply.reason
@@ -140,6 +174,20 @@ def newest_version(asker: Asker, known: SignedVersion | None, now: int) -> Signe
         known = lineage.check_chain(known, records, asker.community, origin)
         if len(records) < lineage.PAGE:
             return known
+
+
+def receipts(asker: Asker, first_round: int, now: int) -> tuple[SignedReceipt, ...]:
+    """Our receipts from `first_round` on, each checked; RemoteProtocolError if one is not ours."""
+    found: list[SignedReceipt] = []
+    while True:
+        data = asker.get(f"/receipts?after={first_round}", now, 16 << 20)
+        page = wire.decode(wire.Packet(data), Receipts, COORDINATOR).receipts
+        for signed in page:
+            check_receipt(signed, asker.community, asker.identity.public)
+        found += page
+        if len(page) < PAGE or page[-1].receipt.round <= first_round:
+            return tuple(found)
+        first_round = page[-1].receipt.round
 
 
 def download(asker: Asker, record: SignedVersion, now: int) -> Adapter:

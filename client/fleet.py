@@ -17,8 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -49,7 +50,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from nomoat.aggregation import wire
-from nomoat.aggregation.errors import Refused, RemoteProtocolError, Unreachable
+from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
+from nomoat.client.duty_cycle import Bucket, spend
+from nomoat.client.enroll import MAX_SKEW_S
 from nomoat.client.sealed import App
 from nomoat.client.web import Door, tls_context
 
@@ -76,7 +79,8 @@ Result = TypeVar("Result")
 class Line:
     """How to reach a coordinator. door: with its authority. poll_s: (least, most) between polls.
 
-    pause_s: first and longest pause after a failure.
+    pause_s: first and longest pause after a failure. upload_bytes_s: network cap; None: none.
+    clock: unix time in seconds.
     """
 
     door: Door
@@ -84,6 +88,8 @@ class Line:
     poll_s: tuple[float, float] = (1.0, 2.0)
     pause_s: tuple[float, float] = (0.5, 30.0)
     chance: random.Random = field(default_factory=random.Random)
+    upload_bytes_s: float | None = None
+    clock: Callable[[], float] = time.time
 
 
 class Listener(Protocol):
@@ -100,6 +106,19 @@ class Listener(Protocol):
 
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
         """It was answered; `late` if the coordinator had moved on."""
+
+    def overtaken(self) -> None:
+        """Something new is asked while something else is being done, whose answer is too late."""
+
+    def withheld(self, kind: str, reason: str) -> None:
+        """An answer was not sent: it could not be logged."""
+
+
+Record: TypeAlias = Callable[[Message, Message], None]
+
+
+def unrecorded(_request: Message, _reply: Message) -> None:
+    """Keep no log of what leaves."""
 
 
 class Gone(Exception):
@@ -118,15 +137,22 @@ class Job:
     tree: ObjectTree
 
 
-def serve(line: Line, app: App, stop: threading.Event, listener: Listener) -> None:
+def serve(
+    line: Line,
+    app: App,
+    stop: threading.Event,
+    listener: Listener,
+    record: Record = unrecorded,
+) -> None:
     """Answer whatever the coordinator sends with `app`, until `stop` is set.
 
-    Raises Refused if the coordinator does not admit this node key; a coordinator that does not
-    answer is waited for, however long.
+    record: called with request and reply before the reply leaves; what it raises NomoatError for
+    does not leave. Raises Refused if the coordinator does not admit this node key; a coordinator
+    that does not answer is waited for, however long.
     """
     pauses = Pauses(line)
     with Wires(line) as wires:
-        labour = Labour(wires, app, stop, listener)
+        labour = Labour(wires, app, stop, listener, record)
         while not stop.is_set():
             try:
                 node = wires.activate()
@@ -199,8 +225,17 @@ def _beat(wires: Wires, node: Node, over: threading.Event) -> None:
 class Labour:
     """Answers messages one after the other in a thread of its own, and hands the replies in."""
 
-    def __init__(self, wires: Wires, app: App, stop: threading.Event, listener: Listener) -> None:
+    def __init__(
+        self,
+        wires: Wires,
+        app: App,
+        stop: threading.Event,
+        listener: Listener,
+        record: Record = unrecorded,
+    ) -> None:
         self._wires = wires
+        self._record = record
+        self._at_work = False
         self._app = app
         self._stop = stop
         self._listener = listener
@@ -223,24 +258,36 @@ class Labour:
         self._seen[job.tree.object_id] = None
         if len(self._seen) > SEEN_KEPT:
             del self._seen[next(iter(self._seen))]
+        if self._at_work:
+            self._listener.overtaken()  # before the new message can be begun
         self._jobs.put(job)
 
     def _work(self) -> None:
         while True:
             job = self._jobs.get()
             kind = job.head.metadata.message_type
+            self._at_work = True
             try:
                 message = self._retrying(partial(self._fetch, job))
-                if message is None:
+                if message is None:  # taken back: the round went on without us
+                    self._listener.answered(kind, 0, True)
                     continue
                 self._listener.working(kind)
                 reply = self._answer(message)
+                if self._stop.is_set():
+                    continue
+                self._record(message, reply)
                 sent = self._retrying(partial(self._send, reply))
                 size, wanted = sent if sent is not None else (0, False)
                 self._listener.answered(kind, size, not wanted)
+            except NomoatError as problem:
+                log.error("%s: nothing leaves: %s", kind, problem)
+                self._listener.withheld(kind, str(problem))
             except Exception:  # a hostile or broken message must not end the line
                 log.exception("message %s dropped", kind)
                 self._listener.answered(kind, 0, True)
+            finally:
+                self._at_work = False
 
     def _fetch(self, job: Job) -> Message:
         return self._wires.fetch(self._node, job, time.monotonic() + FETCH_S)
@@ -313,6 +360,8 @@ class Wires:
 
     def __init__(self, line: Line) -> None:
         self.line = line
+        rate = line.upload_bytes_s
+        self._bucket = None if rate is None else Bucket(rate, rate, rate, time.monotonic())
         public = line.node_key.public_key()
         self._public = public_key_to_bytes(public)
         self._fleet = FleetHttpClient(
@@ -406,6 +455,7 @@ class Wires:
             for object_id in answer.objects_to_push:
                 content = objects[object_id].deflate()
                 sent += len(content)
+                self._keep_to_cap(len(content))
                 push = PushObjectRequest(
                     node=node,
                     run_id=run_id,
@@ -420,6 +470,11 @@ class Wires:
     def _say_what_arrived(self, request: httpx.Request) -> None:
         """Name the last messages that arrived, so that one lost on its way is offered again."""
         request.headers["x-nomoat-have"] = ",".join(self._have)
+
+    def _keep_to_cap(self, size: int) -> None:
+        if self._bucket is not None:
+            self._bucket, wait_s = spend(self._bucket, size, time.monotonic())
+            time.sleep(wait_s)
 
     def _object(self, node: Node, job: Job, object_id: str, deadline: float) -> bytes:
         request = PullObjectRequest(node=node, run_id=job.head.metadata.run_id, object_id=object_id)
@@ -449,13 +504,26 @@ class Wires:
             if status in (429, 500, 502, 503, 504):
                 raise Unreachable(f"{self.line.door.address} answers {status}") from None
             if status == 401:
-                raise Gone("the coordinator does not recognise this node") from None
+                skewed = skew(problem.response, self.line.clock())
+                raise Gone(skewed or "the coordinator does not recognise this node") from None
             if status == 403 and not isinstance(request, ActivateNodeRequest):
                 raise RunOver("the run has ended") from None
             raise
         except (httpx.TransportError, ssl.SSLError, ValueError) as problem:
             reason = str(problem)[:150] or type(problem).__name__
             raise Unreachable(f"{self.line.door.address}: {reason}") from None
+
+
+def skew(response: httpx.Response, now: float) -> str | None:
+    """That this machine's clock is too far from the coordinator's for its signatures, if it is."""
+    try:
+        ahead = round(now - parsedate_to_datetime(response.headers["date"]).timestamp())
+    except (KeyError, ValueError):
+        return None
+    if abs(ahead) <= MAX_SKEW_S:
+        return None
+    where = "ahead of" if ahead > 0 else "behind"
+    return f"this machine's clock is {abs(ahead)} s {where} the coordinator's; set it (NTP)"
 
 
 class Bounded(httpx.HTTPTransport):

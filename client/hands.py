@@ -1,105 +1,266 @@
 """A volunteer's hands: one worker process that trains, started when asked, gone when idle.
 
-The process that talks to the coordinator never loads torch or a model; memory is given back some
-time after the last piece of work.
+The process that talks to the coordinator never loads torch or a model. Pausing ends the worker, and
+all the memory it took is given back; a training goes on later where it was laid down.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from nomoat.aggregation.adapter import Adapter
+from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.client import work as work_of
 from nomoat.client.keepsakes import Keepsakes
 from nomoat.client.session import EvaluateWork, TrainWork
 from nomoat.client.shards import Shards
 from nomoat.client.work import Rows
-from nomoat.lora.pool import Pool, end_fork_server
-from nomoat.lora.train import Trained
+from nomoat.lora.checkpoint import Paused
+from nomoat.lora.evaluate import Measured
+from nomoat.lora.jobs import EvaluateJob, TrainJob
+from nomoat.lora.pool import Pool
+from nomoat.lora.train import CPU_TOKENS, Trained
 
 IDLE_S = 120.0
+GRACE_S = 10.0  # for a piece of work and its checkpoint; then the worker is killed
+LEAST_TOKENS = 16
+
+
+class Overtaken(NomoatError):
+    """The coordinator has gone on; nobody waits for this training any more."""
 
 
 @dataclass
 class Hands:
-    """Trains and evaluates on this machine's rows. model: folder or hub id."""
+    """Trains and evaluates on this machine's rows. model: folder or hub id.
+
+    checkpoint: where a training is laid down. fit: what a job must be like to fit this machine's
+    memory, asked before a worker starts; it may raise DoesNotFit. problem: why the last training
+    could not be done. trainings: that were done.
+    """
 
     model: str
     shards: Shards
     keepsakes: Keepsakes
     device: str = "auto"
     idle_s: float = IDLE_S
+    checkpoint: Path | None = None
+    bits: int | None = None  # of the base's frozen weights
+    fit: Callable[[TrainJob], TrainJob] = lambda job: job
+    problem: str | None = field(default=None, init=False)
+    trainings: int = field(default=0, init=False)
     _pool: Pool | None = field(default=None, init=False)
     _busy: int = field(default=0, init=False)
+    _at_work: int = field(default=0, init=False)  # pauses included
+    _going: bool = field(default=True, init=False)
+    _overtaken: bool = field(default=False, init=False)
+    _closed: bool = field(default=False, init=False)
+    _share: float = field(default=1.0, init=False)
     _timer: threading.Timer | None = field(default=None, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
 
     def train(self, work: TrainWork) -> Trained:
-        """Train what `work` says; NomoatError if it cannot be done."""
-        pool = self._take()
+        """Train what `work` says, however often it is paused; NomoatError if it cannot be done."""
+        self.problem = None
         try:
-            return work_of.train(work, self._rows, self.keepsakes, pool.submit)
-        finally:
-            self._give_back()
+            return work_of.train(work, self._rows, self.keepsakes, self._trained)
+        except Overtaken:
+            raise
+        except NomoatError as problem:
+            self.problem = str(problem)
+            raise
+
+    def run(self, job: TrainJob) -> Trained:
+        """Do one training to its end, in as many workers and pieces as it takes."""
+        with self._working():
+            while True:
+                self._wait_until_going()
+                try:
+                    trained: Trained = self._do(job)
+                except Paused:
+                    continue
+                except DoesNotFit:
+                    job = smaller(job)
+                else:
+                    self.trainings += 1
+                    return trained
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
-        """(mean nats per token, tokens, the same with what is kept) of the rows that were kept."""
-        pool = self._take()
-        try:
-            return work_of.evaluate(work, self._rows, self.keepsakes, pool.submit)
-        finally:
-            self._give_back()
+        """(mean nats per token, tokens, the same with what is kept here) of the held-out rows.
+
+        NomoatError if paused.
+        """
+        return work_of.evaluate(work, self._rows, self.keepsakes, self._measured)
 
     def measure(self, adapter: Adapter, settings: TrainSettings) -> tuple[float, int]:
         """Loss of an adapter on the rows that were kept."""
         job = work_of.evaluate_job(self.shards.heldout, adapter, settings)
-        pool = self._take()
-        try:
-            measured = pool.submit(job).result()
-        finally:
-            self._give_back()
+        measured = self._measured(job).result()
         return measured.loss, measured.tokens
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """Processes that work for us."""
+        pool = self._pool
+        return pool.pids if pool is not None else frozenset()
+
+    @property
+    def working(self) -> bool:
+        """Whether a worker is at it right now, its model loaded."""
+        pool = self._pool
+        return pool is not None and pool.working
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a piece of work is under way, paused or not."""
+        return self._at_work > 0
+
+    def pause(self) -> None:
+        """Lay down what is being done, end the worker and begin nothing until `resume`."""
+        with self._changed:
+            self._going = False
+        self._end_pool()
+
+    def resume(self) -> None:
+        """Go on."""
+        with self._changed:
+            self._going = True
+            self._changed.notify_all()
+
+    def overtake(self) -> None:
+        """Give up what is being done: whoever asked for it has gone on."""
+        with self._changed:
+            if not self._at_work:
+                return
+            self._overtaken = True
+            self._changed.notify_all()
+        self._end_pool()
+
+    def limit(self, share: float) -> None:
+        """Spend this share of the time training."""
+        with self._changed:
+            self._share = share
+            if self._pool is not None:
+                self._pool.limit(share)
+
+    def close(self) -> None:
+        """End the worker; a training is laid down first."""
+        with self._changed:
+            self._closed = True
+            self._stop_timer()
+            self._changed.notify_all()
+        self._end_pool()
 
     @property
     def _rows(self) -> Rows:
         return Rows(self.shards.train, self.shards.heldout)
 
-    def close(self) -> None:
-        """End the worker at once; what it was doing is lost."""
-        with self._lock:
-            self._stop_timer()
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close(now=True)
+    def _trained(self, job: TrainJob) -> Future[Trained]:
+        """A training, done when this returns."""
+        future: Future[Trained] = Future()
+        future.set_result(self.run(self.fit(replace(job, checkpoint=self.checkpoint))))
+        return future
+
+    def _measured(self, job: EvaluateJob) -> Future[Measured]:
+        future: Future[Measured] = Future()
+        with self._working():
+            try:
+                future.set_result(self._do(job))
+            except Paused:
+                raise NomoatError("paused while evaluating") from None
+        return future
+
+    def _do(self, job: TrainJob | EvaluateJob) -> Any:
+        pool = self._take()
+        try:
+            return pool.submit(job).result()
+        except LocalProtocolError:  # the pool was ended between the two
+            raise Paused from None
+        finally:
+            self._give_back()
+
+    def _wait_until_going(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._going or self._overtaken or self._closed)
+            if self._overtaken or self._closed:
+                raise Overtaken("this training is not wanted any more")
+
+    def _working(self) -> _Working:
+        return _Working(self)
 
     def _take(self) -> Pool:
-        with self._lock:
+        with self._changed:
+            if not self._going or self._overtaken or self._closed:
+                raise Paused
             self._stop_timer()
             self._busy += 1
             if self._pool is None:
-                self._pool = Pool(self.model, 1, self.device)
+                self._pool = Pool(self.model, 1, self.device, shared=False, bits=self.bits)
+                if self._share < 1.0:
+                    self._pool.limit(self._share)
             return self._pool
 
     def _give_back(self) -> None:
-        with self._lock:
+        with self._changed:
             self._busy -= 1
-            if self._busy == 0:
+            if self._busy == 0 and self._pool is not None:
                 self._timer = threading.Timer(self.idle_s, self._rest)
                 self._timer.daemon = True
                 self._timer.start()
 
     def _rest(self) -> None:
-        with self._lock:
+        with self._changed:
             if self._busy:
                 return
             pool, self._pool = self._pool, None
-            if pool is not None:  # under the lock: a new pool must not lose its fork server
-                pool.close()
-                end_fork_server()
+        if pool is not None:
+            pool.close()
+
+    def _end_pool(self) -> None:
+        with self._changed:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.pause(GRACE_S)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class _Working:
+    """While it is open, a piece of work is under way; `overtake` ends it, and no later one."""
+
+    def __init__(self, hands: Hands) -> None:
+        self._hands = hands
+
+    def __enter__(self) -> None:
+        with self._hands._changed:
+            self._hands._at_work += 1
+            self._hands._overtaken = False
+
+    def __exit__(self, *_: object) -> None:
+        with self._hands._changed:
+            self._hands._at_work -= 1
+
+
+def smaller(job: TrainJob) -> TrainJob:
+    """What to try when a worker ran out of memory: half as much at once, then recomputing.
+
+    DoesNotFit after that.
+    """
+    tokens = job.most_tokens or max(CPU_TOKENS, job.settings.seq_len)
+    if tokens > max(job.settings.seq_len, LEAST_TOKENS):
+        return replace(job, most_tokens=max(job.settings.seq_len, tokens // 2))
+    if not job.checkpointing:
+        return replace(job, checkpointing=True)
+    raise DoesNotFit(
+        "memory ran out with one row at a time and recomputed activations; close other programs, "
+        "or ask the community for a shorter sequence or a smaller model"
+    )

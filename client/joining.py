@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 
-from nomoat.aggregation import roster
+from nomoat.aggregation import roster, wire
 from nomoat.aggregation.enrolment import Standing, node_public_der
 from nomoat.aggregation.errors import BadData
+from nomoat.aggregation.receipts import packet_digest
 from nomoat.client import enroll
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker, check_own_entry, extend_roster
 from nomoat.client.identity import load_identity, node_key
+from nomoat.client.ledger import Sent
+from nomoat.client.ledger_file import Ledger
 from nomoat.client.web import Door
 from nomoat.lora.model_files import content_hash, resolve
 
@@ -25,6 +31,34 @@ def check_base(base: str, wanted: bytes, name: str) -> None:
         )
 
 
+def logged(place: Place, to: str) -> Callable[[wire.Packet], None]:
+    """Write a request about membership, which holds nothing of the data, into the log."""
+
+    def record(packet: wire.Packet) -> None:
+        kind, digest = wire.peek_kind(packet, place.name()), packet_digest(packet).hex()
+        Ledger(place.root).record(Sent(time.time(), place.name(), to, kind, 0, packet.size, digest))
+
+    return record
+
+
+def preview(settings: VolunteerSettings, seq_len: int) -> str:
+    """What the data will teach, as `nomoat data preview` shows it.
+
+    In a process of its own: a tokenizer brings hundreds of megabytes that a volunteer who waits
+    for a round must not hold.
+    """
+    what = ("data", "preview", str(settings.data), "--model", settings.base)
+    done = subprocess.run(
+        [sys.executable, "-m", "nomoat", *what, "--seq-len", str(seq_len)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BadData(done.stderr.strip().rpartition("\n")[2].removeprefix("nomoat: "))
+    return f"\n{done.stdout}\n"
+
+
 def join(
     home: Home, place: Place, settings: VolunteerSettings, token: bytes, ca: bytes
 ) -> tuple[Standing, str]:
@@ -35,7 +69,8 @@ def join(
     info_public = place.info().public
     asker = Asker(Door.at(settings.address, ca=ca), load_identity(home.identity), info_public)
     key = node_key(place.node_key)
-    standing, reason = enroll.enrol(asker, settings.name, key, token)
+    leaving = logged(place, settings.address)
+    standing, reason = enroll.enrol(asker, settings.name, key, token, leaving)
     if standing is Standing.APPROVED:
         known = roster.extend(roster.Roster.empty(info_public), place.entries())
         known, added = extend_roster(asker, known, int(time.time()))

@@ -48,8 +48,9 @@ class TensorSent:
 class Sent:
     """One message that leaves. `session_size`: volunteers whose reports are summed with it.
 
-    `norm`: L2 of the update before any mask or noise. `clip_norm`, `epsilon`, `delta`: None where
-    the round has no clipping or no privacy budget. `packet`: SHA-256 as in receipts, hex.
+    `norm`: L2 of the update before any mask or noise. `clip`: bound on each of its values. `clip`,
+    `epsilon`, `delta`: None where the round has no clipping or no privacy budget. `packet`:
+    SHA-256 as in receipts, hex.
     """
 
     at: float  # seconds since 1970, UTC
@@ -62,7 +63,7 @@ class Sent:
     masked: bool = False
     tensors: tuple[TensorSent, ...] = ()
     norm: float | None = None
-    clip_norm: float | None = None
+    clip: float | None = None
     session_size: int | None = None
     epsilon: float | None = None
     delta: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import os
 import time
@@ -20,6 +21,8 @@ LOG_NAME: Final = "sent.jsonl"
 HEAD_NAME: Final = "sent.head"
 LOCK_NAME: Final = "sent.lock"
 RECEIPTS_NAME: Final = "receipts"
+ASIDE: Final = "sent.broken-"
+ASIDE_TIME: Final = "%Y%m%dT%H%M%SZ"
 LOCK_TIMEOUT_S: Final = 30.0
 
 
@@ -55,7 +58,7 @@ class Ledger:
     def start_over(self, now: float) -> Path:
         """Move a broken log aside, whole, and begin a new one; where the old one is now."""
         with self._locked(), _refusing(self.folder / LOG_NAME):
-            aside = self.folder / f"sent.broken-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
+            aside = self.folder / f"{ASIDE}{time.strftime(ASIDE_TIME, time.gmtime(now))}"
             if aside.exists():
                 raise NomoatError(f"{aside} is there already; wait a second and try again")
             os.replace(self.folder / LOG_NAME, aside)
@@ -63,10 +66,21 @@ class Ledger:
             self._tail = None
         return aside
 
+    def began(self) -> float:
+        """When the last broken log was put aside, seconds since 1970; 0 if none was."""
+        names = (path.name.removeprefix(ASIDE) for path in self.folder.glob(f"{ASIDE}*"))
+        times = [calendar.timegm(time.strptime(name, ASIDE_TIME)) for name in names]
+        return float(max(times, default=0))
+
     def keep(self, signed: SignedReceipt) -> None:
         """Keep a receipt that was checked, under its packet's digest: one file, written whole."""
         name = signed.receipt.packet.hex()
         write_private(self.folder / RECEIPTS_NAME / name, wire.encode(signed).head)
+
+    def newest_receipt(self, community: bytes, volunteer: bytes) -> int:
+        """The last round there is a receipt for, 0 without any."""
+        valid, _ = self.receipts(community, volunteer)
+        return max((receipt.round for receipt in valid), default=0)
 
     def receipts(self, community: bytes, volunteer: bytes) -> tuple[list[Receipt], list[str]]:
         """(valid receipts, one line for each file that is none)."""

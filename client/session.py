@@ -15,7 +15,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 
 from nomoat.aggregation import methods
-from nomoat.aggregation.adapter import Adapter, Vector, as_bytes, as_vector
+from nomoat.aggregation.adapter import Adapter, Manifest, Vector, as_bytes, as_vector
 from nomoat.aggregation.composition import Personal
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError, UsageError
 from nomoat.aggregation.messages import (
@@ -155,6 +155,7 @@ class Session:
         self._masking = masking
         self._replies: dict[int, Vector] = {}  # exchange → what the exchange before gave
         self.held = held
+        self.uploaded: tuple[Manifest, float] | None = None  # the last upload: tensors, L2 norm
         self.phase = Phase.IDLE if held is None else Phase.HOLDING
 
     def receive(self, request: Request) -> Answer | Work | MaskedAnswer:
@@ -268,7 +269,10 @@ class Session:
     def _upload(self, held: Held, exchange: int, reply: Vector | None) -> Vector:
         method = methods.get(held.method)
         try:
-            return method.upload(held.local, held.trained, held.round, exchange, reply)
+            vector = method.upload(held.local, held.trained, held.round, exchange, reply)
+            manifest = method.manifest(held.local.broadcast.spec, held.round, exchange)
+            self.uploaded = manifest, float(np.linalg.norm(vector))
+            return vector
         except LocalProtocolError as problem:  # no reply, or one of another size
             raise RemoteProtocolError(COORDINATOR, "§4", str(problem)) from None
 

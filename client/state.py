@@ -5,6 +5,7 @@ What its owner tells it is in orders.json (control.py); neither side waits for t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -101,6 +102,7 @@ class StateKeeper:
                 version=before.version,
             )
         self.state = fresh
+        self._held: tuple[str, float] | None = None  # why the policy waits, since when
         self._write(fresh)
 
     def connected(self, node_id: int) -> None:
@@ -133,6 +135,23 @@ class StateKeeper:
         )  # fmt: skip
         self.say("waiting", why)
 
+    def overtaken(self) -> None:
+        """The coordinator asks for something new; what is being done is not wanted any more."""
+
+    def withheld(self, kind: str, reason: str) -> None:
+        """An answer did not leave, because it could not be logged."""
+        self.say("waiting", f"nothing leaves: {kind} could not be logged ({reason})")
+
+    def hold(self, reason: str, since: float) -> None:
+        """The policy lets nothing be done; what the line does is not what matters now."""
+        self._held = (reason, since)
+        self._write(self.state)
+
+    def release(self) -> None:
+        """The policy lets work go on."""
+        self._held = None
+        self._write(self.state)
+
     def version(self, number: int) -> None:
         """A version of the community adapter was fetched and verified."""
         self.state = replace(self.state, version=number)
@@ -145,10 +164,21 @@ class StateKeeper:
         self._write(state)
 
     def _write(self, state: State) -> None:
+        if self._held is not None and state.doing not in ("refused", "stopped"):
+            reason, since = self._held
+            state = replace(state, doing="waiting", why=reason, since=since)
         try:
             write_state(self._place, state)
-        except NomoatError:  # a full disk must not end a training; status is the lesser loss
-            return
+        except NomoatError:  # a full disk must not end a training, nor hide that it is full
+            with contextlib.suppress(OSError):
+                _overwrite(self._place.state, asdict(state))
+
+
+def _overwrite(path: Path, content: object) -> None:
+    """Write into the blocks that the file has already; a reader may meet it half written."""
+    data = json.dumps(content).encode()
+    with path.open("r+b") as file:
+        file.write(data.ljust(path.stat().st_size))  # JSON may end in blanks
 
 
 def _write(path: Path, content: object) -> None:

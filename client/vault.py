@@ -59,6 +59,7 @@ class DiskVault:
         arrays: dict[str, Any] = {k: np.frombuffer(v, np.uint8) for k, v in files.items()}
         np.savez(content, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
         write_private(self._update, content.getvalue())
+        (self.folder / "training.safetensors").unlink(missing_ok=True)  # what it was laid down in
 
     def load(self) -> Held | None:
         """What is kept; NomoatError if it is damaged."""

@@ -7,30 +7,38 @@ import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 
 from flwr.app import Context, Message
 
 from nomoat.aggregation import lineage, wire
 from nomoat.aggregation.enrolment import Standing
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
+from nomoat.aggregation.messages import EvaluateTask, TrainTask
 from nomoat.aggregation.secagg.parameters import Policy
-from nomoat.client import control, enroll
+from nomoat.client import enroll, kept
+from nomoat.client.afford import rank_of
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
+from nomoat.client.fitting import check_bits, fitted
 from nomoat.client.fleet import Line, serve
+from nomoat.client.governor import Governor
 from nomoat.client.hands import Hands
 from nomoat.client.identity import load_identity, node_key
-from nomoat.client.joining import check_base
+from nomoat.client.joining import check_base, logged
 from nomoat.client.keepsakes import DiskKeepsakes
+from nomoat.client.ledger_file import Ledger
 from nomoat.client.masking import Masking, Membership
+from nomoat.client.policy import Action, Decision
+from nomoat.client.probes import Probes, local_now
+from nomoat.client.recorder import Recorder
 from nomoat.client.rosterbook import RosterBook, aimed
 from nomoat.client.sealed import App, Belonging, sealed
+from nomoat.client.secrets_scan import Kept
 from nomoat.client.session import Reason, Session, decline
-from nomoat.client.shards import prepare
-from nomoat.client.state import StateKeeper, alone, paused
+from nomoat.client.shards import Shards, prepare
+from nomoat.client.state import StateKeeper, alone
 from nomoat.client.vault import DiskVault
 from nomoat.client.web import Door
 from nomoat.lora.durable import replacing
@@ -39,6 +47,9 @@ log = logging.getLogger(__name__)
 
 ASK_AGAIN_S = 15.0
 LOOK_S = 0.2
+FOLLOW_S = (0.0, 3.0, 15.0, 60.0)
+TRAIN = wire.action_of(wire.kind_of(TrainTask))
+WORK = frozenset({TRAIN, wire.action_of(wire.kind_of(EvaluateTask))})
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,15 @@ class Kit:
     place: Place
     settings: VolunteerSettings
     asker: Asker
+    kept: Kept = field(default_factory=Kept)  # of what looks secret in the data
 
     @classmethod
     def of(cls, home: Home, place: Place, settings: VolunteerSettings) -> Kit:
         """The kit of a community this machine has joined."""
         info = place.info()
         door = Door.at(settings.address, ca=info.ca)
-        return cls(place, settings, Asker(door, load_identity(home.identity), info.public))
+        asker = Asker(door, load_identity(home.identity), info.public)
+        return cls(place, settings, asker, kept.load(home.root))
 
 
 def volunteer(kit: Kit, stop: threading.Event) -> None:
@@ -68,49 +81,130 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
     check_base(settings.base, info.base_hash, info.name)
     with ExitStack() as things:
         things.enter_context(alone(place))
-        shards = prepare(settings.data, place.shards, settings.heldout)
-        hands = Hands(settings.base, shards, DiskKeepsakes(place.kept), settings.device)
+        shards = prepare(
+            settings.data,
+            place.shards,
+            settings.heldout,
+            kit.kept,
+            heldout_data=settings.heldout_data,
+        )
+        hands = _hands(kit, shards)
         things.callback(hands.close)
-        keeper = StateKeeper(place)
+        keeper = Listening(place, hands)
         book = RosterBook(place, kit.asker)
-        key = node_key(place.node_key)
-        line = Line(kit.asker.door, key, (settings.poll_least, settings.poll_most))
-        app = _app(kit, hands, book)
+        session = _session(kit, book)
+        recorder = Recorder(
+            Ledger(place.root), info.name, settings.address, lambda: session.uploaded
+        )
+        governor = _governor(kit, hands, keeper, recorder)
+        app = _app(kit, Volunteer(session, hands, DiskVault(place.held)), book, governor)
+        threading.Thread(target=governor.run, args=(stop,), name="governor", daemon=True).start()
         Errands(kit, keeper, stop).start()
+        line = Line(
+            kit.asker.door,
+            node_key(place.node_key),
+            (settings.poll_least, settings.poll_most),
+            upload_bytes_s=settings.machine.upload_bytes_s,
+        )
         while not stop.is_set():
             try:
-                serve(line, app, stop, keeper)
+                serve(line, app, stop, keeper, recorder)
             except Refused:
                 _wait_for_approval(kit, keeper, stop)
-        keeper.say("stopped", "its owner ended it")
+        keeper.say("stopped", _why_stopped(governor))
 
 
-def _app(kit: Kit, hands: Hands, book: RosterBook) -> App:
+def _hands(kit: Kit, shards: Shards) -> Hands:
+    settings = kit.settings
+    check_bits(settings.machine)
+    base, device = settings.base, settings.device
+    return Hands(
+        base,
+        shards,
+        DiskKeepsakes(kit.place.kept),
+        device,
+        checkpoint=kit.place.checkpoint,
+        bits=settings.machine.base_bits,
+        fit=lambda job: fitted(job, base, device, settings.machine),
+    )
+
+
+class Listening(StateKeeper):
+    """Keeps state.json, and tells the hands when nobody waits for their work any more."""
+
+    def __init__(self, place: Place, hands: Hands) -> None:
+        super().__init__(place)
+        self._hands = hands
+        self._trained = 0
+
+    def overtaken(self) -> None:
+        """Give up what is being done."""
+        self._hands.overtake()
+
+    def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
+        """It was answered: by a training, or by saying that there is none, and why."""
+        trained, self._trained = self._hands.trainings > self._trained, self._hands.trainings
+        super().answered("declined" if kind == TRAIN and not trained else kind, sent_bytes, late)
+        if kind == TRAIN and self._hands.problem is not None:
+            self.say("waiting", f"the last training failed: {self._hands.problem}")
+
+
+def _session(kit: Kit, book: RosterBook) -> Session:
     info, settings = kit.place.info(), kit.settings
     vault = DiskVault(kit.place.held)
     policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
     membership = Membership(
         kit.asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
     )
-    session = Session(
+    return Session(
         settings.name,
         info.base_hash,
-        settings.limits(),
+        settings.limits(rank_of(settings, info)),
         vault.load(),
         Masking(membership, vault.marks()),
     )
-    inner = volunteer_app(lambda _context: Volunteer(session, hands, vault))
-    belonging = Belonging(kit.asker.identity, info.public, info.base_hash)
-    return sealed(aimed(pausable(inner, kit.place), book), belonging)
 
 
-def pausable(app: App, place: Place) -> App:
-    """`app`, except that a paused volunteer declines to begin a training."""
+def _app(kit: Kit, at_work: Volunteer, book: RosterBook, governor: Governor) -> App:
+    info = kit.place.info()
+    inner = governed(volunteer_app(lambda _context: at_work), governor)
+    return sealed(aimed(inner, book), Belonging(kit.asker.identity, info.public, info.base_hash))
+
+
+def _governor(kit: Kit, hands: Hands, keeper: StateKeeper, recorder: Recorder) -> Governor:
+    machine = kit.settings.machine
+    probes = Probes(kit.place.root, lambda: hands.pids | {os.getpid()})
+
+    def told(decision: Decision) -> None:
+        if decision.action is Action.WAIT:
+            keeper.hold(decision.reason, decision.since.timestamp())
+        else:
+            keeper.release()
+
+    return Governor(
+        kit.place.root,
+        machine.limits(),
+        probes.facts,
+        hands,
+        recorder.handing_over,
+        told,
+        lambda: local_now(time.time()),
+        machine.cpu_share,
+    )
+
+
+def _why_stopped(governor: Governor) -> str:
+    decision = governor.decision
+    stopped = decision is not None and decision.action is Action.STOP
+    return decision.reason if decision is not None and stopped else "its owner ended it"
+
+
+def governed(app: App, governor: Governor) -> App:
+    """`app`, except that work which may not begin now is declined, so that nobody waits for it."""
 
     def answer(message: Message, context: Context) -> Message:
-        orders = control.read(place.root)
-        begins = message.metadata.message_type == "train.local"
-        if begins and (orders.finish or paused(orders, datetime.now(UTC))):
+        kind = message.metadata.message_type
+        if kind in WORK and not governor.may_begin(training=kind == TRAIN):
             return to_reply(wire.encode(decline(0, Reason.PAUSED)), message)
         return app(message, context)
 
@@ -121,7 +215,8 @@ def _wait_for_approval(kit: Kit, keeper: StateKeeper, stop: threading.Event) -> 
     """Find out why we are not admitted; wait while that can change, else raise Refused."""
     key = node_key(kit.place.node_key)
     try:
-        standing, reason = enroll.enrol(kit.asker, kit.settings.name, key, b"")
+        leaving = logged(kit.place, kit.settings.address)
+        standing, reason = enroll.enrol(kit.asker, kit.settings.name, key, b"", leaving)
     except Unreachable:
         stop.wait(ASK_AGAIN_S)
         return
@@ -138,7 +233,7 @@ def _wait_for_approval(kit: Kit, keeper: StateKeeper, stop: threading.Event) -> 
 
 
 class Errands(threading.Thread):
-    """Beside the line: follow the adapter's versions, and end when the owner said finish."""
+    """Beside the line: follow the adapter's versions, and fetch receipts."""
 
     def __init__(self, kit: Kit, keeper: StateKeeper, stop: threading.Event) -> None:
         super().__init__(name="errands", daemon=True)
@@ -146,25 +241,37 @@ class Errands(threading.Thread):
         self._keeper = keeper
         self._stop_all = stop
         self._seen = -1
+        self._due: list[float] = []
 
     def run(self) -> None:
         """Look now and then until everything stops."""
         while not self._stop_all.wait(LOOK_S):
-            state = self._keeper.state
-            if control.read(self._kit.place.root).finish and state.doing != "working":
-                self._stop_all.set()
+            state, now = self._keeper.state, time.monotonic()
             if state.answered != self._seen and state.doing == "waiting":
                 self._seen = state.answered
+                # A version and its receipts come some time after this volunteer's last answer.
+                self._due = [now + seconds for seconds in FOLLOW_S]
+            if self._due and now >= self._due[0]:
+                self._due = [at for at in self._due if at > now]
                 self._follow()
 
     def _follow(self) -> None:
         try:
             number = fetch_newest(self._kit)
+            fetch_receipts(self._kit)
         except (NomoatError, RemoteProtocolError) as problem:
-            log.warning("the newest adapter was not fetched: %s", problem)
+            log.warning("the newest adapter and receipts were not fetched: %s", problem)
             return
         if number is not None:
             self._keeper.version(number)
+
+
+def fetch_receipts(kit: Kit) -> None:
+    """Fetch, verify and keep the receipts that are not here yet."""
+    asker, ledger = kit.asker, Ledger(kit.place.root)
+    newest = ledger.newest_receipt(asker.community, asker.identity.public)
+    for signed in enroll.receipts(asker, newest, int(time.time())):
+        ledger.keep(signed)
 
 
 def fetch_newest(kit: Kit) -> int | None:

@@ -1,4 +1,4 @@
-"""HTTPS to one coordinator, and to nobody else: pinned certificate or pinned authority.
+"""HTTPS to one coordinator, and to nobody else: every connection is checked against its authority.
 
 Plain http.client: no proxy, no redirect, no cookie, and an answer is read up to a limit.
 """
@@ -20,8 +20,10 @@ SMALL = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """A coordinator's address and what its certificate is checked against: exactly one of
-    `fingerprint` (SHA-256 of its certificate, before enrolment) and `ca` (PEM, ever after).
+    """A coordinator's address and the authority (`ca`, PEM) its certificate is checked against.
+
+    An invitation holds only that authority's `fingerprint` (SHA-256 of its certificate, DER):
+    through such a door nothing can be done but to ask what the community says of itself.
     """
 
     host: str
@@ -44,7 +46,7 @@ class Door:
 
 
 def tls_context(door: Door) -> ssl.SSLContext:
-    """TLS 1.2+ that trusts the door's authority alone, or (fingerprint) defers to `call`.
+    """TLS 1.2+ that trusts the door's authority alone; unverified if it is not known yet.
 
     RemoteProtocolError if what a community named as its authority is no certificate.
     """
@@ -56,7 +58,7 @@ def tls_context(door: Door) -> ssl.SSLContext:
         except (ssl.SSLError, UnicodeDecodeError):
             reason = "its certificate authority is not a certificate"
             raise RemoteProtocolError("coordinator", "§5", reason) from None
-    else:  # the certificate itself is compared before a byte is sent
+    else:  # what comes through is signed by the community's key, and then this is done again
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
@@ -75,14 +77,12 @@ def call(
 
     Raises Unreachable, Refused (with the coordinator's one line) or RemoteProtocolError.
     """
-    if (door.ca is None) == (door.fingerprint is None):
-        raise ValueError("a door needs a fingerprint or an authority")
+    if door.ca is None and (method != "GET" or headers or body):
+        raise ValueError("nothing of ours goes through a door whose authority is not known")
     connection = http.client.HTTPSConnection(
         door.host, door.port, timeout=TIMEOUT_S, context=tls_context(door)
     )
     try:
-        connection.connect()
-        _check_fingerprint(connection, door)
         connection.request(method, target, body, dict(headers or {}))
         response = connection.getresponse()
         data = response.read(limit + 1)
@@ -99,16 +99,13 @@ def call(
     return _body(response.status, data, door)
 
 
-def _check_fingerprint(connection: http.client.HTTPSConnection, door: Door) -> None:
-    if door.fingerprint is None:
-        return
-    assert isinstance(connection.sock, ssl.SSLSocket)
-    found = hashlib.sha256(connection.sock.getpeercert(binary_form=True) or b"").digest()
-    if found != door.fingerprint:
-        raise Refused(
-            f"{door.address} shows another certificate than the invitation names; ask for a new "
-            "invitation, and if that does not help, somebody is between you and the coordinator"
-        )
+def fingerprint(ca: bytes) -> bytes:
+    """SHA-256 of a certificate's DER, from its PEM; RemoteProtocolError if it is none."""
+    try:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(ca.decode("ascii"))).digest()
+    except ValueError:
+        reason = "its certificate authority is not a certificate"
+        raise RemoteProtocolError("coordinator", "§5", reason) from None
 
 
 def _body(status: int, data: bytes, door: Door) -> bytes:
@@ -134,13 +131,19 @@ def _reason(data: bytes) -> str:
     return "".join(c if c.isprintable() else " " for c in text)[:300]
 
 
+class Untrusted(Unreachable):
+    """Whoever answers there holds no certificate of the door's authority."""
+
+
 def _certificate(door: Door, problem: ssl.SSLCertVerificationError) -> NomoatError:
     why = problem.verify_message or "certificate not accepted"
     if "expired" in why:
         why += "; its operator renews it by restarting nomoat up; check this machine's clock too"
-    elif "not yet valid" in why:
+        return Unreachable(f"{door.address}: {why}")
+    if "not yet valid" in why:
         why += "; this machine's clock is probably behind"
-    return Unreachable(f"{door.address}: {why}")
+        return Unreachable(f"{door.address}: {why}")
+    return Untrusted(f"{door.address}: {why}")
 
 
 def _why(problem: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def attach(base: BaseModel, spec: AdapterSpec, frozen: AdapterSpec | None = None
 def _add_frozen(model: PeftModel, spec: AdapterSpec) -> None:
     config = lora_config(spec.rank, spec.alpha, spec.target_modules, spec.rslora)
     model.add_adapter(FROZEN, config)
-    model.base_model.set_adapter([SLOT, FROZEN])
+    tuner: Any = model.base_model
+    tuner.set_adapter([SLOT, FROZEN])
     for parameter in slot(model, spec, FROZEN).values():
         parameter.requires_grad_(False)
 

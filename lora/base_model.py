@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,11 +36,15 @@ class BaseModel:
         return content_hash(self.folder)
 
 
-def load(path_or_hub_id: str, device: str = "auto", dtype: str = "auto") -> BaseModel:
+def load(
+    path_or_hub_id: str, device: str = "auto", dtype: str = "auto", bits: int | None = None
+) -> BaseModel:
     """Load a model and its tokenizer: float32 on a CPU, bfloat16 on a GPU unless `dtype` says so.
 
+    bits: 4 (NF4, scales quantised once more; Dettmers et al. 2023, arXiv:2305.14314) or 8
+    (LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339): of the frozen linear weights.
     Raises BadData if it is missing, broken, or not a causal language model; DoesNotFit if the
-    memory is too small.
+    memory is too small, UsageError if `bits` cannot be had here.
     """
     folder = resolve(path_or_hub_id)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -50,9 +55,10 @@ def load(path_or_hub_id: str, device: str = "auto", dtype: str = "auto") -> Base
     chatter.disable_progress_bar()
     place = pick_device(device)
     tokenizer = _tokenizer(folder)
-    model = _model(folder, _dtype(dtype, place))
+    model = _model(folder, _dtype(dtype, place), _quantised(bits, place))
     try:
-        model.to(place)  # type: ignore[arg-type]  # transformers wraps torch's `to` untyped
+        if bits is None:  # a quantised model was loaded where it belongs
+            model.to(place)  # type: ignore[arg-type]  # transformers wraps torch's `to` untyped
     except torch.OutOfMemoryError as problem:
         raise DoesNotFit(f"the model in {folder} needs more memory than {place} has") from problem
     model.requires_grad_(False)
@@ -93,6 +99,27 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return found
 
 
+def _quantised(bits: int | None, device: torch.device) -> dict[str, Any]:
+    """What from_pretrained needs to know of `bits`; UsageError in one line if it cannot be."""
+    if bits is None:
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(f"a base of {bits} bits needs bitsandbytes: pip install 'nomoat[gpu]'")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
@@ -107,7 +134,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _model(folder: Path, dtype: torch.dtype, quantised: dict[str, Any]) -> PreTrainedModel:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -124,6 +151,7 @@ def _model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            **quantised,
         )
         model: PreTrainedModel = loaded[0]
         missing = sorted(loaded[1]["missing_keys"])

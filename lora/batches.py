@@ -44,7 +44,14 @@ def batch_of(examples: Sequence[Example]) -> Batch:
 
 
 def shuffled(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[Batch]:
-    """Batches without end: every row once per pass, each pass in a new order drawn from `seed`.
+    """Batches without end, of the rows that `shuffled_rows` gives."""
+    for rows in shuffled_rows(examples, size, seed):
+        yield batch_of([examples[row] for row in rows])
+
+
+def shuffled_rows(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[list[int]]:
+    """The rows of one batch after the other, without end: every row once per pass, each pass in a
+    new order drawn from `seed`.
 
     A batch holds min(size, rows) rows; where a pass ends inside a batch, the next one goes on.
     Rows of like length go together, among WINDOW batches at a time, and the batches are shuffled
@@ -58,8 +65,7 @@ def shuffled(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[Ba
         whole = len(rows) - len(rows) % size
         for start in range(0, whole, WINDOW * size):
             window = rows[start : min(start + WINDOW * size, whole)]
-            for chosen in _like_lengths(examples, window, size, rng):
-                yield batch_of([examples[row] for row in chosen])
+            yield from _like_lengths(examples, window, size, rng)
         left = rows[whole:]
 
 

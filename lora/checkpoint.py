@@ -32,7 +32,8 @@ class Paused(Exception):
 class Place:
     """Where in a run: `step` optimiser steps are done, `micro` micro-batches of the next one.
 
-    `tokens` learnt and `seconds` spent so far; `losses`: of each micro-batch so far, nats.
+    `tokens` learnt in whole steps and `seconds` spent so far; `losses`: of each step so far, nats,
+    last that of the step under way. `most_tokens`: how large the micro-batches are cut.
     """
 
     step: int
@@ -40,6 +41,7 @@ class Place:
     tokens: int
     seconds: float
     losses: tuple[float, ...]
+    most_tokens: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,8 +98,10 @@ def restore(saved: Checkpoint, optimizer: torch.optim.Optimizer, flat: torch.Ten
     return saved.place
 
 
-def _placed(value: torch.Tensor, name: str, flat: torch.Tensor) -> torch.Tensor:
-    """A moment on its device; a fused optimiser counts steps on the device too."""
+def _placed(value: torch.Tensor, name: str, flat: torch.Tensor) -> torch.Tensor | int:
+    """A moment on its device; a fused optimiser counts steps there too, bitsandbytes in an int."""
+    if value.ndim == 0 and not value.is_floating_point():
+        return int(value)
     return value.clone().to(flat.device) if name != "step" or flat.is_cuda else value.clone()
 
 
@@ -112,9 +116,10 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         "tokens": place.tokens,
         "seconds": place.seconds,
         "losses": [loss.hex() for loss in place.losses],
+        "most_tokens": place.most_tokens,
     }
     metadata = {"format": FORMAT, "job": checkpoint.job.hex(), "place": json.dumps(header)}
-    with replacing(path) as file:
+    with replacing(path, 0o600) as file:  # an update tells about the data it was made from
         file.write(save(dict(checkpoint.tensors), metadata))
 
 
@@ -140,7 +145,8 @@ def read(path: Path, job: bytes) -> Checkpoint | None:
 
 def _place(header: dict[str, Any]) -> Place:
     losses = tuple(float.fromhex(loss) for loss in header["losses"])
-    counts = [int(header[name]) for name in ("step", "micro", "tokens")]
+    counts = [int(header[name]) for name in ("step", "micro", "tokens", "most_tokens")]
     if min(counts) < 0:
         raise ValueError("a place before the beginning")
-    return Place(counts[0], counts[1], counts[2], float(header["seconds"]), losses)
+    step, micro, tokens, most_tokens = counts
+    return Place(step, micro, tokens, float(header["seconds"]), losses, most_tokens)

@@ -18,7 +18,7 @@ def _refusal(path: Path, problem: OSError) -> NomoatError:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` when the block ends without an error.
 
     Raises NomoatError, in one line, when the disk is full or the place cannot be written.
@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 is for secrets; these are results
+        os.chmod(name, mode)
         os.replace(name, path)
     except OSError as problem:
         raise _refusal(path, problem) from problem

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+import numpy as np
 
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.messages import TrainSettings
@@ -17,7 +20,10 @@ class TrainJob:
     """Train the adapter on a shard (a file `formats.write_jsonl` wrote) → train.Trained.
 
     frozen: modules that are added to the model and stay as they are. moments: what the optimiser
-    remembers from an earlier round.
+    remembers from an earlier round. checkpoint: where the run is laid down when it has to pause,
+    and taken up from. most_tokens: padded tokens of one forward pass at most. checkpointing:
+    activations are computed again where they are needed, to save memory. adam_8bit: moments in
+    8 bits (bitsandbytes).
     """
 
     shard: Path
@@ -27,6 +33,10 @@ class TrainJob:
     seed: bytes
     frozen: Adapter | None = field(default=None, repr=False)
     moments: Moments | None = field(default=None, repr=False)
+    checkpoint: Path | None = None
+    most_tokens: int | None = None
+    checkpointing: bool = False
+    adam_8bit: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,7 +90,44 @@ class ShardCounts:
     trained_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Lay the training down and end; without an answer if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """The share of the time that may be spent working, in (0, 1]; without an answer."""
+
+    share: float
+
+
+Order: TypeAlias = Pause | Duty
 Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob
+
+
+OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing"})
+
+
+def digest(job: TrainJob) -> bytes:
+    """SHA-256 of what is trained: everything but how this machine goes about it."""
+    hashed = hashlib.sha256(b"nomoat training\0")
+    for item in fields(job):
+        if item.name not in OF_THIS_MACHINE:
+            hashed.update(item.name.encode() + b"\0" + _name(getattr(job, item.name)))
+    return hashed.digest()
+
+
+def _name(value: object) -> bytes:
+    """SHA-256 of a field's value: a file's and an array's content, anything else as it is shown."""
+    if isinstance(value, Path):
+        return hashlib.sha256(value.read_bytes()).digest()
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(value.tobytes()).digest()
+    if is_dataclass(value):
+        parts = [_name(getattr(value, item.name)) for item in fields(value)]
+        return hashlib.sha256(b"".join(parts)).digest()
+    return hashlib.sha256(repr(value).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

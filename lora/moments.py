@@ -34,7 +34,10 @@ class Moments:
 
 
 def recall(
-    moments: Moments, spec: AdapterSpec, trained: tuple[bool, bool], optimizer: torch.optim.AdamW
+    moments: Moments,
+    spec: AdapterSpec,
+    trained: tuple[bool, bool],
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """Put the moments of the trained factors (A, B) into an optimiser that has taken no step.
 
@@ -65,7 +68,7 @@ def recall(
 
 
 def remember(
-    before: Moments, spec: AdapterSpec, trained: tuple[bool, bool], optimizer: torch.optim.AdamW
+    before: Moments, spec: AdapterSpec, trained: tuple[bool, bool], optimizer: torch.optim.Optimizer
 ) -> Moments:
     """The moments after training: those of trained factors from the optimiser, others as before."""
     (flat,) = optimizer.param_groups[0]["params"]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, overload
 from nomoat.aggregation.adapter import AdapterSpec
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.lora import jobs, worker
+from nomoat.lora.checkpoint import Paused
 from nomoat.lora.model_files import resolve
 
 if TYPE_CHECKING:
@@ -68,10 +69,17 @@ class _Task:
 class _Process:
     process: BaseProcess
     pipe: Connection
+    sending: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, job: jobs.Job) -> tuple[str, Any]:
-        self.pipe.send(job)
+        with self.sending:
+            self.pipe.send(job)
         return self.hear()
+
+    def tell(self, order: jobs.Order) -> None:
+        """Send an order, unless the process is gone."""
+        with self.sending, contextlib.suppress(OSError):
+            self.pipe.send(order)
 
     def hear(self) -> tuple[str, Any]:
         what, value = self.pipe.recv()
@@ -89,22 +97,35 @@ class Pool:
     """Workers for one base model. Starting is immediate; the first result waits for the load.
 
     Raises BadData if `model` is no model. A job's failure is its future's exception, a
-    NomoatError in one line; a worker that died is replaced for the next job.
+    NomoatError in one line; a worker that died is replaced for the next job. shared: workers are
+    forked from a server that holds the base and lives as long as this process; else each process
+    loads its own, and what it took is given back when it ends. bits: of the base's frozen weights
+    (4 or 8, with bitsandbytes); None: all.
     """
 
-    def __init__(self, model: str, workers: int | None = None, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: str,
+        workers: int | None = None,
+        device: str = "auto",
+        *,
+        shared: bool = True,
+        bits: int | None = None,
+    ) -> None:
         self._folder = str(resolve(model))
-        self._device = device
+        self._device, self._bits = device, bits
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = self._pausing = False
+        self._doing: dict[int, jobs.Job] = {}
+        self._share = 1.0
         self._busy: list[jobs.Interval] = []
         self._processes: dict[int, _Process] = {}
         self._on_gpu: bool | None = False if device == "cpu" else None
         self._device_known = threading.Event()
         if device == "cpu":
             self._device_known.set()
-        self._context = _context(self._folder)
+        self._context = _context(self._folder, shared)
         count = workers or default_workers()
         self._threads = [
             threading.Thread(target=self._serve, args=(i,), name=f"worker {i}", daemon=True)
@@ -158,6 +179,48 @@ class Pool:
         for thread in self._threads:
             thread.join(max(0.0, ends - time.monotonic()) if now else None)
 
+    def pause(self, grace_s: float) -> None:
+        """End the workers at once and give their memory back; unfinished jobs raise Paused.
+
+        A training that has a checkpoint is laid down first, within `grace_s`. The pool is closed.
+        """
+        with self._lock:
+            self._closed = self._pausing = True
+        while not self._tasks.empty():
+            if (task := self._tasks.get()) is not None:
+                task.future.set_exception(Paused())
+        for index, process in list(self._processes.items()):
+            job = self._doing.get(index)
+            if isinstance(job, jobs.TrainJob) and job.checkpoint is not None:
+                process.tell(jobs.Pause())
+            else:
+                process.process.kill()
+        ends = time.monotonic() + grace_s
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+        for process in list(self._processes.values()):
+            process.process.kill()
+            process.process.join()
+
+    def limit(self, share: float) -> None:
+        """Let workers spend this share of the time working, in (0, 1]; trainings only."""
+        self._share = share
+        for process in list(self._processes.values()):
+            process.tell(jobs.Duty(share))
+
+    @property
+    def working(self) -> bool:
+        """Whether a worker that has loaded the base is at a job."""
+        return bool(self._doing)
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """The workers' process ids."""
+        found = (process.process.pid for process in list(self._processes.values()))
+        return frozenset(pid for pid in found if pid is not None)
+
     def __enter__(self) -> Pool:
         return self
 
@@ -183,25 +246,28 @@ class Pool:
             if not isinstance(process, _Process):
                 process = self._start(index)
             if isinstance(process, _Process):
-                process = self._do(process, task)
+                process = self._do(process, task, index)
             else:
-                task.future.set_exception(process)
+                task.future.set_exception(Paused() if self._pausing else process)
         if isinstance(process, _Process):
-            process.stop(CLOSE_TIMEOUT_S)
+            process.stop(0.0 if self._pausing else CLOSE_TIMEOUT_S)
 
     def _start(self, index: int) -> _Process | NomoatError:
         """A worker that has loaded the base, or why there is none."""
         try:
             ours, theirs = self._context.Pipe()
-            arguments = (theirs, self._folder, self._device)
+            arguments = (theirs, self._folder, self._device, self._bits)
             child = self._context.Process(target=worker.main, args=arguments, daemon=True)
-            child.start()
+            with _deaf_to_interrupts():
+                child.start()
             theirs.close()
         except OSError as problem:
             self._device_known.set()
             return NomoatError(f"a worker process cannot be started: {problem}")
         process = _Process(child, ours)
         self._processes[index] = process
+        if self._share < 1.0:
+            process.tell(jobs.Duty(self._share))
         try:
             what, value = process.hear()
             if what == "device":
@@ -214,14 +280,21 @@ class Pool:
             self._device_known.set()
         return process if what == "ready" else _failure(what, value)
 
-    def _do(self, process: _Process, task: _Task) -> _Process | NomoatError:
+    def _do(self, process: _Process, task: _Task, index: int) -> _Process | NomoatError:
+        self._doing[index] = task.job
         try:
+            if self._pausing:  # `pause` may have looked before this job was noted
+                process.tell(jobs.Pause())
             what, value = process.ask(task.job)
         except (EOFError, OSError):
             death = _death(process)
-            task.future.set_exception(death)
+            task.future.set_exception(Paused() if self._pausing else death)
             return death
-        if what == "done":
+        finally:
+            self._doing.pop(index, None)
+        if what == "paused":
+            task.future.set_exception(Paused())
+        elif what == "done":
             result, interval = value
             self._busy.append(interval)
             task.future.set_result(result)
@@ -230,8 +303,8 @@ class Pool:
         return process
 
 
-def _context(folder: str) -> Any:
-    if sys.platform != "linux":
+def _context(folder: str, shared: bool) -> Any:
+    if sys.platform != "linux" or not shared:
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver
 
@@ -242,21 +315,12 @@ def _context(folder: str) -> Any:
     return context
 
 
-def end_fork_server() -> None:
-    """Give back what the process that workers are forked from holds: torch, and the base.
-
-    For a process that waits a long time before its next pool, which starts one anew; not while a
-    pool of this process is open.
-    """
-    if sys.platform == "linux":
-        from multiprocessing import forkserver
-
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # no public way to end it
-
-
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
     """A process started in here inherits the mask: Ctrl-C is its parent's to handle."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -6,6 +6,7 @@ Only worker processes and the fork server import this module; it brings torch al
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 
@@ -21,6 +22,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # the pool has resolved the model; workers n
 os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # loading threads would not survive the fork
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asks for GPUs without starting CUDA
 
+# With nomoat[gpu], peft imports it, and on a CPU it tells of kernels that nobody asked for.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
 import peft  # noqa: E402, F401
 import torch  # noqa: E402
 import transformers.models.auto.modeling_auto  # noqa: E402
@@ -35,12 +39,12 @@ torch.set_num_threads(1)
 _loaded: dict[str, BaseModel] = {}
 
 
-def base_model(folder: str, device: str) -> BaseModel:
-    """The model in `folder`: the preloaded one if that is it, and a CPU is meant."""
+def base_model(folder: str, device: str, bits: int | None = None) -> BaseModel:
+    """The model in `folder`: the preloaded one if that is it, and a CPU and all bits are meant."""
     on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-    if on_cpu and folder in _loaded:
+    if on_cpu and bits is None and folder in _loaded:
         return _loaded[folder]
-    return load(folder, device)
+    return load(folder, device, bits=bits)
 
 
 def _preload(folder: str) -> None:

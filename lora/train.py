@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.adapter import LORA_A, LORA_B, Adapter, Vector
-from nomoat.aggregation.errors import BadData, NomoatError
+from nomoat.aggregation.errors import BadData, NomoatError, UsageError
 from nomoat.aggregation.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.adapter_io import extract, slot, swap
-from nomoat.lora.batches import Batch, pieces, shuffled, steps_for
+from nomoat.lora.batches import batch_of, shuffled_rows, steps_for
 from nomoat.lora.encoding import Example
-from nomoat.lora.loss import Losses, losses_of
+from nomoat.lora.loss import losses_of
 from nomoat.lora.moments import Moments, recall, remember
+from nomoat.lora.progress import NO_BREAKS, Breaks, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +51,10 @@ class Trained:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Given:
-    """What else a training starts from: the moments an earlier round ended with."""
+    """What else a training starts from: moments of an earlier round, and what may come between."""
 
     moments: Moments | None = None
+    breaks: Breaks = NO_BREAKS
 
 
 NOTHING = Given()
@@ -71,24 +75,28 @@ def train(  # noqa: PLR0913, PLR0917 - who trains what on what, and how
     `settings.keep_moments`; the learning rate is constant, and the rows' order comes from `seed`:
     another one per round and volunteer. `settings.prox` μ adds μ/2·‖x − x₀‖² to what is minimised,
     x₀ the adapter as given; reported losses are without it (FedProx, Li et al. 2020,
-    arXiv:1812.06127, eq. 2). Factors that `settings` freezes come back bit for bit. Raises
-    NomoatError if the loss or the adapter stops being finite, BadData without examples.
+    arXiv:1812.06127, eq. 2). Factors that `settings` freezes come back bit for bit. A run that was
+    laid down and taken up again (`given.breaks`) gives the bits of one that was not. Raises
+    NomoatError if the loss or the adapter stops being finite, BadData without examples, Paused
+    where the breaks say so.
     """
     if not examples:
         raise BadData("there is nothing to train on: no row has a trained token")
-    began = clock()
     steps = settings.local_steps
     if settings.local_epochs:
         steps = steps_for(len(examples), settings.batch_size, settings.local_epochs)
     steps = min(steps, MAX_LOCAL_STEPS)
     swap(model, adapter)
-    losses, tokens, moments = _run(model, adapter, examples, settings, seed, (steps, given))
+    run, moments = _run(model, adapter, examples, settings, seed, (steps, given, clock))
+    losses = run.losses()
+    if broken := [place for place, loss in enumerate(losses, 1) if not math.isfinite(loss)]:
+        raise _diverged(broken[0], settings)
     vector = extract(model, adapter.spec)
     if not math.isfinite(float(abs(vector).max(initial=0.0))):
         raise _diverged(steps, settings)
     last = losses[-max(1, steps // 4) :]
     mean = sum(last) / len(last)
-    return Trained(vector, steps, tokens, losses[0], mean, clock() - began, moments)
+    return Trained(vector, steps, run.tokens, losses[0], mean, run.seconds, moments)
 
 
 def _run(
@@ -97,61 +105,53 @@ def _run(
     examples: Sequence[Example],
     settings: TrainSettings,
     seed: bytes,
-    how: tuple[int, Given],
-) -> tuple[list[float], int, Moments | None]:
-    """Take the steps; (the loss of each, tokens learnt in all, moments if they are kept)."""
-    import torch
-
-    steps, given = how
-    torch.manual_seed(
-        int.from_bytes(hashlib.sha256(b"nomoat dropout\0" + seed).digest()[:8], "big")
-    )
-    optimizer, gradient = _optimizer(model, adapter, settings)
+    how: tuple[int, Given, Callable[[], float]],
+) -> tuple[Progress, Moments | None]:
+    """Take the steps that are left; (how they went, moments if they are kept)."""
+    steps, given, clock = how
+    _seed_dropout(seed)
+    optimizer, gradient = _optimizer(model, adapter, settings, given.breaks.adam_8bit)
     (values,) = optimizer.param_groups[0]["params"]
     start = values.detach().clone() if settings.prox else None
     before = given.moments or Moments.none(adapter.spec)
     trained = (settings.train_a, settings.train_b)
-    if settings.keep_moments:
+    keep = settings.keep_moments and not given.breaks.adam_8bit  # whose moments are packed
+    if keep:
         recall(before, adapter.spec, trained, optimizer)
-    batches = shuffled(examples, settings.batch_size, seed)
     most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
-    seen, tokens = [], 0
+    began = clock()
+    run = Progress(given.breaks, optimizer, most_tokens, lambda: clock() - began)
+    batches = shuffled_rows(examples, settings.batch_size, seed)
     model.train()
     with losses_of(model) as loss_of:
-        for step in range(1, steps + 1):
-            batch = next(batches)
-            loss = _accumulate(loss_of, batch, most_tokens)
+        for rows in islice(batches, run.step, steps):
+            batch = batch_of([examples[row] for row in rows])
+            run.accumulate(loss_of, batch)
             if start is not None:
                 gradient.add_(values.detach() - start, alpha=settings.prox)
             gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
             gradient.zero_()
-            seen.append(loss)
-            tokens += len(batch.targets)
-            if step % CHECK_EVERY_STEPS == 0 and not math.isfinite(seen[-1].item()):
-                raise _diverged(step, settings)
+            run.stepped(len(batch.targets), last=run.step + 1 == steps)
+            if run.step % CHECK_EVERY_STEPS == 0 and not math.isfinite(run.last_loss):
+                raise _diverged(run.step, settings)
     model.eval()
-    losses = torch.stack(seen).cpu().tolist()
-    if broken := [place for place, loss in enumerate(losses, 1) if not math.isfinite(loss)]:
-        raise _diverged(broken[0], settings)
-    if not settings.keep_moments:
-        return losses, tokens, None
-    return losses, tokens, remember(before, adapter.spec, trained, optimizer)
+    if not keep:
+        return run, None
+    return run, remember(before, adapter.spec, trained, optimizer)
 
 
-def _accumulate(loss_of: Losses, batch: Batch, most_tokens: int) -> torch.Tensor:
-    """Add the gradient of the batch's mean loss, piece by piece; that loss, nats per token."""
-    losses = []
-    for piece in pieces(batch, most_tokens):
-        loss = loss_of(piece, "sum") / len(batch.targets)
-        loss.backward()
-        losses.append(loss.detach())
-    return sum(losses[1:], start=losses[0])
+def _seed_dropout(seed: bytes) -> None:
+    import torch
+
+    torch.manual_seed(
+        int.from_bytes(hashlib.sha256(b"nomoat dropout\0" + seed).digest()[:8], "big")
+    )
 
 
 def _optimizer(
-    model: PeftModel, adapter: Adapter, settings: TrainSettings
-) -> tuple[torch.optim.AdamW, torch.Tensor]:
+    model: PeftModel, adapter: Adapter, settings: TrainSettings, adam_8bit: bool = False
+) -> tuple[torch.optim.Optimizer, torch.Tensor]:
     """AdamW over the trained factors laid out as one tensor, and that tensor's gradient.
 
     The factors become views of it: one kernel steps over all of them instead of one each.
@@ -178,7 +178,19 @@ def _optimizer(
         parameter.grad = flat.grad[place].view_as(parameter)
         start = place.stop
     options: dict[str, Any] = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0.0, "fused": True}
+    if adam_8bit:
+        del options["fused"]
+        return _bitsandbytes().optim.AdamW8bit(
+            [flat], lr=settings.learning_rate, **options
+        ), flat.grad
     return torch.optim.AdamW([flat], lr=settings.learning_rate, **options), flat.grad
+
+
+def _bitsandbytes() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes")
+    except ImportError:
+        raise UsageError("8-bit Adam needs bitsandbytes: pip install 'nomoat[gpu]'") from None
 
 
 def _diverged(step: int, settings: TrainSettings) -> NomoatError:

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.lora.adapter_io import FROZEN, attach, detach, swap
+from nomoat.lora.breaks import Between, Desk
+from nomoat.lora.checkpoint import Paused
+from nomoat.lora.checkpoint import read as read_checkpoint
 from nomoat.lora.encoding import Encoder, Example
 from nomoat.lora.evaluate import Measured, evaluate, sample
 from nomoat.lora.formats import read
@@ -28,7 +31,9 @@ from nomoat.lora.jobs import (
     ShardJob,
     SpecJob,
     TrainJob,
+    digest,
 )
+from nomoat.lora.progress import Breaks, out_of_memory
 from nomoat.lora.spec import new_spec
 from nomoat.lora.train import Given, Trained, train
 
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 
 CACHED_TOKENS = 20_000_000  # 5 bytes each
 PROMPT_TOKENS = 2048
+LAST_WORDS_S = 10.0  # of a worker whose parent is gone
 
 _Shape = tuple[AdapterSpec, AdapterSpec | None]  # of what is trained, and of what is frozen
 
@@ -46,8 +52,10 @@ _Shape = tuple[AdapterSpec, AdapterSpec | None]  # of what is trained, and of wh
 class Worker:
     """One base model with one adapter slot, and the shards it has encoded lately."""
 
-    def __init__(self, base: BaseModel) -> None:
+    def __init__(self, base: BaseModel, desk: Desk | None = None) -> None:
         self._base = base
+        self._desk = desk
+        self._recomputes = False
         self._slot: tuple[_Shape, PeftModel] | None = None
         self._shards: OrderedDict[tuple[Any, ...], tuple[Example, ...]] = OrderedDict()
 
@@ -89,8 +97,28 @@ class Worker:
         model = self._model(job.spec, None if job.frozen is None else job.frozen.spec)
         if job.frozen is not None:
             swap(model, job.frozen, FROZEN)
-        given = Given(job.moments)
+        self._recompute(job.checkpointing)
+        given = Given(job.moments, self._breaks(job))
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
+
+    def _breaks(self, job: TrainJob) -> Breaks:
+        between = None if self._desk is None else Between(self._desk, job.checkpoint)
+        name, laid_down = b"", None
+        if job.checkpoint is not None:
+            name = digest(job)
+            laid_down = read_checkpoint(job.checkpoint, name)
+        return Breaks(name, laid_down, between, job.most_tokens, job.adam_8bit)
+
+    def _recompute(self, wanted: bool) -> None:
+        """Keep only each layer's input for the backward pass, or all activations."""
+        if wanted == self._recomputes:
+            return
+        model: Any = self._base.model
+        if wanted:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            model.gradient_checkpointing_disable()
+        self._recomputes = wanted
 
     def _evaluate(self, job: EvaluateJob) -> Measured:
         examples = self.examples(job.shard, job.settings.seq_len)
@@ -124,22 +152,27 @@ def _counts(examples: tuple[Example, ...]) -> ShardCounts:
     return ShardCounts(len(examples), tokens, sum(int(e.trained.sum()) for e in examples))
 
 
-def main(pipe: Connection, folder: str, device: str) -> None:
+def main(pipe: Connection, folder: str, device: str, bits: int | None = None) -> None:
     """Serve jobs from `pipe` until it closes. Each answer is (what, value).
 
     First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
-    ("done", (result, Interval)), ("error", NomoatError) or ("crash", traceback text).
+    ("done", (result, Interval)), ("paused", None), ("error", NomoatError) or ("crash", traceback
+    text). Orders (jobs.Order) have no answer of their own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    desk = Desk(pipe)
+    threading.Thread(target=_end_with_parent, args=(desk,), daemon=True).start()
     try:
         pipe.send(_attempt(lambda: ("device", _device_kind(device))))
         worker: Worker | None = None
         while True:
             if worker is None:
-                worker, answer = _started(folder, device)
+                worker, answer = _started((folder, device, bits), desk)
             else:
-                answer = _answer(worker, pipe.recv())
+                job = pipe.recv()
+                if desk.obey(job):
+                    continue
+                answer = _answer(worker, job, desk)
             pipe.send(answer)
             if worker is None:
                 return
@@ -154,29 +187,37 @@ def _device_kind(device: str) -> str:
     return str(pick_device(device).type)
 
 
-def _started(folder: str, device: str) -> tuple[Worker | None, tuple[str, Any]]:
+def _started(
+    model: tuple[str, str, int | None], desk: Desk
+) -> tuple[Worker | None, tuple[str, Any]]:
     from nomoat.lora.preloaded import base_model
 
-    what, value = _attempt(lambda: ("ready", Worker(base_model(folder, device))))
+    what, value = _attempt(lambda: ("ready", Worker(base_model(*model), desk)))
     return (value, (what, None)) if what == "ready" else (None, (what, value))
 
 
-def _answer(worker: Worker, job: Job) -> tuple[str, Any]:
+def _answer(worker: Worker, job: Job, desk: Desk) -> tuple[str, Any]:
     def work() -> tuple[str, Any]:
         started = time.monotonic()
         result = worker.run(job)
         return "done", (result, Interval(started, time.monotonic()))
 
-    return _attempt(work)
+    desk.training = isinstance(job, TrainJob)
+    try:
+        return _attempt(work)
+    finally:
+        desk.training = False
 
 
 def _attempt(work: Any) -> tuple[str, Any]:
     try:
         return work()  # type: ignore[no-any-return]
+    except Paused:
+        return "paused", None
     except NomoatError as problem:
         return "error", problem
     except Exception as problem:  # noqa: BLE001 - a shell: the parent must know, whatever it is
-        if _out_of_memory(problem):
+        if out_of_memory(problem):
             return "error", DoesNotFit(
                 "the memory is too small for this batch; use a smaller batch size, sequence length "
                 "or model"
@@ -184,16 +225,17 @@ def _attempt(work: Any) -> tuple[str, Any]:
         return "crash", traceback.format_exc()
 
 
-def _out_of_memory(problem: Exception) -> bool:
-    import torch
+def _end_with_parent(desk: Desk) -> None:
+    """End when the parent is gone, killed perhaps: nobody waits for this job's result.
 
-    cpu = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
-    return cpu or isinstance(problem, MemoryError | torch.OutOfMemoryError)
-
-
-def _end_with_parent() -> None:
-    """Stop at once when the parent is gone, killed perhaps: nobody waits for this job's result."""
+    A training is laid down first, for the parent that will be started again.
+    """
     parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    if parent is None:
+        return
+    parent.join()
+    desk.orphaned.set()
+    until = time.monotonic() + LAST_WORDS_S
+    while desk.training and time.monotonic() < until:
+        time.sleep(0.02)
+    os._exit(1)

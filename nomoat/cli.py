@@ -8,9 +8,11 @@ import typer
 
 from nomoat import __version__
 from nomoat.client.cli import app as client
+from nomoat.client.upkeep import app as upkeep
 from nomoat.data import app as data
 from nomoat.server.cli import app as server
 from nomoat.simulations.cli import app as simulations
+from nomoat.simulations.compare import app as comparing
 from nomoat.simulations.trying import app as trying
 
 app = typer.Typer(
@@ -38,6 +40,6 @@ def front_door(
 
 
 app.add_typer(data, name="data")
-for room in (simulations, trying, server, client):
+for room in (simulations, comparing, trying, server, client, upkeep):
     app.registered_commands += room.registered_commands
     app.registered_groups += room.registered_groups

@@ -42,6 +42,54 @@ def preview_file(
         Console().print(render(found))
 
 
+@app.command("scan")
+def scan_file(
+    file: Annotated[Path, typer.Argument(help="Data file, or a folder of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One object on stdout.")] = False,
+) -> None:
+    """Show rows that look like keys, passwords, addresses or cards; training leaves them out."""
+    from dataclasses import asdict
+
+    from nomoat.client import kept
+    from nomoat.client.commands.secrets import render_scan
+    from nomoat.client.config import Home
+    from nomoat.client.shards import scan_rows
+    from nomoat.lora.formats import read
+
+    found, keep = scan_rows(read(file.resolve())), kept.load(Home.find().root)
+    if not as_json:
+        typer.echo(render_scan(found, keep))
+        return
+    shown = {
+        "rows": found.rows,
+        "findings": [asdict(finding) for finding in found.findings],
+        "left_out": sorted(found.excluded(keep)),
+    }
+    sys.stdout.write(json.dumps(shown) + "\n")
+
+
+@app.command("keep")
+def keep_rows(
+    marks: Annotated[list[str] | None, typer.Argument(help="Marks that `scan` shows.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="A whole kind, as `scan` names it.")
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="A row: FILE:LINE.")] = None,
+) -> None:
+    """Train on purpose on something that looks secret; without arguments: show what is kept."""
+    from nomoat.client import kept
+    from nomoat.client.config import Home
+    from nomoat.client.secrets_scan import Kept
+
+    root = Home.find().root
+    added = Kept(frozenset(row or ()), frozenset(kind or ()), frozenset(marks or ()))
+    keep = kept.more(kept.load(root), added)
+    if added != Kept():
+        kept.save(root, keep)
+    everything = [*sorted(keep.marks), *sorted(keep.kinds), *sorted(keep.origins)]
+    typer.echo("\n".join(everything) or "nothing that looks secret is kept")
+
+
 @app.callback()
 def group() -> None:
     """Look at training data."""

@@ -17,7 +17,10 @@ class Verdict:
 
 
 def judge(
-    previous: Mapping[str, float], candidate: Mapping[str, float], tolerance: float
+    previous: Mapping[str, float],
+    candidate: Mapping[str, float],
+    tolerance: float,
+    evaluation: tuple[float | None, float | None] = (None, None),
 ) -> Verdict:
     """Accept unless the median volunteer's held-out loss rose by more than `tolerance`.
 
@@ -26,15 +29,39 @@ def judge(
     against the candidate, but one that nobody measured does not replace one that was. The median
     of the relative changes, not the mean of the losses: fewer than half of the evaluators lying
     can neither block a good adapter nor carry a bad one.
+
+    evaluation: the same two losses on the community's own evaluation split, None where not
+    measured. A rise there counts against the candidate whatever volunteers say.
     """
-    if not all(math.isfinite(loss) for loss in candidate.values()):
+    before, after = evaluation
+    measured = [*candidate.values(), *(() if after is None else (after,))]
+    if not all(math.isfinite(loss) for loss in measured):
         return Verdict(False, "held-out loss is not finite")
-    if previous and not candidate:
+    if (previous or before is not None) and not measured:
         return Verdict(False, "nobody measured the new adapter")
-    both = sorted(previous.keys() & candidate.keys())
+    rise = None if before is None or after is None else _change(before, after)
+    if rise is not None and rise > tolerance:
+        reason = f"loss on the evaluation split rose by {rise:.1%} (at most {tolerance:.0%})"
+        return Verdict(False, reason)
+    unopposed = f"loss on the evaluation split changed by {rise or 0.0:+.1%}"
+    return _by_volunteers(previous, candidate, tolerance) or Verdict(
+        True, "nothing to compare with" if rise is None else unopposed
+    )
+
+
+def _by_volunteers(
+    previous: Mapping[str, float], candidate: Mapping[str, float], tolerance: float
+) -> Verdict | None:
+    """The verdict of the volunteers who measured both; None if there are none."""
+    both = previous.keys() & candidate.keys()
     if not both:
-        return Verdict(True, "nothing to compare with")
-    change = statistics.median(candidate[v] / max(previous[v], 1e-9) - 1 for v in both)
+        return None
+    change = statistics.median(_change(previous[v], candidate[v]) for v in both)
     if change > tolerance:
         return Verdict(False, f"held-out loss rose by {change:.1%} (at most {tolerance:.0%})")
     return Verdict(True, f"held-out loss changed by {change:+.1%}")
+
+
+def _change(before: float, after: float) -> float:
+    """Relative change of a loss."""
+    return after / max(before, 1e-9) - 1

@@ -6,9 +6,12 @@ The same code runs a simulation (in-process grid) and a deployment (the fleet of
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -17,13 +20,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from nomoat.aggregation import methods, wire
 from nomoat.aggregation.adapter import Adapter, as_bytes
-from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.messages import AdapterShape, ReportRequest, TrainSettings, TrainTask
 from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, SummedMethod
 from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.server.cohort import round_seed, select
-from nomoat.server.machine import Exchange, Machine, Outgoing
+from nomoat.server.credit import Earned, Uploads
+from nomoat.server.machine import Driven, Exchange, Outgoing
 from nomoat.server.masked_exchange import Masked, MaskedExchange
 from nomoat.server.plain_exchange import EachExchange, PlainExchange
 from nomoat.server.records import (
@@ -34,12 +38,17 @@ from nomoat.server.records import (
     RoundRecord,
     Traffic,
     Watcher,
+    macro,
 )
 from nomoat.server.round import OpenExchange, Phase, Plan, Round, evaluation_of
 from nomoat.server.schedule import learning_rate
+from nomoat.server.sealed import REFUSED
 from nomoat.server.survey import Survey
 
+log = logging.getLogger(__name__)
+
 POLL_S = 0.005
+CORES = ThreadPoolExecutor(os.cpu_count() or 1, "sum")  # numpy lets go of the interpreter lock
 PHASES = 6  # of a secure-aggregation session, which share its deadline
 
 
@@ -61,9 +70,12 @@ class Coordinator:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
     before_round: Callable[[Grid, int], None] = lambda _grid, _number: None  # waits, if it must
+    measure: Callable[[Adapter], Future[float]] | None = None  # on the community's own rows
     meter: Callable[[], Traffic] | None = None  # what a port has carried; None: count payload
+    credit: Callable[[int, Mapping[str, Earned]], None] = lambda _number, _earned: None
     traffic: Traffic = field(default_factory=Traffic)
     metered: Traffic = field(default_factory=Traffic)
+    uploads: Uploads = field(default_factory=Uploads)
     checkpoint: Checkpoint | None = None  # where the federation stands after `run`
 
     @property
@@ -90,7 +102,11 @@ class Coordinator:
         online = tuple(sorted(self.volunteers(grid)))
         task = evaluation_of(state.adapter, self._task(1, state), 0)
         survey = Survey(task, online, self.federation.evaluate_deadline_s)
+        measuring = self.measure(self.initial) if self.measure else None
         self._drive(grid, survey, 0)
+        while measuring and not measuring.done():
+            self.pause(POLL_S)
+        evaluation = loss_of(measuring) if measuring else None
         losses = dict(sorted(survey.losses.items()))
         carried = self._carried()
         record = RoundRecord(
@@ -102,22 +118,27 @@ class Coordinator:
             refused=survey.refused,
             loss=macro(losses),
             losses=losses,
+            evaluation=evaluation,
             bytes_up=carried.up,
             bytes_down=carried.down,
             seconds={"evaluating": self.clock() - started},
             adapter=state.adapter.digest.hex(),
         )
-        return self._end(record, Checkpoint(0, state, losses))
+        return self._end(record, Checkpoint(0, state, losses, evaluation=evaluation))
 
     def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
-        self.traffic = Traffic()
+        self.traffic, self.uploads = Traffic(), Uploads()
         task = self._task(number, before.state)
         open_exchange = self._open_exchange(task, before.state)
         machine = Round(self._plan(grid, task, before), self._method, before.state, open_exchange)
         self._drive(grid, machine, number)
         assert machine.outcome is not None
         outcome = machine.outcome
-        after = Checkpoint(number, outcome.state, outcome.losses, outcome.moments)
+        tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
+        self.credit(number, self.uploads.earned(tokens, machine.events.contributors))
+        after = Checkpoint(
+            number, outcome.state, outcome.losses, outcome.moments, outcome.evaluation
+        )
         return self._end(self._record(machine, after.state.adapter), after)
 
     def _plan(self, grid: Grid, task: TrainTask, before: Checkpoint) -> Plan:
@@ -133,8 +154,10 @@ class Coordinator:
             federation.tolerance,
             federation.train_deadline_s,
             federation.evaluate_deadline_s,
-            federation.optimizer,
-            before.moments,
+            optimizer=federation.optimizer,
+            moments=before.moments,
+            measured=self.measure is not None,
+            previous_evaluation=before.evaluation,
         )
 
     def _task(self, number: int, state: MethodState) -> TrainTask:
@@ -169,12 +192,16 @@ class Coordinator:
                     rank: method.manifest(adapter.spec, task.round, number, rank)
                     for rank in set(ranks.values())
                 }
-                return EachExchange(ranks, request, manifests, federation.min_reports, deadline_s)
+                return EachExchange(
+                    ranks, request, manifests, federation.min_reports, deadline_s, CORES.map
+                )
             cohort = tuple(ranks)
             if federation.secure:
                 return self._masked_exchange(cohort, (task, adapter), request, method)
             manifest = method.manifest(adapter.spec, task.round, number)
-            return PlainExchange(cohort, request, manifest, federation.min_reports, deadline_s)
+            return PlainExchange(
+                cohort, request, manifest, federation.min_reports, deadline_s, CORES.map
+            )
 
         return open_exchange
 
@@ -216,6 +243,7 @@ class Coordinator:
             dict(sorted(events.refused.items())),
             macro(outcome.losses),
             outcome.losses,
+            evaluation=outcome.evaluation,
             personal=outcome.personal,
             personal_loss=macro(outcome.personal),
             ranks={name: one.rank for name, one in ready.items()},
@@ -242,12 +270,13 @@ class Coordinator:
         self.watcher.ended(record)
         return checkpoint
 
-    def _drive(self, grid: Grid, machine: Machine, number: int) -> None:
+    def _drive(self, grid: Grid, machine: Driven, number: int) -> None:
         """Carry messages between a machine and the grid until the machine is done."""
         nodes = dict(self.volunteers(grid))
         pending: dict[str, str] = {}  # message id → volunteer
         asked = answered = 0
         outgoing = machine.start(self.clock())
+        measuring: Future[float] | None = None
         send = partial(self._send, grid, nodes, pending, machine, str(number))
         while outgoing or not machine.done:
             asked += len(outgoing)
@@ -257,6 +286,11 @@ class Coordinator:
                 if volunteer is not None:
                     outgoing += self._take(machine, volunteer, reply)
                     answered += 1
+            candidate = machine.to_measure if isinstance(machine, Round) else None
+            if self.measure and candidate is not None and measuring is None:
+                measuring = self.measure(candidate)
+            if isinstance(machine, Round) and candidate and measuring and measuring.done():
+                outgoing += machine.measured(loss_of(measuring), self.clock())
             outgoing += machine.wake(self.clock())
             phase = machine.phase.value if isinstance(machine, Round) else "evaluating"
             self.watcher.progress(Progress(number, phase, answered, asked))
@@ -268,7 +302,7 @@ class Coordinator:
         grid: Grid,
         nodes: Mapping[str, int],
         pending: dict[str, str],
-        machine: Machine,
+        machine: Driven,
         group: str,
         outgoing: list[Outgoing],
     ) -> list[Outgoing]:
@@ -293,15 +327,18 @@ class Coordinator:
                 gone.append(item.volunteer)
         return [more for name in gone for more in machine.leave(name, "gone", self.clock())]
 
-    def _take(self, machine: Machine, volunteer: str, reply: Message) -> list[Outgoing]:
+    def _take(self, machine: Driven, volunteer: str, reply: Message) -> list[Outgoing]:
         now = self.clock()
+        if reply.has_error() and reply.error.code == REFUSED:
+            return machine.refuse(volunteer, reply.error.reason or "its seal does not hold", now)
         if reply.has_error():
             return machine.leave(volunteer, f"no answer (code {reply.error.code})", now)
         try:
             packet = packet_of(reply, volunteer)
         except RemoteProtocolError as problem:
-            return machine.leave(volunteer, problem.reason, now)
+            return machine.refuse(volunteer, problem.reason, now)
         self.traffic.up += packet.size
+        self.uploads.note(volunteer, packet)
         return machine.receive(volunteer, packet, now)
 
 
@@ -357,9 +394,13 @@ def protection(federation: Federation, participants: int) -> str:
     return f"weak: {participants} participants" if weak else f"secure: {participants} participants"
 
 
-def macro(losses: Mapping[str, float]) -> float | None:
-    """Unweighted mean over volunteers; None of nobody."""
-    return sum(losses[name] for name in sorted(losses)) / len(losses) if losses else None
+def loss_of(measured: Future[float]) -> float | None:
+    """What was measured, None if it could not be: the round goes by the volunteers' losses."""
+    try:
+        return measured.result()
+    except NomoatError as problem:
+        log.warning("the evaluation split was not measured: %s", problem)
+        return None
 
 
 def phase_seconds(started: Mapping[Phase, float]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The coordinator's own certificate authority and the server certificate it issues.
 
-No public authority is involved: an invitation pins the server certificate, enrolment hands over
-the authority's, and from then on every connection is checked against that one alone.
+No public authority is involved: an invitation pins this one by its fingerprint, and every
+connection is checked against it alone. A server certificate is renewed without anybody noticing.
 """
 
 from __future__ import annotations

@@ -66,6 +66,13 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     allow_weak: Annotated[
         bool | None, typer.Option("--allow-weak", help="Accept fewer than 8.", **Rounds)
     ] = None,
+    personal: Annotated[
+        str | None, typer.Option(help="none, local-B or adapter: what stays at home.", **Rounds)
+    ] = None,
+    server_optimizer: Annotated[
+        str | None, typer.Option(help="plain, momentum, fedadam or fedyogi.", **Rounds)
+    ] = None,
+    server_lr: Annotated[float | None, typer.Option(**Rounds)] = None,
     rank: Annotated[int, typer.Option(**Adapter)] = 8,
     alpha: Annotated[float, typer.Option(**Adapter)] = 16.0,
     targets: Annotated[
@@ -75,8 +82,16 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     batch_size: Annotated[int | None, typer.Option(**Training)] = None,
     seq_len: Annotated[int | None, typer.Option(**Training)] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", **Training)] = None,
+    lr_schedule: Annotated[
+        str | None, typer.Option(help="constant, cosine or warmup.", **Training)
+    ] = None,
+    prox: Annotated[float | None, typer.Option(help="FedProx.", **Training)] = None,
+    optimizer_state: Annotated[
+        str | None, typer.Option(help="reset or keep AdamW's moments each round.", **Training)
+    ] = None,
     seed: Annotated[
-        str | None, typer.Option(help="64 hex digits, to repeat a run's cohorts.", **Rounds)
+        str | None,
+        typer.Option(help="A number, as in simulate: the same federation again.", **Rounds),
     ] = None,
 ) -> None:
     """Make a community's folder: keys, certificate, settings, first adapter."""
@@ -96,11 +111,13 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     rounds = {
         "method": method, "min_volunteers": min_volunteers, "min_reports": min_reports,
         "max_rounds": max_rounds, "round_every": round_every, "train_deadline": train_deadline,
-        "secure": secure, "allow_weak": allow_weak, "seed": seed,
+        "secure": secure, "allow_weak": allow_weak, "personal": personal,
+        "server_optimizer": server_optimizer, "server_lr": server_lr,
     }  # fmt: skip
     training = {
         "local_steps": local_steps, "batch_size": batch_size, "seq_len": seq_len,
-        "learning_rate": learning_rate,
+        "learning_rate": learning_rate, "lr_schedule": lr_schedule, "prox": prox,
+        "optimizer_state": optimizer_state,
     }  # fmt: skip
     try:
         wanted = Wanted(
@@ -116,6 +133,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             _given(training),
             Server(port=port, address=address),
             evaluation,
+            seed,
         )
         made = make(folder, wanted, datetime.datetime.now(datetime.UTC), os.urandom)
     except ValidationError as problem:
@@ -213,7 +231,7 @@ def invite(  # noqa: PLR0913, PLR0917
         )
     claims = Claims(
         where,
-        certificates.fingerprint(certificate),
+        certificates.fingerprint(office.folder.authority_certificate.read_bytes()),
         office.registrar.key.public,
         os.urandom(16),
         uses,
@@ -283,12 +301,13 @@ def list_versions(folder: Where = Path(), as_json: AsJson = False) -> None:
     if as_json:
         _print_json([_version(record) for record in records])
         return
-    table = Table("version", "round", "contributors", "loss", "adapter", "note")
+    table = Table("version", "round", "contributors", "loss", "evaluation", "adapter", "note")
     for record in records:
         shown = _version(record)
-        loss = "" if shown["loss"] is None else f"{shown['loss']:.4f}"
+        losses = (shown["loss"], shown["evaluation"])
+        loss, own = ("" if value is None else f"{value:.4f}" for value in losses)
         count = str(len(shown["contributors"]))
-        row = (str(shown["number"]), str(shown["round"]), count, loss)
+        row = (str(shown["number"]), str(shown["round"]), count, loss, own)
         table.add_row(*row, shown["adapter"][:12], shown["note"])
     Console().print(table)
 
@@ -397,6 +416,7 @@ def _version(record: SignedVersion) -> dict[str, Any]:
         "contributors": list(version.contributors),
         "loss": version.loss,
         "parent_loss": version.parent_loss,
+        "evaluation": version.evaluation,
         "note": version.note,
         "at": version.at,
         "signature": record.signature.hex(),

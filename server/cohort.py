@@ -16,6 +16,11 @@ def round_seed(seed: bytes, label: str, round_number: int) -> bytes:
     return hashlib.sha256(seed + label.encode() + round_number.to_bytes(8, "big")).digest()
 
 
+def seed_of(number: int, label: str) -> bytes:
+    """32 bytes for one purpose, from the number a person chose: the same in a simulation."""
+    return hashlib.sha256(f"nomoat {label} {number}".encode()).digest()
+
+
 def generator(seed: bytes) -> np.random.Generator:
     """A numpy generator from a 32-byte seed."""
     return np.random.default_rng(np.frombuffer(seed, "<u4"))

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,9 +27,11 @@ from pydantic_settings import (
 )
 
 from nomoat.aggregation import enrolment, wire
+from nomoat.aggregation.composition import Choices, Personal
 from nomoat.aggregation.enrolment import CommunityInfo
 from nomoat.aggregation.errors import NomoatError, UsageError
-from nomoat.aggregation.messages import TrainSettings
+from nomoat.aggregation.messages import MAX_PROX, TrainSettings
+from nomoat.aggregation.server_optimizer import Kind, ServerOptimizer
 from nomoat.aggregation.signing import SigningKey
 from nomoat.keyfile import create_private, read_private, write_private
 from nomoat.lora.durable import replacing
@@ -37,6 +39,7 @@ from nomoat.server import certificates
 from nomoat.server.certificates import Issued
 from nomoat.server.membership import Admission
 from nomoat.server.records import Federation
+from nomoat.server.schedule import Schedule
 
 RENEW_BEFORE = datetime.timedelta(days=30)
 SEED_BYTES = 32
@@ -87,6 +90,24 @@ class Rounds(Section):
     secure: bool = True
     allow_weak: bool = False
     seed: str = Field(pattern=r"^[0-9a-f]{64}$")
+    personal: Personal = "none"
+    server_optimizer: Kind = "plain"
+    server_lr: Annotated[float, Field(ge=0, le=1e3)] = 0.0  # 0: the optimiser's usual one
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    server_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    server_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    server_tau: Annotated[float, Field(gt=0, le=1e3)] = 1e-3
+
+    @property
+    def optimizer(self) -> ServerOptimizer:
+        """The server optimiser; UsageError for a parameter it does not have."""
+        return ServerOptimizer.of(
+            self.server_optimizer,
+            self.server_lr or None,
+            self.server_momentum,
+            (self.server_beta1, self.server_beta2),
+            self.server_tau,
+        )
 
     @property
     def least_reports(self) -> int:
@@ -110,11 +131,24 @@ class Training(Section):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
     seq_len: Annotated[int, Field(ge=8, le=131_072)] = 128
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
-    weight_cap: Annotated[int, Field(ge=1, le=2**40)] = 1 << 20
+    weight_cap: Annotated[int, Field(ge=1, le=10**9)] = 1 << 20
+    lr_schedule: Schedule = "constant"
+    prox: Annotated[float, Field(ge=0, le=MAX_PROX)] = 0.0
+    optimizer_state: Literal["reset", "keep"] = "reset"
 
-    def settings(self) -> TrainSettings:
+    def settings(self, personal: Personal) -> TrainSettings:
         """As the protocol has it."""
-        return TrainSettings(**self.model_dump())
+        return TrainSettings(
+            self.local_steps,
+            self.local_epochs,
+            self.batch_size,
+            self.seq_len,
+            self.learning_rate,
+            self.weight_cap,
+            prox=self.prox,
+            keep_moments=self.optimizer_state == "keep",
+            personal=personal,
+        )
 
 
 class Server(Section):
@@ -153,13 +187,23 @@ class Settings(BaseSettings):
         file = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
         return init_settings, env_settings, file
 
+    def choices(self) -> Choices:
+        """How adapters are aggregated; ranks are the volunteers' own affair."""
+        return Choices(
+            self.rounds.method,
+            self.rounds.secure,
+            optimizer=self.rounds.optimizer,
+            keep_moments=self.training.optimizer_state == "keep",
+            personal=self.rounds.personal,
+        )
+
     def federation(self) -> Federation:
-        """What the round driver runs."""
+        """What the round driver runs; UsageError if its choices do not go together."""
         rounds = self.rounds
         return Federation(
-            method=rounds.method,
+            method=self.choices().check().name,
             rounds=rounds.max_rounds,
-            training=self.training.settings(),
+            training=self.training.settings(rounds.personal),
             base_hash=bytes.fromhex(self.base.hash),
             seed=bytes.fromhex(rounds.seed),
             fraction=rounds.fraction,
@@ -169,6 +213,8 @@ class Settings(BaseSettings):
             train_deadline_s=rounds.train_deadline,
             aggregate_deadline_s=rounds.aggregate_deadline,
             evaluate_deadline_s=rounds.evaluate_deadline,
+            optimizer=rounds.optimizer,
+            schedule=self.training.lr_schedule,
         )
 
 
@@ -253,6 +299,12 @@ class Folder:
                 f"community key {self.community_key} is damaged; restore it from a backup"
             ) from None
 
+    def check_keys(self) -> None:
+        """NomoatError in one line if a private key is missing or can be read by others."""
+        self.key()
+        read_private(self.authority_key, "authority key")
+        read_private(self.server_key, "server key")
+
     def authority(self) -> Issued:
         """The certificate authority."""
         key = read_private(self.authority_key, "authority key")
@@ -283,7 +335,7 @@ def create(folder: Folder, settings: Settings, now: datetime.datetime, seed: byt
 def renew_certificate(folder: Folder, settings: Settings, now: datetime.datetime) -> str | None:
     """Issue a new server certificate if the old one is ending or lacks a name; why, or None.
 
-    Invitations that are out name the old certificate and have to be issued again.
+    Invitations and volunteers trust the authority that issues it, so both go on as they are.
     """
     pem = _read(folder.server_certificate)
     missing = set(hosts(settings)) - certificates.hosts_of(pem)
@@ -353,9 +405,14 @@ COMMENTS = {
         "secure: updates are masked, so that only their sum is ever seen; below 8 volunteers the "
         "mask is weak\nand both sides have to allow_weak.\n"
         "Times are seconds. patience: how long a volunteer may vanish before a round goes on "
-        "without it.\nseed makes cohorts and shuffling reproducible; it is no secret."
+        "without it.\nseed makes cohorts and shuffling reproducible; it is no secret.\n"
+        "personal: none, local-B (only A is averaged) or adapter (each trains one more, for "
+        "itself).\nserver_optimizer: plain, momentum, fedadam, fedyogi; server_lr 0 is its usual."
     ),
-    "training": "What each volunteer does in a round.",
+    "training": (
+        "What each volunteer does in a round. lr_schedule (constant, cosine, warmup) runs over\n"
+        "max_rounds; prox is FedProx's; optimizer_state: reset or keep AdamW's moments each round."
+    ),
     "server": "address is what invitations name: it must be reachable from outside.",
 }
 

@@ -46,6 +46,7 @@ from nomoat.aggregation.enrolment import (
     check_proof,
 )
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
+from nomoat.aggregation.receipts import PAGE, Receipts
 from nomoat.server.gate import FLEET, App, Caps, Gate, Receive, Scope, Send
 from nomoat.server.grid import FleetState
 from nomoat.server.holding import Holding
@@ -230,6 +231,15 @@ def _add_doors(app: FastAPI, desk: Desk) -> None:
             return desk.registrar.page(max(0, after))
 
         return await _answered(page)
+
+    @app.get("/receipts")
+    async def receipts(request: Request, after: int = 0) -> Response:
+        def own() -> object:
+            asker = _asker(request, desk)
+            found = desk.registrar.store.receipts(asker, max(0, after), PAGE)
+            return Receipts(tuple(found))
+
+        return await _answered(own)
 
     @app.get("/versions")
     async def versions(request: Request, after: int = 0) -> Response:

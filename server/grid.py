@@ -51,6 +51,7 @@ logging.getLogger("flwr").setLevel(logging.CRITICAL)
 BEAT_S = 20.0
 LOOK_AT_LEAST_EVERY_S = 1.0
 BATCH_BYTES = 8 << 20
+MEASURE = "evaluate."  # the category of messages that ask for a measurement
 RECORDS = frozenset({"Message", "RecordDict", "ConfigRecord"})  # nothing else is ever inflated
 
 NameOf = Callable[[bytes], str | None]
@@ -315,6 +316,7 @@ class FleetGrid(Grid):
         self._run: Run | None = None
         self._looked_at = 0.0
         self._nodes: dict[str, int] = {}  # message id → node it went to
+        self._urgent: set[str] = set()  # messages whose node is not waited for once it is offline
 
     def set_run(self, run: Run) -> None:
         """Work on this run."""
@@ -367,6 +369,8 @@ class FleetGrid(Grid):
                 ids.append(message.metadata.message_id if stored else "")
                 if stored:
                     self._nodes[message.metadata.message_id] = message.metadata.dst_node_id
+                    if message.metadata.message_type.startswith(MEASURE):
+                        self._urgent.add(message.metadata.message_id)
                     contents.update(get_all_nested_objects(message))
                     missing.update(dict.fromkeys(wanted))
             for object_id in missing:
@@ -433,14 +437,18 @@ class FleetGrid(Grid):
         return message
 
     def _gone(self, wanted: set[str], now: float) -> list[Message]:
-        """Errors in place of replies that will not come: sender away for longer than patience."""
+        """Errors in place of replies that will not come: sender away for longer than patience.
+
+        Nobody is waited for only to measure: the others' measurements will do.
+        """
         seen = self._state.last_seen()
         here = set(self.online().values())
         late = [
             message_id
             for message_id in wanted
             if (node := self._nodes.get(message_id)) not in here
-            and now - seen.get(node or 0, 0.0) > self._patience_s
+            and now - seen.get(node or 0, 0.0)
+            > (0.0 if message_id in self._urgent else self._patience_s)
         ]
         errors = [self._error(message_id, ErrorCode.NODE_UNAVAILABLE) for message_id in late]
         for message_id in late:
@@ -455,6 +463,7 @@ class FleetGrid(Grid):
 
     def _drop(self, asked_id: str, reply_id: str | None = None) -> None:
         self._nodes.pop(asked_id, None)
+        self._urgent.discard(asked_id)
         self._state.forget([asked_id])
         if reply_id is not None:
             self._state.object_store.delete(reply_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,10 @@ class CommunityJournal:
         if newest.version.adapter == checkpoint.state.adapter.digest:
             return checkpoint
         adapter = self.registry.load(newest)  # rolled back: its losses were measured long ago
-        return Checkpoint(checkpoint.round, methods.get(self.method).begin(adapter), {})
+        state = methods.get(self.method).begin(adapter)
+        # Modules that a method has added stay frozen.
+        state = replace(state, rank=self.spec.rank)
+        return Checkpoint(checkpoint.round, state, {}, evaluation=newest.version.evaluation)
 
     def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
         """Write one ended round and, if it moved the adapter, its version."""
@@ -53,7 +56,12 @@ class CommunityJournal:
             if newest is None or newest.version.adapter != adapter.digest:
                 parent_loss = json.loads(before[1])["loss"] if before else None
                 measured = Measured(
-                    record.round, self.method, record.contributors, record.loss, parent_loss
+                    record.round,
+                    self.method,
+                    record.contributors,
+                    record.loss,
+                    parent_loss,
+                    evaluation=record.evaluation,
                 )
                 self.registry.add(adapter, measured, self.clock())
             text = json.dumps(record.as_json())
@@ -62,7 +70,8 @@ class CommunityJournal:
 
 def pack(checkpoint: Checkpoint) -> bytes:
     """A checkpoint as bytes (npz, no pickle)."""
-    meta = json.dumps({"round": checkpoint.round, "losses": checkpoint.losses}).encode()
+    measured = {"losses": checkpoint.losses, "evaluation": checkpoint.evaluation}
+    meta = json.dumps({"round": checkpoint.round, **measured}).encode()
     arrays: dict[str, Any] = {STATE + k: v for k, v in checkpoint.to_arrays().items()}
     content = io.BytesIO()
     np.savez(content, meta=np.frombuffer(meta, np.uint8), **arrays)
@@ -75,4 +84,5 @@ def unpack(data: bytes, spec: AdapterSpec) -> Checkpoint:
         meta = json.loads(bytes(stored["meta"]))
         names = [name for name in stored.files if name.startswith(STATE)]
         arrays = {name.removeprefix(STATE): stored[name] for name in names}
-    return Checkpoint.from_arrays(meta["round"], spec, arrays, meta["losses"])
+    read = Checkpoint.from_arrays(meta["round"], spec, arrays, meta["losses"])
+    return replace(read, evaluation=meta["evaluation"])

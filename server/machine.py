@@ -42,6 +42,13 @@ class Machine(Protocol):
         """Time has passed."""
 
 
+class Driven(Machine, Protocol):
+    """A machine the driver talks to directly."""
+
+    def refuse(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
+        """What came in this volunteer's name is not its own, or not whole: leave it out."""
+
+
 class Exchange(Machine, Protocol):
     """A machine that finds the weighted mean of its cohort's uploads (plain, or masked), or, where
     nothing is masked and a method needs it, the uploads themselves.

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import shutil
+import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.aggregation import methods
+from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
-from nomoat.lora.formats import read
+from nomoat.lora.formats import Conversation, read, write_jsonl
 from nomoat.lora.jobs import SpecJob
 from nomoat.lora.model_files import content_hash, resolve
 from nomoat.lora.pool import Pool
 from nomoat.lora.spec import Targets, initial_adapter
+from nomoat.server.cohort import seed_of
 from nomoat.server.community import (
+    SEED_BYTES,
     AdapterShape,
     Base,
     Community,
@@ -29,6 +32,7 @@ from nomoat.server.community import (
     Training,
     create,
 )
+from nomoat.server.evaluation import EvaluationSplit
 from nomoat.server.registry import Measured, Registry
 from nomoat.server.store import Store
 
@@ -47,6 +51,29 @@ class Wanted:
     training: dict[str, object]
     server: Server
     evaluation: Path | None
+    seed: str | None = None
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What cohorts and shuffling are drawn from, and what the first adapter is: 32 bytes each."""
+
+    federation: bytes
+    adapter: bytes
+
+    @classmethod
+    def of(cls, text: str | None, entropy: Callable[[int], bytes]) -> Seeds:
+        """From a number as `nomoat simulate` takes it, from 64 hex digits, or fresh.
+
+        The same number gives the same federation as a simulation's. UsageError for anything else.
+        """
+        if text is not None and text.isdecimal() and int(text) < 2**63:
+            number = int(text)
+            return cls(seed_of(number, "federation"), seed_of(number, "adapter"))
+        if text is not None and not re.fullmatch(r"[0-9a-f]{64}", text):
+            raise UsageError(f"--seed {text!r}: give a number, or 64 hex digits")
+        federation = entropy(SEED_BYTES) if text is None else bytes.fromhex(text)
+        return cls(federation, hashlib.sha256(b"nomoat adapter\0" + federation).digest())
 
 
 def make(
@@ -60,8 +87,10 @@ def make(
     folder = Folder(root)
     if folder.settings.exists():
         raise UsageError(f"{root} holds a community already")
-    settings = _settings(wanted, entropy)
-    if wanted.evaluation is not None and not read(wanted.evaluation).conversations:
+    seeds = Seeds.of(wanted.seed, entropy)
+    settings = _settings(wanted, seeds)
+    evaluation = read(wanted.evaluation).conversations if wanted.evaluation is not None else ()
+    if wanted.evaluation is not None and not evaluation:
         raise BadData(f"{wanted.evaluation}: no row in it can be used")
     shape = settings.adapter
     targets: Targets = "all-linear"
@@ -69,25 +98,38 @@ def make(
         targets = tuple(shape.targets.split(","))
     with contextlib.closing(Pool(str(settings.base.folder), 1)) as pool:
         spec = pool.submit(SpecJob(shape.rank, shape.alpha, targets)).result()
+        adapter = initial_adapter(spec, seeds.adapter)
+        loss = _measure(evaluation, adapter, settings, pool) if evaluation else None
     key = create(folder, settings, now, entropy(32))
-    if wanted.evaluation is not None:
-        shutil.copyfile(wanted.evaluation, folder.evaluation)
-    seed = hashlib.sha256(b"nomoat adapter\0" + bytes.fromhex(settings.rounds.seed)).digest()
-    adapter = initial_adapter(spec, seed)
+    if evaluation:
+        write_jsonl(evaluation, folder.evaluation)
     registry = Registry(
         Store(folder.database), folder.adapters, key, bytes.fromhex(settings.base.hash)
     )
     note = "the base model: nothing trained yet"
-    measured = Measured(0, settings.rounds.method, (), None, None, note)
+    measured = Measured(0, settings.rounds.method, (), None, None, note, loss)
     registry.add(adapter, measured, int(now.timestamp()))
     registry.store.close()
     return folder
 
 
-def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:
+def _measure(
+    rows: tuple[Conversation, ...], adapter: Adapter, settings: Settings, pool: Pool
+) -> float:
+    """Loss of the first version on the evaluation split; BadData if no row of it can be used."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "rows.jsonl"
+        write_jsonl(rows, file)
+        return (
+            EvaluationSplit(file, settings.training.settings("none"), pool)
+            .measure(adapter)
+            .result()
+        )
+
+
+def _settings(wanted: Wanted, seeds: Seeds) -> Settings:
     base_folder = resolve(wanted.model)
-    rounds = Rounds(**{"seed": entropy(32).hex(), **wanted.rounds})  # type: ignore[arg-type]
-    methods.require(rounds.method, secure=rounds.secure)
+    rounds = Rounds(**{"seed": seeds.federation.hex(), **wanted.rounds})  # type: ignore[arg-type]
     if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
         raise UsageError(
             f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
@@ -100,7 +142,7 @@ def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:
         hash=content_hash(base_folder).hex(),
         bytes=sum(file.stat().st_size for file in base_folder.iterdir() if file.is_file()),
     )
-    return Settings(
+    settings = Settings(
         community=wanted.community,
         base=base,
         adapter=wanted.adapter,
@@ -108,3 +150,5 @@ def _settings(wanted: Wanted, entropy: Callable[[int], bytes]) -> Settings:
         training=Training(**wanted.training),  # type: ignore[arg-type]
         server=wanted.server,
     )
+    settings.choices().check()
+    return settings

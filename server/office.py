@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.enrolment import Standing, fingerprint
 from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.receipts import Receipt, issue
 from nomoat.aggregation.secagg.parameters import Roster
 from nomoat.server.community import Folder, Settings
+from nomoat.server.credit import Earned
 from nomoat.server.registrar import Registrar
 from nomoat.server.registry import Registry
 from nomoat.server.store import Store
@@ -50,12 +53,23 @@ class Office:
         }
         return Roster(roster.head, approved)
 
+    def credit(self, number: int, earned: Mapping[str, Earned], now: int) -> None:
+        """Issue receipts for the updates that are in a round's sum."""
+        members, key = self.registrar.roster().members, self.registrar.key
+        with self.registrar.store.transaction():
+            for name, share in earned.items():
+                volunteer = members[name].binding.identity
+                for packet in share.packets:
+                    receipt = Receipt(key.public, volunteer, number, packet, share.tokens, now)
+                    self.registrar.store.put_receipt(issue(receipt, key))
+
 
 def card(office: Office, record: SignedVersion) -> str:
     """The README of an exported version: where it comes from, in words and numbers."""
     version, settings = record.version, office.settings
     loss = "not measured" if version.loss is None else f"{version.loss:.4f} nats per token"
     before = "not measured" if version.parent_loss is None else f"{version.parent_loss:.4f}"
+    own = "not measured" if version.evaluation is None else f"{version.evaluation:.4f}"
     return f"""# {settings.community.name}: community adapter, version {version.number}
 
 A LoRA adapter trained together by {len(version.contributors)} volunteers of
@@ -63,6 +77,7 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 
 - round {version.round}, method {version.method}
 - held-out loss {loss} (the version before: {before})
+- loss on the community's own evaluation split {own}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}

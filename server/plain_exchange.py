@@ -9,7 +9,7 @@ from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import Manifest, Vector
 from nomoat.aggregation.admission import admit
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.exact_sum import ExactSum
+from nomoat.aggregation.exact_sum import ExactSum, Run
 from nomoat.aggregation.messages import Decline, Report, ReportRequest
 from nomoat.aggregation.methods.base import Upload
 from nomoat.server.machine import Outgoing
@@ -19,6 +19,7 @@ class OpenExchange:
     """Ask each volunteer of the cohort for its report, and admit or refuse it by its name.
 
     What becomes of an admitted report is a subclass's business: `_manifest`, `_keep`, `_finish`.
+    run: how parts of a report are worked on, as exact_sum.ExactSum.empty has it.
     """
 
     def __init__(
@@ -27,7 +28,9 @@ class OpenExchange:
         request: ReportRequest,
         minimum: int,
         deadline_s: float = math.inf,
+        run: Run = map,
     ) -> None:
+        self._run = run
         self._cohort = cohort
         self._request = request
         self._minimum = minimum
@@ -62,7 +65,8 @@ class OpenExchange:
         report = wire.decode(packet, Report, volunteer)
         if (report.round, report.exchange) != (self._request.round, self._request.exchange):
             raise RemoteProtocolError(volunteer, "§4", f"reported round {report.round}")
-        vector = admit(volunteer, report.vector, self._manifest(volunteer), report.weight)
+        layout = self._manifest(volunteer)
+        vector = admit(volunteer, report.vector, layout, report.weight, run=self._run)
         self._keep(volunteer, vector, report.weight)
         self._reported.add(volunteer)
         self._drop(volunteer)
@@ -115,10 +119,11 @@ class PlainExchange(OpenExchange):
         manifest: Manifest,
         minimum: int,
         deadline_s: float = math.inf,
+        run: Run = map,
     ) -> None:
-        super().__init__(cohort, request, minimum, deadline_s)
+        super().__init__(cohort, request, minimum, deadline_s, run)
         self._layout = manifest
-        self._sum = ExactSum.empty(manifest.size)
+        self._sum = ExactSum.empty(manifest.size, run)
 
     def _manifest(self, volunteer: str) -> Manifest:
         return self._layout
@@ -144,8 +149,9 @@ class EachExchange(OpenExchange):
         manifests: Mapping[int, Manifest],
         minimum: int,
         deadline_s: float = math.inf,
+        run: Run = map,
     ) -> None:
-        super().__init__(tuple(sorted(ranks)), request, minimum, deadline_s)
+        super().__init__(tuple(sorted(ranks)), request, minimum, deadline_s, run)
         self._ranks = ranks
         self._manifests = manifests
         self._kept: dict[str, Upload] = {}

@@ -71,6 +71,7 @@ class RoundRecord:
     personal_loss: float | None = None  # macro average of those
     ranks: dict[str, int] = field(default_factory=dict)  # modules each volunteer trained
     learning_rate: float | None = None
+    evaluation: float | None = None  # on the community's own evaluation split
     train_loss: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     bytes_up: int = 0
@@ -103,6 +104,7 @@ class Checkpoint:
     state: MethodState
     losses: dict[str, float]  # of the adapter that stands
     moments: OptimizerState = field(default_factory=OptimizerState)  # the server optimiser's
+    evaluation: float | None = None  # its loss on the community's evaluation split
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """State and moments, to be stored."""
@@ -150,3 +152,8 @@ class Watcher(Protocol):
 
     def ended(self, record: RoundRecord) -> None:
         """A round ended."""
+
+
+def macro(losses: Mapping[str, float]) -> float | None:
+    """Unweighted mean over volunteers; None of nobody."""
+    return sum(losses[name] for name in sorted(losses)) / len(losses) if losses else None

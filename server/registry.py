@@ -20,7 +20,10 @@ OURS = "registry"
 
 @dataclass(frozen=True)
 class Measured:
-    """How a version came about: round, who contributed, held-out loss after and before."""
+    """How a version came about: round, who contributed, held-out loss after and before.
+
+    evaluation: the loss on the community's evaluation split.
+    """
 
     round: int
     method: str
@@ -28,6 +31,7 @@ class Measured:
     loss: float | None
     parent_loss: float | None
     note: str = ""
+    evaluation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Registry:
                 contributors=measured.contributors,
                 loss=measured.loss,
                 parent_loss=measured.parent_loss,
+                evaluation=measured.evaluation,
                 note=measured.note,
                 at=now,
             )
@@ -112,6 +117,6 @@ class Registry:
         note = f"rollback to version {number}"
         measured = Measured(
             newest.version.round, version.method, version.contributors, version.loss,
-            newest.version.loss, note,
+            newest.version.loss, note, version.evaluation,
         )  # fmt: skip
         return self.add(self.load(old), measured, now)

@@ -72,6 +72,8 @@ class Plan:
     evaluate_deadline_s: float = math.inf
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
     moments: OptimizerState = field(default_factory=OptimizerState)  # as the round before left them
+    measured: bool = False  # the coordinator measures the candidate, too (`measured`)
+    previous_evaluation: float | None = None
 
 
 # (volunteer → rank it trained, number of the exchange, reply to the one before) → the exchange
@@ -102,6 +104,7 @@ class Outcome:
     reason: str
     moments: OptimizerState = field(default_factory=OptimizerState)
     personal: dict[str, float] = field(default_factory=dict)
+    evaluation: float | None = None  # on the community's own evaluation split
 
 
 class Round:
@@ -124,7 +127,10 @@ class Round:
         self._candidate = state
         self._moments = plan.moments
         self._training: set[str] = set()
+        self._still_training: frozenset[str] = frozenset()  # when the deadline came
         self._train_deadline = math.inf
+        self._unmeasured = plan.measured
+        self._evaluation: float | None = None
 
     @property
     def done(self) -> bool:
@@ -137,6 +143,17 @@ class Round:
         if self._inner is not None:
             return self._inner.next_deadline
         return self._train_deadline if self.phase is Phase.TRAINING else math.inf
+
+    @property
+    def to_measure(self) -> Adapter | None:
+        """The candidate, while the round waits for the coordinator's own measurement of it."""
+        waits = self.phase is Phase.EVALUATING and self._unmeasured
+        return self._candidate.adapter if waits else None
+
+    def measured(self, loss: float | None, now: float) -> list[Outgoing]:
+        """Take the candidate's loss on the evaluation split; None if it could not be measured."""
+        self._evaluation, self._unmeasured = loss, False
+        return self._go_on([], now)
 
     def start(self, now: float) -> list[Outgoing]:
         """Announce the round to its cohort."""
@@ -156,9 +173,13 @@ class Round:
             if self._inner is not None:
                 return self._go_on(self._inner.receive(volunteer, packet, now), now)
         except RemoteProtocolError as problem:
-            self.events.refused.setdefault(volunteer, problem.reason)
-            return self._without(volunteer, "refused", now)
+            return self.refuse(volunteer, problem.reason, now)
         return []
+
+    def refuse(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
+        """Go on without a volunteer that breaks the protocol, and name it."""
+        self.events.refused.setdefault(volunteer, reason)
+        return self._without(volunteer, "refused", now)
 
     def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
         """Go on without a volunteer that will not answer."""
@@ -172,6 +193,7 @@ class Round:
         if self.phase is Phase.TRAINING and now >= self._train_deadline:
             for name in sorted(self._training):
                 self.events.lost.setdefault(name, "too late to train")
+            self._still_training = frozenset(self._training)
             self._training.clear()
             return self._training_done(now)
         return []
@@ -227,7 +249,7 @@ class Round:
         if not inner.done:
             return outgoing
         if isinstance(inner, Survey):
-            return outgoing + self._evaluated(inner, now)
+            return outgoing + ([] if self._unmeasured else self._evaluated(inner, now))
         for volunteer in sorted(set(self._asked) - set(inner.contributors)):
             if volunteer not in self.events.refused:
                 self.events.lost.setdefault(volunteer, "too late to report")
@@ -255,7 +277,9 @@ class Round:
         self.events.contributors = contributors
         self._move(Event.SUMMED, now)
         task = evaluation_of(self._candidate.adapter, self.plan.task)
-        self._inner = Survey(task, self.plan.evaluators, self.plan.evaluate_deadline_s)
+        # Who still trains would answer after that, and hold everybody up until the deadline.
+        evaluators = tuple(v for v in self.plan.evaluators if v not in self._still_training)
+        self._inner = Survey(task, evaluators, self.plan.evaluate_deadline_s)
         return self._go_on(self._inner.start(now), now)
 
     def _evaluated(self, survey: Survey, now: float) -> list[Outgoing]:
@@ -263,22 +287,36 @@ class Round:
             self.events.refused.setdefault(volunteer, reason)
         for volunteer, reason in survey.lost.items():
             self.events.lost.setdefault(volunteer, reason)
-        verdict = judge(self.plan.previous_losses, survey.losses, self.plan.tolerance)
+        plan, evaluation = self.plan, (self.plan.previous_evaluation, self._evaluation)
+        verdict = judge(plan.previous_losses, survey.losses, plan.tolerance, evaluation)
         if not verdict.accepted:
             return self._abandon(Event.REJECTED, verdict.reason, now)
         self._move(Event.ACCEPTED, now)
         self._inner = None
         losses, personal = (dict(sorted(x.items())) for x in (survey.losses, survey.personal))
         self.outcome = Outcome(
-            True, self._candidate, losses, verdict.reason, self._moments, personal
+            True,
+            self._candidate,
+            losses,
+            verdict.reason,
+            self._moments,
+            personal,
+            self._evaluation,
         )
         return []
 
     def _abandon(self, event: Event, reason: str, now: float) -> list[Outgoing]:
         self._move(event, now)
         self._inner = None
-        before = self.plan.previous_losses
-        self.outcome = Outcome(False, self._state, before, reason, self.plan.moments)
+        plan = self.plan
+        self.outcome = Outcome(
+            False,
+            self._state,
+            plan.previous_losses,
+            reason,
+            plan.moments,
+            evaluation=plan.previous_evaluation,
+        )
         return []
 
     def _move(self, event: Event, now: float) -> None:

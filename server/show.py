@@ -33,6 +33,8 @@ class Lines:
             sys.stdout.flush()
         elif not self.quiet:
             loss = "" if record.loss is None else f", held-out loss {record.loss:.4f}"
+            if record.evaluation is not None:
+                loss += f", on the evaluation split {record.evaluation:.4f}"
             end = "committed" if record.committed else "abandoned"
             sys.stderr.write(
                 f"round {record.round}: {end} ({record.reason}), "

@@ -17,6 +17,7 @@ from nomoat.aggregation import wire
 from nomoat.aggregation.enrolment import Binding, Enrol, Standing
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.lineage import SignedVersion
+from nomoat.aggregation.receipts import SignedReceipt
 from nomoat.aggregation.roster import SignedEntry
 from nomoat.server.invites import Issue
 from nomoat.server.membership import Applicant, Known
@@ -33,6 +34,11 @@ MIGRATIONS = (
     CREATE TABLE versions (number INTEGER PRIMARY KEY, adapter BLOB NOT NULL, record BLOB NOT NULL);
     CREATE TABLE rounds (number INTEGER PRIMARY KEY, committed INTEGER NOT NULL,
         record TEXT NOT NULL, checkpoint BLOB NOT NULL);
+    """,
+    """
+    CREATE TABLE receipts (packet BLOB PRIMARY KEY, identity BLOB NOT NULL, round INTEGER NOT NULL,
+        receipt BLOB NOT NULL);
+    CREATE INDEX receipts_of ON receipts (identity, round);
     """,
 )
 BUSY_S = 10.0
@@ -165,6 +171,18 @@ class Store:
     def rounds(self) -> list[str]:
         """The records of all ended rounds, in order."""
         return [row[0] for row in self._all("SELECT record FROM rounds ORDER BY number")]
+
+    def put_receipt(self, signed: SignedReceipt) -> None:
+        """Write a receipt; one for the same packet is replaced."""
+        receipt, blob = signed.receipt, wire.encode(signed).head
+        values = (receipt.packet, receipt.volunteer, receipt.round, blob)
+        self._execute("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", *values)
+
+    def receipts(self, identity: bytes, first_round: int, limit: int) -> list[SignedReceipt]:
+        """Receipts of one volunteer from `first_round` on, in the order of rounds."""
+        rows = self._all("SELECT receipt FROM receipts WHERE identity = ? AND round >= ? "
+                         "ORDER BY round LIMIT ?", identity, first_round, limit)  # fmt: skip
+        return [wire.decode(wire.Packet(row[0]), SignedReceipt, "receipt table") for row in rows]
 
     def _applicant(self, column: str, value: object) -> Applicant | None:
         row = self._one(f"SELECT binding, standing, reason FROM volunteers WHERE {column} = ?",

@@ -44,7 +44,7 @@ class Survey:
             try:
                 self._take(volunteer, packet)
             except RemoteProtocolError as problem:
-                self.refused[volunteer] = problem.reason
+                return self.refuse(volunteer, problem.reason, now)
         return []
 
     def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
@@ -52,6 +52,12 @@ class Survey:
         if volunteer in self._waiting:
             self._waiting.discard(volunteer)
             self.lost[volunteer] = reason
+        return []
+
+    def refuse(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
+        """Go on without a volunteer that breaks the protocol."""
+        self._waiting.discard(volunteer)
+        self.refused.setdefault(volunteer, reason)
         return []
 
     def wake(self, now: float) -> list[Outgoing]:

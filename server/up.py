@@ -17,12 +17,15 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
+from sqlalchemy.exc import OperationalError
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.wire import PART_BYTES
 from nomoat.lora.durable import replacing
+from nomoat.lora.pool import Pool
 from nomoat.server.app import Coordinator, coordinator_app
 from nomoat.server.community import describe, renew_certificate
+from nomoat.server.evaluation import EvaluationSplit
 from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
 from nomoat.server.grid import FleetGrid, FleetState, open_run
 from nomoat.server.journal import CommunityJournal
@@ -50,11 +53,14 @@ class StateFile:
     online: Callable[[], Mapping[str, int]]
     _written: float = field(default=0.0, init=False)
     _last: Progress | None = field(default=None, init=False)
+    _failing: bool = field(default=False, init=False)
 
     def progress(self, progress: Progress) -> None:
         """Something moved inside a round."""
         self.then.progress(progress)
-        if progress != self._last and time.monotonic() - self._written > 0.5:
+        last = self._last
+        news = last is None or (progress.round, progress.phase) != (last.round, last.phase)
+        if news or (progress != last and time.monotonic() - self._written > 0.5):
             self._write(progress)
             self._last = progress
 
@@ -80,17 +86,24 @@ class StateFile:
             "online": sorted(self.online()),
             "at": int(time.time()),
         }
-        with replacing(self.path) as file:
-            file.write(json.dumps(state).encode())
+        try:
+            with replacing(self.path) as file:
+                file.write(json.dumps(state).encode())
+            self._failing = False
+        except NomoatError as problem:  # a full disk, perhaps; there may be room at the round's end
+            if not self._failing:
+                log.warning("%s", problem)
+            self._failing = True
 
 
 @contextmanager
 def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator[Host]:
     """The community's port, open while the block runs."""
     folder, settings = office.folder, office.settings
+    folder.check_keys()
     renewed = renew_certificate(folder, settings, datetime.datetime.now(datetime.UTC))
     if renewed:
-        log.warning("a new server certificate was issued (%s): issue invitations anew", renewed)
+        log.warning("a new server certificate was issued (the old one: %s)", renewed)
     folder.flower.mkdir(exist_ok=True)
     with ExitStack() as open_things:
         open_things.enter_context(_alone(folder.flower / "up.lock"))
@@ -110,9 +123,14 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
         grid = FleetGrid(state, settings.rounds.patience)
         open_things.enter_context(open_run(state, grid))
         file = StateFile(folder.root / "state.json", port, watcher, grid.online)
+        split = None
+        if folder.evaluation.exists():
+            pool = Pool(str(settings.base.folder), 1)
+            open_things.callback(pool.close, now=True)
+            split = EvaluationSplit(folder.evaluation, settings.training.settings("none"), pool)
         sealed = _sealed(office, state, grid, directory)
         gc.freeze()  # what is loaded stays: then collecting takes milliseconds (holding.py)
-        yield Host(office, grid, sealed, file, stop, lambda: gate.carried)
+        yield Host(office, grid, sealed, file, stop, split, lambda: gate.carried)
 
 
 @dataclass(frozen=True)
@@ -124,6 +142,7 @@ class Host:
     sealed: SealedGrid
     file: StateFile
     stop: threading.Event
+    split: EvaluationSplit | None
     meter: Callable[[], Traffic]
 
     @property
@@ -148,7 +167,9 @@ class Host:
             office.secagg_roster,
             pause=self._pause,
             before_round=self._before_round,
+            measure=self.split.measure if self.split else None,
             meter=self.meter,
+            credit=lambda number, earned: office.credit(number, earned, int(time.time())),
         )
         run_id = self.grid.run.run_id
         context = Context(
@@ -158,6 +179,10 @@ class Host:
             coordinator_app(coordinator)(self.sealed, context)
         except Stopped:
             return None
+        except OperationalError as problem:
+            raise NomoatError(
+                f"{office.folder.flower}: {problem.orig}; make room and start nomoat up again"
+            ) from None
         return coordinator.checkpoint
 
     def stay(self) -> None:
@@ -189,7 +214,10 @@ def _desk(office: Office, state: FleetState) -> Desk:
     key = office.registrar.key
     authority = office.folder.authority_certificate.read_bytes()
     # The largest reply: a masked vector of 4 to 8 bytes a value, and what surrounds it.
-    max_objects = 8 * initial.spec.size // PART_BYTES + 20
+    method = settings.choices().check()
+    exchanges = range(1, method.traits.exchanges + 1)
+    sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
+    max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
     info = describe(settings, key, authority, initial.spec.size)
     return Desk(state, office.registrar, office.registry, info, max_objects)
 

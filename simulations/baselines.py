@@ -10,8 +10,8 @@ from nomoat.aggregation.adapter import Adapter, Vector
 from nomoat.aggregation.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.evaluate import Measured
 from nomoat.lora.jobs import TrainJob
-from nomoat.server.app import macro
 from nomoat.server.cohort import generator
+from nomoat.server.records import macro
 from nomoat.simulations.engine import Ground, seed_of, training_of
 from nomoat.simulations.labour import evaluate_job, train_job
 from nomoat.simulations.population import Member

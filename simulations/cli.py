@@ -43,7 +43,12 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = None,
     rounds: Annotated[int | None, typer.Option(**Federation)] = None,
     method: Annotated[
-        str | None, typer.Option(help="How adapters are aggregated.", **Federation)
+        str | None,
+        typer.Option(
+            help="fedavg, ffa, rolora, fedsvd, fedrot, fedplora, fedask; without masks also "
+            "flora, flexlora, fedex.",
+            **Federation,
+        ),
     ] = None,
     fraction: Annotated[
         float | None, typer.Option(help="Part of the volunteers asked.", **Federation)

@@ -7,7 +7,6 @@ all training and evaluation. The result does not depend on how many there are.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from nomoat.lora.jobs import SpecJob
 from nomoat.lora.model_files import content_hash, resolve
 from nomoat.lora.pool import MAX_DEFAULT_WORKERS, Pool
 from nomoat.lora.spec import initial_adapter
+from nomoat.server import cohort
 from nomoat.server.cohort import generator, round_seed
 from nomoat.server.records import Checkpoint, Federation, Journal, Watcher
 from nomoat.simulations.community import Community
@@ -203,4 +203,4 @@ class Dropout:
 
 def seed_of(scenario: Scenario, label: str) -> bytes:
     """32 bytes for one purpose, from the scenario's seed."""
-    return hashlib.sha256(f"nomoat {label} {scenario.seed}".encode()).digest()
+    return cohort.seed_of(scenario.seed, label)

@@ -92,4 +92,6 @@ def _cells(record: RoundRecord, base_loss: float | None) -> tuple[str, str, str,
     note = "" if record.committed else f"abandoned: {record.reason}"
     if record.round == 0:
         note = "before training"
+    elif record.committed and record.personal_loss is not None:
+        note = f"with own parts {record.personal_loss:.4f}"
     return str(record.round), loss, change, part, note

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 INK, COMMUNITY, BASE, SOLO, POOLED = "#1f2933", "#2563eb", "#9aa5b1", "#d97706", "#059669"
 WORSE = "#b91c1c"
+PALETTE = (COMMUNITY, SOLO, POOLED, WORSE, "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#854d0e")
+STYLES = ("-", "--", ":", "-.")  # after the last colour, the next style
 MAX_LABEL = 32  # characters
 
 
@@ -70,6 +73,42 @@ def gains(result: Result, most: int = 40) -> Figure:
     return figure
 
 
+def comparison(curves: Sequence[tuple[str, Sequence[Sequence[float | None]]]]) -> Figure:
+    """Held-out loss by round of several settings, each (name, one curve per seed).
+
+    A line is the mean over the seeds measured in that round. Its band is the range over them when
+    each seed's own loss at the start is taken off, since seeds draw different held-out rows.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(9.0, 4.6)
+    axes = figure.subplots()
+    for place, (name, seeds) in enumerate(curves):
+        colour = PALETTE[place % len(PALETTE)]
+        style = STYLES[place // len(PALETTE) % len(STYLES)]
+        points = [(n, found) for n, found in enumerate(_by_round(seeds)) if found]
+        rounds = [n for n, _ in points]
+        means = [_mean([loss for loss, _ in found]) for _, found in points]
+        falls = [[loss - start for loss, start in found] for _, found in points]
+        pairs = list(zip(means, falls, strict=True))
+        axes.plot(
+            rounds, means, lw=1.8, marker="o", ms=3, label=_label(name, 60), color=colour, ls=style
+        )
+        axes.fill_between(
+            rounds,
+            [mean + min(fall) - _mean(fall) for mean, fall in pairs],
+            [mean + max(fall) - _mean(fall) for mean, fall in pairs],
+            color=colour,
+            alpha=0.12,
+            lw=0,
+        )
+    axes.set_xlabel("round")
+    axes.set_ylabel("held-out loss, nats per token")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def svg(figure: Figure) -> str:
     """The figure as an <svg> element; the same figure gives the same text."""
     import matplotlib as mpl
@@ -95,10 +134,28 @@ def _any_script() -> Iterator[None]:
         yield
 
 
-def _label(name: str) -> str:
-    """A volunteer's name on an axis: short, and its dollar signs no formula."""
+def _by_round(seeds: Sequence[Sequence[float | None]]) -> list[list[tuple[float, float]]]:
+    """For each round, (loss, the same seed's first measured loss) of the seeds that have one."""
+    starts = [next((loss for loss in curve if loss is not None), None) for curve in seeds]
+    rows = itertools.zip_longest(*seeds)
+    return [
+        [
+            (loss, start)
+            for loss, start in zip(row, starts, strict=True)
+            if loss is not None and start is not None
+        ]
+        for row in rows
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _label(name: str, most: int = MAX_LABEL) -> str:
+    """A name in a picture: short, and its dollar signs no formula."""
     text = " ".join(name.split())
-    text = text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+    text = text if len(text) <= most else text[: most - 1] + "…"
     return text.replace("$", r"\$")
 
 

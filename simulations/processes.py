@@ -88,10 +88,10 @@ class Federation:
         """nomoat invite: the link."""
         return self.call("invite", str(self.folder), "--uses", str(uses), "--quiet").strip()
 
-    def join(self, name: str, link: str, data: Path, base: Path) -> None:
+    def join(self, name: str, link: str, data: Path, base: Path, *options: str) -> None:
         """nomoat join, in the background, as volunteer `name`."""
         given = ("--data", str(data), "--base", str(base), "--as", name, "--yes")
-        self.start(name, "join", link, *given)
+        self.start(name, "join", link, *given, *options)
 
     def rerun(self, name: str) -> None:
         """nomoat run of a volunteer that has joined, in the background."""

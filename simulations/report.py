@@ -35,6 +35,7 @@ def page(result: Result, config: str) -> str:
         records=result.records,
         samples=result.samples,
         privacy=privacy(result),
+        own=_own(result),
         config=config,
     )
 
@@ -45,6 +46,34 @@ def privacy(result: Result) -> str:
         return PLAIN
     sessions = sorted({r["session"] for r in result.records[1:] if r["session"]})
     return f"Secure aggregation ({', '.join(sessions) or 'no session'}). {NO_DP}"
+
+
+OWN = {
+    "local-B": (
+        "A is averaged over the community, B stays with each volunteer. The community's adapter "
+        "alone is the base model; with its own B it is the volunteer's."
+    ),
+    "adapter": (
+        "Each volunteer trains an adapter of its own on top of the community's; it never leaves "
+        "the volunteer's machine."
+    ),
+}
+
+
+def _own(result: Result) -> dict[str, Any] | None:
+    """What the section about personal parts shows; None if nobody keeps any."""
+    personal = result.scenario.personal
+    if personal == "none":
+        return None
+    first, last = result.records[0], result.records[-1]
+    own = result.personal
+    names = sorted(last["losses"].keys() | own.keys())
+    losses = (first["losses"], last["losses"], own)
+    rows = [
+        (name, last["ranks"].get(name, "–"), *(_number(found.get(name)) for found in losses))
+        for name in names
+    ]
+    return {"words": OWN[personal], "rows": rows}
 
 
 def human_bytes(count: float) -> str:
@@ -71,6 +100,10 @@ def card(result: Result) -> str:
         f"| base model | {_number(result.base_loss)} |",
         f"| **community** | **{_number(result.community_loss)}** |",
     ]
+    if result.scenario.personal != "none":
+        lines.append(
+            f"| community with each volunteer's own part | {_number(result.personal_loss)} |"
+        )
     if result.baselines is not None:
         lines += [
             f"| alone (mean) | {_number(result.baselines.solo_mean)} |",
@@ -95,6 +128,8 @@ def _tiles(result: Result, summary: dict[str, Any]) -> list[tuple[str, str, bool
         ("base model", _number(result.base_loss), False),
         ("together", _number(result.community_loss), True),
     ]
+    if result.scenario.personal != "none":
+        tiles.append(("with own part (mean)", _number(result.personal_loss), False))
     if result.baselines is not None:
         tiles += [
             ("alone (mean)", _number(result.baselines.solo_mean), False),

@@ -45,6 +45,18 @@ class Result:
         """Macro held-out loss of the adapter that stands."""
         return _loss(self.records[-1])
 
+    @property
+    def personal(self) -> dict[str, float]:
+        """Held-out losses with what each volunteer keeps, of the last round that measured them."""
+        found = [record["personal"] for record in self.records if record.get("personal")]
+        return dict(found[-1]) if found else {}
+
+    @property
+    def personal_loss(self) -> float | None:
+        """Their macro average."""
+        losses = self.personal
+        return sum(losses.values()) / len(losses) if losses else None
+
     def summary(self) -> dict[str, Any]:
         """The object of summary.json."""
         rounds = self.records[1:]
@@ -82,11 +94,10 @@ class Result:
             "volunteers_too_small": self.population.too_small,
         }
         if self.scenario.personal != "none":
-            last = self.records[-1]
             found["personal"] = {
                 "kind": self.scenario.personal,
-                "loss": last["personal_loss"],
-                "losses": last["personal"],
+                "loss": self.personal_loss,
+                "losses": self.personal,
             }
         if self.baselines is not None:
             found["solo"] = {"loss": self.baselines.solo_mean, "losses": self.baselines.solo}
@@ -99,6 +110,8 @@ class Result:
         if together is None or base is None:
             return "Nobody could measure the adapter, so there is nothing to say about it."
         numbers = f"Together: {together:.2f} (base model: {base:.2f}"
+        if self.personal_loss is not None:
+            numbers = f"{numbers}; each with its own part: {self.personal_loss:.2f}"
         if self.baselines is None:
             verb = "improved on" if together < base else "did not improve on"
             return (

@@ -44,7 +44,7 @@ class FedAsk(SummedMethod):
 
     name = "fedask"
     summary = "two sums of sketches give the SVD of the mean product; exact if its rank fits"
-    source = "Wen et al. 2025, FedASK (arXiv:2507.09990), Alg. 1"
+    source = "Wen et al. 2025, FedASK (arXiv:2507.09990)"
     traits = Traits(
         summable=True, mixed_ranks=True, exact=True, optimizers=False, exchanges=2, steady=False
     )
@@ -81,25 +81,40 @@ class FedAsk(SummedMethod):
     def clips(
         self, broadcast: Adapter, round: int, exchange: int, reach: float
     ) -> tuple[float, ...]:
-        """What a sketch cannot exceed if no value of A or B moves further than `reach`.
+        """What a sketch does not exceed if no value of A or B moves further than `reach`.
 
-        |ΔBA₀Ω + B₀ΔAΩ + ΔBΔAΩ| by Hölder's inequality, with ‖Qⱼ‖₁ ≤ √d_out in exchange 2.
+        Exchange 1: the smaller of two bounds of |(ΔBA₀ + B₀ΔA + ΔBΔA)Ω|, by Hölder's inequality,
+        and six standard deviations of a normal Ω, which training has not seen. Exchange 2: Hölder
+        with ‖Qⱼ‖₁ ≤ √d_out.
         """
-        found = []
-        for layer, a, b in broadcast.factors():
-            a64, b64 = np.abs(a.astype(np.float64)), np.abs(b.astype(np.float64))
-            if exchange == 1:
-                width = self.width(layer)
-                omega = lowrank.sketch_matrix(layer.d_in, width, "fedask", round, layer.name)
-                longest = np.abs(omega).sum(0).max()
-                other = np.abs(a.astype(np.float64) @ omega).sum(0).max()
-                own = b64.sum(1).max()
-            else:
-                longest = np.sqrt(layer.d_out)
-                other = np.linalg.norm(b64, axis=0).sum()
-                own = a64.sum(0).max()
-            found.append(float(reach * (other + longest * (own + layer.rank * reach))))
-        return tuple(found)
+        return tuple(
+            self._sketch_bound(layer, (a, b), round, reach)
+            if exchange == 1
+            else reach
+            * float(
+                np.linalg.norm(b, axis=0).sum()
+                + np.sqrt(layer.d_out) * (np.abs(a).sum(0).max() + layer.rank * reach)
+            )
+            for layer, a, b in broadcast.factors()
+        )
+
+    def _sketch_bound(
+        self,
+        layer: LayerSpec,
+        factors: tuple[NDArray[np.float32], NDArray[np.float32]],
+        round: int,
+        reach: float,
+    ) -> float:
+        a, b = factors
+        width = self.width(layer)
+        omega = lowrank.sketch_matrix(layer.d_in, width, "fedask", round, layer.name)
+        own = np.abs(b).sum(1).max() + layer.rank * reach
+        never = np.abs(a @ omega).sum(0).max() + np.abs(omega).sum(0).max() * own
+        step = np.sqrt(layer.rank)  # of a row of B, in units of reach
+        row = step * np.linalg.norm(a, 2) + np.sqrt(layer.d_in) * step * (
+            np.linalg.norm(b, axis=1).max() + step * reach
+        )
+        return reach * float(min(never, 6.0 * row / np.sqrt(width)))
 
     def reply(self, state: MethodState, mean: Vector, round: int, exchange: int) -> Vector:
         """Q (d_out, w) of every layer, in exchange 1's layout."""

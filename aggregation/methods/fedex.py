@@ -20,7 +20,7 @@ class FedEx(PlaintextMethod):
 
     name = "fedex"
     summary = "average A and B, add the missing cross terms to the base; exact, equal ranks"
-    source = "Singhal et al. 2024, FedEx-LoRA (arXiv:2410.09432), eq. 5-7"
+    source = "Singhal et al. 2024, FedEx-LoRA (arXiv:2410.09432)"
     traits = Traits(summable=False, mixed_ranks=False, exact=True, optimizers=False, grows=True)
 
     def commit_each(

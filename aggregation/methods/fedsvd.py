@@ -22,7 +22,7 @@ class FedSvd(SummedMethod):
     summary = (
         "train and average B only, A made orthonormal by SVD each round; exact, half the bytes"
     )
-    source = "Lee et al. 2025, FedSVD (arXiv:2505.12805), Alg. 1"
+    source = "Lee et al. 2025, FedSVD (arXiv:2505.12805)"
     traits = Traits(summable=True, mixed_ranks=True, exact=True, optimizers=False, steady=False)
 
     def factors(self, round: int) -> Factors:

@@ -28,7 +28,7 @@ class FlexLora(PlaintextMethod):
 
     name = "flexlora"
     summary = "best rank-r approximation of the mean product; sees every volunteer's factors"
-    source = "Bai et al. 2024, FlexLoRA (arXiv:2402.11505), Alg. 1"
+    source = "Bai et al. 2024, FlexLoRA (arXiv:2402.11505)"
     traits = Traits(summable=False, mixed_ranks=True, exact=True, optimizers=False, steady=False)
 
     def start(self, broadcast: Adapter, turn: Turn) -> LocalStart:

@@ -22,7 +22,7 @@ class Flora(PlaintextMethod):
 
     name = "flora"
     summary = "fold the stacked factors into the base and restart; exact, the download grows"
-    source = "Wang et al. 2024, FLoRA (arXiv:2409.05976), eq. 8"
+    source = "Wang et al. 2024, FLoRA (arXiv:2409.05976)"
     traits = Traits(
         summable=False, mixed_ranks=True, exact=True, optimizers=False, grows=True, steady=False
     )

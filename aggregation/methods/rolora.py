@@ -15,7 +15,7 @@ class RoLora(SummedMethod):
 
     name = "rolora"
     summary = "alternate: B in odd rounds, A in even ones; exact, half the bytes"
-    source = "Chen et al. 2025, RoLoRA (arXiv:2502.01755), Alg. 1"
+    source = "Chen et al. 2025, RoLoRA (arXiv:2502.01755)"
     traits = Traits(summable=True, mixed_ranks=True, exact=True, optimizers=True)
 
     def factors(self, round: int) -> Factors:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from nomoat.aggregation.invitation import from_link
+from nomoat.aggregation.messages import MAX_RANK
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client import enroll
 from nomoat.client.app import Volunteer, volunteer_app
@@ -85,7 +86,7 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     membership = Membership(
         asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
     )
-    session = Session(name, info.base_hash, settings.limits(), masking=Masking(membership))
+    session = Session(name, info.base_hash, settings.limits(MAX_RANK), masking=Masking(membership))
     volunteer = Volunteer(session, Arithmetic(), NoVault())
     belonging = Belonging(asker.identity, info.public, info.base_hash)
     app = sealed(aimed(volunteer_app(lambda _context: volunteer), book), belonging)

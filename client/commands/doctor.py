@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nomoat.client.doctor import Finding, Symptoms, Verdict, worst
 from nomoat.client.probes import attempt
 
+if TYPE_CHECKING:
+    from nomoat.client.config import Home, Place, VolunteerSettings
+    from nomoat.client.web import Door
+
+TIMEOUT_S = 10.0
 MARKS = {Verdict.GOOD: "ok", Verdict.WARN: "!", Verdict.BAD: "✗", Verdict.UNKNOWN: "?"}
 
 
@@ -42,6 +49,129 @@ def doctor_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
         {"check": f.check, "verdict": f.verdict.value, "text": f.text, "mend": f.mend}
         for f in findings
     ]
+
+
+def symptoms(home: Home, place: Place | None) -> Symptoms:
+    """Everything that can be found out here and from the coordinator."""
+    from nomoat import __version__
+
+    root = home.root if home.root.is_dir() else Path.home()
+    found = local_symptoms(__version__, root, home.identity)
+    if place is None:
+        return found
+    settings = place.load()
+    found = replace(
+        found,
+        data=str(settings.data),
+        **_data(settings),
+        **(attempt("fit", lambda: _fit(place, settings)) or {}),
+        ledger_error=_ledger_error(place),
+        service_active=attempt("service", lambda: _service_active(place)),
+    )
+    return replace(found, address=settings.address, **line(place, settings.address))
+
+
+def line(place: Place, address: str) -> dict[str, Any]:
+    """What the coordinator's port shows: reachable, certificate, key, clock and protocols."""
+    import time
+
+    from nomoat.aggregation import wire
+    from nomoat.aggregation.enrolment import CommunityInfo, check_info
+    from nomoat.aggregation.errors import NomoatError, Unreachable
+    from nomoat.client.web import Door, call
+
+    info = place.info()
+    door = Door.at(address, ca=info.ca)
+    found: dict[str, Any] = {"pinned_fingerprint": info.public.hex()}
+    try:
+        with socket.create_connection((door.host, door.port), TIMEOUT_S):
+            found["reachable"] = True
+    except OSError:
+        return {**found, "reachable": False}
+    try:
+        found["certificate_days"] = _certificate_days(door)
+        answer = wire.Packet(call(door, "GET", "/community"))
+        said = wire.decode(answer, CommunityInfo, "coordinator")
+        found["fingerprint"] = said.public.hex()
+        check_info(said, said.public)
+    except ssl.SSLError as problem:
+        return {**found, "tls_error": getattr(problem, "verify_message", "") or problem.reason}
+    except Unreachable as problem:
+        return {**found, "tls_error": str(problem)}
+    except (NomoatError, OSError) as problem:
+        return {**found, "tls_error": f"{address} is no coordinator of nomoat ({problem})"}
+    skew, spoken = time.time() - said.now, (said.protocol_low, said.protocol_high)
+    return {**found, "clock_skew_s": skew, "protocols": spoken}
+
+
+def _certificate_days(door: Door) -> float:
+    import datetime
+
+    from cryptography import x509
+
+    from nomoat.client.web import tls_context
+
+    with (
+        socket.create_connection((door.host, door.port), TIMEOUT_S) as plain,
+        tls_context(door).wrap_socket(plain, server_hostname=door.host) as tls,
+    ):
+        certificate = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return left.total_seconds() / 86400
+
+
+def _data(settings: VolunteerSettings) -> dict[str, Any]:
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.lora.formats import read
+
+    try:
+        return {"data_rows": len(read(settings.data).conversations)}
+    except NomoatError as problem:
+        return {"data_error": str(problem)}
+
+
+def _fit(place: Place, settings: VolunteerSettings) -> dict[str, Any] | None:
+    """What a training would take, once there is an adapter that says how large it is."""
+    import numpy as np
+
+    from nomoat.aggregation import lineage
+    from nomoat.aggregation.errors import DoesNotFit
+    from nomoat.aggregation.messages import TrainSettings
+    from nomoat.client.fitting import need
+    from nomoat.lora.jobs import TrainJob
+
+    record, info = place.version(), place.info()
+    if record is None or not place.adapter(record).exists():
+        return None
+    data = place.adapter(record).read_bytes()
+    spec = lineage.from_file(data, record.version.adapter, "doctor").spec
+    round_settings = TrainSettings(batch_size=info.batch_size, seq_len=info.seq_len)
+    job = TrainJob(settings.data, spec, np.empty(0, np.float32), round_settings, b"")
+    try:
+        needed, free = need(job, settings.base, settings.device, settings.machine)
+    except DoesNotFit as problem:
+        return {"memory_error": str(problem)}
+    return {"needed_memory_bytes": needed, "free_memory_bytes": free}
+
+
+def _ledger_error(place: Place) -> str | None:
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.client.ledger_file import Ledger
+
+    try:
+        Ledger(place.root).check()
+    except NomoatError as problem:
+        return str(problem)
+    return None
+
+
+def _service_active(place: Place) -> bool | None:
+    """Whether the service's file is there; None where no service manager is known."""
+    from nomoat.client.service import Service, installation
+
+    name = f"nomoat-{place.root.name[:8]}"
+    wanted = Service(name, name, (sys.executable,), str(place.root), str(place.log))
+    return Path(installation(wanted, sys.platform, str(Path.home())).path).exists()
 
 
 def local_symptoms(version: str, folder: Path, key_path: Path) -> Symptoms:

@@ -30,7 +30,7 @@ def render_entry(entry: Sent) -> str:
     if entry.tensors:
         said.append(tensors(entry.tensors))
     if entry.norm is not None:
-        clip = f", clipped at {entry.clip_norm:g}" if entry.clip_norm is not None else ", unclipped"
+        clip = f", values within ±{entry.clip:.3g}" if entry.clip is not None else ", unclipped"
         said.append(f"norm {entry.norm:.4g}{clip}")
     said += _protection(entry)
     return "; ".join(said)

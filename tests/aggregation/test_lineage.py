@@ -36,7 +36,7 @@ def chain(length: int) -> list[SignedVersion]:
         parent = records[-1].digest if records else ORIGIN
         version = Version(
             number, parent, adapter(number).digest, b"b" * 32, number, "fedavg",
-            ("ada", "ben"), 3.5 - number, 3.6, "", 1_700_000_000 + number,
+            ("ada", "ben"), 3.5 - number, 3.6, 3.4, "", 1_700_000_000 + number,
         )  # fmt: skip
         records.append(sign(version, KEY))
     return records

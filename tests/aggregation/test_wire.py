@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import types
 import typing
 
 import msgpack
@@ -40,7 +41,8 @@ def values(hint):
         names = st.lists(inner, min_size=low, max_size=low + 3, unique_by=repr)
         return names.map(lambda found: tuple(sorted(found, key=_name)))
     if kind.optional is not None:
-        return st.none() | values(kind.optional.base)
+        inner = next(one for one in typing.get_args(kind.base) if one is not types.NoneType)
+        return st.none() | values(inner)
     return scalars(kind.base, limit)
 
 

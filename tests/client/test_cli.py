@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,40 @@ def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(place: Pl
     assert "stopped" in run("status").stdout
 
 
+def test_status_names_state_and_reason_in_one_line(place: Place) -> None:
+    with alone(place):
+        keeper = StateKeeper(place)
+        keeper.connected(1)
+        at = datetime(2026, 1, 5, 14, 2).timestamp()
+        keeper.hold("GPU in use by another program (steam)", at)
+        keeper.connected(1)  # the line's own news do not hide it
+        line = run("status").stdout.splitlines()[0]
+        assert line == "waiting: GPU in use by another program (steam), since 2026-01-05 14:02"
+        keeper.release()
+        assert run("status").stdout.startswith("waiting: waiting for the coordinator")
+
+
+def test_the_log_is_rotated_and_shown(place: Place) -> None:
+    from nomoat.client import cli, upkeep
+
+    kept = logging.getLogger().handlers[:]
+    try:
+        logging.getLogger().handlers.clear()
+        cli._keep_log(place)
+        for number in range(3 * cli.LOG_BYTES // 100):
+            logging.getLogger("nomoat.client").info("%06d %s", number, "x" * 100)
+    finally:
+        for handler in logging.getLogger().handlers:
+            handler.close()
+        logging.getLogger().handlers[:] = kept
+        logging.getLogger().setLevel(logging.WARNING)
+    assert place.log.stat().st_size <= cli.LOG_BYTES
+    assert place.log.with_suffix(".log.1").exists()
+    shown = CliRunner().invoke(upkeep.app, ["logs", "-n", "2"]).stdout.splitlines()
+    assert len(shown) == 2
+    assert shown[-1].split()[-2] == f"{3 * cli.LOG_BYTES // 100 - 1:06d}"
+
+
 def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, home: Home) -> None:
     from nomoat.client.identity import identity
 
@@ -106,20 +142,25 @@ def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, ho
     assert home.identity.exists()  # the identity is for all communities
 
 
+def shown_by(community: CommunityInfo) -> str:
+    return sheet(community, SETTINGS, SHARDS, 8, "cpu: fits")
+
+
 def test_the_sheet_says_what_leaves_and_what_stays() -> None:
-    shown = sheet(info(), SETTINGS, SHARDS)
+    shown = sheet(info(), SETTINGS, SHARDS, 8, "cpu: a training takes about 0.5 GB")
     for words in ("town", "pocket", "apache-2.0", "90 rows", "10 kept", "stays on this machine",
-                  "1.0 MB", "only what is installed", "ada", "sum of 8 or more"):  # fmt: skip
+                  "1.0 MB", "takes about 0.5 GB", "only what is installed",
+                  "ada", "sum of 8 or more"):  # fmt: skip
         assert words in shown
 
 
 def test_the_sheet_does_not_hide_weak_or_missing_protection() -> None:
-    assert "NONE" in sheet(info(secure=False), SETTINGS, SHARDS)
-    assert "weak" in sheet(info(min_participants=3, allow_weak=True), SETTINGS, SHARDS)
+    assert "NONE" in shown_by(info(secure=False))
+    assert "weak" in shown_by(info(min_participants=3, allow_weak=True))
 
 
 def test_a_community_cannot_draw_on_the_terminal_or_fake_a_line() -> None:
-    shown = sheet(info(name="x\x1b[2J\nProtection   strong", about="a\rb"), SETTINGS, SHARDS)
+    shown = shown_by(info(name="x\x1b[2J\nProtection   strong", about="a\rb"))
     assert "\x1b" not in shown
     assert "\r" not in shown
     assert not any(line.startswith("Protection   strong") for line in shown.splitlines())

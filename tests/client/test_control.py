@@ -9,13 +9,8 @@ import pytest
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.client.control import (
     FILE_NAME,
-    TRANSITIONS,
-    Event,
-    Phase,
-    after,
     decode,
     encode,
-    event_of,
     finish,
     pause,
     read,
@@ -24,7 +19,6 @@ from nomoat.client.control import (
     write,
 )
 from nomoat.client.facts import Orders
-from nomoat.client.policy import Action, Decision
 
 NOW_S = 1_700_000_000.0
 UNTIL = datetime.fromtimestamp(NOW_S + 7200, UTC)
@@ -101,38 +95,3 @@ def test_lengths_of_time() -> None:
     for text in ("", "soon", "2", "2h later", "-2h", "h2"):
         with pytest.raises(UsageError):
             span_s(text)
-
-
-def test_every_event_in_every_phase_leads_to_a_phase() -> None:
-    for phase in Phase:
-        for event in Event:
-            assert after(phase, event) in Phase
-            if (phase, event) not in TRANSITIONS:
-                assert after(phase, event) is phase
-
-
-def test_work_is_never_running_while_suspended_or_ended() -> None:
-    for (phase, event), target in TRANSITIONS.items():
-        if target is Phase.RUNNING:
-            assert (phase, event) in {
-                (Phase.IDLE, Event.WORK),
-                (Phase.RESUMING, Event.RESTORED),
-            }
-    assert not [phase for phase, _ in TRANSITIONS if phase is Phase.ENDED]
-
-
-def test_a_pause_always_ends_in_given_back_memory_or_a_finished_step() -> None:
-    phase = after(Phase.RUNNING, Event.WAIT)
-    ends = {after(phase, e) for e in (Event.CHECKPOINTED, Event.DIED, Event.DONE)}
-    assert ends == {Phase.SUSPENDED, Phase.IDLE}
-
-
-def test_a_worker_that_dies_leaves_something_to_resume_from_everywhere() -> None:
-    for phase in (Phase.RUNNING, Phase.SUSPENDING, Phase.RESUMING):
-        assert after(phase, Event.DIED) is Phase.SUSPENDED
-
-
-def test_decisions_become_events() -> None:
-    at = datetime.fromtimestamp(NOW_S, UTC)
-    events = {action: event_of(Decision(action, "", at)) for action in Action}
-    assert events == {Action.TRAIN: Event.GO, Action.WAIT: Event.WAIT, Action.STOP: Event.STOP}

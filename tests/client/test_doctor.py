@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ HEALTHY = Symptoms(
     platform="linux",
     python=(3, 12),
     version="0.2.0",
-    needed_version="0.1.9",
+    protocol=2,
+    protocols=(1, 2),
     gpu_present=True,
     driver="550.54",
     torch_cuda=True,
@@ -40,15 +42,15 @@ HEALTHY = Symptoms(
 
 ILLS: dict[str, tuple[dict[str, Any], str, str]] = {
     "python": ({"python": (3, 10)}, "3.11 is needed", "uv python"),
-    "version": ({"needed_version": "0.10.0"}, "needs 0.10.0", "pip install --upgrade nomoat"),
+    "version": ({"protocols": (3, 4)}, "speaks 3 to 4", "pip install --upgrade nomoat"),
     "gpu": ({"torch_cuda": False}, "built without CUDA", "pip install"),
     "driver": ({"torch_cuda": False, "driver": None}, "without a working driver", "driver"),
     "torch": ({"torch_installed": False}, "PyTorch is missing", "pip install torch"),
-    "memory": ({"free_memory_bytes": 1 << 30}, "5.0 GiB needed, 1.0 GiB free", "--plan"),
+    "memory": ({"free_memory_bytes": 1 << 30}, "5.0 GiB needed, 1.0 GiB free", "ps aux"),
     "clock": ({"clock_skew_s": -300.0}, "-300 s", "timedatectl"),
     "joined": ({"address": None}, "no community", "nomoat join"),
     "reach": ({"reachable": False}, "does not answer", "https://example.org:9092/"),
-    "tls": ({"tls_error": "expired"}, "TLS fails: expired", "--show-certificate"),
+    "tls": ({"tls_error": "expired"}, "TLS fails: expired", "openssl s_client"),
     "fingerprint": ({"fingerprint": "cd" * 32}, "in between", "nomoat join"),
     "data": ({"data_error": "rows.jsonl:3: not JSON"}, "rows.jsonl:3", "preview rows.jsonl"),
     "rows": ({"data_rows": 0}, "no row", "preview"),
@@ -86,7 +88,7 @@ def test_each_ill_is_named_with_one_command(ill: str) -> None:
         ("clock_skew_s", "clock"),
         ("free_disk_bytes", "disk"),
         ("reachable", "coordinator"),
-        ("needed_version", "version"),
+        ("protocols", "version"),
         ("free_memory_bytes", "memory"),
         ("data_rows", "data"),
         ("certificate_days", "tls"),
@@ -108,11 +110,34 @@ def test_a_certificate_near_its_end_is_a_warning() -> None:
     assert exit_code(findings) == 0
 
 
-def test_versions_compare_as_numbers() -> None:
-    old = replace(HEALTHY, version="0.9.3", needed_version="0.10.0")
-    new = replace(HEALTHY, version="0.10.0+local", needed_version="0.9.3")
-    assert worst(examine(old)) is Verdict.BAD
-    assert worst(examine(new)) is Verdict.GOOD
+def test_whoever_speaks_the_older_protocol_is_the_one_to_upgrade() -> None:
+    (ours,) = [f for f in examine(replace(HEALTHY, protocols=(3, 9))) if f.check == "version"]
+    (theirs,) = [f for f in examine(replace(HEALTHY, protocols=(1, 1))) if f.check == "version"]
+    assert (ours.verdict, theirs.verdict) == (Verdict.BAD, Verdict.BAD)
+    assert ours.mend == "pip install --upgrade nomoat"
+    assert "coordinator must upgrade" in theirs.text
+
+
+def test_every_nomoat_command_it_names_exists() -> None:
+    from click.testing import CliRunner
+    from typer.main import get_command
+
+    from nomoat.cli import app
+
+    root = get_command(app)
+    named = {
+        finding.mend
+        for changes, _, _ in ILLS.values()
+        for finding in examine(replace(HEALTHY, service_active=False, **changes))
+        if finding.mend is not None and finding.mend.startswith("nomoat ")
+    }
+    assert len(named) >= 5
+    for mend in named:
+        words = [word for word in shlex.split(mend)[1:] if word.islower() or word.startswith("-")]
+        words = [word for word in words if "." not in word and "/" not in word]
+        shown = CliRunner().invoke(root, [*(w for w in words if not w.startswith("-")), "--help"])
+        assert shown.exit_code == 0, (mend, shown.output)
+        assert all(option in shown.output for option in words if option.startswith("--")), mend
 
 
 def test_a_name_with_spaces_cannot_become_another_command() -> None:

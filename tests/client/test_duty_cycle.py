@@ -6,16 +6,15 @@ import pytest
 
 from nomoat.client.duty_cycle import (
     LEAST_SHARE,
-    MAX_SLEEP_S,
     Bucket,
     Duty,
     Target,
     power_target,
     regulate,
-    sleep_s,
     spend,
     temperature_target,
 )
+from nomoat.lora.breaks import MAX_SLEEP_S, sleep_s
 
 STEP_S = 1.0
 AMBIENT_C = 30.0
@@ -26,7 +25,7 @@ def warm(heat_sink_s: float, rise_c: float, limit_c: float) -> list[tuple[float,
     duty, celsius, seen = Duty(), AMBIENT_C, []
     target = (temperature_target(limit_c),)
     for _ in range(1500):
-        pause = sleep_s(duty, STEP_S)
+        pause = sleep_s(duty.share, STEP_S)
         for span, load in ((STEP_S, 1.0), (pause, 0.0)):
             settled = AMBIENT_C + rise_c * load
             celsius = settled + (celsius - settled) * math.exp(-span / heat_sink_s)
@@ -63,7 +62,7 @@ def test_an_hour_at_full_load_does_not_wind_the_controller_up() -> None:
 def test_power_is_held_on_average() -> None:
     target, duty, drawn = (power_target(150.0, 300.0),), Duty(), []
     for _ in range(400):
-        pause = sleep_s(duty, STEP_S)
+        pause = sleep_s(duty.share, STEP_S)
         watts = (STEP_S * 300 + pause * 20) / (STEP_S + pause)
         duty = regulate(duty, target, {"power_w": watts}, STEP_S + pause)
         drawn.append(watts)
@@ -92,12 +91,12 @@ def test_the_share_stays_in_its_bounds_whatever_is_measured() -> None:
     for celsius in (-1e308, 1e308, 0.0, 1e6, -1e6):
         duty = regulate(duty, (temperature_target(70.0),), {"temperature_c": celsius}, 1e9)
         assert LEAST_SHARE <= duty.share <= 1.0
-        assert 0.0 <= sleep_s(duty, 1.0) <= MAX_SLEEP_S
+        assert 0.0 <= sleep_s(duty.share, 1.0) <= MAX_SLEEP_S
 
 
 def test_a_processor_cap_needs_no_sensor() -> None:
     duty = regulate(Duty(), (), {}, 1.0, most_share=0.25)
-    assert sleep_s(duty, 0.5) == pytest.approx(1.5)  # works 0.5 of 2 s
+    assert sleep_s(duty.share, 0.5) == pytest.approx(1.5)  # works 0.5 of 2 s
 
 
 def test_targets_that_change_start_anew() -> None:

@@ -10,12 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.aggregation.messages import TrainSettings
+from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.errors import DoesNotFit, NomoatError
+from nomoat.aggregation.messages import AdapterShape, TrainSettings, TrainTask
+from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.client import hands as module
-from nomoat.client.hands import Hands
+from nomoat.client.hands import Hands, Overtaken
 from nomoat.client.keepsakes import DiskKeepsakes
+from nomoat.client.session import TrainWork
 from nomoat.client.shards import Shards
+from nomoat.lora.checkpoint import Paused
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
@@ -27,16 +31,11 @@ class Measured:
 
 class FakePool:
     made: ClassVar[list[FakePool]] = []
-    servers_ended: ClassVar[int] = 0
 
-    @classmethod
-    def end_server(cls) -> None:
-        assert all(pool.closed.is_set() for pool in cls.made)
-        cls.servers_ended += 1
-
-    def __init__(self, model: str, workers: int, device: str) -> None:
+    def __init__(self, model: str, workers: int, device: str, **how: Any) -> None:
         self.model, self.closed, self.jobs = model, threading.Event(), []  # type: ignore[var-annotated]
         self.futures: list[Future[Any]] = []
+        self.shares: list[float] = []
         FakePool.made.append(self)
 
     def submit(self, job: object) -> Future[Any]:
@@ -51,13 +50,24 @@ class FakePool:
     def close(self, now: bool = False) -> None:
         self.closed.set()
 
+    def pause(self, grace_s: float) -> None:
+        self.closed.set()
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(Paused())
+
+    def limit(self, share: float) -> None:
+        self.shares.append(share)
+
+    @property
+    def pids(self) -> frozenset[int]:
+        return frozenset()
+
 
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     FakePool.made = []
-    FakePool.servers_ended = 0
     monkeypatch.setattr(module, "Pool", FakePool)
-    monkeypatch.setattr(module, "end_fork_server", FakePool.end_server)
 
 
 def hands(model: str = "quick", idle_s: float = 0.05) -> Hands:
@@ -76,8 +86,6 @@ def test_work_is_done_on_the_rows_that_were_kept_and_the_worker_then_ends() -> N
     (pool,) = FakePool.made
     assert pool.jobs[0].shard == Path("h")
     assert pool.closed.wait(5)
-    with one._lock:  # what workers are forked from holds the base, too, and is ended with them
-        assert FakePool.servers_ended == 1
     one.measure(ADAPTER, TrainSettings())  # and a new one starts when it is needed again
     assert len(FakePool.made) == 2
 
@@ -100,3 +108,99 @@ def test_closing_ends_the_worker_at_once() -> None:
     one.measure(ADAPTER, TrainSettings())
     one.close()
     assert FakePool.made[0].closed.is_set()
+
+
+def work() -> TrainWork:
+    task = TrainTask(
+        1, "fedavg", b"b" * 32, AdapterShape.of(SPEC), 2, TrainSettings(), b"s" * 32,
+        as_bytes(ADAPTER.vector),
+    )  # fmt: skip
+    local = LocalStart(ADAPTER, ADAPTER, None, tuple(x.name for x in SPEC.layers), Factors())
+    return TrainWork(task, local, b"seed")
+
+
+def training(one: Hands) -> tuple[threading.Thread, list[object]]:
+    got: list[object] = []
+
+    def run() -> None:
+        try:
+            got.append(one.train(work()))
+        except Exception as problem:  # noqa: BLE001 - the test looks at it
+            got.append(problem)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, got
+
+
+def until(count: int) -> FakePool:
+    while len(FakePool.made) < count or not FakePool.made[-1].futures:
+        pass
+    return FakePool.made[-1]
+
+
+def test_a_paused_training_goes_on_in_a_new_worker_with_the_same_checkpoint() -> None:
+    one = hands("slow")
+    one.checkpoint = Path("held/training")
+    thread, got = training(one)
+    first = until(1)
+    one.pause()
+    assert first.closed.is_set()
+    assert one.at_work
+    assert one.pids == frozenset()
+    assert len(FakePool.made) == 1  # nothing begins while paused
+    one.resume()
+    second = until(2)
+    assert second.jobs[0].checkpoint == first.jobs[0].checkpoint == Path("held/training")
+    second.futures[0].set_result("done")
+    thread.join(5)
+    assert got == ["done"]
+
+
+def test_a_training_nobody_waits_for_any_more_ends_even_while_paused() -> None:
+    one = hands("slow")
+    thread, got = training(one)
+    until(1)
+    one.pause()
+    one.overtake()
+    thread.join(5)
+    assert isinstance(got[0], Overtaken)
+    one.resume()
+    one.overtake()  # nothing is being done: the next piece of work is not meant
+    thread, got = training(one)
+    until(2).futures[0].set_result("done")
+    thread.join(5)
+    assert got == ["done"]
+
+
+def test_an_evaluation_is_not_waited_for_while_paused() -> None:
+    one = hands()
+    one.pause()
+    with pytest.raises(NomoatError, match="paused"):
+        one.measure(ADAPTER, TrainSettings())
+
+
+def test_a_worker_killed_for_memory_is_followed_by_one_that_takes_less() -> None:
+    one = hands("slow")
+    thread, got = training(one)
+    pool, attempt = until(1), 0
+    while thread.is_alive():
+        if len(pool.futures) > attempt:
+            pool.futures[attempt].set_exception(DoesNotFit("killed"))
+            attempt += 1
+    thread.join(5)
+    jobs = FakePool.made[0].jobs
+    sizes = [job.most_tokens for job in jobs if job.most_tokens]
+    assert sizes == sorted(sizes, reverse=True)
+    assert jobs[-1].checkpointing
+    assert isinstance(got[0], DoesNotFit)
+    assert "close other programs" in str(got[0])
+
+
+def test_a_duty_is_kept_by_every_later_worker() -> None:
+    one = hands()
+    one.limit(0.5)
+    one.measure(ADAPTER, TrainSettings())
+    assert FakePool.made[0].shares == [0.5]
+    one.limit(0.25)
+    assert FakePool.made[0].shares == [0.5, 0.25]

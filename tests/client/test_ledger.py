@@ -38,7 +38,7 @@ def sent(number: int) -> Sent:
         masked=True,
         tensors=(TensorSent("layer.0.lora_A.weight", (8, 64)),),
         norm=0.1,
-        clip_norm=1.0,
+        clip=1.0,
         session_size=12,
         epsilon=2.5,
         delta=1e-5,
@@ -215,8 +215,10 @@ def test_starting_over_keeps_the_old_file_as_it_was(tmp_path: Path) -> None:
     book.record(sent(1))
     broken = (tmp_path / LOG_NAME).read_bytes().replace(b"report", b"repxrt")
     (tmp_path / LOG_NAME).write_bytes(broken)
+    assert book.began() == 0
     aside = book.start_over(1_700_000_000.0)
     assert aside.read_bytes() == broken
+    assert book.began() == 1_700_000_000
     book.record(sent(2))
     assert [entry.round for entry in book.check().entries] == [2]
 

@@ -441,3 +441,47 @@ def test_what_was_broadcast_is_not_changed_by_holding_or_reporting() -> None:
     session = holding()
     session.receive(report_request())
     assert START.vector.tobytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"personal": "everything"}, Reason.MALFORMED),
+        ({"personal": "../../keys"}, Reason.MALFORMED),
+        ({"personal": "adapter", "local_steps": 6}, Reason.OVER_LIMITS),  # as much work again
+        ({"personal": "adapter", "local_epochs": 6}, Reason.OVER_LIMITS),
+    ],
+    ids=str,
+)
+def test_personal_settings_are_known_words_within_the_limits(
+    changes: dict[str, Any], reason: Reason
+) -> None:
+    limits = Limits(max_steps=10, max_epochs=10)
+    asked = train_task(settings=replace(SETTINGS, **changes))
+    assert Session("ada", BASE, limits).receive(asked) == Decline(5, reason.value)
+    allowed = train_task(settings=replace(SETTINGS, personal="adapter", local_steps=5))
+    assert isinstance(Session("ada", BASE, limits).receive(allowed), TrainWork)
+
+
+def test_a_rank_this_machine_affords_is_declared_and_trained() -> None:
+    session = Session("ada", BASE, Limits(rank=1))
+    work = session.receive(train_task())
+    assert isinstance(work, TrainWork)
+    assert work.local.adapter.spec.rank == 1
+    part = Trained(work.local.adapter.vector + np.float32(0.25), 2, 500, 4.0, 3.0, 0.5)
+    assert session.trained(work, part).rank == 1
+
+
+def test_a_method_without_mixed_ranks_is_declined_by_a_machine_that_affords_less() -> None:
+    session = Session("ada", BASE, Limits(rank=1))
+    answer = session.receive(train_task(method="fedex"))
+    assert answer == Decline(5, Reason.OVER_LIMITS.value)
+    assert isinstance(Session("bob", BASE, Limits()).receive(train_task(method="fedex")), TrainWork)
+
+
+def test_a_personal_loss_is_said_beside_the_communitys() -> None:
+    session = Session("ada", BASE, Limits())
+    work = session.receive(evaluate_task())
+    assert isinstance(work, EvaluateWork)
+    assert session.evaluated(work, 2.0, 10) == Evaluation(5, 2.0, 10, None)
+    assert session.evaluated(work, 2.0, 10, 1.5) == Evaluation(5, 2.0, 10, 1.5)

@@ -7,10 +7,14 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from nomoat.aggregation.errors import BadData
+from nomoat.aggregation.errors import BadData, NomoatError
+from nomoat.client import kept as kept_list
 from nomoat.client import shards as module
+from nomoat.client.secrets_scan import Kept
 from nomoat.client.shards import prepare
+from nomoat.data import app as commands
 from nomoat.lora.formats import read
 
 
@@ -68,3 +72,61 @@ def test_two_rows_are_the_least(tmp_path: Path) -> None:
 def test_missing_data_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"nothing\.jsonl does not exist"):
         prepare(tmp_path / "nothing.jsonl", tmp_path / "shards", 0.1)
+
+
+def secret_data(folder: Path) -> Path:
+    path = folder / "data.jsonl"
+    rows = [f"row number {i}" for i in range(20)] + ["write to jane.doe@wikipedia.org", "the end"]
+    path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    return path
+
+
+def test_a_row_that_looks_secret_is_on_neither_side_until_it_is_kept_on_purpose(
+    tmp_path: Path,
+) -> None:
+    path = secret_data(tmp_path)
+    found = prepare(path, tmp_path / "shards", 0.1)
+    assert found.secret_rows == 1
+    assert not any("jane" in text for text in texts(found.train) | texts(found.heldout))
+    shown = (tmp_path / "shards" / module.FINDINGS).read_text()
+    assert "E-mail address" in shown
+    assert "jane.doe@wikipedia.org" not in shown
+    (finding,) = module.scan_rows(read(path)).findings
+    for kept in (
+        Kept(marks=frozenset({finding.mark})),
+        Kept(kinds=frozenset({finding.kind})),
+        Kept(origins=frozenset({finding.origin})),
+    ):
+        again = prepare(path, tmp_path / "shards", 0.1, kept)
+        assert again.secret_rows == 0
+        assert any("jane" in text for text in texts(again.train) | texts(again.heldout))
+    assert prepare(path, tmp_path / "shards", 0.1).secret_rows == 1  # and is left out again
+
+
+def test_the_commands_scan_and_keep_do_what_training_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "home"))
+    path, run = secret_data(tmp_path), CliRunner().invoke
+    scanned = json.loads(run(commands, ["scan", str(path), "--json"]).stdout)
+    assert scanned["left_out"] == [f"{path.resolve()}:21"]
+    assert "nothing" in run(commands, ["keep"]).stdout
+    run(commands, ["keep", scanned["findings"][0]["mark"]])
+    assert json.loads(run(commands, ["scan", str(path), "--json"]).stdout)["left_out"] == []
+    assert prepare(path, tmp_path / "s", 0.1, kept_list.load(tmp_path / "home")).secret_rows == 0
+    (tmp_path / "home" / kept_list.FILE_NAME).write_text("{")
+    with pytest.raises(NomoatError, match="damaged"):
+        kept_list.load(tmp_path / "home")
+
+
+def test_rows_chosen_to_measure_with_take_nothing_from_those_to_train_on(tmp_path: Path) -> None:
+    own = data(tmp_path, 20)
+    other = tmp_path / "kept.jsonl"
+    other.write_text('{"text": "kept for measuring"}\n')
+    found = prepare(own, tmp_path / "shards", 0.1, heldout_data=other)
+    assert (found.train_rows, found.heldout_rows) == (20, 1)
+    assert texts(found.heldout) == {"kept for measuring"}
+    assert prepare(own, tmp_path / "shards", 0.1).heldout_rows < found.train_rows
+    other.write_text("")
+    with pytest.raises(BadData, match=r"kept\.jsonl"):
+        prepare(own, tmp_path / "shards", 0.1, heldout_data=other)

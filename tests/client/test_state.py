@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -89,6 +90,22 @@ def test_a_damaged_or_missing_file_is_no_state(place: Place) -> None:
     for text in ("{", '{"unknown": 1}', "[]"):
         place.state.write_text(text)
         assert read_state(place) is None
+
+
+def test_a_full_disk_does_not_hide_why_nothing_is_trained(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = StateKeeper(place)
+    keeper.lost("a reason that is rather long, to be overwritten by a short one", 1.0)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    keeper.hold("disk almost full", 1_700_000_000.0)
+    state = read_state(place)
+    assert state is not None
+    assert (state.doing, state.why) == ("waiting", "disk almost full")
 
 
 def test_a_pause_ends_at_its_time_or_by_resume() -> None:

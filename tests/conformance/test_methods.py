@@ -9,9 +9,17 @@ import pytest
 
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.exact_sum import ExactSum
+from nomoat.aggregation.fixed_point import Contribution, Layout, clamped
 from nomoat.aggregation.methods import METHODS, PlaintextMethod, SummedMethod
 from nomoat.aggregation.methods.base import MethodState, Turn, Upload
+from nomoat.aggregation.methods.local_b import LocalB
 from nomoat.aggregation.methods.reference import Player, play_round
+from nomoat.aggregation.secagg.client import ClientSession
+from nomoat.aggregation.secagg.client_steps import Volunteer
+from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
+from nomoat.aggregation.secagg.server import ServerSession
+from nomoat.aggregation.signing import SigningKey
 
 ALL = sorted(METHODS)
 SUMMED = sorted(n for n, m in METHODS.items() if isinstance(m, SummedMethod))
@@ -301,3 +309,130 @@ def test_a_traits_claim_is_not_empty(method):
     assert method.summary
     assert "arXiv:" in method.source
     assert method.traits.summable == isinstance(method, SummedMethod)
+
+
+def masked_mean(method, state, round_number, exchange, reports):
+    """The mean of (weight, vector) as secure aggregation's own machines find it."""
+    manifest = method.manifest(state.adapter.spec, round_number, exchange)
+    keys = sorted((SigningKey(bytes([i + 1]) * 32) for i in range(len(reports))), key=_public)
+    roster = Roster(b"r" * 32, {key.public: f"v{i}" for i, key in enumerate(keys)})
+    digest = state.adapter.digest
+    terms = Terms(round_number, exchange, b"b" * 32, digest, manifest, roster)
+    clips = method.clips(state.adapter, round_number, exchange, 0.3)
+    offer = propose(bytes([exchange]) * 32, terms, clips, (2, len(keys)))
+    policy = Policy(2, allow_weak=True)
+    clients = {}
+    for i, (key, (weight, vector)) in enumerate(zip(keys, reports, strict=True)):
+        contribution, secrets = Contribution(vector, weight), SessionSecrets(bytes([i]) * 32)
+        assert not clamped(contribution, Layout(manifest, clips))  # the bounds are wide enough
+        clients[key.public] = ClientSession(
+            Volunteer(key, terms, policy, (), contribution, secrets)
+        )
+    server = ServerSession(offer, manifest, roster)
+    step = server.open([key.public for key in keys])
+    while not server.over:
+        for public, message in step.outgoing.items():
+            answer = clients[public].receive(message).outgoing
+            if answer is not None:
+                server.receive(public, answer)
+        step = server.close()
+    assert step.result is not None, step.reason
+    return step.result.mean
+
+
+def _public(key):
+    return key.public
+
+
+@pytest.mark.parametrize("ranks", [(RANK,), (1, 2, RANK)], ids=["equal ranks", "mixed ranks"])
+@pytest.mark.parametrize("name", SUMMED)
+def test_the_masked_sum_is_the_plain_sum(name, ranks, round_number):
+    """Through secure aggregation's real machines, every exchange, at the clips a federation has."""
+    method = METHODS[name]
+    state = method.begin(make_adapter())
+    players = cohort(4, ranks)
+    starts = [method.start(state.adapter, Turn(round_number, p.rank, p.seed)) for p in players]
+    trained = [player.train(local) for player, local in zip(players, starts, strict=True)]
+    reply = None
+    for exchange in range(1, method.traits.exchanges + 1):
+        reports = [
+            (player.weight, method.upload(local, adapter, round_number, exchange, reply))
+            for player, local, adapter in zip(players, starts, trained, strict=True)
+        ]
+        mean = masked_mean(method, state, round_number, exchange, reports)
+        if exchange < method.traits.exchanges:
+            reply = method.reply(state, mean, round_number, exchange)
+    masked = method.commit(state, method.update(state, mean, round_number), round_number, reply)
+    plain = play_round(method, state, players, round_number)
+    assert apart(masked.adapter, plain.adapter) < 1e-4
+    assert apart(masked.adapter, state.adapter) > 1e-3
+
+
+def turned(train, turn):
+    """Training that ends with the same BA in other coordinates: (B·G, G⁻¹·A) in every layer."""
+
+    def trained(local):
+        moved = train(local)
+        for _, a, b in moved.factors():
+            g = turn(a.shape[0])
+            a[...], b[...] = np.linalg.solve(g, a.astype(np.float64)), b.astype(np.float64) @ g
+        return moved
+
+    return trained
+
+
+def invertible(seed):
+    def draw(rank):
+        rng = np.random.default_rng(seed)
+        return np.eye(rank) + 0.4 * rng.normal(size=(rank, rank))
+
+    return draw
+
+
+def orthogonal(seed):
+    return lambda rank: np.linalg.qr(np.random.default_rng(seed).normal(size=(rank, rank)))[0]
+
+
+ROTATIONS = {
+    **dict.fromkeys(("flora", "flexlora", "fedask"), invertible),
+    "fedrot": orthogonal,
+}
+
+
+def rotated(name, kind):
+    """(as trained, and with each volunteer's factors in coordinates of its own), next adapters."""
+    method = METHODS[name]
+    state = method.begin(make_adapter())
+    players = cohort()
+    others = [replace(p, train=turned(p.train, kind(i))) for i, p in enumerate(players)]
+    return [play_round(method, state, some, 1).adapter for some in (players, others)]
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+def test_methods_that_claim_it_do_not_care_for_a_volunteers_coordinates(name):
+    """Products of factors are all that flora, flexlora and fedask see; fedrot turns them back."""
+    one, other = rotated(name, ROTATIONS[name])
+    assert apart(one, other) < 1e-4
+
+
+def test_averaging_factors_does_care():
+    """Trap 3's root: what the test above would find in a method that averages A and B."""
+    one, other = rotated("fedavg", orthogonal)
+    assert apart(one, other) > 0.1
+
+
+def test_a_personal_b_is_in_no_report_and_the_communitys_b_stands(round_number):
+    method = LocalB()
+    state = method.begin(make_adapter())
+    local = method.start(state.adapter, Turn(round_number, RANK))
+    trained = drift(1)(local)
+    report = method.upload(local, trained, round_number)
+    assert report.size == sum(layer.a.size for layer in state.adapter.spec.layers)
+    other = Adapter(trained.spec, trained.vector.copy())
+    for _, _, b in other.factors():
+        b[...] += 1.0
+    assert np.array_equal(method.upload(local, other, round_number), report)
+    after = play_round(method, state, cohort(3), round_number).adapter
+    for (_, a, b), (_, a0, b0) in zip(after.factors(), state.adapter.factors(), strict=True):
+        assert np.array_equal(b, b0)
+        assert not np.array_equal(a, a0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -23,6 +25,7 @@ from nomoat.aggregation.errors import BadData, DoesNotFit, LocalProtocolError, N
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.lora.adapter_io import attach, detach
 from nomoat.lora.base_model import initial_adapter
+from nomoat.lora.checkpoint import Paused
 from nomoat.lora.encoding import Encoder
 from nomoat.lora.formats import Conversation, write_jsonl
 from nomoat.lora.jobs import (
@@ -35,7 +38,7 @@ from nomoat.lora.jobs import (
     TrainJob,
     busy_seconds,
 )
-from nomoat.lora.pool import Pool, default_workers, end_fork_server
+from nomoat.lora.pool import Pool, default_workers
 from nomoat.lora.train import train
 
 SETTINGS = TrainSettings(local_steps=3, batch_size=4, seq_len=64, learning_rate=1e-2)
@@ -182,6 +185,7 @@ def test_a_model_that_cannot_be_loaded_fails_every_job_in_one_line(
 
 PROGRAM = """
 import sys
+import time
 from pathlib import Path
 from nomoat.lora.pool import Pool
 from nomoat.lora.jobs import EvaluateJob, SpecJob
@@ -212,19 +216,6 @@ def test_the_process_that_submits_never_imports_torch(
     assert done.stderr == ""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
-def test_after_the_fork_server_ended_no_process_is_left_and_a_new_pool_works(
-    model_folder: Path, shards: list[Path]
-) -> None:
-    for _ in range(2):
-        with Pool(str(model_folder), 1, "cpu") as pool:
-            assert pool.submit(ShardJob(shards[0], 64)).result().examples > 0
-        end_fork_server()
-        # the resource tracker is Python's own, small, and stays
-        left = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
-        assert not [line for line in left if "forkserver" in line]
-
-
 def test_default_workers_are_the_usable_cores_up_to_eight() -> None:
     assert 1 <= default_workers() <= min(8, len(os.sched_getaffinity(0)))
 
@@ -237,3 +228,104 @@ def test_busy_seconds_is_the_length_of_the_union(spans: list[list[int]]) -> None
     covered = {second for start, end in spans for second in range(start, end)}
     intervals = tuple(Interval(float(start), float(end)) for start, end in spans)
     assert busy_seconds(intervals) == len(covered)
+
+
+LONG = dataclasses.replace(SETTINGS, local_steps=400)
+
+
+def _uninterrupted(model: Any, spec: AdapterSpec, base: Any, conversations: Any) -> Any:
+    examples = Encoder.of(base.tokenizer, 64).encode_all(conversations[0::4]).examples
+    return train(model, initial_adapter(spec, b"i"), examples, LONG, b"s", lambda: 0.0).vector
+
+
+def _long_job(spec: AdapterSpec, shards: list[Path], path: Path) -> TrainJob:
+    start = initial_adapter(spec, b"i").vector
+    return TrainJob(shards[0], spec, start, LONG, b"s", checkpoint=path)
+
+
+@pytest.mark.timeout(240)
+def test_a_paused_training_gives_its_memory_back_and_ends_with_the_same_bits(  # noqa: PLR0917 - fixtures
+    model_folder: Path,
+    model: Any,
+    spec: AdapterSpec,
+    shards: list[Path],
+    base: Any,
+    conversations: Any,
+    tmp_path: Path,
+) -> None:
+    path, pauses, result = tmp_path / "checkpoint", 0, None
+    while result is None:
+        pool = Pool(str(model_folder), 1, "cpu", shared=False)
+        future = pool.submit(_long_job(spec, shards, path))
+        while not pool._doing and not future.done():
+            time.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            result = future.result(timeout=0.5 if pauses < 2 else None).vector
+            pool.close()
+        if result is None:
+            (pid,) = pool.pids
+            pool.pause(10.0)
+            pauses += 1
+            with pytest.raises(Paused):
+                future.result()
+            assert not psutil.pid_exists(pid)
+            assert path.exists()
+            with pytest.raises(LocalProtocolError, match="closed"):
+                pool.submit(ShardJob(shards[0], 64))
+    assert pauses > 0
+    assert np.array_equal(result, _uninterrupted(model, spec, base, conversations))
+
+
+@pytest.mark.timeout(120)
+def test_a_pause_before_the_base_is_loaded_ends_the_worker_too(
+    model_folder: Path, spec: AdapterSpec, shards: list[Path], tmp_path: Path
+) -> None:
+    pool = Pool(str(model_folder), 1, "cpu", shared=False)
+    future = pool.submit(_long_job(spec, shards, tmp_path / "checkpoint"))
+    while not pool.pids:
+        time.sleep(0.01)
+    (pid,) = pool.pids
+    pool.pause(10.0)
+    with pytest.raises(Paused):
+        future.result()
+    assert not psutil.pid_exists(pid)
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from nomoat.lora.pool import Pool
+from nomoat.lora.jobs import SpecJob, TrainJob
+from nomoat.aggregation.messages import TrainSettings
+
+if __name__ == "__main__":
+    pool = Pool(sys.argv[1], 1, "cpu", shared=False)
+    spec = pool.submit(SpecJob(4, 8.0)).result()
+    settings = TrainSettings(local_steps=50_000, batch_size=4, seq_len=64)
+    start = np.zeros(spec.size, np.float32)
+    pool.submit(TrainJob(Path(sys.argv[2]), spec, start, settings, b"s", Path(sys.argv[3])))
+    while not pool._doing:
+        time.sleep(0.01)
+    time.sleep(1.0)
+    (pid,) = pool.pids
+    print(pid, flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_whose_parent_was_killed_lays_its_training_down(
+    model_folder: Path, shards: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(ORPHAN)
+    path = tmp_path / "checkpoint"
+    command = [sys.executable, str(tmp_path / "program.py"), str(model_folder), str(shards[0])]
+    with subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        pid = int(program.stdout.readline())
+        assert not path.exists()
+        program.kill()
+    while psutil.pid_exists(pid):
+        pass
+    assert path.exists()

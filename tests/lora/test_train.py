@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.adapter import LORA_A, LORA_B, Adapter, AdapterSpec
-from nomoat.aggregation.errors import BadData, NomoatError
+from nomoat.aggregation.errors import BadData, LocalProtocolError, NomoatError
 from nomoat.aggregation.messages import TrainSettings
-from nomoat.lora.adapter_io import extract, slot, swap
+from nomoat.aggregation.methods import modules
+from nomoat.lora.adapter_io import FROZEN, attach, detach, extract, slot, swap
 from nomoat.lora.base_model import initial_adapter
 from nomoat.lora.batches import shuffled, steps_for
 from nomoat.lora.encoding import Example, collate
-from nomoat.lora.train import Trained, train
+from nomoat.lora.loss import losses_of
+from nomoat.lora.moments import Moments
+from nomoat.lora.train import Given, Trained, train
 
 SETTINGS = TrainSettings(local_steps=6, batch_size=8, seq_len=64, learning_rate=1e-2)
 
@@ -158,3 +161,147 @@ def test_every_pass_visits_every_row_once_in_a_new_order(examples: tuple[Example
 
 def test_fewer_rows_than_a_batch_make_smaller_batches(examples: tuple[Example, ...]) -> None:
     assert [sorted(batch) for batch in _rows(examples[:3], 8, b"s", 4)] == [[0, 1, 2]] * 4
+
+
+def _part(adapter: Adapter, chosen: tuple[int, ...]) -> Adapter:
+    return modules.select(adapter, chosen)
+
+
+def _drawn(spec: AdapterSpec, seed: int) -> Adapter:
+    rng = np.random.default_rng(seed)
+    return Adapter(spec, (rng.standard_normal(spec.size) * 0.1).astype(np.float32))
+
+
+def test_frozen_modules_take_part_and_stay_as_they_are(
+    base: Any, spec: AdapterSpec, examples: Any
+) -> None:
+    """Trained beside frozen modules, a module moves as it would in the whole adapter."""
+    import torch
+
+    whole = _drawn(spec, 3)
+    trained, frozen = _part(whole, (2, 0)), _part(whole, (1, 3))
+    once = dataclasses.replace(SETTINGS, local_steps=1)
+    model = attach(base, trained.spec, frozen.spec)
+    try:
+        swap(model, frozen, FROZEN)
+        done = train(model, trained, examples, once, b"s", _clock)
+        kept = {n: p.detach().clone() for n, p in slot(model, frozen.spec, FROZEN).items()}
+        assert all(p.grad is None for p in slot(model, frozen.spec, FROZEN).values())
+    finally:
+        detach(model)
+    views = frozen.spec.manifest.views(frozen.vector)
+    assert all(torch.equal(kept[name], torch.from_numpy(views[name])) for name in kept)
+    model = attach(base, spec)
+    try:
+        together = train(model, whole, examples, once, b"s", _clock)
+    finally:
+        detach(model)
+    assert done.first_loss == pytest.approx(together.first_loss, abs=1e-5)
+    expected = _part(Adapter(spec, together.vector), (2, 0))
+    moved = np.abs(expected.vector - trained.vector)
+    assert moved.max() > 5e-3
+    # AdamW's first step has the size of the learning rate whatever the gradient's norm.
+    assert np.abs(done.vector - expected.vector).max() < 0.02 * moved.max()
+
+
+def test_a_slot_of_another_place_is_never_taken_for_the_trained_one(
+    base: Any, spec: AdapterSpec
+) -> None:
+    whole = _drawn(spec, 4)
+    one, two = _part(whole, (0, 1, 2)), _part(whole, (3,))
+    model = attach(base, one.spec, two.spec)
+    try:
+        swap(model, two, FROZEN)
+        swap(model, one)
+        assert np.array_equal(extract(model, one.spec), one.vector)
+    finally:
+        detach(model)
+
+
+def test_a_proximal_term_holds_the_adapter_near_its_start(
+    model: Any, spec: AdapterSpec, examples: Any
+) -> None:
+    start = initial_adapter(spec, b"i").vector
+    far = [
+        float(np.linalg.norm(_train(model, spec, examples, prox=mu, local_steps=12).vector - start))
+        for mu in (0.0, 0.1, 10.0)
+    ]
+    assert far[0] > far[1] > far[2] > 0
+    first = [_train(model, spec, examples, prox=mu, local_steps=1) for mu in (0.0, 10.0)]
+    assert np.array_equal(first[0].vector, first[1].vector)  # nothing to hold before a step
+    assert first[0].first_loss == first[1].first_loss
+
+
+def test_the_proximal_gradient_is_that_of_the_term_written_out(
+    model: Any, spec: AdapterSpec, examples: Any
+) -> None:
+    import torch
+
+    start = _drawn(spec, 5)
+    settings = dataclasses.replace(SETTINGS, local_steps=3, prox=2.0)
+    ours = train(model, start, examples, settings, b"s", _clock)
+    swap(model, start)
+    parameters = list(slot(model, spec).values())
+    origin = [p.detach().clone() for p in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
+    with losses_of(model) as loss_of:
+        for batch in islice(shuffled(examples, 8, b"s"), 3):
+            pull = sum(((p - o) ** 2).sum() for p, o in zip(parameters, origin, strict=True))
+            optimizer.zero_grad()
+            (loss_of(batch, "mean") + 1.0 * pull).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+    assert np.abs(ours.vector - extract(model, spec)).max() < 1e-4
+
+
+@pytest.mark.parametrize("factors", [(True, True), (True, False), (False, True)])
+def test_kept_moments_make_two_rounds_one_training(
+    model: Any, spec: AdapterSpec, examples: Any, factors: tuple[bool, bool]
+) -> None:
+    """Trap 10: optimiser state across rounds is a policy, reset or keep, and both are tested."""
+    rows = examples[:8]  # one batch: both halves see the same rows, whatever their seed
+    start = _drawn(spec, 6)
+    settings = dataclasses.replace(
+        SETTINGS, keep_moments=True, train_a=factors[0], train_b=factors[1]
+    )
+    whole = train(model, start, rows, dataclasses.replace(settings, local_steps=6), b"s", _clock)
+    half = dataclasses.replace(settings, local_steps=3)
+    first = train(model, start, rows, half, b"s", _clock)
+    assert first.moments is not None
+    between = Adapter(spec, first.vector)
+    second = train(model, between, rows, half, b"t", _clock, Given(first.moments))
+    assert np.abs(second.vector - whole.vector).max() < 1e-4
+    assert second.moments is not None
+    assert second.moments.steps_a == 6 * factors[0]
+    assert second.moments.steps_b == 6 * factors[1]
+    reset = train(model, between, rows, dataclasses.replace(half, keep_moments=False), b"t", _clock)
+    assert reset.moments is None
+    assert np.abs(reset.vector - whole.vector).max() > 1e-3
+
+
+def test_moments_of_a_frozen_factor_wait_for_its_next_round(
+    model: Any, spec: AdapterSpec, examples: Any
+) -> None:
+    keep = dataclasses.replace(SETTINGS, keep_moments=True, local_steps=2)
+    only_b = dataclasses.replace(keep, train_a=False)
+    start = _drawn(spec, 7)
+    both = train(model, start, examples, keep, b"s", _clock).moments
+    after = train(model, start, examples, only_b, b"s", _clock, Given(both)).moments
+    assert both is not None
+    assert after is not None
+    assert (after.steps_a, after.steps_b) == (2, 4)
+    for name, place in spec.manifest.slices.items():
+        same = np.array_equal(after.mean[place], both.mean[place])
+        assert same == name.endswith(LORA_A)
+
+
+def test_moments_of_another_adapter_are_refused(
+    model: Any, spec: AdapterSpec, examples: Any
+) -> None:
+    other = Moments(np.zeros(3, np.float32), np.zeros(3, np.float32), 1, 1)
+    settings = dataclasses.replace(SETTINGS, keep_moments=True)
+    with pytest.raises(LocalProtocolError, match="another shape"):
+        train(model, initial_adapter(spec, b"i"), examples, settings, b"s", _clock, Given(other))

@@ -68,3 +68,22 @@ def test_the_order_in_which_losses_arrived_does_not_matter() -> None:
     forward = {name: 1 + i / 7 for i, name in enumerate(names)}
     backward = dict(reversed(forward.items()))
     assert judge(previous, forward, 0.05) == judge(previous, backward, 0.05)
+
+
+def test_a_rise_on_the_evaluation_split_is_refused_whatever_volunteers_say() -> None:
+    better = {"ada": 0.5, "ben": 0.5}
+    verdict = judge({"ada": 1.0, "ben": 1.0}, better, 0.05, (1.0, 1.0501))
+    assert not verdict.accepted
+    assert "evaluation split" in verdict.reason
+    assert judge({"ada": 1.0, "ben": 1.0}, better, 0.05, (1.0, 1.0499)).accepted
+
+
+def test_a_fall_on_the_evaluation_split_does_not_carry_what_volunteers_measured_worse() -> None:
+    assert not judge({"ada": 1.0}, {"ada": 2.0}, 0.05, (1.0, 0.1)).accepted
+
+
+def test_the_evaluation_split_alone_is_enough_to_judge_by() -> None:
+    assert judge({"ada": 1.0}, {}, 0.05, (1.0, 0.9)).accepted
+    assert not judge({"ada": 1.0}, {}, 0.05, (1.0, None)).accepted
+    assert not judge({}, {}, 0.05, (1.0, None)).accepted
+    assert not judge({}, {}, 0.05, (None, math.nan)).accepted

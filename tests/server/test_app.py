@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -29,15 +30,18 @@ from nomoat.aggregation.messages import (
     TrainSettings,
     TrainTask,
 )
-from nomoat.aggregation.secagg.messages import TO_VOLUNTEER
+from nomoat.aggregation.receipts import packet_digest
+from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, MaskedReport
 from nomoat.aggregation.secagg.parameters import Policy, Roster
+from nomoat.aggregation.server_optimizer import ServerOptimizer
 from nomoat.aggregation.signing import SigningKey
 from nomoat.client.app import Volunteer, volunteer_app
 from nomoat.client.masking import Masking, Membership
 from nomoat.client.session import EvaluateWork, Limits, Session, TrainWork
 from nomoat.lora.train import Trained
-from nomoat.server.app import Coordinator, coordinator_app, macro, named_nodes, packet_of
-from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord, Traffic
+from nomoat.server.app import Coordinator, coordinator_app, named_nodes, packet_of
+from nomoat.server.credit import Earned, Uploads
+from nomoat.server.records import Checkpoint, Federation, Progress, RoundRecord, Traffic, macro
 from nomoat.simulations.grid import InProcessGrid
 from nomoat.simulations.labour import NoVault
 
@@ -152,6 +156,7 @@ def run(
     twists: Mapping[tuple[str, str], Twist] | None = None,
     settings: Federation | None = None,
     memory: Memory | None = None,
+    measure: Callable[[Adapter], Future[float]] | None = None,
     meter: Callable[[], Traffic] | None = None,
     **options: Any,
 ) -> tuple[Memory, Checkpoint]:
@@ -166,6 +171,7 @@ def run(
             START,
             lambda: roster,
             lambda number, exchange: bytes([number, exchange]) * 16,
+            measure=measure,
             meter=meter,
         )
         coordinator_app(coordinator)(grid, context_of(grid))
@@ -330,6 +336,83 @@ def test_a_hostile_report_is_left_out_by_name_and_the_others_count(attack: str) 
     assert "secret" not in str(record)
 
 
+@pytest.mark.parametrize("method", ["flora", "flexlora", "fedex"])
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_report_to_a_method_that_sees_each_is_left_out_as_well(
+    attack: str, method: str
+) -> None:
+    settings = federation(rounds=1, method=method)
+    memory, end = run({("cy", "query.report"): HOSTILE[attack]}, settings)
+    record = memory.records[-1]
+    assert record.committed, record.reason
+    assert record.contributors == ("ada", "bob", "dee")
+    assert {**record.refused, **record.dropped}.keys() == {"cy"}
+    _, without = run({("cy", "train.local"): raises}, settings)
+    assert end.state.adapter.digest == without.state.adapter.digest
+
+
+@pytest.mark.parametrize(("method", "rank"), [("flora", 5), ("fedavg", 1024), ("fedex", 3)])
+def test_a_rank_the_method_cannot_take_is_refused_by_name(method: str, rank: int) -> None:
+    lie = says(wire.encode(Ready(1, 2, 400, 4.0, 3.0, 0.0, rank)))
+    memory, _ = run({("cy", "train.local"): lie}, federation(rounds=1, method=method))
+    record = memory.records[-1]
+    assert record.refused.keys() == {"cy"}
+    assert f"trained rank {rank}, not " in record.refused["cy"]
+    assert record.contributors == ("ada", "bob", "dee")
+
+
+def test_a_resumed_federation_has_its_server_optimisers_memory() -> None:
+    for kind in ("momentum", "fedadam", "fedyogi"):
+        settings = federation(rounds=4, optimizer=ServerOptimizer(kind, 0.5))
+        _, whole = run(settings=settings)
+        memory, _ = run(settings=replace(settings, rounds=2))
+        half = memory.checkpoints[-1]
+        stored = Checkpoint.from_arrays(half.round, SPEC, half.to_arrays(), half.losses)
+        memory.checkpoints.append(stored)
+        _, again = run(settings=settings, memory=memory)
+        assert again.state.adapter.digest == whole.state.adapter.digest
+        plain = run(settings=federation(rounds=4))[1]
+        assert plain.state.adapter.digest != whole.state.adapter.digest
+
+
+def test_momentum_accumulates_over_rounds() -> None:
+    """Everyone adds the same in every round: Δ, then Δ + 0.9 Δ."""
+    _, end = run(settings=federation(optimizer=ServerOptimizer("momentum", 1.0, 0.9)))
+    once = mean_of(*TOKENS) - START.vector
+    np.testing.assert_allclose(end.state.adapter.vector, START.vector + 2.9 * once, atol=1e-6)
+
+
+@pytest.mark.parametrize("why", ["nobody reports", "the adapter is worse"])
+def test_an_abandoned_round_leaves_the_server_optimiser_as_it_was(why: str) -> None:
+    settings = federation(rounds=2, optimizer=ServerOptimizer("momentum"))
+    message_type = "query.report" if why == "nobody reports" else "evaluate.heldout"
+
+    def in_round_2(name: str, answer: Message, message: Message) -> Message:
+        if message.metadata.group_id != "2":
+            return answer
+        return reply(message, wire.encode(Evaluation(2, 99.0, 10)))
+
+    memory, _ = run({(name, message_type): in_round_2 for name in TOKENS}, settings)
+    first, last = memory.checkpoints[1:]
+    assert not memory.records[-1].committed
+    assert first.moments.moments.keys() == {"m.ab"}
+    assert np.array_equal(last.moments.moments["m.ab"], first.moments.moments["m.ab"])
+
+
+def test_the_learning_rate_follows_the_schedule_over_global_rounds() -> None:
+    asked: dict[str, float] = {}
+
+    def note(name: str, answer: Message, message: Message) -> Message:
+        task = wire.decode(packet_of(message, name), TrainTask, name)
+        asked[message.metadata.group_id] = task.settings.learning_rate
+        return answer
+
+    settings = federation(rounds=3, schedule="warmup")
+    memory, _ = run({("ada", "train.local"): note}, settings)
+    assert asked == pytest.approx({"1": 0.025, "2": 0.05, "3": 0.05})
+    assert [r.learning_rate for r in memory.records] == [None, *asked.values()]
+
+
 @pytest.mark.parametrize("attack", sorted(set(HOSTILE) - {"another exchange"}))
 def test_without_valid_reports_no_round_is_committed_and_the_adapter_stands(attack: str) -> None:
     """Trap 6: in Flower's FedAvg a round without valid replies passes silently."""
@@ -384,6 +467,37 @@ def test_one_lying_evaluator_cannot_block_the_federation() -> None:
     np.testing.assert_allclose(end.state.adapter.vector, mean_of(*TOKENS, rounds=2), atol=1e-6)
 
 
+@pytest.mark.parametrize("worse", [False, True])
+def test_the_communitys_own_rows_are_measured_each_round_and_can_undo_one(worse: bool) -> None:
+    measured: list[bytes] = []
+
+    def measure(adapter: Adapter) -> Future[float]:
+        measured.append(adapter.digest)
+        loss: Future[float] = Future()
+        value = 2.0 + worse * (adapter.digest != START.digest)
+        threading.Timer(0.05, loss.set_result, [value]).start()
+        return loss
+
+    memory, end = run(settings=federation(rounds=1), measure=measure)
+    first, last = memory.records
+    assert first.evaluation == 2.0
+    assert last.committed is not worse
+    assert end.evaluation == 2.0  # of the adapter that stands
+    assert measured[0] == START.digest != measured[1]
+    if worse:
+        assert "evaluation split rose by 50.0%" in last.reason
+
+
+def test_rows_that_cannot_be_measured_leave_the_verdict_to_the_volunteers() -> None:
+    def measure(adapter: Adapter) -> Future[float]:
+        loss: Future[float] = Future()
+        loss.set_exception(NomoatError("a worker process ended"))
+        return loss
+
+    memory, _ = run(settings=federation(rounds=1), measure=measure)
+    assert [(r.committed, r.evaluation) for r in memory.records] == [(True, None), (True, None)]
+
+
 def test_a_round_that_makes_the_adapter_worse_is_undone_and_the_next_starts_from_the_old() -> None:
     def worse(name: str, answer: Message, message: Message) -> Message:
         honest = wire.decode(packet_of(answer, name), Report, name)
@@ -415,6 +529,38 @@ def test_nobody_at_all_abandons_every_round_and_ends() -> None:
     assert [r.committed for r in memory.records] == [True, False, False]
     assert memory.records[0].loss is None
     assert end.state.adapter is START
+
+
+def test_receipts_are_earned_by_the_packets_that_are_in_the_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earned: dict[int, dict[str, Earned]] = {}
+    taken: dict[str, list[bytes]] = {}
+    note = Uploads.note
+
+    def watch(self: Uploads, volunteer: str, packet: wire.Packet) -> None:
+        if wire.peek_kind(packet, volunteer) == wire.kind_of(MaskedReport):
+            taken.setdefault(volunteer, []).append(packet_digest(packet))
+        note(self, volunteer, packet)
+
+    monkeypatch.setattr(Uploads, "note", watch)
+    settings = federation(rounds=1)
+    with town(secure=settings.secure) as (grid, roster):
+        memory = Memory()
+        Coordinator(
+            settings,
+            memory,
+            memory,
+            named_nodes,
+            START,
+            lambda: roster,
+            credit=lambda number, found: earned.update({number: dict(found)}),
+        ).run(grid)
+    record = memory.records[-1]
+    assert set(earned[1]) == set(record.contributors)
+    assert sum(one.tokens for one in earned[1].values()) == record.tokens > 0
+    if settings.secure:
+        assert {name: list(one.packets) for name, one in earned[1].items()} == taken
 
 
 def test_a_volunteer_that_is_not_on_the_grid_is_gone_and_not_waited_for() -> None:
@@ -510,7 +656,7 @@ class Clockwork:
 
 
 def test_stragglers_do_not_hold_up_a_round_and_their_late_answers_are_not_taken() -> None:
-    """The straggler answers its training when it is asked to evaluate: that is no evaluation."""
+    """The straggler answers its training while the others evaluate: that is no evaluation."""
     release = threading.Event()
     finished = threading.Event()
 
@@ -540,7 +686,7 @@ def test_stragglers_do_not_hold_up_a_round_and_their_late_answers_are_not_taken(
     assert record.contributors == ("ada", "cy", "dee")
     assert record.dropped == {"bob": "too late to train"}
     assert record.refused == {}  # its late "ready" was not taken for an evaluation
-    assert set(record.losses) == set(TOKENS)
+    assert set(record.losses) == set(TOKENS) - {"bob"}  # it is not asked while it trains
 
 
 def test_a_journal_that_fails_ends_the_run_with_its_error() -> None:

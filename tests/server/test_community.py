@@ -11,6 +11,7 @@ import pytest
 
 from nomoat.aggregation.enrolment import check_info
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, UsageError
+from nomoat.aggregation.server_optimizer import ServerOptimizer
 from nomoat.aggregation.signing import SigningKey
 from nomoat.server import certificates
 from nomoat.server.community import (
@@ -57,6 +58,20 @@ def test_secrets_are_for_their_owner_alone(folder: Folder) -> None:
     os.chmod(folder.community_key, 0o644)
     with pytest.raises(NomoatError, match=r"readable by others .*chmod 600"):
         folder.key()
+
+
+@pytest.mark.parametrize("name", ["community", "authority", "server"])
+def test_a_community_does_not_open_with_a_key_that_others_can_read(
+    folder: Folder, name: str
+) -> None:
+    folder.check_keys()
+    path = folder.root / "keys" / f"{name}.key"
+    os.chmod(path, 0o640)
+    with pytest.raises(NomoatError, match=rf"{name} key .*readable by others .*chmod 600"):
+        folder.check_keys()
+    path.unlink()
+    with pytest.raises(NomoatError, match=rf"{name} key .* is missing"):
+        folder.check_keys()
 
 
 def test_an_existing_community_is_never_overwritten(folder: Folder) -> None:
@@ -125,3 +140,49 @@ def test_a_community_describes_itself_under_its_own_key(folder: Folder) -> None:
     assert check_info(info, key.public).adapter_values == 1234
     with pytest.raises(RemoteProtocolError):
         check_info(info, SigningKey(b"\x08" * 32).public)
+
+
+def test_how_adapters_are_aggregated_is_read_from_the_file(folder: Folder) -> None:
+    text = folder.settings.read_text()
+    changes = {
+        'server_optimizer = "plain"': 'server_optimizer = "fedadam"',
+        'lr_schedule = "constant"': 'lr_schedule = "cosine"',
+        'optimizer_state = "reset"': 'optimizer_state = "keep"',
+        "prox = 0.0": "prox = 0.5",
+        'personal = "none"': 'personal = "adapter"',
+    }
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    folder.settings.write_text(text)
+    found = folder.load().federation()
+    assert found.optimizer == ServerOptimizer("fedadam", 0.01)
+    assert found.schedule == "cosine"
+    training = found.training
+    assert (training.prox, training.keep_moments, training.personal) == (0.5, True, "adapter")
+    assert found.method == "fedavg"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('method = "fedavg"', 'method = "flora"', "flora cannot do secure aggregation"),
+        ('optimizer_state = "reset"', 'optimizer_state = "sometimes"', "training.optimizer_state"),
+        ("prox = 0.0", "prox = -1.0", "training.prox"),
+        ("server_beta1 = 0.9", "server_beta1 = 0.5", "no effect with plain"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(
+    folder: Folder, old: str, new: str, words: str
+) -> None:
+    text = folder.settings.read_text()
+    assert old in text
+    folder.settings.write_text(text.replace(old, new))
+    with pytest.raises(UsageError, match=words):
+        folder.load().federation()
+
+
+def test_local_b_runs_as_the_method_it_is(folder: Folder) -> None:
+    text = folder.settings.read_text().replace('personal = "none"', 'personal = "local-B"')
+    folder.settings.write_text(text)
+    assert folder.load().federation().method == "local-B"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.methods.base import MethodState
+from nomoat.aggregation.methods.modules import append
+from nomoat.aggregation.server_optimizer import OptimizerState
 from nomoat.aggregation.signing import SigningKey
 from nomoat.server.journal import CommunityJournal, pack, unpack
 from nomoat.server.records import Checkpoint, RoundRecord
@@ -26,7 +30,10 @@ def adapter(seed: int) -> Adapter:
 def ended(number: int, committed: bool = True) -> tuple[RoundRecord, Checkpoint]:
     state = methods.get("fedavg").begin(adapter(number if committed else number - 1))
     record = RoundRecord(number, committed, "why", contributors=("ada",), loss=3.0 - number / 10)
-    return record, Checkpoint(number, state, {"ada": 3.0 - number / 10})
+    record = replace(record, evaluation=4.0 - number)
+    return record, Checkpoint(
+        number, state, {"ada": 3.0 - number / 10}, evaluation=record.evaluation
+    )
 
 
 @pytest.fixture
@@ -40,8 +47,33 @@ def journal(tmp_path: Path) -> CommunityJournal:
 def test_a_checkpoint_survives_being_packed() -> None:
     _, checkpoint = ended(3)
     again = unpack(pack(checkpoint), SPEC)
-    assert (again.round, again.losses) == (3, {"ada": 2.7})
+    assert (again.round, again.losses, again.evaluation) == (3, {"ada": 2.7}, 1.0)
     assert again.state.adapter.digest == checkpoint.state.adapter.digest
+
+
+def test_a_grown_adapter_and_the_optimisers_memory_survive_being_packed() -> None:
+    grown = append(adapter(1), adapter(2))
+    moments = OptimizerState({"m.ab": adapter(3).vector})
+    state = MethodState(grown, 2, {"basis": adapter(4).vector})
+    again = unpack(pack(Checkpoint(3, state, {}, moments)), SPEC)
+    assert again.state.adapter.digest == grown.digest
+    assert (again.state.rank, again.state.adapter.spec.rank) == (2, 4)
+    assert np.array_equal(again.state.kept["basis"], adapter(4).vector)
+    assert again.moments.moments.keys() == {"m.ab"}
+    assert np.array_equal(again.moments.moments["m.ab"], adapter(3).vector)
+
+
+def test_modules_a_method_has_added_stay_frozen_after_a_rollback(journal: CommunityJournal) -> None:
+    journal = replace(journal, method="flora")
+    grown = append(adapter(1), adapter(2))
+    record, _ = ended(1)
+    journal.write(record, Checkpoint(1, MethodState(grown, 2), {}))
+    journal.write(*ended(2))
+    journal.registry.rollback(1, 5)
+    last = journal.last()
+    assert last is not None
+    assert last.state.adapter.digest == grown.digest
+    assert last.state.rank == 2
 
 
 def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal) -> None:
@@ -54,6 +86,7 @@ def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal)
     versions = [record.version for record in journal.registry.store.versions()]
     assert [v.number for v in versions] == [0, 1, 2]  # round 0 moved nothing: no new version
     assert [v.parent_loss for v in versions] == [None, 3.0, 2.9]
+    assert [v.evaluation for v in versions] == [None, 3.0, 2.0]
     assert versions[2].contributors == ("ada",)
 
 

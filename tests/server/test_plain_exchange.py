@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import Manifest, TensorSpec, as_bytes
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.messages import Decline, Report, ReportRequest
-from nomoat.server.plain_exchange import PlainExchange
+from nomoat.server.plain_exchange import EachExchange, PlainExchange
 
 MANIFEST = Manifest((TensorSpec("a", (2, 8)), TensorSpec("b", (3, 2))))
 REQUEST = ReportRequest(2, 1, b"h" * 32)
@@ -141,3 +142,73 @@ def test_a_second_report_and_a_strangers_are_not_heard() -> None:
     assert found.contributors == ("ada", "bob")
     assert found.mean is not None
     assert (found.mean == 0.5).all()
+
+
+def test_threads_give_the_same_bits() -> None:
+    manifest = Manifest((TensorSpec("a", (50, 2**13)),))  # several stripes
+    rng = np.random.default_rng(3)
+    vectors = [rng.normal(0, 0.3, manifest.size).astype(np.float32) for _ in range(3)]
+    means = []
+    with ThreadPoolExecutor(4) as pool:
+        for run in (map, pool.map):
+            found = PlainExchange(("ada", "bob", "cy"), REQUEST, manifest, 3, math.inf, run)
+            found.start(0.0)
+            for name, vector in zip(("cy", "ada", "bob"), vectors, strict=True):
+                found.receive(name, report(vector, 0.7), 1.0)
+            assert found.mean is not None
+            means.append(found.mean.tobytes())
+    assert means[0] == means[1]
+
+
+MANIFESTS = {1: Manifest((TensorSpec("a", (1, 8)),)), 2: Manifest((TensorSpec("a", (2, 8)),))}
+
+
+def each(ranks: dict[str, int], minimum: int = 1, deadline_s: float = math.inf) -> EachExchange:
+    found = EachExchange(ranks, REQUEST, MANIFESTS, minimum, deadline_s)
+    assert [item.volunteer for item in found.start(0.0)] == sorted(ranks)
+    return found
+
+
+def test_uploads_are_kept_one_by_one_in_the_order_of_names_whatever_order_they_come_in() -> None:
+    ranks = {"ada": 1, "bob": 2, "cy": 1}
+    for order in itertools.permutations(ranks):
+        found = each(ranks)
+        for name in order:
+            assert not found.done
+            vector = np.full(8 * ranks[name], ord(name[0]) / 100, np.float32)
+            found.receive(name, report(vector, ranks[name] / 4), 1.0)
+        assert found.done
+        assert found.mean is None
+        assert found.contributors == ("ada", "bob", "cy")
+        assert [(u.rank, u.weight) for u in found.uploads] == [(1, 0.25), (2, 0.5), (1, 0.25)]
+        assert [u.vector[0] for u in found.uploads] == pytest.approx([0.97, 0.98, 0.99])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        report(np.zeros(16, np.float32)),  # of the other rank
+        report(np.full(8, math.nan, np.float32)),
+        report(np.full(8, 1e9, np.float32)),
+        report(np.zeros(8, np.float32), number=3),
+        wire.encode(Decline(2, "paused")),
+        wire.Packet(b""),
+    ],
+)
+def test_an_upload_that_is_refused_names_its_sender_and_is_not_kept(bad: wire.Packet) -> None:
+    found = each({"ada": 1, "bob": 2})
+    with pytest.raises(RemoteProtocolError) as caught:
+        found.receive("ada", bad, 1.0)
+    assert caught.value.peer == "ada"
+    found.leave("ada", "refused", 1.0)
+    found.receive("bob", report(np.ones(16, np.float32)), 1.0)
+    assert found.contributors == ("bob",)
+    assert [upload.rank for upload in found.uploads] == [2]
+
+
+def test_too_few_uploads_fail_and_a_deadline_closes_with_whoever_has_reported() -> None:
+    found = each({"ada": 1, "bob": 2}, minimum=2, deadline_s=10.0)
+    found.receive("ada", report(np.ones(8, np.float32)), 1.0)
+    found.wake(10.0)
+    assert found.failed == "1 of 2 reports valid"
+    assert found.uploads == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -89,3 +90,24 @@ def test_only_the_first_answer_counts_and_strangers_are_not_heard() -> None:
     assert survey.losses == {"ada": 1.0, "bob": 2.0}
     assert survey.lost == {}
     assert survey.refused == {}
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), 1e9, "1.0"])
+def test_a_personal_loss_out_of_bounds_is_refused_like_any_other(value: object) -> None:
+    assert survey_with(value) == ({}, {})
+
+
+def test_personal_losses_are_of_those_who_keep_something() -> None:
+    assert survey_with(1.5) == ({"ada": 2.0}, {"ada": 1.5})
+    assert survey_with(None) == ({"ada": 2.0}, {})
+
+
+def survey_with(personal: object) -> tuple[dict[str, float], dict[str, float]]:
+    """(losses, personal losses) after an evaluation whose last field is this."""
+    head = msgpack.packb([wire.PROTOCOL_VERSION, "evaluation", [4, 2.0, 10, personal]])
+    survey = Survey(TASK, ("ada",))
+    survey.start(0.0)
+    survey.receive("ada", wire.Packet(head), 1.0)
+    assert survey.done
+    assert ("ada" in survey.refused) == ("ada" not in survey.losses)
+    return survey.losses, survey.personal

@@ -12,6 +12,7 @@ import pytest
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.messages import TrainSettings
+from nomoat.aggregation.methods.modules import select
 from nomoat.lora.jobs import SpecJob
 from nomoat.lora.pool import Pool
 from nomoat.lora.spec import initial_adapter
@@ -83,3 +84,20 @@ def test_the_same_task_gives_the_same_update_and_another_seed_another(
     first, again, other = (pool.submit(job).result().vector for job in jobs)
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
+
+
+def test_frozen_modules_are_in_the_model_a_worker_trains(pool: Pool, member: Member) -> None:
+    """The first loss is that of the whole adapter, whatever part of it is trained."""
+    spec = pool.submit(SpecJob(4, 8.0)).result()
+    rng = np.random.default_rng(1)
+    whole = Adapter(spec, (rng.standard_normal(spec.size) * 0.2).astype(np.float32))
+    entire = pool.submit(train_job(member, whole, SETTINGS, SEED)).result()
+    for trained, frozen in (((0,), (1, 2, 3)), ((3, 1), (0, 2))):
+        job = train_job(member, select(whole, trained), SETTINGS, SEED)
+        alone = pool.submit(job).result()
+        beside = pool.submit(replace(job, frozen=select(whole, frozen))).result()
+        assert beside.first_loss == pytest.approx(entire.first_loss, abs=1e-5)
+        assert abs(alone.first_loss - entire.first_loss) > 1e-3
+        assert beside.vector.size == alone.vector.size == select(whole, trained).spec.size
+    again = pool.submit(train_job(member, whole, SETTINGS, SEED)).result()
+    assert again.vector.tobytes() == entire.vector.tobytes()  # nothing of the frozen part stays

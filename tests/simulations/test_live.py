@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -53,3 +54,10 @@ def test_on_a_terminal_the_table_draws_at_every_stage(shown: int) -> None:
             console.print(table._table())
     assert ("before training" in drawn.get()) is (0 < shown <= SHOWN_ROUNDS)
     assert drawn.get().count("2/2") == min(max(0, shown - 1), SHOWN_ROUNDS)
+
+
+def test_losses_with_what_stays_at_home_stand_beside_the_communitys() -> None:
+    found = replace(record(1, 3.0), personal_loss=2.5)
+    assert lines_of([found], base=4.0) == [
+        "round 1 · 3.0000 · -25.0% · 2/2 · with own parts 2.5000"
+    ]

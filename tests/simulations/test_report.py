@@ -156,3 +156,34 @@ def test_a_sample_asks_what_was_asked_and_continues_what_is_plain() -> None:
     assert _cut(plain) == ("one two", "three four", True)
     single = Conversation((Turn("text", "one"),), {}, "x:3")
     assert _cut(single) == ("one", "", True)
+
+
+def test_what_each_volunteer_keeps_is_shown_beside_the_community(
+    result: Callable[..., Result],
+) -> None:
+    usual = result()
+    assert "with its own part" not in report.page(usual, "")
+    assert "personal" not in usual.summary()
+    own = {"ada": 1.25, "bob": 2.5}
+    last = {**usual.records[-1], "personal": own, "personal_loss": 1.875, "ranks": {"ada": 4}}
+    found = result(scenario=Scenario(personal="adapter"), records=[*usual.records[:-1], last])
+    page = report.page(found, "")
+    for text in ("with its own part", "1.250", "2.500", "1.875", "never leaves"):
+        assert text in page
+    assert found.summary()["personal"] == {"kind": "adapter", "loss": 1.875, "losses": own}
+    assert "its own part: 1.88" in found.sentence()
+    assert "| community with each volunteer's own part | 1.875 |" in report.card(found)
+
+
+def test_an_abandoned_last_round_does_not_hide_what_was_measured(
+    result: Callable[..., Result],
+) -> None:
+    usual = result()
+    own = {"ada": 1.25, "bob": 2.5}
+    measured = {**usual.records[1], "personal": own}
+    found = result(
+        scenario=Scenario(personal="local-B"),
+        records=[usual.records[0], measured, usual.records[2]],
+    )
+    assert found.summary()["personal"]["losses"] == own
+    assert "1.250" in report.page(found, "")

@@ -120,7 +120,7 @@ class Town:
     def link(self, uses: int = 50) -> str:
         claims = Claims(
             f"localhost:{self.port}",
-            certificates.fingerprint(self.folder.server_certificate.read_bytes()),
+            certificates.fingerprint(self.folder.authority_certificate.read_bytes()),
             self.folder.key().public,
             os.urandom(16),
             uses,
@@ -145,13 +145,19 @@ class Town:
             assert time.monotonic() < until, "no request is held open"
             time.sleep(0.01)
 
-    def ask(self, word_: str, names: list[str], group: str = "1", body: bytes = b"") -> list[str]:
+    def ask(
+        self,
+        word_: str,
+        names: list[str],
+        group: str = "1",
+        body: bytes = b"",
+        kind: str = "train.local",
+    ) -> list[str]:
         """Send a word to volunteers; the message ids."""
         nodes = self.wait_for(*names)
         content = packet(word_, body)
         messages = [
-            Message(RecordDict(dict(content)), nodes[name], "train.local", group_id=group)
-            for name in names
+            Message(RecordDict(dict(content)), nodes[name], kind, group_id=group) for name in names
         ]
         return list(self.grid.push_messages(messages))
 
@@ -181,6 +187,12 @@ class Log:
 
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
         self.events.append(("answered", late))
+
+    def overtaken(self) -> None:
+        self.events.append(("overtaken",))
+
+    def withheld(self, kind: str, reason: str) -> None:
+        self.events.append(("withheld", kind, reason))
 
     def wait(self, *event: object, seconds: float = 15.0) -> None:
         until = time.monotonic() + seconds

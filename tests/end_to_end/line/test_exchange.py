@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -13,11 +15,13 @@ import pytest
 from flwr.app import ConfigRecord, Message
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
 from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.supercore.date import now
+from flwr.supernode import node_auth_http_interceptor
 
 from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.roster import Event
 from nomoat.aggregation.signing import SigningKey
-from nomoat.client.fleet import Wires
+from nomoat.client.fleet import Gone, Wires
 from nomoat.server.sealed import REFUSED, SealedGrid, Sender
 
 
@@ -228,6 +232,21 @@ def test_a_volunteer_gone_for_longer_than_patience_is_given_up(
     assert reply.has_error()
 
 
+def test_whoever_froze_is_not_waited_for_only_to_measure(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    wires = Wires(person.line())
+    node = wires.activate()
+    ids = town.ask("how good is it?", [person.name], kind="evaluate.heldout")
+    assert list(town.grid.pull_messages(ids)) == []  # it is online
+    wires.deactivate(node)  # or its heartbeats have lapsed, which comes to the same
+    now = time.time()
+    monkeypatch.setattr(town.fleet_grid, "_clock", lambda: now + 2)
+    (reply,) = town.grid.pull_messages(ids)
+    assert reply.has_error()
+
+
 def test_what_was_not_answered_is_taken_back_when_the_next_round_begins(
     town: Any, people: Any, read: Any
 ) -> None:
@@ -314,6 +333,17 @@ def test_a_request_its_community_did_not_seal_is_not_answered(
     while not got and time.monotonic() < until:
         got = list(town.fleet_grid.pull_messages(ids))
     assert got[0].error.reason == "RemoteProtocolError"
+
+
+def test_a_clock_that_is_wrong_is_named_as_the_reason(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    ahead = datetime.timedelta(seconds=1000)
+    monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: now() + ahead)
+    wires = Wires(replace(person.line(), clock=lambda: time.time() + 1000))
+    with pytest.raises(Gone, match=r"clock is (999|1000|1001) s ahead of the coordinator's"):
+        wires.activate()
 
 
 def quietly(receive: Any, node: Any) -> Any:

@@ -24,13 +24,14 @@ from nomoat.aggregation.errors import (
     Unreachable,
 )
 from nomoat.aggregation.invitation import Invitation, from_link
+from nomoat.aggregation.receipts import Receipt, SignedReceipt, issue
 from nomoat.aggregation.roster import Event, Roster
 from nomoat.aggregation.signing import SigningKey
 from nomoat.client import enroll
 from nomoat.client.enroll import Asker, check_own_entry, door_of, extend_roster, look
 from nomoat.client.web import Door, call
-from nomoat.server import certificates
-from nomoat.server.fleet import Listening, serving
+from nomoat.server import certificates, fleet
+from nomoat.server.fleet import Listening, make_app, serving
 from nomoat.server.registry import Measured
 
 NOW = int(time.time())
@@ -53,18 +54,52 @@ def test_a_link_leads_to_the_community_it_names_and_into_its_roster(town: Any, p
     assert (known, len(added)) == (town.registrar.roster(), known.length)
 
 
-def test_another_certificate_than_the_links_is_refused_before_a_byte_is_sent(
-    town: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import http.client
-
-    def spoken(*_: object, **__: object) -> None:
-        raise AssertionError("spoke to a server it should not trust")
-
-    monkeypatch.setattr(http.client.HTTPSConnection, "request", spoken)
+def test_another_authority_than_the_links_is_refused(town: Any) -> None:
     door = dataclasses.replace(door_of(from_link(town.link())), fingerprint=b"\0" * 32)
     with pytest.raises(Refused, match="another certificate"):
         look(door, town.folder.key().public, NOW)
+
+
+def test_whoever_passes_on_what_the_community_signed_learns_nothing(
+    town: Any, tmp_path: Any
+) -> None:
+    """A man in the middle: the community's true words, under a certificate of his own."""
+    truth = call(town.door(), "GET", "/community")
+    asked: list[tuple[str, str]] = []
+
+    async def relay(scope: Any, receive: Any, send: Any) -> None:
+        asked.append((scope["method"], scope["path"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": truth})
+
+    now = datetime.datetime.now(datetime.UTC)
+    own = certificates.make_server(certificates.make_authority("x", now), ["localhost"], now)
+    with serving(relay, listening(tmp_path, own)) as port:
+        door = dataclasses.replace(door_of(from_link(town.link())), port=port)
+        with pytest.raises(Refused, match="somebody is between"):
+            look(door, town.folder.key().public, NOW)
+    assert asked == [("GET", "/community")]
+
+
+def test_an_invitation_outlives_the_renewal_of_the_certificate(town: Any, tmp_path: Any) -> None:
+    invitation = from_link(town.link())
+    now = datetime.datetime.now(datetime.UTC)
+    renewed = certificates.make_server(town.folder.authority(), ["localhost"], now)
+    with serving(make_app(town.desk), listening(tmp_path, renewed)) as port:
+        door = dataclasses.replace(door_of(invitation), port=port)
+        assert look(door, invitation.claims.community, NOW).name == "town"
+
+
+def test_nothing_of_ours_goes_where_the_authority_is_not_known(town: Any) -> None:
+    door = door_of(from_link(town.link()))
+    with pytest.raises(ValueError, match="nothing of ours"):
+        call(door, "POST", "/enroll", body=b"me")
+
+
+def listening(folder: Any, issued: certificates.Issued) -> Listening:
+    (folder / "c").write_bytes(issued.certificate)
+    (folder / "k").write_bytes(issued.key)
+    return Listening("127.0.0.1", 0, folder / "c", folder / "k")
 
 
 def test_a_host_the_certificate_does_not_name_is_refused(town: Any) -> None:
@@ -82,13 +117,11 @@ def test_another_authority_is_refused(town: Any) -> None:
 def test_an_expired_certificate_is_one_clear_line(town: Any, tmp_path: Any) -> None:
     long_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=900)
     old = certificates.make_server(town.folder.authority(), ["localhost"], long_ago)
-    (tmp_path / "c").write_bytes(old.certificate)
-    (tmp_path / "k").write_bytes(old.key)
 
     async def nothing(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError
 
-    with serving(nothing, Listening("127.0.0.1", 0, tmp_path / "c", tmp_path / "k")) as port:
+    with serving(nothing, listening(tmp_path, old)) as port:
         door = Door("localhost", port, ca=town.door().ca)
         with pytest.raises(Unreachable, match=r"expired.*restarting nomoat up"):
             call(door, "GET", "/community")
@@ -197,6 +230,30 @@ def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: 
     town.desk.registry.path(adapter(11).digest).write_bytes(other)
     with pytest.raises(RemoteProtocolError, match="not the one"):
         enroll.download(person.asker, newest, NOW)
+
+
+def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = people(2)
+    key, store = town.registrar.key, town.registrar.store
+
+    def receipt(person: Any, number: int, packet: bytes) -> SignedReceipt:
+        mine = Receipt(key.public, person.asker.identity.public, number, packet, 70, NOW)
+        return issue(mine, key)
+
+    monkeypatch.setattr(fleet, "PAGE", 2)
+    monkeypatch.setattr(enroll, "PAGE", 2)
+    for number in range(1, 6):
+        store.put_receipt(receipt(one, number, bytes([number]) * 32))
+    store.put_receipt(receipt(other, 9, b"o" * 32))
+    found = enroll.receipts(one.asker, 0, NOW)
+    assert {signed.receipt.round for signed in found} == {1, 2, 3, 4, 5}
+    assert [s.receipt.round for s in enroll.receipts(other.asker, 9, NOW)] == [9]
+    forged = dataclasses.replace(receipt(one, 6, b"f" * 32), signature=bytes(64))
+    store.put_receipt(forged)
+    with pytest.raises(RemoteProtocolError, match="signature"):
+        enroll.receipts(one.asker, 0, NOW)
 
 
 def test_whoever_leaves_is_out_at_once(town: Any, people: Any) -> None:

@@ -1,0 +1,155 @@
+"""Runs cells one after another on one pool of workers: the base model is loaded once for all."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cells.plan import POOLED, Cell, Setting, scenario
+from nomoat.aggregation.adapter import Adapter
+from nomoat.aggregation.errors import UsageError
+from nomoat.lora.jobs import SpecJob, TrainJob
+from nomoat.lora.model_files import content_hash, resolve
+from nomoat.lora.pool import Pool
+from nomoat.lora.spec import initial_adapter
+from nomoat.lora.train import Trained
+from nomoat.server.records import Checkpoint, RoundRecord, macro
+from nomoat.simulations.engine import Ground, federate, model_path, seed_of, training_of
+from nomoat.simulations.labour import evaluate_job
+from nomoat.simulations.live import Silence
+from nomoat.simulations.population import gather
+from nomoat.simulations.scenario import Scenario
+
+Row = dict[str, Any]
+
+
+class Notes:
+    """A journal in memory: a cell that is cut off starts anew."""
+
+    def __init__(self) -> None:
+        self.records: list[RoundRecord] = []
+
+    def last(self) -> Checkpoint | None:
+        """Nothing to go on from."""
+        return None
+
+    def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
+        """Keep the record."""
+        self.records.append(record)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Trainings on everyone's rows at once.
+
+    Two on as many rows as all volunteers together, since either may be the better optimiser: a
+    volunteer's batches and everyone's steps, or a volunteer's steps and everyone's batches. And
+    one with a volunteer's batches and steps.
+    """
+
+    many_steps: Future[Trained]
+    large_batches: Future[Trained]
+    one_volunteer: Future[Trained]
+
+
+def run(
+    setting: Setting, asked: Iterable[Cell], workers: int | None, pocket_cache: Path
+) -> Iterator[tuple[Cell, Row]]:
+    """What each cell gave, as it is there; cells of one split, seed and ranks come together."""
+    some = Scenario(model=setting.model, rounds=1)
+    base_hash = content_hash(resolve(model_path(some)))
+    with (
+        tempfile.TemporaryDirectory(prefix="nomoat-methods-") as scratch,
+        Pool(model_path(some), workers) as pool,
+    ):
+        for _, group in itertools.groupby(asked, lambda c: (c.seed, c.split, c.ranks)):
+            todo = list(group)
+            folder = Path(tempfile.mkdtemp(dir=scratch))
+            common = scenario(setting, replace(todo[0], method=POOLED))
+            shape = pool.submit(SpecJob(common.rank, common.alpha, common.targets))
+            population = gather(common, folder, pocket_cache)
+            initial = initial_adapter(shape.result(), seed_of(common, "adapter"))
+            ground = Ground(pool, setting.model, base_hash, initial, population)
+            yield from _run_place(setting, todo, ground, folder)
+
+
+def _run_place(
+    setting: Setting, todo: list[Cell], ground: Ground, folder: Path
+) -> Iterator[tuple[Cell, Row]]:
+    # The long reference trains on one worker while the first method has the others.
+    pooled = [cell for cell in todo if cell.method == POOLED]
+    reference = _start_reference(scenario(setting, pooled[0]), ground) if pooled else None
+    for cell in todo:
+        if cell.method != POOLED:
+            yield cell, _run_method(setting, cell, ground, folder / cell.method)
+    if reference is not None:
+        yield pooled[0], _finish_reference(scenario(setting, pooled[0]), ground, reference)
+
+
+def _run_method(setting: Setting, cell: Cell, ground: Ground, kept: Path) -> Row:
+    try:
+        asked = scenario(setting, cell)
+    except UsageError as refusal:
+        return {"impossible": str(refusal)}
+    notes, started = Notes(), time.perf_counter()
+    federate(asked, ground, notes, Silence(), kept)
+    seconds = time.perf_counter() - started
+    rounds = notes.records[1:]
+    reports = sum(len(record.contributors) for record in rounds)
+    asked_in_all = len(rounds) * len(ground.population.members)
+    return {
+        "losses": [record.loss for record in notes.records],
+        "committed": sum(record.committed for record in rounds),
+        "volunteers": len(ground.population.members),
+        "tokens": sum(record.tokens for record in rounds),
+        "bytes_up": sum(record.bytes_up for record in rounds) / max(reports, 1),
+        "bytes_down": sum(record.bytes_down for record in rounds) / asked_in_all,
+        "aggregate_s": sum(r.seconds.get("aggregating", 0.0) for r in rounds) / len(rounds),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _start_reference(common: Scenario, ground: Ground) -> Reference:
+    volunteers = len(ground.population.members)
+    steps, rows = common.rounds * common.local_steps, common.batch_size
+    return Reference(
+        _train_pooled(common, ground, volunteers * steps, rows),
+        _train_pooled(common, ground, steps, volunteers * rows),
+        _train_pooled(common, ground, steps, rows),
+    )
+
+
+def _train_pooled(common: Scenario, ground: Ground, steps: int, rows: int) -> Future[Trained]:
+    settings = training_of(common)
+    settings = replace(settings, local_steps=steps, batch_size=rows, local_epochs=0)
+    spec, vector = ground.initial.spec, ground.initial.vector
+    seed = seed_of(common, "pooled")
+    return ground.pool.submit(TrainJob(ground.population.everyone, spec, vector, settings, seed))
+
+
+def _finish_reference(common: Scenario, ground: Ground, reference: Reference) -> Row:
+    trained = {name: future.result() for name, future in vars(reference).items()}
+    losses = {name: _loss(common, ground, one) for name, one in trained.items()}
+    return {
+        **losses,
+        "equal_tokens": min(losses["many_steps"], losses["large_batches"]),
+        "volunteers": len(ground.population.members),
+        "tokens": {name: one.tokens for name, one in trained.items()},
+        "seconds": round(sum(one.seconds for one in trained.values()), 3),
+    }
+
+
+def _loss(common: Scenario, ground: Ground, trained: Trained) -> float:
+    adapter = Adapter(ground.initial.spec, trained.vector)
+    asked = {
+        member.name: ground.pool.submit(evaluate_job(member, adapter, training_of(common)))
+        for member in ground.population.members
+    }
+    return macro({name: future.result().loss for name, future in asked.items()}) or math.nan

@@ -1,0 +1,268 @@
+"""Every method, and what composes with it: the same bits from any number of workers and kills."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation.methods import METHODS
+from nomoat.aggregation.methods.modules import same_scale
+from nomoat.lora.adapter_folder import load_folder
+from nomoat.server.records import Checkpoint, Progress, RoundRecord
+from nomoat.simulations.engine import Ground, federate, prepared
+from nomoat.simulations.live import Silence
+from nomoat.simulations.run import Machine, simulate
+from nomoat.simulations.run_folder import RunFolder
+from nomoat.simulations.scenario import Scenario
+
+ALL = tuple(METHODS)
+
+
+class Killed(BaseException):
+    """No `except Exception` may catch it, as none catches a kill."""
+
+
+class KillIn:
+    """A watcher that ends the run in a phase of a round."""
+
+    def __init__(self, round_number: int, phase: str) -> None:
+        self.when = (round_number, phase)
+
+    def progress(self, progress: Progress) -> None:
+        if (progress.round, progress.phase) == self.when and progress.answered:
+            raise Killed
+
+    def ended(self, record: RoundRecord) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model: Path, tiny_data: Path) -> dict[str, Any]:
+    return {
+        "model": str(tiny_model),
+        "data": str(tiny_data),
+        "by": "topic",
+        "rounds": 2,
+        "local_steps": 2,
+        "batch_size": 4,
+        "seq_len": 48,
+        "rank": 4,
+        "lr": 0.02,
+        "seed": 5,
+    }
+
+
+@pytest.fixture(scope="module")
+def scenario(settings: dict[str, Any]) -> Callable[..., Scenario]:
+    def make(**changes: Any) -> Scenario:
+        method = METHODS[changes.get("method", "fedavg")]
+        chosen = {"secure": method.traits.summable, "personal": "none"}
+        if method.traits.mixed_ranks and "ranks" not in changes:
+            chosen["ranks"] = "1,2,4"
+        return Scenario.model_validate(settings | chosen | changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def grounds(
+    scenario: Callable[..., Scenario], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Ground, Ground]]:
+    """The same federation's ground with one worker and with two."""
+    with contextlib.ExitStack() as open_things:
+        made = []
+        for workers in (1, 2):
+            shards = tmp_path_factory.mktemp("shards")
+            made.append(open_things.enter_context(prepared(scenario(), workers, shards, shards)))
+        yield made[0], made[1]
+
+
+def play(scenario: Scenario, ground: Ground, out: Path) -> tuple[RunFolder, Checkpoint]:
+    """Run what is left of a scenario's rounds in a folder."""
+    folder = RunFolder(out)
+    folder.bind(ground.initial.spec, b"the same")
+    return folder, federate(scenario, ground, folder, Silence(), folder.volunteers)
+
+
+def timeless(folder: RunFolder) -> list[dict[str, Any]]:
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in folder.records()]
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_every_method_ends_the_same_whoever_works_and_wherever_it_was_cut(
+    method: str,
+    scenario: Callable[..., Scenario],
+    grounds: tuple[Ground, Ground],
+    tmp_path: Path,
+) -> None:
+    one, two = grounds
+    whole, end = play(scenario(method=method), two, tmp_path / "whole")
+    play(scenario(method=method, rounds=1), one, tmp_path / "cut")
+    cut, again = play(scenario(method=method), one, tmp_path / "cut")
+    assert again.state.adapter.digest == end.state.adapter.digest
+    assert timeless(cut) == timeless(whole)
+    last = whole.records()[-1]
+    assert last["committed"], last["reason"]
+    assert last["refused"] == last["dropped"] == {}
+    trained = {1, 2, 4} if METHODS[method].traits.mixed_ranks else {4}
+    assert set(last["ranks"].values()) == trained
+    assert end.state.rank == 4
+    assert (end.state.adapter.spec.rank > 4) == METHODS[method].traits.grows
+    assert not np.array_equal(end.state.adapter.vector, one.initial.vector)
+    assert abs(last["loss"] - whole.records()[0]["loss"]) > 1e-4
+
+
+def dense(checkpoint: Checkpoint) -> np.ndarray:
+    adapter = checkpoint.state.adapter
+    products = [b.astype(np.float64) @ a for _, a, b in adapter.factors()]
+    return adapter.spec.scale * np.concatenate([product.ravel() for product in products])
+
+
+@pytest.mark.parametrize("method", [n for n, m in METHODS.items() if m.traits.summable])
+def test_masks_change_nothing_but_what_fixed_point_rounds(
+    method: str,
+    scenario: Callable[..., Scenario],
+    grounds: tuple[Ground, Ground],
+    tmp_path: Path,
+) -> None:
+    """Also where a report holds more than factors: module shares, sketches of products."""
+    two = grounds[1]
+    once = {"method": method, "rounds": 1, "weight_cap": 256}
+    _, masked = play(scenario(**once), two, tmp_path / "masked")
+    _, plain = play(scenario(**once, secure=False), two, tmp_path / "plain")
+    apart = np.linalg.norm(dense(masked) - dense(plain)) / np.linalg.norm(dense(plain))
+    assert 0 < apart < 1e-3
+
+
+COMPOSED = {
+    "everything fedavg can": {
+        "method": "fedavg",
+        "ranks": "1,2,4",
+        "server_optimizer": "fedadam",
+        "lr_schedule": "cosine",
+        "optimizer_state": "keep",
+        "prox": 0.5,
+        "personal": "adapter",
+        "dropout": 0.2,
+    },
+    "moments of alternating factors": {
+        "method": "rolora",
+        "server_optimizer": "momentum",
+        "optimizer_state": "keep",
+        "lr_schedule": "warmup",
+    },
+    "a B at home": {"personal": "local-B", "ranks": None, "optimizer_state": "keep"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [
+        ("everything fedavg can", [(2, "training"), (3, "evaluating")]),
+        ("moments of alternating factors", [(3, "aggregating")]),
+        ("a B at home", [(2, "evaluating")]),
+    ],
+)
+def test_a_killed_run_resumes_to_the_same_end_whatever_it_remembers(
+    name: str, kills: list[tuple[int, str]], scenario: Callable[..., Scenario], tmp_path: Path
+) -> None:
+    wanted = scenario(rounds=3, **COMPOSED[name])
+    whole = RunFolder.create(tmp_path / "whole", wanted, [])
+    machine = Machine(2, tmp_path, time.monotonic())
+    found = simulate(wanted, whole, machine, Silence())
+    cut = RunFolder.create(tmp_path / "cut", wanted, [])
+    machine = Machine(1, tmp_path, time.monotonic())
+    for number, phase in kills:
+        with pytest.raises(Killed):
+            simulate(wanted, cut, machine, KillIn(number, phase))
+        cut, wanted = RunFolder.reopen(tmp_path / "cut")
+    again = simulate(wanted, cut, machine, Silence())
+    assert again.adapter.digest == found.adapter.digest
+    assert timeless(cut) == timeless(whole)
+    assert all(record["committed"] for record in whole.records())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"server_optimizer": "momentum"},
+        {"server_optimizer": "fedadam"},
+        {"server_optimizer": "fedyogi"},
+        {"server_lr": 0.5},
+        {"lr_schedule": "cosine"},
+        {"lr_schedule": "warmup"},
+        {"optimizer_state": "keep"},
+        {"prox": 1.0},
+    ],
+    ids=str,
+)
+def test_every_setting_has_an_effect(
+    changes: dict[str, Any],
+    scenario: Callable[..., Scenario],
+    grounds: tuple[Ground, Ground],
+    tmp_path: Path,
+) -> None:
+    plain = {"secure": False, "ranks": None}
+    _, usual = play(scenario(**plain), grounds[1], tmp_path / "usual")
+    _, other = play(scenario(**plain, **changes), grounds[1], tmp_path / "other")
+    apart = np.linalg.norm(dense(other) - dense(usual)) / np.linalg.norm(dense(usual))
+    assert 1e-3 < apart < 100
+
+
+def test_a_personal_adapter_is_measured_beside_the_communitys_and_changes_nothing_of_it(
+    scenario: Callable[..., Scenario], grounds: tuple[Ground, Ground], tmp_path: Path
+) -> None:
+    alone, with_own = tmp_path / "alone", tmp_path / "own"
+    usual, end = play(scenario(), grounds[1], alone)
+    folder, again = play(scenario(personal="adapter"), grounds[1], with_own)
+    assert again.state.adapter.digest == end.state.adapter.digest
+    assert not usual.volunteers.exists()
+    last = folder.records()[-1]
+    assert last["losses"] == usual.records()[-1]["losses"]
+    assert set(last["personal"]) == set(last["losses"])
+    assert all(abs(last["personal"][n] - last["losses"][n]) > 1e-5 for n in last["losses"])
+    assert last["personal_loss"] == pytest.approx(np.mean(list(last["personal"].values())))
+    assert len(list(folder.volunteers.iterdir())) == len(last["losses"])
+
+
+def test_a_b_kept_at_home_never_reaches_the_community(
+    scenario: Callable[..., Scenario], grounds: tuple[Ground, Ground], tmp_path: Path
+) -> None:
+    wanted = scenario(personal="local-B", ranks=None)
+    folder, end = play(wanted, grounds[1], tmp_path / "run")
+    moved = 0.0
+    for (_, a, b), (_, a0, _) in zip(
+        end.state.adapter.factors(), grounds[1].initial.factors(), strict=True
+    ):
+        assert not b.any()
+        moved += float(np.abs(a - a0).sum())
+    assert moved > 0
+    first, last = folder.records()[1:]
+    assert last["loss"] == pytest.approx(folder.records()[0]["loss"], abs=1e-6)
+    assert all(last["personal"][name] != last["losses"][name] for name in last["losses"])
+    assert last["personal_loss"] < first["personal_loss"] < first["loss"]  # it goes on learning
+    usual, _ = play(scenario(ranks=None, rounds=1), grounds[1], tmp_path / "usual")
+    assert first["bytes_up"] < 0.8 * usual.records()[1]["bytes_up"]
+
+
+@pytest.mark.parametrize("method", ["flora", "fedex"])
+def test_an_adapter_that_grew_is_exported_whole(
+    method: str,
+    scenario: Callable[..., Scenario],
+    tmp_path: Path,
+) -> None:
+    wanted = scenario(method=method)
+    folder = RunFolder.create(tmp_path / "run", wanted, [])
+    found = simulate(wanted, folder, Machine(2, tmp_path, time.monotonic()), Silence())
+    loaded = load_folder(folder.adapter)
+    assert loaded.digest == found.adapter.digest
+    assert loaded.spec == same_scale(found.adapter.spec, loaded.spec.rank)
+    assert loaded.spec.rank > 4
+    assert json.loads((folder.adapter / "adapter_config.json").read_text())["r"] > 4

@@ -1,0 +1,121 @@
+"""Rounds of real processes: the adapter of a simulation, and no word to anybody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from nomoat.lora.adapter_folder import load_folder
+from nomoat.server.records import RoundRecord
+from nomoat.simulations.population import gather
+from nomoat.simulations.processes import Federation
+from nomoat.simulations.scenario import Scenario
+
+ROUNDS, VOLUNTEERS, SEED = 2, 2, 11
+TRAINING = ("--local-steps", "3", "--batch-size", "4", "--seq-len", "32", "--rank", "4")
+STEP_S = 200.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a federation of processes left. talked: "event host port" lines of the volunteers."""
+
+    port: int
+    records: list[RoundRecord]
+    exported: Path
+    talked: set[str]
+    connected: set[tuple[str, int]]
+
+
+@pytest.fixture(scope="module")
+def scenario(tiny_model: Path, tiny_data: Path) -> Scenario:
+    return Scenario(
+        model=str(tiny_model), data=str(tiny_data), by="topic", volunteers=VOLUNTEERS, seed=SEED
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    root, model = tmp_path_factory.mktemp("rounds"), Path(scenario.model)
+    members = gather(scenario, root / "shards", root).members
+    quiet = {"OMP_NUM_THREADS": "1", "NOMOAT_TRAINING__WEIGHT_CAP": str(scenario.weight_cap)}
+    watched = {
+        "PYTHONPATH": str(Path(__file__).with_name("watched")),
+        "WATCHED": str(root / "talked"),
+        "FLWR_TELEMETRY_ENABLED": "1",  # what the machine's owner has set does not count
+    }
+    connected = set()
+    with Federation(root, environment=quiet) as made:
+        limits = ("--max-rounds", str(ROUNDS), "--min-volunteers", str(VOLUNTEERS))
+        rows = ("--eval", str(members[0].held_out))
+        seed = ("--no-secure", "--seed", str(SEED))
+        made.init("same", model, (*limits, *rows, *seed, *TRAINING))
+        made.up("--until-done")
+        made.wait("the port", lambda: bool(made.hosted()), STEP_S)
+        link = made.invite(VOLUNTEERS)
+        for member in members:
+            home = replace(made, environment=quiet | watched)
+            home.join(member.name, link, member.train, model, "--heldout-data", member.held_out)
+        for _ in made.watch("the rounds", lambda: len(made.records()) > ROUNDS, STEP_S):
+            for member in members:
+                connected |= peers(made.processes[member.name].pid)
+        made.call("adapter", "export", str(root / "exported"), "--dir", str(made.folder))
+        talked = set((root / "talked").read_text().splitlines())
+        return Ran(made.port, made.records(), root / "exported", talked, connected)
+
+
+def peers(pid: int) -> set[tuple[str, int]]:
+    """Whom a process and its children are connected to at the moment, or wait for."""
+    found = set()
+    try:
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            for connection in one.net_connections("inet"):
+                listens = connection.status == psutil.CONN_LISTEN
+                address = connection.laddr if listens else connection.raddr
+                found |= {(address.ip, address.port)} if address else set()
+    except psutil.NoSuchProcess:
+        pass
+    return found
+
+
+def test_the_same_seed_names_and_rows_give_the_adapter_of_a_simulation(
+    ran: Ran, scenario: Scenario, tmp_path: Path
+) -> None:
+    out = tmp_path / "simulated"
+    given = ("--model", scenario.model, "--data", scenario.data, "--by", "topic", "--quiet")
+    limits = ("--rounds", str(ROUNDS), "--volunteers", str(VOLUNTEERS), "--min-reports", "2")
+    seed = ("--no-secure", "--seed", str(SEED), "--out", str(out))
+    program = (sys.executable, "-m", "nomoat", "simulate")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*program, *given, *limits, *seed, *TRAINING], env=environment, check=True)
+    simulated, real = load_folder(out / "adapter"), load_folder(ran.exported)
+    assert simulated.spec == real.spec
+    np.testing.assert_allclose(real.vector, simulated.vector, atol=1e-6)
+    rounds = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [r.loss for r in ran.records] == pytest.approx([r["loss"] for r in rounds], abs=1e-5)
+    assert ran.records[-1].loss < ran.records[0].loss  # it did learn something
+
+
+def test_each_version_is_measured_on_the_communitys_own_rows(ran: Ran, scenario: Scenario) -> None:
+    first = sorted(ran.records[0].losses)[0]  # whose held-out rows those are
+    for record in ran.records:
+        assert record.evaluation == pytest.approx(record.losses[first], abs=1e-5)
+
+
+def test_a_volunteer_talks_to_its_coordinator_and_to_nobody_else(ran: Ran) -> None:
+    asked = {line for line in ran.talked if line.startswith("socket.getaddrinfo")}
+    assert asked == {f"socket.getaddrinfo localhost {ran.port}"}
+    spoken = {tuple(line.split()[1:]) for line in ran.talked - asked}
+    assert spoken
+    assert spoken <= {("127.0.0.1", str(ran.port)), ("::1", str(ran.port))}
+    assert ran.connected
+    assert ran.connected <= {("127.0.0.1", ran.port)}

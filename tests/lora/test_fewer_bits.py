@@ -1,0 +1,75 @@
+"""Fewer bits, of base or moments, train like all of them and pause with the same bits."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.messages import TrainSettings
+from nomoat.lora.adapter_io import attach
+from nomoat.lora.base_model import initial_adapter, load
+from nomoat.lora.checkpoint import Checkpoint, Paused
+from nomoat.lora.progress import Breaks
+from nomoat.lora.train import train
+from nomoat.simulations.pocket import MODEL_DIR
+
+SETTINGS = TrainSettings(local_steps=8, batch_size=6, seq_len=64, learning_rate=1e-2)
+needs_bits = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="needs nomoat[gpu]"
+)
+
+
+@needs_bits
+@pytest.mark.parametrize(("bits", "adam_8bit"), [(4, False), (8, False), (None, True)])
+def test_fewer_bits_learn_and_pause_like_all_of_them(
+    bits: int | None, adam_8bit: bool, conversations: Any
+) -> None:
+    from nomoat.lora.encoding import Encoder
+    from nomoat.lora.spec import new_spec
+
+    base = load(str(MODEL_DIR), "cpu", bits=bits)
+    spec = new_spec(base.model.config, 4, 8.0)
+    model, start = attach(base, spec), initial_adapter(spec, b"i")
+    examples = Encoder.of(base.tokenizer, 64).encode_all(conversations).examples
+    kept: list[Checkpoint] = []
+
+    def stop(taken: Any) -> None:
+        kept.append(taken())
+        if len(kept) == 5:
+            raise Paused
+
+    def go(breaks: Breaks) -> Any:
+        return train(model, start, examples, SETTINGS, b"s", lambda: 0.0, breaks)
+
+    whole = go(Breaks(adam_8bit=adam_8bit))
+    assert whole.last_loss < 0.8 * whole.first_loss
+    with pytest.raises(Paused):
+        go(Breaks(between=stop, adam_8bit=adam_8bit))
+    again = go(Breaks(resume=kept[-1], adam_8bit=adam_8bit))
+    assert np.array_equal(again.vector, whole.vector)
+
+
+def test_without_the_extra_it_is_refused_in_one_line(
+    model_folder: Path, model: Any, spec: Any, examples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else real(name)
+    )
+    with pytest.raises(UsageError, match=r"^a base of 4 bits needs .* 'nomoat\[gpu\]'$"):
+        load(str(model_folder), "cpu", bits=4)
+
+    def missing(_name: str) -> None:
+        raise ImportError
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(UsageError, match=r"8-bit Adam needs .* 'nomoat\[gpu\]'$"):
+        train(
+            model, initial_adapter(spec, b"i"), examples, SETTINGS, b"s", lambda: 0.0,
+            Breaks(adam_8bit=True),
+        )  # fmt: skip

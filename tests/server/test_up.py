@@ -1,0 +1,33 @@
+"""What `nomoat up` tells of itself, and what a full disk may not do to it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from nomoat.server.records import Progress, RoundRecord
+from nomoat.server.show import Lines
+from nomoat.server.up import StateFile
+
+
+def state_file(path: Path) -> StateFile:
+    return StateFile(path, 8443, Lines(as_json=False, quiet=True), lambda: {"ada": 1})
+
+
+def test_a_new_phase_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    file = state_file(path)
+    for phase in ("training", "aggregating", "evaluating"):
+        file.progress(Progress(1, phase, 0, 3))
+        assert json.loads(path.read_text())["phase"] == phase
+
+
+def test_a_state_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: Any) -> None:
+    (tmp_path / "file").touch()
+    file = state_file(tmp_path / "file" / "state.json")
+    with caplog.at_level(logging.WARNING):
+        file.progress(Progress(1, "training", 0, 3))
+        file.ended(RoundRecord(1, True, ""))
+    assert caplog.text.count("cannot write") == 1
