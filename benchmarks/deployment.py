@@ -31,10 +31,11 @@ from typing import Any
 
 from deployed import growth, model, rounds
 from deployed.community import NAMES
-from deployed.growth import Peak
+from deployed.growth import Crowd, Peak
 from deployed.rounds import Counted, Rounds
 from rivals.stock import Deployment, Stock
 
+SMALL_RANK = 4
 GOALS = (
     ("round_overhead_s", "s beyond the slowest training, at most 3"),
     ("secure_round_overhead_s", "the same with masks, at most 5"),
@@ -47,7 +48,9 @@ GOALS = (
     ("secure_bytes_ratio", "the same with masks"),
     ("coordinator_mb_per_volunteer", "far below an adapter's size"),
     ("secure_coordinator_mb_per_volunteer", "the same with masks"),
+    ("small_coordinator_mb_per_volunteer", "with a small adapter: what a connection takes"),
     ("adapter_mb", ""),
+    ("small_adapter_mb", ""),
 )
 
 
@@ -75,6 +78,7 @@ class Results:
     stock: Stock | None
     plain_peaks: tuple[Peak, Peak]
     secure_peaks: tuple[Peak, Peak]
+    small_peaks: tuple[Peak, Peak]
 
 
 def measure(scratch: Path, sizes: Sizes, say: Callable[[str], None]) -> Results:
@@ -93,15 +97,16 @@ def measure(scratch: Path, sizes: Sizes, say: Callable[[str], None]) -> Results:
         deployment = Deployment(scratch / "stock", environment, len(NAMES))
         stock = deployment.run(sizes.stock_rounds, model.VALUES)
 
-    def peaks(secure: bool) -> tuple[Peak, Peak]:
+    def peaks(secure: bool, rank: int) -> tuple[Peak, Peak]:
         found = []
         for number in sizes.crowds:
-            say(f"a crowd of {number}, {'masked' if secure else 'plain'}")
-            root = scratch / f"crowd-{number}-{secure}"
-            found.append(growth.peak(root, base, environment, number, secure))
+            say(f"a crowd of {number}, {'masked' if secure else 'plain'}, rank {rank}")
+            root = scratch / f"crowd-{number}-{secure}-{rank}"
+            found.append(growth.peak(root, base, environment, Crowd(number, secure, rank)))
         return found[0], found[1]
 
-    return Results(plain, secure, stock, peaks(False), peaks(True))
+    crowds = peaks(False, model.RANK), peaks(True, model.RANK), peaks(False, SMALL_RANK)
+    return Results(plain, secure, stock, *crowds)
 
 
 def summary(found: Results, about: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +127,9 @@ def summary(found: Results, about: dict[str, Any]) -> dict[str, Any]:
         "rested_rss_mb": _short(rested.rss_mb if rested else None),
         "coordinator_mb_per_volunteer": _short(per_volunteer(found.plain_peaks)),
         "secure_coordinator_mb_per_volunteer": _short(per_volunteer(found.secure_peaks)),
+        "small_coordinator_mb_per_volunteer": _short(per_volunteer(found.small_peaks)),
         "adapter_mb": 4 * model.VALUES / 1e6,
+        "small_adapter_mb": 4 * model.VALUES * SMALL_RANK / model.RANK / 1e6,
         "bytes_ratio": _short(plain.sent.ratio if plain.sent else None, 4),
         "secure_bytes_ratio": _short(secure.sent.ratio if secure.sent else None, 4),
         "bytes_per_volunteer_and_round": _bytes(plain.sent),
@@ -146,7 +153,9 @@ def summary(found: Results, about: dict[str, Any]) -> dict[str, Any]:
                 "secure": {name: _short(value) for name, value in secure.cpu_s.items()},
             },
         },
-        "peaks": [asdict(one) for one in (*found.plain_peaks, *found.secure_peaks)],
+        "peaks": [
+            asdict(one) for one in (*found.plain_peaks, *found.secure_peaks, *found.small_peaks)
+        ],
         **about,
     }
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from deployed.community import follow
 from deployed.idle import peak_mb
-from deployed.model import RANK
 from nomoat.simulations.processes import Federation
 
 START_S = 180.0
@@ -29,15 +28,23 @@ class Peak:
     seconds: float
 
 
-def peak(
-    root: Path, base: Path, environment: Mapping[str, str], volunteers: int, secure: bool
-) -> Peak:
+@dataclass(frozen=True)
+class Crowd:
+    """How many volunteers, whether masked, and the adapter's rank."""
+
+    volunteers: int
+    secure: bool
+    rank: int
+
+
+def peak(root: Path, base: Path, environment: Mapping[str, str], crowd_of: Crowd) -> Peak:
     """One round of that many volunteers who train by arithmetic, in a process beside."""
     root.mkdir(parents=True)
-    masks = ("--allow-weak",) if secure else ("--no-secure",)
+    volunteers = crowd_of.volunteers
+    masks = ("--allow-weak",) if crowd_of.secure else ("--no-secure",)
     people = ("--min-volunteers", str(volunteers), "--max-rounds", str(ROUNDS))
     with Federation(root, environment=environment) as federation:
-        shape = ("--rank", str(RANK))
+        shape = ("--rank", str(crowd_of.rank))
         federation.init("growth", base, (*people, *masks, *shape, *TRAINING))
         started = time.monotonic()
         federation.up()
