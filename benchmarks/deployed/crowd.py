@@ -62,6 +62,9 @@ class Quiet:
     def working(self, kind: str) -> None:
         """Nothing to note."""
 
+    def overtaken(self) -> None:
+        """Nothing to stop: arithmetic is quick."""
+
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
         """Nothing to note."""
 
