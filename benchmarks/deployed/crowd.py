@@ -62,6 +62,10 @@ class Quiet:
     def working(self, kind: str) -> None:
         """Nothing to note."""
 
+    def withheld(self, kind: str, reason: str) -> None:
+        """Told on stderr: it should not happen here."""
+        sys.stderr.write(f"{kind} withheld: {reason}\n")
+
     def overtaken(self) -> None:
         """Nothing to stop: arithmetic is quick."""
 
