@@ -62,6 +62,13 @@ class Quiet:
     def working(self, kind: str) -> None:
         """Nothing to note."""
 
+    def withheld(self, kind: str, reason: str) -> None:
+        """Told on stderr: it should not happen here."""
+        sys.stderr.write(f"{kind} withheld: {reason}\n")
+
+    def overtaken(self) -> None:
+        """Nothing to stop: arithmetic is quick."""
+
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
         """Nothing to note."""
 
