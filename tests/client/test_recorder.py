@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
 from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import AdapterSpec, LayerSpec
@@ -23,6 +24,12 @@ OFFER = SessionOffer(
     b"s" * 32, 3, 1, b"b" * 32, b"a" * 32, b"m" * 32, b"r" * 32, (0.5, 0.25), 16, 2, 9, 100, 100,
     True,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower makes no message outside of a run."""
+    monkeypatch.setattr(TaskIdentity, "_run_id", 1)
 
 
 def request(message: object) -> Message:
@@ -63,7 +70,7 @@ def test_a_masked_update_is_logged_with_tensors_norm_clip_and_the_sessions_size(
 
 
 def test_a_plain_report_is_logged_as_not_masked(tmp_path: Path) -> None:
-    asked = request(Ready(3, 1, 1, 1.0, 1.0, 1.0))
+    asked = request(Ready(3, 1, 1, 1.0, 1.0, 1.0, 1))
     values = np.zeros(SPEC.size, np.float32).tobytes()
     recorder(tmp_path)(asked, to_reply(wire.encode(Report(3, 1, 0.5, values)), asked))
     (entry,) = Ledger(tmp_path).check().entries
@@ -92,7 +99,7 @@ def test_an_update_may_be_asked_for_until_the_round_is_measured_or_long_silent(
 ) -> None:
     record, asked = recorder(tmp_path), request(OFFER)
     assert not record.handing_over()
-    ready = to_reply(wire.encode(Ready(3, 1, 1, 1.0, 1.0, 1.0)), asked)
+    ready = to_reply(wire.encode(Ready(3, 1, 1, 1.0, 1.0, 1.0, 1)), asked)
     record(asked, ready)
     assert record.handing_over()
     record(asked, to_reply(wire.encode(Decline(3, "paused")), asked))

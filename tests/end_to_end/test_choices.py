@@ -92,7 +92,8 @@ def play(scenario: Scenario, ground: Ground, out: Path) -> tuple[RunFolder, Chec
 
 
 def timeless(folder: RunFolder) -> list[dict[str, Any]]:
-    return [{k: v for k, v in r.items() if k != "seconds"} for r in folder.records()]
+    timings = ("seconds", "train_seconds")
+    return [{k: v for k, v in r.items() if k not in timings} for r in folder.records()]
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -15,7 +15,7 @@ from nomoat.lora.adapter_io import attach
 from nomoat.lora.base_model import initial_adapter, load
 from nomoat.lora.checkpoint import Checkpoint, Paused
 from nomoat.lora.progress import Breaks
-from nomoat.lora.train import train
+from nomoat.lora.train import Given, train
 from nomoat.simulations.pocket import MODEL_DIR
 
 SETTINGS = TrainSettings(local_steps=8, batch_size=6, seq_len=64, learning_rate=1e-2)
@@ -44,7 +44,7 @@ def test_fewer_bits_learn_and_pause_like_all_of_them(
             raise Paused
 
     def go(breaks: Breaks) -> Any:
-        return train(model, start, examples, SETTINGS, b"s", lambda: 0.0, breaks)
+        return train(model, start, examples, SETTINGS, b"s", lambda: 0.0, Given(None, breaks))
 
     whole = go(Breaks(adam_8bit=adam_8bit))
     assert whole.last_loss < 0.8 * whole.first_loss
@@ -71,5 +71,5 @@ def test_without_the_extra_it_is_refused_in_one_line(
     with pytest.raises(UsageError, match=r"8-bit Adam needs .* 'nomoat\[gpu\]'$"):
         train(
             model, initial_adapter(spec, b"i"), examples, SETTINGS, b"s", lambda: 0.0,
-            Breaks(adam_8bit=True),
+            Given(None, Breaks(adam_8bit=True)),
         )  # fmt: skip

@@ -291,6 +291,13 @@ def test_a_pause_before_the_base_is_loaded_ends_the_worker_too(
     assert not psutil.pid_exists(pid)
 
 
+def _lives(pid: int) -> bool:
+    try:  # whoever inherits an orphan may take its time to reap it
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 ORPHAN = """
 import sys, time
 from pathlib import Path
@@ -304,9 +311,11 @@ if __name__ == "__main__":
     spec = pool.submit(SpecJob(4, 8.0)).result()
     settings = TrainSettings(local_steps=50_000, batch_size=4, seq_len=64)
     start = np.zeros(spec.size, np.float32)
-    pool.submit(TrainJob(Path(sys.argv[2]), spec, start, settings, b"s", Path(sys.argv[3])))
-    while not pool._doing:
+    shard, path = Path(sys.argv[2]), Path(sys.argv[3])
+    future = pool.submit(TrainJob(shard, spec, start, settings, b"s", checkpoint=path))
+    while not pool._doing and not future.done():
         time.sleep(0.01)
+    assert not future.done(), future.result()
     time.sleep(1.0)
     (pid,) = pool.pids
     print(pid, flush=True)
@@ -326,6 +335,6 @@ def test_a_worker_whose_parent_was_killed_lays_its_training_down(
         pid = int(program.stdout.readline())
         assert not path.exists()
         program.kill()
-    while psutil.pid_exists(pid):
-        pass
+    while _lives(pid):
+        time.sleep(0.05)
     assert path.exists()
