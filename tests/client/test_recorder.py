@@ -29,7 +29,8 @@ OFFER = SessionOffer(
 @pytest.fixture(autouse=True)
 def run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower makes no message outside of a run."""
-    monkeypatch.setattr(TaskIdentity, "_run_id", 1)
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
 
 
 def request(message: object) -> Message:
