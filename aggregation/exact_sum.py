@@ -31,7 +31,7 @@ _UNIT = 2.0**-FRACTION_BITS
 
 # Terms wait until a few can be added to each block of the sum while it is in the second-level
 # cache; adding each alone is bound by reading and writing the 8 bytes per value of the sum.
-_BLOCK = 1 << 15
+_BLOCK = 1 << 17
 _MAX_WAITING = 8
 _MAX_WAITING_BYTES = 512 << 20
 _STRIPES = 8
@@ -109,9 +109,13 @@ class ExactSum:
             raise LocalProtocolError("the mean of no reports is undefined")
         self._settle()
         mean = np.empty(self.size, np.float32)
-        for start in range(0, self.size, _BLOCK):
-            part = slice(start, start + _BLOCK)
-            mean[part] = _units(self._bits[part], self.count) / float(self._weight)
+
+        def divide(first: int, end: int) -> None:
+            for start in range(first, end, _BLOCK):
+                part = slice(start, min(start + _BLOCK, end))
+                mean[part] = _units(self._bits[part], self.count) / float(self._weight)
+
+        list(self._run(divide, *self._stripes()))
         return mean
 
     def _admit(self, vector: Vector, weight: np.float32) -> int:
@@ -129,10 +133,13 @@ class ExactSum:
         """Add the terms that wait."""
         if not self._waiting:
             return
-        stripe = max(_BLOCK, -(-self.size // (_STRIPES * _BLOCK)) * _BLOCK)
-        firsts = range(0, self.size, stripe)
-        list(self._run(self._settle_stripe, firsts, range(stripe, self.size + stripe, stripe)))
+        list(self._run(self._settle_stripe, *self._stripes()))
         self._waiting.clear()
+
+    def _stripes(self) -> tuple[range, range]:
+        """Where stripes of whole blocks begin and end."""
+        stripe = max(_BLOCK, -(-self.size // (_STRIPES * _BLOCK)) * _BLOCK)
+        return range(0, self.size, stripe), range(stripe, self.size + stripe, stripe)
 
     def _settle_stripe(self, first: int, end: int) -> None:
         """Add coordinates first…end of the terms that wait, block by block."""
