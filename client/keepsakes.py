@@ -6,19 +6,17 @@ per round, so that a round that is begun again starts from what it started from 
 
 from __future__ import annotations
 
-import io
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 
 from nomoat.aggregation import lineage
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.arrayfile import pack, unpack
 from nomoat.keyfile import read_private, write_private
 from nomoat.lora.moments import Moments
 
@@ -67,9 +65,7 @@ class DiskKeepsakes:
         if kept.moments is not None:
             meta["steps"] = [kept.moments.steps_a, kept.moments.steps_b]
             arrays |= {"mean": kept.moments.mean, "square": kept.moments.square}
-        content = io.BytesIO()
-        np.savez(content, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
-        write_private(self._path(kept.round), content.getvalue())
+        write_private(self._path(kept.round), pack(meta, arrays))
         earlier = sorted(number for number in self._rounds() if number < kept.round)
         for number in earlier[:-1]:
             self._path(number).unlink(missing_ok=True)
@@ -78,25 +74,24 @@ class DiskKeepsakes:
         path = self._path(number)
         data = read_private(path, "what this volunteer keeps")
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                meta = json.loads(bytes(stored["meta"]))
-                adapters = {
-                    name: lineage.from_file(bytes(stored[name]), bytes.fromhex(digest), "keepsake")
-                    for name, digest in meta["digests"].items()
-                }
-                moments = None
-                if "steps" in meta:
-                    moments = Moments(stored["mean"], stored["square"], *meta["steps"])
-        except (OSError, EOFError, BadZipFile, ValueError, KeyError, RemoteProtocolError):
+            meta, stored = unpack(data)
+            adapters = {
+                name: lineage.from_file(bytes(stored[name]), bytes.fromhex(digest), "keepsake")
+                for name, digest in meta["digests"].items()
+            }
+            moments = None
+            if "steps" in meta:
+                moments = Moments(stored["mean"], stored["square"], *meta["steps"])
+        except (ValueError, KeyError, RemoteProtocolError):
             raise NomoatError(f"{path} is damaged; delete it to go on") from None
         modules = tuple(meta["modules"])
         return Keepsake(number, adapters["trained"], modules, moments, adapters.get("personal"))
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number:07d}.npz"
+        return self.folder / f"{number:07d}.safetensors"
 
     def _rounds(self) -> list[int]:
         if not self.folder.is_dir():
             return []
-        names = (re.fullmatch(r"(\d{7})\.npz", path.name) for path in self.folder.iterdir())
+        names = (re.fullmatch(r"(\d{7})\.safetensors", path.name) for path in self.folder.iterdir())
         return [int(name[1]) for name in names if name]

@@ -5,13 +5,11 @@ Both are private (an update tells about the data it was trained on) and whole or
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -20,6 +18,7 @@ from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.arrayfile import pack, unpack
 from nomoat.client.session import Held
 from nomoat.keyfile import read_private, write_private
 
@@ -28,13 +27,13 @@ PARTS = ("broadcast", "adapter", "frozen", "trained")
 
 @dataclass(frozen=True)
 class DiskVault:
-    """A folder for one community: update.npz and marks.jsonl."""
+    """A folder for one community: update.safetensors and marks.jsonl."""
 
     folder: Path
 
     @property
     def _update(self) -> Path:
-        return self.folder / "update.npz"
+        return self.folder / "update.safetensors"
 
     @property
     def _marks(self) -> Path:
@@ -55,10 +54,8 @@ class DiskVault:
             "digests": {k: a.digest.hex() for k, a in adapters.items() if a is not None},
         }
         files = {k: lineage.to_file(a) for k, a in adapters.items() if a is not None}
-        content = io.BytesIO()
-        arrays: dict[str, Any] = {k: np.frombuffer(v, np.uint8) for k, v in files.items()}
-        np.savez(content, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
-        write_private(self._update, content.getvalue())
+        arrays = {k: np.frombuffer(v, np.uint8) for k, v in files.items()}
+        write_private(self._update, pack(meta, arrays))
         (self.folder / "training.safetensors").unlink(missing_ok=True)  # what it was laid down in
 
     def load(self) -> Held | None:
@@ -67,13 +64,12 @@ class DiskVault:
             return None
         data = read_private(self._update, "stored update")
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                meta: dict[str, Any] = json.loads(bytes(stored["meta"]))
-                kept = {
-                    name: lineage.from_file(bytes(stored[name]), bytes.fromhex(digest), "vault")
-                    for name, digest in meta["digests"].items()
-                }
-        except (OSError, EOFError, BadZipFile, ValueError, KeyError, RemoteProtocolError):
+            meta, stored = unpack(data)
+            kept = {
+                name: lineage.from_file(bytes(stored[name]), bytes.fromhex(digest), "vault")
+                for name, digest in meta["digests"].items()
+            }
+        except (ValueError, KeyError, RemoteProtocolError):
             raise NomoatError(f"{self._update} is damaged; delete it to go on") from None
         return _held(meta, kept)
 

@@ -6,20 +6,15 @@ either the round before or the round after, never half of one.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-
+from nomoat import arrayfile
 from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import AdapterSpec
 from nomoat.server.records import Checkpoint, RoundRecord
 from nomoat.server.registry import Measured, Registry
-
-STATE = "state."
 
 
 @dataclass(frozen=True)
@@ -69,20 +64,13 @@ class CommunityJournal:
 
 
 def pack(checkpoint: Checkpoint) -> bytes:
-    """A checkpoint as bytes (npz, no pickle)."""
+    """A checkpoint as bytes."""
     measured = {"losses": checkpoint.losses, "evaluation": checkpoint.evaluation}
-    meta = json.dumps({"round": checkpoint.round, **measured}).encode()
-    arrays: dict[str, Any] = {STATE + k: v for k, v in checkpoint.to_arrays().items()}
-    content = io.BytesIO()
-    np.savez(content, meta=np.frombuffer(meta, np.uint8), **arrays)
-    return content.getvalue()
+    return arrayfile.pack({"round": checkpoint.round, **measured}, checkpoint.to_arrays())
 
 
 def unpack(data: bytes, spec: AdapterSpec) -> Checkpoint:
     """What `pack` made, for an adapter of `spec`."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        meta = json.loads(bytes(stored["meta"]))
-        names = [name for name in stored.files if name.startswith(STATE)]
-        arrays = {name.removeprefix(STATE): stored[name] for name in names}
+    meta, arrays = arrayfile.unpack(data)
     read = Checkpoint.from_arrays(meta["round"], spec, arrays, meta["losses"])
     return replace(read, evaluation=meta["evaluation"])

@@ -1,9 +1,9 @@
 """What a run leaves behind, and goes on from after a kill: one folder.
 
-    config.toml      every setting, the versions, the command that repeats the run
-    metrics.jsonl    one object per round
-    checkpoint.npz   the last ended round: the state that --resume continues
-    volunteers/      what volunteers keep to themselves between rounds, if they keep anything
+    config.toml             every setting, the versions, the command that repeats the run
+    metrics.jsonl           one object per round
+    checkpoint.safetensors  the last ended round: the state that --resume continues
+    volunteers/             what volunteers keep to themselves between rounds, if anything
     summary.json, adapter/, report.html, curve.png   when the run has ended
 
 Every file is whole or absent. The checkpoint carries its own round's record, so that a kill
@@ -13,19 +13,17 @@ between two files costs nothing.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import platform
 import shlex
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from nomoat import arrayfile
 from nomoat.aggregation.adapter import AdapterSpec
 from nomoat.aggregation.errors import UsageError
 from nomoat.lora.durable import replacing
@@ -42,7 +40,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.toml"
         self.metrics = path / "metrics.jsonl"
-        self.checkpoint = path / "checkpoint.npz"
+        self.checkpoint = path / "checkpoint.safetensors"
         self.summary = path / "summary.json"
         self.adapter = path / "adapter"
         self.report = path / "report.html"
@@ -107,12 +105,9 @@ class RunFolder:
 
     def _stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
-            with np.load(self.checkpoint, allow_pickle=False) as stored:
-                meta = json.loads(bytes(stored["meta"]).decode())
-                arrays = {k[6:]: stored[k] for k in stored.files if k.startswith("state.")}
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+            return arrayfile.unpack(self.checkpoint.read_bytes())
+        except (OSError, ValueError):
             raise UsageError(f"{self.checkpoint} is damaged: start a new run") from None
-        return meta, arrays
 
     def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
         """Write an ended round: first the checkpoint with its record, then the metrics line."""
@@ -122,11 +117,8 @@ class RunFolder:
             "losses": checkpoint.losses,
             "record": record.as_json(),
         }
-        content = io.BytesIO()
-        arrays: dict[str, Any] = {f"state.{k}": v for k, v in checkpoint.to_arrays().items()}
-        np.savez(content, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
         with replacing(self.checkpoint) as file:
-            file.write(content.getvalue())
+            file.write(arrayfile.pack(meta, checkpoint.to_arrays()))
         self._write_metrics([*read_metrics(self.metrics), record.as_json()])
 
     def records(self) -> list[dict[str, Any]]:

@@ -130,7 +130,7 @@ def test_a_round_over_flower_trains_keeps_reports_and_evaluates(
 
 def test_an_update_is_saved_before_ready_is_said(town: Callable[[Hands], Town]) -> None:
     """Who says "ready" must still have the update after a crash."""
-    hands = Hands(full=NomoatError("cannot write held.npz: No space left on device"))
+    hands = Hands(full=NomoatError("cannot write held.safetensors: No space left on device"))
     place = town(hands)
     answer = declined(place.ask(train_task()))
     assert answer == Decline(5, Reason.FAILED)

@@ -41,7 +41,7 @@ def test_an_update_comes_back_as_it_was(tmp_path: Path, frozen: Adapter | None) 
     assert again.trained.digest == adapter(3, 1).digest
     assert again.local.broadcast.digest == adapter(1).digest
     assert (again.local.frozen is None) == (frozen is None)
-    assert stat.S_IMODE((tmp_path / "held" / "update.npz").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "held" / "update.safetensors").stat().st_mode) == 0o600
 
 
 def test_a_newer_update_takes_the_place_of_the_older(tmp_path: Path) -> None:
@@ -52,13 +52,13 @@ def test_a_newer_update_takes_the_place_of_the_older(tmp_path: Path) -> None:
     again = vault.load()
     assert again is not None
     assert again.round == 8
-    assert [p.name for p in tmp_path.iterdir()] == ["update.npz"]
+    assert [p.name for p in tmp_path.iterdir()] == ["update.safetensors"]
 
 
 def test_a_damaged_update_is_one_clear_line(tmp_path: Path) -> None:
     vault = DiskVault(tmp_path)
     vault.save(held())
-    path = tmp_path / "update.npz"
+    path = tmp_path / "update.safetensors"
     whole = path.read_bytes()
     for data in (b"", whole[:100], whole[:-700]):
         path.write_bytes(data)

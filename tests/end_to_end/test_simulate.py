@@ -130,7 +130,7 @@ def test_a_run_leaves_what_it_promises(whole: tuple[Path, Result]) -> None:
     out, result = whole
     left = {path.name for path in out.iterdir()}
     files = {"config.toml", "metrics.jsonl", "summary.json", "report.html", "curve.png", "adapter"}
-    assert left == files | {"checkpoint.npz"}
+    assert left == files | {"checkpoint.safetensors"}
     assert {p.name for p in (out / "adapter").iterdir()} == {
         "adapter_model.safetensors",
         "adapter_config.json",
@@ -286,7 +286,7 @@ def test_after_a_real_kill_the_command_line_resumes_to_the_same_bytes_and_prints
 ) -> None:
     out = tmp_path / "run"
     with started(command(settings, out)) as process:
-        until((out / "checkpoint.npz").exists, process)
+        until((out / "checkpoint.safetensors").exists, process)
         children = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
@@ -308,7 +308,7 @@ def test_ctrl_c_ends_in_one_line_with_130_and_leaves_no_process(
 ) -> None:
     out = tmp_path / "run"
     with started(command(settings | {"rounds": 500}, out)) as process:
-        until((out / "checkpoint.npz").exists, process)
+        until((out / "checkpoint.safetensors").exists, process)
         children = descendants(process.pid)
         assert children
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everyone
@@ -317,7 +317,7 @@ def test_ctrl_c_ends_in_one_line_with_130_and_leaves_no_process(
     assert process.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "nomoat: interrupted; what was finished is kept"
-    assert (out / "checkpoint.npz").exists()
+    assert (out / "checkpoint.safetensors").exists()
 
 
 def test_rows_that_attack_the_page_or_the_plot_arrive_as_text(
@@ -374,7 +374,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_can_go_on(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "write", full)
-        with pytest.raises(NomoatError, match=r"checkpoint\.npz: No space left on device"):
+        with pytest.raises(NomoatError, match=r"checkpoint\.safetensors: No space left on device"):
             simulated(out)
     assert [p.name for p in out.glob(".*")] == []  # nothing half-written
     simulated(out, resume=True)
@@ -401,7 +401,7 @@ def test_a_resumed_run_refuses_other_data_and_a_damaged_folder(
         simulated(out, resume=True)
     assert (out / "config.toml").exists()
     shutil.copy(tiny_data, data)
-    (out / "checkpoint.npz").write_bytes(b"PK\x03\x04 torn")
+    (out / "checkpoint.safetensors").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(UsageError, match="damaged"):
         simulated(out, resume=True)
 

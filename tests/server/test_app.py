@@ -692,7 +692,7 @@ def test_a_journal_that_fails_ends_the_run_with_its_error() -> None:
     class Full(Memory):
         def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
             if record.round == 1:
-                raise NomoatError("cannot write checkpoint.npz: No space left on device")
+                raise NomoatError("cannot write checkpoint.safetensors: No space left on device")
             super().write(record, checkpoint)
 
     memory = Full()

@@ -92,7 +92,7 @@ def test_a_checkpoint_of_other_inputs_is_refused(filled: RunFolder) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"junk"])
 def test_a_damaged_checkpoint_is_refused_in_one_line(filled: RunFolder, content: bytes) -> None:
     filled.checkpoint.write_bytes(content)
-    with pytest.raises(UsageError, match=r"checkpoint\.npz is damaged"):
+    with pytest.raises(UsageError, match=r"checkpoint\.safetensors is damaged"):
         opened(filled.path).last()
 
 
