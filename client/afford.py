@@ -5,14 +5,12 @@ from __future__ import annotations
 from nomoat.aggregation.enrolment import CommunityInfo
 from nomoat.aggregation.errors import UsageError
 from nomoat.client.config import VolunteerSettings
-from nomoat.client.probes import attempt
-from nomoat.lora.memory import Host, Training, Weights, cpu_host, cuda_host
+from nomoat.client.room import room
+from nomoat.lora.memory import Training, Weights
 from nomoat.lora.memory_plan import affordable_rank
 from nomoat.lora.model_files import config, resolve
 from nomoat.lora.model_shape import ModelShape
 from nomoat.lora.train import CPU_TOKENS
-
-WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
 
 
 def rank_of(settings: VolunteerSettings, info: CommunityInfo) -> int:
@@ -27,29 +25,16 @@ def rank_of(settings: VolunteerSettings, info: CommunityInfo) -> int:
         model = ModelShape.from_config(config(resolve(settings.base)))
     except UsageError as problem:
         raise UsageError(f"{problem}; give --rank a number") from None
-    free = None if settings.device == "cpu" else attempt("gpu memory", _free_gpu_bytes)
-    if free is None:
-        return affordable_rank(model, _on_cpu(info), _free_bytes(), cpu_host(WORKER_BYTES))
-    host: Host = cuda_host()
-    training = Training(info.batch_size, info.seq_len, 1, weights=Weights.BF16, autocast=True)
-    return affordable_rank(model, training, free, host)
+    place = room(settings.device, settings.machine.max_vram_share or 1.0)
+    training = _on_gpu(info) if place.host.quantises else _on_cpu(info)
+    return affordable_rank(model, training, place.free_bytes, place.host)
+
+
+def _on_gpu(info: CommunityInfo) -> Training:
+    return Training(info.batch_size, info.seq_len, 1, weights=Weights.BF16, autocast=True)
 
 
 def _on_cpu(info: CommunityInfo) -> Training:
     """A CPU trains a batch in pieces of a few hundred tokens (lora/train.py), in 32 bits."""
     rows = min(info.batch_size, max(1, CPU_TOKENS // info.seq_len))
     return Training(rows, info.seq_len, 1, weights=Weights.FP32)
-
-
-def _free_bytes() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)
-
-
-def _free_gpu_bytes() -> int:
-    import pynvml
-
-    pynvml.nvmlInit()
-    device = pynvml.nvmlDeviceGetHandleByIndex(0)
-    return int(pynvml.nvmlDeviceGetMemoryInfo(device).free)

@@ -62,6 +62,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.client.identity import identity
     from nomoat.client.joining import check_base, preview
     from nomoat.client.joining import join as enrol
+    from nomoat.client.room import room
     from nomoat.client.shards import prepare
 
     invitation = from_link(link)
@@ -87,7 +88,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         kept.load(home.root),
         heldout_data=settings.heldout_data,
     )
-    fit = fits.line(info, settings.base, fits.room(device))
+    fit = fits.line(info, settings.base, room(device))
     sys.stderr.write(sheet(info, settings, shards, most, fit) + "\n")
     _show_secrets(place, shards)
     if not yes:
@@ -161,6 +162,7 @@ def status(community: Which = None, as_json: AsJson = False) -> None:
         "doing": doing,
         "why": why,
         "finishing": orders.finish and alive,
+        "protection": _protection(place),
         **({k: v for k, v in asdict(state).items() if k not in ("doing", "why")} if state else {}),
     }
     if as_json:
@@ -170,12 +172,26 @@ def status(community: Which = None, as_json: AsJson = False) -> None:
     then = "; stops after this round, as you asked" if orders.finish and alive else ""
     typer.echo(f"{doing}: {why}{since}{then}")
     typer.echo(f"community {info.name} ({place.root.name[:8]})")
+    typer.echo(f"protection {shown['protection']}")
     if state:
         version = "none yet" if state.version is None else str(state.version)
         typer.echo(
             f"rounds trained {state.rounds}, too late {state.late}, "
             f"sent {state.sent_bytes / 1e6:.1f} MB, newest adapter version {version}"
         )
+
+
+def _protection(place: Place) -> str:
+    """How updates are hidden, with the last session's real size; a broken log is said to be one."""
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.client.consent import protection, protection_now
+    from nomoat.client.ledger_file import Ledger
+
+    info = place.info()
+    try:
+        return protection_now(info, Ledger(place.root).check().entries)
+    except NomoatError as problem:
+        return f"{protection(info)}; {problem}"
 
 
 @app.command()

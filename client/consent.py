@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nomoat.aggregation.enrolment import CommunityInfo, fingerprint
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.config import VolunteerSettings
+from nomoat.client.ledger import Sent
 from nomoat.client.shards import Shards
 
 
@@ -50,6 +53,21 @@ def protection(info: CommunityInfo) -> str:
             f"may be summed (under {WEAK_BELOW}, a few who collude learn the others')"
         )
     return f"updates are masked; only the sum of {info.min_participants} or more is ever seen"
+
+
+def protection_now(info: CommunityInfo, sent: Sequence[Sent]) -> str:
+    """The same with the real size of the last session an update of ours was summed in."""
+    updates = [entry for entry in sent if entry.tensors]
+    if not updates:
+        return f"{protection(info)}; nothing was sent yet"
+    last = updates[-1]
+    if last.session_size is None:
+        return f"NONE in round {last.round}: the coordinator saw this volunteer's update"
+    strength = "weak" if last.session_size < WEAK_BELOW else "secure"
+    return (
+        f"{strength}: in round {last.round} the update left masked, one of {last.session_size}; "
+        f"{protection(info)}"
+    )
 
 
 def _clean(text: str) -> str:

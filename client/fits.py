@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.aggregation.enrolment import CommunityInfo
 from nomoat.aggregation.errors import DoesNotFit, UsageError
-from nomoat.lora.memory import Host, Training, Weights, cpu_host, cuda_host
+from nomoat.client.room import Room
+from nomoat.lora.memory import Training, Weights
 from nomoat.lora.memory_plan import Plan, plan
-from nomoat.lora.model_files import config, resolve
+from nomoat.lora.model_files import config, resolve, stored_bytes
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
-
-WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
-CONTEXT_BYTES = 600 << 20  # a CUDA context with its kernels
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Memory that may be taken: where, how many bytes are free, what the device adds."""
-
-    device: str
-    free_bytes: int
-    host: Host
 
 
 def line(info: CommunityInfo, base: str, room: Room) -> str:
@@ -57,39 +45,4 @@ def need(info: CommunityInfo, folder: Path, room: Room) -> Plan:
         weights=Weights.BF16 if room.host.quantises else Weights.FP32,
         autocast=room.host.quantises,
     )
-    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return plan(shape, wish, room.free_bytes, room.host, stored_bytes=stored)
-
-
-def room(device: str) -> Room:
-    """What is free now: of the first NVIDIA device if it is to be used, else of main memory."""
-    free = None if device in {"cpu", "mps"} else _free_gpu_bytes()
-    if free is None:
-        return Room("mps" if device == "mps" else "cpu", _free_bytes(), cpu_host(WORKER_BYTES))
-    return Room("cuda", free - CONTEXT_BYTES, cuda_host())
-
-
-def _free_bytes() -> int:
-    """Main memory that can be had, the container's limit kept."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-        return free if limit == "max" else min(free, int(limit) - used)
-    except (OSError, ValueError):  # no container, or no cgroup v2
-        return free
-
-
-def _free_gpu_bytes() -> int | None:
-    """Free memory of the first NVIDIA device, None if there is none."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        device = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return int(pynvml.nvmlDeviceGetMemoryInfo(device).free)
-    except Exception:  # noqa: BLE001 - a driver may fail in many ways; then there is no GPU for us
-        return None
+    return plan(shape, wish, room.free_bytes, room.host, stored_bytes=stored_bytes(folder))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,6 +22,9 @@ __all__ = ["attach", "detach", "extract", "load_folder", "save_folder", "slot", 
 
 SLOT = "default"
 FROZEN = "frozen"  # a second slot: modules that take part in the forward pass and nothing else
+
+_Slots: TypeAlias = "dict[tuple[str, AdapterSpec], dict[str, nn.Parameter]]"
+_slots: WeakKeyDictionary[PeftModel, _Slots] = WeakKeyDictionary()
 
 
 def attach(base: BaseModel, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
@@ -85,8 +89,16 @@ def slot(model: PeftModel, spec: AdapterSpec, name: str = SLOT) -> dict[str, nn.
     """The slot's parameters under the spec's tensor names, in the spec's order.
 
     Raises LocalProtocolError if any is missing, unexpected, or of another shape: PEFT's own
-    loading passes over all three in silence and leaves the adapter as it was.
+    loading passes over all three in silence and leaves the adapter as it was. Looked for once:
+    a slot keeps its parameters, and walking the model takes longer than a small training step.
     """
+    known = _slots.setdefault(model, {})
+    if (name, spec) not in known:
+        known[name, spec] = _find(model, spec, name)
+    return known[name, spec]
+
+
+def _find(model: PeftModel, spec: AdapterSpec, name: str) -> dict[str, nn.Parameter]:
     found = {
         full.replace(f".{name}.", "."): parameter
         for full, parameter in model.named_parameters()

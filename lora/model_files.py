@@ -119,3 +119,8 @@ def _file_digest(path: str, size: int, mtime_ns: int) -> bytes:
         while chunk := file.read(CHUNK_BYTES):
             hashed.update(chunk)
     return hashed.digest()
+
+
+def stored_bytes(folder: Path) -> int:
+    """Size of the weight files, which stay mapped while another dtype is made of them."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))

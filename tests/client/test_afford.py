@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nomoat.aggregation.errors import DoesNotFit, UsageError
-from nomoat.client import afford
+from nomoat.client import afford, room
 from nomoat.client.config import VolunteerSettings
 from nomoat.lora.memory import cpu_host, predict
 from nomoat.lora.memory_plan import affordable_rank
@@ -34,9 +34,9 @@ def test_the_largest_rank_that_fits_is_chosen(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, spare: int
 ) -> None:
     model = ModelShape.from_config(config(tiny_model))
-    training, host = afford._on_cpu(INFO), cpu_host(afford.WORKER_BYTES)
+    training, host = afford._on_cpu(INFO), cpu_host(room.WORKER_BYTES)
     free = predict(model, training, host).total + spare  # rank 1 just fits
-    monkeypatch.setattr(afford, "_free_bytes", lambda: free)
+    monkeypatch.setattr(room, "free_bytes", lambda: free)
     found = afford.rank_of(settings(tiny_model), INFO)
     assert found == affordable_rank(model, training, free, host)
     assert predict(model, _ranked(training, found), host).total <= free
@@ -52,7 +52,7 @@ def _ranked(training: Any, rank: int) -> Any:
 def test_a_machine_that_affords_nothing_says_what_is_missing(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(afford, "_free_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(room, "free_bytes", lambda: 1 << 20)
     with pytest.raises(DoesNotFit, match="GiB are free"):
         afford.rank_of(settings(tiny_model), INFO)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from nomoat.aggregation.signing import SigningKey
 from nomoat.client.cli import app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.consent import sheet
+from nomoat.client.ledger import Sent, TensorSent
+from nomoat.client.ledger_file import LOG_NAME, Ledger
 from nomoat.client.shards import Shards
 from nomoat.client.state import StateKeeper, alone
 
@@ -93,6 +96,27 @@ def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(place: Pl
         run("finish")
         assert json.loads(run("status", "--json").stdout)["finishing"] is True
     assert "stopped" in run("status").stdout
+
+
+def test_status_says_how_the_last_update_was_hidden_and_among_how_many(place: Place) -> None:
+    def said() -> str:
+        return str(json.loads(run("status", "--json").stdout)["protection"])
+
+    assert said().startswith("updates are masked; only the sum of 8 or more")
+    update = Sent(
+        1.0, "town", "localhost:1", "sa.masked", 4, 9, "", True, (TensorSent("a", (2,)),)
+    )  # fmt: skip
+    ledger = Ledger(place.root)
+    ledger.record(replace(update, session_size=12))
+    ledger.record(Sent(2.0, "town", "localhost:1", "evaluate.measured", 4, 9, ""))
+    assert said().startswith("secure: in round 4 the update left masked, one of 12;")
+    ledger.record(replace(update, round=5, session_size=3))
+    assert said().startswith("weak: in round 5 the update left masked, one of 3;")
+    assert "protection weak: in round 5" in run("status").stdout
+    ledger.record(replace(update, round=6, masked=False))
+    assert said() == "NONE in round 6: the coordinator saw this volunteer's update"
+    (place.root / LOG_NAME).write_bytes(b"{}\n")
+    assert "sent log, line 1" in said()
 
 
 def test_status_names_state_and_reason_in_one_line(place: Place) -> None:

@@ -13,7 +13,7 @@ from nomoat.aggregation.enrolment import CommunityInfo
 from nomoat.aggregation.errors import DoesNotFit
 from nomoat.client import fits, joining
 from nomoat.client.config import VolunteerSettings
-from nomoat.client.fits import Room
+from nomoat.client.room import Room, room
 from nomoat.lora.memory import cpu_host, cuda_host
 from nomoat.lora.model_files import config
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
@@ -36,8 +36,8 @@ def test_the_rank_is_found_from_the_size_of_the_adapter(tiny_model: Path) -> Non
 
 
 def test_the_line_names_need_and_free_memory(tiny_model: Path) -> None:
-    room = Room("cpu", 8_000_000_000, cpu_host(1_000_000_000))
-    assert fits.line(info(tiny_model), str(tiny_model), room).startswith(
+    small = Room("cpu", 8_000_000_000, cpu_host(1_000_000_000))
+    assert fits.line(info(tiny_model), str(tiny_model), small).startswith(
         "cpu: a training takes about 1.0 GB of 8.0 GB free"
     )
 
@@ -69,7 +69,7 @@ def test_an_unknown_family_is_said_to_be_unknown(tiny_model: Path, tmp_path: Pat
 
 
 def test_the_machine_has_some_memory() -> None:
-    assert fits.room("cpu").free_bytes > 1 << 20
+    assert room("cpu").free_bytes > 1 << 20
 
 
 def test_the_preview_is_made_in_another_process(

@@ -13,7 +13,7 @@ import pytest
 from nomoat.aggregation.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.messages import TrainSettings
-from nomoat.client import fitting
+from nomoat.client import fitting, room
 from nomoat.client.allowance import Allowance
 from nomoat.client.fitting import check_bits, fitted, need
 from nomoat.lora.jobs import TrainJob
@@ -39,8 +39,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
                 raise OSError("no driver")
             return int(gpu * GIB)
 
-        monkeypatch.setattr(fitting, "free_bytes", lambda: int(main * GIB))
-        monkeypatch.setattr(fitting, "free_gpu_bytes", gpu_bytes)
+        monkeypatch.setattr(room, "free_bytes", lambda: int(main * GIB))
+        monkeypatch.setattr(room, "free_gpu_bytes", gpu_bytes)
         monkeypatch.setattr(fitting, "resolve", lambda _: tmp_path)
         monkeypatch.setattr(fitting, "config", lambda _: config)
 
