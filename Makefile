@@ -4,7 +4,7 @@ BIN := .venv/bin
 ROOMS := aggregation lora client server simulations
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: demo test check lint types contracts bench install clean
+.PHONY: demo test check lint types contracts bench methods install clean
 
 install: .venv/installed
 
@@ -39,8 +39,11 @@ types: build/tree
 contracts: build/tree
 	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
-bench: install  ## every benchmark, side by side with what a user would pick instead
-	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: install  ## side by side with what a user would pick instead
+	for file in $(filter-out benchmarks/methods.py, $(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+methods: install  ## the table that says which aggregation method to use: most of an hour, resumable
+	$(BIN)/python benchmarks/methods.py
 
 clean:
 	rm -rf .venv build runs *.egg-info

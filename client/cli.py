@@ -201,7 +201,7 @@ def pause(
     ] = None,
     community: Which = None,
 ) -> None:
-    """Begin no training until `resume`, or for a while."""
+    """Stop training and give the memory back until `resume`, or for a while; nothing is lost."""
     import time
     from datetime import UTC
 

@@ -63,7 +63,10 @@ def _read(paths: Sequence[Path], console: Console) -> list[Run]:
 
 
 def _show(lines: Sequence[Line], console: Console) -> None:
-    """The table, without columns in which nobody has anything."""
+    """The table, without columns in which nobody has anything; settings stand below it.
+
+    With up to eighty columns nothing is cut off: a terminal is seldom wider.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -72,13 +75,18 @@ def _show(lines: Sequence[Line], console: Console) -> None:
 
     rows = [comparison.cells(line) for line in lines]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    shown = [i for i in range(len(comparison.HEADINGS)) if any(row[i] != "–" for row in rows)]
+    numbers = range(comparison.LEFT, len(comparison.HEADINGS))
+    shown = [i for i in numbers if any(row[i] != "–" for row in rows)]
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("method", no_wrap=True)
     for i in shown:
-        numeric = i >= comparison.LEFT
-        table.add_column(comparison.HEADINGS[i], justify="right" if numeric else "left")
-    for row in rows:
-        table.add_row(*(Text(row[i]) for i in shown))
+        table.add_column(comparison.HEADINGS[i], justify="right", overflow="fold")
+    for number, row in enumerate(rows, 1):
+        table.add_row(str(number), Text(row[0]), *(Text(row[i]) for i in shown))
     console.print(table)
+    for number, row in enumerate(rows, 1):
+        if row[1] != "–":
+            console.print(f"{number}: {row[1]}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -210,6 +210,19 @@ def test_the_table_has_a_row_per_line_and_no_empty_column(
     assert "pooled" not in shown
 
 
+def test_in_eighty_columns_nothing_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    lay_down(Path("a"), [4.0, 3.0], method="fedplora", ranks="4,8,16", rank=16)
+    lay_down(Path("b"), [4.0, 3.25], method="rolora")
+    shown = CliRunner().invoke(app, ["compare", "a", "b"]).stdout
+    assert "…" not in shown
+    assert "1: rank 16, ranks 4,8,16" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+
+
 class Tags(HTMLParser):
     """Collects what a browser would act on."""
 
