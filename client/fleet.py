@@ -8,6 +8,7 @@ flwr interfaces (docs/adr/0002-flower-embedded.md), pinned by tests/end_to_end/l
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
@@ -374,6 +375,9 @@ class Wires:
         )
         self._fleet._client.close()
         self._have: deque[str] = deque(maxlen=HAVE_KEPT)
+        self._counting = threading.Lock()
+        self._calls = 0  # under way
+        self._closing = False
         # A transport of our own: no proxy from the environment, no redirect to another host.
         self._fleet._client = httpx.Client(
             transport=Bounded(tls_context(line.door)),
@@ -386,7 +390,34 @@ class Wires:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._fleet.close()
+        """Close the line, or leave that to the last call that is under way.
+
+        A socket closed under another thread's read gives its number to the next one opened, whose
+        bytes that thread would then take.
+        """
+        with self._counting:
+            self._closing = True
+            idle = self._over()
+        if idle:
+            self._fleet.close()
+
+    def _over(self) -> bool:
+        return self._closing and not self._calls
+
+    @contextlib.contextmanager
+    def _call(self) -> Iterator[None]:
+        with self._counting:
+            if self._closing:
+                raise Unreachable("the line is closed")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._calls -= 1
+                last = self._over()
+            if last:
+                self._fleet.close()
 
     def activate(self) -> Node:
         """Report for duty; Refused if this key is not (or no longer) a member's."""
@@ -498,7 +529,8 @@ class Wires:
     def ask(self, method: Callable[..., Answer], request: object) -> Answer:
         """One call; Unreachable, Gone (401), RunOver (403), or httpx's error for the rest."""
         try:
-            return method(request)
+            with self._call():
+                return method(request)
         except httpx.HTTPStatusError as problem:
             status = problem.response.status_code
             if status in (429, 500, 502, 503, 504):
