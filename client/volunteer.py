@@ -22,7 +22,7 @@ from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
 from nomoat.client.fitting import check_bits, fitted
-from nomoat.client.fleet import Line, serve
+from nomoat.client.fleet import serve
 from nomoat.client.governor import Governor
 from nomoat.client.hands import Hands
 from nomoat.client.identity import load_identity, node_key
@@ -41,6 +41,7 @@ from nomoat.client.shards import Shards, prepare
 from nomoat.client.state import StateKeeper, alone
 from nomoat.client.vault import DiskVault
 from nomoat.client.web import Door
+from nomoat.client.wires import Line
 from nomoat.lora.durable import replacing
 
 log = logging.getLogger(__name__)

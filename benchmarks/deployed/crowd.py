@@ -23,7 +23,7 @@ from nomoat.client import enroll
 from nomoat.client.app import Volunteer, volunteer_app
 from nomoat.client.config import Home, VolunteerSettings
 from nomoat.client.enroll import Asker
-from nomoat.client.fleet import Line, serve
+from nomoat.client.fleet import serve
 from nomoat.client.identity import identity, load_identity, node_key
 from nomoat.client.joining import join
 from nomoat.client.masking import Masking, Membership
@@ -31,6 +31,7 @@ from nomoat.client.rosterbook import RosterBook, aimed
 from nomoat.client.sealed import Belonging, sealed
 from nomoat.client.session import EvaluateWork, Session, TrainWork
 from nomoat.client.web import Door
+from nomoat.client.wires import Line
 from nomoat.lora.train import Trained
 from nomoat.simulations.labour import NoVault
 

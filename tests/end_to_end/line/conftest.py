@@ -20,7 +20,7 @@ from nomoat.aggregation.enrolment import Standing
 from nomoat.aggregation.invitation import Claims
 from nomoat.aggregation.messages import Decline
 from nomoat.aggregation.signing import SigningKey
-from nomoat.client import enroll, fleet
+from nomoat.client import enroll, fleet, wires
 from nomoat.client.sealed import App, Belonging, sealed
 from nomoat.client.web import Door
 from nomoat.server import certificates
@@ -221,8 +221,8 @@ class Person:
         token = from_link(link).token()
         return enroll.enrol(self.asker, self.name, self.node_key, token)[0]
 
-    def line(self) -> fleet.Line:
-        return fleet.Line(self.town.door(), self.node_key, (0.02, 0.05), (0.05, 0.2))
+    def line(self) -> wires.Line:
+        return wires.Line(self.town.door(), self.node_key, (0.02, 0.05), (0.05, 0.2))
 
     def sealed(self, app: App) -> App:
         belonging = Belonging(self.identity, self.town.folder.key().public, BASE_HASH)

@@ -21,7 +21,7 @@ from flwr.supernode import node_auth_http_interceptor
 from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.roster import Event
 from nomoat.aggregation.signing import SigningKey
-from nomoat.client.fleet import Gone, Wires
+from nomoat.client.wires import Gone, Wires
 from nomoat.server.sealed import REFUSED, SealedGrid, Sender
 
 
