@@ -48,8 +48,8 @@ from nomoat.aggregation.enrolment import (
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
 from nomoat.aggregation.receipts import PAGE, Receipts
 from nomoat.server.gate import FLEET, App, Caps, Gate, Receive, Scope, Send
-from nomoat.server.grid import FleetState
 from nomoat.server.holding import Holding
+from nomoat.server.link_state import FleetState
 from nomoat.server.pace import Pace
 from nomoat.server.registrar import Registrar
 from nomoat.server.registry import Registry

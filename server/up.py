@@ -27,8 +27,9 @@ from nomoat.server.app import Coordinator, coordinator_app
 from nomoat.server.community import describe, renew_certificate
 from nomoat.server.evaluation import EvaluationSplit
 from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
-from nomoat.server.grid import FleetGrid, FleetState, open_run
+from nomoat.server.grid import FleetGrid, open_run
 from nomoat.server.journal import CommunityJournal
+from nomoat.server.link_state import FleetState
 from nomoat.server.office import Office
 from nomoat.server.records import Checkpoint, Progress, RoundRecord, Traffic, Watcher
 from nomoat.server.sealed import Addressee, SealedGrid, Sender

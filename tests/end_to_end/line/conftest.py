@@ -35,7 +35,8 @@ from nomoat.server.community import (
     describe,
 )
 from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
-from nomoat.server.grid import FleetGrid, FleetState, open_run
+from nomoat.server.grid import FleetGrid, open_run
+from nomoat.server.link_state import FleetState
 from nomoat.server.membership import Admission
 from nomoat.server.registrar import Registrar
 from nomoat.server.registry import Registry
