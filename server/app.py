@@ -309,10 +309,12 @@ class Coordinator:
         """Push messages and note whose answers are pending; what the machine says to losses."""
         known = [item for item in outgoing if item.volunteer in nodes]
         gone = [item.volunteer for item in outgoing if item.volunteer not in nodes]
-        # One packet often goes to many, and cutting it up copies it: once is enough.
-        parts = {id(item.packet): item.packet.parts() for item in known}
+        # One packet often goes to many; cutting it up copies it, and so does naming a record by
+        # its content: once is enough.
+        records = {id(item.packet): records_of(item.packet) for item in known}
         messages = [
-            to_message(item, parts[id(item.packet)], nodes[item.volunteer], group) for item in known
+            to_message(item, records[id(item.packet)], nodes[item.volunteer], group)
+            for item in known
         ]
         ids = list(grid.push_messages(messages)) if messages else []
         latest = {volunteer: message_id for message_id, volunteer in pending.items()}
@@ -358,9 +360,15 @@ def named_nodes(grid: Grid) -> dict[str, int]:
     return {node.owner_name: node.node_id for node in grid.get_nodes()}
 
 
-def to_message(item: Outgoing, parts: Mapping[str, bytes], node_id: int, group: str) -> Message:
-    """A packet cut into `parts` as a Flower message: its kind is the type, its round the group."""
-    records = {name: ConfigRecord({"bytes": part}) for name, part in parts.items()}
+def records_of(packet: wire.Packet) -> dict[str, ConfigRecord]:
+    """A packet's parts as Flower carries them; nothing writes into a record."""
+    return {name: ConfigRecord({"bytes": part}) for name, part in packet.parts().items()}
+
+
+def to_message(
+    item: Outgoing, records: Mapping[str, ConfigRecord], node_id: int, group: str
+) -> Message:
+    """A packet's records as a Flower message: its kind is the type, its round the group."""
     action = wire.action_of(wire.peek_kind(item.packet, item.volunteer))
     return Message(RecordDict({**records}), node_id, action, group_id=group)
 
