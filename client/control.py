@@ -2,7 +2,7 @@
 
 The file says what is wanted, not what happened, so orders survive a reboot, can be given while no
 client runs, and can be repeated: pausing twice is pausing. The client looks at it, and asks the
-policy, between micro-steps. docs/adr/0011-pausing.md says how a step stops and goes on.
+policy, between micro-steps. docs/adr/0004-pausing.md says how a step stops and goes on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows that look like keys, tokens, passwords, e-mail addresses, card or account numbers.
 
 Detectors are detect-secrets' (Yelp) for keys, email-validator's and python-stdnum's checks for the
-rest; what was measured and why each was chosen: docs/adr/0010-secrets-in-data.md. What a model is
+rest; what was measured and why each was chosen: docs/adr/0003-secrets-in-data.md. What a model is
 trained on it can repeat, so a row with a finding is left out unless its owner keeps it on purpose.
 Nothing is looked up anywhere: no detector here opens a connection.
 """
