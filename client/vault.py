@@ -53,9 +53,10 @@ class DiskVault:
             "factors": asdict(local.factors),
             "digests": {k: a.digest.hex() for k, a in adapters.items() if a is not None},
         }
-        files = {k: lineage.to_file(a) for k, a in adapters.items() if a is not None}
-        arrays = {k: np.frombuffer(v, np.uint8) for k, v in files.items()}
-        write_private(self._update, pack(meta, arrays))
+        # Broadcast and start are often one adapter: it is written once.
+        unique = {a.digest.hex(): a for a in adapters.values() if a is not None}
+        files = {k: np.frombuffer(lineage.to_file(a), np.uint8) for k, a in unique.items()}
+        write_private(self._update, pack(meta, files))
         (self.folder / "training.safetensors").unlink(missing_ok=True)  # what it was laid down in
 
     def load(self) -> Held | None:
@@ -66,7 +67,7 @@ class DiskVault:
         try:
             meta, stored = unpack(data)
             kept = {
-                name: lineage.from_file(bytes(stored[name]), bytes.fromhex(digest), "vault")
+                name: lineage.from_file(bytes(stored[digest]), bytes.fromhex(digest), "vault")
                 for name, digest in meta["digests"].items()
             }
         except (ValueError, KeyError, RemoteProtocolError):
