@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from nomoat import arrayfile
 from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import AdapterSpec
+from nomoat.aggregation.errors import LocalProtocolError, NomoatError
 from nomoat.server.records import Checkpoint, RoundRecord
 from nomoat.server.registry import Measured, Registry
 
@@ -27,11 +28,20 @@ class CommunityJournal:
     clock: Callable[[], int]
 
     def last(self) -> Checkpoint | None:
-        """Where to go on from: the last ended round, or what an operator has rolled back to."""
+        """Where to go on from: the last ended round, or what an operator has rolled back to.
+
+        NomoatError if the stored state cannot be read.
+        """
         row = self.registry.store.last_round()
         if row is None:
             return None
-        checkpoint = unpack(row[2], self.spec)
+        try:
+            checkpoint = unpack(row[2], self.spec)
+        except (ValueError, KeyError, LocalProtocolError):
+            raise NomoatError(
+                f"round {row[0]} in the community's database is damaged, or was written by another "
+                "revision of nomoat: bring the folder back from a backup"
+            ) from None
         newest = self.registry.get(None)
         if newest.version.adapter == checkpoint.state.adapter.digest:
             return checkpoint

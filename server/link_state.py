@@ -20,9 +20,7 @@ from flwr.app import Message
 from flwr.common.constant import NOOP_FLWR_AID, Status
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.inflatable.inflatable_object import (
-    iterate_object_tree,
-)
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.run import RunStatus
 from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
@@ -34,7 +32,6 @@ from nomoat.server.uploads import Uploads
 log = logging.getLogger(__name__)
 # Flower logs every request, and what a stranger got wrong as an error; we log what matters.
 logging.getLogger("flwr").setLevel(logging.CRITICAL)
-
 
 NameOf = Callable[[bytes], str | None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.methods.modules import append
 from nomoat.aggregation.server_optimizer import OptimizerState
@@ -88,6 +90,19 @@ def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal)
     assert [v.parent_loss for v in versions] == [None, 3.0, 2.9]
     assert [v.evaluation for v in versions] == [None, 3.0, 2.0]
     assert versions[2].contributors == ("ada",)
+
+
+@pytest.mark.parametrize("stored", [b"", b"PK\x03\x04 of another revision", None])
+def test_a_state_that_cannot_be_read_is_one_clear_line(
+    journal: CommunityJournal, stored: bytes | None
+) -> None:
+    record, checkpoint = ended(1)
+    whole = bytearray(pack(checkpoint))
+    whole[-1] ^= 1
+    data = bytes(whole) if stored is None else stored
+    journal.registry.store.put_round(1, True, json.dumps(record.as_json()), data)
+    with pytest.raises(NomoatError, match=r"^round 1 in the community's database is damaged"):
+        journal.last()
 
 
 def test_an_abandoned_round_is_written_and_makes_no_version(journal: CommunityJournal) -> None:
