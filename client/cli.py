@@ -330,7 +330,7 @@ def _detach(place: Place) -> None:
 
     with (place.root / "volunteer.out").open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nomoat", "run", "--community", place.root.name],
+            [sys.executable, "-P", "-m", "nomoat", "run", "--community", place.root.name],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

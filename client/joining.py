@@ -49,7 +49,7 @@ def preview(settings: VolunteerSettings, seq_len: int) -> str:
     """
     what = ("data", "preview", str(settings.data), "--model", settings.base)
     done = subprocess.run(
-        [sys.executable, "-m", "nomoat", *what, "--seq-len", str(seq_len)],
+        [sys.executable, "-P", "-m", "nomoat", *what, "--seq-len", str(seq_len)],
         capture_output=True,
         text=True,
         check=False,

@@ -199,7 +199,7 @@ def _installation(community: str | None) -> Installation:
     wanted = Service(
         f"nomoat-{place.root.name[:8]}",
         "nomoat volunteer",
-        (sys.executable, "-m", "nomoat", "run", "--community", place.root.name),
+        (sys.executable, "-P", "-m", "nomoat", "run", "--community", place.root.name),
         str(place.root),
         str(place.root / "service.out"),
         chosen,

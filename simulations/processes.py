@@ -22,7 +22,8 @@ from typing import Any
 from nomoat.aggregation.errors import NomoatError
 from nomoat.server.records import RoundRecord
 
-PROGRAM = (sys.executable, "-m", "nomoat")
+# -P: a folder called nomoat where the command is typed, such as a clone, is not the package.
+PROGRAM = (sys.executable, "-P", "-m", "nomoat")
 END_S = 15.0
 LOOK_S = 0.1
 
