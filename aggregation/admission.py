@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from nomoat.aggregation.adapter import Manifest, Vector
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.exact_sum import MAX_TERM, Run
+from nomoat.aggregation.exact_sum import MAX_TERM
+from nomoat.aggregation.parallel import Run
 
 SECTION = "§4"
 _BLOCK = 1 << 20
@@ -48,7 +49,7 @@ def admit(
 ) -> Vector:
     """The report as float32 (d,), a read-only view of `body`.
 
-    run: how blocks are read; the map of a thread pool uses all cores, with the same verdict.
+    run: how blocks are read, with the same verdict.
 
     Raises RemoteProtocolError(volunteer, §4) for a wrong length, a weight outside
     [min_weight, 1], NaN or infinity, a value or a norm beyond the limits.

@@ -8,15 +8,14 @@ and value, becomes an integer first: rint(w·x·2^44).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nomoat.aggregation.adapter import Vector
 from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.parallel import Run
 
 FRACTION_BITS = 44  # one unit of the sum is 2^-44 ≈ 5.7e-14
 MAX_TERM = 32.0  # |w·x| of any coordinate
@@ -35,8 +34,6 @@ _BLOCK = 1 << 17
 _MAX_WAITING = 8
 _MAX_WAITING_BYTES = 512 << 20
 _STRIPES = 8
-
-Run: TypeAlias = Callable[..., Iterable[Any]]  # as the builtin map
 
 
 @dataclass
@@ -59,8 +56,7 @@ class ExactSum:
     def empty(cls, size: int, run: Run = map) -> ExactSum:
         """The sum of nothing, of vectors (size,).
 
-        run: how independent stripes are worked on; the map of a thread pool uses all cores (numpy
-        releases the interpreter lock), with the same bits.
+        run: how independent stripes are worked on.
         """
         return cls(np.zeros(size, np.int64), run)
 

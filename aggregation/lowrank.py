@@ -81,11 +81,11 @@ def orthonormal_rows(b: Floats, a: Floats) -> tuple[Matrix, Matrix]:
 
     The rows span what a's rows span, also where B is zero; columns of B come strongest first.
     """
-    a = a.astype(np.float64)
-    lower, rows = _orthonormal(a)
-    b = b.astype(np.float64) @ lower
-    turn = np.linalg.eigh(b.T @ b)[1][:, ::-1]  # orthogonal whatever b is: the product stays
-    return turn.T @ rows, b @ turn
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    lower, inverse, rows = _triangular(a)
+    squares = lower.T @ (b.T @ b) @ lower
+    turn = np.linalg.eigh(squares)[1][:, ::-1]  # orthogonal whatever b is: the product stays
+    return (turn.T @ inverse) @ rows, b @ (lower @ turn)
 
 
 def svd_within(q: Floats, z: Floats) -> Svd:
@@ -116,7 +116,8 @@ def range_basis(sample: Floats) -> Matrix:
     Halko, Martinsson, Tropp 2011 (arXiv:0909.4061), Alg. 4.1: ‖M − QQᵀM‖ is of the size of the
     (w+1)-th singular value of M, and zero if rank M ≤ w.
     """
-    return np.asarray(np.linalg.qr(sample.astype(np.float64))[0])
+    _, inverse, rows = _triangular(sample.T.astype(np.float64))
+    return np.asarray((inverse @ rows).T)
 
 
 def raw_bits(count: int, *labels: str | int) -> NDArray[np.uint64]:
@@ -147,11 +148,12 @@ def fresh_rows(rank: int, width: int, *labels: str | int) -> Matrix:
     return np.asarray((2.0 * unit - 1.0).reshape(rank, width) / np.sqrt(width))
 
 
-def _orthonormal(a: Matrix) -> tuple[Matrix, Matrix]:
-    """(L, Q) with A = LQ and Q's rows orthonormal; a (r, n).
+def _triangular(a: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """(L, M, C) with A = L(MC) and the rows of MC orthonormal; a (r, n), L and M (r, r).
 
-    By Cholesky of AAᵀ where A is well conditioned, as after a round it is; else by Householder,
-    which is ten times slower and never fails.
+    By Cholesky of AAᵀ where A is well conditioned, as after a round it is (M = L⁻¹, C = A, so
+    that a caller can join further small factors to M first); else by Householder (M = 1), which
+    is ten times slower and never fails.
     """
     try:
         lower = np.linalg.cholesky(a @ a.T)
@@ -159,9 +161,9 @@ def _orthonormal(a: Matrix) -> tuple[Matrix, Matrix]:
         lower = np.zeros((1, 1))
     sizes = np.abs(np.diag(lower))
     if sizes.min() > 1e-3 * sizes.max():
-        return np.asarray(lower), np.asarray(np.linalg.inv(lower) @ a)
+        return np.asarray(lower), np.asarray(np.linalg.inv(lower)), a
     q, r = np.linalg.qr(a.T)
-    return np.asarray(r.T), np.asarray(q.T)
+    return np.asarray(r.T), np.eye(len(r)), np.asarray(q.T)
 
 
 def _complement(rows: Matrix, pool: Floats, count: int) -> Matrix:

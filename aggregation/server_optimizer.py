@@ -125,20 +125,18 @@ def check(optimizer: ServerOptimizer, method: SummedMethod) -> None:
         )
 
 
-def commit(
+def move(
     method: SummedMethod,
     optimizer: ServerOptimizer,
     states: tuple[MethodState, OptimizerState],
     mean: Vector,
     round: int,
-    reply: Vector | None = None,
-) -> tuple[MethodState, OptimizerState]:
-    """From the last exchange's mean to both next states: update, optimiser step, commit."""
+) -> tuple[Vector, OptimizerState]:
+    """From the last exchange's mean to the update that commit() takes, and the next moments."""
     check(optimizer, method)
     state, moments = states
     update = method.update(state, mean, round)
-    moved, moments = step(optimizer, moments, update, method.factors(round).key)
-    return method.commit(state, moved, round, reply), moments
+    return step(optimizer, moments, update, method.factors(round).key)
 
 
 def _second_moment(

@@ -137,8 +137,8 @@ def aggregate(method: SummedMethod, state: MethodState, reports: Reports) -> Met
             total.add(vector, weight, checked=True)
         mean = total.mean()
         if exchange < method.traits.exchanges:
-            reply = method.reply(state, mean, 1, exchange)
-    return method.commit(state, method.update(state, mean, 1), 1, reply)
+            reply = method.reply(state, mean, 1, exchange, POOL.map)
+    return method.commit(state, method.update(state, mean, 1), 1, reply, POOL.map)
 
 
 def numpy_mean(method: SummedMethod, state: MethodState, reports: Reports) -> None:

@@ -130,7 +130,8 @@ class Coordinator:
         self.traffic, self.uploads = Traffic(), Uploads()
         task = self._task(number, before.state)
         open_exchange = self._open_exchange(task, before.state)
-        machine = Round(self._plan(grid, task, before), self._method, before.state, open_exchange)
+        plan = self._plan(grid, task, before)
+        machine = Round(plan, self._method, before.state, open_exchange, CORES.map)
         self._drive(grid, machine, number)
         assert machine.outcome is not None
         outcome = machine.outcome

@@ -9,9 +9,10 @@ from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import Manifest, Vector
 from nomoat.aggregation.admission import admit
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.exact_sum import ExactSum, Run
+from nomoat.aggregation.exact_sum import ExactSum
 from nomoat.aggregation.messages import Decline, Report, ReportRequest
 from nomoat.aggregation.methods.base import Upload
+from nomoat.aggregation.parallel import Run
 from nomoat.server.machine import Outgoing
 
 
@@ -19,7 +20,7 @@ class OpenExchange:
     """Ask each volunteer of the cohort for its report, and admit or refuse it by its name.
 
     What becomes of an admitted report is a subclass's business: `_manifest`, `_keep`, `_finish`.
-    run: how parts of a report are worked on, as exact_sum.ExactSum.empty has it.
+    run: how parts of a report are worked on.
     """
 
     def __init__(

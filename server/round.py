@@ -19,6 +19,7 @@ from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.messages import AdapterShape, Decline, EvaluateTask, Ready, TrainTask
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.methods.base import MethodState, PlaintextMethod
+from nomoat.aggregation.parallel import Run
 from nomoat.aggregation.server_optimizer import OptimizerState, ServerOptimizer
 from nomoat.server.acceptance import judge
 from nomoat.server.machine import Exchange, Outgoing
@@ -108,10 +109,18 @@ class Outcome:
 
 
 class Round:
-    """One round of `method` from `state`, over the volunteers of `plan`."""
+    """One round of `method` from `state`, over the volunteers of `plan`.
+
+    run: how the layers of a sum are worked on.
+    """
 
     def __init__(
-        self, plan: Plan, method: AnyMethod, state: MethodState, open_exchange: OpenExchange
+        self,
+        plan: Plan,
+        method: AnyMethod,
+        state: MethodState,
+        open_exchange: OpenExchange,
+        run: Run = map,
     ) -> None:
         self.plan = plan
         self.phase = Phase.NEW
@@ -120,6 +129,7 @@ class Round:
         self._method = method
         self._state = state
         self._open_exchange = open_exchange
+        self._run = run
         self._exchange_number = 0
         self._asked: tuple[str, ...] = ()  # whom the present exchange asks
         self._reply: Vector | None = None  # to the exchange before
@@ -264,13 +274,16 @@ class Round:
             return self._evaluate(exchange.contributors, now)
         assert exchange.mean is not None
         if self._exchange_number < method.traits.exchanges:
-            reply = method.reply(self._state, exchange.mean, number, self._exchange_number)
+            reply = method.reply(
+                self._state, exchange.mean, number, self._exchange_number, self._run
+            )
             self._reply = reply
             return self._next_exchange(exchange.contributors, as_bytes(reply), now)
         before = (self._state, self.plan.moments)
-        self._candidate, self._moments = server_optimizer.commit(
-            method, self.plan.optimizer, before, exchange.mean, number, self._reply
+        moved, self._moments = server_optimizer.move(
+            method, self.plan.optimizer, before, exchange.mean, number
         )
+        self._candidate = method.commit(self._state, moved, number, self._reply, self._run)
         return self._evaluate(exchange.contributors, now)
 
     def _evaluate(self, contributors: tuple[str, ...], now: float) -> list[Outgoing]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, Manifest, Vector
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods import modules
+from nomoat.aggregation.parallel import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +224,13 @@ class SummedMethod(Method):
         """
         return (reach,) * len(self.manifest(broadcast.spec, round, exchange).tensors)
 
-    def reply(self, state: MethodState, mean: Vector, round: int, exchange: int) -> Vector:
-        """What volunteers get between two exchanges; only methods with several have one."""
+    def reply(
+        self, state: MethodState, mean: Vector, round: int, exchange: int, run: Run = map
+    ) -> Vector:
+        """What volunteers get between two exchanges; only methods with several have one.
+
+        run: how layers are worked on.
+        """
         raise LocalProtocolError(f"{self.name} has no exchange after {exchange}")
 
     def update(self, state: MethodState, mean: Vector, round: int) -> Vector:
@@ -237,8 +243,12 @@ class SummedMethod(Method):
         update: Vector,
         round: int,
         reply: Vector | None = None,
+        run: Run = map,
     ) -> MethodState:
-        """The next state, from update() as the server optimiser left it and the last reply()."""
+        """The next state, from update() as the server optimiser left it and the last reply().
+
+        run: how layers are worked on.
+        """
         spec = state.adapter.spec
         manifest = modules.factor_manifest(spec, self.factors(round).key)
         vector = state.adapter.vector + modules.embed(update, manifest, spec)

@@ -18,7 +18,8 @@ from nomoat.aggregation.adapter import (
 )
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods.base import LocalStart, MethodState, SummedMethod, Traits
-from nomoat.aggregation.methods.modules import build
+from nomoat.aggregation.methods.modules import derive
+from nomoat.aggregation.parallel import Run
 
 SKETCH_Y = ".sketch_Y"
 SKETCH_Z = ".sketch_Z"
@@ -73,9 +74,13 @@ class FedAsk(SummedMethod):
     ) -> Vector:
         """The sketch of the trained product minus the broadcast's."""
         whole, start = local.whole(trained), local.broadcast
-        after = self._sketch(whole, round, exchange, reply)
-        before = self._sketch(start, round, exchange, reply)
-        change = {name: (after[name] - before[name]).astype(np.float32) for name in after}
+        bases = self._bases(start.spec, round, reply) if exchange == 2 else {}
+        change = {}
+        for (layer, a, b), (_, a0, b0) in zip(whole.factors(), start.factors(), strict=True):
+            probe = bases[layer.name + SKETCH_Y] if exchange == 2 else self._omega(layer, round)
+            change[self._tensor(layer, exchange).name] = np.asarray(
+                _sketch(a, b, probe, exchange) - _sketch(a0, b0, probe, exchange), np.float32
+            )
         return self.manifest(start.spec, round, exchange).join(change)
 
     def clips(
@@ -106,63 +111,63 @@ class FedAsk(SummedMethod):
         reach: float,
     ) -> float:
         a, b = factors
-        width = self.width(layer)
-        omega = lowrank.sketch_matrix(layer.d_in, width, "fedask", round, layer.name)
+        omega = self._omega(layer, round)
         own = np.abs(b).sum(1).max() + layer.rank * reach
         never = np.abs(a @ omega).sum(0).max() + np.abs(omega).sum(0).max() * own
         step = np.sqrt(layer.rank)  # of a row of B, in units of reach
         row = step * np.linalg.norm(a, 2) + np.sqrt(layer.d_in) * step * (
             np.linalg.norm(b, axis=1).max() + step * reach
         )
-        return reach * float(min(never, 6.0 * row / np.sqrt(width)))
+        return reach * float(min(never, 6.0 * row / np.sqrt(self.width(layer))))
 
-    def reply(self, state: MethodState, mean: Vector, round: int, exchange: int) -> Vector:
+    def reply(
+        self, state: MethodState, mean: Vector, round: int, exchange: int, run: Run = map
+    ) -> Vector:
         """Q (d_out, w) of every layer, in exchange 1's layout."""
         if exchange != 1:
             return super().reply(state, mean, round, exchange)
         manifest = self.manifest(state.adapter.spec, round, 1)
-        own = self._sketch(state.adapter, round, 1, None)
-        bases = {
-            name: lowrank.range_basis(change + own[name]).astype(np.float32)
-            for name, change in manifest.views(mean).items()
-        }
-        return manifest.join(bases)
+        vector = np.empty(manifest.size, np.float32)
+        changes, bases = manifest.views(mean), manifest.views(vector)
+
+        def fill(factors: tuple[LayerSpec, NDArray[np.float32], NDArray[np.float32]]) -> None:
+            layer, a, b = factors
+            name = layer.name + SKETCH_Y
+            own = _sketch(a, b, self._omega(layer, round), 1)
+            bases[name][...] = lowrank.range_basis(own + changes[name])
+
+        list(run(fill, state.adapter.factors()))
+        return vector
 
     def commit(
-        self, state: MethodState, update: Vector, round: int, reply: Vector | None = None
+        self,
+        state: MethodState,
+        update: Vector,
+        round: int,
+        reply: Vector | None = None,
+        run: Run = map,
     ) -> MethodState:
         """The rank-r truncation of QZᵀ."""
         spec = state.adapter.spec
         bases = self._bases(spec, round, reply)
         changes = self.manifest(spec, round, 2).views(update)
-        own = self._sketch(state.adapter, round, 2, reply)
-        parts = {}
-        for layer, a, _ in state.adapter.factors():
-            name = layer.name + SKETCH_Z
-            found = lowrank.svd_within(bases[layer.name + SKETCH_Y], (changes[name] + own[name]).T)
-            parts[layer.name] = lowrank.trainable(found, spec.rank, a)
-        return replace(state, adapter=build(spec, parts))
+
+        def truncated(
+            layer: LayerSpec, a: NDArray[np.float32], b: NDArray[np.float32]
+        ) -> tuple[lowrank.Matrix, lowrank.Matrix]:
+            basis = bases[layer.name + SKETCH_Y].astype(np.float64)
+            z = _sketch(a, b, basis, 2) + changes[layer.name + SKETCH_Z]
+            return lowrank.trainable(lowrank.svd_within(basis, z.T), spec.rank, a)
+
+        return replace(state, adapter=derive(state.adapter, truncated, run))
 
     def _tensor(self, layer: LayerSpec, exchange: int) -> TensorSpec:
         suffix, rows = {1: (SKETCH_Y, layer.d_out), 2: (SKETCH_Z, layer.d_in)}[exchange]
         return TensorSpec(layer.name + suffix, (rows, self.width(layer)))
 
-    def _sketch(
-        self, adapter: Adapter, round: int, exchange: int, reply: Vector | None
-    ) -> dict[str, lowrank.Matrix]:
-        """B(AΩ) or Aᵀ(BᵀQ) of every layer, float64."""
-        bases = self._bases(adapter.spec, round, reply) if exchange == 2 else {}
-        sketches = {}
-        for layer, a, b in adapter.factors():
-            name = self._tensor(layer, exchange).name
-            a64, b64 = a.astype(np.float64), b.astype(np.float64)
-            if exchange == 1:
-                width = self.width(layer)
-                omega = lowrank.sketch_matrix(layer.d_in, width, "fedask", round, layer.name)
-                sketches[name] = b64 @ (a64 @ omega)
-            else:
-                sketches[name] = a64.T @ (b64.T @ bases[layer.name + SKETCH_Y])
-        return sketches
+    def _omega(self, layer: LayerSpec, round: int) -> lowrank.Matrix:
+        """Ω (d_in, w) of a layer, the same for everyone."""
+        return lowrank.sketch_matrix(layer.d_in, self.width(layer), "fedask", round, layer.name)
 
     def _bases(
         self, spec: AdapterSpec, round: int, reply: Vector | None
@@ -170,3 +175,11 @@ class FedAsk(SummedMethod):
         if reply is None:
             raise LocalProtocolError("fedask's second exchange needs the first one's reply")
         return self.manifest(spec, round, 1).views(reply)
+
+
+def _sketch(
+    a: lowrank.Floats, b: lowrank.Floats, probe: lowrank.Floats, exchange: int
+) -> lowrank.Matrix:
+    """B(AΩ) (d_out, w) in exchange 1, Aᵀ(BᵀQ) (d_in, w) in exchange 2, float64."""
+    first, second = (b, a) if exchange == 1 else (a.T, b.T)
+    return np.asarray(first.astype(np.float64) @ (second.astype(np.float64) @ probe))

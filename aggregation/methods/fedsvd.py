@@ -7,7 +7,8 @@ from dataclasses import replace
 from nomoat.aggregation import lowrank
 from nomoat.aggregation.adapter import Adapter, Vector
 from nomoat.aggregation.methods.base import Factors, MethodState, SummedMethod, Traits
-from nomoat.aggregation.methods.modules import build
+from nomoat.aggregation.methods.modules import derive
+from nomoat.aggregation.parallel import Run
 
 
 class FedSvd(SummedMethod):
@@ -34,13 +35,17 @@ class FedSvd(SummedMethod):
         return MethodState(_orthonormal(adapter), adapter.spec.rank)
 
     def commit(
-        self, state: MethodState, update: Vector, round: int, reply: Vector | None = None
+        self,
+        state: MethodState,
+        update: Vector,
+        round: int,
+        reply: Vector | None = None,
+        run: Run = map,
     ) -> MethodState:
         """Add the mean of B, then the SVD."""
         added = super().commit(state, update, round, reply)
-        return replace(added, adapter=_orthonormal(added.adapter))
+        return replace(added, adapter=_orthonormal(added.adapter, run))
 
 
-def _orthonormal(adapter: Adapter) -> Adapter:
-    parts = {layer.name: lowrank.orthonormal_rows(b, a) for layer, a, b in adapter.factors()}
-    return build(adapter.spec, parts)
+def _orthonormal(adapter: Adapter, run: Run = map) -> Adapter:
+    return derive(adapter, lambda _, a, b: lowrank.orthonormal_rows(b, a), run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, Manifest, Vector
 from nomoat.aggregation.methods import modules
 from nomoat.aggregation.methods.base import MethodState, SummedMethod, Traits
+from nomoat.aggregation.parallel import Run
 
 NAME = "local-B"
 
@@ -29,7 +30,12 @@ class LocalB(SummedMethod):
         return modules.factor_manifest(spec, "a")
 
     def commit(
-        self, state: MethodState, update: Vector, round: int, reply: Vector | None = None
+        self,
+        state: MethodState,
+        update: Vector,
+        round: int,
+        reply: Vector | None = None,
+        run: Run = map,
     ) -> MethodState:
         """Add the mean change of A."""
         spec = state.adapter.spec

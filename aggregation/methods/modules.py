@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,10 @@ from nomoat.aggregation.adapter import (
     Vector,
 )
 from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.parallel import Run
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
+_Layer: TypeAlias = tuple[LayerSpec, NDArray[np.float32], NDArray[np.float32]]
 
 
 def same_scale(spec: AdapterSpec, rank: int) -> AdapterSpec:
@@ -64,6 +67,28 @@ def build(spec: AdapterSpec, factors: Mapping[str, tuple[Floats, Floats]]) -> Ad
         values[layer.a.name] = a.astype(np.float32, copy=False)
         values[layer.b.name] = b.astype(np.float32, copy=False)
     return Adapter(spec, spec.manifest.join(values))
+
+
+def derive(
+    adapter: Adapter,
+    factors: Callable[[LayerSpec, NDArray[np.float32], NDArray[np.float32]], tuple[Floats, Floats]],
+    run: Run = map,
+) -> Adapter:
+    """An adapter of the same spec whose A and B of each layer are factors(layer, A, B).
+
+    run: how layers are worked on. LocalProtocolError if a factor has another shape.
+    """
+    derived = Adapter(adapter.spec, np.empty(adapter.spec.size, np.float32))
+
+    def fill(old: _Layer, new: _Layer) -> None:
+        layer, *room = new
+        for target, values in zip(room, factors(*old), strict=True):
+            if target.shape != values.shape:
+                raise LocalProtocolError(f"{layer.name}: {values.shape} is not {target.shape}")
+            target[...] = values
+
+    list(run(fill, adapter.factors(), derived.factors()))
+    return derived
 
 
 def select(adapter: Adapter, chosen: tuple[int, ...]) -> Adapter:

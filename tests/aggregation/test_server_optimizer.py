@@ -14,7 +14,7 @@ from nomoat.aggregation.server_optimizer import (
     OptimizerState,
     ServerOptimizer,
     check,
-    commit,
+    move,
     step,
 )
 
@@ -97,7 +97,8 @@ def test_every_optimiser_composes_with_every_method_that_keeps_coordinates(kind,
     for number in (1, 2, 3, 4):
         before = states[0].adapter.vector
         mean = np.full(method.manifest(SPEC, number).size, 0.01, np.float32)
-        states = commit(method, optimizer, states, mean, number)
+        moved, moments = move(method, optimizer, states, mean, number)
+        states = method.commit(states[0], moved, number), moments
         moved = states[0].adapter.vector - before
         assert np.isfinite(moved).all()
         assert moved.max() > 1e-4
@@ -110,7 +111,11 @@ def test_a_plain_rate_scales_the_step_of_every_method(method):
     state = method.begin(Adapter(SPEC, rng.normal(0, 0.3, SPEC.size).astype(np.float32)))
     mean = np.full(method.manifest(SPEC, 1).size, 0.25, np.float32)
     half, full = (
-        commit(method, ServerOptimizer("plain", rate), (state, OptimizerState()), mean, 1)[0]
+        method.commit(
+            state,
+            move(method, ServerOptimizer("plain", rate), (state, OptimizerState()), mean, 1)[0],
+            1,
+        )
         for rate in (0.5, 1.0)
     )
 

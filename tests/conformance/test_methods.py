@@ -281,6 +281,29 @@ def test_the_server_learns_only_a_sum(name, round_number):
     assert apart(results[0], results[1]) < 1e-6
 
 
+def backwards(work, *pieces):
+    """A map that takes its pieces from last to first, as a pool of threads might."""
+    return [work(*piece) for piece in reversed(list(zip(*pieces, strict=False)))]
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_layers_may_be_worked_on_in_any_order(name, round_number):
+    method = METHODS[name]
+    state = method.begin(make_adapter())
+    adapters = []
+    for run in (map, backwards):
+        reply = None
+        for exchange in range(1, method.traits.exchanges + 1):
+            size = method.manifest(state.adapter.spec, round_number, exchange).size
+            mean = np.random.default_rng(exchange).normal(0, 0.05, size).astype(np.float32)
+            if exchange < method.traits.exchanges:
+                reply = method.reply(state, mean, round_number, exchange, run)
+        update = method.update(state, mean, round_number)
+        adapters.append(method.commit(state, update, round_number, reply, run).adapter)
+    assert adapters[0].vector.tobytes() == adapters[1].vector.tobytes()
+    assert apart(adapters[0], state.adapter) > 1e-3
+
+
 def test_a_foreign_adapter_is_refused(method):
     state = method.begin(make_adapter())
     local = method.start(state.adapter, Turn(1, RANK))
