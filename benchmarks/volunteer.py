@@ -41,6 +41,7 @@ from nomoat.client.ledger import Sent, tensors_of
 from nomoat.client.ledger_file import Ledger
 from nomoat.client.probes import Probes, local_now
 from nomoat.client.shards import Shards, prepare
+from nomoat.client.workbench import Workbench
 from nomoat.lora.jobs import TrainJob
 from nomoat.simulations.pocket import MODEL_DIR
 
@@ -81,7 +82,7 @@ class Task:
 def at_home(task: Task, folder: Path) -> Iterator[tuple[Hands, Ledger]]:
     """Hands with a governor beside them that looks at this real machine, and a log."""
     kept = DiskKeepsakes(folder / "kept")
-    hands = Hands(task.model, task.shards, kept, "cpu", checkpoint=task.checkpoint)
+    hands = Hands(Workbench(task.model, "cpu"), task.shards, kept, task.checkpoint)
     probes = Probes(folder, lambda: hands.pids)
     limits = Limits(min_free_disk_bytes=0, on_battery=True, on_metered=True)
     governor = Governor(

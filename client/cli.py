@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from nomoat.client.config import Home, Place, VolunteerSettings
+    from nomoat.aggregation.enrolment import CommunityInfo
+    from nomoat.client.config import Home, Place
     from nomoat.client.facts import Orders
     from nomoat.client.shards import Shards
 
 app = typer.Typer(add_completion=False)
-LOG_BYTES, LOG_FILES = 1 << 20, 3
 
 Which = Annotated[
     str | None, typer.Option("--community", help="Name or id, if several were joined.")
@@ -42,6 +43,10 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     rank: Annotated[
         str | None, typer.Option(help="Modules trained here at most, or auto: what fits.")
     ] = None,
+    bits: Annotated[
+        Literal["auto", "4", "8", "16"],
+        typer.Option(help="Bits of the frozen base; auto: 4 on a GPU that holds no more."),
+    ] = "auto",
     yes: Annotated[
         bool, typer.Option("--yes", help="Accept the sheet without being asked.")
     ] = False,
@@ -56,9 +61,10 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.aggregation.errors import Refused
     from nomoat.aggregation.invitation import from_link
     from nomoat.client import enroll, fits, kept
-    from nomoat.client.afford import rank_of
+    from nomoat.client.allowance import Allowance
     from nomoat.client.config import Home, VolunteerSettings
     from nomoat.client.consent import sheet
+    from nomoat.client.fitting import check_bits
     from nomoat.client.identity import identity
     from nomoat.client.joining import check_base, preview
     from nomoat.client.joining import join as enrol
@@ -69,18 +75,22 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     info = enroll.look(enroll.door_of(invitation), invitation.claims.community, int(time.time()))
     home = Home.find()
     place = home.place(info.public)
+    where = _where(base or info.base_model)
     settings = VolunteerSettings(
         address=invitation.claims.address,
         name=name or _own_name(),
         data=data.resolve(),
-        base=_where(base or info.base_model),
+        base=where,
         device=device,
         heldout=heldout,
         heldout_data=heldout_data and heldout_data.resolve(),
         rank=_rank(rank),
     )
-    check_base(settings.base, info.base_hash, info.name)
-    most = rank_of(settings, info)
+    check_base(where, info.base_hash, info.name)
+    machine = Allowance(base_bits=_bits(bits, info, where, device))
+    check_bits(machine)
+    settings = settings.model_copy(update={"machine": machine})
+    most = fits.rank_of(settings, info)
     shards = prepare(
         settings.data,
         place.shards,
@@ -88,7 +98,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         kept.load(home.root),
         heldout_data=settings.heldout_data,
     )
-    fit = fits.line(info, settings.base, room(device))
+    fit = fits.line(info, where, room(device), machine.base_bits)
     sys.stderr.write(sheet(info, settings, shards, most, fit) + "\n")
     _show_secrets(place, shards)
     if not yes:
@@ -104,7 +114,16 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     waits = " (waits for approval)" if standing is Standing.PENDING else ""
     _say(f"joined {info.name} as {settings.name}{waits}")
     if not only_enrol:
-        _run(home, place, settings, detach)
+        _run(home, [place], place.root.name, detach)
+
+
+def _bits(text: str, info: CommunityInfo, base: str, device: str) -> Literal[4, 8] | None:
+    from nomoat.client import fits
+    from nomoat.client.room import room
+
+    if text == "auto":
+        return fits.bits(info, base, room(device))
+    return {"4": 4, "8": 8}.get(text)  # type: ignore[return-value]  # 16: as it is
 
 
 def _rank(text: str | None) -> int | Literal["auto"]:
@@ -122,25 +141,31 @@ def _rank(text: str | None) -> int | Literal["auto"]:
 
 @app.command()
 def run(community: Which = None, detach: Detach = False) -> None:
-    """Take part again in a community this machine has joined."""
+    """Take part again in every community this machine has joined, or in one."""
     from nomoat.client.config import Home
 
     home = Home.find()
-    place = home.choose(community)
-    _run(home, place, place.load(), detach)
+    _run(home, home.chosen(community), community, detach)
 
 
 @app.command()
 def status(community: Which = None, as_json: AsJson = False) -> None:
-    """What this volunteer is doing, and if it is not training, why."""
+    """What this volunteer is doing, and if it is not training, why; a line of JSON a community."""
+    from nomoat.client.config import Home
+
+    for number, place in enumerate(Home.find().chosen(community)):
+        if number and not as_json:
+            typer.echo()
+        _status(place, as_json)
+
+
+def _status(place: Place, as_json: bool) -> None:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
     from nomoat.client import control
-    from nomoat.client.config import Home
     from nomoat.client.state import paused, read_state, running
 
-    place = Home.find().choose(community)
     info, state, orders = place.info(), read_state(place), control.read(place.root)
     alive = running(place)
     doing, why = (
@@ -208,11 +233,11 @@ def pause(
     from nomoat.client import control
     from nomoat.client.config import Home
 
-    place = Home.find().choose(community)
     span = None if for_ is None else control.span_s(for_)
-    orders = control.pause(control.read(place.root), time.time(), span, UTC)
-    control.write(place.root, orders)
-    _say_orders(place, orders)
+    for place in Home.find().chosen(community):
+        orders = control.pause(control.read(place.root), time.time(), span, UTC)
+        control.write(place.root, orders)
+        _say_orders(place, orders)
 
 
 @app.command()
@@ -221,10 +246,10 @@ def resume(community: Which = None) -> None:
     from nomoat.client import control
     from nomoat.client.config import Home
 
-    place = Home.find().choose(community)
-    orders = control.resume(control.read(place.root))
-    control.write(place.root, orders)
-    _say_orders(place, orders)
+    for place in Home.find().chosen(community):
+        orders = control.resume(control.read(place.root))
+        control.write(place.root, orders)
+        _say_orders(place, orders)
 
 
 @app.command()
@@ -234,13 +259,13 @@ def finish(community: Which = None) -> None:
     from nomoat.client.config import Home
     from nomoat.client.state import running
 
-    place = Home.find().choose(community)
-    if not running(place):
-        typer.echo(f"{place.name()}: not running")
-        return
-    orders = control.finish(control.read(place.root))
-    control.write(place.root, orders)
-    _say_orders(place, orders)
+    for place in Home.find().chosen(community):
+        if not running(place):
+            typer.echo(f"{place.name()}: not running")
+            continue
+        orders = control.finish(control.read(place.root))
+        control.write(place.root, orders)
+        _say_orders(place, orders)
 
 
 @app.command()
@@ -276,7 +301,7 @@ def leave(
     typer.echo(f"left {info.name}")
 
 
-def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) -> None:
+def _run(home: Home, places: Sequence[Place], named: str | None, detach: bool) -> None:
     import os
     import signal
     import threading
@@ -285,20 +310,22 @@ def _run(home: Home, place: Place, settings: VolunteerSettings, detach: bool) ->
     from nomoat.client import control
 
     if detach:
-        _detach(place)
+        _detach(places[0].root if named else home.root, named)
         return
     os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
-    from nomoat.client.volunteer import Kit, volunteer
+    from nomoat.client.running import keep_logs, take_part
 
-    _keep_log(place)
-    orders = control.read(place.root)
-    if orders.finish:  # it was obeyed: to run again is to want more
-        control.write(place.root, replace(orders, finish=False))
+    keep_logs(places)
+    for place in places:
+        orders = control.read(place.root)
+        if orders.finish:  # it was obeyed: to run again is to want more
+            control.write(place.root, replace(orders, finish=False))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    _say(f"taking part in {place.name()}; Ctrl-C ends it")
-    volunteer(Kit.of(home, place, settings), stop)
+    names = ", ".join(place.name() for place in places)
+    _say(f"taking part in {names}; Ctrl-C ends it")
+    take_part(home, places, stop)
     _say("stopped; what was finished is kept")
 
 
@@ -310,27 +337,14 @@ def _show_secrets(place: Place, shards: Shards) -> None:
         sys.stderr.write((place.shards / FINDINGS).read_text())
 
 
-def _keep_log(place: Place) -> None:
-    """Everything into a file that is rotated, what matters to the terminal as well."""
-    import logging
-    from logging.handlers import RotatingFileHandler
-
-    place.root.mkdir(parents=True, exist_ok=True)
-    file = RotatingFileHandler(place.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True)
-    terminal = logging.StreamHandler(sys.stderr)
-    terminal.setLevel(logging.WARNING)
-    shape = "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=shape, handlers=[file, terminal])
-    logging.getLogger("nomoat").setLevel(logging.INFO)
-
-
-def _detach(place: Place) -> None:
-    """Start `nomoat run` in a session of its own; what it says is in volunteer.log."""
+def _detach(folder: Path, named: str | None) -> None:
+    """Start `nomoat run` in a session of its own."""
     import subprocess
 
-    with (place.root / "volunteer.out").open("wb") as out:
+    only = () if named is None else ("--community", named)
+    with (folder / "volunteer.out").open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "nomoat", "run", "--community", place.root.name],
+            [sys.executable, "-P", "-m", "nomoat", "run", *only],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

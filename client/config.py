@@ -136,6 +136,10 @@ class Home:
         places = sorted(folder.iterdir()) if folder.is_dir() else []
         return [Place(path) for path in places if Place(path).settings.is_file()]
 
+    def chosen(self, wanted: str | None) -> list[Place]:
+        """The community that is named, or all that were joined; NotJoined if there is none."""
+        return self.joined() or [self.choose(None)] if wanted is None else [self.choose(wanted)]
+
     def choose(self, wanted: str | None) -> Place:
         """The community named by (the start of) its id or its name, or the only one there is.
 

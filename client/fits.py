@@ -1,48 +1,78 @@
-"""Whether a community's training fits this machine, predicted before anything is loaded."""
+"""Whether a community's training fits this machine, and how, before anything is loaded."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 from nomoat.aggregation.enrolment import CommunityInfo
 from nomoat.aggregation.errors import DoesNotFit, UsageError
-from nomoat.client.room import Room
-from nomoat.lora.memory import Training, Weights
-from nomoat.lora.memory_plan import Plan, plan
-from nomoat.lora.model_files import config, resolve, stored_bytes
+from nomoat.client.config import VolunteerSettings
+from nomoat.client.fitting import Work, bits_that_fit, largest_rank, planned
+from nomoat.client.room import Room, room
+from nomoat.lora.model_files import config, resolve
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
 
 
-def line(info: CommunityInfo, base: str, room: Room) -> str:
-    """What a training takes of this machine, for the consent sheet.
+def line(info: CommunityInfo, base: str, place: Room, bits: int | None = None) -> str:
+    """What a training takes of this machine, the base in `bits`, for the consent sheet.
 
     DoesNotFit says what would fit; nothing is known of an unknown family of models.
     """
-    free = f"{room.free_bytes / 1e9:.1f} GB free"
+    free = f"{place.free_bytes / 1e9:.1f} GB free"
+    held = "" if bits is None else f"; the base is held in {bits} bits"
+    folder = resolve(base)
     try:
-        found = need(info, resolve(base), room)
+        found = planned(announced(info, folder), folder, place, bits)
     except DoesNotFit as problem:
-        raise DoesNotFit(
-            f"a training of {info.name} does not fit this {room.device}: it {problem}"
-        ) from None
+        raise _refused(info, place, problem) from None
     except UsageError:
-        return f"{room.device}, {free}; what this model takes is not known before it is loaded"
-    return f"{room.device}: a training takes about {found.predicted.total / 1e9:.1f} GB of {free}"
+        return f"{place.device}, {free}; what this model takes is not known before it is loaded"
+    needed = found.predicted.total / 1e9
+    return f"{place.device}: a training takes about {needed:.1f} GB of {free}{held}"
 
 
-def need(info: CommunityInfo, folder: Path, room: Room) -> Plan:
-    """How to train what `info` announces in `room`; DoesNotFit, or UsageError if it is not known.
+def bits(info: CommunityInfo, base: str, place: Room) -> Literal[4] | None:
+    """In how many bits the base has to be held here: None is all of them; DoesNotFit if in none."""
+    folder = resolve(base)
+    try:
+        return bits_that_fit(announced(info, folder), folder, place)
+    except UsageError:
+        return None
+    except DoesNotFit as problem:
+        raise _refused(info, place, problem) from None
+
+
+def rank(info: CommunityInfo, base: str, place: Room, bits: int | None) -> int:
+    """How many modules this machine can train: `--rank auto`.
+
+    The community's rank is not known before its first round; what is more than that is not used.
+    Raises DoesNotFit if not even rank 1 fits, UsageError if the model's need cannot be predicted.
+    """
+    try:
+        return largest_rank(Work(info.batch_size, info.seq_len, 1), resolve(base), place, bits)
+    except UsageError as problem:
+        raise UsageError(f"{problem}; give --rank a number") from None
+
+
+def rank_of(settings: VolunteerSettings, info: CommunityInfo) -> int:
+    """The rank its owner set, or the largest that fits what memory is free now."""
+    if settings.rank != "auto":
+        return settings.rank
+    place = room(settings.device, settings.machine.max_vram_share or 1.0)
+    return rank(info, settings.base, place, settings.machine.base_bits)
+
+
+def announced(info: CommunityInfo, folder: Path) -> Work:
+    """The training that `info` announces; UsageError for an unknown family of models.
 
     The rank is not announced: it is what makes an adapter of that many values on all linear maps.
     """
-    shape = ModelShape.from_config(config(folder))
-    per_rank = shape.adapter_parameters(1, (ALL_LINEAR,))
-    wish = Training(
-        info.batch_size,
-        info.seq_len,
-        max(1, math.ceil(info.adapter_values / per_rank)),
-        weights=Weights.BF16 if room.host.quantises else Weights.FP32,
-        autocast=room.host.quantises,
-    )
-    return plan(shape, wish, room.free_bytes, room.host, stored_bytes=stored_bytes(folder))
+    per_rank = ModelShape.from_config(config(folder)).adapter_parameters(1, (ALL_LINEAR,))
+    values = max(1, math.ceil(info.adapter_values / per_rank))
+    return Work(info.batch_size, info.seq_len, values)
+
+
+def _refused(info: CommunityInfo, place: Room, problem: DoesNotFit) -> DoesNotFit:
+    return DoesNotFit(f"a training of {info.name} does not fit this {place.device}: it {problem}")

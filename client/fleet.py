@@ -275,7 +275,13 @@ class Pauses:
         return pause
 
 
+def beneath(work: Callable[[], None], name: str) -> threading.Thread:
+    """A thread that ends with the process, its name below the present one's: "town/poll"."""
+    whole = f"{threading.current_thread().name}/{name}"
+    return threading.Thread(target=work, name=whole, daemon=True)
+
+
 def _thread(work: Callable[[], None], name: str) -> threading.Thread:
-    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread = beneath(work, name)
     thread.start()
     return thread

@@ -1,7 +1,7 @@
-"""A volunteer's hands: one worker process that trains, started when asked, gone when idle.
+"""A volunteer's hands: its trainings and evaluations at a workbench, paused and taken up again.
 
-The process that talks to the coordinator never loads torch or a model. Pausing ends the worker, and
-all the memory it took is given back; a training goes on later where it was laid down.
+Pausing ends the worker, and all the memory it took is given back; a training goes on later where it
+was laid down.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.adapter import Adapter
-from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
+from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.client import work as work_of
 from nomoat.client.keepsakes import Keepsakes
 from nomoat.client.session import EvaluateWork, TrainWork
 from nomoat.client.shards import Shards
 from nomoat.client.work import Rows
+from nomoat.client.workbench import Workbench
 from nomoat.lora.checkpoint import Paused
 from nomoat.lora.evaluate import Measured
 from nomoat.lora.jobs import EvaluateJob, TrainJob
-from nomoat.lora.pool import Pool
 from nomoat.lora.train import CPU_TOKENS, Trained
 
-IDLE_S = 120.0
-GRACE_S = 10.0  # for a piece of work and its checkpoint; then the worker is killed
 LEAST_TOKENS = 16
 
 
@@ -36,33 +34,26 @@ class Overtaken(NomoatError):
     """The coordinator has gone on; nobody waits for this training any more."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Hands:
-    """Trains and evaluates on this machine's rows. model: folder or hub id.
+    """Trains and evaluates one community's work on this machine's rows.
 
     checkpoint: where a training is laid down. fit: what a job must be like to fit this machine's
     memory, asked before a worker starts; it may raise DoesNotFit. problem: why the last training
     could not be done. trainings: that were done.
     """
 
-    model: str
+    bench: Workbench
     shards: Shards
     keepsakes: Keepsakes
-    device: str = "auto"
-    idle_s: float = IDLE_S
     checkpoint: Path | None = None
-    bits: int | None = None  # of the base's frozen weights
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     problem: str | None = field(default=None, init=False)
     trainings: int = field(default=0, init=False)
-    _pool: Pool | None = field(default=None, init=False)
-    _busy: int = field(default=0, init=False)
     _at_work: int = field(default=0, init=False)  # pauses included
     _going: bool = field(default=True, init=False)
     _overtaken: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
-    _share: float = field(default=1.0, init=False)
-    _timer: threading.Timer | None = field(default=None, init=False)
     _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
 
     def train(self, work: TrainWork) -> Trained:
@@ -107,14 +98,12 @@ class Hands:
     @property
     def pids(self) -> frozenset[int]:
         """Processes that work for us."""
-        pool = self._pool
-        return pool.pids if pool is not None else frozenset()
+        return self.bench.pids
 
     @property
     def working(self) -> bool:
         """Whether a worker is at it right now, its model loaded."""
-        pool = self._pool
-        return pool is not None and pool.working
+        return self.bench.works_for(self)
 
     @property
     def at_work(self) -> bool:
@@ -125,7 +114,7 @@ class Hands:
         """Lay down what is being done, end the worker and begin nothing until `resume`."""
         with self._changed:
             self._going = False
-        self._end_pool()
+        self.bench.leave(self)
 
     def resume(self) -> None:
         """Go on."""
@@ -140,22 +129,18 @@ class Hands:
                 return
             self._overtaken = True
             self._changed.notify_all()
-        self._end_pool()
+        self.bench.leave(self)
 
     def limit(self, share: float) -> None:
         """Spend this share of the time training."""
-        with self._changed:
-            self._share = share
-            if self._pool is not None:
-                self._pool.limit(share)
+        self.bench.limit(self, share)
 
     def close(self) -> None:
         """End the worker; a training is laid down first."""
         with self._changed:
             self._closed = True
-            self._stop_timer()
             self._changed.notify_all()
-        self._end_pool()
+        self.bench.leave(self)
 
     @property
     def _rows(self) -> Rows:
@@ -177,13 +162,10 @@ class Hands:
         return future
 
     def _do(self, job: TrainJob | EvaluateJob) -> Any:
-        pool = self._take()
-        try:
-            return pool.submit(job).result()
-        except LocalProtocolError:  # the pool was ended between the two
-            raise Paused from None
-        finally:
-            self._give_back()
+        return self.bench.do(self, job, self._wanted)
+
+    def _wanted(self) -> bool:
+        return self._going and not (self._overtaken or self._closed)
 
     def _wait_until_going(self) -> None:
         with self._changed:
@@ -193,45 +175,6 @@ class Hands:
 
     def _working(self) -> _Working:
         return _Working(self)
-
-    def _take(self) -> Pool:
-        with self._changed:
-            if not self._going or self._overtaken or self._closed:
-                raise Paused
-            self._stop_timer()
-            self._busy += 1
-            if self._pool is None:
-                self._pool = Pool(self.model, 1, self.device, shared=False, bits=self.bits)
-                if self._share < 1.0:
-                    self._pool.limit(self._share)
-            return self._pool
-
-    def _give_back(self) -> None:
-        with self._changed:
-            self._busy -= 1
-            if self._busy == 0 and self._pool is not None:
-                self._timer = threading.Timer(self.idle_s, self._rest)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def _rest(self) -> None:
-        with self._changed:
-            if self._busy:
-                return
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
-
-    def _end_pool(self) -> None:
-        with self._changed:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.pause(GRACE_S)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class _Working:

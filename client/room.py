@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,23 @@ class Room:
     host: Host
 
 
-def room(device: str, share: float = 1.0) -> Room:
-    """`share` of what the first NVIDIA device has free if it is to be used, else main memory."""
+def room(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> Room:
+    """`share` of what the first NVIDIA device has free if it is to be used, else main memory.
+
+    ours: processes whose memory will be used again (a worker that still holds the base): free, too.
+    """
     free = None if device in {"cpu", "mps"} else attempt("gpu memory", free_gpu_bytes)
     if free is None:
-        return Room("mps" if device == "mps" else "cpu", free_bytes(), cpu_host(WORKER_BYTES))
-    return Room("cuda", int((free - CONTEXT_BYTES) * share), cuda_host())
+        there = free_bytes() + sum(_held(pid) for pid in ours)
+        shared = device == "mps" or (device == "auto" and _is_apple())  # one memory for both
+        return Room("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
+    held = attempt("gpu processes", lambda: _held_gpu_bytes(ours)) or 0
+    return Room("cuda", int((free + held - CONTEXT_BYTES) * share), cuda_host())
+
+
+def _is_apple() -> bool:
+    """Whether this is a Mac with a GPU that torch uses; asked without loading torch."""
+    return (platform.system(), platform.machine()) == ("Darwin", "arm64")
 
 
 def free_bytes() -> int:
@@ -51,3 +63,19 @@ def free_gpu_bytes() -> int:
     pynvml.nvmlInit()
     device = pynvml.nvmlDeviceGetHandleByIndex(0)
     return int(pynvml.nvmlDeviceGetMemoryInfo(device).free)
+
+
+def _held(pid: int) -> int:
+    """Main memory that ends with this process."""
+    import psutil
+
+    return attempt("worker", lambda: int(psutil.Process(pid).memory_full_info().uss)) or 0
+
+
+def _held_gpu_bytes(pids: frozenset[int]) -> int:
+    import pynvml
+
+    pynvml.nvmlInit()
+    device = pynvml.nvmlDeviceGetHandleByIndex(0)
+    running = pynvml.nvmlDeviceGetComputeRunningProcesses(device)
+    return sum(process.usedGpuMemory or 0 for process in running if process.pid in pids)

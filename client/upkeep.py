@@ -190,22 +190,12 @@ def service_remove(community: Which = None) -> None:
 def _installation(community: str | None) -> Installation:
     import os
 
+    from nomoat.client.commands.service import wanted
     from nomoat.client.config import Home
-    from nomoat.client.service import Service, installation
 
     home = Home.find()
-    place = home.choose(community)
-    chosen = {"NOMOAT_HOME": str(home.root)} if os.environ.get("NOMOAT_HOME") else {}
-    wanted = Service(
-        f"nomoat-{place.root.name[:8]}",
-        "nomoat volunteer",
-        (sys.executable, "-P", "-m", "nomoat", "run", "--community", place.root.name),
-        str(place.root),
-        str(place.root / "service.out"),
-        chosen,
-    )
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return installation(wanted, sys.platform, str(Path.home()), user)
+    (first, *_) = home.chosen(community)
+    return wanted(home, None if community is None else first, os.environ)
 
 
 @identity_app.command("show")

@@ -17,12 +17,12 @@ from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError,
 from nomoat.aggregation.messages import EvaluateTask, TrainTask
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client import enroll, kept
-from nomoat.client.afford import rank_of
 from nomoat.client.app import Volunteer, to_reply, volunteer_app
 from nomoat.client.config import Home, Place, VolunteerSettings
 from nomoat.client.enroll import Asker
+from nomoat.client.fits import rank_of
 from nomoat.client.fitting import check_bits, fitted
-from nomoat.client.fleet import serve
+from nomoat.client.fleet import beneath, serve
 from nomoat.client.governor import Governor
 from nomoat.client.hands import Hands
 from nomoat.client.identity import load_identity, node_key
@@ -42,6 +42,7 @@ from nomoat.client.state import StateKeeper, alone
 from nomoat.client.vault import DiskVault
 from nomoat.client.web import Door
 from nomoat.client.wires import Line
+from nomoat.client.workbench import Workshop
 from nomoat.lora.durable import replacing
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,10 @@ class Kit:
         return cls(place, settings, asker, kept.load(home.root))
 
 
-def volunteer(kit: Kit, stop: threading.Event) -> None:
+def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
     """Take part until `stop` is set, or the owner said finish.
+
+    workshop: where this process has its base models. Threads are named after the present one.
 
     Raises Refused if the community has put this volunteer out; NomoatError if something here is
     wrong (data, base model, keys).
@@ -89,7 +92,7 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
             kit.kept,
             heldout_data=settings.heldout_data,
         )
-        hands = _hands(kit, shards)
+        hands = _hands(kit, shards, workshop)
         things.callback(hands.close)
         keeper = Listening(place, hands)
         book = RosterBook(place, kit.asker)
@@ -99,7 +102,7 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
         )
         governor = _governor(kit, hands, keeper, recorder)
         app = _app(kit, Volunteer(session, hands, DiskVault(place.held)), book, governor)
-        threading.Thread(target=governor.run, args=(stop,), name="governor", daemon=True).start()
+        beneath(lambda: governor.run(stop), "governor").start()
         Errands(kit, keeper, stop).start()
         line = Line(
             kit.asker.door,
@@ -115,18 +118,17 @@ def volunteer(kit: Kit, stop: threading.Event) -> None:
         keeper.say("stopped", _why_stopped(governor))
 
 
-def _hands(kit: Kit, shards: Shards) -> Hands:
-    settings = kit.settings
-    check_bits(settings.machine)
+def _hands(kit: Kit, shards: Shards, workshop: Workshop) -> Hands:
+    settings, machine = kit.settings, kit.settings.machine
+    check_bits(machine)
     base, device = settings.base, settings.device
+    bench = workshop.bench(kit.place.info().base_hash, base, device, machine.base_bits)
     return Hands(
-        base,
+        bench,
         shards,
         DiskKeepsakes(kit.place.kept),
-        device,
-        checkpoint=kit.place.checkpoint,
-        bits=settings.machine.base_bits,
-        fit=lambda job: fitted(job, base, device, settings.machine),
+        kit.place.checkpoint,
+        lambda job: fitted(job, base, device, machine, bench.pids),
     )
 
 
@@ -237,7 +239,7 @@ class Errands(threading.Thread):
     """Beside the line: follow the adapter's versions, and fetch receipts."""
 
     def __init__(self, kit: Kit, keeper: StateKeeper, stop: threading.Event) -> None:
-        super().__init__(name="errands", daemon=True)
+        super().__init__(name=f"{threading.current_thread().name}/errands", daemon=True)
         self._kit = kit
         self._keeper = keeper
         self._stop_all = stop

@@ -39,7 +39,7 @@ class BaseModel:
 def load(
     path_or_hub_id: str, device: str = "auto", dtype: str = "auto", bits: int | None = None
 ) -> BaseModel:
-    """Load a model and its tokenizer: float32 on a CPU, bfloat16 on a GPU unless `dtype` says so.
+    """Load a model and its tokenizer: float32, bfloat16 on a CUDA device unless `dtype` says so.
 
     bits: 4 (NF4, scales quantised once more; Dettmers et al. 2023, arXiv:2305.14314) or 8
     (LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339): of the frozen linear weights.
@@ -74,17 +74,18 @@ def load_tokenizer(path_or_hub_id: str) -> PreTrainedTokenizerBase:
 
 
 def pick_device(device: str) -> torch.device:
-    """The device meant by "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" …"""
+    """The device meant by "auto" (a GPU if there is one), "cpu", "mps", "cuda", "cuda:1" …"""
     import torch
 
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = next((kind for kind, there in present.items() if there), "cpu")
     try:
         place = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"{device!r} is no device; auto, cpu and cuda are") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no CUDA device here; use cpu")
+        raise UsageError(f"{device!r} is no device; auto, cpu, cuda and mps are") from None
+    if not present.get(place.type, True):
+        raise UsageError(f"there is no {place.type.upper()} device here; use cpu")
     return place
 
 

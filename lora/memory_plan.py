@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nomoat.aggregation.errors import DoesNotFit
-from nomoat.aggregation.messages import MAX_RANK
 from nomoat.lora.memory import Host, Prediction, Training, Weights, predict
 from nomoat.lora.model_shape import ModelShape
 
@@ -90,20 +89,6 @@ def after_out_of_memory(failed: Plan, model: ModelShape, host: Host) -> Plan:
             "choose a shorter sequence, a smaller rank or a 4-bit base"
         )
     return Plan(training, failed.batch, predict(model, training, host))
-
-
-def affordable_rank(
-    model: ModelShape, training: Training, budget_bytes: int, host: Host, stored_bytes: int = 0
-) -> int:
-    """The largest power of two up to MAX_RANK with which `training` fits `budget_bytes`.
-
-    Batch, sequence and weights are as given. Raises DoesNotFit if rank 1 does not fit.
-    """
-    for rank in (MAX_RANK, *_halves(MAX_RANK, 1)):
-        ranked = replace(training, rank=rank)
-        if predict(model, ranked, host, stored_bytes).total <= budget_bytes:
-            return rank
-    raise DoesNotFit(_refusal(model, replace(training, rank=1), budget_bytes, host, stored_bytes))
 
 
 def _variants(wish: Training, freedom: Freedom) -> Iterator[Training]:

@@ -271,7 +271,7 @@ class Pool:
         try:
             what, value = process.hear()
             if what == "device":
-                self._on_gpu = value == "cuda"
+                self._on_gpu = value != "cpu"
                 self._device_known.set()
                 what, value = process.hear()
         except (EOFError, OSError):

@@ -153,5 +153,7 @@ def out_of_memory(problem: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU or a CPU."""
     import torch
 
-    cpu = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
-    return cpu or isinstance(problem, MemoryError | torch.OutOfMemoryError)
+    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = ("can't allocate memory", "MPS backend out of memory")  # these have no type of their own
+    return isinstance(problem, RuntimeError) and any(words in str(problem) for words in said)

@@ -66,7 +66,7 @@ def symptoms(home: Home, place: Place | None) -> Symptoms:
         **_data(settings),
         **(attempt("fit", lambda: _fit(place, settings)) or {}),
         ledger_error=_ledger_error(place),
-        service_active=attempt("service", lambda: _service_active(place)),
+        service_active=attempt("service", lambda: _service_active(home, place)),
     )
     return replace(found, address=settings.address, **line(place, settings.address))
 
@@ -132,26 +132,41 @@ def _data(settings: VolunteerSettings) -> dict[str, Any]:
 
 def _fit(place: Place, settings: VolunteerSettings) -> dict[str, Any] | None:
     """What a training would take, once there is an adapter that says how large it is."""
-    import numpy as np
-
     from nomoat.aggregation import lineage
     from nomoat.aggregation.errors import DoesNotFit
-    from nomoat.aggregation.messages import TrainSettings
-    from nomoat.client.fitting import need
-    from nomoat.lora.jobs import TrainJob
+    from nomoat.client.fitting import Work, planned
+    from nomoat.client.room import room
+    from nomoat.lora.model_files import resolve
 
     record, info = place.version(), place.info()
     if record is None or not place.adapter(record).exists():
         return None
     data = place.adapter(record).read_bytes()
     spec = lineage.from_file(data, record.version.adapter, "doctor").spec
-    round_settings = TrainSettings(batch_size=info.batch_size, seq_len=info.seq_len)
-    job = TrainJob(settings.data, spec, np.empty(0, np.float32), round_settings, b"")
+    machine, targets = settings.machine, tuple(spec.target_modules)
+    work = Work(info.batch_size, info.seq_len, spec.rank, targets, machine.adam_8bit)
+    here = room(settings.device, machine.max_vram_share or 1.0, _workers(place))
     try:
-        needed, free = need(job, settings.base, settings.device, settings.machine)
+        found = planned(work, resolve(settings.base), here, machine.base_bits)
     except DoesNotFit as problem:
         return {"memory_error": str(problem)}
-    return {"needed_memory_bytes": needed, "free_memory_bytes": free}
+    return {
+        "needed_memory_bytes": found.predicted.total,
+        "free_memory_bytes": here.free_bytes,
+    }
+
+
+def _workers(place: Place) -> frozenset[int]:
+    """The processes of the volunteer that runs here: they hold what a training needs already."""
+    import psutil
+
+    from nomoat.client.state import read_state, running
+
+    state = read_state(place) if running(place) else None
+    if state is None:
+        return frozenset()
+    children = attempt("workers", lambda: psutil.Process(state.pid).children())
+    return frozenset(child.pid for child in children or ())
 
 
 def _ledger_error(place: Place) -> str | None:
@@ -165,13 +180,11 @@ def _ledger_error(place: Place) -> str | None:
     return None
 
 
-def _service_active(place: Place) -> bool | None:
-    """Whether the service's file is there; None where no service manager is known."""
-    from nomoat.client.service import Service, installation
+def _service_active(home: Home, place: Place) -> bool:
+    """Whether a service's file is there, for one or all; raises where there is no manager."""
+    from nomoat.client.commands.service import wanted
 
-    name = f"nomoat-{place.root.name[:8]}"
-    wanted = Service(name, name, (sys.executable,), str(place.root), str(place.log))
-    return Path(installation(wanted, sys.platform, str(Path.home())).path).exists()
+    return any(Path(wanted(home, one, {}).path).exists() for one in (None, place))
 
 
 def local_symptoms(version: str, folder: Path, key_path: Path) -> Symptoms:

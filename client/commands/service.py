@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.client.service import Installation, lint
+from nomoat.client.config import Home, Place
+from nomoat.client.service import Installation, Service, installation, lint
 
 Run: TypeAlias = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+
+
+def wanted(home: Home, place: Place | None, environment: Mapping[str, str]) -> Installation:
+    """What starts `nomoat run` with the session: in one community, or in all that were joined."""
+    folder = home.root if place is None else place.root
+    service = Service(
+        "nomoat" if place is None else f"nomoat-{place.root.name[:8]}",
+        "nomoat volunteer",
+        (
+            *(sys.executable, "-P", "-m", "nomoat", "run"),
+            *(() if place is None else ("--community", place.root.name)),
+        ),
+        str(folder),
+        str(folder / "service.out"),
+        {"NOMOAT_HOME": str(home.root)} if environment.get("NOMOAT_HOME") else {},
+    )
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return installation(service, sys.platform, str(Path.home()), user)
 
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

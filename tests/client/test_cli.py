@@ -133,24 +133,24 @@ def test_status_names_state_and_reason_in_one_line(place: Place) -> None:
 
 
 def test_the_log_is_rotated_and_shown(place: Place) -> None:
-    from nomoat.client import cli, upkeep
+    from nomoat.client import running, upkeep
 
     kept = logging.getLogger().handlers[:]
     try:
         logging.getLogger().handlers.clear()
-        cli._keep_log(place)
-        for number in range(3 * cli.LOG_BYTES // 100):
+        running.keep_logs([place])
+        for number in range(3 * running.LOG_BYTES // 100):
             logging.getLogger("nomoat.client").info("%06d %s", number, "x" * 100)
     finally:
         for handler in logging.getLogger().handlers:
             handler.close()
         logging.getLogger().handlers[:] = kept
         logging.getLogger().setLevel(logging.WARNING)
-    assert place.log.stat().st_size <= cli.LOG_BYTES
+    assert place.log.stat().st_size <= running.LOG_BYTES
     assert place.log.with_suffix(".log.1").exists()
     shown = CliRunner().invoke(upkeep.app, ["logs", "-n", "2"]).stdout.splitlines()
     assert len(shown) == 2
-    assert shown[-1].split()[-2] == f"{3 * cli.LOG_BYTES // 100 - 1:06d}"
+    assert shown[-1].split()[-2] == f"{3 * running.LOG_BYTES // 100 - 1:06d}"
 
 
 def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, home: Home) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from nomoat.aggregation.enrolment import CommunityInfo
-from nomoat.aggregation.errors import DoesNotFit
-from nomoat.client import fits, joining
+from nomoat.aggregation.errors import DoesNotFit, UsageError
+from nomoat.aggregation.messages import MAX_RANK
+from nomoat.client import fits, fitting, joining
+from nomoat.client import room as rooms
 from nomoat.client.config import VolunteerSettings
-from nomoat.client.room import Room, room
+from nomoat.client.fitting import Work
+from nomoat.client.room import WORKER_BYTES, Room, room
 from nomoat.lora.memory import cpu_host, cuda_host
 from nomoat.lora.model_files import config
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
@@ -30,9 +34,8 @@ def info(model: Path) -> CommunityInfo:
 
 
 def test_the_rank_is_found_from_the_size_of_the_adapter(tiny_model: Path) -> None:
-    plan = fits.need(info(tiny_model), tiny_model, Room("cpu", 1 << 40, cpu_host(0)))
-    assert plan.training.rank == RANK
-    assert (plan.training.micro_batch, plan.training.seq_len) == (8, 64)
+    work = fits.announced(info(tiny_model), tiny_model)
+    assert (work.rank, work.batch_size, work.seq_len) == (RANK, 8, 64)
 
 
 def test_the_line_names_need_and_free_memory(tiny_model: Path) -> None:
@@ -42,19 +45,84 @@ def test_the_line_names_need_and_free_memory(tiny_model: Path) -> None:
     )
 
 
-def test_what_does_not_fit_is_refused_with_what_would(tiny_model: Path, tmp_path: Path) -> None:
-    """A model of 7 billion values in 16 bits, on a card of 8 GB."""
+@pytest.fixture
+def seven_billion(tiny_model: Path, tmp_path: Path) -> tuple[CommunityInfo, str]:
     large = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32}
     heads = {"num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128}
     changed = json.loads((tiny_model / "config.json").read_text()) | large | heads
     (tmp_path / "config.json").write_text(json.dumps(changed))
     (tmp_path / "model.safetensors").touch()  # what counts is the configuration
-    announced = replace(info(tiny_model), adapter_values=40_000_000)
+    return replace(info(tiny_model), adapter_values=40_000_000), str(tmp_path)
+
+
+Large = tuple[CommunityInfo, str]
+
+
+def test_what_does_not_fit_is_refused_with_what_would(seven_billion: Large) -> None:
     with pytest.raises(
         DoesNotFit, match=r"town does not fit this cuda: it needs 1\d\.\d GiB.*4-bit"
     ) as no:
-        fits.line(announced, str(tmp_path), Room("cuda", 8 << 30, cuda_host()))
+        fits.line(*seven_billion, Room("cuda", 8 << 30, cuda_host()))
     assert no.value.exit_code == 7
+
+
+def test_a_card_that_cannot_hold_the_base_whole_gets_it_in_four_bits(
+    seven_billion: Large, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = (Room("cuda", gib << 30, cuda_host()) for gib in (8, 40))
+    monkeypatch.setattr(fitting, "_can_be_few", lambda: True)
+    assert fits.bits(*seven_billion, small) == 4
+    assert "the base is held in 4 bits" in fits.line(*seven_billion, small, 4)
+    assert fits.rank(*seven_billion, small, 4) >= 16
+    assert fits.bits(*seven_billion, large) is None
+    with pytest.raises(DoesNotFit):
+        fits.bits(*seven_billion, Room("cuda", 3 << 30, cuda_host()))
+    with pytest.raises(DoesNotFit):  # a processor is not asked to compute in four bits
+        fits.bits(*seven_billion, Room("cpu", 8 << 30, cpu_host(0)))
+    monkeypatch.setattr(fitting, "_can_be_few", lambda: False)
+    with pytest.raises(DoesNotFit, match=r"4-bit.*pip install 'nomoat\[gpu\]'"):
+        fits.bits(*seven_billion, small)
+
+
+@pytest.mark.parametrize("spare", [0, 3_000_000, 100_000_000])
+def test_auto_is_the_largest_rank_that_fits(tiny_model: Path, spare: int) -> None:
+    work, host = Work(16, 128, 1), cpu_host(WORKER_BYTES)
+    least = fitting.planned(work, tiny_model, Room("cpu", 1 << 40, host), None)
+    place = Room("cpu", least.predicted.total + spare, host)
+    found = fits.rank(info(tiny_model), str(tiny_model), place, None)
+    asked = replace(fits.announced(info(tiny_model), tiny_model), rank=found)
+    assert fitting.planned(asked, tiny_model, place, None)
+    if found < MAX_RANK:
+        with pytest.raises(DoesNotFit):
+            fitting.planned(replace(asked, rank=2 * found), tiny_model, place, None)
+
+
+def test_what_the_owner_says_is_what_counts_and_what_is_too_much_is_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = VolunteerSettings(
+        address="x:1", name="ada", data=Path("d"), base=str(tiny_model), rank=4, device="cpu"
+    )
+    assert fits.rank_of(settings, info(tiny_model)) == 4
+    monkeypatch.setattr(rooms, "free_bytes", lambda: 1 << 20)
+    auto = settings.model_copy(update={"rank": "auto"})
+    with pytest.raises(DoesNotFit, match="GiB are free"):
+        fits.rank_of(auto, info(tiny_model))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    unknown = auto.model_copy(update={"base": str(tmp_path)})
+    with pytest.raises(UsageError, match=r"'gpt2' is not known.*give --rank a number"):
+        fits.rank_of(unknown, info(tiny_model))
+
+
+def test_memory_that_a_worker_of_ours_holds_will_be_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the second training of a session would not fit beside the base of the first."""
+    monkeypatch.setattr(rooms, "free_bytes", lambda: 1 << 30)
+    ours = room("cpu", ours=frozenset({os.getpid()})).free_bytes
+    assert (1 << 30) + (10 << 20) < ours < (64 << 30)
+    assert room("cpu", ours=frozenset({2**22 + 1})).free_bytes == 1 << 30  # it has ended
 
 
 def test_an_unknown_family_is_said_to_be_unknown(tiny_model: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.client import fitting, room
 from nomoat.client.allowance import Allowance
-from nomoat.client.fitting import check_bits, fitted, need
+from nomoat.client.fitting import Work, check_bits, fitted, planned
 from nomoat.lora.jobs import TrainJob
 from nomoat.lora.train import CPU_TOKENS
 
@@ -87,7 +87,7 @@ def test_a_model_of_an_unknown_family_is_tried_as_it_is(machine: Any) -> None:
     machine(64, None, {**LLAMA_1B, "model_type": "novel"})
     assert fit() == dataclasses.replace(JOB, adam_8bit=False) or fit().most_tokens is None
     with pytest.raises(UsageError, match="not known"):
-        need(JOB, "base", "cpu", Allowance())
+        planned(Work(16, 512, 16), Path("base"), room.room("cpu"), None)
 
 
 def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be_had(
@@ -96,9 +96,11 @@ def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be
     machine(64, 40)
     job = fit(adam_8bit=True)
     assert job.adam_8bit
-    full, _ = need(JOB, "base", "auto", Allowance())
-    less, _ = need(job, "base", "auto", Allowance(adam_8bit=True))
-    assert less < full
+    full, less = (
+        planned(Work(16, 512, 16, adam_8bit=few), Path("base"), room.room("auto"), None)
+        for few in (False, True)
+    )
+    assert less.predicted.total < full.predicted.total
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     check_bits(Allowance())
     with pytest.raises(UsageError, match="pip install 'nomoat\\[gpu\\]'"):

@@ -14,11 +14,12 @@ from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
 from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.aggregation.messages import AdapterShape, TrainSettings, TrainTask
 from nomoat.aggregation.methods.base import Factors, LocalStart
-from nomoat.client import hands as module
+from nomoat.client import workbench as module
 from nomoat.client.hands import Hands, Overtaken
 from nomoat.client.keepsakes import DiskKeepsakes
 from nomoat.client.session import TrainWork
 from nomoat.client.shards import Shards
+from nomoat.client.workbench import Workbench
 from nomoat.lora.checkpoint import Paused
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
@@ -60,6 +61,10 @@ class FakePool:
         self.shares.append(share)
 
     @property
+    def working(self) -> bool:
+        return any(not future.done() for future in self.futures)
+
+    @property
     def pids(self) -> frozenset[int]:
         return frozenset()
 
@@ -71,8 +76,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hands(model: str = "quick", idle_s: float = 0.05) -> Hands:
-    kept = DiskKeepsakes(Path("kept"))
-    return Hands(model, Shards(Path("t"), Path("h"), 5, 2), kept, idle_s=idle_s)
+    return at(Workbench(model, idle_s=idle_s))
+
+
+def at(bench: Workbench) -> Hands:
+    return Hands(bench, Shards(Path("t"), Path("h"), 5, 2), DiskKeepsakes(Path("kept")))
 
 
 def test_no_worker_until_there_is_work() -> None:
@@ -204,3 +212,73 @@ def test_a_duty_is_kept_by_every_later_worker() -> None:
     assert FakePool.made[0].shares == [0.5]
     one.limit(0.25)
     assert FakePool.made[0].shares == [0.5, 0.25]
+
+
+def test_two_communities_take_turns_at_one_worker() -> None:
+    bench = Workbench("slow", idle_s=60)
+    one, other = at(bench), at(bench)
+    first, got = training(one)
+    pool = until(1)
+    second, got_too = training(other)
+    second.join(0.2)
+    assert second.is_alive()
+    assert len(pool.futures) == 1  # it waits for its turn
+    assert one.working != other.working
+    pool.futures[0].set_result("done")
+    first.join(5)
+    while len(pool.futures) < 2:
+        pass
+    pool.futures[1].set_result("done, too")
+    second.join(5)
+    assert (got, got_too) == (["done"], ["done, too"])
+    assert len(FakePool.made) == 1
+
+
+def test_a_pause_of_one_community_leaves_the_others_worker_alone() -> None:
+    bench = Workbench("slow", idle_s=60)
+    one, other = at(bench), at(bench)
+    thread, got = training(one)
+    pool = until(1)
+    other.pause()
+    assert not pool.closed.is_set()
+    waiting, got_too = training(other)
+    other.overtake()  # while it waits to be resumed
+    waiting.join(5)
+    assert isinstance(got_too[0], Overtaken)
+    one.pause()
+    assert pool.closed.is_set()
+    one.resume()
+    until(2).futures[0].set_result("done")
+    thread.join(5)
+    assert got == ["done"]
+
+
+def test_one_that_waits_for_its_turn_can_be_paused_and_goes_on_later() -> None:
+    bench = Workbench("slow", idle_s=60)
+    one, other = at(bench), at(bench)
+    first, _ = training(one)
+    pool = until(1)
+    second, got = training(other)
+    while not other.at_work:
+        pass
+    other.pause()
+    pool.futures[0].set_result("done")
+    first.join(5)
+    assert len(pool.futures) == 1
+    assert not pool.closed.is_set()
+    other.resume()
+    while len(pool.futures) < 2:
+        pass
+    pool.futures[1].set_result("done, too")
+    second.join(5)
+    assert got == ["done, too"]
+
+
+def test_each_community_has_its_own_duty() -> None:
+    bench = Workbench("quick", idle_s=60)
+    one, other = at(bench), at(bench)
+    one.limit(0.5)
+    one.measure(ADAPTER, TrainSettings())
+    other.measure(ADAPTER, TrainSettings())
+    one.measure(ADAPTER, TrainSettings())
+    assert FakePool.made[0].shares == [0.5, 1.0, 0.5]

@@ -135,6 +135,7 @@ def test_memory_that_runs_out_halves_the_pieces_and_the_batch_stays(
 def test_other_errors_are_not_taken_for_too_little_memory() -> None:
     assert not out_of_memory(RuntimeError("shapes differ"))
     assert out_of_memory(MemoryError())
+    assert out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.99 GB)"))
 
 
 def test_a_job_is_named_by_what_is_trained_and_not_by_how(tmp_path: Path, spec: Any) -> None:

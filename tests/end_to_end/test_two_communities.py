@@ -1,0 +1,92 @@
+"""Two communities on one base: one process, one worker, the base in memory once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nomoat.simulations.pocket import MODEL_DIR
+from nomoat.simulations.processes import Federation
+
+ROUNDS = 2
+OPTIONS = (
+    "--min-volunteers", "2", "--min-reports", "2", "--allow-weak", "--max-rounds", str(ROUNDS),
+    "--local-steps", "12", "--batch-size", "2", "--seq-len", "32",
+)  # fmt: skip
+NAMES = ("farm", "town")
+VOLUNTEERS = ("ada", "ben")
+STEP_S = 150.0
+WORKER_BYTES = 100 << 20  # a process with torch in it has more
+
+
+@pytest.fixture
+def communities(tmp_path: Path) -> Iterator[tuple[Federation, Federation]]:
+    made = tuple(
+        Federation(tmp_path / name, environment={"OMP_NUM_THREADS": "1"}) for name in NAMES
+    )
+    with made[0] as farm, made[1] as town:
+        for name, one in zip(NAMES, made, strict=True):
+            one.root.mkdir()
+            one.init(name, MODEL_DIR, OPTIONS)
+            one.up()
+        yield farm, town
+
+
+def workers(federation: Federation, name: str) -> list[int]:
+    children = psutil.Process(federation.processes[name].pid).children(recursive=True)
+    return [child.pid for child in children if child.memory_info().rss > WORKER_BYTES]
+
+
+@pytest.mark.timeout(600)
+def test_volunteers_of_two_communities_hold_their_base_once(
+    communities: tuple[Federation, Federation], tmp_path: Path
+) -> None:
+    farm, _ = communities
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"Row number {i}."}) + "\n" for i in range(30)))
+    for one in communities:
+        one.wait("the port", lambda one=one: bool(one.hosted()), STEP_S)  # type: ignore[misc]
+        link = one.invite(len(VOLUNTEERS))
+        for name in VOLUNTEERS:
+            given = ("--data", str(rows), "--base", str(MODEL_DIR), "--as", name, "--yes")
+            farm.call("join", link, *given, "--enrol-only", home=name)
+    for name in VOLUNTEERS:
+        farm.start(name, "run")
+
+    def over() -> bool:
+        return all(len(one.records()) > ROUNDS for one in communities)
+
+    most = 0
+    for _ in farm.watch("the rounds", over, 2 * STEP_S):
+        most = max(most, *(len(workers(farm, name)) for name in VOLUNTEERS))
+    assert most == 1
+    for one in communities:
+        assert [record.committed for record in one.records()] == [True] * (ROUNDS + 1)
+
+    status = farm.call("status", "--json", home="ada")
+    shown = [json.loads(line) for line in status.splitlines()]
+    assert [(line["community"], line["running"]) for line in shown] in (
+        [(name, True) for name in order] for order in (NAMES, NAMES[::-1])
+    )
+    paused = farm.call("pause", home="ada")
+    assert [line.split(":")[0] for line in sorted(paused.splitlines())] == list(NAMES)
+
+    # One of them can be finished alone; the process goes on for the other.
+    farm.call("resume", home="ada")
+    farm.call("finish", "--community", "town", home="ada")
+
+    def states() -> dict[str, str]:
+        lines = farm.call("status", "--json", home="ada").splitlines()
+        return {shown["community"]: shown["doing"] for shown in map(json.loads, lines)}
+
+    farm.wait("town's end", lambda: states() == {"farm": "waiting", "town": "stopped"}, STEP_S)
+    farm.call("finish", home="ada")
+    farm.wait("the end", lambda: farm.processes["ada"].poll() is not None, STEP_S)
+    assert farm.processes["ada"].returncode == 0
+    logs = {path.parent.name: path.read_text() for path in farm.home("ada").rglob("volunteer.log")}
+    assert len(logs) == 2
+    assert all("finished, as you asked" in text for text in logs.values())
