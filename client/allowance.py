@@ -30,7 +30,7 @@ cpu_share = 0.5            # of the time spent training, the rest is slept
 upload_kbit_s = 2000       # network cap
 min_free_disk_mb = 1024    # wait while less is free
 adam_8bit = true           # optimiser state in a quarter of the memory; needs nomoat[gpu]
-base_bits = 4              # frozen base in 4 or 8 bits: a large model on a small GPU; nomoat[gpu]
+base_bits = 4              # frozen base in 4 or 8 bits (nomoat[gpu]), or in 16 on a processor
 """
 
 
@@ -54,7 +54,7 @@ class Allowance(BaseModel):
     upload_kbit_s: Annotated[float, Field(gt=0)] | None = None
     min_free_disk_mb: Annotated[int, Field(ge=0)] = 1024
     adam_8bit: bool = False
-    base_bits: Literal[4, 8] | None = None
+    base_bits: Literal[4, 8, 16] | None = None
 
     @field_validator("schedule", "quiet_hours")
     @classmethod

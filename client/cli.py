@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nomoat.aggregation.enrolment import CommunityInfo
     from nomoat.client.config import Home, Place
     from nomoat.client.facts import Orders
+    from nomoat.client.fitting import Bits
     from nomoat.client.shards import Shards
 
 app = typer.Typer(add_completion=False)
@@ -45,7 +46,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = None,
     bits: Annotated[
         Literal["auto", "4", "8", "16"],
-        typer.Option(help="Bits of the frozen base; auto: 4 on a GPU that holds no more."),
+        typer.Option(help="Bits of the frozen base; auto: what fits."),
     ] = "auto",
     yes: Annotated[
         bool, typer.Option("--yes", help="Accept the sheet without being asked.")
@@ -117,13 +118,14 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         _run(home, [place], place.root.name, detach)
 
 
-def _bits(text: str, info: CommunityInfo, base: str, device: str) -> Literal[4, 8] | None:
+def _bits(text: str, info: CommunityInfo, base: str, device: str) -> Bits | None:
     from nomoat.client import fits
     from nomoat.client.room import room
 
     if text == "auto":
         return fits.bits(info, base, room(device))
-    return {"4": 4, "8": 8}.get(text)  # type: ignore[return-value]  # 16: as it is
+    known: dict[str, Bits] = {"4": 4, "8": 8, "16": 16}
+    return known[text]
 
 
 def _rank(text: str | None) -> int | Literal["auto"]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
 
 from nomoat.aggregation.enrolment import CommunityInfo
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.client.config import VolunteerSettings
-from nomoat.client.fitting import Work, bits_that_fit, largest_rank, planned
+from nomoat.client.fitting import Bits, Work, bits_that_fit, largest_rank, planned_or_cut
 from nomoat.client.room import Room, room
 from nomoat.lora.model_files import config, resolve
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
 
 
-def line(info: CommunityInfo, base: str, place: Room, bits: int | None = None) -> str:
+def line(info: CommunityInfo, base: str, place: Room, bits: Bits | None = None) -> str:
     """What a training takes of this machine, the base in `bits`, for the consent sheet.
 
     DoesNotFit says what would fit; nothing is known of an unknown family of models.
@@ -24,17 +23,18 @@ def line(info: CommunityInfo, base: str, place: Room, bits: int | None = None) -
     held = "" if bits is None else f"; the base is held in {bits} bits"
     folder = resolve(base)
     try:
-        found = planned(announced(info, folder), folder, place, bits)
+        found = planned_or_cut(announced(info, folder), folder, place, bits)
     except DoesNotFit as problem:
         raise _refused(info, place, problem) from None
     except UsageError:
         return f"{place.device}, {free}; what this model takes is not known before it is loaded"
-    needed = found.predicted.total / 1e9
-    return f"{place.device}: a training takes about {needed:.1f} GB of {free}{held}"
+    needed, seq_len = found.predicted.total / 1e9, found.training.seq_len
+    cut = f"; rows are cut at {seq_len} tokens" if seq_len < info.seq_len else ""
+    return f"{place.device}: a training takes about {needed:.1f} GB of {free}{held}{cut}"
 
 
-def bits(info: CommunityInfo, base: str, place: Room) -> Literal[4] | None:
-    """In how many bits the base has to be held here: None is all of them; DoesNotFit if in none."""
+def bits(info: CommunityInfo, base: str, place: Room) -> Bits | None:
+    """In how many bits the base has to be held here, None for the usual; DoesNotFit if in none."""
     folder = resolve(base)
     try:
         return bits_that_fit(announced(info, folder), folder, place)
@@ -44,7 +44,7 @@ def bits(info: CommunityInfo, base: str, place: Room) -> Literal[4] | None:
         raise _refused(info, place, problem) from None
 
 
-def rank(info: CommunityInfo, base: str, place: Room, bits: int | None) -> int:
+def rank(info: CommunityInfo, base: str, place: Room, bits: Bits | None) -> int:
     """How many modules this machine can train: `--rank auto`.
 
     The community's rank is not known before its first round; what is more than that is not used.

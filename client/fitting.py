@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.messages import MAX_RANK
@@ -13,12 +15,14 @@ from nomoat.client.allowance import Allowance
 from nomoat.client.room import Room, room
 from nomoat.lora.jobs import TrainJob
 from nomoat.lora.memory import Optimizer, Training, Weights
-from nomoat.lora.memory_plan import Plan, plan
+from nomoat.lora.memory_plan import Plan, plan, shorter
 from nomoat.lora.model_files import config, resolve, stored_bytes
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
 from nomoat.lora.train import CPU_TOKENS
 
-FEW_BITS: Final = 4  # of a base that does not fit whole; 8 are slower, and save half as much
+log = logging.getLogger(__name__)
+
+Bits = Literal[4, 8, 16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Work:
     adam_8bit: bool = False
 
 
-def planned(work: Work, folder: Path, into: Room, bits: int | None) -> Plan:
+def planned(work: Work, folder: Path, into: Room, bits: Bits | None) -> Plan:
     """The plan for such a place, the base in `bits`; DoesNotFit says what would.
 
     UsageError if the model's need cannot be predicted.
@@ -54,8 +58,22 @@ def planned(work: Work, folder: Path, into: Room, bits: int | None) -> Plan:
     return plan(shape, wish, into.free_bytes, into.host, stored_bytes=stored_bytes(folder))
 
 
-def largest_rank(work: Work, folder: Path, into: Room, bits: int | None) -> int:
-    """The largest power of two up to MAX_RANK with which `work` fits; DoesNotFit if not even 1."""
+def planned_or_cut(work: Work, folder: Path, into: Room, bits: Bits | None) -> Plan:
+    """The same, with rows cut at half their length, or a quarter …, where whole ones do not fit."""
+    try:
+        return planned(work, folder, into, bits)
+    except DoesNotFit:
+        for seq_len in shorter(work.seq_len):
+            with contextlib.suppress(DoesNotFit):
+                return planned(replace(work, seq_len=seq_len), folder, into, bits)
+        raise
+
+
+def largest_rank(work: Work, folder: Path, into: Room, bits: Bits | None) -> int:
+    """The largest power of two up to MAX_RANK with which `work` fits, its rows whole if they can.
+
+    DoesNotFit if not even rank 1 fits.
+    """
     rank = MAX_RANK
     while rank > 1:
         try:
@@ -64,35 +82,35 @@ def largest_rank(work: Work, folder: Path, into: Room, bits: int | None) -> int:
             rank //= 2
         else:
             return rank
-    planned(replace(work, rank=1), folder, into, bits)
+    planned_or_cut(replace(work, rank=1), folder, into, bits)
     return 1
 
 
-def bits_that_fit(work: Work, folder: Path, into: Room) -> Literal[4] | None:
-    """None where the base fits whole, else 4 where that fits and can be had; DoesNotFit if not.
+def bits_that_fit(work: Work, folder: Path, into: Room) -> Bits | None:
+    """None where the base fits as it is usually held, else fewer, before rows are cut.
 
-    None, too, where the model's need cannot be predicted.
+    4 on a GPU, if they can be had; 16 on a CPU. DoesNotFit if nothing does, UsageError where the
+    model's need cannot be predicted.
     """
-    try:
-        planned(work, folder, into, None)
-    except UsageError:
-        return None
-    except DoesNotFit as problem:
-        if not into.host.quantises:
-            raise
-        planned(work, folder, into, FEW_BITS)
-        if not _can_be_few():
-            raise DoesNotFit(
-                f"{problem}; that needs bitsandbytes: pip install 'nomoat[gpu]'"
-            ) from None
-        return FEW_BITS
-    return None
+    fewer: Bits = 4 if into.host.quantises else 16
+    can = fewer == 16 or _can_quantise()
+    choices: tuple[Bits | None, ...] = (None, fewer) if can else (None,)
+    for way in (planned, planned_or_cut):
+        for bits in choices:
+            with contextlib.suppress(DoesNotFit):
+                way(work, folder, into, bits)
+                return bits
+    if can:
+        planned(work, folder, into, None)  # says why not
+    planned_or_cut(work, folder, into, fewer)
+    raise DoesNotFit("fits with a 4-bit base alone, for which: pip install 'nomoat[gpu]'")
 
 
 def check_bits(allowance: Allowance) -> None:
     """UsageError, in one line, if fewer bits were asked for and cannot be had."""
-    asked = "adam_8bit" if allowance.adam_8bit else "base_bits" if allowance.base_bits else None
-    if asked and not _can_be_few():
+    quantised = allowance.base_bits in (4, 8)
+    asked = "adam_8bit" if allowance.adam_8bit else "base_bits" if quantised else None
+    if asked and not _can_quantise():
         raise UsageError(
             f"{asked} in settings.toml needs bitsandbytes: pip install 'nomoat[gpu]', or take "
             "the line out"
@@ -104,19 +122,27 @@ def fitted(
 ) -> TrainJob:
     """`job` in pieces that fit the free memory, activations recomputed where they must be.
 
+    Where that is not enough, rows are cut; the batch of a step stays.
     ours: processes whose memory this training will use again. DoesNotFit says what would fit. A
     model whose need cannot be predicted is tried as it is.
     """
     job = replace(job, adam_8bit=allowance.adam_8bit)
     place = room(device, allowance.max_vram_share or 1.0, ours)
     try:
-        chosen = planned(_work(job), resolve(base), place, allowance.base_bits).training
+        chosen = planned_or_cut(_work(job), resolve(base), place, allowance.base_bits).training
     except UsageError:  # another family of models
         return job
-    most_tokens = chosen.micro_batch * job.settings.seq_len
+    if chosen.seq_len < job.settings.seq_len:
+        log.warning("rows are cut at %d of %d tokens", chosen.seq_len, job.settings.seq_len)
+    most_tokens = chosen.micro_batch * chosen.seq_len
     if not place.host.quantises:
-        most_tokens = min(most_tokens, max(CPU_TOKENS, job.settings.seq_len))
-    return replace(job, most_tokens=most_tokens, checkpointing=chosen.checkpointing)
+        most_tokens = min(most_tokens, max(CPU_TOKENS, chosen.seq_len))
+    return replace(
+        job,
+        settings=replace(job.settings, seq_len=chosen.seq_len),
+        most_tokens=most_tokens,
+        checkpointing=chosen.checkpointing,
+    )
 
 
 def _work(job: TrainJob) -> Work:
@@ -125,11 +151,11 @@ def _work(job: TrainJob) -> Work:
     return Work(settings.batch_size, settings.seq_len, spec.rank, targets, job.adam_8bit)
 
 
-def _can_be_few() -> bool:
+def _can_quantise() -> bool:
     return importlib.util.find_spec("bitsandbytes") is not None
 
 
-def _weights(bits: int | None, on_cpu: bool) -> Weights:
+def _weights(bits: Bits | None, on_cpu: bool) -> Weights:
     if bits is not None:
-        return Weights.NF4 if bits == 4 else Weights.INT8
+        return {4: Weights.NF4, 8: Weights.INT8, 16: Weights.BF16}[bits]
     return Weights.FP32 if on_cpu else Weights.BF16

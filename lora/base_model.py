@@ -41,8 +41,9 @@ def load(
 ) -> BaseModel:
     """Load a model and its tokenizer: float32, bfloat16 on a CUDA device unless `dtype` says so.
 
-    bits: 4 (NF4, scales quantised once more; Dettmers et al. 2023, arXiv:2305.14314) or 8
-    (LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339): of the frozen linear weights.
+    bits: of the frozen linear weights. 16: bfloat16, on a CPU, too; 8: LLM.int8() (Dettmers et al.
+    2022, arXiv:2208.07339); 4: NF4, scales quantised once more (Dettmers et al. 2023,
+    arXiv:2305.14314).
     Raises BadData if it is missing, broken, or not a causal language model; DoesNotFit if the
     memory is too small, UsageError if `bits` cannot be had here.
     """
@@ -55,9 +56,12 @@ def load(
     chatter.disable_progress_bar()
     place = pick_device(device)
     tokenizer = _tokenizer(folder)
-    model = _model(folder, _dtype(dtype, place), _quantised(bits, place))
+    if bits == 16:
+        dtype = "bfloat16"
+    quantised = _quantised(bits, place)
+    model = _model(folder, _dtype(dtype, place), quantised)
     try:
-        if bits is None:  # a quantised model was loaded where it belongs
+        if not quantised:  # a quantised model was loaded where it belongs
             model.to(place)  # type: ignore[arg-type]  # transformers wraps torch's `to` untyped
     except torch.OutOfMemoryError as problem:
         raise DoesNotFit(f"the model in {folder} needs more memory than {place} has") from problem
@@ -102,7 +106,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _quantised(bits: int | None, device: torch.device) -> dict[str, Any]:
     """What from_pretrained needs to know of `bits`; UsageError in one line if it cannot be."""
-    if bits is None:
+    if bits in (None, 16):
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(f"a base of {bits} bits needs bitsandbytes: pip install 'nomoat[gpu]'")

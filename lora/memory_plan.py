@@ -12,20 +12,8 @@ from nomoat.lora.memory import Host, Prediction, Training, Weights, predict
 from nomoat.lora.model_shape import ModelShape
 
 BUSY_TOKENS: Final = 256  # fewer rows per matrix product than this leave any device waiting
-LEAST_SEQ_LEN: Final = 128  # what a refusal suggests at least
+LEAST_SEQ_LEN: Final = 128
 GIB: Final = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Freedom:
-    """What may differ from the wish besides batching and checkpointing, best first.
-
-    Rank and sequence length are the community's unless it says that smaller ones are welcome.
-    """
-
-    weights: tuple[Weights, ...] = ()
-    seq_lens: tuple[int, ...] = ()
-    ranks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,62 +29,28 @@ class Plan:
         """Micro-batches per optimiser step."""
         return math.ceil(self.batch / self.training.micro_batch)
 
-    def micro_batches(self) -> tuple[int, ...]:
-        """Rows of each micro-batch of a step; they add up to the batch, whatever divides it."""
-        return micro_batches(self.batch, self.training.micro_batch)
-
-
-def micro_batches(batch: int, largest: int) -> tuple[int, ...]:
-    """Cut `batch` rows into as few parts of at most `largest` as possible, as even as possible."""
-    parts = math.ceil(batch / largest)
-    return tuple((batch + part) // parts for part in range(parts))
-
 
 def plan(
-    model: ModelShape,
-    wish: Training,
-    budget_bytes: int,
-    host: Host,
-    freedom: Freedom | None = None,
-    stored_bytes: int = 0,
+    model: ModelShape, wish: Training, budget_bytes: int, host: Host, stored_bytes: int = 0
 ) -> Plan:
-    """The first way that fits `budget_bytes`, most wished-for first.
+    """The first way that fits `budget_bytes`: whole batches, then parts, then recomputing.
 
     `wish.micro_batch` is the batch of one optimiser step; it is kept by accumulating gradients.
     `stored_bytes` as in `predict`. Raises DoesNotFit, saying what is missing and what would fit.
     """
-    for variant in _variants(wish, freedom or Freedom()):
-        for training in _batchings(variant):
-            predicted = predict(model, training, host, stored_bytes)
-            if predicted.total <= budget_bytes:
-                return Plan(training, wish.micro_batch, predicted)
+    for training in _batchings(wish):
+        predicted = predict(model, training, host, stored_bytes)
+        if predicted.total <= budget_bytes:
+            return Plan(training, wish.micro_batch, predicted)
     raise DoesNotFit(_refusal(model, wish, budget_bytes, host, stored_bytes))
 
 
-def after_out_of_memory(failed: Plan, model: ModelShape, host: Host) -> Plan:
-    """What to try when `failed` ran out of memory after all: half the micro-batch, same batch.
+def shorter(seq_len: int) -> list[int]:
+    """Sequence lengths to cut rows at where whole ones do not fit: halves, LEAST_SEQ_LEN at least.
 
-    At one row, checkpointing; after that DoesNotFit.
+    Half a row still teaches; a volunteer that trains nothing does not.
     """
-    training = failed.training
-    if training.micro_batch > 1:
-        training = replace(training, micro_batch=math.ceil(training.micro_batch / 2))
-    elif not training.checkpointing:
-        training = replace(training, checkpointing=True)
-    else:
-        raise DoesNotFit(
-            "memory ran out with one row at a time and checkpointing; close other programs, or "
-            "choose a shorter sequence, a smaller rank or a 4-bit base"
-        )
-    return Plan(training, failed.batch, predict(model, training, host))
-
-
-def _variants(wish: Training, freedom: Freedom) -> Iterator[Training]:
-    """The wish itself, then what freedom allows: weights first, sequence next, rank last."""
-    for rank in (wish.rank, *freedom.ranks):
-        for seq_len in (wish.seq_len, *freedom.seq_lens):
-            for weights in (wish.weights, *freedom.weights):
-                yield replace(wish, rank=rank, seq_len=seq_len, weights=weights)
+    return _halves(seq_len, LEAST_SEQ_LEN)
 
 
 def _batchings(wish: Training) -> Iterator[Training]:
@@ -134,7 +88,7 @@ def _refusal(
 
 def _remedies(least: Training, host: Host) -> Iterator[tuple[str, Training]]:
     """Single changes first, then all of them together."""
-    seq_lens = _halves(least.seq_len, LEAST_SEQ_LEN)
+    seq_lens = shorter(least.seq_len)
     ranks = _halves(least.rank, 1)
     smaller = [
         weights

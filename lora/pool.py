@@ -100,7 +100,7 @@ class Pool:
     NomoatError in one line; a worker that died is replaced for the next job. shared: workers are
     forked from a server that holds the base and lives as long as this process; else each process
     loads its own, and what it took is given back when it ends. bits: of the base's frozen weights
-    (4 or 8, with bitsandbytes); None: all.
+    (16; 4 or 8 with bitsandbytes); None: as usual.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ import transformers.models.auto.modeling_auto  # noqa: E402
 import transformers.models.auto.tokenization_auto  # noqa: E402, F401
 
 import nomoat.lora.worker  # noqa: E402, F401 - imported here, its pages are shared as well
-from nomoat.lora.base_model import BaseModel, load  # noqa: E402
+from nomoat.lora.base_model import BaseModel, load, pick_device  # noqa: E402
 
 MODEL_VARIABLE = "NOMOAT_PRELOAD_MODEL"
 
@@ -41,8 +41,7 @@ _loaded: dict[str, BaseModel] = {}
 
 def base_model(folder: str, device: str, bits: int | None = None) -> BaseModel:
     """The model in `folder`: the preloaded one if that is it, and a CPU and all bits are meant."""
-    on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-    if on_cpu and bits is None and folder in _loaded:
+    if folder in _loaded and bits is None and pick_device(device).type == "cpu":
         return _loaded[folder]
     return load(folder, device, bits=bits)
 

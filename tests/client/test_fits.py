@@ -18,7 +18,7 @@ from nomoat.client import room as rooms
 from nomoat.client.config import VolunteerSettings
 from nomoat.client.fitting import Work
 from nomoat.client.room import WORKER_BYTES, Room, room
-from nomoat.lora.memory import cpu_host, cuda_host
+from nomoat.lora.memory import cpu_host, cuda_host, predict
 from nomoat.lora.model_files import config
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
 
@@ -70,18 +70,39 @@ def test_a_card_that_cannot_hold_the_base_whole_gets_it_in_four_bits(
     seven_billion: Large, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, large = (Room("cuda", gib << 30, cuda_host()) for gib in (8, 40))
-    monkeypatch.setattr(fitting, "_can_be_few", lambda: True)
+    monkeypatch.setattr(fitting, "_can_quantise", lambda: True)
     assert fits.bits(*seven_billion, small) == 4
     assert "the base is held in 4 bits" in fits.line(*seven_billion, small, 4)
     assert fits.rank(*seven_billion, small, 4) >= 16
     assert fits.bits(*seven_billion, large) is None
     with pytest.raises(DoesNotFit):
         fits.bits(*seven_billion, Room("cuda", 3 << 30, cuda_host()))
-    with pytest.raises(DoesNotFit):  # a processor is not asked to compute in four bits
-        fits.bits(*seven_billion, Room("cpu", 8 << 30, cpu_host(0)))
-    monkeypatch.setattr(fitting, "_can_be_few", lambda: False)
+    monkeypatch.setattr(fitting, "_can_quantise", lambda: False)
     with pytest.raises(DoesNotFit, match=r"4-bit.*pip install 'nomoat\[gpu\]'"):
         fits.bits(*seven_billion, small)
+
+
+def test_a_processor_that_cannot_hold_the_base_whole_gets_half_of_its_bits(
+    seven_billion: Large,
+) -> None:
+    middle, large = (Room("cpu", gib << 30, cpu_host(0)) for gib in (20, 64))
+    assert fits.bits(*seven_billion, middle) == 16
+    assert "the base is held in 16 bits" in fits.line(*seven_billion, middle, 16)
+    assert fits.bits(*seven_billion, large) is None
+    with pytest.raises(DoesNotFit):  # nor is it asked to compute in four
+        fits.bits(*seven_billion, Room("cpu", 8 << 30, cpu_host(0)))
+
+
+def test_rows_are_cut_only_where_fewer_bits_are_not_enough(seven_billion: Large) -> None:
+    announced, base = seven_billion
+    long = replace(announced, seq_len=8192, batch_size=1)
+    work = fits.announced(long, Path(base))
+    whole = fitting.planned(work, Path(base), Room("cuda", 1 << 40, cuda_host()), 4)
+    least = replace(whole.training, checkpointing=True)
+    needed = predict(ModelShape.from_config(config(Path(base))), least, cuda_host()).total
+    enough, tight = (Room("cuda", needed + spare, cuda_host()) for spare in (1 << 20, -(1 << 20)))
+    assert "cut" not in fits.line(long, base, enough, 4)
+    assert "rows are cut at 4096 tokens" in fits.line(long, base, tight, 4)
 
 
 @pytest.mark.parametrize("spare", [0, 3_000_000, 100_000_000])

@@ -24,8 +24,15 @@ needs_bits = pytest.mark.skipif(
 )
 
 
-@needs_bits
-@pytest.mark.parametrize(("bits", "adam_8bit"), [(4, False), (8, False), (None, True)])
+@pytest.mark.parametrize(
+    ("bits", "adam_8bit"),
+    [
+        (16, False),
+        pytest.param(4, False, marks=needs_bits),
+        pytest.param(8, False, marks=needs_bits),
+        pytest.param(None, True, marks=needs_bits),
+    ],
+)
 def test_fewer_bits_learn_and_pause_like_all_of_them(
     bits: int | None, adam_8bit: bool, conversations: Any
 ) -> None:
