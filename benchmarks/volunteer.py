@@ -1,10 +1,12 @@
 """A volunteer's training, policy and log on, against the same steps in plain peft + PyTorch.
 
 python benchmarks/volunteer.py [--quick] [--json] [--model DIR] [--steps N] [--repeats N]
+    [--device cpu|cuda] [--trl]
 
 step_ratio    plain's seconds per step / ours: 1 is as fast, more is faster. Both take turns on
-              the same batches in one single-threaded process each; ours looks at orders and
+              the same rows in one process each (of one thread on a CPU); ours looks at orders and
               machine and writes its log as `nomoat run` does
+trl_ratio     the same for trl's SFTTrainer, with --trl (pip install trl)
 yield_s       from the order to pause until the worker process, and all its memory, is gone:
               the longest of several
 memory_error  largest relative error of the predicted against the measured peak (memory.py)
@@ -14,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -22,10 +23,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 from memory import chosen, measure
@@ -40,17 +39,13 @@ from nomoat.client.keepsakes import DiskKeepsakes
 from nomoat.client.ledger import Sent, tensors_of
 from nomoat.client.ledger_file import Ledger
 from nomoat.client.probes import Probes, local_now
-from nomoat.client.shards import Shards, prepare
+from nomoat.client.shards import prepare
 from nomoat.client.workbench import Workbench
 from nomoat.lora.jobs import TrainJob
 from nomoat.simulations.pocket import MODEL_DIR
+from rivals.steps import ALPHA, RANK, Rival, Task, plain, sft, somebody_else
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
-RANK, ALPHA = 8, 16.0
 ROWS = 400
-SEED = b"benchmark"
 SETTLE_S = 2.0  # rows are encoded, steps are being taken
 MEMORY_CASES = (
     "10M-fp32-b4-t256-r8",
@@ -60,29 +55,11 @@ MEMORY_CASES = (
 )
 
 
-@dataclass(frozen=True)
-class Task:
-    """What both train: the model's folder, the rows, the shape of a step."""
-
-    model: str
-    shards: Shards
-    settings: TrainSettings
-    checkpoint: Path
-
-    def job(self, spec: AdapterSpec, steps: int) -> TrainJob:
-        """The training as nomoat does it."""
-        from nomoat.lora.base_model import initial_adapter
-
-        settings = replace(self.settings, local_steps=steps)
-        values = initial_adapter(spec, SEED).vector
-        return TrainJob(self.shards.train, spec, values, settings, SEED, checkpoint=self.checkpoint)
-
-
 @contextmanager
 def at_home(task: Task, folder: Path) -> Iterator[tuple[Hands, Ledger]]:
     """Hands with a governor beside them that looks at this real machine, and a log."""
     kept = DiskKeepsakes(folder / "kept")
-    hands = Hands(Workbench(task.model, "cpu"), task.shards, kept, task.checkpoint)
+    hands = Hands(Workbench(task.model, task.device), task.shards, kept, task.checkpoint)
     probes = Probes(folder, lambda: hands.pids)
     limits = Limits(min_free_disk_bytes=0, on_battery=True, on_metered=True)
     governor = Governor(
@@ -117,60 +94,12 @@ def ours(hands: Hands, ledger: Ledger, job: TrainJob) -> float:
     return (trained.seconds + time.perf_counter() - began) / trained.steps
 
 
-def plain(pipe: Connection, task: Task) -> None:
-    """A process that takes the same steps as anybody would write them, as often as it is asked."""
-    import peft
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from nomoat.lora import preloaded  # noqa: F401 - one thread, as our workers have
-    from nomoat.lora.batches import shuffled_rows
-    from nomoat.lora.encoding import Encoder, collate
-    from nomoat.lora.formats import read
-
-    tokenizer = AutoTokenizer.from_pretrained(task.model)
-    model: Any = AutoModelForCausalLM.from_pretrained(task.model, dtype=torch.float32)
-    model.config.use_cache = False
-    config = peft.LoraConfig(
-        r=RANK, lora_alpha=int(ALPHA), target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    model = peft.get_peft_model(model, config).train()
-    encoder = Encoder.of(tokenizer, task.settings.seq_len)
-    examples = encoder.encode_all(read(task.shards.train).conversations).examples
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    while (steps := pipe.recv()) is not None:
-        optimizer = torch.optim.AdamW(trained, lr=task.settings.learning_rate, weight_decay=0.0)
-        began = time.perf_counter()
-        for rows in islice(shuffled_rows(examples, task.settings.batch_size, SEED), steps):
-            batch = collate([examples[row] for row in rows], tokenizer.eos_token_id or 0)
-            tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
-            loss = model(**tensors).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-        pipe.send((time.perf_counter() - began) / steps)
-
-
-@contextmanager
-def somebody_else(task: Task) -> Iterator[Connection]:
-    """The process of `plain`, asked through a pipe."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=plain, args=(there, task), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield here
-    finally:
-        here.send(None)
-        process.join()
-
-
-def step_seconds(task: Task, folder: Path, spec: AdapterSpec, how: argparse.Namespace) -> Any:
-    """Seconds per step: ours and plain's, in turns; the first turn warms both up."""
+def step_seconds(
+    rival: Rival, task: Task, folder: Path, spec: AdapterSpec, how: argparse.Namespace
+) -> list[tuple[float, float]]:
+    """Seconds per step, (ours, the rival's), in turns; the first turn warms both up."""
     pairs = []
-    with at_home(task, folder) as (hands, ledger), somebody_else(task) as other:
+    with at_home(task, folder) as (hands, ledger), somebody_else(rival, task) as other:
         for _ in range(how.repeats + 1):
             mine = ours(hands, ledger, task.job(spec, how.steps))
             other.send(how.steps)
@@ -212,9 +141,9 @@ def _until_closed(hands: Hands, job: TrainJob) -> None:
         return
 
 
-def memory_errors(cases: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+def memory_errors(cases: Sequence[str], folder: Path, device: str) -> list[dict[str, Any]]:
     """Predicted against measured, one process each."""
-    return [measure(case, folder, "cpu") for case in chosen(",".join(cases), "cpu")]
+    return [measure(case, folder, device) for case in chosen(",".join(cases), device)]
 
 
 def rows(path: Path) -> Path:
@@ -236,21 +165,32 @@ def run(how: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
     settings = TrainSettings(batch_size=8, seq_len=64, learning_rate=1e-3)
     shards = prepare(rows(scratch / "rows.jsonl"), scratch / "shards", 0.1)
-    task = Task(str(how.model), shards, settings, scratch / "training.safetensors")
+    checkpoint = scratch / "training.safetensors"
+    task = Task(str(how.model), shards, settings, checkpoint, how.device)
     spec = new_spec(str(how.model), RANK, ALPHA)
-    pairs = step_seconds(task, scratch, spec, how)
+    pairs = step_seconds(plain, task, scratch, spec, how)
+    trl = step_seconds(sft, task, scratch, spec, how) if how.trl else []
     yields = yield_seconds(task, scratch, spec, 2 if how.quick else 5)
-    errors = memory_errors(MEMORY_CASES[:1] if how.quick else MEMORY_CASES, scratch)
+    cases = MEMORY_CASES[:1] if how.quick else MEMORY_CASES
+    errors = memory_errors(cases, scratch, how.device)
     mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     return {
-        "step_ratio": statistics.median(other / own for own, other in pairs),
+        "step_ratio": ratio(pairs),
+        "trl_ratio": ratio(trl) if trl else None,
         "yield_s": max(yields),
         "memory_error": max(abs(row["error"]) for row in errors),
         "step_ms": 1000 * mine,
         "plain_step_ms": 1000 * theirs,
+        "trl_step_ms": 1000 * statistics.median(other for _, other in trl) if trl else None,
         "yields_s": yields,
         "memory": {row["case"]: row["error"] for row in errors},
+        "device": how.device,
     }
+
+
+def ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """The rival's seconds per step over ours, as it comes in most turns."""
+    return statistics.median(other / own for own, other in pairs)
 
 
 def main() -> None:
@@ -261,6 +201,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="too short to mean much")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--trl", action="store_true", help="trl's SFTTrainer, too; needs trl")
     how = parser.parse_args()
     how.steps = how.steps or (10 if how.quick else 60)
     how.repeats = how.repeats or (1 if how.quick else 5)
@@ -269,11 +211,15 @@ def main() -> None:
     if how.json:
         sys.stdout.write(json.dumps(found) + "\n")
         return
-    sys.stdout.write(
-        f"step {found['step_ms']:.1f} ms, plain {found['plain_step_ms']:.1f} ms: step_ratio "
-        f"{found['step_ratio']:.2f}\nyield_s {found['yield_s']:.2f}\n"
-        f"memory_error {found['memory_error']:.1%}\n"
-    )
+    lines = [
+        f"step {found['step_ms']:.1f} ms, plain {found['plain_step_ms']:.1f} ms: "
+        f"step_ratio {found['step_ratio']:.2f}",
+        f"yield_s {found['yield_s']:.2f}",
+        f"memory_error {found['memory_error']:.1%}",
+    ]
+    if how.trl:
+        lines.insert(1, f"trl {found['trl_step_ms']:.1f} ms: trl_ratio {found['trl_ratio']:.2f}")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
