@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from nomoat.aggregation.enrolment import CommunityInfo
-    from nomoat.client.config import Home, Place
+    from nomoat.client.config import Home, Place, VolunteerSettings
     from nomoat.client.facts import Orders
     from nomoat.client.fitting import Bits
     from nomoat.client.shards import Shards
@@ -88,10 +88,11 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         rank=_rank(rank),
     )
     check_base(where, info.base_hash, info.name)
-    machine = Allowance(base_bits=_bits(bits, info, where, device))
+    machine = Allowance(base_bits=_bits(bits, info, where, settings))
     check_bits(machine)
     settings = settings.model_copy(update={"machine": machine})
     most = fits.rank_of(settings, info)
+    fits.check_rank(info, where, most)
     shards = prepare(
         settings.data,
         place.shards,
@@ -99,7 +100,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         kept.load(home.root),
         heldout_data=settings.heldout_data,
     )
-    fit = fits.line(info, where, room(device), machine.base_bits)
+    fit = fits.line(info, where, room(device), machine.base_bits, most)
     sys.stderr.write(sheet(info, settings, shards, most, fit) + "\n")
     _show_secrets(place, shards)
     if not yes:
@@ -118,12 +119,12 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         _run(home, [place], place.root.name, detach)
 
 
-def _bits(text: str, info: CommunityInfo, base: str, device: str) -> Bits | None:
+def _bits(text: str, info: CommunityInfo, base: str, wish: VolunteerSettings) -> Bits | None:
     from nomoat.client import fits
     from nomoat.client.room import room
 
     if text == "auto":
-        return fits.bits(info, base, room(device))
+        return fits.bits(info, base, room(wish.device), 1 if wish.rank == "auto" else wish.rank)
     known: dict[str, Bits] = {"4": 4, "8": 8, "16": 16}
     return known[text]
 
@@ -206,6 +207,9 @@ def _status(place: Place, as_json: bool) -> None:
             f"rounds trained {state.rounds}, too late {state.late}, "
             f"sent {state.sent_bytes / 1e6:.1f} MB, newest adapter version {version}"
         )
+        if state.loss is not None:
+            own = "" if state.own_loss is None else f", {state.own_loss:.4f} with your own part"
+            typer.echo(f"held-out loss on your rows {state.loss:.4f}{own}")
 
 
 def _protection(place: Place) -> str:
@@ -315,6 +319,7 @@ def _run(home: Home, places: Sequence[Place], named: str | None, detach: bool) -
         _detach(places[0].root if named else home.root, named)
         return
     os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the driver's own library counts
     from nomoat.client.running import keep_logs, take_part
 
     keep_logs(places)

@@ -61,6 +61,10 @@ class Symptoms:
     key_path: str | None = None
     ledger_error: str | None = None
     service_active: bool | None = None
+    least_free_disk_bytes: int = LEAST_FREE_BYTES
+    torch_built_for_cuda: bool = False
+    torch_mps: bool | None = None
+    bits_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +113,21 @@ def _gpu(s: Symptoms) -> Finding:
         return Finding("gpu", Verdict.BAD, "PyTorch is missing", "pip install torch")
     if s.torch_cuda:
         return Finding("gpu", Verdict.GOOD, f"CUDA works (driver {s.driver or 'unknown'})")
+    if s.torch_mps:
+        return Finding("gpu", Verdict.GOOD, "Apple's GPU works (MPS)")
     if s.gpu_present is None:
         return Finding("gpu", Verdict.UNKNOWN, "whether there is an NVIDIA GPU is unknown")
     if not s.gpu_present:
         return Finding("gpu", Verdict.GOOD, "no NVIDIA GPU; training uses the processor")
+    return _unused_gpu(s)
+
+
+def _unused_gpu(s: Symptoms) -> Finding:
     if s.driver is None:
         return Finding("gpu", Verdict.BAD, "a GPU without a working driver", _driver(s.platform))
+    if s.torch_built_for_cuda:
+        text = f"driver {s.driver} does not work with this PyTorch; it may be too old"
+        return Finding("gpu", Verdict.BAD, text, _driver(s.platform))
     text = f"driver {s.driver} works, but this PyTorch was built without CUDA"
     command = (
         "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
@@ -128,8 +141,15 @@ def _driver(platform: str) -> str:
     return "sudo ubuntu-drivers install"
 
 
+def _bits(s: Symptoms) -> Finding | None:
+    if s.bits_error is None:
+        return None
+    return Finding("bits", Verdict.BAD, s.bits_error, "pip install 'nomoat[gpu]'")
+
+
 def _memory(s: Symptoms) -> Finding | None:
-    mend = "tasklist" if s.platform == "win32" else "ps aux --sort=-rss | head"
+    commands = {"win32": "tasklist", "darwin": "ps aux -m | head"}
+    mend = commands.get(s.platform, "ps aux --sort=-rss | head")
     if s.memory_error is not None:
         return Finding("memory", Verdict.BAD, s.memory_error, mend)
     if s.needed_memory_bytes is None:
@@ -217,9 +237,10 @@ def _disk(s: Symptoms) -> Finding:
     if s.free_disk_bytes is None:
         return Finding("disk", Verdict.UNKNOWN, "free disk space is unknown")
     text = f"{s.free_disk_bytes / 2**30:.1f} GiB free"
-    if s.free_disk_bytes >= LEAST_FREE_BYTES:
+    if s.free_disk_bytes >= s.least_free_disk_bytes:
         return Finding("disk", Verdict.GOOD, text)
-    text = f"{text}; {LEAST_FREE_BYTES >> 30} GiB are needed for adapters and checkpoints"
+    needed = s.least_free_disk_bytes / 2**30
+    text = f"{text}; {needed:.1f} GiB are needed (min_free_disk_mb in settings.toml)"
     return Finding("disk", Verdict.BAD, text, "hf cache prune")
 
 
@@ -252,6 +273,6 @@ def _service(s: Symptoms) -> Finding | None:
 
 
 CHECKS: Final[tuple[Callable[[Symptoms], Finding | None], ...]] = (
-    *(_python, _version, _gpu, _memory, _disk, _data, _key, _ledger),
+    *(_python, _version, _gpu, _bits, _memory, _disk, _data, _key, _ledger),
     *(_reach, _tls, _fingerprint, _clock, _service),
 )

@@ -14,7 +14,7 @@ from nomoat.aggregation.messages import MAX_RANK
 from nomoat.client.allowance import Allowance
 from nomoat.client.room import Room, room
 from nomoat.lora.jobs import TrainJob
-from nomoat.lora.memory import Optimizer, Training, Weights
+from nomoat.lora.memory import FP32, Optimizer, Training, Weights
 from nomoat.lora.memory_plan import Plan, plan, shorter
 from nomoat.lora.model_files import config, resolve, stored_bytes
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
@@ -27,13 +27,17 @@ Bits = Literal[4, 8, 16]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a training asks of whatever machine does it."""
+    """What a training asks of whatever machine does it.
+
+    frozen_rank: modules of the adapter that take part in the forward pass and are not trained.
+    """
 
     batch_size: int
     seq_len: int
     rank: int
     target_modules: tuple[str, ...] = (ALL_LINEAR,)
     adam_8bit: bool = False
+    frozen_rank: int = 0
 
 
 def planned(work: Work, folder: Path, into: Room, bits: Bits | None) -> Plan:
@@ -55,7 +59,9 @@ def planned(work: Work, folder: Path, into: Room, bits: Bits | None) -> Plan:
         optimizer=Optimizer.ADAMW_8BIT if work.adam_8bit else Optimizer.ADAMW,
         autocast=not on_cpu,
     )
-    return plan(shape, wish, into.free_bytes, into.host, stored_bytes=stored_bytes(folder))
+    frozen = FP32 * shape.adapter_parameters(work.frozen_rank, work.target_modules)
+    free = into.free_bytes - frozen
+    return plan(shape, wish, free, into.host, stored_bytes=stored_bytes(folder))
 
 
 def planned_or_cut(work: Work, folder: Path, into: Room, bits: Bits | None) -> Plan:
@@ -72,17 +78,21 @@ def planned_or_cut(work: Work, folder: Path, into: Room, bits: Bits | None) -> P
 def largest_rank(work: Work, folder: Path, into: Room, bits: Bits | None) -> int:
     """The largest power of two up to MAX_RANK with which `work` fits, its rows whole if they can.
 
+    What is not trained of the rank of `work` is frozen.
+
     DoesNotFit if not even rank 1 fits.
     """
+    whole = work.rank + work.frozen_rank
     rank = MAX_RANK
     while rank > 1:
+        some = replace(work, rank=rank, frozen_rank=max(0, whole - rank))
         try:
-            planned(replace(work, rank=rank), folder, into, bits)
+            planned(some, folder, into, bits)
         except DoesNotFit:
             rank //= 2
         else:
             return rank
-    planned_or_cut(replace(work, rank=1), folder, into, bits)
+    planned_or_cut(replace(work, rank=1, frozen_rank=whole - 1), folder, into, bits)
     return 1
 
 
@@ -148,7 +158,8 @@ def fitted(
 def _work(job: TrainJob) -> Work:
     settings, spec = job.settings, job.spec
     targets = tuple(spec.target_modules)
-    return Work(settings.batch_size, settings.seq_len, spec.rank, targets, job.adam_8bit)
+    frozen = 0 if job.frozen is None else job.frozen.spec.rank
+    return Work(settings.batch_size, settings.seq_len, spec.rank, targets, job.adam_8bit, frozen)
 
 
 def _can_quantise() -> bool:

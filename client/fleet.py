@@ -23,7 +23,7 @@ from flwr.proto.node_pb2 import Node
 
 from nomoat.aggregation.errors import NomoatError, Unreachable
 from nomoat.client.sealed import App
-from nomoat.client.wires import TIMEOUT_S, Gone, Job, Line, RunOver, Wires
+from nomoat.client.wires import SIGN_OFF_S, TIMEOUT_S, Gone, Job, Line, RunOver, Wires
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def serve(
                 over.set()
                 if stop.is_set():
                     wires.deactivate(node)
-                beat.join(TIMEOUT_S)
+                beat.join(SIGN_OFF_S if stop.is_set() else TIMEOUT_S)
 
 
 def _poll(

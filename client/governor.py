@@ -78,6 +78,8 @@ class Governor:
             except Exception:  # whatever it was: without a policy nothing is trained
                 log.exception("the policy failed; training waits")
                 self.hands.pause()
+                self.decision = None  # so that the next turn says and does what it decides
+                self.told(Decision(Action.WAIT, "the policy failed, see nomoat logs", self.now()))
             stop.wait(LOOK_S)
 
     def turn(self) -> Action:

@@ -40,7 +40,8 @@ class Hands:
 
     checkpoint: where a training is laid down. fit: what a job must be like to fit this machine's
     memory, asked before a worker starts; it may raise DoesNotFit. problem: why the last training
-    could not be done. trainings: that were done.
+    could not be done. trainings: that were done. losses: last measured here, of the community's
+    model and of this volunteer's own if it keeps something.
     """
 
     bench: Workbench
@@ -50,6 +51,7 @@ class Hands:
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     problem: str | None = field(default=None, init=False)
     trainings: int = field(default=0, init=False)
+    losses: tuple[float, float | None] | None = field(default=None, init=False)
     _at_work: int = field(default=0, init=False)  # pauses included
     _going: bool = field(default=True, init=False)
     _overtaken: bool = field(default=False, init=False)
@@ -60,7 +62,8 @@ class Hands:
         """Train what `work` says, however often it is paused; NomoatError if it cannot be done."""
         self.problem = None
         try:
-            return work_of.train(work, self._rows, self.keepsakes, self._trained)
+            with self._working():
+                return work_of.train(work, self._rows, self.keepsakes, self._trained)
         except Overtaken:
             raise
         except NomoatError as problem:
@@ -87,7 +90,9 @@ class Hands:
 
         NomoatError if paused.
         """
-        return work_of.evaluate(work, self._rows, self.keepsakes, self._measured)
+        loss, tokens, personal = work_of.evaluate(work, self._rows, self.keepsakes, self._measured)
+        self.losses = loss, personal
+        return loss, tokens, personal
 
     def measure(self, adapter: Adapter, settings: TrainSettings) -> tuple[float, int]:
         """Loss of an adapter on the rows that were kept."""
@@ -185,8 +190,9 @@ class _Working:
 
     def __enter__(self) -> None:
         with self._hands._changed:
+            if not self._hands._at_work:
+                self._hands._overtaken = False
             self._hands._at_work += 1
-            self._hands._overtaken = False
 
     def __exit__(self, *_: object) -> None:
         with self._hands._changed:

@@ -10,11 +10,13 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, tzinfo
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,7 +44,9 @@ class Probes:
     Keeps what must be remembered between looks: processor times and NVML's session.
     """
 
-    def __init__(self, folder: Path, pids: Callable[[], frozenset[int]], gpu: int = 0) -> None:
+    def __init__(
+        self, folder: Path, pids: Callable[[], frozenset[int]], gpu: int | str | None = 0
+    ) -> None:
         self._folder = folder
         self._pids = pids
         self._gpu = Gpu(gpu)
@@ -70,11 +74,42 @@ class Probes:
         return gpu if gpu is not None else cpu_temperature_c()
 
 
-class Gpu:
-    """One NVIDIA device through NVML; every method raises where the driver does."""
+def gpu_of(device: str, environment: Mapping[str, str] = os.environ) -> int | str | None:
+    """NVML's index or UUID of the CUDA device meant by "auto", "cuda", "cuda:1" …; None for none.
 
-    def __init__(self, index: int) -> None:
-        self._index = index
+    CUDA counts only what CUDA_VISIBLE_DEVICES lists, and in NVML's order if CUDA_DEVICE_ORDER is
+    PCI_BUS_ID, as `nomoat run` sets it.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in {"auto", "cuda"} or not torch_has_cuda():
+        return None
+    place = int(number) if number.isdecimal() else 0
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return place
+    listed = [entry.strip() for entry in visible.split(",") if entry.strip()]
+    if place >= len(listed):
+        return None
+    return int(listed[place]) if listed[place].isdecimal() else listed[place]
+
+
+def torch_has_cuda() -> bool:
+    """Whether the torch that is installed was built for CUDA, without loading it."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    built = (Path(found.origin).parent / "version.py").read_text()
+    return re.search(r"^cuda\b.*=\s*['\"]", built, re.MULTILINE) is not None
+
+
+class Gpu:
+    """One NVIDIA device through NVML, by index or UUID; every method raises where the driver does.
+
+    None is a device that is not used: everything about it is unknown.
+    """
+
+    def __init__(self, which: int | str | None) -> None:
+        self._which = which
         self._nvml: Any = None
         self._seen_us = 0  # NVML's time of the last utilisation sample
 
@@ -90,28 +125,39 @@ class Gpu:
 
     def memory_share(self, pids: frozenset[int]) -> float:
         """Our part of the device's memory."""
-        nvml, device = self._open()
-        total = nvml.nvmlDeviceGetMemoryInfo(device).total
-        running = nvml.nvmlDeviceGetComputeRunningProcesses(device)
-        return float(sum(p.usedGpuMemory or 0 for p in running if p.pid in pids) / total)
+        return self.held(pids) / self.memory()[1]
 
     def programs(self, pids: frozenset[int]) -> tuple[GpuProgram, ...]:
         """Programs on the device that are not ours."""
         nvml, device = self._open()
         busy = attempt("gpu time", lambda: self._busy(nvml, device)) or {}
         found = {}
-        kinds = (
-            (False, nvml.nvmlDeviceGetGraphicsRunningProcesses),
-            (True, nvml.nvmlDeviceGetComputeRunningProcesses),
-        )
-        for compute, running in kinds:
-            for process in running(device):
-                if process.pid not in pids:
-                    name = attempt("name", partial(_name, process.pid)) or str(process.pid)
-                    memory = process.usedGpuMemory
-                    share = busy.get(process.pid)
-                    found[process.pid] = GpuProgram(name, compute, memory, share)
+        drawing = {process.pid for process in nvml.nvmlDeviceGetGraphicsRunningProcesses(device)}
+        for process in self._running(nvml, device):
+            if process.pid not in pids:
+                name = attempt("name", partial(_name, process.pid)) or str(process.pid)
+                # Under Windows whatever draws may be listed as computing, too.
+                compute = process.pid not in drawing
+                share = busy.get(process.pid, 0.0 if busy else None)  # the idle have no sample
+                found[process.pid] = GpuProgram(name, compute, process.usedGpuMemory, share)
         return tuple(found.values())
+
+    @staticmethod
+    def _running(nvml: Any, device: Any) -> Iterator[Any]:
+        yield from nvml.nvmlDeviceGetGraphicsRunningProcesses(device)
+        yield from nvml.nvmlDeviceGetComputeRunningProcesses(device)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes free, bytes in all."""
+        nvml, device = self._open()
+        found = nvml.nvmlDeviceGetMemoryInfo(device)
+        return int(found.free), int(found.total)
+
+    def held(self, pids: frozenset[int]) -> int:
+        """Bytes that these processes have."""
+        nvml, device = self._open()
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(device)
+        return sum(process.usedGpuMemory or 0 for process in running if process.pid in pids)
 
     def _busy(self, nvml: Any, device: Any) -> dict[int, float]:
         samples = nvml.nvmlDeviceGetProcessUtilization(device, self._seen_us)
@@ -119,12 +165,16 @@ class Gpu:
         return {s.pid: s.smUtil / 100 for s in samples}
 
     def _open(self) -> tuple[Any, Any]:
+        if self._which is None:
+            raise OSError("no NVIDIA device is used")
         if self._nvml is None:
             import pynvml
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-        return self._nvml, self._nvml.nvmlDeviceGetHandleByIndex(self._index)
+        if isinstance(self._which, str):
+            return self._nvml, self._nvml.nvmlDeviceGetHandleByUUID(self._which)
+        return self._nvml, self._nvml.nvmlDeviceGetHandleByIndex(self._which)
 
 
 class Processor:

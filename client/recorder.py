@@ -14,7 +14,7 @@ from flwr.app import Message
 from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import Manifest
 from nomoat.aggregation.envelope import SEAL
-from nomoat.aggregation.messages import Decline, Evaluation, Report
+from nomoat.aggregation.messages import Decline, Evaluation, Ready, Report
 from nomoat.aggregation.receipts import packet_digest
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
 from nomoat.client.ledger import Sent, tensors_of
@@ -22,6 +22,8 @@ from nomoat.client.ledger_file import Ledger
 
 COORDINATOR = "coordinator"
 HAND_OVER_S = 60.0  # how long after its last answer an update may still be asked for
+OTHERS_TRAIN_S = 3900.0  # and after its training, while others still train
+READY = wire.kind_of(Ready)
 MASKED, PLAIN = wire.kind_of(MaskedReport), wire.kind_of(Report)
 OFFER = wire.action_of(wire.kind_of(SessionOffer))
 SHARE_SET = wire.action_of(wire.kind_of(ShareSet))
@@ -66,7 +68,8 @@ class Recorder:
     def handing_over(self) -> bool:
         """Whether an update was announced and may still be asked for."""
         kind, at = self._last
-        return kind not in LAST_OF_A_ROUND and 0 <= self.clock() - at < HAND_OVER_S
+        most_s = OTHERS_TRAIN_S if kind == READY else HAND_OVER_S
+        return kind not in {"", *LAST_OF_A_ROUND} and 0 <= self.clock() - at < most_s
 
     def _update(self, entry: Sent, request: Message) -> Sent:
         """With what the update is made of, and how it is hidden."""

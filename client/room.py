@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.client.probes import attempt
+from nomoat.client.probes import Gpu, attempt, gpu_of
 from nomoat.lora.memory import Host, cpu_host, cuda_host
 
 WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
@@ -23,17 +23,30 @@ class Room:
 
 
 def room(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> Room:
-    """`share` of what the first NVIDIA device has free if it is to be used, else main memory.
+    """What is free, at most `share` of the whole, of the NVIDIA device meant, else of main memory.
 
     ours: processes whose memory will be used again (a worker that still holds the base): free, too.
     """
-    free = None if device in {"cpu", "mps"} else attempt("gpu memory", free_gpu_bytes)
-    if free is None:
-        there = free_bytes() + sum(_held(pid) for pid in ours)
-        shared = device == "mps" or (device == "auto" and _is_apple())  # one memory for both
-        return Room("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
-    held = attempt("gpu processes", lambda: _held_gpu_bytes(ours)) or 0
-    return Room("cuda", int((free + held - CONTEXT_BYTES) * share), cuda_host())
+    gpu = gpu_memory(device, ours)
+    if gpu is not None:
+        free, whole = gpu
+        return Room("cuda", int(min(free, share * whole)) - CONTEXT_BYTES, cuda_host())
+    there = free_bytes() + sum(_held(pid) for pid in ours)
+    shared = device == "mps" or (device == "auto" and _is_apple())  # one memory for both
+    return Room("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
+
+
+def gpu_memory(device: str, ours: frozenset[int]) -> tuple[int, int] | None:
+    """(bytes free or ours, bytes in all) of the NVIDIA device meant; None if none is."""
+    which = gpu_of(device)
+    if which is None:
+        return None
+    gpu = Gpu(which)
+    found = attempt("gpu memory", gpu.memory)
+    if found is None:
+        return None
+    free, whole = found
+    return free + (attempt("gpu processes", lambda: gpu.held(ours)) or 0), whole
 
 
 def _is_apple() -> bool:
@@ -50,19 +63,14 @@ def free_bytes() -> int:
     return free if limit is None else min(free, limit)
 
 
-def _free_in_cgroup() -> int | None:
-    group = Path("/sys/fs/cgroup")
+def _free_in_cgroup(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the container may still take; files in the cache (a model that was hashed) give way."""
     limit = (group / "memory.max").read_text().strip()
-    return None if limit == "max" else int(limit) - int((group / "memory.current").read_text())
-
-
-def free_gpu_bytes() -> int:
-    """Free memory of the first NVIDIA device; raises where the driver does."""
-    import pynvml
-
-    pynvml.nvmlInit()
-    device = pynvml.nvmlDeviceGetHandleByIndex(0)
-    return int(pynvml.nvmlDeviceGetMemoryInfo(device).free)
+    if limit == "max":
+        return None
+    counted = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    cached = next((int(value) for name, value in counted if name == "inactive_file"), 0)
+    return int(limit) - int((group / "memory.current").read_text()) + cached
 
 
 def _held(pid: int) -> int:
@@ -70,12 +78,3 @@ def _held(pid: int) -> int:
     import psutil
 
     return attempt("worker", lambda: int(psutil.Process(pid).memory_full_info().uss)) or 0
-
-
-def _held_gpu_bytes(pids: frozenset[int]) -> int:
-    import pynvml
-
-    pynvml.nvmlInit()
-    device = pynvml.nvmlDeviceGetHandleByIndex(0)
-    running = pynvml.nvmlDeviceGetComputeRunningProcesses(device)
-    return sum(process.usedGpuMemory or 0 for process in running if process.pid in pids)

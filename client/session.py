@@ -156,6 +156,7 @@ class Session:
         self._replies: dict[int, Vector] = {}  # exchange → what the exchange before gave
         self.held = held
         self.uploaded: tuple[Manifest, float] | None = None  # the last upload: tensors, L2 norm
+        self.complaint: str | None = None  # why the last training was declined, for the owner alone
         self.phase = Phase.IDLE if held is None else Phase.HOLDING
 
     def receive(self, request: Request) -> Answer | Work | MaskedAnswer:
@@ -202,6 +203,7 @@ class Session:
         return decline(work.task.round, Reason.FAILED)
 
     def _train(self, task: TrainTask) -> Answer | Work:
+        self.complaint = None
         if self.held is not None and task.round < self.held.round:
             return decline(task.round, Reason.STALE)
         adapter = self._open(task)
@@ -214,6 +216,10 @@ class Session:
         try:
             method = methods.get(task.method)
             if rank < task.trainable_rank and not method.traits.mixed_ranks:
+                self.complaint = (
+                    f"{task.method} needs all {task.trainable_rank} modules trained by everyone, "
+                    f"here at most {rank} are: set another rank in settings.toml, or leave"
+                )
                 return decline(task.round, Reason.OVER_LIMITS)
             local = method.start(adapter, Turn(task.round, rank, seed))
         except (UsageError, LocalProtocolError):
@@ -295,6 +301,7 @@ class Session:
         if task.settings.personal not in get_args(Personal):
             return decline(task.round, Reason.MALFORMED)
         if not self._limits.allow(task.settings, adapter.spec.size):
+            self.complaint = "the round asks for more than max_* in settings.toml allow"
             return decline(task.round, Reason.OVER_LIMITS)
         return adapter
 

@@ -38,6 +38,8 @@ class State:
     late: int = 0
     sent_bytes: int = 0
     version: int | None = None
+    loss: float | None = None  # last measured on rows kept here, of the community's model
+    own_loss: float | None = None  # and of this volunteer's own, where it keeps something
 
 
 def read_state(place: Place) -> State | None:
@@ -100,6 +102,8 @@ class StateKeeper:
                 late=before.late,
                 sent_bytes=before.sent_bytes,
                 version=before.version,
+                loss=before.loss,
+                own_loss=before.own_loss,
             )
         self.state = fresh
         self._held: tuple[str, float] | None = None  # why the policy waits, since when
@@ -156,6 +160,10 @@ class StateKeeper:
         """A version of the community adapter was fetched and verified."""
         self.state = replace(self.state, version=number)
         self._write(self.state)
+
+    def measured(self, loss: float, own_loss: float | None) -> None:
+        """The held-out rows were measured, mean nats per token."""
+        self.state = replace(self.state, loss=loss, own_loss=own_loss)
 
     def say(self, doing: str, why: str) -> None:
         """Note what is being done, and why."""

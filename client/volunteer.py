@@ -6,14 +6,21 @@ import logging
 import os
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from flwr.app import Context, Message
 
 from nomoat.aggregation import lineage, wire
-from nomoat.aggregation.enrolment import Standing
-from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
+from nomoat.aggregation.enrolment import CommunityInfo, Standing
+from nomoat.aggregation.errors import (
+    DoesNotFit,
+    NomoatError,
+    Refused,
+    RemoteProtocolError,
+    Unreachable,
+)
 from nomoat.aggregation.messages import EvaluateTask, TrainTask
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client import enroll, kept
@@ -31,13 +38,13 @@ from nomoat.client.keepsakes import DiskKeepsakes
 from nomoat.client.ledger_file import Ledger
 from nomoat.client.masking import Masking, Membership
 from nomoat.client.policy import Action, Decision
-from nomoat.client.probes import Probes, local_now
+from nomoat.client.probes import Probes, gpu_of, local_now
 from nomoat.client.recorder import Recorder
 from nomoat.client.rosterbook import RosterBook, aimed
 from nomoat.client.sealed import App, Belonging, sealed
 from nomoat.client.secrets_scan import Kept
 from nomoat.client.session import Reason, Session, decline
-from nomoat.client.shards import Shards, prepare
+from nomoat.client.shards import FINDINGS, Shards, prepare
 from nomoat.client.state import StateKeeper, alone
 from nomoat.client.vault import DiskVault
 from nomoat.client.web import Door
@@ -82,9 +89,10 @@ def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
     """
     place, settings = kit.place, kit.settings
     info = place.info()
-    check_base(settings.base, info.base_hash, info.name)
     with ExitStack() as things:
         things.enter_context(alone(place))
+        things.enter_context(_explained(place))
+        check_base(settings.base, info.base_hash, info.name)
         shards = prepare(
             settings.data,
             place.shards,
@@ -92,15 +100,19 @@ def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
             kit.kept,
             heldout_data=settings.heldout_data,
         )
+        if shards.secret_rows:
+            found = place.shards / FINDINGS
+            log.warning("%d rows look secret and are left out, see %s", shards.secret_rows, found)
         hands = _hands(kit, shards, workshop)
         things.callback(hands.close)
-        keeper = Listening(place, hands)
+        beneath(lambda: _close_with(stop, hands), "closing").start()
         book = RosterBook(place, kit.asker)
         session = _session(kit, book)
+        keeper = Listening(place, hands, session)
         recorder = Recorder(
             Ledger(place.root), info.name, settings.address, lambda: session.uploaded
         )
-        governor = _governor(kit, hands, keeper, recorder)
+        governor = _governor(kit, hands, keeper, recorder, workshop)
         app = _app(kit, Volunteer(session, hands, DiskVault(place.held)), book, governor)
         beneath(lambda: governor.run(stop), "governor").start()
         Errands(kit, keeper, stop).start()
@@ -116,6 +128,24 @@ def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
             except Refused:
                 _wait_for_approval(kit, keeper, stop)
         keeper.say("stopped", _why_stopped(governor))
+
+
+@contextmanager
+def _explained(place: Place) -> Iterator[None]:
+    """What ends the volunteer is what `nomoat status` says afterwards."""
+    try:
+        yield
+    except Refused:  # said already, with what it waits for
+        raise
+    except NomoatError as problem:
+        StateKeeper(place).say("stopped", str(problem))
+        raise
+
+
+def _close_with(stop: threading.Event, hands: Hands) -> None:
+    """Lay a training down at once; a line whose network is gone takes its time to end."""
+    stop.wait()
+    hands.close()
 
 
 def _hands(kit: Kit, shards: Shards, workshop: Workshop) -> Hands:
@@ -135,9 +165,10 @@ def _hands(kit: Kit, shards: Shards, workshop: Workshop) -> Hands:
 class Listening(StateKeeper):
     """Keeps state.json, and tells the hands when nobody waits for their work any more."""
 
-    def __init__(self, place: Place, hands: Hands) -> None:
+    def __init__(self, place: Place, hands: Hands, session: Session) -> None:
         super().__init__(place)
         self._hands = hands
+        self._session = session
         self._trained = 0
 
     def overtaken(self) -> None:
@@ -147,8 +178,14 @@ class Listening(StateKeeper):
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
         """It was answered: by a training, or by saying that there is none, and why."""
         trained, self._trained = self._hands.trainings > self._trained, self._hands.trainings
+        if self._hands.losses is not None:
+            self.measured(*self._hands.losses)
         super().answered("declined" if kind == TRAIN and not trained else kind, sent_bytes, late)
-        if kind == TRAIN and self._hands.problem is not None:
+        if kind != TRAIN:
+            return
+        if self._session.complaint is not None:
+            self.say("waiting", f"the last training was declined: {self._session.complaint}")
+        elif self._hands.problem is not None:
             self.say("waiting", f"the last training failed: {self._hands.problem}")
 
 
@@ -162,10 +199,19 @@ def _session(kit: Kit, book: RosterBook) -> Session:
     return Session(
         settings.name,
         info.base_hash,
-        settings.limits(rank_of(settings, info)),
+        settings.limits(_rank(settings, info)),
         vault.load(),
         Masking(membership, vault.marks()),
     )
+
+
+def _rank(settings: VolunteerSettings, info: CommunityInfo) -> int:
+    """What fits now; it did at joining, so what has the memory meanwhile may go away again."""
+    try:
+        return rank_of(settings, info)
+    except DoesNotFit as problem:
+        log.warning("rank 1 until the next start: %s", problem)
+        return 1
 
 
 def _app(kit: Kit, at_work: Volunteer, book: RosterBook, governor: Governor) -> App:
@@ -174,9 +220,15 @@ def _app(kit: Kit, at_work: Volunteer, book: RosterBook, governor: Governor) -> 
     return sealed(aimed(inner, book), Belonging(kit.asker.identity, info.public, info.base_hash))
 
 
-def _governor(kit: Kit, hands: Hands, keeper: StateKeeper, recorder: Recorder) -> Governor:
+def _governor(
+    kit: Kit, hands: Hands, keeper: StateKeeper, recorder: Recorder, workshop: Workshop
+) -> Governor:
     machine = kit.settings.machine
-    probes = Probes(kit.place.root, lambda: hands.pids | {os.getpid()})
+    gpu = gpu_of(kit.settings.device)
+    probes = Probes(kit.place.root, lambda: workshop.pids | {os.getpid()}, gpu)
+
+    def handing_over() -> bool:
+        return keeper.state.doing == "working" or recorder.handing_over()
 
     def told(decision: Decision) -> None:
         if decision.action is Action.WAIT:
@@ -189,7 +241,7 @@ def _governor(kit: Kit, hands: Hands, keeper: StateKeeper, recorder: Recorder) -
         machine.limits(),
         probes.facts,
         hands,
-        recorder.handing_over,
+        handing_over,
         told,
         lambda: local_now(time.time()),
         machine.cpu_share,

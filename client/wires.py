@@ -58,6 +58,7 @@ ANSWER_BYTES = 12 << 20  # one object (≤ 5 MiB) and what surrounds it; more is
 MAX_OBJECTS = 300
 WAIT_S = 15
 TIMEOUT_S = 45.0
+SIGN_OFF_S = 3.0
 RECORDS = frozenset({"Message", "RecordDict", "ConfigRecord"})
 COORDINATOR = "coordinator"
 HAVE_KEPT = 8
@@ -177,6 +178,7 @@ class Wires:
 
     def deactivate(self, node: Node) -> None:
         """Sign off, if anybody listens."""
+        self._fleet._client.timeout = httpx.Timeout(SIGN_OFF_S)
         try:
             self.ask(self._fleet.DeactivateNode, DeactivateNodeRequest(node_id=node.node_id))
         except (Unreachable, Gone, httpx.HTTPStatusError):

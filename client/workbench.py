@@ -36,6 +36,7 @@ class Workbench:
     _user: object | None = field(default=None, init=False)  # whose job is being done
     _shares: dict[object, float] = field(default_factory=dict, init=False)  # user → of the time
     _share: float = field(default=1.0, init=False)  # as the pool was told
+    _ending: list[Pool] = field(default_factory=list, init=False)  # their processes still are
     _timer: threading.Timer | None = field(default=None, init=False)
     _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
 
@@ -43,9 +44,11 @@ class Workbench:
         """The job's result, once it is this user's turn; Paused if `wanted` stops being true."""
         pool = self._take(user, wanted)
         try:
-            return pool.submit(job).result()
-        except LocalProtocolError:  # the pool was ended between the two
-            raise Paused from None
+            try:
+                future = pool.submit(job)
+            except LocalProtocolError:  # the pool was ended between the two
+                raise Paused from None
+            return future.result()
         finally:
             self._give_back()
 
@@ -59,9 +62,10 @@ class Workbench:
             if self._user is not None and self._user is not user:
                 return
             self._stop_timer()
-            pool, self._pool = self._pool, None
+            pool = self._put_away()
         if pool is not None:
             pool.pause(GRACE_S)
+            self._ending.remove(pool)
 
     def limit(self, user: object, share: float) -> None:
         """Spend this share of the time on trainings of this user."""
@@ -72,9 +76,9 @@ class Workbench:
 
     @property
     def pids(self) -> frozenset[int]:
-        """The worker's process id, if there is one."""
-        pool = self._pool
-        return pool.pids if pool is not None else frozenset()
+        """Our processes: the worker, and one that is just being ended."""
+        pools = [*self._ending, *([self._pool] if self._pool is not None else [])]
+        return frozenset().union(*(pool.pids for pool in pools))
 
     def works_for(self, user: object) -> bool:
         """Whether the worker is at a job of this user right now, its model loaded."""
@@ -86,11 +90,11 @@ class Workbench:
             self._changed.wait_for(lambda: self._user is None or not wanted())
             if not wanted():
                 raise Paused
-            self._user = user
-            self._stop_timer()
-            if self._pool is None:
+            if self._pool is None:  # the model's folder may be away: nobody has the bench then
                 self._pool = Pool(self.model, 1, self.device, shared=False, bits=self.bits)
                 self._share = 1.0
+            self._user = user
+            self._stop_timer()
             self._keep_to(self._pool, self._shares.get(user, 1.0))
             return self._pool
 
@@ -112,9 +116,16 @@ class Workbench:
         with self._changed:
             if self._user is not None:
                 return
-            pool, self._pool = self._pool, None
+            pool = self._put_away()
         if pool is not None:
             pool.close()
+            self._ending.remove(pool)
+
+    def _put_away(self) -> Pool | None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._ending.append(pool)
+        return pool
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -134,3 +145,9 @@ class Workshop:
         with self._lock:
             key = base_hash, device, bits
             return self._benches.setdefault(key, Workbench(model, device, bits))
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """All workers' process ids."""
+        with self._lock:
+            return frozenset().union(*(bench.pids for bench in self._benches.values()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nomoat.client.doctor import Finding, Symptoms, Verdict, worst
-from nomoat.client.probes import attempt
+from nomoat.client.probes import attempt, torch_has_cuda
 
 if TYPE_CHECKING:
     from nomoat.client.config import Home, Place, VolunteerSettings
@@ -63,7 +63,9 @@ def symptoms(home: Home, place: Place | None) -> Symptoms:
     found = replace(
         found,
         data=str(settings.data),
+        least_free_disk_bytes=settings.machine.min_free_disk_mb << 20,
         **_data(settings),
+        bits_error=_bits_error(settings),
         **(attempt("fit", lambda: _fit(place, settings)) or {}),
         ledger_error=_ledger_error(place),
         service_active=attempt("service", lambda: _service_active(home, place)),
@@ -134,7 +136,8 @@ def _fit(place: Place, settings: VolunteerSettings) -> dict[str, Any] | None:
     """What a training would take, once there is an adapter that says how large it is."""
     from nomoat.aggregation import lineage
     from nomoat.aggregation.errors import DoesNotFit
-    from nomoat.client.fitting import Work, planned
+    from nomoat.client.fits import rank_of
+    from nomoat.client.fitting import Work, planned_or_cut
     from nomoat.client.room import room
     from nomoat.lora.model_files import resolve
 
@@ -144,16 +147,29 @@ def _fit(place: Place, settings: VolunteerSettings) -> dict[str, Any] | None:
     data = place.adapter(record).read_bytes()
     spec = lineage.from_file(data, record.version.adapter, "doctor").spec
     machine, targets = settings.machine, tuple(spec.target_modules)
-    work = Work(info.batch_size, info.seq_len, spec.rank, targets, machine.adam_8bit)
     here = room(settings.device, machine.max_vram_share or 1.0, _workers(place))
     try:
-        found = planned(work, resolve(settings.base), here, machine.base_bits)
+        rank = min(spec.rank, rank_of(settings, info))
+        frozen = spec.rank - rank
+        work = Work(info.batch_size, info.seq_len, rank, targets, machine.adam_8bit, frozen)
+        found = planned_or_cut(work, resolve(settings.base), here, machine.base_bits)
     except DoesNotFit as problem:
         return {"memory_error": str(problem)}
     return {
         "needed_memory_bytes": found.predicted.total,
         "free_memory_bytes": here.free_bytes,
     }
+
+
+def _bits_error(settings: VolunteerSettings) -> str | None:
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.client.fitting import check_bits
+
+    try:
+        check_bits(settings.machine)
+    except UsageError as problem:
+        return str(problem).partition(":")[0]
+    return None
 
 
 def _workers(place: Place) -> frozenset[int]:
@@ -203,7 +219,12 @@ def local_symptoms(version: str, folder: Path, key_path: Path) -> Symptoms:
         key_mode=attempt("key", lambda: key_path.stat().st_mode),
     )
     if found.torch_installed:  # loads torch: seconds, but only `doctor` pays them
-        return replace(found, torch_cuda=attempt("cuda", _torch_cuda))
+        return replace(
+            found,
+            torch_cuda=attempt("cuda", _torch_cuda),
+            torch_mps=attempt("mps", _torch_mps),
+            torch_built_for_cuda=attempt("torch", torch_has_cuda) or False,
+        )
     return found
 
 
@@ -224,6 +245,12 @@ def _driver() -> str:
 
     pynvml.nvmlInit()
     return str(pynvml.nvmlSystemGetDriverVersion())
+
+
+def _torch_mps() -> bool:
+    import torch
+
+    return bool(torch.backends.mps.is_available())
 
 
 def _torch_cuda() -> bool:

@@ -34,13 +34,11 @@ JOB = TrainJob(
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def free(main: float, gpu: float | None, config: dict[str, Any] = LLAMA_1B) -> None:
-        def gpu_bytes() -> int:
-            if gpu is None:
-                raise OSError("no driver")
-            return int(gpu * GIB)
+        def gpu_memory(device: str, _ours: object) -> tuple[int, int] | None:
+            return None if gpu is None or device == "cpu" else (int(gpu * GIB), int(gpu * GIB))
 
         monkeypatch.setattr(room, "free_bytes", lambda: int(main * GIB))
-        monkeypatch.setattr(room, "free_gpu_bytes", gpu_bytes)
+        monkeypatch.setattr(room, "gpu_memory", gpu_memory)
         monkeypatch.setattr(fitting, "resolve", lambda _: tmp_path)
         monkeypatch.setattr(fitting, "config", lambda _: config)
 

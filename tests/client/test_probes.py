@@ -17,7 +17,7 @@ import pytest
 from nomoat.client import probes
 from nomoat.client.facts import GpuProgram, Limits, Orders
 from nomoat.client.policy import Action, decide
-from nomoat.client.probes import Probes, attempt
+from nomoat.client.probes import Probes, attempt, gpu_of, torch_has_cuda
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OURS = 4242
@@ -37,7 +37,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
         "nvmlDeviceGetHandleByIndex": lambda index: f"gpu{index}",
         "nvmlDeviceGetPowerUsage": lambda _: 123_456,
         "nvmlDeviceGetTemperature": lambda *_: 71,
-        "nvmlDeviceGetMemoryInfo": lambda _: types.SimpleNamespace(total=1000),
+        "nvmlDeviceGetMemoryInfo": lambda _: types.SimpleNamespace(total=1000, free=600),
         "nvmlDeviceGetComputeRunningProcesses": lambda _: [process(OURS, 400)],
         "nvmlDeviceGetGraphicsRunningProcesses": lambda _: [process(os.getpid(), None)],
         "nvmlDeviceGetProcessUtilization": lambda *_: [
@@ -62,6 +62,72 @@ def test_a_gpu_is_read_and_our_own_processes_are_not_others(nvml: Any, tmp_path:
     (program,) = facts.gpu_programs
     assert program == GpuProgram(program.name, False, None, 0.37)
     assert program.name
+
+
+def test_what_draws_is_judged_by_its_time_even_where_it_is_listed_as_computing(
+    nvml: Any, tmp_path: Path
+) -> None:
+    """Windows lists browsers and overlays among both kinds."""
+    browser = process(os.getpid(), None)
+    nvml.nvmlDeviceGetComputeRunningProcesses = lambda _: [process(OURS, 400), browser]
+    (program,) = look(tmp_path).gpu_programs
+    assert not program.compute
+    nvml.nvmlDeviceGetProcessUtilization = lambda *_: [
+        types.SimpleNamespace(pid=OURS, smUtil=90, timeStamp=5)
+    ]
+    (program,) = look(tmp_path).gpu_programs
+    assert program.busy_share == 0.0  # others have samples, it has none: it does nothing
+    nvml.nvmlDeviceGetGraphicsRunningProcesses = lambda _: []
+    (program,) = look(tmp_path).gpu_programs
+    assert program.compute
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "meant"),
+    [
+        ("auto", None, 0),
+        ("cuda", None, 0),
+        ("cuda:1", None, 1),
+        ("cuda:1", "3, 2", 2),
+        ("auto", "GPU-8f2a", "GPU-8f2a"),
+        ("auto", "", None),
+        ("cuda:2", "0,1", None),
+        ("cpu", None, None),
+        ("mps", None, None),
+    ],
+)
+def test_the_device_that_is_looked_at_is_the_one_that_trains(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, meant: int | str | None
+) -> None:
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    monkeypatch.setattr(probes, "torch_has_cuda", lambda: True)
+    assert gpu_of(device, environment) == meant
+    monkeypatch.setattr(probes, "torch_has_cuda", lambda: False)
+    assert gpu_of(device, environment) is None
+
+
+def test_whether_torch_was_built_for_cuda_is_known_without_loading_it() -> None:
+    import torch
+
+    assert torch_has_cuda() == (torch.version.cuda is not None)
+
+
+@pytest.mark.parametrize(("line", "cuda"), [("cuda: Optional[str] = '12.8'", True),
+                                            ("cuda: Optional[str] = None", False),
+                                            ('cuda = "12.4"', True)])  # fmt: skip
+def test_both_ways_in_which_torch_writes_its_version_are_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, cuda: bool
+) -> None:
+    (tmp_path / "version.py").write_text(f"debug = False\n{line}\nhip: Optional[str] = None\n")
+    origin = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(probes, "find_spec", lambda _: origin)
+    assert torch_has_cuda() is cuda
+
+
+def test_a_device_that_is_not_used_is_not_looked_at(nvml: Any, tmp_path: Path) -> None:
+    facts = Probes(tmp_path, lambda: frozenset({OURS}), None).facts(NOW)
+    assert (facts.gpu_programs, facts.power_w, facts.vram_share) == (None, None, None)
+    assert facts.temperature_c != 71
 
 
 def test_a_driver_without_process_times_still_names_programs(nvml: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nomoat.aggregation.receipts import packet_digest
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
 from nomoat.client.app import to_reply
 from nomoat.client.ledger_file import LOG_NAME, Ledger
-from nomoat.client.recorder import HAND_OVER_S, Recorder
+from nomoat.client.recorder import HAND_OVER_S, OTHERS_TRAIN_S, Recorder
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 OFFER = SessionOffer(
@@ -108,4 +108,6 @@ def test_an_update_may_be_asked_for_until_the_round_is_measured_or_long_silent(
     record(asked, ready)
     assert isinstance(record.clock, Clock)
     record.clock.now += HAND_OVER_S
+    assert record.handing_over()  # others may train for an hour yet
+    record.clock.now += OTHERS_TRAIN_S
     assert not record.handing_over()
