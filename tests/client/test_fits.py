@@ -171,3 +171,42 @@ def test_the_preview_is_made_in_another_process(
     assert ran
     assert "60 rows" in shown
     assert "tokens" in shown
+
+
+def test_a_machine_that_trains_less_than_the_community_is_asked_for_less(
+    seven_billion: Large,
+) -> None:
+    announced, base = seven_billion
+    work = fits.announced(announced, Path(base), 4)
+    whole = fits.announced(announced, Path(base)).rank
+    assert (work.rank, work.frozen_rank) == (4, whole - 4)
+    place = Room("cuda", 1 << 40, cuda_host())
+    least = fitting.planned(work, Path(base), place, 4).predicted.total
+    bare = fitting.planned(replace(work, frozen_rank=0), Path(base), place, 4).predicted.total
+    assert least == bare  # what is frozen is taken from the room, not counted as trained
+    frozen = 4 * ModelShape.from_config(config(Path(base))).adapter_parameters(
+        whole - 4, (ALL_LINEAR,)
+    )
+    smallest = replace(work, batch_size=1)
+    one = fitting.planned(smallest, Path(base), Room("cuda", 12 << 30, cuda_host()), 4)
+    tight = Room("cuda", one.predicted.total + frozen - 1, cuda_host())
+    assert fitting.planned(smallest, Path(base), tight, 4).training != one.training
+
+
+def test_a_rank_the_method_cannot_do_is_refused_before_anything_is_joined(
+    tiny_model: Path,
+) -> None:
+    plain, strict = info(tiny_model), replace(info(tiny_model), method="fedex")
+    fits.check_rank(plain, str(tiny_model), 1)
+    fits.check_rank(strict, str(tiny_model), RANK)
+    with pytest.raises(UsageError, match=f"fedex, which needs rank {RANK} of everyone, not 2"):
+        fits.check_rank(strict, str(tiny_model), 2)
+
+
+def test_a_containers_file_cache_is_not_taken_for_used_memory(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 700\nactive_file 50\n")
+    assert rooms._free_in_cgroup(tmp_path) == 800
+    (tmp_path / "memory.max").write_text("max\n")
+    assert rooms._free_in_cgroup(tmp_path) is None

@@ -149,3 +149,32 @@ def test_without_a_policy_nothing_is_trained(tmp_path: Path) -> None:
     world.governor.look = broken
     world.governor.run(stop)
     assert world.hands.did == ["pause"]
+
+
+def test_after_a_turn_that_failed_training_goes_on_and_until_then_status_says_why(
+    tmp_path: Path,
+) -> None:
+    world, stop = World(tmp_path), threading.Event()
+    world.turn()
+    look, looked = world.look, threading.Event()
+
+    def broken(now: datetime) -> Facts:
+        world.governor.look = look
+        raise OSError("the bus is gone")
+
+    def told(decision: Decision) -> None:
+        world.told.append(decision)
+        if "failed" in decision.reason:
+            looked.set()
+
+    world.governor.look, world.governor.told = broken, told
+    world.seconds += 2 * FACTS_S
+    thread = threading.Thread(target=world.governor.run, args=(stop,))
+    thread.start()
+    assert looked.wait(5)
+    while world.hands.did[-1] != "resume":
+        pass
+    stop.set()
+    thread.join()
+    assert world.hands.did == ["resume", "pause", "resume"]
+    assert [decision.action for decision in world.told][-2:] == [Action.WAIT, Action.TRAIN]

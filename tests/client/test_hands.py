@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
-from nomoat.aggregation.errors import DoesNotFit, NomoatError
+from nomoat.aggregation.errors import BadData, DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.messages import AdapterShape, TrainSettings, TrainTask
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.client import workbench as module
@@ -282,3 +282,50 @@ def test_each_community_has_its_own_duty() -> None:
     other.measure(ADAPTER, TrainSettings())
     one.measure(ADAPTER, TrainSettings())
     assert FakePool.made[0].shares == [0.5, 1.0, 0.5]
+
+
+def test_a_model_that_is_away_for_a_while_does_not_keep_the_bench(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Workbench("quick", idle_s=60)
+    one, other = at(bench), at(bench)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise BadData("no model at /media/stick")
+
+    monkeypatch.setattr(module, "Pool", away)
+    with pytest.raises(BadData):
+        one.measure(ADAPTER, TrainSettings())
+    monkeypatch.setattr(module, "Pool", FakePool)
+    assert other.measure(ADAPTER, TrainSettings()) == (1.5, 10)
+    assert one.measure(ADAPTER, TrainSettings()) == (1.5, 10)
+
+
+def test_a_job_that_is_wrong_is_not_tried_for_ever() -> None:
+    one = hands("slow")
+    thread, got = training(one)
+    until(1).futures[0].set_exception(LocalProtocolError("another adapter"))
+    thread.join(5)
+    assert isinstance(got[0], LocalProtocolError)
+
+
+def test_a_worker_that_is_just_ending_is_still_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its last moments on a GPU would be taken for a stranger's program."""
+    bench = Workbench("quick", idle_s=60)
+    one = at(bench)
+    one.measure(ADAPTER, TrainSettings())
+    seen = []
+    monkeypatch.setattr(FakePool, "pids", property(lambda _: frozenset({7})))
+    monkeypatch.setattr(FakePool, "pause", lambda *_: seen.append(bench.pids))
+    one.pause()
+    assert seen == [frozenset({7})]
+    assert bench.pids == frozenset()
+
+
+def test_work_that_was_overtaken_while_it_was_prepared_is_not_begun() -> None:
+    one = hands("slow")
+    one.fit = lambda job: one.overtake() or job  # type: ignore[func-returns-value]
+    thread, got = training(one)
+    thread.join(5)
+    assert isinstance(got[0], Overtaken)
+    assert FakePool.made == []

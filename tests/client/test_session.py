@@ -476,6 +476,8 @@ def test_a_method_without_mixed_ranks_is_declined_by_a_machine_that_affords_less
     session = Session("ada", BASE, Limits(rank=1))
     answer = session.receive(train_task(method="fedex"))
     assert answer == Decline(5, Reason.OVER_LIMITS.value)
+    assert session.complaint is not None
+    assert "needs all" in session.complaint  # for the owner; the wire has the fixed words alone
     assert isinstance(Session("bob", BASE, Limits()).receive(train_task(method="fedex")), TrainWork)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from nomoat.aggregation.enrolment import CommunityInfo
-from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.errors import BadData, NomoatError, Refused
 from nomoat.client.config import Place
 from nomoat.client.facts import Orders
 from nomoat.client.state import StateKeeper, alone, paused, read_state, running
+from nomoat.client.volunteer import _explained
 
 
 @pytest.fixture
@@ -136,3 +137,18 @@ def test_a_community_runs_once_and_a_killed_process_leaves_no_lock(place: Place)
     process.wait()
     process.stdout.close()
     assert not running(place)
+
+
+def test_what_ended_a_volunteer_at_its_start_is_what_status_says(place: Place) -> None:
+    """Under a service, exit codes are seen by nobody."""
+    with pytest.raises(BadData), _explained(place):
+        raise BadData("d.jsonl has no row to train on")
+    state = read_state(place)
+    assert state is not None
+    assert (state.doing, state.why) == ("stopped", "d.jsonl has no row to train on")
+    StateKeeper(place).say("refused", "banned by the coordinator")
+    with pytest.raises(Refused), _explained(place):
+        raise Refused("banned")
+    state = read_state(place)
+    assert state is not None
+    assert state.doing == "refused"
