@@ -28,6 +28,7 @@ ignored_programs = ["obs"] # programs on the GPU that need not be given way to
 max_other_cpu_share = 0.5  # wait while other programs take more of the processor
 cpu_share = 0.5            # of the time spent training, the rest is slept
 upload_kbit_s = 2000       # network cap
+download_kbit_s = 8000     # the same, of the community's adapter
 min_free_disk_mb = 1024    # wait while less is free
 adam_8bit = true           # optimiser state in a quarter of the memory; needs nomoat[gpu]
 base_bits = 4              # frozen base in 4 or 8 bits (nomoat[gpu]), or in 16 on a processor
@@ -52,6 +53,7 @@ class Allowance(BaseModel):
     max_other_cpu_share: Share | None = None
     cpu_share: Share = 1.0
     upload_kbit_s: Annotated[float, Field(gt=0)] | None = None
+    download_kbit_s: Annotated[float, Field(gt=0)] | None = None
     min_free_disk_mb: Annotated[int, Field(ge=0)] = 1024
     adam_8bit: bool = False
     base_bits: Literal[4, 8, 16] | None = None
@@ -86,3 +88,8 @@ class Allowance(BaseModel):
     def upload_bytes_s(self) -> float | None:
         """The network cap in bytes a second."""
         return None if self.upload_kbit_s is None else self.upload_kbit_s * 125
+
+    @property
+    def download_bytes_s(self) -> float | None:
+        """The same for what comes in."""
+        return None if self.download_kbit_s is None else self.download_kbit_s * 125

@@ -121,6 +121,7 @@ def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
             node_key(place.node_key),
             (settings.poll_least, settings.poll_most),
             upload_bytes_s=settings.machine.upload_bytes_s,
+            download_bytes_s=settings.machine.download_bytes_s,
         )
         while not stop.is_set():
             try:

@@ -70,7 +70,8 @@ Answer = TypeVar("Answer")
 class Line:
     """How to reach a coordinator. door: with its authority. poll_s: (least, most) between polls.
 
-    pause_s: first and longest pause after a failure. upload_bytes_s: network cap; None: none.
+    pause_s: first and longest pause after a failure. upload_bytes_s,
+    download_bytes_s: network caps; None: none.
     clock: unix time in seconds.
     """
 
@@ -80,6 +81,7 @@ class Line:
     pause_s: tuple[float, float] = (0.5, 30.0)
     chance: random.Random = field(default_factory=random.Random)
     upload_bytes_s: float | None = None
+    download_bytes_s: float | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -99,13 +101,25 @@ class Job:
     tree: ObjectTree
 
 
+class Cap:
+    """Keeps what goes one way over the line to a rate in bytes a second; None: as fast as it is."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._bucket = None if rate is None else Bucket(rate, rate, rate, time.monotonic())
+
+    def keep(self, size: int) -> None:
+        """Wait as long as `size` bytes take at the rate."""
+        if self._bucket is not None:
+            self._bucket, wait_s = spend(self._bucket, size, time.monotonic())
+            time.sleep(wait_s)
+
+
 class Wires:
     """Flower's fleet client over one HTTP client that reads bounded answers from one address."""
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        rate = line.upload_bytes_s
-        self._bucket = None if rate is None else Bucket(rate, rate, rate, time.monotonic())
+        self._up, self._down = Cap(line.upload_bytes_s), Cap(line.download_bytes_s)
         public = line.node_key.public_key()
         self._public = public_key_to_bytes(public)
         self._fleet = FleetHttpClient(
@@ -207,6 +221,7 @@ class Wires:
         contents: dict[str, bytes] = {}
         for object_id in ids:
             contents[object_id] = self._object(node, job, object_id, deadline)
+            self._down.keep(len(contents[object_id]))
             if sum(map(len, contents.values())) > wire.MAX_HEAD_BYTES + wire.MAX_BODY_BYTES:
                 raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent too much")
         message = inflate_object_from_contents(job.tree.object_id, contents)
@@ -230,7 +245,7 @@ class Wires:
             for object_id in answer.objects_to_push:
                 content = objects[object_id].deflate()
                 sent += len(content)
-                self._keep_to_cap(len(content))
+                self._up.keep(len(content))
                 push = PushObjectRequest(
                     node=node,
                     run_id=run_id,
@@ -245,11 +260,6 @@ class Wires:
     def _say_what_arrived(self, request: httpx.Request) -> None:
         """Name the last messages that arrived, so that one lost on its way is offered again."""
         request.headers["x-nomoat-have"] = ",".join(self._have)
-
-    def _keep_to_cap(self, size: int) -> None:
-        if self._bucket is not None:
-            self._bucket, wait_s = spend(self._bucket, size, time.monotonic())
-            time.sleep(wait_s)
 
     def _object(self, node: Node, job: Job, object_id: str, deadline: float) -> bytes:
         request = PullObjectRequest(node=node, run_id=job.head.metadata.run_id, object_id=object_id)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ from nomoat.client.duty_cycle import (
     spend,
     temperature_target,
 )
+from nomoat.client.wires import Cap
 from nomoat.lora.breaks import MAX_SLEEP_S, sleep_s
 
 STEP_S = 1.0
@@ -119,3 +121,17 @@ def test_a_message_larger_than_the_bucket_waits_and_goes() -> None:
     assert wait == 10.0
     _, again = spend(bucket, 100, 10.0)
     assert again == pytest.approx(41.0)  # 4 000 bytes of debt, and its own 100
+
+
+@pytest.mark.parametrize("rate", [None, 1000.0])
+def test_a_cap_waits_as_long_as_the_bytes_take(
+    monkeypatch: pytest.MonkeyPatch, rate: float | None
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "monotonic", lambda: sum(waited))
+    monkeypatch.setattr(time, "sleep", waited.append)
+    cap = Cap(rate)
+    for _ in range(10):
+        cap.keep(1000)
+    # A second's worth may go at once.
+    assert sum(waited) == (0 if rate is None else pytest.approx(9.0, abs=1.0))
