@@ -195,6 +195,7 @@ class Settings(BaseSettings):
             optimizer=self.rounds.optimizer,
             keep_moments=self.training.optimizer_state == "keep",
             personal=self.rounds.personal,
+            rank=self.adapter.rank,
         )
 
     def federation(self) -> Federation:
