@@ -80,12 +80,15 @@ def orthonormal_rows(b: Floats, a: Floats) -> tuple[Matrix, Matrix]:
     """The same product with A's rows orthonormal and B's columns orthogonal: A (r, n), B (m, r).
 
     The rows span what a's rows span, also where B is zero; columns of B come strongest first.
+    Rows beyond n have nothing left to span: they and their columns of B are zero.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     lower, inverse, rows = _triangular(a)
     squares = lower.T @ (b.T @ b) @ lower
     turn = np.linalg.eigh(squares)[1][:, ::-1]  # orthogonal whatever b is: the product stays
-    return (turn.T @ inverse) @ rows, b @ (lower @ turn)
+    spare = len(a) - len(squares)
+    rows, b = (turn.T @ inverse) @ rows, b @ (lower @ turn)
+    return np.pad(rows, ((0, spare), (0, 0))), np.pad(b, ((0, 0), (0, spare)))
 
 
 def svd_within(q: Floats, z: Floats) -> Svd:

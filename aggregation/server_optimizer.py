@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nomoat.aggregation import methods
 from nomoat.aggregation.adapter import Vector
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.methods.base import MethodState, SummedMethod
@@ -113,15 +114,22 @@ def step(
 
 
 def check(optimizer: ServerOptimizer, method: SummedMethod) -> None:
-    """Raise UsageError if the optimiser needs memory and the method's update has no place for it.
+    """Raise UsageError if the method's update has no place for a memory, or for a learning rate.
 
     Where factors are re-derived every round (an SVD), coordinate j of one round's update and of
-    the next have nothing to do with each other.
+    the next have nothing to do with each other. Where a first exchange finds the space that the
+    second one measures in, it is that of the whole step, not of η of it.
     """
     if optimizer.has_memory and not method.traits.optimizers:
         raise UsageError(
             f"{method.name} derives new factors every round, so {optimizer.kind} has nothing to "
             "accumulate; use plain, or another method"
+        )
+    if optimizer.learning_rate != 1 and method.traits.exchanges > 1:
+        can = ", ".join(methods.able(summable=True, exchanges=1))
+        raise UsageError(
+            f"{method.name} projects the whole step, so a server learning rate other than 1 would "
+            f"be off; {can} can"
         )
 
 

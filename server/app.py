@@ -39,6 +39,7 @@ from nomoat.server.records import (
     Traffic,
     Watcher,
     macro,
+    personal_loss,
 )
 from nomoat.server.round import OpenExchange, Phase, Plan, Round, evaluation_of
 from nomoat.server.schedule import learning_rate
@@ -138,7 +139,12 @@ class Coordinator:
         tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
         self.credit(number, self.uploads.earned(tokens, machine.events.contributors))
         after = Checkpoint(
-            number, outcome.state, outcome.losses, outcome.moments, outcome.evaluation
+            number,
+            outcome.state,
+            outcome.losses,
+            outcome.moments,
+            outcome.evaluation,
+            outcome.personal if outcome.committed else before.personal,
         )
         return self._end(self._record(machine, after.state.adapter), after)
 
@@ -159,6 +165,7 @@ class Coordinator:
             moments=before.moments,
             measured=self.measure is not None,
             previous_evaluation=before.evaluation,
+            previous_personal=before.personal,
         )
 
     def _task(self, number: int, state: MethodState) -> TrainTask:
@@ -246,7 +253,7 @@ class Coordinator:
             outcome.losses,
             evaluation=outcome.evaluation,
             personal=outcome.personal,
-            personal_loss=macro(outcome.personal),
+            personal_loss=personal_loss(outcome.losses, outcome.personal),
             ranks={name: one.rank for name, one in ready.items()},
             learning_rate=machine.plan.task.settings.learning_rate,
             train_loss={name: one.last_loss for name, one in ready.items()},

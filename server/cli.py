@@ -163,6 +163,8 @@ def up(  # noqa: PLR0913, PLR0917
     import threading
 
     os.environ.setdefault("FLWR_HOME", str((folder / "flower").resolve()))
+    # Read when numpy is imported: BLAS threads would spin against those of the sum.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from nomoat.lora.heap import return_freed_memory
     from nomoat.server.office import Office
     from nomoat.server.show import Lines

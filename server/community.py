@@ -31,6 +31,7 @@ from nomoat.aggregation.composition import Choices, Personal
 from nomoat.aggregation.enrolment import CommunityInfo
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.messages import MAX_PROX, TrainSettings
+from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.server_optimizer import Kind, ServerOptimizer
 from nomoat.aggregation.signing import SigningKey
 from nomoat.keyfile import create_private, read_private, write_private
@@ -188,20 +189,29 @@ class Settings(BaseSettings):
         return init_settings, env_settings, file
 
     def choices(self) -> Choices:
-        """How adapters are aggregated; ranks are the volunteers' own affair."""
+        """How adapters are aggregated; ranks are the volunteers' own affair (COMMENTS)."""
         return Choices(
             self.rounds.method,
             self.rounds.secure,
             optimizer=self.rounds.optimizer,
             keep_moments=self.training.optimizer_state == "keep",
             personal=self.rounds.personal,
+            rank=self.adapter.rank,
         )
+
+    @property
+    def method(self) -> AnyMethod:
+        """The method that runs; UsageError if the choices do not go together.
+
+        Where a personal choice is a method of its own (local-B), it is not rounds.method.
+        """
+        return self.choices().check()
 
     def federation(self) -> Federation:
         """What the round driver runs; UsageError if its choices do not go together."""
         rounds = self.rounds
         return Federation(
-            method=self.choices().check().name,
+            method=self.method.name,
             rounds=rounds.max_rounds,
             training=self.training.settings(rounds.personal),
             base_hash=bytes.fromhex(self.base.hash),
@@ -372,7 +382,7 @@ def describe(
         base_hash=bytes.fromhex(settings.base.hash),
         base_bytes=settings.base.bytes,
         adapter_values=adapter_values,
-        method=settings.rounds.method,
+        method=settings.method.name,
         local_steps=training.local_steps,
         batch_size=training.batch_size,
         seq_len=training.seq_len,
@@ -411,7 +421,8 @@ COMMENTS = {
     ),
     "training": (
         "What each volunteer does in a round. lr_schedule (constant, cosine, warmup) runs over\n"
-        "max_rounds; prox is FedProx's; optimizer_state: reset or keep AdamW's moments each round."
+        "max_rounds; prox is FedProx's; optimizer_state: reset or keep AdamW's moments each round\n"
+        "(under fedplora, volunteers of a lower rank train other modules each time and keep none)."
     ),
     "server": "address is what invitations name: it must be reachable from outside.",
 }

@@ -75,12 +75,13 @@ class CommunityJournal:
 
 def pack(checkpoint: Checkpoint) -> bytes:
     """A checkpoint as bytes."""
-    measured = {"losses": checkpoint.losses, "evaluation": checkpoint.evaluation}
-    return arrayfile.pack({"round": checkpoint.round, **measured}, checkpoint.to_arrays())
+    measured = {"losses": checkpoint.losses, "personal": checkpoint.personal}
+    meta = {"round": checkpoint.round, "evaluation": checkpoint.evaluation, **measured}
+    return arrayfile.pack(meta, checkpoint.to_arrays())
 
 
 def unpack(data: bytes, spec: AdapterSpec) -> Checkpoint:
     """What `pack` made, for an adapter of `spec`."""
     meta, arrays = arrayfile.unpack(data)
     read = Checkpoint.from_arrays(meta["round"], spec, arrays, meta["losses"])
-    return replace(read, evaluation=meta["evaluation"])
+    return replace(read, evaluation=meta["evaluation"], personal=meta.get("personal", {}))

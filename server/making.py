@@ -107,7 +107,7 @@ def make(
         Store(folder.database), folder.adapters, key, bytes.fromhex(settings.base.hash)
     )
     note = "the base model: nothing trained yet"
-    measured = Measured(0, settings.rounds.method, (), None, None, note, loss)
+    measured = Measured(0, settings.method.name, (), None, None, note, loss)
     registry.add(adapter, measured, int(now.timestamp()))
     registry.store.close()
     return folder
@@ -150,5 +150,5 @@ def _settings(wanted: Wanted, seeds: Seeds) -> Settings:
         training=Training(**wanted.training),  # type: ignore[arg-type]
         server=wanted.server,
     )
-    settings.choices().check()
+    _ = settings.method  # refused now, not at the first round
     return settings

@@ -68,7 +68,7 @@ class RoundRecord:
     loss: float | None = None  # macro average over volunteers' held-out rows
     losses: dict[str, float] = field(default_factory=dict)
     personal: dict[str, float] = field(default_factory=dict)  # with what each keeps to itself
-    personal_loss: float | None = None  # macro average of those
+    personal_loss: float | None = None  # macro average of what each has (`with_own`)
     ranks: dict[str, int] = field(default_factory=dict)  # modules each volunteer trained
     learning_rate: float | None = None
     evaluation: float | None = None  # on the community's own evaluation split
@@ -105,6 +105,7 @@ class Checkpoint:
     losses: dict[str, float]  # of the adapter that stands
     moments: OptimizerState = field(default_factory=OptimizerState)  # the server optimiser's
     evaluation: float | None = None  # its loss on the community's evaluation split
+    personal: dict[str, float] = field(default_factory=dict)  # losses with what each keeps
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """State and moments, to be stored."""
@@ -152,6 +153,16 @@ class Watcher(Protocol):
 
     def ended(self, record: RoundRecord) -> None:
         """A round ended."""
+
+
+def with_own(losses: Mapping[str, float], personal: Mapping[str, float]) -> dict[str, float]:
+    """Everyone's loss with what it has: a part of its own, or as yet the community's alone."""
+    return {name: personal.get(name, loss) for name, loss in losses.items()}
+
+
+def personal_loss(losses: Mapping[str, float], personal: Mapping[str, float]) -> float | None:
+    """Macro average over the volunteers that `losses` averages over; None if nobody has a part."""
+    return macro(with_own(losses, personal)) if personal else None
 
 
 def macro(losses: Mapping[str, float]) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from nomoat.aggregation import server_optimizer, wire
+from nomoat.aggregation import methods, server_optimizer, wire
 from nomoat.aggregation.adapter import Adapter, Vector, as_bytes
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.messages import AdapterShape, Decline, EvaluateTask, Ready, TrainTask
@@ -21,8 +21,9 @@ from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.methods.base import MethodState, PlaintextMethod
 from nomoat.aggregation.parallel import Run
 from nomoat.aggregation.server_optimizer import OptimizerState, ServerOptimizer
-from nomoat.server.acceptance import judge
+from nomoat.server.acceptance import Verdict, judge
 from nomoat.server.machine import Exchange, Outgoing
+from nomoat.server.records import with_own
 from nomoat.server.survey import Survey
 
 
@@ -75,6 +76,7 @@ class Plan:
     moments: OptimizerState = field(default_factory=OptimizerState)  # as the round before left them
     measured: bool = False  # the coordinator measures the candidate, too (`measured`)
     previous_evaluation: float | None = None
+    previous_personal: dict[str, float] = field(default_factory=dict)
 
 
 # (volunteer → rank it trained, number of the exchange, reply to the one before) → the exchange
@@ -96,7 +98,8 @@ class Events:
 class Outcome:
     """How a round ended: the state to go on from, its held-out losses, and why.
 
-    personal: losses with what each volunteer keeps to itself, of those who keep something.
+    personal: losses with what each volunteer keeps to itself, of those who keep something; none
+    if it was abandoned.
     """
 
     committed: bool
@@ -224,9 +227,13 @@ class Round:
     def _check_rank(self, volunteer: str, rank: int) -> None:
         most = self.plan.task.trainable_rank
         least = 1 if self._method.traits.mixed_ranks else most
-        if not least <= rank <= most:
-            allowed = f"{least} to {most}" if least < most else f"{most}"
-            raise RemoteProtocolError(volunteer, "§4", f"trained rank {rank}, not {allowed}")
+        if least <= rank <= most:
+            return
+        reason = f"trained rank {rank}, not {least}{f' to {most}' if least < most else ''}"
+        if 1 <= rank < least:
+            can = ", ".join(methods.able(mixed_ranks=True, summable=self._method.traits.summable))
+            reason += f": {self._method.name} needs equal ranks; {can} can mix them"
+        raise RemoteProtocolError(volunteer, "§4", reason)
 
     def _without(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
         if self.phase is Phase.TRAINING:
@@ -300,8 +307,7 @@ class Round:
             self.events.refused.setdefault(volunteer, reason)
         for volunteer, reason in survey.lost.items():
             self.events.lost.setdefault(volunteer, reason)
-        plan, evaluation = self.plan, (self.plan.previous_evaluation, self._evaluation)
-        verdict = judge(plan.previous_losses, survey.losses, plan.tolerance, evaluation)
+        verdict = self._verdict(survey)
         if not verdict.accepted:
             return self._abandon(Event.REJECTED, verdict.reason, now)
         self._move(Event.ACCEPTED, now)
@@ -317,6 +323,14 @@ class Round:
             self._evaluation,
         )
         return []
+
+    def _verdict(self, survey: Survey) -> Verdict:
+        plan, evaluation = self.plan, (self.plan.previous_evaluation, self._evaluation)
+        before, after = plan.previous_losses, survey.losses
+        if plan.task.settings.personal == "local-B":
+            # The adapter alone is the base model, and whoever has no B of its own measures nothing.
+            before, after = with_own(before, plan.previous_personal), survey.personal
+        return judge(before, after, plan.tolerance, evaluation)
 
     def _abandon(self, event: Event, reason: str, now: float) -> list[Outgoing]:
         self._move(event, now)

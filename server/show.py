@@ -35,6 +35,8 @@ class Lines:
             loss = "" if record.loss is None else f", held-out loss {record.loss:.4f}"
             if record.evaluation is not None:
                 loss += f", on the evaluation split {record.evaluation:.4f}"
+            if record.personal_loss is not None:
+                loss += f", with own parts {record.personal_loss:.4f}"
             end = "committed" if record.committed else "abandoned"
             sys.stderr.write(
                 f"round {record.round}: {end} ({record.reason}), "

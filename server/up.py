@@ -157,7 +157,7 @@ class Host:
         settings = office.settings
         initial = office.initial()
         journal = CommunityJournal(
-            office.registry, initial.spec, settings.rounds.method, lambda: int(time.time())
+            office.registry, initial.spec, settings.method.name, lambda: int(time.time())
         )
         coordinator = Coordinator(
             settings.federation(),
@@ -215,7 +215,7 @@ def _desk(office: Office, state: FleetState) -> Desk:
     key = office.registrar.key
     authority = office.folder.authority_certificate.read_bytes()
     # The largest reply: a masked vector of 4 to 8 bytes a value, and what surrounds it.
-    method = settings.choices().check()
+    method = settings.method
     exchanges = range(1, method.traits.exchanges + 1)
     sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
     max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20

@@ -93,7 +93,7 @@ def card(result: Result) -> str:
         "",
         f"{summary['volunteers']} simulated volunteers trained this LoRA adapter together in "
         f"{summary['rounds']} rounds ({summary['rounds_committed']} committed); their updates were "
-        f"aggregated with `{scenario.method}`.",
+        f"aggregated with `{scenario.choices.check().name}`.",
         "",
         "| adapter | held-out loss, nats per token |",
         "|---|---|",

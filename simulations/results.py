@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nomoat.aggregation.adapter import Adapter
+from nomoat.server.records import personal_loss
 from nomoat.simulations.baselines import Baselines
 from nomoat.simulations.population import Population
 from nomoat.simulations.scenario import Scenario
@@ -48,14 +49,13 @@ class Result:
     @property
     def personal(self) -> dict[str, float]:
         """Held-out losses with what each volunteer keeps, of the last round that measured them."""
-        found = [record["personal"] for record in self.records if record.get("personal")]
-        return dict(found[-1]) if found else {}
+        return dict(self._with_own()["personal"])
 
     @property
     def personal_loss(self) -> float | None:
-        """Their macro average."""
-        losses = self.personal
-        return sum(losses.values()) / len(losses) if losses else None
+        """Macro average over everyone; who keeps nothing yet has the community's adapter."""
+        record = self._with_own()
+        return personal_loss(record["losses"], record["personal"])
 
     def summary(self) -> dict[str, Any]:
         """The object of summary.json."""
@@ -103,6 +103,10 @@ class Result:
             found["solo"] = {"loss": self.baselines.solo_mean, "losses": self.baselines.solo}
             found["pooled"] = {"loss": self.baselines.pooled}
         return found
+
+    def _with_own(self) -> dict[str, Any]:
+        nobody: dict[str, Any] = {"losses": {}, "personal": {}}
+        return next((r for r in reversed(self.records) if r.get("personal")), nobody)
 
     def sentence(self) -> str:
         """One sentence that says what came out."""

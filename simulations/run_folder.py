@@ -16,6 +16,7 @@ import contextlib
 import json
 import platform
 import shlex
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ class RunFolder:
         if len(records) != meta["round"]:
             raise UsageError(f"{self.metrics} lacks rounds of this run: start a new one")
         self._write_metrics([*records, meta["record"]])
-        return checkpoint
+        return replace(checkpoint, personal=meta.get("personal", {}))
 
     def _stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
@@ -115,6 +116,7 @@ class RunFolder:
             "round": checkpoint.round,
             "inputs": self._inputs.hex(),
             "losses": checkpoint.losses,
+            "personal": checkpoint.personal,
             "record": record.as_json(),
         }
         with replacing(self.checkpoint) as file:

@@ -135,6 +135,7 @@ class Scenario(BaseModel):
             self.optimizer,
             self.optimizer_state == "keep",
             self.personal,
+            self.rank,
         )
 
     @property

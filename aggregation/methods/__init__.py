@@ -83,7 +83,7 @@ def require(
     raise UsageError(f"{name} cannot do {' and '.join(missing)}; {can} can")
 
 
-def able(**traits: bool) -> tuple[str, ...]:
+def able(**traits: object) -> tuple[str, ...]:
     """Names of the methods that have all of these traits."""
     return tuple(
         method.name

@@ -15,7 +15,7 @@ class FedEx(PlaintextMethod):
     """A ← Σ pᵢAᵢ, B ← Σ pᵢBᵢ, base ← base + s(Σ pᵢBᵢAᵢ − B̄Ā): exact.
 
     The residual is kept as frozen modules behind the trainable ones, compressed to its numerical
-    rank (at most 512 modules). Averaging factors needs equal ranks.
+    rank (bounded as flora's). Averaging factors needs equal ranks.
     """
 
     name = "fedex"

@@ -15,9 +15,9 @@ class Flora(PlaintextMethod):
     """Base ← base + s·[p₁B₁ p₂B₂ …][A₁; A₂; …], exactly; then a new random A and B = 0.
 
     The stack is kept as frozen modules behind the r trainable ones and compressed to its
-    numerical rank (at most 512 modules), so the download grows with volunteers and rounds but
-    not without bound. A volunteer of lower rank trains the first modules. A is drawn as PEFT
-    draws it, from (round, layer).
+    numerical rank (at most stacking.MAX_GROWN_RANK modules in all, or 2r), so the download grows
+    with volunteers and rounds but not without bound. A volunteer of lower rank trains the first
+    modules. A is drawn as PEFT draws it, from (round, layer).
     """
 
     name = "flora"

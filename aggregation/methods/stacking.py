@@ -20,7 +20,7 @@ from nomoat.aggregation.methods.base import MethodState, Upload
 
 Weighted = tuple[float, Floats, Floats]  # (p, A (r, d_in), B (d_out, r))
 
-MAX_GROWN_RANK = 512  # a broadcast never has more modules; the weakest are cut off
+MAX_GROWN_RANK = 512  # modules of a broadcast, the weakest are cut off; twice its rank if more
 
 
 def open_uploads(spec: AdapterSpec, uploads: Sequence[Upload]) -> dict[str, list[Weighted]]:
@@ -53,10 +53,10 @@ def grown(
 ) -> MethodState:
     """The state whose broadcast is `trained`'s modules followed by Σ p·BA of `base`, compressed.
 
-    The base change is cut to its numerical rank, and the broadcast to MAX_GROWN_RANK modules;
-    layers of lower rank are padded with zero modules.
+    The base change is cut to its numerical rank, and to what MAX_GROWN_RANK leaves of it, but to
+    no less than one volunteer trains; layers of lower rank are padded with zero modules.
     """
-    room = max(MAX_GROWN_RANK - state.rank, 0)
+    room = max(MAX_GROWN_RANK - state.rank, state.rank)
     small = {name: lowrank.compress(*lowrank.stack(parts), room) for name, parts in base.items()}
     rank = max(a.shape[0] for a, _ in small.values())
     if rank == 0:

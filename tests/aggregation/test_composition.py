@@ -7,6 +7,7 @@ import pytest
 from nomoat.aggregation.composition import Choices
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.methods import METHODS, able, get
+from nomoat.aggregation.methods.stacking import MAX_GROWN_RANK
 from nomoat.aggregation.server_optimizer import ServerOptimizer
 
 ADAM = ServerOptimizer("fedadam", 0.01)
@@ -26,9 +27,20 @@ ADAM = ServerOptimizer("fedadam", 0.01)
             "flexlora makes no mean update .*fedask do",
         ),
         (Choices("fedsvd", keep_moments=True), "optimiser state kept across rounds; .*ffa.* can"),
-        (Choices("fedplora", mixed_ranks=True, keep_moments=True), "fedplora draws other modules"),
+        (
+            Choices("fedplora", mixed_ranks=True, keep_moments=True),
+            "fedplora draws other modules .*; fedavg, ffa, rolora.* can",
+        ),
+        (
+            Choices("fedask", optimizer=ServerOptimizer(learning_rate=0.5)),
+            "fedask projects the whole step, .*; fedavg, .*fedplora can",
+        ),
+        (
+            Choices("flora", secure=False, rank=MAX_GROWN_RANK + 1),
+            "flora keeps what it adds .* at most 512; fedavg, .*flexlora can do 513",
+        ),
         (Choices("rolora", personal="local-B"), "rolora has no place for; fedavg can"),
-        (Choices("fedavg", mixed_ranks=True, personal="local-B"), "local-B needs equal ranks"),
+        (Choices("fedavg", mixed_ranks=True, personal="local-B"), "--personal adapter can mix"),
     ],
     ids=str,
 )

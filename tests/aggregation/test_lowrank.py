@@ -107,6 +107,17 @@ def test_orthonormal_rows_cope_with_dependent_and_zero_rows():
     assert np.allclose(new_a @ new_a.T, np.eye(6), atol=1e-9)
 
 
+def test_more_rows_than_columns_keep_their_shape_and_product():
+    rng = np.random.default_rng(3)
+    b, a = rng.normal(size=(7, 9)), rng.normal(size=(9, 5))
+    new_a, new_b = lowrank.orthonormal_rows(b, a)
+    assert (new_a.shape, new_b.shape) == (a.shape, b.shape)
+    assert np.allclose(new_b @ new_a, b @ a)
+    assert np.allclose(new_a[:5] @ new_a[:5].T, np.eye(5))
+    assert not new_a[5:].any()
+    assert not new_b[:, 5:].any()
+
+
 @pytest.mark.parametrize("rank", [0, 2, 5])
 def test_svd_within_an_orthonormal_basis_is_the_svd(rank):
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.methods import METHODS, SummedMethod
+from nomoat.aggregation.methods import METHODS, SummedMethod, able
 from nomoat.aggregation.server_optimizer import (
     OptimizerState,
     ServerOptimizer,
@@ -133,10 +133,19 @@ def test_a_plain_rate_scales_the_step_of_every_method(method):
 @pytest.mark.parametrize("name", ["fedsvd", "fedask"])
 def test_memory_is_refused_where_coordinates_change_every_round(name):
     method = METHODS[name]
-    check(ServerOptimizer("plain", 0.5), method)
+    check(ServerOptimizer(), method)
     for kind in ("momentum", "fedadam", "fedyogi"):
         with pytest.raises(UsageError, match=f"{name} derives new factors"):
             check(ServerOptimizer(kind), method)
+
+
+def test_a_learning_rate_is_refused_where_a_reply_spans_the_whole_step():
+    with pytest.raises(
+        UsageError, match=r"fedask projects the whole step.*; fedavg, .*fedplora can"
+    ):
+        check(ServerOptimizer("plain", 0.5), METHODS["fedask"])
+    for name in able(summable=True, exchanges=1):
+        check(ServerOptimizer("plain", 0.5), METHODS[name])
 
 
 @pytest.mark.parametrize(

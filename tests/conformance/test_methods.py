@@ -10,7 +10,7 @@ import pytest
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.exact_sum import ExactSum
 from nomoat.aggregation.fixed_point import Contribution, Layout, clamped
-from nomoat.aggregation.methods import METHODS, PlaintextMethod, SummedMethod
+from nomoat.aggregation.methods import METHODS, PlaintextMethod, SummedMethod, modules
 from nomoat.aggregation.methods.base import MethodState, Turn, Upload
 from nomoat.aggregation.methods.local_b import LocalB
 from nomoat.aggregation.methods.reference import Player, play_round
@@ -18,11 +18,14 @@ from nomoat.aggregation.secagg.client import ClientSession
 from nomoat.aggregation.secagg.client_steps import Volunteer
 from nomoat.aggregation.secagg.keys import SessionSecrets
 from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
-from nomoat.aggregation.secagg.server import ServerSession
+from nomoat.aggregation.secagg.server import Phase, ServerSession
 from nomoat.aggregation.signing import SigningKey
 
-ALL = sorted(METHODS)
-SUMMED = sorted(n for n, m in METHODS.items() if isinstance(m, SummedMethod))
+EVERY = {**METHODS, LocalB.name: LocalB()}  # a personal B is a method beside the others
+ALL = sorted(EVERY)
+SUMMED = sorted(n for n, m in EVERY.items() if isinstance(m, SummedMethod))
+ALONE = sorted(METHODS)  # whose community adapter alone is what everyone has
+WIDE = 32  # more modules than any layer has rows or columns
 RANK = 4
 
 
@@ -71,6 +74,12 @@ def dense(adapter):
     return np.concatenate([product.ravel() for product in products])
 
 
+def own_b(community, mine):
+    """What a volunteer has whose B stayed at home: the community's A with its own B."""
+    pairs = zip(community.factors(), mine.factors(), strict=True)
+    return modules.build(mine.spec, {layer.name: (a, b) for (layer, a, _), (_, _, b) in pairs})
+
+
 def apart(one, other):
     """Relative distance of two adapters' ΔW."""
     return np.linalg.norm(dense(one) - dense(other)) / (np.linalg.norm(dense(other)) + 1e-12)
@@ -78,7 +87,7 @@ def apart(one, other):
 
 @pytest.fixture(params=ALL)
 def method(request):
-    return METHODS[request.param]
+    return EVERY[request.param]
 
 
 @pytest.fixture(params=[1, 2], ids=["odd", "even"])
@@ -97,9 +106,11 @@ def test_one_volunteer_alone_gets_exactly_what_it_trained(method, round_number):
     state = method.begin(make_adapter())
     alone = Player(0.3, RANK, drift(1), b"x")
     local = method.start(state.adapter, Turn(round_number, RANK, b"x"))
-    after = play_round(method, state, [alone], round_number)
-    assert apart(after.adapter, local.whole(alone.train(local))) < 1e-5
-    assert apart(after.adapter, state.adapter) > 1e-2
+    trained = local.whole(alone.train(local))
+    after = play_round(method, state, [alone], round_number).adapter
+    model = own_b(after, trained) if method.name == LocalB.name else after
+    assert apart(model, trained) < 1e-5
+    assert apart(after, state.adapter) > 1e-2
 
 
 def test_rank_one_community_works(method, round_number):
@@ -107,6 +118,17 @@ def test_rank_one_community_works(method, round_number):
     after = play_round(method, state, cohort(ranks=(1,)), round_number)
     assert np.isfinite(after.adapter.vector).all()
     assert apart(after.adapter, state.adapter) > 1e-3
+
+
+def test_a_rank_above_a_layers_width_works(method, round_number):
+    state = method.begin(make_adapter(rank=WIDE))
+    after = play_round(method, state, cohort(ranks=(WIDE,)), round_number)
+    assert after.rank == WIDE
+    assert np.isfinite(after.adapter.vector).all()
+    assert apart(after.adapter, state.adapter) > 1e-3
+    players = [replace(player, train=stay) for player in cohort(ranks=(WIDE,))]
+    still = play_round(method, state, players, round_number)
+    assert apart(still.adapter, state.adapter) < 1e-5
 
 
 def test_order_of_volunteers_does_not_matter(method, round_number):
@@ -148,10 +170,10 @@ def test_weights_count(method):
     assert apart(even.adapter, alone.adapter) > 1e-2
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if METHODS[n].traits.exact])
+@pytest.mark.parametrize("name", [n for n in ALL if EVERY[n].traits.exact])
 def test_methods_called_exact_commit_the_mean_of_products(name, round_number):
     """Where the rank allows: two volunteers of rank 2 in a community of rank 4."""
-    method = METHODS[name]
+    method = EVERY[name]
     adapter = make_adapter()
     for _, a, b in adapter.factors():
         a[2:], b[:, 2:] = 0, 0
@@ -187,9 +209,9 @@ def test_dropouts_leave_the_round_of_those_who_stayed(method, round_number):
         assert apart(stayed.adapter, alone.adapter) < 1e-4
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if METHODS[n].traits.mixed_ranks])
+@pytest.mark.parametrize("name", [n for n in ALL if EVERY[n].traits.mixed_ranks])
 def test_mixed_ranks_train_and_keep_the_communitys_rank(name, round_number):
-    method = METHODS[name]
+    method = EVERY[name]
     state = method.begin(make_adapter())
     after = play_round(method, state, cohort(6, ranks=(1, 2, 4)), round_number)
     assert after.rank == RANK
@@ -199,10 +221,10 @@ def test_mixed_ranks_train_and_keep_the_communitys_rank(name, round_number):
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-@pytest.mark.parametrize("name", [n for n in ALL if METHODS[n].traits.mixed_ranks])
+@pytest.mark.parametrize("name", [n for n in ALL if EVERY[n].traits.mixed_ranks])
 def test_a_volunteer_of_lower_rank_means_the_same_by_its_update(name, rslora):
     """Trap 4: with one α for all ranks, a rank-2 and a rank-4 volunteer's BA differ in scale."""
-    method = METHODS[name]
+    method = EVERY[name]
     state = method.begin(make_adapter(rslora=rslora))
     player = Player(1.0, 2, drift(3), b"seed")
     local = method.start(state.adapter, Turn(1, 2, b"seed"))
@@ -224,7 +246,9 @@ def test_every_module_can_still_learn_after_a_round(method, round_number):
         assert sizes.min() > 0.1
 
 
-def test_five_rounds_stay_finite_and_move(method):
+@pytest.mark.parametrize("name", ALONE)
+def test_five_rounds_stay_finite_and_move(name):
+    method = METHODS[name]
     state = method.begin(make_adapter(zero_b=True))
     first = state.adapter
     for number in range(1, 6):
@@ -262,7 +286,7 @@ def test_uploads_have_the_length_of_their_manifest(method, round_number):
 @pytest.mark.parametrize("name", SUMMED)
 def test_the_server_learns_only_a_sum(name, round_number):
     """Any reports with the same weighted sum give the same next adapter."""
-    method = METHODS[name]
+    method = EVERY[name]
     if method.traits.exchanges > 1:
         pytest.skip("its second report depends on the first reply")
     state = method.begin(make_adapter())
@@ -288,7 +312,7 @@ def backwards(work, *pieces):
 
 @pytest.mark.parametrize("name", SUMMED)
 def test_layers_may_be_worked_on_in_any_order(name, round_number):
-    method = METHODS[name]
+    method = EVERY[name]
     state = method.begin(make_adapter())
     adapters = []
     for run in (map, backwards):
@@ -318,9 +342,9 @@ def test_a_rank_out_of_range_is_refused(method):
             method.start(state.adapter, Turn(1, rank))
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if isinstance(METHODS[n], PlaintextMethod)])
+@pytest.mark.parametrize("name", [n for n in ALL if isinstance(EVERY[n], PlaintextMethod)])
 def test_plaintext_methods_refuse_nothing_and_bad_weights(name):
-    method = METHODS[name]
+    method = EVERY[name]
     state = method.begin(make_adapter())
     good = state.adapter.vector
     for uploads in ((), (Upload(0.0, good, RANK),), (Upload(float("nan"), good, RANK),)):
@@ -334,8 +358,11 @@ def test_a_traits_claim_is_not_empty(method):
     assert method.traits.summable == isinstance(method, SummedMethod)
 
 
-def masked_mean(method, state, round_number, exchange, reports):
-    """The mean of (weight, vector) as secure aggregation's own machines find it."""
+def masked_mean(method, state, round_number, exchange, reports, gone=()):
+    """The mean of (weight, vector) as secure aggregation's own machines find it.
+
+    gone: places of those who fall silent when masked reports are asked for.
+    """
     manifest = method.manifest(state.adapter.spec, round_number, exchange)
     keys = sorted((SigningKey(bytes([i + 1]) * 32) for i in range(len(reports))), key=_public)
     roster = Roster(b"r" * 32, {key.public: f"v{i}" for i, key in enumerate(keys)})
@@ -352,9 +379,12 @@ def masked_mean(method, state, round_number, exchange, reports):
             Volunteer(key, terms, policy, (), contribution, secrets)
         )
     server = ServerSession(offer, manifest, roster)
+    silent = {keys[place].public for place in gone}
     step = server.open([key.public for key in keys])
     while not server.over:
         for public, message in step.outgoing.items():
+            if server.phase is Phase.MASKED and public in silent:
+                continue
             answer = clients[public].receive(message).outgoing
             if answer is not None:
                 server.receive(public, answer)
@@ -367,13 +397,8 @@ def _public(key):
     return key.public
 
 
-@pytest.mark.parametrize("ranks", [(RANK,), (1, 2, RANK)], ids=["equal ranks", "mixed ranks"])
-@pytest.mark.parametrize("name", SUMMED)
-def test_the_masked_sum_is_the_plain_sum(name, ranks, round_number):
-    """Through secure aggregation's real machines, every exchange, at the clips a federation has."""
-    method = METHODS[name]
-    state = method.begin(make_adapter())
-    players = cohort(4, ranks)
+def masked_round(method, state, players, round_number, gone=()):
+    """play_round() through secure aggregation's machines; `gone` vanish from every exchange."""
     starts = [method.start(state.adapter, Turn(round_number, p.rank, p.seed)) for p in players]
     trained = [player.train(local) for player, local in zip(players, starts, strict=True)]
     reply = None
@@ -382,13 +407,35 @@ def test_the_masked_sum_is_the_plain_sum(name, ranks, round_number):
             (player.weight, method.upload(local, adapter, round_number, exchange, reply))
             for player, local, adapter in zip(players, starts, trained, strict=True)
         ]
-        mean = masked_mean(method, state, round_number, exchange, reports)
+        mean = masked_mean(method, state, round_number, exchange, reports, gone)
         if exchange < method.traits.exchanges:
             reply = method.reply(state, mean, round_number, exchange)
-    masked = method.commit(state, method.update(state, mean, round_number), round_number, reply)
+    return method.commit(state, method.update(state, mean, round_number), round_number, reply)
+
+
+@pytest.mark.parametrize("ranks", [(RANK,), (1, 2, RANK)], ids=["equal ranks", "mixed ranks"])
+@pytest.mark.parametrize("name", SUMMED)
+def test_the_masked_sum_is_the_plain_sum(name, ranks, round_number):
+    """Through secure aggregation's real machines, every exchange, at the clips a federation has."""
+    method = EVERY[name]
+    state = method.begin(make_adapter())
+    players = cohort(4, ranks)
+    masked = masked_round(method, state, players, round_number)
     plain = play_round(method, state, players, round_number)
     assert apart(masked.adapter, plain.adapter) < 1e-4
     assert apart(masked.adapter, state.adapter) > 1e-3
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_a_masked_sum_without_those_who_vanish_is_the_plain_sum_of_the_others(name, round_number):
+    method = EVERY[name]
+    state = method.begin(make_adapter())
+    players = cohort(6)
+    masked = masked_round(method, state, players, round_number, gone=(2,))
+    plain = play_round(method, state, players[:2] + players[3:], round_number)
+    everyone = play_round(method, state, players, round_number)
+    assert apart(masked.adapter, plain.adapter) < 1e-4
+    assert apart(plain.adapter, everyone.adapter) > 1e-3
 
 
 def turned(train, turn):
@@ -424,7 +471,7 @@ ROTATIONS = {
 
 def rotated(name, kind):
     """(as trained, and with each volunteer's factors in coordinates of its own), next adapters."""
-    method = METHODS[name]
+    method = EVERY[name]
     state = method.begin(make_adapter())
     players = cohort()
     others = [replace(p, train=turned(p.train, kind(i))) for i, p in enumerate(players)]

@@ -358,6 +358,7 @@ def test_a_rank_the_method_cannot_take_is_refused_by_name(method: str, rank: int
     record = memory.records[-1]
     assert record.refused.keys() == {"cy"}
     assert f"trained rank {rank}, not " in record.refused["cy"]
+    assert ("flexlora can mix them" in record.refused["cy"]) is (method == "fedex")
     assert record.contributors == ("ada", "bob", "dee")
 
 
@@ -511,6 +512,26 @@ def test_a_round_that_makes_the_adapter_worse_is_undone_and_the_next_starts_from
     assert "rose by" in memory.records[1].reason
     assert memory.records[1].adapter == START.digest.hex()
     np.testing.assert_allclose(end.state.adapter.vector, mean_of(*TOKENS), atol=1e-6)
+
+
+def test_losses_with_own_parts_are_judged_and_averaged_over_the_same_volunteers() -> None:
+    """Where B stays at home: dee has no part of its own, and round 2 ruins the others'."""
+
+    def own(name: str, answer: Message, message: Message) -> Message:
+        honest = wire.decode(packet_of(answer, name), Evaluation, name)
+        personal = {1: 2.0, 2: 9.0, 3: 1.0}.get(honest.round)
+        return reply(message, wire.encode(replace(honest, loss=4.0, personal=personal)))
+
+    twists = {(name, "evaluate.heldout"): own for name in ("ada", "bob", "cy")}
+    settings = federation(method="local-B", rounds=3)
+    training = replace(settings.training, personal="local-B")
+    memory, _ = run(twists, replace(settings, training=training))
+    assert [r.committed for r in memory.records] == [True, True, False, True]
+    assert memory.records[2].personal == {}
+    assert memory.checkpoints[2].personal == memory.records[1].personal
+    first = memory.records[1]
+    assert first.personal == dict.fromkeys(("ada", "bob", "cy"), 2.0)
+    assert first.personal_loss == pytest.approx((3 * 2.0 + first.losses["dee"]) / 4)
 
 
 def test_absent_volunteers_are_dropped_and_measured_again_when_they_are_back() -> None:

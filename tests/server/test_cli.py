@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import subprocess
 import sys
 import time
@@ -71,6 +72,26 @@ def test_the_commands_load_nothing_heavy_until_they_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
+
+
+def test_a_coordinators_numpy_has_one_thread_beside_those_that_sum(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from nomoat.__main__ import main
+
+class Look:
+    def find_spec(self, name, *_):
+        if name == "numpy":
+            print(os.environ.get("OPENBLAS_NUM_THREADS"))
+
+sys.meta_path.insert(0, Look())
+main()
+"""
+    given = [sys.executable, "-c", program, "up", str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(given, capture_output=True, env=environment, check=False)
+    assert done.stdout.strip() == b"1"
+    assert b"is no community folder" in done.stderr
 
 
 def test_an_invitation_is_a_link_on_stdout_and_nothing_else(folder: Path) -> None:

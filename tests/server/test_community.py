@@ -185,4 +185,7 @@ def test_what_does_not_go_together_is_one_line(
 def test_local_b_runs_as_the_method_it_is(folder: Folder) -> None:
     text = folder.settings.read_text().replace('personal = "none"', 'personal = "local-B"')
     folder.settings.write_text(text)
-    assert folder.load().federation().method == "local-B"
+    loaded = folder.load()
+    assert loaded.federation().method == "local-B"
+    info = describe(loaded, folder.key(), folder.authority_certificate.read_bytes(), 1)(0)
+    assert info.method == "local-B"  # what volunteers preview their reports by

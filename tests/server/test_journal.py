@@ -47,9 +47,10 @@ def journal(tmp_path: Path) -> CommunityJournal:
 
 
 def test_a_checkpoint_survives_being_packed() -> None:
-    _, checkpoint = ended(3)
+    checkpoint = replace(ended(3)[1], personal={"ada": 2.5})
     again = unpack(pack(checkpoint), SPEC)
     assert (again.round, again.losses, again.evaluation) == (3, {"ada": 2.7}, 1.0)
+    assert again.personal == {"ada": 2.5}
     assert again.state.adapter.digest == checkpoint.state.adapter.digest
 
 

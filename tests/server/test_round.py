@@ -57,8 +57,10 @@ def report(
     return wire.encode(Report(number, exchange, weight, as_bytes(vector)))
 
 
-def evaluation(loss: float = 1.0, number: int = NUMBER) -> wire.Packet:
-    return wire.encode(Evaluation(number, loss, 50))
+def evaluation(
+    loss: float = 1.0, number: int = NUMBER, personal: float | None = None
+) -> wire.Packet:
+    return wire.encode(Evaluation(number, loss, 50, personal))
 
 
 def decline(reason: str = "work failed", number: int = NUMBER) -> wire.Packet:
@@ -510,6 +512,40 @@ def test_a_worse_adapter_is_rejected_and_the_old_one_stands(play: Callable[..., 
     assert outcome.state.adapter is START
     assert outcome.losses == previous
     assert "rose by 10.0%" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "own", "accepted"),
+    [
+        ({}, {"ada": 0.9, "bob": 0.8, "cy": 2.0}, True),
+        ({}, {"ada": 1.2, "bob": 1.1, "cy": 0.9}, False),
+        ({}, {"ada": 1.2, "bob": None, "cy": None}, False),
+        ({"ada": 0.5, "bob": 0.6}, {"ada": 0.6, "bob": 0.7, "cy": 0.9}, False),
+        ({"ada": 0.5, "bob": 0.6}, {"ada": 0.5, "bob": 0.5, "cy": 0.9}, True),
+    ],
+)
+def test_where_b_stays_at_home_a_round_is_judged_by_those_who_have_one(
+    play: Callable[..., Play],
+    before: dict[str, float],
+    own: dict[str, float | None],
+    accepted: bool,
+) -> None:
+    previous = dict.fromkeys(own, 1.0)  # the base model's, for ever
+    game = play(method="local-B", previous=previous)
+    settings = replace(game.round.plan.task.settings, personal="local-B")
+    task = replace(game.round.plan.task, settings=settings)
+    game.round.plan = replace(game.round.plan, task=task, previous_personal=before)
+    game.start()
+    game.train(*own)
+    for name in own:
+        game.tell(name, report(np.full(10, 0.01, np.float32)))
+    for name, loss in own.items():
+        game.tell(name, evaluation(1.0, personal=loss))
+    outcome = game.round.outcome
+    assert outcome is not None
+    assert outcome.committed is accepted
+    assert outcome.losses == previous
+    assert outcome.personal == ({k: v for k, v in own.items() if v} if accepted else {})
 
 
 @pytest.mark.parametrize("lie", [0.0, 1e4])

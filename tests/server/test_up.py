@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def test_a_new_phase_is_told_at_once(tmp_path: Path) -> None:
     for phase in ("training", "aggregating", "evaluating"):
         file.progress(Progress(1, phase, 0, 3))
         assert json.loads(path.read_text())["phase"] == phase
+
+
+def test_losses_with_own_parts_stand_in_the_line_of_a_round(capsys: Any) -> None:
+    lines, record = Lines(as_json=False, quiet=False), RoundRecord(1, True, "fine", loss=3.25)
+    lines.ended(record)
+    lines.ended(replace(record, personal_loss=3.0521))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith(", held-out loss 3.2500")
+    assert second == f"{first}, with own parts 3.0521"
 
 
 def test_a_state_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: Any) -> None:

@@ -175,6 +175,16 @@ def test_what_each_volunteer_keeps_is_shown_beside_the_community(
     assert "| community with each volunteer's own part | 1.875 |" in report.card(found)
 
 
+def test_whoever_keeps_nothing_yet_counts_with_the_communitys_adapter(
+    result: Callable[..., Result],
+) -> None:
+    usual = result()
+    last = {**usual.records[-1], "personal": {"ada": 1.0}}
+    found = result(scenario=Scenario(personal="adapter"), records=[*usual.records[:-1], last])
+    assert found.personal_loss == (1.0 + last["losses"]["bob"]) / 2
+    assert found.summary()["personal"]["losses"] == {"ada": 1.0}
+
+
 def test_an_abandoned_last_round_does_not_hide_what_was_measured(
     result: Callable[..., Result],
 ) -> None:

@@ -52,6 +52,14 @@ def test_a_round_written_is_a_round_read(filled: RunFolder) -> None:
     assert [record["round"] for record in filled.records()] == [0, 1, 2]
 
 
+def test_losses_with_own_parts_outlast_a_round_that_measured_none(filled: RunFolder) -> None:
+    checkpoint = Checkpoint(3, state(2), {"ada": 0.8}, personal={"ada": 0.5})
+    filled.write(RoundRecord(3, False, "worse", ("ada",), losses={"ada": 0.8}), checkpoint)
+    last = opened(filled.path).last()
+    assert last is not None
+    assert last.personal == {"ada": 0.5}
+
+
 def test_a_new_run_has_no_last_round(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", Scenario(), [])
     assert opened(tmp_path / "run").last() is None

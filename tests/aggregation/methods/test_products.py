@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.adapter import Adapter
+from nomoat.aggregation.messages import MAX_RANK
 from nomoat.aggregation.methods import get
 from nomoat.aggregation.methods.base import Turn
 from nomoat.aggregation.methods.fedask import FedAsk
@@ -86,7 +87,7 @@ def test_fedex_trains_on_from_the_plain_average(lab):
 
 
 def test_growth_is_bounded(lab, monkeypatch):
-    assert MAX_GROWN_RANK <= 1024  # what an announcement may carry
+    assert 2 * MAX_GROWN_RANK <= MAX_RANK  # what an announcement may carry
     monkeypatch.setattr("nomoat.aggregation.methods.stacking.MAX_GROWN_RANK", 9)
     method = get("flora")
     state = method.begin(lab.adapter())
@@ -97,6 +98,22 @@ def test_growth_is_bounded(lab, monkeypatch):
     assert state.adapter.spec.rank == 9
     best = lab.best_of_rank(wanted, 5)
     assert lab.distance(lab.dense(state.adapter), best) <= 1e-5
+
+
+@pytest.mark.parametrize(("name", "count"), [("flora", 1), ("fedex", 2)])
+def test_a_rank_that_fills_the_bound_leaves_room_for_a_base_change_of_its_size(
+    lab, monkeypatch, name, count
+):
+    monkeypatch.setattr("nomoat.aggregation.methods.stacking.MAX_GROWN_RANK", 4)
+    method = get(name)
+    state = method.begin(lab.adapter())
+    crowd = crowd_of(lab, count=count)
+    wanted = lab.mean_dense(method, state, crowd)
+    after = play_round(method, state, crowd, 1)
+    assert lab.distance(lab.dense(after.adapter), wanted) <= 1e-5
+    for number in (2, 3):
+        after = play_round(method, after, crowd, number)
+    assert after.adapter.spec.rank == 8
 
 
 def test_fedask_is_exact_where_the_sketch_is_as_wide_as_the_rank(lab):
