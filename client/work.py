@@ -37,7 +37,7 @@ def train(
     settings, local = work.task.settings, work.local
     if not (settings.keep_moments or settings.personal != "none"):
         return submit(_job(work, rows, local.adapter)).result()
-    before = keepsakes.newest(work.task.round)
+    before = keepsakes.newest(work.task.round, local.broadcast.digest)
     same = before if before is not None and _same_modules(before, work) else None
     start = local.adapter
     if settings.personal == "local-B" and same is not None:
@@ -52,7 +52,14 @@ def train(
     if own is not None:
         personal = Adapter(_personal_start(work, before).spec, own.result().vector)
     keepsakes.save(
-        Keepsake(work.task.round, trained, local.modules, result.moments, personal),
+        Keepsake(
+            work.task.round,
+            local.broadcast.digest,
+            trained,
+            local.modules,
+            result.moments,
+            personal,
+        ),
     )
     return result
 
@@ -77,7 +84,7 @@ def evaluate(
 
 def personal_model(work: EvaluateWork, keepsakes: Keepsakes) -> Adapter | None:
     """The community's adapter with what this volunteer keeps; None while it keeps nothing."""
-    kept = keepsakes.newest(work.task.round + 1)
+    kept = keepsakes.newest(work.task.round + 1, work.adapter.digest)
     if kept is None or kept.trained.spec.target_modules != work.adapter.spec.target_modules:
         return None
     if work.task.settings.personal == "local-B":
