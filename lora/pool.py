@@ -292,6 +292,8 @@ class Pool:
             return death
         finally:
             self._doing.pop(index, None)
+        if what == "lost":
+            process.stop(CLOSE_TIMEOUT_S)  # first: what is tried next needs its memory
         if what == "paused":
             task.future.set_exception(Paused())
         elif what == "done":
@@ -300,7 +302,7 @@ class Pool:
             task.future.set_result(result)
         else:
             task.future.set_exception(_failure(what, value))
-        return process
+        return value if what == "lost" else process
 
 
 def _context(folder: str, shared: bool) -> Any:
@@ -349,7 +351,7 @@ def _death(process: _Process) -> NomoatError:
 
 
 def _failure(what: str, value: Any) -> NomoatError:
-    if what == "error" and isinstance(value, NomoatError):
+    if what in ("error", "lost") and isinstance(value, NomoatError):
         return value
     last = str(value).strip().rpartition("\n")[2]
     error = NomoatError(f"a worker failed: {last[:300]}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nomoat.lora.batches import Batch, pieces
 from nomoat.lora.checkpoint import Checkpoint, Place, capture, restore
 from nomoat.lora.loss import Losses
+from nomoat.lora.shortage import give_back, halved
 
 if TYPE_CHECKING:
     import torch
@@ -85,8 +86,10 @@ class Progress:
                 self._pieces(loss_of, batch)
                 return
             except (RuntimeError, MemoryError) as problem:
-                if not out_of_memory(problem) or not self._halve(batch):
+                fewer = halved(problem, batch, self._limit)
+                if fewer is None:
                     raise
+            self._limit = fewer
             self._forget_step()  # out here: the exception, and all tensors it holds, are gone
 
     def stepped(self, tokens: int, last: bool) -> None:
@@ -132,28 +135,8 @@ class Progress:
         fewer = not place.micro and self._limit < place.most_tokens  # less memory than then
         self._limit = self._limit if fewer else place.most_tokens
 
-    def _halve(self, batch: Batch) -> bool:
-        """Half the rows per piece; False if a piece is one row already."""
-        rows, width = batch.input_ids.shape
-        height = min(rows, max(1, self._limit // width))
-        self._limit = -(-height // 2) * width
-        return bool(height > 1)
-
     def _forget_step(self) -> None:
-        import torch
-
         assert self._flat.grad is not None
         self._flat.grad.zero_()
         self._piece, self._loss = 0, None
-        if self._flat.is_cuda:
-            torch.cuda.empty_cache()
-
-
-def out_of_memory(problem: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or a CPU."""
-    import torch
-
-    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
-        return True
-    said = ("can't allocate memory", "MPS backend out of memory")  # these have no type of their own
-    return isinstance(problem, RuntimeError) and any(words in str(problem) for words in said)
+        give_back(self._flat.device)

@@ -33,7 +33,8 @@ from nomoat.lora.jobs import (
     TrainJob,
     digest,
 )
-from nomoat.lora.progress import Breaks, out_of_memory
+from nomoat.lora.progress import Breaks
+from nomoat.lora.shortage import device_lost, out_of_memory
 from nomoat.lora.spec import new_spec
 from nomoat.lora.train import Given, Trained, train
 
@@ -156,8 +157,9 @@ def main(pipe: Connection, folder: str, device: str, bits: int | None = None) ->
     """Serve jobs from `pipe` until it closes. Each answer is (what, value).
 
     First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
-    ("done", (result, Interval)), ("paused", None), ("error", NomoatError) or ("crash", traceback
-    text). Orders (jobs.Order) have no answer of their own.
+    ("done", (result, Interval)), ("paused", None), ("error", NomoatError), ("crash", traceback
+    text) or ("lost", DoesNotFit), after which this process ends: its GPU may be of no use to it
+    any more. Orders (jobs.Order) have no answer of their own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     desk = Desk(pipe)
@@ -174,7 +176,7 @@ def main(pipe: Connection, folder: str, device: str, bits: int | None = None) ->
                     continue
                 answer = _answer(worker, job, desk)
             pipe.send(answer)
-            if worker is None:
+            if worker is None or answer[0] == "lost":
                 return
     except (EOFError, OSError):
         return  # the parent has closed the pool
@@ -218,7 +220,7 @@ def _attempt(work: Any) -> tuple[str, Any]:
         return "error", problem
     except Exception as problem:  # noqa: BLE001 - a shell: the parent must know, whatever it is
         if out_of_memory(problem):
-            return "error", DoesNotFit(
+            return "lost" if device_lost(problem) else "error", DoesNotFit(
                 "the memory is too small for this batch; use a smaller batch size, sequence length "
                 "or model"
             )

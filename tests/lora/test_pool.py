@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -144,6 +146,18 @@ def test_a_killed_worker_is_one_clear_error_and_is_replaced(
     os.kill(first, signal.SIGKILL)
     with pytest.raises(DoesNotFit, match="was killed, most likely because the memory ran out"):
         endless.result(timeout=60)
+    assert pool.submit(ShardJob(shards[0], 64)).result(timeout=120).examples == 10
+    assert _pid(pool) != first
+
+
+def test_a_worker_whose_gpu_is_lost_says_what_did_not_fit_and_is_replaced(
+    pool: Pool, shards: list[Path]
+) -> None:
+    assert pool.submit(ShardJob(shards[0], 64)).result().examples == 10
+    first = _pid(pool)
+    lost = partial(exec, "raise RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED')")
+    with pytest.raises(DoesNotFit, match="the memory is too small"):
+        pool.submit(ShardJob(cast("Path", SimpleNamespace(exists=lost)), 64)).result()
     assert pool.submit(ShardJob(shards[0], 64)).result(timeout=120).examples == 10
     assert _pid(pool) != first
 
