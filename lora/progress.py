@@ -43,7 +43,8 @@ NO_BREAKS = Breaks()
 class Progress:
     """The steps taken and the pieces of the one under way. `losses`: nats per token of each step.
 
-    clock: seconds, not counting those before `breaks.resume`.
+    most_tokens: padded tokens of a piece at most, until memory runs out. clock: seconds, not
+    counting those before `breaks.resume`.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Progress:
     ) -> None:
         self._breaks, self._optimizer, self._clock = breaks, optimizer, clock
         self._flat: torch.Tensor = optimizer.param_groups[0]["params"][0]
-        self._limit = min(most_tokens, breaks.most_tokens or most_tokens)
+        self._limit = most_tokens
         self.step = self._piece = self.tokens = 0
         self._earlier_s = 0.0
         self._losses: list[torch.Tensor] = []

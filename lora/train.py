@@ -118,7 +118,7 @@ def _run(
     keep = settings.keep_moments and not given.breaks.adam_8bit  # whose moments are packed
     if keep:
         recall(before, adapter.spec, trained, optimizer)
-    most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
+    most_tokens = piece_tokens(model, given.breaks.most_tokens)
     began = clock()
     run = Progress(given.breaks, optimizer, most_tokens, lambda: clock() - began)
     batches = shuffled_rows(examples, settings.batch_size, seed)
@@ -139,6 +139,12 @@ def _run(
     if not keep:
         return run, None
     return run, remember(before, adapter.spec, trained, optimizer)
+
+
+def piece_tokens(model: PeftModel, wanted: int | None) -> int:
+    """Padded tokens of one forward pass at most: `wanted`, but no more than the device likes."""
+    likes = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
+    return likes if wanted is None else min(likes, wanted)
 
 
 def _seed_dropout(seed: bytes) -> None:

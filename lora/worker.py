@@ -123,8 +123,8 @@ class Worker:
 
     def _evaluate(self, job: EvaluateJob) -> Measured:
         examples = self.examples(job.shard, job.settings.seq_len)
-        adapter = _adapter(job.spec, job.vector)
-        return evaluate(self._model(job.spec), adapter, examples, job.settings.batch_size)
+        adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
+        return evaluate(model, adapter, examples, job.settings.batch_size, job.most_tokens)
 
     def _sample(self, job: SampleJob) -> tuple[str, ...]:
         encoder = Encoder.of(self._base.tokenizer, PROMPT_TOKENS)
