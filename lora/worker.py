@@ -100,6 +100,8 @@ class Worker:
             swap(model, job.frozen, FROZEN)
         self._recompute(job.checkpointing)
         given = Given(job.moments, self._breaks(job))
+        if self._desk is not None:
+            self._desk.begin()
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
 
     def _breaks(self, job: TrainJob) -> Breaks:
@@ -159,7 +161,8 @@ def main(pipe: Connection, folder: str, device: str, bits: int | None = None) ->
     First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
     ("done", (result, Interval)), ("paused", None), ("error", NomoatError), ("crash", traceback
     text) or ("lost", DoesNotFit), after which this process ends: its GPU may be of no use to it
-    any more. Orders (jobs.Order) have no answer of their own.
+    any more. Before a training's first piece comes ("begun", None). Orders (jobs.Order) have no
+    answer of their own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     desk = Desk(pipe)
@@ -200,15 +203,16 @@ def _started(
 
 def _answer(worker: Worker, job: Job, desk: Desk) -> tuple[str, Any]:
     def work() -> tuple[str, Any]:
+        if desk.pausing:
+            raise Paused
         started = time.monotonic()
         result = worker.run(job)
         return "done", (result, Interval(started, time.monotonic()))
 
-    desk.training = isinstance(job, TrainJob)
     try:
         return _attempt(work)
     finally:
-        desk.training = False
+        desk.training = desk.pausing = False
 
 
 def _attempt(work: Any) -> tuple[str, Any]:
