@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from nomoat.lora.progress import NO_BREAKS, Breaks, Progress
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+
+log = logging.getLogger(__name__)
 
 CLIP_NORM = 1.0  # of the gradient of all trained factors together, L2
 BETAS = (0.9, 0.999)
@@ -115,7 +118,9 @@ def _run(
     start = values.detach().clone() if settings.prox else None
     before = given.moments or Moments.none(adapter.spec)
     trained = (settings.train_a, settings.train_b)
-    keep = settings.keep_moments and not given.breaks.adam_8bit  # whose moments are packed
+    keep = settings.keep_moments and not given.breaks.adam_8bit
+    if settings.keep_moments and not keep:
+        log.warning("moments start anew in every round: 8-bit Adam packs them, and none are kept")
     if keep:
         recall(before, adapter.spec, trained, optimizer)
     most_tokens = piece_tokens(model, given.breaks.most_tokens)
