@@ -125,7 +125,11 @@ class Progress:
         return capture(self._breaks.job, place, self._optimizer, self._flat)
 
     def _take_up(self, place: Place) -> None:
-        """Go on from `place`; its pieces are kept, so that sums are added in the same order."""
+        """Go on from `place`; its pieces are kept, so that sums are added in the same order.
+
+        Where there is less memory than then, a step half done is begun anew in smaller pieces.
+        What dropout drew for it is not known any more: it draws on.
+        """
         import torch
 
         losses = [torch.tensor(x, device=self._flat.device) for x in place.losses]
@@ -133,8 +137,10 @@ class Progress:
         self._losses = losses[: place.step]
         self._loss = losses[place.step] if place.micro else None
         self._earlier_s = place.seconds
-        fewer = not place.micro and self._limit < place.most_tokens  # less memory than then
-        self._limit = self._limit if fewer else place.most_tokens
+        if self._limit >= place.most_tokens:
+            self._limit = place.most_tokens
+        elif place.micro:
+            self._forget_step()
 
     def _forget_step(self) -> None:
         assert self._flat.grad is not None
