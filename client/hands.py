@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.aggregation.messages import TrainSettings
@@ -161,10 +163,18 @@ class Hands:
         future: Future[Measured] = Future()
         with self._working():
             try:
-                future.set_result(self._do(job))
+                future.set_result(self._do(replace(job, most_tokens=self._most_tokens(job))))
             except Paused:
                 raise NomoatError("paused while evaluating") from None
         return future
+
+    def _most_tokens(self, job: EvaluateJob) -> int | None:
+        """Of one forward pass of an evaluation: what a training with its settings may have."""
+        training = TrainJob(job.shard, job.spec, np.empty(0, np.float32), job.settings, b"")
+        try:
+            return self.fit(training).most_tokens
+        except DoesNotFit:  # that would; without a gradient, one row may
+            return job.settings.seq_len
 
     def _do(self, job: TrainJob | EvaluateJob) -> Any:
         return self.bench.do(self, job, self._wanted)

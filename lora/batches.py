@@ -88,8 +88,7 @@ def by_length(examples: Sequence[Example], size: int) -> Iterator[Batch]:
 def pieces(batch: Batch, most_tokens: int) -> Iterator[Batch]:
     """The batch's rows in pieces of at most `most_tokens` padded tokens (at least a row each)."""
     rows, width = batch.input_ids.shape
-    count = -(-rows // max(1, most_tokens // width))
-    height = -(-rows // count)
+    height = rows_each(batch, most_tokens)
     for start in range(0, rows, height):
         first, behind = np.searchsorted(batch.places, (start * width, (start + height) * width))
         yield Batch(
@@ -97,6 +96,13 @@ def pieces(batch: Batch, most_tokens: int) -> Iterator[Batch]:
             batch.places[first:behind] - start * width,
             batch.targets[first:behind],
         )
+
+
+def rows_each(batch: Batch, most_tokens: int) -> int:
+    """Rows of each of those pieces; the last one may have fewer."""
+    rows, width = batch.input_ids.shape
+    count = -(-rows // max(1, most_tokens // width))
+    return int(-(-rows // count))
 
 
 def steps_for(rows: int, size: int, passes: int) -> int:

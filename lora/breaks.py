@@ -26,32 +26,45 @@ MAX_SLEEP_S = 5.0  # slept in pieces: a pause must be seen at once
 
 @dataclass
 class Desk:
-    """What a worker has been told. orphaned: set when the parent process is gone."""
+    """What a worker has been told.
+
+    orphaned: set when the parent process is gone. pausing: until a job was ended by it, be it the
+    one that follows. training: there is something to lay down.
+    """
 
     pipe: Connection
     orphaned: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], float] = time.monotonic
     share: float = 1.0
+    pausing: bool = False
     training: bool = False
+
+    def begin(self) -> None:
+        """Say that a training's first piece is next: until then a pause may kill this process."""
+        self.training = True
+        self.pipe.send(("begun", None))
 
     def look(self, wait_s: float = 0.0) -> bool:
         """Read what was ordered, waiting at most `wait_s` for it; whether to lay down the work."""
         try:
-            while not self.orphaned.is_set() and self.pipe.poll(wait_s):
+            while not self._stops and self.pipe.poll(wait_s):
                 wait_s = 0.0
-                order = self.pipe.recv()
-                if isinstance(order, Pause):
-                    return True
-                self.obey(order)
+                self.obey(self.pipe.recv())
         except (EOFError, OSError):  # the parent is gone, and has not been missed yet
             return True
-        return self.orphaned.is_set()
+        return self._stops
 
     def obey(self, order: object) -> bool:
         """Follow an order that needs no job; False if `order` is a job."""
         if isinstance(order, Duty):
             self.share = order.share
+        elif isinstance(order, Pause):
+            self.pausing = True
         return isinstance(order, Duty | Pause)
+
+    @property
+    def _stops(self) -> bool:
+        return self.pausing or self.orphaned.is_set()
 
 
 class Between:

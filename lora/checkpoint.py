@@ -91,18 +91,18 @@ def restore(saved: Checkpoint, optimizer: torch.optim.Optimizer, flat: torch.Ten
         elif flat.grad is not None:
             flat.grad.zero_()
     moments = {k.partition(".")[2]: v for k, v in tensors.items() if k.startswith("optimizer.")}
-    optimizer.state[flat] = {name: _placed(v, name, flat) for name, v in moments.items()}
+    optimizer.state[flat] = {name: _placed(v, flat) for name, v in moments.items()}
     torch.set_rng_state(tensors["random"])
     if flat.is_cuda and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"], flat.device)
     return saved.place
 
 
-def _placed(value: torch.Tensor, name: str, flat: torch.Tensor) -> torch.Tensor | int:
-    """A moment on its device; a fused optimiser counts steps there too, bitsandbytes in an int."""
+def _placed(value: torch.Tensor, flat: torch.Tensor) -> torch.Tensor | int:
+    """A moment where the values are, a fused step count too; bitsandbytes counts in an int."""
     if value.ndim == 0 and not value.is_floating_point():
         return int(value)
-    return value.clone().to(flat.device) if name != "step" or flat.is_cuda else value.clone()
+    return value.clone().to(flat.device)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:

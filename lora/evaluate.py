@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.lora.adapter_io import swap
-from nomoat.lora.batches import by_length
+from nomoat.lora.batches import Batch, by_length, pieces
 from nomoat.lora.encoding import Encoder, Example
-from nomoat.lora.loss import losses_of
+from nomoat.lora.loss import Losses, losses_of
+from nomoat.lora.shortage import give_back, halved
+from nomoat.lora.train import piece_tokens
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
 
 
@@ -28,26 +31,47 @@ class Measured:
 
 
 def evaluate(
-    model: PeftModel, adapter: Adapter | None, examples: Sequence[Example], batch_size: int
+    model: PeftModel,
+    adapter: Adapter | None,
+    examples: Sequence[Example],
+    batch_size: int,
+    most_tokens: int | None = None,
 ) -> Measured:
     """Loss of the adapter, or of the base model alone if None, on `examples`.
 
-    Every token counts the same, wherever it stands. Raises NomoatError if the loss is not finite.
+    Every token counts the same, wherever it stands. Batches go through the model in the pieces that
+    training cuts; how large they are moves the last bits. Raises NomoatError if the loss is not
+    finite.
     """
     import torch
 
     if not examples:
         raise BadData("there is nothing to evaluate on: no row has a trained token")
-    total, tokens = [], 0
+    parts: list[torch.Tensor] = []
+    tokens, limit = 0, piece_tokens(model, most_tokens)
     model.eval()
     with _carrying(model, adapter), torch.inference_mode(), losses_of(model) as loss_of:
         for batch in by_length(examples, batch_size):
-            total.append(loss_of(batch, "sum"))
+            losses, limit = _in_pieces(loss_of, batch, limit)
+            parts += losses
             tokens += len(batch.targets)
-    loss = float(torch.stack(total).double().sum()) / tokens
+    loss = float(torch.stack(parts).cpu().double().sum()) / tokens  # MPS has no float64
     if not math.isfinite(loss):
         raise NomoatError("the adapter's loss is not a finite number: its training has diverged")
     return Measured(loss, tokens)
+
+
+def _in_pieces(loss_of: Losses, batch: Batch, most_tokens: int) -> tuple[list[torch.Tensor], int]:
+    """Summed loss of each piece, and how large pieces may be: half as large if memory runs out."""
+    while True:
+        try:
+            return [loss_of(piece, "sum") for piece in pieces(batch, most_tokens)], most_tokens
+        except (RuntimeError, MemoryError) as problem:
+            fewer = halved(problem, batch, most_tokens)
+            if fewer is None:
+                raise
+        most_tokens = fewer
+        give_back(loss_of.device)  # out here: the exception, and all tensors it holds, are gone
 
 
 def sample(

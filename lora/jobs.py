@@ -41,12 +41,16 @@ class TrainJob:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EvaluateJob:
-    """Loss of the adapter (None: of the base alone) on a shard → evaluate.Measured."""
+    """Loss of the adapter (None: of the base alone) on a shard → evaluate.Measured.
+
+    most_tokens: as in TrainJob.
+    """
 
     shard: Path
     spec: AdapterSpec
     vector: Vector | None = field(repr=False)
     settings: TrainSettings
+    most_tokens: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

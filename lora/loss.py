@@ -23,7 +23,7 @@ class Losses:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._device = model.device
+        self.device = model.device
         self._places: torch.Tensor | None = None
 
     def __call__(self, batch: Batch, reduction: str) -> torch.Tensor:
@@ -31,9 +31,9 @@ class Losses:
         import torch
         from torch.nn import functional
 
-        self._places = torch.from_numpy(batch.places).to(self._device, non_blocking=True)
-        targets = torch.from_numpy(batch.targets).to(self._device, non_blocking=True)
-        ids = torch.from_numpy(batch.input_ids).to(self._device, non_blocking=True)
+        self._places = torch.from_numpy(batch.places).to(self.device, non_blocking=True)
+        targets = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)
+        ids = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
         with self._precision():
             logits = self._model(input_ids=ids, use_cache=False).logits
         return functional.cross_entropy(
@@ -50,7 +50,7 @@ class Losses:
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         import torch
 
-        if self._device.type != "cuda":
+        if self.device.type != "cuda":
             return contextlib.nullcontext()
         return torch.autocast("cuda", torch.bfloat16)
 

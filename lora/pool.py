@@ -71,15 +71,10 @@ class _Process:
     pipe: Connection
     sending: threading.Lock = field(default_factory=threading.Lock)
 
-    def ask(self, job: jobs.Job) -> tuple[str, Any]:
-        with self.sending:
-            self.pipe.send(job)
-        return self.hear()
-
-    def tell(self, order: jobs.Order) -> None:
-        """Send an order, unless the process is gone."""
+    def tell(self, what: jobs.Job | jobs.Order) -> None:
+        """Send it, unless the process is gone."""
         with self.sending, contextlib.suppress(OSError):
-            self.pipe.send(order)
+            self.pipe.send(what)
 
     def hear(self) -> tuple[str, Any]:
         what, value = self.pipe.recv()
@@ -118,6 +113,7 @@ class Pool:
         self._lock = threading.Lock()
         self._closed = self._pausing = False
         self._doing: dict[int, jobs.Job] = {}
+        self._begun: set[int] = set()  # whose training has taken its first piece, or is about to
         self._share = 1.0
         self._busy: list[jobs.Interval] = []
         self._processes: dict[int, _Process] = {}
@@ -182,7 +178,8 @@ class Pool:
     def pause(self, grace_s: float) -> None:
         """End the workers at once and give their memory back; unfinished jobs raise Paused.
 
-        A training that has a checkpoint is laid down first, within `grace_s`. The pool is closed.
+        A training that has begun and has a checkpoint is laid down first, within `grace_s`; one
+        that has not begun has nothing to lose. The pool is closed.
         """
         with self._lock:
             self._closed = self._pausing = True
@@ -190,8 +187,7 @@ class Pool:
             if (task := self._tasks.get()) is not None:
                 task.future.set_exception(Paused())
         for index, process in list(self._processes.items()):
-            job = self._doing.get(index)
-            if isinstance(job, jobs.TrainJob) and job.checkpoint is not None:
+            if self._lays_down(index):
                 process.tell(jobs.Pause())
             else:
                 process.process.kill()
@@ -226,6 +222,12 @@ class Pool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(now=kind is not None)
+
+    def _lays_down(self, index: int) -> bool:
+        """Whether this worker's job has something to keep, and a place for it."""
+        job = self._doing.get(index)
+        trains = isinstance(job, jobs.TrainJob) and job.checkpoint is not None
+        return trains and index in self._begun
 
     def _drop_queued(self) -> None:
         while not self._tasks.empty():
@@ -266,6 +268,8 @@ class Pool:
             return NomoatError(f"a worker process cannot be started: {problem}")
         process = _Process(child, ours)
         self._processes[index] = process
+        if self._pausing:  # `pause` may have looked before this process was noted
+            child.kill()
         if self._share < 1.0:
             process.tell(jobs.Duty(self._share))
         try:
@@ -283,15 +287,19 @@ class Pool:
     def _do(self, process: _Process, task: _Task, index: int) -> _Process | NomoatError:
         self._doing[index] = task.job
         try:
-            if self._pausing:  # `pause` may have looked before this job was noted
-                process.tell(jobs.Pause())
-            what, value = process.ask(task.job)
+            process.tell(task.job)
+            while (answer := process.hear())[0] == "begun":
+                self._begun.add(index)
+            what, value = answer
         except (EOFError, OSError):
             death = _death(process)
             task.future.set_exception(Paused() if self._pausing else death)
             return death
         finally:
             self._doing.pop(index, None)
+            self._begun.discard(index)
+        if what == "lost":
+            process.stop(CLOSE_TIMEOUT_S)  # first: what is tried next needs its memory
         if what == "paused":
             task.future.set_exception(Paused())
         elif what == "done":
@@ -300,7 +308,7 @@ class Pool:
             task.future.set_result(result)
         else:
             task.future.set_exception(_failure(what, value))
-        return process
+        return value if what == "lost" else process
 
 
 def _context(folder: str, shared: bool) -> Any:
@@ -349,7 +357,7 @@ def _death(process: _Process) -> NomoatError:
 
 
 def _failure(what: str, value: Any) -> NomoatError:
-    if what == "error" and isinstance(value, NomoatError):
+    if what in ("error", "lost") and isinstance(value, NomoatError):
         return value
     last = str(value).strip().rpartition("\n")[2]
     error = NomoatError(f"a worker failed: {last[:300]}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from nomoat.lora.batches import Batch, pieces
 from nomoat.lora.checkpoint import Checkpoint, Place, capture, restore
 from nomoat.lora.loss import Losses
+from nomoat.lora.shortage import give_back, halved
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,8 @@ NO_BREAKS = Breaks()
 class Progress:
     """The steps taken and the pieces of the one under way. `losses`: nats per token of each step.
 
-    clock: seconds, not counting those before `breaks.resume`.
+    most_tokens: padded tokens of a piece at most, until memory runs out. clock: seconds, not
+    counting those before `breaks.resume`.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Progress:
     ) -> None:
         self._breaks, self._optimizer, self._clock = breaks, optimizer, clock
         self._flat: torch.Tensor = optimizer.param_groups[0]["params"][0]
-        self._limit = min(most_tokens, breaks.most_tokens or most_tokens)
+        self._limit = most_tokens
         self.step = self._piece = self.tokens = 0
         self._earlier_s = 0.0
         self._losses: list[torch.Tensor] = []
@@ -85,8 +87,10 @@ class Progress:
                 self._pieces(loss_of, batch)
                 return
             except (RuntimeError, MemoryError) as problem:
-                if not out_of_memory(problem) or not self._halve(batch):
+                fewer = halved(problem, batch, self._limit)
+                if fewer is None:
                     raise
+            self._limit = fewer
             self._forget_step()  # out here: the exception, and all tensors it holds, are gone
 
     def stepped(self, tokens: int, last: bool) -> None:
@@ -121,7 +125,11 @@ class Progress:
         return capture(self._breaks.job, place, self._optimizer, self._flat)
 
     def _take_up(self, place: Place) -> None:
-        """Go on from `place`; its pieces are kept, so that sums are added in the same order."""
+        """Go on from `place`; its pieces are kept, so that sums are added in the same order.
+
+        Where there is less memory than then, a step half done is begun anew in smaller pieces.
+        What dropout drew for it is not known any more: it draws on.
+        """
         import torch
 
         losses = [torch.tensor(x, device=self._flat.device) for x in place.losses]
@@ -129,31 +137,13 @@ class Progress:
         self._losses = losses[: place.step]
         self._loss = losses[place.step] if place.micro else None
         self._earlier_s = place.seconds
-        fewer = not place.micro and self._limit < place.most_tokens  # less memory than then
-        self._limit = self._limit if fewer else place.most_tokens
-
-    def _halve(self, batch: Batch) -> bool:
-        """Half the rows per piece; False if a piece is one row already."""
-        rows, width = batch.input_ids.shape
-        height = min(rows, max(1, self._limit // width))
-        self._limit = -(-height // 2) * width
-        return bool(height > 1)
+        if self._limit >= place.most_tokens:
+            self._limit = place.most_tokens
+        elif place.micro:
+            self._forget_step()
 
     def _forget_step(self) -> None:
-        import torch
-
         assert self._flat.grad is not None
         self._flat.grad.zero_()
         self._piece, self._loss = 0, None
-        if self._flat.is_cuda:
-            torch.cuda.empty_cache()
-
-
-def out_of_memory(problem: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or a CPU."""
-    import torch
-
-    if isinstance(problem, MemoryError | torch.OutOfMemoryError):
-        return True
-    said = ("can't allocate memory", "MPS backend out of memory")  # these have no type of their own
-    return isinstance(problem, RuntimeError) and any(words in str(problem) for words in said)
+        give_back(self._flat.device)

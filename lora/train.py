@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from nomoat.lora.progress import NO_BREAKS, Breaks, Progress
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+
+log = logging.getLogger(__name__)
 
 CLIP_NORM = 1.0  # of the gradient of all trained factors together, L2
 BETAS = (0.9, 0.999)
@@ -115,10 +118,12 @@ def _run(
     start = values.detach().clone() if settings.prox else None
     before = given.moments or Moments.none(adapter.spec)
     trained = (settings.train_a, settings.train_b)
-    keep = settings.keep_moments and not given.breaks.adam_8bit  # whose moments are packed
+    keep = settings.keep_moments and not given.breaks.adam_8bit
+    if settings.keep_moments and not keep:
+        log.warning("moments start anew in every round: 8-bit Adam packs them, and none are kept")
     if keep:
         recall(before, adapter.spec, trained, optimizer)
-    most_tokens = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
+    most_tokens = piece_tokens(model, given.breaks.most_tokens)
     began = clock()
     run = Progress(given.breaks, optimizer, most_tokens, lambda: clock() - began)
     batches = shuffled_rows(examples, settings.batch_size, seed)
@@ -139,6 +144,12 @@ def _run(
     if not keep:
         return run, None
     return run, remember(before, adapter.spec, trained, optimizer)
+
+
+def piece_tokens(model: PeftModel, wanted: int | None) -> int:
+    """Padded tokens of one forward pass at most: `wanted`, but no more than the device likes."""
+    likes = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
+    return likes if wanted is None else min(likes, wanted)
 
 
 def _seed_dropout(seed: bytes) -> None:

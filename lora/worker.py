@@ -33,7 +33,8 @@ from nomoat.lora.jobs import (
     TrainJob,
     digest,
 )
-from nomoat.lora.progress import Breaks, out_of_memory
+from nomoat.lora.progress import Breaks
+from nomoat.lora.shortage import device_lost, out_of_memory
 from nomoat.lora.spec import new_spec
 from nomoat.lora.train import Given, Trained, train
 
@@ -99,6 +100,8 @@ class Worker:
             swap(model, job.frozen, FROZEN)
         self._recompute(job.checkpointing)
         given = Given(job.moments, self._breaks(job))
+        if self._desk is not None:
+            self._desk.begin()
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
 
     def _breaks(self, job: TrainJob) -> Breaks:
@@ -122,8 +125,8 @@ class Worker:
 
     def _evaluate(self, job: EvaluateJob) -> Measured:
         examples = self.examples(job.shard, job.settings.seq_len)
-        adapter = _adapter(job.spec, job.vector)
-        return evaluate(self._model(job.spec), adapter, examples, job.settings.batch_size)
+        adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
+        return evaluate(model, adapter, examples, job.settings.batch_size, job.most_tokens)
 
     def _sample(self, job: SampleJob) -> tuple[str, ...]:
         encoder = Encoder.of(self._base.tokenizer, PROMPT_TOKENS)
@@ -156,8 +159,10 @@ def main(pipe: Connection, folder: str, device: str, bits: int | None = None) ->
     """Serve jobs from `pipe` until it closes. Each answer is (what, value).
 
     First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
-    ("done", (result, Interval)), ("paused", None), ("error", NomoatError) or ("crash", traceback
-    text). Orders (jobs.Order) have no answer of their own.
+    ("done", (result, Interval)), ("paused", None), ("error", NomoatError), ("crash", traceback
+    text) or ("lost", DoesNotFit), after which this process ends: its GPU may be of no use to it
+    any more. Before a training's first piece comes ("begun", None). Orders (jobs.Order) have no
+    answer of their own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     desk = Desk(pipe)
@@ -174,7 +179,7 @@ def main(pipe: Connection, folder: str, device: str, bits: int | None = None) ->
                     continue
                 answer = _answer(worker, job, desk)
             pipe.send(answer)
-            if worker is None:
+            if worker is None or answer[0] == "lost":
                 return
     except (EOFError, OSError):
         return  # the parent has closed the pool
@@ -198,15 +203,16 @@ def _started(
 
 def _answer(worker: Worker, job: Job, desk: Desk) -> tuple[str, Any]:
     def work() -> tuple[str, Any]:
+        if desk.pausing:
+            raise Paused
         started = time.monotonic()
         result = worker.run(job)
         return "done", (result, Interval(started, time.monotonic()))
 
-    desk.training = isinstance(job, TrainJob)
     try:
         return _attempt(work)
     finally:
-        desk.training = False
+        desk.training = desk.pausing = False
 
 
 def _attempt(work: Any) -> tuple[str, Any]:
@@ -218,7 +224,7 @@ def _attempt(work: Any) -> tuple[str, Any]:
         return "error", problem
     except Exception as problem:  # noqa: BLE001 - a shell: the parent must know, whatever it is
         if out_of_memory(problem):
-            return "error", DoesNotFit(
+            return "lost" if device_lost(problem) else "error", DoesNotFit(
                 "the memory is too small for this batch; use a smaller batch size, sequence length "
                 "or model"
             )

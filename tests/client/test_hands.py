@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from nomoat.client.session import TrainWork
 from nomoat.client.shards import Shards
 from nomoat.client.workbench import Workbench
 from nomoat.lora.checkpoint import Paused
+from nomoat.lora.jobs import TrainJob
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
@@ -203,6 +205,18 @@ def test_a_worker_killed_for_memory_is_followed_by_one_that_takes_less() -> None
     assert jobs[-1].checkpointing
     assert isinstance(got[0], DoesNotFit)
     assert "close other programs" in str(got[0])
+
+
+def test_an_evaluation_takes_no_more_at_once_than_a_training_may() -> None:
+    def never(_: TrainJob) -> TrainJob:
+        raise DoesNotFit("too large")
+
+    one = hands()
+    one.fit = lambda job: replace(job, most_tokens=300)
+    one.measure(ADAPTER, TrainSettings())
+    one.fit = never
+    one.measure(ADAPTER, TrainSettings(seq_len=64))
+    assert [job.most_tokens for job in FakePool.made[0].jobs] == [300, 64]
 
 
 def test_a_duty_is_kept_by_every_later_worker() -> None:

@@ -74,9 +74,28 @@ def test_a_run_is_saved_once_in_a_while_and_a_full_disk_does_not_end_it(tmp_path
     Between(made, tmp_path / "file" / "c")(taken)
 
 
+def test_a_pause_stands_until_a_job_was_ended_by_it() -> None:
+    made, parent = desk()
+    parent.send(Pause())
+    assert made.look()
+    assert made.look()
+    made.pausing = False
+    assert not made.look()
+
+
+def test_the_parent_is_told_when_there_is_something_to_lay_down() -> None:
+    made, parent = desk()
+    assert not made.training
+    made.begin()
+    assert made.training
+    assert parent.recv() == ("begun", None)
+
+
 def test_orders_need_no_job_and_jobs_are_no_orders() -> None:
     made, _parent = desk()
     assert made.obey(Duty(0.25))
     assert made.share == 0.25
+    assert not made.pausing
     assert made.obey(Pause())
+    assert made.pausing
     assert not made.obey(ShardJob(Path("s"), 8))

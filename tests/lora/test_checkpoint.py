@@ -36,6 +36,11 @@ class Run:
             start = end
         self.optimizer = torch.optim.AdamW([self.flat], lr=0.01, fused=True)
 
+    def stepped(self) -> dict[str, Any]:
+        """What the optimiser makes for itself."""
+        self.optimizer.step()
+        return dict(self.optimizer.state[self.flat])
+
     def go(self, hook: Hook, start: Place | None = None) -> list[float]:
         """Micro-steps from `start`; the hook is called between any two."""
         import torch
@@ -141,6 +146,22 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     half = {**saved.tensors, "values": saved.tensors["values"].half()}
     with pytest.raises(BadData, match="another shape"):
         restore(Checkpoint(JOB, saved.place, half), run.optimizer, run.flat)
+
+
+def test_a_fused_optimisers_state_is_where_the_values_are(tmp_path: Path) -> None:
+    import torch
+
+    saved = read(made(tmp_path), JOB)
+    assert saved is not None
+    run = Run()
+    before = {name: value.device for name, value in run.stepped().items()}
+    restore(saved, run.optimizer, run.flat)
+    state = run.optimizer.state[run.flat]
+    assert {name: value.device for name, value in state.items()} == before
+    elsewhere = torch.zeros_like(run.flat, device="meta")  # stands for a device of its own
+    other = torch.optim.AdamW([elsewhere], lr=0.01)
+    restore(saved, other, elsewhere)
+    assert {value.device.type for value in other.state[elsewhere].values()} == {"meta"}
 
 
 def test_a_capture_is_a_copy() -> None:

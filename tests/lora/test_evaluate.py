@@ -12,9 +12,11 @@ from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.aggregation.messages import TrainSettings
 from nomoat.lora.adapter_io import swap
 from nomoat.lora.base_model import initial_adapter
+from nomoat.lora.batches import Batch
 from nomoat.lora.encoding import Encoder, Example, collate
 from nomoat.lora.evaluate import evaluate, sample
-from nomoat.lora.train import train
+from nomoat.lora.loss import Losses
+from nomoat.lora.train import CPU_TOKENS, train
 
 
 def _adapter(spec: AdapterSpec) -> Adapter:
@@ -59,6 +61,56 @@ def test_without_an_adapter_it_is_the_base_that_is_measured(
     assert measured.loss == pytest.approx(expected, abs=1e-5)
     assert measured.loss == evaluate(model, initial_adapter(spec, b"x"), examples, 8).loss
     assert measured.loss != pytest.approx(evaluate(model, _adapter(spec), examples, 8).loss)
+
+
+def _rows_seen(monkeypatch: pytest.MonkeyPatch, fits: int = 1000) -> list[tuple[int, int]]:
+    """Shapes of what goes through the model from now on, where only `fits` rows have room."""
+    import torch
+
+    real, seen = Losses.__call__, []
+
+    def noted(self: Losses, batch: Batch, reduction: str) -> Any:
+        if len(batch.input_ids) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.append(batch.input_ids.shape)
+        return real(self, batch, reduction)
+
+    monkeypatch.setattr(Losses, "__call__", noted)
+    return seen
+
+
+@pytest.mark.parametrize("most_tokens", [None, 10_000, 100, 1])
+def test_no_forward_pass_is_larger_than_a_training_may_have_it(
+    model: Any, spec: AdapterSpec, examples: Any, monkeypatch: pytest.MonkeyPatch, most_tokens: Any
+) -> None:
+    whole = evaluate(model, _adapter(spec), examples, 5)
+    seen = _rows_seen(monkeypatch)
+    cut = evaluate(model, _adapter(spec), examples, len(examples), most_tokens)
+    assert sum(rows for rows, _ in seen) == len(examples)
+    assert max(rows for rows, _ in seen) > 1 or most_tokens == 1
+    limit = min(CPU_TOKENS, most_tokens or CPU_TOKENS)
+    assert all(rows * width <= limit or rows == 1 for rows, width in seen)
+    assert cut.loss == pytest.approx(whole.loss, abs=1e-6)
+    assert cut.tokens == whole.tokens
+    assert evaluate(model, _adapter(spec), examples, len(examples), most_tokens) == cut
+
+
+def test_memory_that_runs_out_halves_the_pieces_and_every_row_is_measured_once(
+    model: Any, spec: AdapterSpec, examples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    whole = evaluate(model, _adapter(spec), examples, 8)
+    with monkeypatch.context() as patch:
+        seen = _rows_seen(patch, fits=2)
+        halved = evaluate(model, _adapter(spec), examples, 8)
+        assert {rows for rows, _ in seen} <= {1, 2}
+        assert sum(rows for rows, _ in seen) == len(examples)
+    assert halved.loss == pytest.approx(whole.loss, abs=1e-6)
+    assert halved.tokens == whole.tokens
+    _rows_seen(monkeypatch, fits=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate(model, _adapter(spec), examples, 8)
 
 
 def test_a_broken_adapter_and_no_rows_are_errors(

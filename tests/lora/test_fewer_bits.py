@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.messages import TrainSettings
+from nomoat.lora import train as training
 from nomoat.lora.adapter_io import attach
 from nomoat.lora.base_model import initial_adapter, load
 from nomoat.lora.checkpoint import Checkpoint, Paused
@@ -80,3 +83,24 @@ def test_without_the_extra_it_is_refused_in_one_line(
             model, initial_adapter(spec, b"i"), examples, SETTINGS, b"s", lambda: 0.0,
             Given(None, Breaks(adam_8bit=True)),
         )  # fmt: skip
+
+
+def test_moments_that_cannot_be_kept_are_missed_in_one_line(
+    model: Any,
+    spec: Any,
+    examples: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import torch
+
+    packing = SimpleNamespace(optim=SimpleNamespace(AdamW8bit=torch.optim.AdamW))
+    monkeypatch.setattr(training, "_bitsandbytes", lambda: packing)
+    start, given = initial_adapter(spec, b"i"), Given(None, Breaks(adam_8bit=True))
+    train(model, start, examples, SETTINGS, b"s", lambda: 0.0, given)
+    assert not caplog.records
+    keep = replace(SETTINGS, keep_moments=True)
+    assert train(model, start, examples, keep, b"s", lambda: 0.0, given).moments is None
+    (said,) = caplog.records
+    assert said.levelname == "WARNING"
+    assert "8-bit Adam" in said.getMessage()

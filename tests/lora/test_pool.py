@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -31,6 +33,7 @@ from nomoat.lora.formats import Conversation, write_jsonl
 from nomoat.lora.jobs import (
     EvaluateJob,
     Interval,
+    Pause,
     SampleJob,
     ShardCounts,
     ShardJob,
@@ -148,6 +151,18 @@ def test_a_killed_worker_is_one_clear_error_and_is_replaced(
     assert _pid(pool) != first
 
 
+def test_a_worker_whose_gpu_is_lost_says_what_did_not_fit_and_is_replaced(
+    pool: Pool, shards: list[Path]
+) -> None:
+    assert pool.submit(ShardJob(shards[0], 64)).result().examples == 10
+    first = _pid(pool)
+    lost = partial(exec, "raise RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED')")
+    with pytest.raises(DoesNotFit, match="the memory is too small"):
+        pool.submit(ShardJob(cast("Path", SimpleNamespace(exists=lost)), 64)).result()
+    assert pool.submit(ShardJob(shards[0], 64)).result(timeout=120).examples == 10
+    assert _pid(pool) != first
+
+
 def test_closing_now_drops_what_waits_and_stops_what_runs(
     model_folder: Path, spec: AdapterSpec, shards: list[Path]
 ) -> None:
@@ -257,7 +272,7 @@ def test_a_paused_training_gives_its_memory_back_and_ends_with_the_same_bits(  #
     while result is None:
         pool = Pool(str(model_folder), 1, "cpu", shared=False)
         future = pool.submit(_long_job(spec, shards, path))
-        while not pool._doing and not future.done():
+        while not pool._begun and not future.done():
             time.sleep(0.01)
         with contextlib.suppress(TimeoutError):
             result = future.result(timeout=0.5 if pauses < 2 else None).vector
@@ -291,6 +306,37 @@ def test_a_pause_before_the_base_is_loaded_ends_the_worker_too(
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a shard that takes for ever to read")
+def test_a_pause_before_the_first_piece_waits_for_nothing_and_keeps_the_checkpoint(
+    model_folder: Path, spec: AdapterSpec, tmp_path: Path
+) -> None:
+    path, shard = tmp_path / "checkpoint", tmp_path / "endless.jsonl"
+    path.write_bytes(b"of an earlier worker")
+    os.mkfifo(shard)
+    pool = Pool(str(model_folder), 1, "cpu", shared=False)
+    future = pool.submit(_long_job(spec, [shard], path))
+    while not pool._doing and not future.done():
+        time.sleep(0.01)
+    (pid,) = pool.pids
+    pool.pause(1000.0)
+    with pytest.raises(Paused):
+        future.result()
+    assert not psutil.pid_exists(pid)
+    assert path.read_bytes() == b"of an earlier worker"
+
+
+def test_a_pause_that_comes_before_its_job_is_that_jobs_and_no_others(
+    pool: Pool, spec: AdapterSpec, shards: list[Path], tmp_path: Path
+) -> None:
+    counts = pool.submit(ShardJob(shards[0], 64)).result()
+    (process,) = pool._processes.values()
+    process.tell(Pause())
+    with pytest.raises(Paused):
+        pool.submit(_long_job(spec, shards, tmp_path / "checkpoint")).result()
+    assert pool.submit(ShardJob(shards[0], 64)).result() == counts
+
+
 def _lives(pid: int) -> bool:
     try:  # whoever inherits an orphan may take its time to reap it
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -313,7 +359,7 @@ if __name__ == "__main__":
     start = np.zeros(spec.size, np.float32)
     shard, path = Path(sys.argv[2]), Path(sys.argv[3])
     future = pool.submit(TrainJob(shard, spec, start, settings, b"s", checkpoint=path))
-    while not pool._doing and not future.done():
+    while not pool._begun and not future.done():
         time.sleep(0.01)
     assert not future.done(), future.result()
     time.sleep(1.0)

@@ -15,7 +15,7 @@ from nomoat.lora.base_model import initial_adapter
 from nomoat.lora.checkpoint import Checkpoint, Paused, read, write
 from nomoat.lora.jobs import TrainJob, digest
 from nomoat.lora.loss import Losses
-from nomoat.lora.progress import NO_BREAKS, Breaks, out_of_memory
+from nomoat.lora.progress import NO_BREAKS, Breaks
 from nomoat.lora.train import Given, Trained, train
 
 SETTINGS = TrainSettings(local_steps=4, batch_size=6, seq_len=64, learning_rate=1e-2)
@@ -73,7 +73,7 @@ def test_a_run_paused_between_any_two_pieces_ends_with_the_same_bits(
         assert (again.tokens, again.steps) == (whole.tokens, whole.steps)
 
 
-def test_a_run_goes_on_in_the_pieces_it_began_with_unless_memory_is_less(
+def test_a_run_goes_on_in_the_pieces_it_began_with(
     model: Any, spec: Any, examples: Any, tmp_path: Path
 ) -> None:
     whole = _train(model, spec, examples, Breaks(most_tokens=PIECE))
@@ -82,13 +82,35 @@ def test_a_run_goes_on_in_the_pieces_it_began_with_unless_memory_is_less(
         _train(model, spec, examples, Breaks(JOB, None, _stop_at(2, path), PIECE))
     more = _train(model, spec, examples, Breaks(JOB, read(path, JOB), None, 10 * PIECE))
     assert np.array_equal(more.vector, whole.vector)
-    seen: list[int] = []
 
-    def note(taken: Callable[[], Checkpoint]) -> None:
-        seen.append(taken().place.most_tokens)
 
-    _train(model, spec, examples, Breaks(JOB, read(path, JOB), note, 10))
-    assert seen[-1] in (10, PIECE)
+@pytest.mark.parametrize("call", range(1, 7))
+def test_where_memory_is_less_a_step_half_done_is_begun_anew_in_smaller_pieces(
+    model: Any,
+    spec: Any,
+    examples: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: int,
+) -> None:
+    whole = _train(model, spec, examples, Breaks(most_tokens=PIECE))
+    path = tmp_path / "checkpoint"
+    with pytest.raises(Paused):
+        _train(model, spec, examples, Breaks(JOB, None, _stop_at(call, path), PIECE))
+    saved, real, rows = read(path, JOB), Losses.__call__, []
+    assert saved is not None
+
+    def noted(self: Losses, batch: Any, reduction: str) -> Any:
+        rows.append(len(batch.input_ids))
+        return real(self, batch, reduction)
+
+    monkeypatch.setattr(Losses, "__call__", noted)
+    less = _train(model, spec, examples, Breaks(JOB, saved, None, 10))
+    left = SETTINGS.local_steps - saved.place.step
+    assert rows == [1] * SETTINGS.batch_size * left
+    assert (less.tokens, less.steps) == (whole.tokens, whole.steps)
+    assert less.last_loss == pytest.approx(whole.last_loss, abs=1e-4)
+    assert np.abs(less.vector - whole.vector).max() < 1e-4
 
 
 def test_seconds_of_before_the_pause_count(
@@ -130,12 +152,6 @@ def test_memory_that_runs_out_halves_the_pieces_and_the_batch_stays(
     monkeypatch.setattr(Losses, "__call__", none)
     with pytest.raises(torch.OutOfMemoryError):
         _train(model, spec, examples)
-
-
-def test_other_errors_are_not_taken_for_too_little_memory() -> None:
-    assert not out_of_memory(RuntimeError("shapes differ"))
-    assert out_of_memory(MemoryError())
-    assert out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 17.99 GB)"))
 
 
 def test_a_job_is_named_by_what_is_trained_and_not_by_how(tmp_path: Path, spec: Any) -> None:
