@@ -28,6 +28,11 @@ START = Adapter(SPEC, np.linspace(-0.5, 0.5, SPEC.size, dtype=np.float32))
 ROWS = Rows(Path("train"), Path("heldout"))
 
 
+def broadcast(number: int) -> Adapter:
+    """Of round `number`, where all rounds before were committed; START in the first."""
+    return Adapter(SPEC, START.vector + np.float32(0.25 * (number - 1)))
+
+
 @dataclass
 class Worker:
     """Training adds 1 to every value; a loss is the sum of values."""
@@ -45,8 +50,15 @@ class Worker:
         return future
 
 
-def train_work(number: int, method: str = "fedavg", rank: int = 4, **settings: Any) -> TrainWork:
-    local = methods.get(method).start(START, Turn(number, rank, b"seed"))
+def train_work(
+    number: int,
+    method: str = "fedavg",
+    rank: int = 4,
+    start: Adapter | None = None,
+    **settings: Any,
+) -> TrainWork:
+    start = broadcast(number) if start is None else start
+    local = methods.get(method).start(start, Turn(number, rank, b"seed"))
     task = TrainTask(
         number,
         method,
@@ -55,15 +67,16 @@ def train_work(number: int, method: str = "fedavg", rank: int = 4, **settings: A
         4,
         TrainSettings(**settings),
         b"s" * 32,
-        as_bytes(START.vector),
+        as_bytes(start.vector),
     )
     return TrainWork(task, local, bytes([number]) * 32)
 
 
 def evaluate_work(number: int, **settings: Any) -> EvaluateWork:
     shape, told = AdapterShape.of(SPEC), TrainSettings(**settings)
-    task = EvaluateTask(number, b"b" * 32, shape, told, as_bytes(START.vector))
-    return EvaluateWork(task, START)
+    candidate = broadcast(number + 1)
+    task = EvaluateTask(number, b"b" * 32, shape, told, as_bytes(candidate.vector))
+    return EvaluateWork(task, candidate)
 
 
 @pytest.fixture
@@ -78,7 +91,7 @@ def test_without_anything_to_keep_nothing_is_written(tmp_path: Path, worker: Wor
     assert not kept.folder.exists()
     loss, tokens, personal = work.evaluate(evaluate_work(1), ROWS, kept, worker.submit)
     assert (tokens, personal) == (10, None)
-    assert loss == pytest.approx(float(START.vector.sum()))
+    assert loss == pytest.approx(float(broadcast(2).vector.sum()))
     train, evaluate = worker.jobs
     assert (train.shard, evaluate.shard) == (ROWS.train, ROWS.heldout)
     assert (train.frozen, train.moments) == (None, None)
@@ -122,13 +135,25 @@ def test_ones_own_b_goes_on_with_the_communitys_a(tmp_path: Path, worker: Worker
     work.train(train_work(2, **asked), ROWS, kept, worker.submit)
     first, second = (Adapter(SPEC, job.vector) for job in worker.jobs)
     (_, a0, b0), (_, a1, b1) = next(first.factors()), next(second.factors())
-    assert np.array_equal(a1, a0)  # the broadcast's, not its own
+    assert np.array_equal(a1, a0 + np.float32(0.25))  # the broadcast's, not its own
     assert np.array_equal(b1, b0 + 1)
     loss, _, personal = work.evaluate(
         evaluate_work(2, personal="local-B"), ROWS, kept, worker.submit
     )
     assert personal is not None
-    assert personal - loss == pytest.approx(2 * b0.size, rel=1e-5)
+    assert personal - loss == pytest.approx(1.5 * b0.size, rel=1e-5)
+
+
+def test_ones_own_b_of_an_abandoned_round_is_forgotten_with_it(
+    tmp_path: Path, worker: Worker
+) -> None:
+    kept = DiskKeepsakes(tmp_path)
+    asked = {"method": "local-B", "personal": "local-B"}
+    work.train(train_work(1, **asked), ROWS, kept, worker.submit)
+    for number in (2, 3):  # round 2 was abandoned: 3 has the same broadcast
+        work.train(train_work(number, start=broadcast(2), **asked), ROWS, kept, worker.submit)
+    second, third = worker.jobs[1:]
+    assert np.array_equal(second.vector, third.vector)
 
 
 def test_a_personal_adapter_is_trained_on_top_and_goes_on(tmp_path: Path, worker: Worker) -> None:
@@ -138,7 +163,7 @@ def test_a_personal_adapter_is_trained_on_top_and_goes_on(tmp_path: Path, worker
     jobs = [job for job in worker.jobs if job.frozen is not None]
     assert len(jobs) == 2
     assert len(worker.jobs) == 4
-    assert all(job.frozen.digest == START.digest for job in jobs)
+    assert [job.frozen.digest for job in jobs] == [broadcast(n).digest for n in (1, 2)]
     assert np.array_equal(jobs[1].vector, jobs[0].vector + 1)
     assert jobs[0].seed != worker.jobs[1].seed
     job_before = len(worker.jobs)
