@@ -27,6 +27,7 @@ yield_gpu = false          # go on while other programs use the GPU (default: gi
 ignored_programs = ["obs"] # programs on the GPU that need not be given way to
 max_other_cpu_share = 0.5  # wait while other programs take more of the processor
 cpu_share = 0.5            # of the time spent training, the rest is slept
+cores = 4                  # of the processor, for a training (default: 1)
 upload_kbit_s = 2000       # network cap
 download_kbit_s = 8000     # the same, of the community's adapter
 min_free_disk_mb = 1024    # wait while less is free
@@ -52,6 +53,7 @@ class Allowance(BaseModel):
     ignored_programs: tuple[str, ...] = ()
     max_other_cpu_share: Share | None = None
     cpu_share: Share = 1.0
+    cores: Annotated[int, Field(ge=1, le=256)] = 1
     upload_kbit_s: Annotated[float, Field(gt=0)] | None = None
     download_kbit_s: Annotated[float, Field(gt=0)] | None = None
     min_free_disk_mb: Annotated[int, Field(ge=0)] = 1024

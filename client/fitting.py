@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,8 +18,6 @@ from nomoat.lora.memory_plan import Plan, plan, shorter
 from nomoat.lora.model_files import config, resolve, stored_bytes
 from nomoat.lora.model_shape import ALL_LINEAR, ModelShape
 from nomoat.lora.train import CPU_TOKENS
-
-log = logging.getLogger(__name__)
 
 Bits = Literal[4, 8, 16]
 
@@ -142,8 +139,6 @@ def fitted(
         chosen = planned_or_cut(_work(job), resolve(base), place, allowance.base_bits).training
     except UsageError:  # another family of models
         return job
-    if chosen.seq_len < job.settings.seq_len:
-        log.warning("rows are cut at %d of %d tokens", chosen.seq_len, job.settings.seq_len)
     most_tokens = chosen.micro_batch * chosen.seq_len
     if not place.host.quantises:
         most_tokens = min(most_tokens, max(CPU_TOKENS, chosen.seq_len))

@@ -6,6 +6,7 @@ was laid down.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -30,6 +31,8 @@ from nomoat.lora.jobs import EvaluateJob, TrainJob
 from nomoat.lora.train import CPU_TOKENS, Trained
 
 LEAST_TOKENS = 16
+
+log = logging.getLogger(__name__)
 
 
 class Overtaken(NomoatError):
@@ -156,16 +159,26 @@ class Hands:
     def _trained(self, job: TrainJob) -> Future[Trained]:
         """A training, done when this returns."""
         future: Future[Trained] = Future()
-        future.set_result(self.run(self.fit(replace(job, checkpoint=self.checkpoint))))
+        fitted = self.fit(replace(job, checkpoint=self.checkpoint))
+        if fitted.settings.seq_len < job.settings.seq_len:
+            least, whole = fitted.settings.seq_len, job.settings.seq_len
+            log.warning("rows are cut at %d of %d tokens: more does not fit", least, whole)
+        future.set_result(self.run(fitted))
         return future
 
     def _measured(self, job: EvaluateJob) -> Future[Measured]:
         future: Future[Measured] = Future()
+        most, least = self._most_tokens(job), job.settings.seq_len
         with self._working():
-            try:
-                future.set_result(self._do(replace(job, most_tokens=self._most_tokens(job))))
-            except Paused:
-                raise NomoatError("paused while evaluating") from None
+            while not future.done():
+                try:
+                    future.set_result(self._do(replace(job, most_tokens=most)))
+                except Paused:
+                    raise NomoatError("paused while evaluating") from None
+                except DoesNotFit:  # what is free has changed
+                    if most is None or most <= least:
+                        raise
+                    most = max(least, most // 2)
         return future
 
     def _most_tokens(self, job: EvaluateJob) -> int | None:

@@ -153,7 +153,8 @@ def _hands(kit: Kit, shards: Shards, workshop: Workshop) -> Hands:
     settings, machine = kit.settings, kit.settings.machine
     check_bits(machine)
     base, device = settings.base, settings.device
-    bench = workshop.bench(kit.place.info().base_hash, base, device, machine.base_bits)
+    base_hash = kit.place.info().base_hash
+    bench = workshop.bench(base_hash, base, device, machine.base_bits, machine.cores)
     return Hands(
         bench,
         shards,

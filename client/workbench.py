@@ -23,7 +23,9 @@ GRACE_S = 10.0  # for a piece of work and its checkpoint; then the worker is kil
 
 @dataclass
 class Workbench:
-    """model: folder or hub id of the base. bits: of its frozen weights; None: all.
+    """model: folder or hub id of the base. bits: of its frozen weights; None: as usual.
+
+    threads: cores that a training uses.
 
     A user is any object that stands for one community; it has the bench while its job is done.
     """
@@ -31,6 +33,7 @@ class Workbench:
     model: str
     device: str = "auto"
     bits: int | None = None
+    threads: int = 1
     idle_s: float = IDLE_S
     _pool: Pool | None = field(default=None, init=False)
     _user: object | None = field(default=None, init=False)  # whose job is being done
@@ -91,7 +94,14 @@ class Workbench:
             if not wanted():
                 raise Paused
             if self._pool is None:  # the model's folder may be away: nobody has the bench then
-                self._pool = Pool(self.model, 1, self.device, shared=False, bits=self.bits)
+                self._pool = Pool(
+                    self.model,
+                    1,
+                    self.device,
+                    shared=False,
+                    bits=self.bits,
+                    threads=self.threads,
+                )
                 self._share = 1.0
             self._user = user
             self._stop_timer()
@@ -134,17 +144,19 @@ class Workbench:
 
 
 class Workshop:
-    """The workbenches of one process: one for each base model, device and number of bits."""
+    """The workbenches of one process: one for each base model and way of holding it."""
 
     def __init__(self) -> None:
-        self._benches: dict[tuple[bytes, str, int | None], Workbench] = {}
+        self._benches: dict[tuple[bytes, str, int | None, int], Workbench] = {}
         self._lock = threading.Lock()
 
-    def bench(self, base_hash: bytes, model: str, device: str, bits: int | None) -> Workbench:
+    def bench(
+        self, base_hash: bytes, model: str, device: str, bits: int | None, threads: int = 1
+    ) -> Workbench:
         """The workbench with the base of this content hash, which lies at `model`."""
         with self._lock:
-            key = base_hash, device, bits
-            return self._benches.setdefault(key, Workbench(model, device, bits))
+            key = base_hash, device, bits, threads
+            return self._benches.setdefault(key, Workbench(model, device, bits, threads))
 
     @property
     def pids(self) -> frozenset[int]:

@@ -95,7 +95,8 @@ class Pool:
     NomoatError in one line; a worker that died is replaced for the next job. shared: workers are
     forked from a server that holds the base and lives as long as this process; else each process
     loads its own, and what it took is given back when it ends. bits: of the base's frozen weights
-    (16; 4 or 8 with bitsandbytes); None: as usual.
+    (16; 4 or 8 with bitsandbytes); None: as usual. threads: of each worker; with more than one a
+    result may differ in its last bits.
     """
 
     def __init__(
@@ -106,9 +107,10 @@ class Pool:
         *,
         shared: bool = True,
         bits: int | None = None,
+        threads: int = 1,
     ) -> None:
         self._folder = str(resolve(model))
-        self._device, self._bits = device, bits
+        self._device, self._bits, self._threads_each = device, bits, threads
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = self._pausing = False
@@ -258,7 +260,8 @@ class Pool:
         """A worker that has loaded the base, or why there is none."""
         try:
             ours, theirs = self._context.Pipe()
-            arguments = (theirs, self._folder, self._device, self._bits)
+            held = self._folder, self._device, self._bits
+            arguments = (theirs, *held, self._threads_each)
             child = self._context.Process(target=worker.main, args=arguments, daemon=True)
             with _deaf_to_interrupts():
                 child.start()

@@ -155,7 +155,9 @@ def _counts(examples: tuple[Example, ...]) -> ShardCounts:
     return ShardCounts(len(examples), tokens, sum(int(e.trained.sum()) for e in examples))
 
 
-def main(pipe: Connection, folder: str, device: str, bits: int | None = None) -> None:
+def main(
+    pipe: Connection, folder: str, device: str, bits: int | None = None, threads: int = 1
+) -> None:
     """Serve jobs from `pipe` until it closes. Each answer is (what, value).
 
     First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
@@ -168,7 +170,7 @@ def main(pipe: Connection, folder: str, device: str, bits: int | None = None) ->
     desk = Desk(pipe)
     threading.Thread(target=_end_with_parent, args=(desk,), daemon=True).start()
     try:
-        pipe.send(_attempt(lambda: ("device", _device_kind(device))))
+        pipe.send(_attempt(lambda: ("device", _device_kind(device, threads))))
         worker: Worker | None = None
         while True:
             if worker is None:
@@ -185,10 +187,14 @@ def main(pipe: Connection, folder: str, device: str, bits: int | None = None) ->
         return  # the parent has closed the pool
 
 
-def _device_kind(device: str) -> str:
+def _device_kind(device: str, threads: int) -> str:
     from nomoat.lora import preloaded  # noqa: F401 - sets the threads before torch is imported
     from nomoat.lora.base_model import pick_device
 
+    if threads > 1:
+        import torch
+
+        torch.set_num_threads(threads)
     return str(pick_device(device).type)
 
 

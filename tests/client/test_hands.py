@@ -343,3 +343,23 @@ def test_work_that_was_overtaken_while_it_was_prepared_is_not_begun() -> None:
     thread.join(5)
     assert isinstance(got[0], Overtaken)
     assert FakePool.made == []
+
+
+def test_an_evaluation_that_was_killed_for_memory_is_done_in_smaller_pieces() -> None:
+    one = hands("slow")
+    one.fit = lambda job: replace(job, most_tokens=4 * job.settings.seq_len)
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.append(one.measure(ADAPTER, TrainSettings())))
+    thread.start()
+    pool = until(1)
+    for attempt in range(2):
+        while len(pool.futures) <= attempt:
+            pass
+        pool.futures[attempt].set_exception(DoesNotFit("killed"))
+    while len(pool.futures) < 3:
+        pass
+    pool.futures[2].set_result(Measured())
+    thread.join(5)
+    assert got == [(1.5, 10)]
+    length = TrainSettings().seq_len
+    assert [job.most_tokens for job in pool.jobs] == [4 * length, 2 * length, length]

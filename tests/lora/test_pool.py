@@ -384,3 +384,17 @@ def test_a_worker_whose_parent_was_killed_lays_its_training_down(
     while _lives(pid):
         time.sleep(0.05)
     assert path.exists()
+
+
+def test_a_worker_uses_as_many_cores_as_its_owner_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from nomoat.lora import preloaded  # noqa: F401 - sets one thread when it is first imported
+    from nomoat.lora.worker import _device_kind
+
+    told: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    assert _device_kind("cpu", 1) == "cpu"
+    assert told == []
+    _device_kind("cpu", 3)
+    assert told == [3]
