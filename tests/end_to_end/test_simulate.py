@@ -540,13 +540,18 @@ class started:
     """A process in a group of its own, ended with everything in it."""
 
     def __init__(self, arguments: list[str]) -> None:
-        self._process = subprocess.Popen(
-            arguments,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        # What is started in a shell's background ignores Ctrl-C, and so does what it starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self._process = subprocess.Popen(
+                arguments,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def __enter__(self) -> subprocess.Popen[str]:
         return self._process

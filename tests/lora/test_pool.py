@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -389,9 +389,10 @@ def test_a_worker_whose_parent_was_killed_lays_its_training_down(
 def test_a_worker_uses_as_many_cores_as_its_owner_says(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from nomoat.lora import preloaded  # noqa: F401 - sets one thread when it is first imported
     from nomoat.lora.worker import _device_kind
 
+    # Only a worker may import the real one, which makes its process deaf to Ctrl-C.
+    monkeypatch.setitem(sys.modules, "nomoat.lora.preloaded", ModuleType("preloaded"))
     told: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", told.append)
     assert _device_kind("cpu", 1) == "cpu"
