@@ -65,9 +65,11 @@ class _Part(threading.Thread):
         except NomoatError as problem:
             log.log(self._level, "%s: %s", self._place.root.name, problem)
             self.problem = problem
-        except Exception as problem:
+        except Exception as problem:  # a bug: raised again in the main thread
             log.log(self._level, "%s", self._place.root.name, exc_info=problem)
             self.problem = problem
+        finally:
+            self.ended.set()  # its governor and errands end with it
 
 
 def keep_logs(places: Sequence[Place]) -> None:

@@ -42,8 +42,10 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_one_that_is_refused_does_not_end_the_others(lives: dict[str, Any]) -> None:
     stop, ended = threading.Event(), []
+    told: list[threading.Event] = []
 
-    def refused(_stop: threading.Event, _workshop: Workshop) -> None:
+    def refused(own: threading.Event, _workshop: Workshop) -> None:
+        told.append(own)
         raise Refused("farm has this volunteer as banned")
 
     def goes_on(own: threading.Event, _workshop: Workshop) -> None:
@@ -57,6 +59,7 @@ def test_one_that_is_refused_does_not_end_the_others(lives: dict[str, Any]) -> N
     with pytest.raises(Refused, match="farm"):
         take_part(HOME, [Place(Path("farm")), Place(Path("town"))], stop)
     assert ended == ["town"]
+    assert told[0].is_set()  # so that what it had started ends, too
 
 
 def test_a_volunteer_that_finished_leaves_the_process_to_the_others(lives: dict[str, Any]) -> None:
