@@ -84,6 +84,7 @@ def _show(lines: Sequence[Line], console: Console) -> None:
     for number, row in enumerate(rows, 1):
         table.add_row(str(number), Text(row[0]), *(Text(row[i]) for i in shown))
     console.print(table)
+    console.print(comparison.CAPTION, markup=False, highlight=False)
     for number, row in enumerate(rows, 1):
         if row[1] != "–":
             console.print(f"{number}: {row[1]}", markup=False, highlight=False, soft_wrap=True)

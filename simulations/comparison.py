@@ -146,15 +146,16 @@ HEADINGS = (
     "settings that differ",
     "seeds",
     "base",
-    "held-out loss",
+    "loss",
     "fall",
-    "personal",
+    "own part",
     "pooled",
     "rounds to 95 %",
     "up",
     "down",
     "server, s",
 )
+CAPTION = "losses held out, nats per token; up and down per volunteer and round"
 LEFT = 2  # headings of texts; the others are of numbers
 
 
