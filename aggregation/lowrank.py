@@ -86,9 +86,12 @@ def orthonormal_rows(b: Floats, a: Floats) -> tuple[Matrix, Matrix]:
     lower, inverse, rows = _triangular(a)
     squares = lower.T @ (b.T @ b) @ lower
     turn = np.linalg.eigh(squares)[1][:, ::-1]  # orthogonal whatever b is: the product stays
-    spare = len(a) - len(squares)
-    rows, b = (turn.T @ inverse) @ rows, b @ (lower @ turn)
-    return np.pad(rows, ((0, spare), (0, 0))), np.pad(b, ((0, 0), (0, spare)))
+    new_a: Matrix = (turn.T @ inverse) @ rows
+    new_b: Matrix = b @ (lower @ turn)
+    spare = len(a) - len(new_a)
+    if not spare:  # padding by nothing would copy both
+        return new_a, new_b
+    return np.pad(new_a, ((0, spare), (0, 0))), np.pad(new_b, ((0, 0), (0, spare)))
 
 
 def svd_within(q: Floats, z: Floats) -> Svd:

@@ -138,7 +138,9 @@ class Home:
 
     def chosen(self, wanted: str | None) -> list[Place]:
         """The community that is named, or all that were joined; NotJoined if there is none."""
-        return self.joined() or [self.choose(None)] if wanted is None else [self.choose(wanted)]
+        if wanted is None and (places := self.joined()):
+            return places
+        return [self.choose(wanted)]
 
     def choose(self, wanted: str | None) -> Place:
         """The community named by (the start of) its id or its name, or the only one there is.

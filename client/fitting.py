@@ -75,9 +75,7 @@ def planned_or_cut(work: Work, folder: Path, into: Room, bits: Bits | None) -> P
 def largest_rank(work: Work, folder: Path, into: Room, bits: Bits | None) -> int:
     """The largest power of two up to MAX_RANK with which `work` fits, its rows whole if they can.
 
-    What is not trained of the rank of `work` is frozen.
-
-    DoesNotFit if not even rank 1 fits.
+    What is not trained of the rank of `work` is frozen. DoesNotFit if not even rank 1 fits.
     """
     whole = work.rank + work.frozen_rank
     rank = MAX_RANK
@@ -110,7 +108,7 @@ def bits_that_fit(work: Work, folder: Path, into: Room) -> Bits | None:
     if can:
         planned(work, folder, into, None)  # says why not
     planned_or_cut(work, folder, into, fewer)
-    raise DoesNotFit("fits with a 4-bit base alone, for which: pip install 'nomoat[gpu]'")
+    raise DoesNotFit("needs a 4-bit base, and that needs: pip install 'nomoat[gpu]'")
 
 
 def check_bits(allowance: Allowance) -> None:

@@ -23,11 +23,11 @@ GRACE_S = 10.0  # for a piece of work and its checkpoint; then the worker is kil
 
 @dataclass
 class Workbench:
-    """model: folder or hub id of the base. bits: of its frozen weights; None: as usual.
+    """One base model's worker, and whose job it is at.
 
-    threads: cores that a training uses.
-
-    A user is any object that stands for one community; it has the bench while its job is done.
+    model: folder or hub id of the base. bits: of its frozen weights; None: as usual. threads: cores
+    that a training uses. A user is any object that stands for one community; it has the bench while
+    its job is done.
     """
 
     model: str

@@ -191,6 +191,10 @@ class SummedMethod(Method):
     broadcast x₀. Changes are small, which clipping and fixed point want.
     """
 
+    def carried(self, round: int) -> Factors:
+        """Which factors' change is sent and summed: those that are trained."""
+        return self.factors(round)
+
     def manifest(
         self,
         spec: AdapterSpec,
@@ -198,8 +202,8 @@ class SummedMethod(Method):
         exchange: int = 1,
         rank: int | None = None,
     ) -> Manifest:
-        """The trained factors of every layer, at the broadcast's rank whatever the volunteer's."""
-        return modules.factor_manifest(spec, self.factors(round).key)
+        """What is carried of every layer, at the broadcast's rank whatever the volunteer's."""
+        return modules.factor_manifest(spec, self.carried(round).key)
 
     def upload(
         self,
@@ -250,7 +254,7 @@ class SummedMethod(Method):
         run: how layers are worked on.
         """
         spec = state.adapter.spec
-        manifest = modules.factor_manifest(spec, self.factors(round).key)
+        manifest = modules.factor_manifest(spec, self.carried(round).key)
         vector = state.adapter.vector + modules.embed(update, manifest, spec)
         return replace(state, adapter=Adapter(spec, vector))
 

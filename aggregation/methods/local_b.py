@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from nomoat.aggregation.adapter import Adapter, AdapterSpec, Manifest, Vector
-from nomoat.aggregation.methods import modules
-from nomoat.aggregation.methods.base import MethodState, SummedMethod, Traits
-from nomoat.aggregation.parallel import Run
+from nomoat.aggregation.methods.base import Factors, SummedMethod, Traits
 
 NAME = "local-B"
 
@@ -23,21 +20,6 @@ class LocalB(SummedMethod):
     source = "Guo et al. 2024, FedSA-LoRA (arXiv:2410.01463), §3"
     traits = Traits(summable=True, mixed_ranks=False, exact=False, optimizers=True)
 
-    def manifest(
-        self, spec: AdapterSpec, round: int, exchange: int = 1, rank: int | None = None
-    ) -> Manifest:
-        """A of every layer."""
-        return modules.factor_manifest(spec, "a")
-
-    def commit(
-        self,
-        state: MethodState,
-        update: Vector,
-        round: int,
-        reply: Vector | None = None,
-        run: Run = map,
-    ) -> MethodState:
-        """Add the mean change of A."""
-        spec = state.adapter.spec
-        change = modules.embed(update, modules.factor_manifest(spec, "a"), spec)
-        return MethodState(Adapter(spec, state.adapter.vector + change), state.rank, state.kept)
+    def carried(self, round: int) -> Factors:
+        """A alone; B stays with its volunteer."""
+        return Factors(a=True, b=False)
