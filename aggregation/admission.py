@@ -7,32 +7,29 @@ rank-8 one and believes any sample count. Each of these is refused here, by the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nomoat.aggregation.adapter import Manifest, Vector
-from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.exact_sum import MAX_TERM
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.exact_sum import BLOCK, MAX_VALUE, sound_square
 from nomoat.aggregation.parallel import Run
 
 SECTION = "§4"
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ReportLimits:
-    """How large a report may be: L2 norm of the whole, magnitude of one value, least weight.
+    """How large a report may be, as a whole (L2 norm), and its least weight.
+
+    No value may be larger than what an exact sum takes (MAX_VALUE).
 
     A trained delta has values of 1e-4 … 1e-1; the defaults only stop what cannot be one.
     Bounding honest-looking attacks is the business of clipping and robust rules.
     """
 
     max_norm: float = 1e3
-    max_value: float = MAX_TERM
     min_weight: float = 1e-9
 
 
@@ -51,78 +48,44 @@ def admit(
 
     run: how blocks are read, with the same verdict.
 
-    Raises RemoteProtocolError(volunteer, §4) for a wrong length, a weight outside
-    [min_weight, 1], NaN or infinity, a value or a norm beyond the limits.
+    Raises RemoteProtocolError(volunteer, §4) for what open_report() refuses, and for NaN or
+    infinity, a value or a norm beyond the limits.
     """
-    _check_weight(volunteer, weight, limits)
-    if len(body) != 4 * manifest.size:
-        reason = f"report has {len(body)} bytes, the adapter's has {4 * manifest.size}"
-        raise RemoteProtocolError(volunteer, SECTION, reason)
-    vector = np.frombuffer(body, "<f4").astype(np.float32, copy=False)
-    _check_values(volunteer, vector, manifest, limits, run)
+    vector = open_report(volunteer, body, manifest, weight, limits)
+    blocks = [vector[i : i + BLOCK] for i in range(0, vector.size, BLOCK)]
+    norm = math.sqrt(sum(run(sound_square, blocks)))
+    if norm > limits.max_norm or norm == math.inf:
+        raise RemoteProtocolError(volunteer, SECTION, fault(vector, manifest, norm, limits))
     return vector
 
 
-def admit_tensors(
+def open_report(
     volunteer: str,
-    tensors: Mapping[str, NDArray[Any]],
+    body: bytes | memoryview,
     manifest: Manifest,
     weight: float,
     limits: ReportLimits = DEFAULT_LIMITS,
 ) -> Vector:
-    """The same for named tensors: also refuses missing or unknown names, other shapes and dtypes.
+    """The report as float32 (d,), a read-only view of `body`, with its values still unseen.
 
-    Shapes must be equal, never merely broadcastable: (1, n) is not (8, n).
+    Raises RemoteProtocolError(volunteer, §4) for a wrong length, or a weight outside
+    [min_weight, 1].
     """
-    _check_weight(volunteer, weight, limits)
-    try:
-        manifest.check(tensors)
-    except LocalProtocolError as problem:
-        # Names come from the volunteer: nothing unprintable may reach a terminal or a log.
-        reason = "".join(c if c.isprintable() else "?" for c in str(problem))[:200]
-        raise RemoteProtocolError(volunteer, SECTION, reason) from None
-    for name, tensor in tensors.items():
-        if tensor.dtype != np.float32:
-            reason = f"{name} is {tensor.dtype}, not float32"
-            raise RemoteProtocolError(volunteer, SECTION, reason)
-    vector = manifest.join(tensors)
-    _check_values(volunteer, vector, manifest, limits)
-    return vector
-
-
-def _check_weight(volunteer: str, weight: float, limits: ReportLimits) -> None:
     if type(weight) not in (float, int) or not limits.min_weight <= weight <= 1.0:
         reason = f"weight {weight!r:.40} is not in [{limits.min_weight:g}, 1]"
         raise RemoteProtocolError(volunteer, SECTION, reason)
-
-
-def _check_values(
-    volunteer: str, vector: Vector, manifest: Manifest, limits: ReportLimits, run: Run = map
-) -> None:
-    """One pass when all is well: the norm bounds every value, and NaN and infinity spoil it."""
-    blocks = [vector[i : i + _BLOCK] for i in range(0, vector.size, _BLOCK)]
-    norm = math.sqrt(sum(run(_square, blocks)))
-    if norm <= min(limits.max_norm, limits.max_value):
-        return
-    reason = _first_bad_tensor(vector, manifest, limits)
-    if reason is None and norm > limits.max_norm:
-        reason = f"report has norm {norm:.3g}, more than {limits.max_norm:g}"
-    if reason is not None:
+    if len(body) != 4 * manifest.size:
+        reason = f"report has {len(body)} bytes, the adapter's has {4 * manifest.size}"
         raise RemoteProtocolError(volunteer, SECTION, reason)
+    return np.frombuffer(body, "<f4").astype(np.float32, copy=False)
 
 
-def _square(block: Vector) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.dot(block, block))
-
-
-def _first_bad_tensor(vector: Vector, manifest: Manifest, limits: ReportLimits) -> str | None:
+def fault(vector: Vector, manifest: Manifest, norm: float, limits: ReportLimits) -> str:
+    """What is wrong with a report: norm is beyond the limits, infinite where a value is."""
     for name, values in manifest.views(vector).items():
-        if not values.size:
-            continue
-        if not np.isfinite(values).all():
+        largest = float(np.abs(values).max(initial=0.0))
+        if not math.isfinite(largest):
             return f"{name} holds NaN or infinity"
-        largest = float(np.abs(values).max())
-        if largest > limits.max_value:
-            return f"{name} holds a value of {largest:.3g}, more than {limits.max_value:g}"
-    return None
+        if largest > MAX_VALUE:
+            return f"{name} holds a value of {largest:.3g}, more than {MAX_VALUE:g}"
+    return f"report has norm {norm:.3g}, more than {limits.max_norm:g}"

@@ -2,13 +2,17 @@
 
 Floating-point addition is not associative, so a plain running sum would give a different adapter
 for every order in which reports happen to arrive. Here each term, the float32 product of weight
-and value, becomes an integer first: rint(w·x·2^44).
+and value, becomes an integer first: rint(w·x·2^44). Integers can also be taken off again without a
+trace, so a vector need not be judged before it is added: both happen in one reading of it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +22,7 @@ from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.parallel import Run
 
 FRACTION_BITS = 44  # one unit of the sum is 2^-44 ≈ 5.7e-14
-MAX_TERM = 32.0  # |w·x| of any coordinate
+MAX_VALUE = 32.0  # |x| of any coordinate
 MAX_TERMS = 16_383  # n · 2^5 · 2^44 < 2^63: an int64 cannot overflow
 
 # Adding 1.5·2^(52-44) to a double of magnitude < 2^7 rounds it to a multiple of 2^-44 and leaves
@@ -28,12 +32,12 @@ _MAGIC = 1.5 * 2.0 ** (52 - FRACTION_BITS)
 _MAGIC_BITS = int(np.float64(_MAGIC).view(np.int64))
 _UNIT = 2.0**-FRACTION_BITS
 
-# Terms wait until a few can be added to each block of the sum while it is in the second-level
-# cache; adding each alone is bound by reading and writing the 8 bytes per value of the sum.
-_BLOCK = 1 << 17
-_MAX_WAITING = 8
-_MAX_WAITING_BYTES = 512 << 20
+# Several terms are added to each block of the sum while it is in the second-level cache; adding
+# each alone is bound by reading and writing the 8 bytes per value of the sum.
+BLOCK = 1 << 18
 _STRIPES = 8
+
+Term: TypeAlias = tuple[Vector, float]  # (vector (d,) float32, weight in (0, 1])
 
 
 @dataclass
@@ -42,15 +46,13 @@ class ExactSum:
 
     Each term is off by at most 2^-24 of itself and 2^-45, the sum of terms by nothing; mean() is
     a function of the multiset of (wᵢ, xᵢ) alone. Changes in place: at 10 M values a copy per
-    report would double the time. Besides the sum (8 bytes per value) it holds up to eight reports
-    or 512 MiB that wait.
+    report would double the time.
     """
 
     _bits: NDArray[np.int64]  # (d,) Σ bits(wᵢxᵢ + MAGIC), modulo 2^64
     _run: Run = map
     _weight: int = 0  # Σ rint(wᵢ·2^44)
     count: int = 0
-    _waiting: list[tuple[Vector, np.float32]] = field(default_factory=list, repr=False)
 
     @classmethod
     def empty(cls, size: int, run: Run = map) -> ExactSum:
@@ -70,32 +72,37 @@ class ExactSum:
         """Σ wᵢ."""
         return self._weight * _UNIT
 
-    def add(self, vector: Vector, weight: float, *, checked: bool = False) -> None:
-        """Add weight · vector; vector (d,) float32, weight in (0, 1].
+    def add(self, vector: Vector, weight: float) -> None:
+        """Add weight · vector.
 
-        checked: the values are known to be finite with |w·x| ≤ 32, as admission.admit ensures;
-        saves reading them once more, and is believed: a NaN would spoil the sum unseen.
-        A writeable vector is copied, a read-only one only referred to.
+        Raises LocalProtocolError, with the sum as it was before, for what add_all() raises or
+        leaves out.
+        """
+        if self.add_all([(vector, weight)]):
+            raise LocalProtocolError(f"a value is not finite or |x| exceeds {MAX_VALUE:g}")
+
+    def add_all(self, terms: Sequence[Term], max_norm: float = math.inf) -> dict[int, float]:
+        """Add the terms that are sound: every |x| ≤ 32, and an L2 norm of at most max_norm.
+
+        A handful at a time is fastest. Returns position → norm of those left out, which have not
+        changed the sum; the norm of one with a value that is not finite or too large is infinite.
 
         Raises LocalProtocolError, with the sum as it was before, for another shape or dtype, a
-        bad weight, a value that is not finite, |w·x| > 32, or more than 16 383 terms.
+        bad weight, or more than 16 383 terms.
         """
-        narrow = np.float32(weight)
-        units = self._admit(vector, narrow)
-        with np.errstate(over="ignore", invalid="ignore"):
-            sound = checked or _within_bounds(vector, float(narrow))
-        if not sound:
-            raise LocalProtocolError(f"a value is not finite or |w·x| exceeds {MAX_TERM:g}")
-        self._waiting.append((vector.copy() if vector.flags.writeable else vector, narrow))
-        self._weight += units
-        self.count += 1
-        waiting = len(self._waiting)
-        if waiting >= _MAX_WAITING or waiting * vector.nbytes >= _MAX_WAITING_BYTES:
-            self._settle()
+        units = [self._units_of(vector, weight) for vector, weight in terms]
+        if self.count + len(terms) > MAX_TERMS:
+            raise LocalProtocolError(f"an exact sum holds at most {MAX_TERMS} reports")
+        norms = self._each_stripe(terms, np.add)
+        unsound = {i: norm for i, norm in enumerate(norms) if norm > max_norm or norm == math.inf}
+        if unsound:
+            self._each_stripe([terms[i] for i in unsound], np.subtract)
+        self._weight += sum(unit for i, unit in enumerate(units) if i not in unsound)
+        self.count += len(terms) - len(unsound)
+        return unsound
 
     def sum(self) -> NDArray[np.float64]:
         """Σ wᵢxᵢ as float64 (d,)."""
-        self._settle()
         total: NDArray[np.float64] = _units(self._bits, self.count) * np.float64(_UNIT)
         return total
 
@@ -103,70 +110,75 @@ class ExactSum:
         """Σ wᵢxᵢ / Σ wᵢ as float32 (d,); LocalProtocolError if nothing was added."""
         if not self.count:
             raise LocalProtocolError("the mean of no reports is undefined")
-        self._settle()
         mean = np.empty(self.size, np.float32)
 
         def divide(first: int, end: int) -> None:
-            for start in range(first, end, _BLOCK):
-                part = slice(start, min(start + _BLOCK, end))
+            for start in range(first, end, BLOCK):
+                part = slice(start, min(start + BLOCK, end))
                 mean[part] = _units(self._bits[part], self.count) / float(self._weight)
 
         list(self._run(divide, *self._stripes()))
         return mean
 
-    def _admit(self, vector: Vector, weight: np.float32) -> int:
+    def _units_of(self, vector: Vector, weight: float) -> int:
         if vector.dtype != np.float32 or vector.shape != (self.size,):
             raise LocalProtocolError(
                 f"sum takes float32 ({self.size},), not {vector.dtype} {vector.shape}"
             )
-        if not 0.0 < weight <= 1.0 or (units := round(math.ldexp(weight, FRACTION_BITS))) == 0:
+        narrow = np.float32(weight)
+        if not 0.0 < narrow <= 1.0 or (units := round(math.ldexp(narrow, FRACTION_BITS))) == 0:
             raise LocalProtocolError(f"weight {weight} is not in (0, 1]")
-        if self.count >= MAX_TERMS:
-            raise LocalProtocolError(f"an exact sum holds at most {MAX_TERMS} reports")
         return units
-
-    def _settle(self) -> None:
-        """Add the terms that wait."""
-        if not self._waiting:
-            return
-        list(self._run(self._settle_stripe, *self._stripes()))
-        self._waiting.clear()
 
     def _stripes(self) -> tuple[range, range]:
         """Where stripes of whole blocks begin and end."""
-        stripe = max(_BLOCK, -(-self.size // (_STRIPES * _BLOCK)) * _BLOCK)
+        stripe = max(BLOCK, -(-self.size // (_STRIPES * BLOCK)) * BLOCK)
         return range(0, self.size, stripe), range(stripe, self.size + stripe, stripe)
 
-    def _settle_stripe(self, first: int, end: int) -> None:
-        """Add coordinates first…end of the terms that wait, block by block."""
-        product = np.empty(min(_BLOCK, self.size), np.float32)
-        term = np.empty(product.size)
-        for start in range(first, min(end, self.size), _BLOCK):
-            total = self._bits[start : start + _BLOCK]
-            narrow, wide = product[: total.size], term[: total.size]
-            for vector, weight in self._waiting:
-                # In float32 first: half the bytes, and it brings the block into the cache, which
-                # the conversion does badly.
-                np.multiply(vector[start : start + _BLOCK], weight, out=narrow)
+    def _each_stripe(self, terms: Sequence[Term], change: np.ufunc) -> list[float]:
+        """Add or subtract the terms; their L2 norms, infinite for one with an unsound value."""
+        squares = self._run(partial(self._stripe, terms, change), *self._stripes())
+        return [math.sqrt(sum(parts)) for parts in zip(*squares, strict=True)]
+
+    def _stripe(self, terms: Sequence[Term], change: np.ufunc, first: int, end: int) -> list[float]:
+        """The same for coordinates first…end, block by block; Σ x² of each term.
+
+        An unsound block is passed over, in both directions, so only integers come and go.
+        """
+        squares = [0.0] * len(terms)
+        product = np.empty(min(BLOCK, self.size), np.float32)
+        double = np.empty(product.size)
+        for start in range(first, min(end, self.size), BLOCK):
+            total = self._bits[start : start + BLOCK]
+            narrow, wide = product[: total.size], double[: total.size]
+            for index, (vector, weight) in enumerate(terms):
+                block = vector[start : start + BLOCK]
+                square = sound_square(block)
+                squares[index] += square
+                if square == math.inf:
+                    continue
+                # In float32 first: half the bytes, and the conversion is bad at fetching them.
+                np.multiply(block, np.float32(weight), out=narrow)
                 wide[...] = narrow
                 np.add(wide, _MAGIC, out=wide)
-                np.add(total, wide.view(np.int64), out=total)
+                change(total, wide.view(np.int64), out=total)
+        return squares
+
+
+def sound_square(block: Vector) -> float:
+    """Σ x², or infinity if a value is not finite or |x| > 32.
+
+    The norm bounds the largest coordinate and costs one fast dot product; only a block that fails
+    it (as a comparison with NaN does) pays for the exact maximum.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = float(np.dot(block, block))
+    if square <= 0.8 * MAX_VALUE**2 or np.abs(block).max() <= MAX_VALUE:
+        return square
+    return math.inf
 
 
 def _units(bits: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Σ rint(wᵢxᵢ·2^44), from the sum of `count` bit patterns."""
     constant = np.uint64(count * _MAGIC_BITS % 2**64)
     return (bits.view(np.uint64) - constant).view(np.int64)
-
-
-def _within_bounds(part: Vector, weight: float) -> bool:
-    """Every |w·x| ≤ 32; False for NaN and infinities.
-
-    The norm bounds the largest coordinate and costs one fast dot product; only a vector that
-    fails it (a comparison with NaN or an overflow does) pays for the exact maximum.
-    """
-    if not part.size:
-        return True
-    if weight * math.sqrt(float(np.dot(part, part))) <= 0.9 * MAX_TERM:
-        return True
-    return bool(weight * float(np.abs(part).max()) <= MAX_TERM)

@@ -32,8 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec, Vector
-from nomoat.aggregation.admission import admit
-from nomoat.aggregation.exact_sum import ExactSum
+from nomoat.aggregation.intake import Intake
 from nomoat.aggregation.methods import METHODS, SummedMethod, get
 from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, Upload
 
@@ -63,7 +62,7 @@ class Spent:
     cpu: float
 
 
-FULL = Size(reports=100, layers=76, width=4096, rank=16, dense_width=4096, repeats=3)
+FULL = Size(reports=100, layers=76, width=4096, rank=16, dense_width=4096, repeats=5)
 QUICK = Size(reports=20, layers=8, width=1024, rank=8, dense_width=768, repeats=2)
 
 
@@ -130,12 +129,11 @@ def aggregate(method: SummedMethod, state: MethodState, reports: Reports) -> Met
     reply: Vector | None = None
     for exchange in range(1, method.traits.exchanges + 1):
         manifest = method.manifest(spec, 1, exchange)
-        total = ExactSum.empty(manifest.size, POOL.map)
+        intake = Intake.of(manifest, POOL.map)
         for index, weight in enumerate(weights):
-            body = reports[index, : manifest.size].data.cast("B")
-            vector = admit(f"volunteer {index}", body, manifest, weight, run=POOL.map)
-            total.add(vector, weight, checked=True)
-        mean = total.mean()
+            intake.add(f"volunteer {index}", reports[index, : manifest.size].data.cast("B"), weight)
+        intake.settle()
+        mean = intake.mean()
         if exchange < method.traits.exchanges:
             reply = method.reply(state, mean, 1, exchange, POOL.map)
     return method.commit(state, method.update(state, mean, 1), 1, reply, POOL.map)

@@ -52,6 +52,7 @@ class MaskedExchange:
         self.mean: Vector | None = None
         self.uploads: tuple[Upload, ...] = ()  # never: that is the point of it
         self.contributors: tuple[str, ...] = ()
+        self.refused: dict[str, str] = {}  # empty: what is wrong shows at once, or never
         self.failed: str | None = None
 
     @property

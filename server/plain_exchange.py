@@ -9,7 +9,7 @@ from nomoat.aggregation import wire
 from nomoat.aggregation.adapter import Manifest, Vector
 from nomoat.aggregation.admission import admit
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.exact_sum import ExactSum
+from nomoat.aggregation.intake import Intake
 from nomoat.aggregation.messages import Decline, Report, ReportRequest
 from nomoat.aggregation.methods.base import Upload
 from nomoat.aggregation.parallel import Run
@@ -19,8 +19,7 @@ from nomoat.server.machine import Outgoing
 class OpenExchange:
     """Ask each volunteer of the cohort for its report, and admit or refuse it by its name.
 
-    What becomes of an admitted report is a subclass's business: `_manifest`, `_keep`, `_finish`.
-    run: how parts of a report are worked on.
+    What becomes of a report is a subclass's business: `_take`, `_close`, `_finish`.
     """
 
     def __init__(
@@ -29,26 +28,25 @@ class OpenExchange:
         request: ReportRequest,
         minimum: int,
         deadline_s: float = math.inf,
-        run: Run = map,
     ) -> None:
-        self._run = run
         self._cohort = cohort
         self._request = request
         self._minimum = minimum
         self._waiting = set(cohort)
         self._reported: set[str] = set()
-        self._closed = False
+        self._over = False
         self._deadline_s = deadline_s
         self.next_deadline = math.inf
         self.mean: Vector | None = None
         self.uploads: tuple[Upload, ...] = ()
         self.contributors: tuple[str, ...] = ()
+        self.refused: dict[str, str] = {}
         self.failed: str | None = None
 
     @property
     def done(self) -> bool:
         """Everyone has answered, or is out."""
-        return self._closed
+        return self._over
 
     def start(self, now: float) -> list[Outgoing]:
         """Request every report."""
@@ -57,7 +55,7 @@ class OpenExchange:
         return [Outgoing(name, packet) for name in self._cohort]
 
     def receive(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
-        """Admit one report, or refuse it by its sender's name."""
+        """Take one report, or refuse it by its sender's name: at once, or in `refused` later."""
         if volunteer not in self._waiting:
             return []
         if wire.peek_kind(packet, volunteer) == wire.kind_of(Decline):
@@ -66,9 +64,7 @@ class OpenExchange:
         report = wire.decode(packet, Report, volunteer)
         if (report.round, report.exchange) != (self._request.round, self._request.exchange):
             raise RemoteProtocolError(volunteer, "§4", f"reported round {report.round}")
-        layout = self._manifest(volunteer)
-        vector = admit(volunteer, report.vector, layout, report.weight, run=self._run)
-        self._keep(volunteer, vector, report.weight)
+        self._take(volunteer, report)
         self._reported.add(volunteer)
         self._drop(volunteer)
         return []
@@ -85,21 +81,22 @@ class OpenExchange:
                 self._drop(volunteer)
         return []
 
-    def _manifest(self, volunteer: str) -> Manifest:
+    def _take(self, volunteer: str, report: Report) -> None:
         raise NotImplementedError
 
-    def _keep(self, volunteer: str, vector: Vector, weight: float) -> None:
-        raise NotImplementedError
+    def _close(self) -> None:
+        """Nothing more will come."""
 
     def _finish(self) -> None:
         raise NotImplementedError
 
     def _drop(self, volunteer: str) -> None:
         self._waiting.discard(volunteer)
-        if self._waiting or self._closed:
+        if self._waiting or self._over:
             return
-        self._closed = True
-        self.contributors = tuple(sorted(self._reported))
+        self._over = True
+        self._close()
+        self.contributors = tuple(sorted(self._reported - self.refused.keys()))
         if len(self.contributors) < self._minimum:
             self.failed = f"{len(self.contributors)} of {self._minimum} reports valid"
         else:
@@ -107,10 +104,10 @@ class OpenExchange:
 
 
 class PlainExchange(OpenExchange):
-    """The weighted mean of the reports, added up as they arrive.
+    """The weighted mean of the reports, added up as they arrive, a few at a time.
 
     The sum is exact, so the order in which reports arrive cannot change a bit of the result;
-    memory is one vector, however many volunteers report.
+    memory is that of an Intake, however many volunteers report. run: how a sum is worked on.
     """
 
     def __init__(
@@ -122,18 +119,17 @@ class PlainExchange(OpenExchange):
         deadline_s: float = math.inf,
         run: Run = map,
     ) -> None:
-        super().__init__(cohort, request, minimum, deadline_s, run)
-        self._layout = manifest
-        self._sum = ExactSum.empty(manifest.size, run)
+        super().__init__(cohort, request, minimum, deadline_s)
+        self._intake = Intake.of(manifest, run)
 
-    def _manifest(self, volunteer: str) -> Manifest:
-        return self._layout
+    def _take(self, volunteer: str, report: Report) -> None:
+        self.refused |= self._intake.add(volunteer, report.vector, report.weight)
 
-    def _keep(self, volunteer: str, vector: Vector, weight: float) -> None:
-        self._sum.add(vector, weight, checked=True)
+    def _close(self) -> None:
+        self.refused |= self._intake.settle()
 
     def _finish(self) -> None:
-        self.mean = self._sum.mean()
+        self.mean = self._intake.mean()
 
 
 class EachExchange(OpenExchange):
@@ -141,6 +137,7 @@ class EachExchange(OpenExchange):
 
     ranks: volunteer → the rank it trained; manifests: rank → the layout of its report. Memory is
     all reports, as such a method stacks them; they end up in the order of names, for equal bits.
+    run: how blocks of a report are read.
     """
 
     def __init__(
@@ -152,16 +149,16 @@ class EachExchange(OpenExchange):
         deadline_s: float = math.inf,
         run: Run = map,
     ) -> None:
-        super().__init__(tuple(sorted(ranks)), request, minimum, deadline_s, run)
+        super().__init__(tuple(sorted(ranks)), request, minimum, deadline_s)
+        self._run = run
         self._ranks = ranks
         self._manifests = manifests
         self._kept: dict[str, Upload] = {}
 
-    def _manifest(self, volunteer: str) -> Manifest:
-        return self._manifests[self._ranks[volunteer]]
-
-    def _keep(self, volunteer: str, vector: Vector, weight: float) -> None:
-        self._kept[volunteer] = Upload(weight, vector, self._ranks[volunteer])
+    def _take(self, volunteer: str, report: Report) -> None:
+        rank, weight = self._ranks[volunteer], report.weight
+        vector = admit(volunteer, report.vector, self._manifests[rank], weight, run=self._run)
+        self._kept[volunteer] = Upload(weight, vector, rank)
 
     def _finish(self) -> None:
         self.uploads = tuple(self._kept[name] for name in self.contributors)

@@ -263,6 +263,7 @@ class Round:
         """Pass on what the inner conversation says, and move on when it is done."""
         inner = self._inner
         assert inner is not None
+        self.events.refused = {**inner.refused, **self.events.refused}
         if not inner.done:
             return outgoing
         if isinstance(inner, Survey):
@@ -303,8 +304,6 @@ class Round:
         return self._go_on(self._inner.start(now), now)
 
     def _evaluated(self, survey: Survey, now: float) -> list[Outgoing]:
-        for volunteer, reason in survey.refused.items():
-            self.events.refused.setdefault(volunteer, reason)
         for volunteer, reason in survey.lost.items():
             self.events.lost.setdefault(volunteer, reason)
         verdict = self._verdict(survey)

@@ -253,10 +253,8 @@ class SummedMethod(Method):
 
         run: how layers are worked on.
         """
-        spec = state.adapter.spec
-        manifest = modules.factor_manifest(spec, self.carried(round).key)
-        vector = state.adapter.vector + modules.embed(update, manifest, spec)
-        return replace(state, adapter=Adapter(spec, vector))
+        manifest = modules.factor_manifest(state.adapter.spec, self.carried(round).key)
+        return replace(state, adapter=modules.add(state.adapter, update, manifest))
 
 
 class PlaintextMethod(Method):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nomoat.aggregation import lowrank
-from nomoat.aggregation.adapter import Adapter, Vector
+from nomoat.aggregation.adapter import Adapter, LayerSpec, Vector
 from nomoat.aggregation.methods.base import Factors, MethodState, SummedMethod, Traits
 from nomoat.aggregation.methods.modules import derive
 from nomoat.aggregation.parallel import Run
@@ -32,7 +35,8 @@ class FedSvd(SummedMethod):
 
     def begin(self, adapter: Adapter) -> MethodState:
         """The same product with orthonormal A."""
-        return MethodState(_orthonormal(adapter), adapter.spec.rank)
+        turned = derive(adapter, lambda _, a, b: lowrank.orthonormal_rows(b, a))
+        return MethodState(turned, adapter.spec.rank)
 
     def commit(
         self,
@@ -42,10 +46,12 @@ class FedSvd(SummedMethod):
         reply: Vector | None = None,
         run: Run = map,
     ) -> MethodState:
-        """Add the mean of B, then the SVD."""
-        added = super().commit(state, update, round, reply)
-        return replace(added, adapter=_orthonormal(added.adapter, run))
+        """Add the mean of B and turn the sum, layer by layer."""
+        changes = self.manifest(state.adapter.spec, round).views(update)
 
+        def turned(
+            layer: LayerSpec, a: NDArray[np.float32], b: NDArray[np.float32]
+        ) -> tuple[lowrank.Matrix, lowrank.Matrix]:
+            return lowrank.orthonormal_rows(b + changes[layer.b.name], a)
 
-def _orthonormal(adapter: Adapter, run: Run = map) -> Adapter:
-    return derive(adapter, lambda _, a, b: lowrank.orthonormal_rows(b, a), run)
+        return replace(state, adapter=derive(state.adapter, turned, run))

@@ -129,12 +129,10 @@ def restrict(vector: Vector, spec: AdapterSpec, part: Manifest) -> Vector:
     return part.join({tensor.name: views[tensor.name] for tensor in part.tensors})
 
 
-def embed(vector: Vector, part: Manifest, spec: AdapterSpec) -> Vector:
-    """The reverse of restrict, zero where `part` has no tensor."""
-    if part.size == spec.size:
-        return vector
-    whole = np.zeros(spec.size, np.float32)
-    targets = spec.manifest.views(whole)
-    for name, values in part.views(vector).items():
-        targets[name][...] = values
+def add(adapter: Adapter, change: Vector, part: Manifest) -> Adapter:
+    """`adapter` plus a change of the tensors of `part` only; the reverse of restrict."""
+    whole = Adapter(adapter.spec, adapter.vector.copy())
+    targets = adapter.spec.manifest.views(whole.vector)
+    for name, values in part.views(change).items():
+        targets[name] += values
     return whole

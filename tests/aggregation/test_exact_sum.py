@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
@@ -14,7 +15,13 @@ from hypothesis import strategies as st
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.exact_sum import MAX_TERMS, ExactSum
 
-SIZE = 70_001  # more than two blocks, the last one odd
+BLOCK = 1 << 12
+SIZE = 2 * BLOCK + 1001  # more than two blocks, the last one odd
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr("nomoat.aggregation.exact_sum.BLOCK", BLOCK)
 
 
 def sum_of(terms):
@@ -90,7 +97,7 @@ def test_weights_are_summed_exactly():
     assert one.count == 4
 
 
-@pytest.mark.parametrize("place", [0, 40_000, SIZE - 1])
+@pytest.mark.parametrize("place", [0, BLOCK + 7, SIZE - 1])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 40.0, -3e38])
 def test_a_bad_value_is_refused_and_leaves_no_trace(place, value):
     good = random_terms(3)
@@ -101,6 +108,44 @@ def test_a_bad_value_is_refused_and_leaves_no_trace(place, value):
     with pytest.raises(LocalProtocolError, match="not finite or"):
         total.add(bad, 1.0)
     assert (total.sum().tobytes(), total.weight, total.count) == before
+
+
+@pytest.mark.parametrize("terms", [[0], [3], [0, 3], [0, 1, 2, 3]])
+def test_unsound_terms_are_taken_off_again_and_the_others_stay(terms):
+    """In one batch with sound ones, NaN with a payload, infinities and overflow included."""
+    batch = random_terms(4)
+    others = [pair for index, pair in enumerate(batch) if index not in terms]
+    wanted = sum_of(others).mean().tobytes() if others else b""
+    for index in terms:
+        batch[index][0][[5, BLOCK + index]] = np.nan, -np.inf
+        batch[index][0][-1:].view(np.uint32)[:] = 0x7F800001 + index  # a signalling NaN
+    total = ExactSum.empty(SIZE)
+    assert total.add_all(batch) == dict.fromkeys(terms, math.inf)
+    assert total.count == 4 - len(terms)
+    if others:
+        assert total.mean().tobytes() == wanted
+    else:
+        assert not total.sum().any()
+
+
+def test_a_norm_beyond_what_is_allowed_is_told_and_left_out():
+    one, four = (np.full(SIZE, value, np.float32) for value in (1, 4))
+    total = ExactSum.empty(SIZE)
+    assert total.add_all([(one, 1.0), (four, 0.5)], 2 * math.sqrt(SIZE)) == {
+        1: pytest.approx(4 * math.sqrt(SIZE))
+    }
+    assert (total.mean() == 1.0).all()
+    assert total.weight == 1.0
+
+
+def test_one_bad_weight_or_shape_leaves_the_whole_batch_out():
+    total = ExactSum.empty(SIZE)
+    sound = np.ones(SIZE, np.float32)
+    for bad in ((sound, 2.0), (sound[1:], 1.0)):
+        with pytest.raises(LocalProtocolError):
+            total.add_all([(sound, 1.0), bad])
+    assert (total.count, total.weight) == (0, 0.0)
+    assert not total.sum().any()
 
 
 def test_the_largest_term_is_let_in_even_where_a_block_is_full_of_it():
@@ -152,52 +197,24 @@ def test_reading_the_mean_does_not_disturb_the_sum():
     assert total.mean().tobytes() == sum_of(terms).mean().tobytes()
 
 
-def test_changing_a_vector_after_it_was_added_changes_nothing():
-    vector = np.ones(10, np.float32)
-    total = ExactSum.empty(10)
-    total.add(vector, 1.0)
-    vector[:] = 5
-    assert total.mean().tolist() == [1.0] * 10
-
-
-def test_checked_vectors_are_summed_alike():
-    terms = random_terms(11)
-    total = ExactSum.empty(SIZE)
-    for vector, weight in terms:
-        vector.setflags(write=False)
-        total.add(vector, weight, checked=True)
-    assert total.mean().tobytes() == sum_of(terms).mean().tobytes()
-
-
-@pytest.mark.parametrize("size", [1, 1000, 2**15, 2**15 + 1, 9 * 2**15 - 1, 20 * 2**15 + 7])
-def test_threads_give_the_same_bits(size):
+@pytest.mark.parametrize("size", [0, 1, 1000, BLOCK, BLOCK + 1, 9 * BLOCK - 1, 20 * BLOCK + 7])
+def test_threads_and_batches_give_the_same_bits(size):
     terms = random_terms(10, size)
     with ThreadPoolExecutor(4) as pool:
         total = ExactSum.empty(size, pool.map)
-        for vector, weight in terms:
-            total.add(vector, weight)
+        assert total.add_all(terms[:7]) == {}
+        assert total.add_all(terms[7:]) == {}
         assert total.mean().tobytes() == sum_of(terms).mean().tobytes()
 
 
+def test_threads_warn_of_nothing_when_a_value_overflows():
+    with ThreadPoolExecutor(4) as pool, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        total = ExactSum.empty(SIZE, pool.map)
+        assert total.add_all([(np.full(SIZE, 1e30, np.float32), 1.0)]) == {0: math.inf}
+
+
 def test_an_error_in_a_stripe_is_not_swallowed(monkeypatch):
-    total = ExactSum.empty(100)
-    total.add(np.ones(100, np.float32), 1.0)
     monkeypatch.setattr(np, "multiply", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        total.mean()
-
-
-def test_few_waiting_bytes_and_many_reports_give_the_same_bits(monkeypatch):
-    terms = random_terms(21)
-    wanted = sum_of(terms).mean().tobytes()
-    for most in (1, 300_000):
-        monkeypatch.setattr("nomoat.aggregation.exact_sum._MAX_WAITING_BYTES", most)
-        assert sum_of(terms).mean().tobytes() == wanted
-
-
-def test_reports_that_wait_are_bounded():
-    """A coordinator with many volunteers must not hold all their reports at once."""
-    total = ExactSum.empty(1000)
-    for vector, weight in random_terms(50, 1000):
-        total.add(vector, weight)
-        assert len(total._waiting) < 8
+        ExactSum.empty(100).add(np.ones(100, np.float32), 1.0)

@@ -86,9 +86,6 @@ def test_values_of_another_width_are_refused(bits: int) -> None:
     [
         report(ones(1.0), number=3),
         report(ones(1.0), part=2),
-        report(ones(math.nan)),
-        report(ones(-math.inf)),
-        report(ones(33.0)),
         report(ones(1.0)[:-1]),
         wire.encode(Decline(2, "paused")),
         wire.Packet(b""),
@@ -105,6 +102,49 @@ def test_what_is_refused_names_its_sender_and_is_not_in_the_sum(bad: wire.Packet
     assert found.contributors == ("bob",)
     assert found.mean is not None
     assert (found.mean == 0.5).all()
+
+
+UNSOUND = [ones(math.nan), ones(-math.inf), ones(33.0)]
+
+
+@pytest.mark.parametrize("vector", UNSOUND)
+@pytest.mark.parametrize("last", [False, True])
+def test_bad_values_are_refused_by_name_by_the_time_it_is_done(
+    vector: np.ndarray, last: bool
+) -> None:
+    found = exchange(("ada", "bob"))
+    found.start(0.0)
+    if last:
+        found.receive("bob", report(ones(0.5)), 1.0)
+    found.receive("ada", report(vector), 1.0)
+    if not last:
+        found.receive("bob", report(ones(0.5)), 1.0)
+    assert found.done
+    assert list(found.refused) == ["ada"]
+    assert found.contributors == ("bob",)
+    assert found.mean is not None
+    assert (found.mean == 0.5).all()
+
+
+def test_bad_values_are_refused_by_name_while_others_are_waited_for() -> None:
+    names = tuple(f"v{i:02d}" for i in range(20))
+    found = exchange(names)
+    found.start(0.0)
+    found.receive("v00", report(ones(math.nan)), 1.0)
+    for name in names[1:19]:
+        found.receive(name, report(ones(0.5)), 1.0)
+    assert list(found.refused) == ["v00"]
+    assert not found.done
+
+
+@pytest.mark.parametrize("vector", UNSOUND)
+def test_the_only_report_being_bad_fails(vector: np.ndarray) -> None:
+    found = exchange(("ada", "bob"))
+    found.start(0.0)
+    found.receive("ada", report(vector), 1.0)
+    found.leave("bob", "gone", 2.0)
+    assert found.failed == "0 of 1 reports valid"
+    assert found.mean is None
 
 
 def test_too_few_valid_reports_fail_and_say_how_many() -> None:

@@ -92,6 +92,18 @@ def test_one_factor_out_and_in_again(lab):
     spec = lab.spec()
     vector = lab.adapter().vector
     halves = [modules.factor_manifest(spec, key) for key in ("a", "b")]
-    whole = sum(modules.embed(modules.restrict(vector, spec, h), h, spec) for h in halves)
-    assert np.array_equal(whole, vector)
+    whole = Adapter(spec, np.zeros(spec.size, np.float32))
+    for half in halves:
+        whole = modules.add(whole, modules.restrict(vector, spec, half), half)
+    assert np.array_equal(whole.vector, vector)
     assert modules.factor_manifest(spec, "ab") == spec.manifest
+
+
+def test_adding_a_change_leaves_what_it_is_added_to(lab):
+    adapter = lab.adapter()
+    before, part = adapter.vector.copy(), modules.factor_manifest(lab.spec(), "b")
+    moved = modules.add(adapter, np.ones(part.size, np.float32), part)
+    assert np.array_equal(adapter.vector, before)
+    for (_, a, b), (_, old_a, old_b) in zip(moved.factors(), adapter.factors(), strict=True):
+        assert np.array_equal(a, old_a)
+        assert np.array_equal(b, old_b + 1)
