@@ -8,6 +8,7 @@ trace, so a vector need not be judged before it is added: both happen in one rea
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ _UNIT = 2.0**-FRACTION_BITS
 # each alone is bound by reading and writing the 8 bytes per value of the sum.
 BLOCK = 1 << 18
 _STRIPES = 8
+
+# Values that overflow are found and said by name; numpy need not warn of them, too.
+_UNALARMED = partial(np.errstate, over="ignore", invalid="ignore")
 
 Term: TypeAlias = tuple[Vector, float]  # (vector (d,) float32, weight in (0, 1])
 
@@ -112,12 +116,11 @@ class ExactSum:
             raise LocalProtocolError("the mean of no reports is undefined")
         mean = np.empty(self.size, np.float32)
 
-        def divide(first: int, end: int) -> None:
-            for start in range(first, end, BLOCK):
-                part = slice(start, min(start + BLOCK, end))
+        def divide(stripe: slice) -> None:
+            for part in _blocks(stripe):
                 mean[part] = _units(self._bits[part], self.count) / float(self._weight)
 
-        list(self._run(divide, *self._stripes()))
+        list(self._run(divide, self._stripes()))
         return mean
 
     def _units_of(self, vector: Vector, weight: float) -> int:
@@ -130,39 +133,51 @@ class ExactSum:
             raise LocalProtocolError(f"weight {weight} is not in (0, 1]")
         return units
 
-    def _stripes(self) -> tuple[range, range]:
-        """Where stripes of whole blocks begin and end."""
-        stripe = max(BLOCK, -(-self.size // (_STRIPES * BLOCK)) * BLOCK)
-        return range(0, self.size, stripe), range(stripe, self.size + stripe, stripe)
+    def _stripes(self) -> list[slice]:
+        return _parts(slice(0, self.size), _STRIPES if self.size > BLOCK else 1)
 
     def _each_stripe(self, terms: Sequence[Term], change: np.ufunc) -> list[float]:
         """Add or subtract the terms; their L2 norms, infinite for one with an unsound value."""
-        squares = self._run(partial(self._stripe, terms, change), *self._stripes())
+        squares = self._run(partial(self._stripe, terms, change), self._stripes())
         return [math.sqrt(sum(parts)) for parts in zip(*squares, strict=True)]
 
-    def _stripe(self, terms: Sequence[Term], change: np.ufunc, first: int, end: int) -> list[float]:
-        """The same for coordinates first…end, block by block; Σ x² of each term.
+    def _stripe(self, terms: Sequence[Term], change: np.ufunc, stripe: slice) -> list[float]:
+        """The same for one stripe, block by block; Σ x² of each term.
 
         An unsound block is passed over, in both directions, so only integers come and go.
         """
         squares = [0.0] * len(terms)
-        product = np.empty(min(BLOCK, self.size), np.float32)
+        weights = [np.float32(weight) for _, weight in terms]
+        product = np.empty(min(BLOCK, stripe.stop - stripe.start), np.float32)
         double = np.empty(product.size)
-        for start in range(first, min(end, self.size), BLOCK):
-            total = self._bits[start : start + BLOCK]
-            narrow, wide = product[: total.size], double[: total.size]
-            for index, (vector, weight) in enumerate(terms):
-                block = vector[start : start + BLOCK]
-                square = sound_square(block)
-                squares[index] += square
-                if square == math.inf:
-                    continue
-                # In float32 first: half the bytes, and the conversion is bad at fetching them.
-                np.multiply(block, np.float32(weight), out=narrow)
-                wide[...] = narrow
-                np.add(wide, _MAGIC, out=wide)
-                change(total, wide.view(np.int64), out=total)
+        with _UNALARMED():
+            for part in _blocks(stripe):
+                total = self._bits[part]
+                narrow, wide = product[: total.size], double[: total.size]
+                bits = wide.view(np.int64)
+                for index, (vector, _) in enumerate(terms):
+                    block = vector[part]
+                    square = _sound_square(block)
+                    squares[index] += square
+                    if square == math.inf:
+                        continue
+                    # In float32 first: half the bytes, and the conversion is bad at fetching them.
+                    np.multiply(block, weights[index], narrow)
+                    np.copyto(wide, narrow)
+                    np.add(wide, _MAGIC, wide)
+                    change(total, bits, total)
         return squares
+
+
+def _blocks(stripe: slice) -> list[slice]:
+    return _parts(stripe, -(-(stripe.stop - stripe.start) // BLOCK))
+
+
+def _parts(whole: slice, count: int) -> list[slice]:
+    """Of equal length, so that no core is left with the last one."""
+    length = whole.stop - whole.start
+    edges = [whole.start + length * index // count for index in range(count + 1)] if count else []
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
 
 
 def sound_square(block: Vector) -> float:
@@ -171,8 +186,12 @@ def sound_square(block: Vector) -> float:
     The norm bounds the largest coordinate and costs one fast dot product; only a block that fails
     it (as a comparison with NaN does) pays for the exact maximum.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = float(np.dot(block, block))
+    with _UNALARMED():
+        return _sound_square(block)
+
+
+def _sound_square(block: Vector) -> float:
+    square = float(block.dot(block))
     if square <= 0.8 * MAX_VALUE**2 or np.abs(block).max() <= MAX_VALUE:
         return square
     return math.inf

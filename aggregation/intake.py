@@ -14,7 +14,7 @@ from nomoat.aggregation.admission import DEFAULT_LIMITS, ReportLimits, fault, op
 from nomoat.aggregation.exact_sum import ExactSum
 from nomoat.aggregation.parallel import Run
 
-_MAX_WAITING = 8
+_MAX_WAITING = 16
 _MAX_WAITING_BYTES = 512 << 20
 
 
@@ -22,7 +22,7 @@ _MAX_WAITING_BYTES = 512 << 20
 class Intake:
     """The exact weighted mean of whatever reports are sound.
 
-    Memory: 8 bytes per value, and up to eight reports or 512 MiB that wait.
+    Memory: 8 bytes per value, and up to 16 reports or 512 MiB that wait.
     """
 
     _manifest: Manifest

@@ -76,22 +76,24 @@ def trainable(found: Svd, rank: int, previous_a: Floats) -> tuple[Matrix, Matrix
     return a, b
 
 
-def orthonormal_rows(b: Floats, a: Floats) -> tuple[Matrix, Matrix]:
+def orthonormal_rows(b: Floats, a: Floats) -> tuple[Floats, Floats]:
     """The same product with A's rows orthonormal and B's columns orthogonal: A (r, n), B (m, r).
 
     The rows span what a's rows span, also where B is zero; columns of B come strongest first.
-    Rows beyond n have nothing left to span: they and their columns of B are zero.
+    Rows beyond n have nothing left to span: they and their columns of B are zero. What decides is
+    float64; the results are computed in the precision of b and a, as they are kept in it.
     """
-    a, b = a.astype(np.float64), b.astype(np.float64)
     lower, inverse, rows = _triangular(a)
-    squares = lower.T @ (b.T @ b) @ lower
+    wide = b.astype(np.float64)
+    squares = lower.T @ (wide.T @ wide) @ lower
     turn = np.linalg.eigh(squares)[1][:, ::-1]  # orthogonal whatever b is: the product stays
-    new_a: Matrix = (turn.T @ inverse) @ rows
-    new_b: Matrix = b @ (lower @ turn)
-    spare = len(a) - len(new_a)
-    if not spare:  # padding by nothing would copy both
+    new_a: Floats = (turn.T @ inverse).astype(a.dtype) @ rows.astype(a.dtype, copy=False)
+    new_b: Floats = b @ (lower @ turn).astype(b.dtype)
+    if len(new_a) == len(a):
         return new_a, new_b
-    return np.pad(new_a, ((0, spare), (0, 0))), np.pad(new_b, ((0, 0), (0, spare)))
+    padded_a, padded_b = np.zeros_like(a), np.zeros_like(b)
+    padded_a[: len(new_a)], padded_b[:, : len(new_a)] = new_a, new_b
+    return padded_a, padded_b
 
 
 def svd_within(q: Floats, z: Floats) -> Svd:
@@ -122,7 +124,7 @@ def range_basis(sample: Floats) -> Matrix:
     Halko, Martinsson, Tropp 2011 (arXiv:0909.4061), Alg. 4.1: ‖M − QQᵀM‖ is of the size of the
     (w+1)-th singular value of M, and zero if rank M ≤ w.
     """
-    _, inverse, rows = _triangular(sample.T.astype(np.float64))
+    _, inverse, rows = _triangular(sample.T)
     return np.asarray((inverse @ rows).T)
 
 
@@ -154,21 +156,22 @@ def fresh_rows(rank: int, width: int, *labels: str | int) -> Matrix:
     return np.asarray((2.0 * unit - 1.0).reshape(rank, width) / np.sqrt(width))
 
 
-def _triangular(a: Matrix) -> tuple[Matrix, Matrix, Matrix]:
-    """(L, M, C) with A = L(MC) and the rows of MC orthonormal; a (r, n), L and M (r, r).
+def _triangular(a: Floats) -> tuple[Matrix, Matrix, Floats]:
+    """(L, M, C) with A = L(MC) and the rows of MC orthonormal; a (r, n), L and M (r, r) float64.
 
     By Cholesky of AAᵀ where A is well conditioned, as after a round it is (M = L⁻¹, C = A, so
     that a caller can join further small factors to M first); else by Householder (M = 1), which
     is ten times slower and never fails.
     """
+    wide = a.astype(np.float64)
     try:
-        lower = np.linalg.cholesky(a @ a.T)
+        lower = np.linalg.cholesky(wide @ wide.T)
     except np.linalg.LinAlgError:
         lower = np.zeros((1, 1))
     sizes = np.abs(np.diag(lower))
     if sizes.min() > 1e-3 * sizes.max():
         return np.asarray(lower), np.asarray(np.linalg.inv(lower)), a
-    q, r = np.linalg.qr(a.T)
+    q, r = np.linalg.qr(wide.T)
     return np.asarray(r.T), np.eye(len(r)), np.asarray(q.T)
 
 

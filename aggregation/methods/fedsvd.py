@@ -51,7 +51,7 @@ class FedSvd(SummedMethod):
 
         def turned(
             layer: LayerSpec, a: NDArray[np.float32], b: NDArray[np.float32]
-        ) -> tuple[lowrank.Matrix, lowrank.Matrix]:
+        ) -> tuple[lowrank.Floats, lowrank.Floats]:
             return lowrank.orthonormal_rows(b + changes[layer.b.name], a)
 
         return replace(state, adapter=derive(state.adapter, turned, run))
