@@ -33,8 +33,9 @@ _MAGIC = 1.5 * 2.0 ** (52 - FRACTION_BITS)
 _MAGIC_BITS = int(np.float64(_MAGIC).view(np.int64))
 _UNIT = 2.0**-FRACTION_BITS
 
-# Several terms are added to each block of the sum while it is in the second-level cache; adding
-# each alone is bound by reading and writing the 8 bytes per value of the sum.
+# Several terms are added to each block of the sum while it is in the processor's cache, or reading
+# and writing its 8 bytes per value would be most of the work. In smaller blocks threads would wait
+# for the interpreter lock more than they compute.
 BLOCK = 1 << 18
 _STRIPES = 8
 
@@ -120,7 +121,7 @@ class ExactSum:
             for part in _blocks(stripe):
                 mean[part] = _units(self._bits[part], self.count) / float(self._weight)
 
-        list(self._run(divide, self._stripes()))
+        list(self._run(divide, _stripes(self.size)))
         return mean
 
     def _units_of(self, vector: Vector, weight: float) -> int:
@@ -133,12 +134,9 @@ class ExactSum:
             raise LocalProtocolError(f"weight {weight} is not in (0, 1]")
         return units
 
-    def _stripes(self) -> list[slice]:
-        return _parts(slice(0, self.size), _STRIPES if self.size > BLOCK else 1)
-
     def _each_stripe(self, terms: Sequence[Term], change: np.ufunc) -> list[float]:
         """Add or subtract the terms; their L2 norms, infinite for one with an unsound value."""
-        squares = self._run(partial(self._stripe, terms, change), self._stripes())
+        squares = self._run(partial(self._stripe, terms, change), _stripes(self.size))
         return [math.sqrt(sum(parts)) for parts in zip(*squares, strict=True)]
 
     def _stripe(self, terms: Sequence[Term], change: np.ufunc, stripe: slice) -> list[float]:
@@ -157,7 +155,7 @@ class ExactSum:
                 bits = wide.view(np.int64)
                 for index, (vector, _) in enumerate(terms):
                     block = vector[part]
-                    square = _sound_square(block)
+                    square = _square(block)
                     squares[index] += square
                     if square == math.inf:
                         continue
@@ -167,6 +165,20 @@ class ExactSum:
                     np.add(wide, _MAGIC, wide)
                     change(total, bits, total)
         return squares
+
+
+def sound_norm(vector: Vector, run: Run = map) -> float:
+    """L2 norm, infinite if a value is not finite or |x| > 32; bit for bit as add_all() finds it."""
+
+    def square(stripe: slice) -> float:
+        with _UNALARMED():
+            return sum(_square(vector[part]) for part in _blocks(stripe))
+
+    return math.sqrt(sum(run(square, _stripes(vector.size))))
+
+
+def _stripes(size: int) -> list[slice]:
+    return _parts(slice(0, size), _STRIPES if size > BLOCK else 1)
 
 
 def _blocks(stripe: slice) -> list[slice]:
@@ -180,17 +192,12 @@ def _parts(whole: slice, count: int) -> list[slice]:
     return [slice(*pair) for pair in itertools.pairwise(edges)]
 
 
-def sound_square(block: Vector) -> float:
+def _square(block: Vector) -> float:
     """Σ x², or infinity if a value is not finite or |x| > 32.
 
     The norm bounds the largest coordinate and costs one fast dot product; only a block that fails
     it (as a comparison with NaN does) pays for the exact maximum.
     """
-    with _UNALARMED():
-        return _sound_square(block)
-
-
-def _sound_square(block: Vector) -> float:
     square = float(block.dot(block))
     if square <= 0.8 * MAX_VALUE**2 or np.abs(block).max() <= MAX_VALUE:
         return square

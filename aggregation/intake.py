@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nomoat.aggregation.adapter import Manifest, Vector
-from nomoat.aggregation.admission import DEFAULT_LIMITS, ReportLimits, fault, open_report
+from nomoat.aggregation.admission import MAX_NORM, fault, open_report
 from nomoat.aggregation.exact_sum import ExactSum
 from nomoat.aggregation.parallel import Run
 
@@ -20,43 +20,41 @@ _MAX_WAITING_BYTES = 512 << 20
 
 @dataclass
 class Intake:
-    """The exact weighted mean of whatever reports are sound.
+    """The exact weighted mean of whatever reports are sound, one of each volunteer.
 
-    Memory: 8 bytes per value, and up to 16 reports or 512 MiB that wait.
+    Memory: 8 bytes per value, and up to 16 reports that wait, of 512 MiB in all.
     """
 
     _manifest: Manifest
     _sum: ExactSum
-    _limits: ReportLimits
-    _waiting: dict[str, tuple[Vector, float]] = field(default_factory=dict)
+    _max_norm: float
+    _waiting: list[tuple[str, Vector, float]] = field(default_factory=list)
 
     @classmethod
-    def of(
-        cls, manifest: Manifest, run: Run = map, limits: ReportLimits = DEFAULT_LIMITS
-    ) -> Intake:
+    def of(cls, manifest: Manifest, run: Run = map, max_norm: float = MAX_NORM) -> Intake:
         """An intake of reports laid out as `manifest`; run: how stripes are worked on."""
-        return cls(manifest, ExactSum.empty(manifest.size, run), limits)
+        return cls(manifest, ExactSum.empty(manifest.size, run), max_norm)
 
     def add(self, volunteer: str, body: bytes | memoryview, weight: float) -> dict[str, str]:
-        """Take a report in; volunteer → fault of those that waited and are refused now.
+        """Let a report wait; if those before it had to make room: volunteer → fault of the refused.
 
-        `body` must not change until settle(). Raises RemoteProtocolError(volunteer, §4) at once
-        for a wrong length or weight.
+        `body` must not change until it has settled. Raises RemoteProtocolError(volunteer, §4) at
+        once for a wrong length or weight.
         """
-        vector = open_report(volunteer, body, self._manifest, weight, self._limits)
-        self._waiting[volunteer] = (vector, weight)
+        vector = open_report(volunteer, body, self._manifest, weight)
         waiting = len(self._waiting)
-        if waiting >= _MAX_WAITING or waiting * vector.nbytes >= _MAX_WAITING_BYTES:
-            return self.settle()
-        return {}
+        full = waiting == _MAX_WAITING or (waiting + 1) * vector.nbytes > _MAX_WAITING_BYTES
+        refused = self.settle() if full else {}
+        self._waiting.append((volunteer, vector, weight))
+        return refused
 
     def settle(self) -> dict[str, str]:
         """Judge and add what waits; volunteer → fault of the refused, as admission.admit() says."""
-        waiting, self._waiting = self._waiting, {}
-        names = list(waiting)
-        unsound = self._sum.add_all(list(waiting.values()), self._limits.max_norm)
+        waiting, self._waiting = self._waiting, []
+        terms = [(vector, weight) for _, vector, weight in waiting]
+        unsound = self._sum.add_all(terms, self._max_norm)
         return {
-            names[i]: fault(waiting[names[i]][0], self._manifest, norm, self._limits)
+            waiting[i][0]: fault(waiting[i][1], self._manifest, norm, self._max_norm)
             for i, norm in unsound.items()
         }
 

@@ -130,9 +130,12 @@ def aggregate(method: SummedMethod, state: MethodState, reports: Reports) -> Met
     for exchange in range(1, method.traits.exchanges + 1):
         manifest = method.manifest(spec, 1, exchange)
         intake = Intake.of(manifest, POOL.map)
+        refused: dict[str, str] = {}
         for index, weight in enumerate(weights):
-            intake.add(f"volunteer {index}", reports[index, : manifest.size].data.cast("B"), weight)
-        intake.settle()
+            body = reports[index, : manifest.size].data.cast("B")
+            refused |= intake.add(f"volunteer {index}", body, weight)
+        refused |= intake.settle()
+        assert not refused, refused
         mean = intake.mean()
         if exchange < method.traits.exchanges:
             reply = method.reply(state, mean, 1, exchange, POOL.map)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pathlib import Path
 from nomoat.aggregation.errors import NomoatError
 from nomoat.client.config import Place
 from nomoat.client.facts import Orders
-from nomoat.lora.durable import replacing
+from nomoat.lora.durable import held, replacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +73,9 @@ def running(place: Place) -> bool:
 
 @contextmanager
 def alone(place: Place) -> Iterator[None]:
-    """Hold a lock the operating system releases with the process, however it ends."""
-    place.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = sqlite3.connect(place.lock, timeout=0, isolation_level=None)
-    try:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise NomoatError(f"{place.name()} is running on this machine already") from None
+    """Be the only volunteer of this community on this machine; NomoatError if there is one."""
+    with held(place.lock, f"{place.name()} is running on this machine already"):
         yield
-    finally:
-        lock.close()
 
 
 class StateKeeper:

@@ -1,10 +1,11 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Files that are whole or not there: written beside their place, then renamed into it; locks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,31 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         raise _refusal(folder, problem) from problem
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def held(lock: Path, taken: str) -> Iterator[None]:
+    """Hold a lock file that the operating system releases with the process, however it ends.
+
+    Raises NomoatError(taken) if another process, or another part of this one, holds it.
+    """
+    connection = None
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+    except OSError as problem:
+        raise _refusal(lock, problem) from problem
+    except sqlite3.OperationalError as problem:
+        if connection is not None:
+            connection.close()
+        if "locked" not in str(problem):
+            raise NomoatError(f"cannot write {lock}: {problem}") from problem
+        raise NomoatError(taken) from None
+    try:
+        yield
+    finally:
+        connection.close()
 
 
 def _move_over(fresh: Path, folder: Path) -> None:

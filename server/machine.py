@@ -54,11 +54,11 @@ class Exchange(Machine, Protocol):
     nothing is masked and a method needs it, the uploads themselves.
 
     Unlike other machines it may raise RemoteProtocolError from `receive`; the round names the
-    sender and tells the exchange with `leave`. Whose fault shows only later is in `refused`.
+    sender and tells the exchange with `leave`. A fault that shows only later is in `refused`.
     """
 
     mean: Vector | None  # (d,), once found
     uploads: tuple[Upload, ...]  # in the order of contributors; empty where there is a mean
     contributors: tuple[str, ...]
-    refused: dict[str, str]  # volunteer → why, of those that are left out already
+    refused: dict[str, str]  # volunteer → fault that was found after receive() took its report
     failed: str | None  # why it cannot be found any more

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +40,8 @@ def simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: W
 
 def _simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: Watcher) -> Result:
     with (
-        tempfile.TemporaryDirectory(prefix="nomoat-shards-") as shards,
-        prepared(scenario, machine.workers, Path(shards), machine.pocket_cache) as ground,
+        folder.occupied(),
+        prepared(scenario, machine.workers, folder.shards, machine.pocket_cache) as ground,
     ):
         folder.bind(ground.initial.spec, inputs_digest(ground))
         adapter = federate(scenario, ground, folder, watcher, folder.volunteers).state.adapter

@@ -4,6 +4,7 @@
     metrics.jsonl           one object per round
     checkpoint.safetensors  the last ended round: the state that --resume continues
     volunteers/             what volunteers keep to themselves between rounds, if anything
+    shards/                 the data as training wants it, while the run is at work
     summary.json, adapter/, report.html, curve.png   when the run has ended
 
 Every file is whole or absent. The checkpoint carries its own round's record, so that a kill
@@ -16,6 +17,8 @@ import contextlib
 import json
 import platform
 import shlex
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +30,7 @@ from tomlkit.exceptions import TOMLKitError
 from nomoat import arrayfile
 from nomoat.aggregation.adapter import AdapterSpec
 from nomoat.aggregation.errors import UsageError
-from nomoat.lora.durable import replacing
+from nomoat.lora.durable import held, replacing
 from nomoat.server.records import Checkpoint, RoundRecord
 from nomoat.simulations.scenario import Scenario
 
@@ -47,6 +50,8 @@ class RunFolder:
         self.report = path / "report.html"
         self.curve = path / "curve.png"
         self.volunteers = path / "volunteers"  # what each keeps to itself between rounds
+        self.shards = path / "shards"
+        self.lock = path / ".lock"
         self._spec: AdapterSpec | None = None
         self._inputs = b""
         self._new = False
@@ -75,6 +80,20 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TOMLKitError) as problem:
             why = " ".join(str(problem).split())[:160]
             raise UsageError(f"{folder.config} is not what a run wrote: {why}") from None
+
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Be the only process at work on this run, and have `shards` while the block runs.
+
+        Raises NomoatError if another one is. A run that was killed left its shards behind: they go.
+        """
+        with held(self.lock, f"{self.path} is being worked on by another nomoat; wait for it"):
+            shutil.rmtree(self.shards, ignore_errors=True)
+            self.shards.mkdir(mode=0o700)
+            try:
+                yield
+            finally:
+                shutil.rmtree(self.shards, ignore_errors=True)
 
     def bind(self, spec: AdapterSpec, inputs: bytes) -> None:
         """Say what adapter the checkpoints are of, and what it is made from; before `last`.
@@ -141,12 +160,13 @@ class RunFolder:
         if not self._new or self.checkpoint.exists():
             return
         self.config.unlink(missing_ok=True)
+        self.lock.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # there was something else in it before
             self.path.rmdir()
 
     def _results(self) -> tuple[Path, ...]:
         names = (self.metrics, self.checkpoint, self.summary, self.adapter, self.report)
-        return (*names, self.curve, self.volunteers)
+        return (*names, self.curve, self.volunteers, self.shards)
 
     def _write_metrics(self, records: list[dict[str, Any]]) -> None:
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))

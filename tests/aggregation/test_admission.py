@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.adapter import AdapterSpec, LayerSpec, as_bytes
-from nomoat.aggregation.admission import ReportLimits, admit
+from nomoat.aggregation.admission import admit
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.exact_sum import ExactSum
 
@@ -64,7 +64,7 @@ def test_huge_values_are_refused_even_where_their_square_overflows():
 
 def test_an_absurd_norm_is_refused():
     vector = np.full(MANIFEST.size, 20.0, np.float32)
-    assert "norm" in refusal(admit, as_bytes(vector), MANIFEST, 0.5, ReportLimits(max_norm=100.0))
+    assert "norm" in refusal(admit, as_bytes(vector), MANIFEST, 0.5, max_norm=100.0)
     assert admit("alice", as_bytes(vector), MANIFEST, 0.5).size == MANIFEST.size
 
 
@@ -85,7 +85,7 @@ def test_whatever_is_let_in_can_be_summed():
 
 
 def test_threads_at_the_door_give_the_same_verdict(monkeypatch):
-    monkeypatch.setattr("nomoat.aggregation.admission.BLOCK", 16)
+    monkeypatch.setattr("nomoat.aggregation.exact_sum.BLOCK", 16)
     bad = values()
     bad[-1] = np.nan
     with ThreadPoolExecutor(4) as pool:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.exact_sum import MAX_TERMS, ExactSum
+from nomoat.aggregation.exact_sum import MAX_TERMS, ExactSum, sound_norm
 
 BLOCK = 1 << 12
 SIZE = 2 * BLOCK + 1001  # more than two blocks, the last one odd
@@ -205,6 +205,18 @@ def test_threads_and_batches_give_the_same_bits(size):
         assert total.add_all(terms[:7]) == {}
         assert total.add_all(terms[7:]) == {}
         assert total.mean().tobytes() == sum_of(terms).mean().tobytes()
+
+
+def test_the_door_goes_by_the_very_norm_that_the_sum_goes_by():
+    """Else a report on the edge would be welcome at one and not at the other."""
+    vector, _ = random_terms(1, 11 * BLOCK + 77)[0]
+    norm = sound_norm(vector)
+    with ThreadPoolExecutor(4) as pool:
+        assert sound_norm(vector, pool.map) == norm
+        for run in (map, pool.map):
+            total = ExactSum.empty(vector.size, run)
+            assert total.add_all([(vector, 1.0)], norm) == {}
+            assert total.add_all([(vector, 1.0)], math.nextafter(norm, 0)) == {0: norm}
 
 
 def test_threads_warn_of_nothing_when_a_value_overflows():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.adapter import AdapterSpec, LayerSpec, as_bytes
-from nomoat.aggregation.admission import ReportLimits, admit
+from nomoat.aggregation.admission import admit
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.exact_sum import ExactSum
 from nomoat.aggregation.intake import Intake
@@ -35,16 +35,16 @@ UNSOUND = {
     "overflow": spoilt(50, 3e38),
     "norm": np.full(MANIFEST.size, 20.0, np.float32),
 }
-LIMITS = ReportLimits(max_norm=100.0)
+MAX_NORM = 100.0
 
 
 @pytest.mark.parametrize("kind", UNSOUND)
-@pytest.mark.parametrize("place", [0, 4, 9, 19])
+@pytest.mark.parametrize("place", [0, 4, 15, 16, 19])
 def test_an_unsound_report_is_refused_as_the_door_does_and_leaves_no_trace(
     kind: str, place: int
 ) -> None:
     """Whether it comes first, in a batch with others, or last."""
-    intake, refused = Intake.of(MANIFEST, limits=LIMITS), {}
+    intake, refused = Intake.of(MANIFEST, max_norm=MAX_NORM), {}
     wanted = ExactSum.empty(MANIFEST.size)
     for index in range(20):
         vector, weight = UNSOUND[kind] if index == place else report(index), 1 / (index + 1)
@@ -53,7 +53,7 @@ def test_an_unsound_report_is_refused_as_the_door_does_and_leaves_no_trace(
             wanted.add(vector, weight)
     refused |= intake.settle()
     with pytest.raises(RemoteProtocolError) as caught:
-        admit(f"v{place}", as_bytes(UNSOUND[kind]), MANIFEST, 1.0, LIMITS)
+        admit(f"v{place}", as_bytes(UNSOUND[kind]), MANIFEST, 1.0, MAX_NORM)
     assert refused == {f"v{place}": caught.value.reason}
     assert intake.mean().tobytes() == wanted.mean().tobytes()
 
@@ -76,16 +76,23 @@ def test_a_sender_is_never_judged_twice() -> None:
     assert intake.settle() == {}
 
 
-def test_few_waiting_bytes_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    means = []
-    for most in (1, 3 * 4 * MANIFEST.size, 512 << 20):
-        monkeypatch.setattr("nomoat.aggregation.intake._MAX_WAITING_BYTES", most)
-        intake = Intake.of(MANIFEST)
-        for index in range(21):
-            assert intake.add(f"v{index}", as_bytes(report(index)), 0.5) == {}
-        assert intake.settle() == {}
-        means.append(intake.mean().tobytes())
-    assert len(set(means)) == 1
+@pytest.mark.parametrize(
+    ("reports_of_bytes", "waiting"), [(0.5, 1), (1, 1), (3, 3), (3.9, 3), (16, 16), (99, 16)]
+)
+def test_no_more_wait_than_their_number_or_bytes_allow(
+    monkeypatch: pytest.MonkeyPatch, reports_of_bytes: float, waiting: int
+) -> None:
+    """And however few, the sum has the same bits."""
+    most = int(reports_of_bytes * 4 * MANIFEST.size)
+    monkeypatch.setattr("nomoat.aggregation.intake._MAX_WAITING_BYTES", most)
+    intake, wanted = Intake.of(MANIFEST), ExactSum.empty(MANIFEST.size)
+    assert intake.add("mallory", as_bytes(UNSOUND["nan"]), 1.0) == {}
+    for index in range(1, 21):
+        refused = intake.add(f"v{index}", as_bytes(report(index)), 0.5)
+        assert list(refused) == (["mallory"] if index == waiting else [])
+        wanted.add(report(index), 0.5)
+    assert intake.settle() == {}
+    assert intake.mean().tobytes() == wanted.mean().tobytes()
 
 
 def test_memory_does_not_grow_with_the_volunteers() -> None:

@@ -95,6 +95,51 @@ def test_orthonormal_rows_keep_product_and_row_space():
         assert np.allclose((a @ new_a.T) @ new_a, a, atol=1e-10)
 
 
+@pytest.mark.parametrize("spread", [1.0, 0.1, 0.001])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_orthonormal_rows_of_float32_factors_are_exact_however_alike_the_rows(spread, dtype):
+    """Columns of B cancel, so that errors of L and of its inverse would show in the product."""
+    rng = np.random.default_rng(5)
+    a = (rng.normal(size=(1, 300)) + spread * rng.normal(size=(8, 300))) / np.sqrt(300)
+    b = rng.normal(size=(200, 8))
+    a, b = a.astype(dtype), (b - b.mean(1, keepdims=True)).astype(np.float32)
+    new_a, new_b = lowrank.orthonormal_rows(b, a)
+    wanted = b.astype(np.float64) @ a.astype(np.float64)
+    kept_a, kept_b = (x.astype(np.float32).astype(np.float64) for x in (new_a, new_b))
+    assert np.abs(kept_a @ kept_a.T - np.eye(8)).max() < 1e-6
+    assert np.linalg.norm(kept_b @ kept_a - wanted) < 1e-6 * np.linalg.norm(wanted)
+
+
+def test_columns_of_b_come_apart_and_in_order_though_float32_and_of_very_different_size():
+    """Volunteers of lower rank train the first; in float32 squares the weak ones would be noise."""
+    rng = np.random.default_rng(6)
+    a = np.linalg.qr(rng.normal(size=(300, 5)))[0].T.astype(np.float32)
+    b = (rng.normal(size=(200, 5)) * 10.0 ** -np.arange(5.0)).astype(np.float32)
+    mixed = np.linalg.qr(rng.normal(size=(5, 5)))[0].astype(np.float32)
+    _, new_b = lowrank.orthonormal_rows(b @ mixed.T, mixed @ a)
+    sizes = np.linalg.norm(new_b, axis=0)
+    assert (sizes[:-1] > 5 * sizes[1:]).all()
+    cosines = (new_b / sizes).T @ (new_b / sizes)
+    assert np.abs(cosines - np.eye(5)).max() < 0.05
+
+
+def test_orthonormal_rows_of_tiny_float32_rows_do_not_overflow():
+    b, a = (x.astype(np.float32) for x in factors())
+    new_a, new_b = lowrank.orthonormal_rows(b, a * np.float32(1e-38))
+    assert np.allclose(new_a @ new_a.T, np.eye(6), atol=1e-6)
+    assert np.isfinite(new_b).all()
+
+
+def test_turning_factors_again_and_again_does_not_wear_them_out():
+    """A community's adapter is turned every round; a thousand rounds change nothing that shows."""
+    b, a = (x.astype(np.float32) for x in factors())
+    wanted = b.astype(np.float64) @ a.astype(np.float64)
+    for _ in range(1000):
+        a, b = (x.astype(np.float32) for x in lowrank.orthonormal_rows(b, a))
+    assert np.abs(a.astype(np.float64) @ a.T - np.eye(6)).max() < 1e-6
+    assert np.linalg.norm(b.astype(np.float64) @ a - wanted) < 1e-4 * np.linalg.norm(wanted)
+
+
 def test_orthonormal_rows_cope_with_dependent_and_zero_rows():
     """Cholesky fails there, or worse, returns rows that are not orthonormal."""
     for spoil in (0.0, 1e-9, 1e-7, 1e-5):

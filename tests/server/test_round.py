@@ -605,6 +605,53 @@ def test_everyone_gets_the_committed_candidate_to_evaluate(play: Callable[..., P
     assert as_bytes(outcome.state.adapter.vector) == measured.adapter
 
 
+@pytest.mark.parametrize("spoilt", [1, 2])
+def test_a_nan_in_either_of_two_exchanges_costs_only_its_sender(
+    play: Callable[..., Play], spoilt: int
+) -> None:
+    """It is found when the exchange closes, or later than other reports: still before the next."""
+    method = methods.get("fedask")
+    assert isinstance(method, SummedMethod)
+    rng = np.random.default_rng(4)
+    start = method.start(START, Turn(NUMBER, SPEC.rank, b"s"))
+    trained = {
+        name: Adapter(SPEC, START.vector + rng.normal(0, 0.05, SPEC.size).astype(np.float32))
+        for name in ("ada", "bob", "cy")
+    }
+    adapters = []
+    for cohort in (("ada", "bob", "cy"), ("ada", "cy")):
+        game = play(cohort, 2, method="fedask")
+        game.start()
+        game.train(*cohort)
+        reply = None
+        for exchange in (1, 2):
+            asked = [
+                o.volunteer
+                for o in game.said
+                if wire.peek_kind(o.packet, "") == "query.report"
+                and wire.decode(o.packet, ReportRequest, "").exchange == exchange
+            ]
+            assert asked == [n for n in cohort if n != "bob" or exchange <= spoilt]
+            if exchange == 2:
+                reply = as_vector(wire.decode(game.said[-1].packet, ReportRequest, "").reply)
+            for name in asked:
+                vector = method.upload(start, trained[name], NUMBER, exchange, reply)
+                if name == "bob" and exchange == spoilt:
+                    vector = np.full_like(vector, math.nan)
+                game.tell(name, report(vector, exchange=exchange))
+        for name in cohort:
+            game.tell(name, evaluation())
+        outcome = game.round.outcome
+        assert outcome is not None
+        assert outcome.committed
+        assert game.round.events.contributors == ("ada", "cy")
+        assert game.round.events.lost == {}
+        assert list(game.round.events.refused) == [n for n in cohort if n == "bob"]
+        adapters.append(outcome.state.adapter.vector)
+    if spoilt == 1:  # bob is in no sum, so it is the round of the other two
+        assert adapters[0].tobytes() == adapters[1].tobytes()
+
+
 def test_a_method_of_two_exchanges_asks_twice_and_commits_what_its_reference_says(
     play: Callable[..., Play],
 ) -> None:

@@ -188,3 +188,30 @@ def test_reading_metrics_stops_at_the_first_line_that_is_none(tmp_path: Path) ->
     assert read_metrics(file) == []
     file.write_text(json.dumps({"round": 0}) + "\n" + '{"rou')
     assert read_metrics(file) == [{"round": 0}]
+
+
+def test_a_run_is_one_process_at_a_time_and_its_shards_last_as_long(filled: RunFolder) -> None:
+    """Two would write each other's rounds; what a killed one left is cleared away."""
+    filled.shards.mkdir()
+    (filled.shards / "left.npz").write_bytes(b"by a run that was killed")
+    with filled.occupied():
+        assert list(filled.shards.iterdir()) == []
+        assert filled.shards.stat().st_mode & 0o077 == 0
+        (filled.shards / "mine.npz").write_bytes(b"")
+        with (
+            pytest.raises(NomoatError, match="worked on by another"),
+            opened(filled.path).occupied(),
+        ):
+            pass
+        assert (filled.shards / "mine.npz").exists()
+    assert not filled.shards.exists()
+    with filled.occupied():
+        pass
+
+
+def test_a_new_run_that_failed_at_once_leaves_nothing(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", Scenario(), [])
+    with pytest.raises(ZeroDivisionError), folder.occupied():
+        raise ZeroDivisionError
+    folder.forget()
+    assert not folder.path.exists()
