@@ -20,20 +20,10 @@ from nomoat.lora.model_files import content_hash, resolve
 from nomoat.lora.pool import Pool
 from nomoat.lora.spec import Targets, initial_adapter
 from nomoat.server.cohort import seed_of
-from nomoat.server.community import (
-    SEED_BYTES,
-    AdapterShape,
-    Base,
-    Community,
-    Folder,
-    Rounds,
-    Server,
-    Settings,
-    Training,
-    create,
-)
+from nomoat.server.community import SEED_BYTES, Folder, create
 from nomoat.server.evaluation import EvaluationSplit
 from nomoat.server.registry import Measured, Registry
+from nomoat.server.settings import AdapterShape, Base, Community, Rounds, Server, Settings, Training
 from nomoat.server.store import Store
 
 

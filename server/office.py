@@ -12,10 +12,11 @@ from nomoat.aggregation.enrolment import Standing, fingerprint
 from nomoat.aggregation.lineage import SignedVersion
 from nomoat.aggregation.receipts import Receipt, issue
 from nomoat.aggregation.secagg.parameters import Roster
-from nomoat.server.community import Folder, Settings
+from nomoat.server.community import Folder
 from nomoat.server.credit import Earned
 from nomoat.server.registrar import Registrar
 from nomoat.server.registry import Registry
+from nomoat.server.settings import Settings
 from nomoat.server.store import Store
 
 

@@ -94,6 +94,8 @@ class RunFolder:
                 yield
             finally:
                 shutil.rmtree(self.shards, ignore_errors=True)
+                with contextlib.suppress(OSError):  # some systems keep what is open
+                    self.lock.unlink()
 
     def bind(self, spec: AdapterSpec, inputs: bytes) -> None:
         """Say what adapter the checkpoints are of, and what it is made from; before `last`.
@@ -160,7 +162,6 @@ class RunFolder:
         if not self._new or self.checkpoint.exists():
             return
         self.config.unlink(missing_ok=True)
-        self.lock.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # there was something else in it before
             self.path.rmdir()
 

@@ -23,9 +23,10 @@ from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.invitation import from_link
 from nomoat.aggregation.signing import SigningKey
 from nomoat.server.cli import app
-from nomoat.server.community import Base, Community, Folder, Rounds, Settings, create
+from nomoat.server.community import Folder, create
 from nomoat.server.office import Office
 from nomoat.server.registry import Measured
+from nomoat.server.settings import Base, Community, Rounds, Settings
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 

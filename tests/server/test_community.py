@@ -14,17 +14,8 @@ from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, UsageErr
 from nomoat.aggregation.server_optimizer import ServerOptimizer
 from nomoat.aggregation.signing import SigningKey
 from nomoat.server import certificates
-from nomoat.server.community import (
-    Base,
-    Community,
-    Folder,
-    Rounds,
-    Server,
-    Settings,
-    create,
-    describe,
-    renew_certificate,
-)
+from nomoat.server.community import Folder, create, describe, renew_certificate
+from nomoat.server.settings import Base, Community, Rounds, Server, Settings
 
 NOW = datetime.datetime.now(datetime.UTC)
 

@@ -205,6 +205,7 @@ def test_a_run_is_one_process_at_a_time_and_its_shards_last_as_long(filled: RunF
             pass
         assert (filled.shards / "mine.npz").exists()
     assert not filled.shards.exists()
+    assert not filled.lock.exists()
     with filled.occupied():
         pass
 

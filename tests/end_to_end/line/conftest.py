@@ -24,16 +24,7 @@ from nomoat.client import enroll, fleet, wires
 from nomoat.client.sealed import App, Belonging, sealed
 from nomoat.client.web import Door
 from nomoat.server import certificates
-from nomoat.server.community import (
-    Base,
-    Community,
-    Folder,
-    Rounds,
-    Server,
-    Settings,
-    create,
-    describe,
-)
+from nomoat.server.community import Folder, create, describe
 from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
 from nomoat.server.grid import FleetGrid, open_run
 from nomoat.server.link_state import FleetState
@@ -41,6 +32,7 @@ from nomoat.server.membership import Admission
 from nomoat.server.registrar import Registrar
 from nomoat.server.registry import Registry
 from nomoat.server.sealed import Addressee, SealedGrid, Sender
+from nomoat.server.settings import Base, Community, Rounds, Server, Settings
 from nomoat.server.store import Store
 
 BASE_HASH = b"\xab" * 32
