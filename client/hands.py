@@ -46,7 +46,8 @@ class Hands:
     checkpoint: where a training is laid down. fit: what a job must be like to fit this machine's
     memory, asked before a worker starts; it may raise DoesNotFit. problem: why the last training
     could not be done. trainings: that were done. losses: last measured here, of the community's
-    model and of this volunteer's own if it keeps something.
+    model and of this volunteer's own if it keeps something. queued: told when another community has
+    the workbench, and when that is over.
     """
 
     bench: Workbench
@@ -54,6 +55,7 @@ class Hands:
     keepsakes: Keepsakes
     checkpoint: Path | None = None
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
+    queued: Callable[[bool], None] = lambda waits: None
     problem: str | None = field(default=None, init=False)
     trainings: int = field(default=0, init=False)
     losses: tuple[float, float | None] | None = field(default=None, init=False)
@@ -190,7 +192,7 @@ class Hands:
             return job.settings.seq_len
 
     def _do(self, job: TrainJob | EvaluateJob) -> Any:
-        return self.bench.do(self, job, self._wanted)
+        return self.bench.do(self, job, self._wanted, self.queued)
 
     def _wanted(self) -> bool:
         return self._going and not (self._overtaken or self._closed)

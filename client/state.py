@@ -20,6 +20,8 @@ from nomoat.client.config import Place
 from nomoat.client.facts import Orders
 from nomoat.lora.durable import held, replacing
 
+TURN = "its turn: another community is at work on this machine"
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -98,6 +100,7 @@ class StateKeeper:
             )
         self.state = fresh
         self._held: tuple[str, float] | None = None  # why the policy waits, since when
+        self._queued = False
         self._write(fresh)
 
     def connected(self, node_id: int) -> None:
@@ -147,6 +150,11 @@ class StateKeeper:
         self._held = None
         self._write(self.state)
 
+    def queued(self, waits: bool) -> None:
+        """Another community has what would do the work, or that is over."""
+        self._queued = waits
+        self._write(self.state)
+
     def version(self, number: int) -> None:
         """A version of the community adapter was fetched and verified."""
         self.state = replace(self.state, version=number)
@@ -166,6 +174,8 @@ class StateKeeper:
         if self._held is not None and state.doing not in ("refused", "stopped"):
             reason, since = self._held
             state = replace(state, doing="waiting", why=reason, since=since)
+        elif self._queued and state.doing == "working":
+            state = replace(state, doing="waiting", why=TURN)
         try:
             write_state(self._place, state)
         except NomoatError:  # a full disk must not end a training, nor hide that it is full

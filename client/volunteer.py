@@ -109,6 +109,7 @@ def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
         book = RosterBook(place, kit.asker)
         session = _session(kit, book)
         keeper = Listening(place, hands, session)
+        hands.queued = keeper.queued
         recorder = Recorder(
             Ledger(place.root), info.name, settings.address, lambda: session.uploaded
         )

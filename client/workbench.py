@@ -43,9 +43,18 @@ class Workbench:
     _timer: threading.Timer | None = field(default=None, init=False)
     _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
 
-    def do(self, user: object, job: TrainJob | EvaluateJob, wanted: Callable[[], bool]) -> Any:
-        """The job's result, once it is this user's turn; Paused if `wanted` stops being true."""
-        pool = self._take(user, wanted)
+    def do(
+        self,
+        user: object,
+        job: TrainJob | EvaluateJob,
+        wanted: Callable[[], bool],
+        queued: Callable[[bool], None],
+    ) -> Any:
+        """The job's result, once it is this user's turn; Paused if `wanted` stops being true.
+
+        queued: told when it has to wait for its turn, and when that is over.
+        """
+        pool = self._take(user, wanted, queued)
         try:
             try:
                 future = pool.submit(job)
@@ -88,9 +97,14 @@ class Workbench:
         pool = self._pool
         return self._user is user and pool is not None and pool.working
 
-    def _take(self, user: object, wanted: Callable[[], bool]) -> Pool:
+    def _take(
+        self, user: object, wanted: Callable[[], bool], queued: Callable[[bool], None]
+    ) -> Pool:
         with self._changed:
-            self._changed.wait_for(lambda: self._user is None or not wanted())
+            if self._user is not None and wanted():
+                queued(True)
+                self._changed.wait_for(lambda: self._user is None or not wanted())
+                queued(False)
             if not wanted():
                 raise Paused
             if self._pool is None:  # the model's folder may be away: nobody has the bench then

@@ -231,12 +231,16 @@ def test_a_duty_is_kept_by_every_later_worker() -> None:
 def test_two_communities_take_turns_at_one_worker() -> None:
     bench = Workbench("slow", idle_s=60)
     one, other = at(bench), at(bench)
+    turns: list[bool] = []
+    one.queued = other.queued = turns.append
     first, got = training(one)
     pool = until(1)
+    assert turns == []
     second, got_too = training(other)
     second.join(0.2)
     assert second.is_alive()
     assert len(pool.futures) == 1  # it waits for its turn
+    assert turns == [True]
     assert one.working != other.working
     pool.futures[0].set_result("done")
     first.join(5)
@@ -245,6 +249,7 @@ def test_two_communities_take_turns_at_one_worker() -> None:
     pool.futures[1].set_result("done, too")
     second.join(5)
     assert (got, got_too) == (["done"], ["done, too"])
+    assert turns == [True, False]
     assert len(FakePool.made) == 1
 
 

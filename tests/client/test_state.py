@@ -86,6 +86,27 @@ def test_a_lost_line_does_not_hide_that_it_is_training(place: Place) -> None:
     assert state.doing == "working"
 
 
+def test_who_waits_for_another_communitys_training_does_not_say_that_it_works(
+    place: Place,
+) -> None:
+    def said() -> tuple[str, str]:
+        state = read_state(place)
+        assert state is not None
+        return state.doing, state.why
+
+    keeper = StateKeeper(place)
+    keeper.working("train.local")
+    keeper.queued(True)
+    assert said() == ("waiting", "its turn: another community is at work on this machine")
+    keeper.connected(1)
+    assert said()[0] == "waiting"
+    keeper.hold("the owner paused it", 1_700_000_000.0)
+    assert said() == ("waiting", "the owner paused it")
+    keeper.release()
+    keeper.queued(False)
+    assert said() == ("working", "train.local")
+
+
 def test_a_damaged_or_missing_file_is_no_state(place: Place) -> None:
     assert read_state(place) is None
     for text in ("{", '{"unknown": 1}', "[]"):
