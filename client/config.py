@@ -28,13 +28,8 @@ from typing import Annotated, Any, Literal
 import platformdirs
 import tomlkit
 import tomlkit.items
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
 from nomoat.aggregation import wire
 from nomoat.aggregation.enrolment import CommunityInfo, community_id
@@ -45,11 +40,12 @@ from nomoat.aggregation.roster import Roster, SignedEntry, extend
 from nomoat.client.allowance import HELP, Allowance
 from nomoat.client.session import Limits
 from nomoat.lora.durable import replacing
+from nomoat.settingsfile import FileSettings, load
 
 ID_DIGITS = 16
 
 
-class VolunteerSettings(BaseSettings):
+class VolunteerSettings(FileSettings):
     """What the owner of this machine has set for one community."""
 
     model_config = SettingsConfigDict(env_prefix="NOMOAT_", extra="forbid", frozen=True)
@@ -68,20 +64,6 @@ class VolunteerSettings(BaseSettings):
     max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
     rank: Annotated[int, Field(ge=1, le=MAX_RANK)] | Literal["auto"] = MAX_RANK
     machine: Allowance = Field(default_factory=Allowance)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then NOMOAT_* variables, then the file."""
-        del dotenv_settings, file_secret_settings
-        file = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
-        return init_settings, env_settings, file
 
     def limits(self, rank: int) -> Limits:
         """The most a coordinator may ask; `rank`: what `auto` comes to on this machine."""
@@ -216,19 +198,8 @@ class Place:
 
     def load(self, **flags: Any) -> VolunteerSettings:
         """The settings; UsageError naming file and key if one cannot be."""
-
-        class FromFile(VolunteerSettings):
-            model_config = SettingsConfigDict(toml_file=self.settings)
-
         given = {key: value for key, value in flags.items() if value is not None}
-        try:
-            return FromFile(**given)
-        except ValidationError as problem:
-            error = problem.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in error["loc"])
-            raise UsageError(f"{self.settings}: {where}: {error['msg'].lower()}") from None
-        except ValueError as problem:
-            raise UsageError(f"{self.settings}: {problem}") from None
+        return load(VolunteerSettings, self.settings, **given)
 
     def save(self, settings: VolunteerSettings) -> None:
         """Write settings.toml; comments of an older one survive."""

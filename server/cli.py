@@ -105,7 +105,8 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.server.certificates import split_address
     from nomoat.server.making import Wanted, make
     from nomoat.server.membership import Admission
-    from nomoat.server.settings import AdapterShape, Community, Server, first_error
+    from nomoat.server.settings import AdapterShape, Community, Server
+    from nomoat.settingsfile import first_error
 
     _, port = split_address(address)
     rounds = {

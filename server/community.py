@@ -17,9 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_settings import SettingsConfigDict
-
 from nomoat.aggregation import enrolment, wire
 from nomoat.aggregation.enrolment import CommunityInfo
 from nomoat.aggregation.errors import NomoatError, UsageError
@@ -28,7 +25,8 @@ from nomoat.keyfile import create_private, read_private, write_private
 from nomoat.lora.durable import replacing
 from nomoat.server import certificates
 from nomoat.server.certificates import Issued
-from nomoat.server.settings import Settings, as_toml, first_error
+from nomoat.server.settings import Settings, as_toml
+from nomoat.settingsfile import load
 
 RENEW_BEFORE = datetime.timedelta(days=30)
 SEED_BYTES = 32
@@ -94,16 +92,7 @@ class Folder:
         """The settings; UsageError naming file and key if one cannot be."""
         if not self.settings.is_file():
             raise UsageError(f"{self.root} is no community folder; make one with: nomoat init")
-
-        class FromFile(Settings):
-            model_config = SettingsConfigDict(toml_file=self.settings)
-
-        try:
-            return FromFile(**flags)
-        except ValidationError as problem:
-            raise UsageError(f"{self.settings}: {first_error(problem)}") from None
-        except ValueError as problem:  # not TOML at all; the text names line and column
-            raise UsageError(f"{self.settings}: {problem}") from None
+        return load(Settings, self.settings, **flags)
 
     def key(self) -> SigningKey:
         """The community's key; NomoatError if it is missing, readable by others or damaged."""

@@ -1,7 +1,4 @@
-"""What the owner of a community sets: community.toml, checked key by key.
-
-Flags go before NOMOAT_* variables, those before the file, the file before defaults.
-"""
+"""What the owner of a community sets: community.toml, checked key by key."""
 
 from __future__ import annotations
 
@@ -9,13 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import SettingsConfigDict
 
 from nomoat.aggregation.composition import Choices, Personal
 from nomoat.aggregation.messages import MAX_PROX, TrainSettings
@@ -24,6 +16,7 @@ from nomoat.aggregation.server_optimizer import Kind, ServerOptimizer
 from nomoat.server.membership import Admission
 from nomoat.server.records import Federation
 from nomoat.server.schedule import Schedule
+from nomoat.settingsfile import FileSettings
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -140,7 +133,7 @@ class Server(Section):
     address: Annotated[str, Field(max_length=260)] = "localhost:8443"
 
 
-class Settings(BaseSettings):
+class Settings(FileSettings):
     """All of community.toml."""
 
     model_config = SettingsConfigDict(
@@ -153,20 +146,6 @@ class Settings(BaseSettings):
     rounds: Rounds
     training: Training = Training()
     server: Server = Server()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then NOMOAT_* variables, then the file."""
-        del dotenv_settings, file_secret_settings
-        file = TomlConfigSettingsSource(settings_cls, settings_cls.model_config.get("toml_file"))
-        return init_settings, env_settings, file
 
     def choices(self) -> Choices:
         """How adapters are aggregated; ranks are the volunteers' own affair (COMMENTS)."""
@@ -244,10 +223,3 @@ def as_toml(settings: Settings) -> str:
         document.add(tomlkit.nl())
         document.add(name, table)
     return tomlkit.dumps(document)
-
-
-def first_error(problem: ValidationError) -> str:
-    """The first thing wrong with a configuration, as `table.key: what`."""
-    error = problem.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in error["loc"])
-    return f"{where}: {error['msg'].lower()}"
