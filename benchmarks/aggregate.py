@@ -31,10 +31,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec, Vector
-from nomoat.aggregation.intake import Intake
 from nomoat.aggregation.methods import METHODS, SummedMethod, get
 from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, Upload
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, Vector
+from nomoat.aggregation.sums.intake import Intake
 
 Reports = NDArray[np.float32]
 

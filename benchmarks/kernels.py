@@ -3,10 +3,11 @@
     python benchmarks/kernels.py [--model DIR | --size 10M|100M|1B] [--device cpu|cuda] [--steps N]
         [--seq-len N] [--ways sdpa,eager] [--json] [--quick]
 
-Each way trains the same steps with lora/train.py in a process of its own, in turns: `sdpa` as
-nomoat does it, `eager` attention, and `compiled`: every decoder layer through torch.compile (the
-layers are alike, so one is compiled and all use it). Printed: a step's time over that of sdpa, and
-what the first training took longer than a later one, which is what compiling costs at each start.
+Each way trains the same steps with lora/training/train.py in a process of its own, in turns:
+`sdpa` as nomoat does it, `eager` attention, and `compiled`: every decoder layer through
+torch.compile (the layers are alike, so one is compiled and all use it). Printed: a step's time over
+that of sdpa, and what the first training took longer than a later one, which is what compiling
+costs at each start.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from memory import MODELS, save_random
 
-from nomoat.aggregation.messages import TrainSettings
+from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.simulations.pocket import MODEL_DIR
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ SEED = b"kernels"
 
 def worker(pipe: Connection, way: str, how: argparse.Namespace) -> None:
     """Train `how.steps` steps whenever asked; answer with seconds per step."""
-    from nomoat.lora import preloaded  # noqa: F401 - one thread, as our workers have
-    from nomoat.lora.adapter_io import attach
-    from nomoat.lora.base_model import initial_adapter, load, new_spec
-    from nomoat.lora.train import train
+    from nomoat.lora.model.adapter_slot import attach
+    from nomoat.lora.model.base_model import initial_adapter, load, new_spec
+    from nomoat.lora.training.train import train
+    from nomoat.lora.workers import preloaded  # noqa: F401 - one thread, as our workers have
 
     base = load(str(how.model), how.device)
     spec = new_spec(base.model.config, 8, 16.0)
@@ -65,7 +66,7 @@ def worker(pipe: Connection, way: str, how: argparse.Namespace) -> None:
 
 def examples(vocabulary: int, how: argparse.Namespace) -> list[Any]:
     """Rows of random tokens of many lengths, the later half of each learnt."""
-    from nomoat.lora.encoding import Example
+    from nomoat.lora.data.encoding import Example
 
     chance = np.random.default_rng(0)
     found = []

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat.lora.heap import return_freed_memory
-from nomoat.lora.memory import Training, Weights, cpu_host, cuda_host, predict
-from nomoat.lora.model_shape import ModelShape
+from nomoat.lora.memory.prediction import Training, Weights, cpu_host, cuda_host, predict
+from nomoat.lora.model.shape import ModelShape
+from nomoat.server.heap import return_freed_memory
 
 STEPS = 6
 MODELS: dict[str, dict[str, int]] = {
@@ -136,7 +136,7 @@ def load_options(case: Case, device: str) -> dict[str, Any]:
 
 
 def train(model: Any, case: Case, device: str, steps: int = STEPS) -> None:
-    """AdamW steps as lora/train.py takes them, every token learnt."""
+    """AdamW steps as lora/training/train.py takes them, every token learnt."""
     import torch
 
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -150,7 +150,7 @@ def train(model: Any, case: Case, device: str, steps: int = STEPS) -> None:
 
 
 def loss_of(model: Any, rows: Any) -> Any:
-    """Cross entropy over every token; the logits end with this call, as in lora/loss.py."""
+    """Cross entropy over every token; logits end with this call, as in lora/training/loss.py."""
     from torch.nn import functional
 
     logits = model(input_ids=rows, use_cache=False).logits

@@ -29,19 +29,19 @@ from typing import Any
 import psutil
 from memory import chosen, measure
 
-from nomoat.aggregation.adapter import AdapterSpec
-from nomoat.aggregation.messages import TrainSettings
-from nomoat.client import control
-from nomoat.client.facts import Limits, Orders
-from nomoat.client.governor import Governor
-from nomoat.client.hands import Hands
-from nomoat.client.keepsakes import DiskKeepsakes
-from nomoat.client.ledger import Sent, tensors_of
-from nomoat.client.ledger_file import Ledger
-from nomoat.client.probes import Probes, local_now
-from nomoat.client.shards import prepare
-from nomoat.client.workbench import Workbench
-from nomoat.lora.jobs import TrainJob
+from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.client.data.split import prepare
+from nomoat.client.machine import owner_orders
+from nomoat.client.machine.governor import Governor
+from nomoat.client.machine.probes import Probes, local_now
+from nomoat.client.machine.readings import Limits, Orders
+from nomoat.client.sent.log import Sent, tensors_of
+from nomoat.client.sent.log_file import Ledger
+from nomoat.client.training.personal_state import DiskKeepsakes
+from nomoat.client.training.shared_worker import Workbench
+from nomoat.client.training.trainer import Hands
+from nomoat.lora.workers.jobs import TrainJob
 from nomoat.simulations.pocket import MODEL_DIR
 from rivals.steps import ALPHA, RANK, Rival, Task, plain, sft, somebody_else
 
@@ -121,19 +121,19 @@ def yield_seconds(task: Task, folder: Path, spec: AdapterSpec, repeats: int) -> 
             time.sleep(SETTLE_S)
             pids = hands.pids
             began = time.perf_counter()
-            control.write(folder, Orders(paused=True))
+            owner_orders.write(folder, Orders(paused=True))
             while any(psutil.pid_exists(pid) for pid in pids):
                 time.sleep(0.001)
             found.append(time.perf_counter() - began)
             assert task.checkpoint.exists(), "nothing was laid down"
-            control.write(folder, Orders())
+            owner_orders.write(folder, Orders())
         hands.close()
         training.join()
     return found
 
 
 def _until_closed(hands: Hands, job: TrainJob) -> None:
-    from nomoat.client.hands import Overtaken
+    from nomoat.client.training.trainer import Overtaken
 
     try:
         hands.run(job)
@@ -161,7 +161,7 @@ def rows(path: Path) -> Path:
 
 def run(how: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """All three measurements."""
-    from nomoat.lora.base_model import new_spec
+    from nomoat.lora.model.base_model import new_spec
 
     settings = TrainSettings(batch_size=8, seq_len=64, learning_rate=1e-3)
     shards = prepare(rows(scratch / "rows.jsonl"), scratch / "shards", 0.1)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from nomoat.aggregation.protocol.wire import Body, Limit, kind_of
 from nomoat.aggregation.secagg import client, server
 from nomoat.aggregation.secagg.messages import TO_COORDINATOR, TO_VOLUNTEER, AddressedBox, Member
-from nomoat.aggregation.wire import Body, Limit, kind_of
 
 DOCUMENT = Path(__file__).with_name("protocol.md")
 

@@ -6,14 +6,14 @@ import math
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from nomoat.aggregation.adapter import Adapter, Vector
-from nomoat.aggregation.messages import MAX_LOCAL_STEPS, TrainSettings
-from nomoat.lora.evaluate import Measured
-from nomoat.lora.jobs import TrainJob
-from nomoat.server.cohort import generator
-from nomoat.server.records import macro
+from nomoat.aggregation.protocol.adapter import Adapter, Vector
+from nomoat.aggregation.protocol.messages import MAX_LOCAL_STEPS, TrainSettings
+from nomoat.lora.training.evaluate import Measured
+from nomoat.lora.workers.jobs import TrainJob
+from nomoat.server.rounds.cohort import generator
+from nomoat.server.rounds.records import macro
 from nomoat.simulations.engine import Ground, seed_of, training_of
-from nomoat.simulations.labour import evaluate_job, train_job
+from nomoat.simulations.pooled_trainer import evaluate_job, train_job
 from nomoat.simulations.population import Member
 from nomoat.simulations.scenario import Scenario
 

@@ -12,24 +12,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_SEQ_LEN, TrainSettings
-from nomoat.client.keepsakes import DiskKeepsakes
-from nomoat.client.masking import Masking
-from nomoat.lora.jobs import SpecJob
-from nomoat.lora.model_files import content_hash, resolve
-from nomoat.lora.pool import MAX_DEFAULT_WORKERS, Pool
-from nomoat.lora.spec import initial_adapter
-from nomoat.server import cohort
-from nomoat.server.cohort import generator, round_seed
-from nomoat.server.records import Checkpoint, Federation, Journal, Watcher
-from nomoat.simulations.community import Community
-from nomoat.simulations.labour import NoVault, PooledLabour
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.messages import (
+    MAX_BATCH,
+    MAX_LOCAL_STEPS,
+    MAX_SEQ_LEN,
+    TrainSettings,
+)
+from nomoat.client.round.masked_session import Masking
+from nomoat.client.training.personal_state import DiskKeepsakes
+from nomoat.lora.model.adapter_spec import initial_adapter
+from nomoat.lora.model.files import content_hash, resolve
+from nomoat.lora.workers.jobs import SpecJob
+from nomoat.lora.workers.pool import MAX_DEFAULT_WORKERS, Pool
+from nomoat.server.rounds import cohort
+from nomoat.server.rounds.cohort import generator, round_seed
+from nomoat.server.rounds.records import Checkpoint, Federation, Journal, Watcher
 from nomoat.simulations.pocket import POCKET
+from nomoat.simulations.pooled_trainer import NoVault, PooledLabour
 from nomoat.simulations.population import Population, gather
 from nomoat.simulations.ranks import ranks_of
 from nomoat.simulations.scenario import Scenario
+from nomoat.simulations.seeded_keys import Community
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ def prepared(
         population = gather(scenario, shards, pocket_cache)
         _check_size(scenario, population)
         # Flower takes a second to import: now, while the workers load.
-        import nomoat.server.app
-        import nomoat.simulations.grid  # noqa: F401
+        import nomoat.server.rounds.coordinator
+        import nomoat.simulations.in_process_grid  # noqa: F401
 
         initial = initial_adapter(shape.result(), seed_of(scenario, "adapter"))
         yield Ground(pool, model, base_hash, initial, population)
@@ -80,10 +85,10 @@ def federate(
     """
     from flwr.app import Context, RecordDict
 
-    from nomoat.client.app import Volunteer, volunteer_app
-    from nomoat.client.session import Limits, Session
-    from nomoat.server.app import Coordinator, coordinator_app, named_nodes
-    from nomoat.simulations.grid import InProcessGrid
+    from nomoat.client.round.app import Volunteer, volunteer_app
+    from nomoat.client.round.session import Limits, Session
+    from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
+    from nomoat.simulations.in_process_grid import InProcessGrid
 
     own_machine = Limits(2 * MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40, max_epochs=200)
     members = ground.population.members
@@ -125,7 +130,9 @@ def federate(
         try:
             coordinator_app(coordinator)(grid, context)
         except BaseException:
-            with silenced("nomoat.client.app"):  # each volunteer would say that its work ended
+            with silenced(
+                "nomoat.client.round.app"
+            ):  # each volunteer would say that its work ended
                 ground.pool.close(now=True)  # else the grid waits for those who wait for it
                 grid.close()
             raise

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nomoat.aggregation.errors import BadData
-from nomoat.lora.formats import Conversation
+from nomoat.lora.data.conversations import Conversation
 
 Shards = Mapping[str, tuple[Conversation, ...]]
 

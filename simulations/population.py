@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.aggregation.errors import BadData, UsageError
-from nomoat.lora.formats import Conversation, Dropped, read, write_jsonl
-from nomoat.server.cohort import generator
+from nomoat.lora.data.conversations import Conversation, Dropped, read, write_jsonl
+from nomoat.server.rounds.cohort import generator
 from nomoat.simulations.partition import Shards, by_field, dirichlet, iid, split
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.scenario import Scenario, parse_partition

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.messages import MAX_RANK
-from nomoat.server.cohort import generator
+from nomoat.aggregation.protocol.messages import MAX_RANK
+from nomoat.server.rounds.cohort import generator
 
 
 def parse(text: str) -> dict[int, float | None]:

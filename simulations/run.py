@@ -7,12 +7,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.lora.adapter_folder import save_folder
-from nomoat.server.records import Watcher
-from nomoat.simulations import baselines, plots, report, samples
+from nomoat.lora.model.adapter_folder import save_folder
+from nomoat.server.rounds.records import Watcher
+from nomoat.simulations import baselines
 from nomoat.simulations.engine import Ground, federate, prepared
 from nomoat.simulations.pocket import POCKET
-from nomoat.simulations.results import Result
+from nomoat.simulations.report import page, plots, samples
+from nomoat.simulations.report.results import Result
 from nomoat.simulations.run_folder import RunFolder, write_text
 from nomoat.simulations.scenario import Scenario
 
@@ -57,10 +58,10 @@ def _simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: 
             ground.pool.busy_seconds(),
         )
         base = "nomoat pocket model" if scenario.model == POCKET else ground.model
-        save_folder(adapter, base, folder.adapter, report.card(result), ground.base_hash)
+        save_folder(adapter, base, folder.adapter, page.card(result), ground.base_hash)
     folder.write_summary(result.summary())
     plots.save_png(plots.loss_curve(result), folder.curve)
-    write_text(folder.report, report.page(result, folder.config.read_text("utf-8")))
+    write_text(folder.report, page.page(result, folder.config.read_text("utf-8")))
     return result
 
 

@@ -27,12 +27,12 @@ from typing import Any
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from nomoat import arrayfile
-from nomoat.aggregation.adapter import AdapterSpec
 from nomoat.aggregation.errors import UsageError
-from nomoat.lora.durable import held, replacing
-from nomoat.server.records import Checkpoint, RoundRecord
+from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.server.rounds.records import Checkpoint, RoundRecord
 from nomoat.simulations.scenario import Scenario
+from nomoat.storage import arrays
+from nomoat.storage.atomic import held, replacing
 
 VERSIONS = ("nomoat", "flwr", "torch", "transformers", "peft", "numpy")
 
@@ -127,7 +127,7 @@ class RunFolder:
 
     def _stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
-            return arrayfile.unpack(self.checkpoint.read_bytes())
+            return arrays.unpack(self.checkpoint.read_bytes())
         except (OSError, ValueError):
             raise UsageError(f"{self.checkpoint} is damaged: start a new run") from None
 
@@ -141,7 +141,7 @@ class RunFolder:
             "record": record.as_json(),
         }
         with replacing(self.checkpoint) as file:
-            file.write(arrayfile.pack(meta, checkpoint.to_arrays()))
+            file.write(arrays.pack(meta, checkpoint.to_arrays()))
         self._write_metrics([*read_metrics(self.metrics), record.as_json()])
 
     def records(self) -> list[dict[str, Any]]:

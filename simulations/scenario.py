@@ -15,17 +15,17 @@ from pydantic import (
     model_validator,
 )
 
-from nomoat.aggregation.composition import Choices, Personal
 from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.messages import (
+from nomoat.aggregation.methods.composition import Choices, Personal
+from nomoat.aggregation.methods.server_optimizer import Kind, ServerOptimizer
+from nomoat.aggregation.protocol.messages import (
     MAX_BATCH,
     MAX_LOCAL_STEPS,
     MAX_PROX,
     MAX_RANK,
     MAX_SEQ_LEN,
 )
-from nomoat.aggregation.server_optimizer import Kind, ServerOptimizer
-from nomoat.server.schedule import Schedule
+from nomoat.server.rounds.learning_rate import Schedule
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.ranks import most, parse
 

@@ -15,10 +15,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.aggregation.adapter import Adapter, AdapterSpec, Manifest, Vector
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods import modules
-from nomoat.aggregation.parallel import Run
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Manifest, Vector
+from nomoat.aggregation.sums.parallel import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.aggregation import lowrank
-from nomoat.aggregation.adapter import (
+from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.methods import lowrank
+from nomoat.aggregation.methods.base import LocalStart, MethodState, SummedMethod, Traits
+from nomoat.aggregation.methods.modules import derive
+from nomoat.aggregation.protocol.adapter import (
     Adapter,
     AdapterSpec,
     LayerSpec,
@@ -16,10 +19,7 @@ from nomoat.aggregation.adapter import (
     TensorSpec,
     Vector,
 )
-from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.methods.base import LocalStart, MethodState, SummedMethod, Traits
-from nomoat.aggregation.methods.modules import derive
-from nomoat.aggregation.parallel import Run
+from nomoat.aggregation.sums.parallel import Run
 
 SKETCH_Y = ".sketch_Y"
 SKETCH_Z = ".sketch_Z"

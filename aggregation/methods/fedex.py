@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.lowrank import Floats
 from nomoat.aggregation.methods import modules
 from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, Traits, Upload
+from nomoat.aggregation.methods.lowrank import Floats
 from nomoat.aggregation.methods.stacking import Weighted, frozen_modules, grown, open_uploads
 
 

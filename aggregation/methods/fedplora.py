@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from nomoat.aggregation.adapter import (
+from nomoat.aggregation.methods.base import LocalStart, MethodState, SummedMethod, Traits, Turn
+from nomoat.aggregation.methods.lowrank import raw_bits
+from nomoat.aggregation.protocol.adapter import (
     Adapter,
     AdapterSpec,
     Manifest,
     TensorSpec,
     Vector,
 )
-from nomoat.aggregation.lowrank import raw_bits
-from nomoat.aggregation.methods.base import LocalStart, MethodState, SummedMethod, Traits, Turn
 
 SHARE = "modules.trained"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nomoat.aggregation.adapter import Adapter, Vector
-from nomoat.aggregation.lowrank import Floats, Matrix
 from nomoat.aggregation.methods.base import LocalStart, SummedMethod, Traits
+from nomoat.aggregation.methods.lowrank import Floats, Matrix
 from nomoat.aggregation.methods.modules import build
+from nomoat.aggregation.protocol.adapter import Adapter, Vector
 
 
 class FedRot(SummedMethod):

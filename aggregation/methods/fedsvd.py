@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.aggregation import lowrank
-from nomoat.aggregation.adapter import Adapter, LayerSpec, Vector
+from nomoat.aggregation.methods import lowrank
 from nomoat.aggregation.methods.base import Factors, MethodState, SummedMethod, Traits
 from nomoat.aggregation.methods.modules import derive
-from nomoat.aggregation.parallel import Run
+from nomoat.aggregation.protocol.adapter import Adapter, LayerSpec, Vector
+from nomoat.aggregation.sums.parallel import Run
 
 
 class FedSvd(SummedMethod):

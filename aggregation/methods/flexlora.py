@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nomoat.aggregation import lowrank
-from nomoat.aggregation.adapter import Adapter
-from nomoat.aggregation.methods import modules
+from nomoat.aggregation.methods import lowrank, modules
 from nomoat.aggregation.methods.base import (
     LocalStart,
     MethodState,
@@ -16,6 +14,7 @@ from nomoat.aggregation.methods.base import (
     Upload,
 )
 from nomoat.aggregation.methods.stacking import open_uploads
+from nomoat.aggregation.protocol.adapter import Adapter
 
 
 class FlexLora(PlaintextMethod):

@@ -9,7 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.aggregation.adapter import (
+from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.protocol.adapter import (
     LORA_A,
     LORA_B,
     Adapter,
@@ -18,8 +19,7 @@ from nomoat.aggregation.adapter import (
     Manifest,
     Vector,
 )
-from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.parallel import Run
+from nomoat.aggregation.sums.parallel import Run
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 _Layer: TypeAlias = tuple[LayerSpec, NDArray[np.float32], NDArray[np.float32]]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nomoat.aggregation.adapter import Adapter, Vector
-from nomoat.aggregation.exact_sum import ExactSum
 from nomoat.aggregation.methods.base import (
     LocalStart,
     MethodState,
@@ -19,6 +17,8 @@ from nomoat.aggregation.methods.base import (
     Turn,
     Upload,
 )
+from nomoat.aggregation.protocol.adapter import Adapter, Vector
+from nomoat.aggregation.sums.exact_sum import ExactSum
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nomoat.aggregation import lowrank
-from nomoat.aggregation.adapter import Adapter, AdapterSpec
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.lowrank import Floats
-from nomoat.aggregation.methods import modules
+from nomoat.aggregation.methods import lowrank, modules
 from nomoat.aggregation.methods.base import MethodState, Upload
+from nomoat.aggregation.methods.lowrank import Floats
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
 
 Weighted = tuple[float, Floats, Floats]  # (p, A (r, d_in), B (d_out, r))
 

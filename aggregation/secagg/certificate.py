@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nomoat.aggregation import signing
+from nomoat.aggregation.protocol import signing
 from nomoat.aggregation.secagg import labels
 from nomoat.aggregation.secagg.messages import Certificate
 from nomoat.aggregation.secagg.transcript import BadSet, from_bitmap, to_bitmap

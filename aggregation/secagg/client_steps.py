@@ -11,9 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from nomoat.aggregation import signing
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.fixed_point import Contribution, FixedPoint, Layout
+from nomoat.aggregation.protocol import signing
 from nomoat.aggregation.secagg import certificate, graph, keys, labels, masking, shares
 from nomoat.aggregation.secagg.messages import (
     Certificate,
@@ -47,6 +46,7 @@ from nomoat.aggregation.secagg.transcript import (
     offer_hash,
     session_hash,
 )
+from nomoat.aggregation.sums.fixed_point import Contribution, FixedPoint, Layout
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-# Signatures (nomoat.aggregation.signing adds "nomoat/" in front).
+# Signatures (nomoat.aggregation.protocol.signing adds "nomoat/" in front).
 SIGN_KEYS: Final = "secagg/1/keys"
 SIGN_SHARES: Final = "secagg/1/shares"
 SIGN_CHECK: Final = "secagg/1/check"

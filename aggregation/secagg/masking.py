@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.fixed_point import Contribution, FixedPoint, Layout, Ring, encode
-from nomoat.aggregation.packing import blocks, pack, packed_bytes, unpack
 from nomoat.aggregation.secagg import labels
 from nomoat.aggregation.secagg.prg import Keystream, Masks
+from nomoat.aggregation.sums.fixed_point import Contribution, FixedPoint, Layout, Ring, encode
+from nomoat.aggregation.sums.packing import blocks, pack, packed_bytes, unpack
 
 _STREAMS_AT_ONCE = 256  # cipher states that the coordinator keeps while unmasking
 

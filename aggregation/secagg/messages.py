@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from nomoat.aggregation.fixed_point import MAX_VALUE_BITS, MIN_VALUE_BITS
-from nomoat.aggregation.messages import Digest, Round
+from nomoat.aggregation.protocol.messages import Digest, Round
+from nomoat.aggregation.protocol.signing import SIGNATURE_BYTES
+from nomoat.aggregation.protocol.wire import Body, Limit, message
 from nomoat.aggregation.secagg.labels import COMMITMENT_BYTES
 from nomoat.aggregation.secagg.shamir import SHARE_BYTES
-from nomoat.aggregation.signing import SIGNATURE_BYTES
-from nomoat.aggregation.wire import Body, Limit, message
+from nomoat.aggregation.sums.fixed_point import MAX_VALUE_BITS, MIN_VALUE_BITS
 
 MAX_PARTICIPANTS = 10_000
 MAX_NEIGHBOURS = 1024

@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from nomoat.aggregation.adapter import Manifest
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.fixed_point import FixedPoint, Layout, most_value_bits
+from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.secagg.messages import SessionOffer, SessionRoster
 from nomoat.aggregation.secagg.thresholds import (
     WEAK_BELOW,
@@ -18,6 +17,7 @@ from nomoat.aggregation.secagg.thresholds import (
     thresholds,
 )
 from nomoat.aggregation.secagg.transcript import manifest_hash
+from nomoat.aggregation.sums.fixed_point import FixedPoint, Layout, most_value_bits
 
 COORDINATOR = "coordinator"
 VALUE_BITS = 21  # a step of 2^-20 of the clip bound: far below what float32 training notices

@@ -15,7 +15,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from nomoat.aggregation.packing import BLOCK
+from nomoat.aggregation.sums.packing import BLOCK
 
 Ring = NDArray[np.uint32]
 _ZEROS = memoryview(bytes(4 * BLOCK))

@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from nomoat.aggregation.adapter import Manifest
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.fixed_point import FixedPoint, Layout, WeightedSum
+from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.secagg.messages import (
     Abandoned,
     CheckReport,
@@ -40,6 +39,7 @@ from nomoat.aggregation.secagg.server_session import BadSecret, TooFew
 from nomoat.aggregation.secagg.server_steps import CollectKeys
 from nomoat.aggregation.secagg.thresholds import is_weak
 from nomoat.aggregation.secagg.transcript import manifest_hash
+from nomoat.aggregation.sums.fixed_point import FixedPoint, Layout, WeightedSum
 
 
 class Phase(Enum):

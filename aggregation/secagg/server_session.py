@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from nomoat.aggregation import signing
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.fixed_point import Layout, WeightedSum
+from nomoat.aggregation.protocol import signing
 from nomoat.aggregation.secagg import shares
 from nomoat.aggregation.secagg.messages import Member, SessionOffer, SharesReport, ToVolunteer
 from nomoat.aggregation.secagg.thresholds import Thresholds
+from nomoat.aggregation.sums.fixed_point import Layout, WeightedSum
 
 Outgoing: TypeAlias = Mapping[bytes, ToVolunteer]
 

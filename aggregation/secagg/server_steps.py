@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nomoat.aggregation import signing
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.fixed_point import Layout
+from nomoat.aggregation.protocol import signing
 from nomoat.aggregation.secagg import graph, keys, labels
 from nomoat.aggregation.secagg.messages import (
     BOX_BYTES,
@@ -34,6 +33,7 @@ from nomoat.aggregation.secagg.server_session import (
 )
 from nomoat.aggregation.secagg.server_sum import CollectMasked
 from nomoat.aggregation.secagg.transcript import offer_hash, session_hash, to_bitmap
+from nomoat.aggregation.sums.fixed_point import Layout
 
 
 class CollectKeys:

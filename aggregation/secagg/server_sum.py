@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.fixed_point import FixedPoint, WeightedSum, decode
 from nomoat.aggregation.secagg import certificate, labels, shamir, shares, unmasking
 from nomoat.aggregation.secagg.masking import MaskedSum, MaskKeys
 from nomoat.aggregation.secagg.messages import (
@@ -26,6 +25,7 @@ from nomoat.aggregation.secagg.server_session import (
     box_between,
 )
 from nomoat.aggregation.secagg.transcript import to_bitmap
+from nomoat.aggregation.sums.fixed_point import FixedPoint, WeightedSum, decode
 
 
 class CollectMasked:

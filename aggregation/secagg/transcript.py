@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import msgpack
 
-from nomoat.aggregation import wire
-from nomoat.aggregation.adapter import Manifest
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.secagg import labels
 from nomoat.aggregation.secagg.messages import SessionOffer, SessionRoster
 

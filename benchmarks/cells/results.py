@@ -13,8 +13,16 @@ from typing import Any
 from cells.plan import POOLED, RANKS, Cell, Setting
 from cells.running import Row
 from nomoat.aggregation.errors import UsageError
-from nomoat.simulations.report import human_bytes
-from nomoat.simulations.seeds import Losses, fall, mean, number, rounds_to, spread, with_spread
+from nomoat.simulations.report.page import human_bytes
+from nomoat.simulations.report.seed_statistics import (
+    Losses,
+    fall,
+    mean,
+    number,
+    rounds_to,
+    spread,
+    with_spread,
+)
 
 Rows = dict[Cell, Row]
 

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from cells.plan import POOLED, Cell, Setting, scenario
-from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.errors import UsageError
-from nomoat.lora.jobs import SpecJob, TrainJob
-from nomoat.lora.model_files import content_hash, resolve
-from nomoat.lora.pool import Pool
-from nomoat.lora.spec import initial_adapter
-from nomoat.lora.train import Trained
-from nomoat.server.records import Checkpoint, RoundRecord, macro
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.lora.model.adapter_spec import initial_adapter
+from nomoat.lora.model.files import content_hash, resolve
+from nomoat.lora.training.train import Trained
+from nomoat.lora.workers.jobs import SpecJob, TrainJob
+from nomoat.lora.workers.pool import Pool
+from nomoat.server.rounds.records import Checkpoint, RoundRecord, macro
 from nomoat.simulations.engine import Ground, federate, model_path, seed_of, training_of
-from nomoat.simulations.labour import evaluate_job
-from nomoat.simulations.live import Silence
+from nomoat.simulations.pooled_trainer import evaluate_job
 from nomoat.simulations.population import gather
+from nomoat.simulations.report.live_table import Silence
 from nomoat.simulations.scenario import Scenario
 
 Row = dict[str, Any]

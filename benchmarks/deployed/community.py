@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployed import model
-from nomoat.server.records import RoundRecord
-from nomoat.simulations.processes import Federation
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.simulations.loopback.processes import Federation
 
 NAMES = ("ada", "ben", "cleo")
 START_S, ROUND_S = 180.0, 120.0

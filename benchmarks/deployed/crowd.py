@@ -16,24 +16,24 @@ from pathlib import Path
 
 import numpy as np
 
-from nomoat.aggregation.invitation import from_link
-from nomoat.aggregation.messages import MAX_RANK
+from nomoat.aggregation.protocol.invitation import from_link
+from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.aggregation.secagg.parameters import Policy
-from nomoat.client import enroll
-from nomoat.client.app import Volunteer, volunteer_app
-from nomoat.client.config import Home, VolunteerSettings
-from nomoat.client.enroll import Asker
-from nomoat.client.fleet import serve
-from nomoat.client.identity import identity, load_identity, node_key
-from nomoat.client.joining import join
-from nomoat.client.masking import Masking, Membership
-from nomoat.client.rosterbook import RosterBook, aimed
-from nomoat.client.sealed import Belonging, sealed
-from nomoat.client.session import EvaluateWork, Session, TrainWork
-from nomoat.client.web import Door
-from nomoat.client.wires import Line
-from nomoat.lora.train import Trained
-from nomoat.simulations.labour import NoVault
+from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.coordinator_api import Asker
+from nomoat.client.connection.flower_client import Line
+from nomoat.client.connection.https import Door
+from nomoat.client.connection.message_loop import serve
+from nomoat.client.home import Home, VolunteerSettings
+from nomoat.client.identity.keys import identity, load_identity, node_key
+from nomoat.client.membership.joining import join
+from nomoat.client.membership.roster_cache import RosterBook, aimed
+from nomoat.client.round.app import Volunteer, volunteer_app
+from nomoat.client.round.masked_session import Masking, Membership
+from nomoat.client.round.sealed_app import Belonging, sealed
+from nomoat.client.round.session import EvaluateWork, Session, TrainWork
+from nomoat.lora.training.train import Trained
+from nomoat.simulations.pooled_trainer import NoVault
 
 STEP = np.float32(1e-3)
 
@@ -78,7 +78,9 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     """Join as `name` and serve in a thread of its own until `stop`."""
     invitation = from_link(link)
     now = int(time.time())
-    info = enroll.look(enroll.door_of(invitation), invitation.claims.community, now)
+    info = coordinator_api.look(
+        coordinator_api.door_of(invitation), invitation.claims.community, now
+    )
     home = Home(root / name)
     place = home.place(info.public)
     settings = VolunteerSettings(

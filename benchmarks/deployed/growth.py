@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deployed.community import follow
 from deployed.idle import peak_mb
-from nomoat.simulations.processes import Federation
+from nomoat.simulations.loopback.processes import Federation
 
 START_S = 180.0
 ROUNDS = 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from deployed.capture import Capture
 from deployed.community import NAMES, Community, Ended, follow, overheads, phases, walls
 from deployed.idle import Idle, cpu_s, watch
-from nomoat.simulations.processes import Federation
+from nomoat.simulations.loopback.processes import Federation
 
 REST_S = 130.0  # a volunteer gives its worker's memory back after 120 s
 JOIN_S = 120.0

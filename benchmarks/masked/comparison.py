@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from masked.flower import Flower
 from masked.session import EXCHANGES, Ours
 from masked.timing import CLIP, timed, updates
-from nomoat.aggregation import wire
-from nomoat.aggregation.packing import blocks, packed_bytes
+from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.secagg.parameters import VALUE_BITS
 from nomoat.aggregation.secagg.prg import Masks
+from nomoat.aggregation.sums.packing import blocks, packed_bytes
 
 
 def keystream_rate(megabytes: int = 512) -> float:

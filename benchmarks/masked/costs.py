@@ -13,17 +13,17 @@ import numpy as np
 from masked.comparison import masking_rate
 from masked.session import Ours
 from masked.timing import CLIP, timed, updates
-from nomoat.aggregation import signing
-from nomoat.aggregation.adapter import Manifest, TensorSpec
-from nomoat.aggregation.fixed_point import Contribution, FixedPoint, Layout, most_value_bits
-from nomoat.aggregation.packing import BLOCK, packed_bytes
+from nomoat.aggregation.protocol import signing
+from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
+from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg import keys, masking, shamir
 from nomoat.aggregation.secagg.messages import BOX_BYTES
 from nomoat.aggregation.secagg.parameters import DEFAULT_ASSUMPTIONS, VALUE_BITS
 from nomoat.aggregation.secagg.prg import Keystream
 from nomoat.aggregation.secagg.shamir import SHARE_BYTES
 from nomoat.aggregation.secagg.thresholds import thresholds
-from nomoat.aggregation.signing import SigningKey
+from nomoat.aggregation.sums.fixed_point import Contribution, FixedPoint, Layout, most_value_bits
+from nomoat.aggregation.sums.packing import BLOCK, packed_bytes
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from masked.timing import CLIP, timed
-from nomoat.aggregation import signing, wire
-from nomoat.aggregation.adapter import Manifest, TensorSpec
-from nomoat.aggregation.fixed_point import Contribution
+from nomoat.aggregation.protocol import signing, wire
+from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
+from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.client import ClientSession
 from nomoat.aggregation.secagg.client_steps import Volunteer
 from nomoat.aggregation.secagg.keys import SessionSecrets
 from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
 from nomoat.aggregation.secagg.server import ACCEPTS, ServerSession, ServerStep
-from nomoat.aggregation.signing import SigningKey
+from nomoat.aggregation.sums.fixed_point import Contribution
 
 EXCHANGES = ("keys", "shares", "checks", "masked", "signatures", "reveals")
 

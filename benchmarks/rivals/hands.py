@@ -182,11 +182,11 @@ class NomoatHands:
     """nomoat.lora's training and evaluation, as its own workers call them."""
 
     def __init__(self, plan: Plan) -> None:
-        from nomoat.aggregation.messages import TrainSettings
-        from nomoat.lora import preloaded
-        from nomoat.lora.adapter_io import attach
-        from nomoat.lora.encoding import Encoder
-        from nomoat.lora.spec import new_spec
+        from nomoat.aggregation.protocol.messages import TrainSettings
+        from nomoat.lora.data.encoding import Encoder
+        from nomoat.lora.model.adapter_slot import attach
+        from nomoat.lora.model.adapter_spec import new_spec
+        from nomoat.lora.workers import preloaded
 
         base = preloaded.base_model(plan.model, "cpu")
         self._spec = new_spec(base.model.config, plan.rank, plan.alpha)
@@ -205,8 +205,8 @@ class NomoatHands:
 
     def train(self, values: Values, volunteer: Volunteer, seed: bytes) -> tuple[Values, int]:
         """The volunteer's steps, bit for bit those of `nomoat simulate`."""
-        from nomoat.aggregation.adapter import Adapter
-        from nomoat.lora.train import train
+        from nomoat.aggregation.protocol.adapter import Adapter
+        from nomoat.lora.training.train import train
 
         adapter, rows = Adapter(self._spec, values), self._read(volunteer.train)
         done = train(self._model, adapter, rows, self._settings, seed, time.monotonic)
@@ -214,14 +214,14 @@ class NomoatHands:
 
     def evaluate(self, values: Values, volunteer: Volunteer) -> float:
         """The held-out loss, as `nomoat simulate` measures it."""
-        from nomoat.aggregation.adapter import Adapter
-        from nomoat.lora.evaluate import evaluate
+        from nomoat.aggregation.protocol.adapter import Adapter
+        from nomoat.lora.training.evaluate import evaluate
 
         adapter, rows = Adapter(self._spec, values), self._read(volunteer.held_out)
         return evaluate(self._model, adapter, rows, self._settings.batch_size).loss
 
     def _read(self, path: str) -> Any:
-        from nomoat.lora.formats import read
+        from nomoat.lora.data.conversations import read
 
         if path not in self._rows:
             conversations = read(Path(path)).conversations

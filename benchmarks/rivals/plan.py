@@ -95,7 +95,7 @@ def _seeds(scenario: object, names: list[str]) -> tuple[tuple[str, ...], ...]:
     """The seeds volunteers derive in `nomoat simulate`: same batches, so the same losses."""
     import hashlib
 
-    from nomoat.server.cohort import round_seed
+    from nomoat.server.rounds.cohort import round_seed
     from nomoat.simulations.engine import seed_of
     from nomoat.simulations.scenario import Scenario
 

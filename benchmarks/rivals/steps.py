@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nomoat.aggregation.adapter import AdapterSpec
-from nomoat.aggregation.messages import TrainSettings
-from nomoat.client.shards import Shards
-from nomoat.lora.jobs import TrainJob
+from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.client.data.split import Shards
+from nomoat.lora.workers.jobs import TrainJob
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -39,7 +39,7 @@ class Task:
 
     def job(self, spec: AdapterSpec, steps: int) -> TrainJob:
         """The training as nomoat does it."""
-        from nomoat.lora.base_model import initial_adapter
+        from nomoat.lora.model.base_model import initial_adapter
 
         settings = replace(self.settings, local_steps=steps)
         values = initial_adapter(spec, SEED).vector
@@ -69,8 +69,8 @@ def plain(pipe: Connection, task: Task) -> None:
     import torch
 
     model, tokenizer, examples = _prepared(task)
-    from nomoat.lora.batches import shuffled_rows
-    from nomoat.lora.encoding import collate
+    from nomoat.lora.data.batches import shuffled_rows
+    from nomoat.lora.data.encoding import collate
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     half = torch.autocast(task.device, torch.bfloat16, enabled=task.device == "cuda")
@@ -137,9 +137,9 @@ def _prepared(task: Task) -> tuple[Any, Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from nomoat.lora import preloaded  # noqa: F401 - one thread, as our workers have
-    from nomoat.lora.encoding import Encoder
-    from nomoat.lora.formats import read
+    from nomoat.lora.data.conversations import read
+    from nomoat.lora.data.encoding import Encoder
+    from nomoat.lora.workers import preloaded  # noqa: F401 - one thread, as our workers have
 
     dtype = torch.bfloat16 if task.device == "cuda" else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(task.model)

@@ -23,9 +23,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from nomoat.client.identity import node_key
-from nomoat.server.certificates import make_authority, make_server
-from nomoat.simulations.processes import free_port
+from nomoat.client.identity.keys import node_key
+from nomoat.server.community.certificates import make_authority, make_server
+from nomoat.simulations.loopback.processes import free_port
 from rivals.process_tree import CommandFailed, end_tree
 
 APP = Path(__file__).parent / "stock_app"

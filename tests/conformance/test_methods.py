@@ -7,19 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.aggregation.exact_sum import ExactSum
-from nomoat.aggregation.fixed_point import Contribution, Layout, clamped
 from nomoat.aggregation.methods import METHODS, PlaintextMethod, SummedMethod, modules
 from nomoat.aggregation.methods.base import MethodState, Turn, Upload
 from nomoat.aggregation.methods.local_b import LocalB
 from nomoat.aggregation.methods.reference import Player, play_round
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.client import ClientSession
 from nomoat.aggregation.secagg.client_steps import Volunteer
 from nomoat.aggregation.secagg.keys import SessionSecrets
 from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
 from nomoat.aggregation.secagg.server import Phase, ServerSession
-from nomoat.aggregation.signing import SigningKey
+from nomoat.aggregation.sums.exact_sum import ExactSum
+from nomoat.aggregation.sums.fixed_point import Contribution, Layout, clamped
 
 EVERY = {**METHODS, LocalB.name: LocalB()}  # a personal B is a method beside the others
 ALL = sorted(EVERY)

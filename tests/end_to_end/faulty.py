@@ -17,7 +17,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from nomoat.client import hands, masking, volunteer
+from nomoat.client.round import masked_session
+from nomoat.client.training import trainer
+from nomoat.client.volunteer import assemble
 
 TOLD = Path(os.environ["TOLD"])
 
@@ -27,17 +29,17 @@ def tell(what: str, data: bytes) -> None:
 
 
 def stuck() -> None:
-    train = hands.Hands.train
+    train = trainer.Hands.train
 
-    def forever(self: hands.Hands, work: Any) -> Any:
+    def forever(self: trainer.Hands, work: Any) -> Any:
         train(self, work)
         threading.Event().wait()
 
-    hands.Hands.train = forever  # type: ignore[method-assign]
+    trainer.Hands.train = forever  # type: ignore[method-assign]
 
 
 def overheard(tampers: bool) -> None:
-    sealed, secrets = volunteer.sealed, masking.SessionSecrets
+    sealed, secrets = assemble.sealed, masked_session.SessionSecrets
 
     def answering(app: Any, belonging: Any) -> Any:
         honest = sealed(app, belonging)
@@ -60,8 +62,8 @@ def overheard(tampers: bool) -> None:
         tell("entropy", entropy)
         return secrets(entropy)
 
-    volunteer.sealed = answering  # type: ignore[attr-defined]
-    masking.SessionSecrets = confessed  # type: ignore[attr-defined,misc,assignment]
+    assemble.sealed = answering  # type: ignore[attr-defined]
+    masked_session.SessionSecrets = confessed  # type: ignore[attr-defined,misc,assignment]
 
 
 if __name__ == "__main__":

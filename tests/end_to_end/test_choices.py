@@ -14,10 +14,10 @@ import pytest
 
 from nomoat.aggregation.methods import METHODS
 from nomoat.aggregation.methods.modules import same_scale
-from nomoat.lora.adapter_folder import load_folder
-from nomoat.server.records import Checkpoint, Progress, RoundRecord
+from nomoat.lora.model.adapter_folder import load_folder
+from nomoat.server.rounds.records import Checkpoint, Progress, RoundRecord
 from nomoat.simulations.engine import Ground, federate, prepared
-from nomoat.simulations.live import Silence
+from nomoat.simulations.report.live_table import Silence
 from nomoat.simulations.run import Machine, simulate
 from nomoat.simulations.run_folder import RunFolder
 from nomoat.simulations.scenario import Scenario

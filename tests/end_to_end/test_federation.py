@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
 from nomoat.aggregation.secagg.keys import SessionSecrets
-from nomoat.server.records import RoundRecord
-from nomoat.simulations.processes import Federation
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.simulations.loopback.processes import Federation
 
 HONEST = ("ada", "ben", "cleo")
 NAMES = (*HONEST, "mallory")

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nomoat.simulations.loopback.processes import Federation
 from nomoat.simulations.pocket import MODEL_DIR
-from nomoat.simulations.processes import Federation
 
 OPTIONS = (
     "--min-volunteers", "2", "--min-reports", "2", "--allow-weak", "--max-rounds", "1",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.simulations.processes import Federation
+from nomoat.simulations.loopback.processes import Federation
 
 OPTIONS = (
     "--min-volunteers", "2", "--min-reports", "2", "--allow-weak",

@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from nomoat.lora.adapter_folder import load_folder
-from nomoat.server.records import RoundRecord
+from nomoat.lora.model.adapter_folder import load_folder
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.simulations.loopback.processes import Federation
 from nomoat.simulations.population import gather
-from nomoat.simulations.processes import Federation
 from nomoat.simulations.scenario import Scenario
 
 ROUNDS, VOLUNTEERS, SEED = 2, 2, 11

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nomoat.lora.adapter_folder import load_folder
-from nomoat.server.records import Checkpoint, Progress, RoundRecord
-from nomoat.simulations.results import Result
+from nomoat.lora.model.adapter_folder import load_folder
+from nomoat.server.rounds.records import Checkpoint, Progress, RoundRecord
+from nomoat.simulations.report.results import Result
 from nomoat.simulations.run import Machine, simulate
 from nomoat.simulations.run_folder import RunFolder
 from nomoat.simulations.scenario import Scenario
@@ -199,8 +199,8 @@ def test_the_adapter_loads_in_plain_peft_with_the_runs_logits_and_not_the_bases(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from nomoat.lora.adapter_io import attach, swap
-    from nomoat.lora.base_model import load
+    from nomoat.lora.model.adapter_slot import attach, swap
+    from nomoat.lora.model.base_model import load
 
     out, result = whole
     tokens = AutoTokenizer.from_pretrained(tiny_model)("What is a letter?", return_tensors="pt")

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nomoat.simulations.loopback.processes import Federation
 from nomoat.simulations.pocket import MODEL_DIR
-from nomoat.simulations.processes import Federation
 
 ROUNDS = 2
 OPTIONS = (

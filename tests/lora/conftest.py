@@ -13,9 +13,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
-from nomoat.aggregation.adapter import AdapterSpec
-from nomoat.lora.encoding import Encoder, Example
-from nomoat.lora.formats import Conversation, Turn
+from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.lora.data.conversations import Conversation, Turn
+from nomoat.lora.data.encoding import Encoder, Example
 
 SEED_TEXT = [
     "The mail server keeps a copy of every message until the volunteer has read it.",
@@ -101,7 +101,7 @@ def model_folder(
 @pytest.fixture(scope="session")
 def base(model_folder: Path) -> Any:
     """The model of `model_folder`, loaded."""
-    from nomoat.lora.base_model import load
+    from nomoat.lora.model.base_model import load
 
     return load(str(model_folder), "cpu")
 
@@ -109,7 +109,7 @@ def base(model_folder: Path) -> Any:
 @pytest.fixture(scope="session")
 def spec(model_folder: Path) -> AdapterSpec:
     """r = 4, α = 8 on every linear layer."""
-    from nomoat.lora.base_model import new_spec
+    from nomoat.lora.model.base_model import new_spec
 
     return new_spec(str(model_folder), 4, 8.0)
 
@@ -117,7 +117,7 @@ def spec(model_folder: Path) -> AdapterSpec:
 @pytest.fixture
 def model(base: Any, spec: AdapterSpec) -> Iterator[Any]:
     """The base with a slot of `spec`."""
-    from nomoat.lora.adapter_io import attach, detach
+    from nomoat.lora.model.adapter_slot import attach, detach
 
     attached = attach(base, spec)
     yield attached

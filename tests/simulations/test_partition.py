@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nomoat.aggregation.errors import BadData
-from nomoat.lora.formats import Conversation, Turn
+from nomoat.lora.data.conversations import Conversation, Turn
 from nomoat.simulations.partition import by_field, dirichlet, iid, names, split
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.methods.base import MethodState
-from nomoat.server.records import Checkpoint, RoundRecord
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.server.rounds.records import Checkpoint, RoundRecord
 from nomoat.simulations.run_folder import RunFolder, config_text, read_metrics
 from nomoat.simulations.scenario import Scenario
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nomoat.aggregation import wire
 from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.messages import TrainSettings
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.simulations.engine import federation_of, training_of
 from nomoat.simulations.scenario import Scenario, parse_partition, resolve
 

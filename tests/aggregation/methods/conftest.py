@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.methods.base import Turn
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 
 SHAPES = {"down": (13, 29), "up": (24, 17), "wide": (8, 40)}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from nomoat.aggregation.adapter import Adapter
-from nomoat.aggregation.exact_sum import ExactSum
 from nomoat.aggregation.methods import get
 from nomoat.aggregation.methods.base import Turn
 from nomoat.aggregation.methods.reference import Player, play_round
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.sums.exact_sum import ExactSum
 
 
 def shift(amount):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.methods import get
 from nomoat.aggregation.methods.base import Turn
 from nomoat.aggregation.methods.fedrot import closest_rotation
 from nomoat.aggregation.methods.reference import Player, play_round
+from nomoat.aggregation.protocol.adapter import Adapter
 
 
 def rotated(inner, seed):

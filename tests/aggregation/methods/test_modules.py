@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nomoat.aggregation.adapter import Adapter
 from nomoat.aggregation.methods import modules
 from nomoat.aggregation.methods.base import Turn
 from nomoat.aggregation.methods.fedavg import FedAvg
+from nomoat.aggregation.protocol.adapter import Adapter
 
 
 @pytest.mark.parametrize("rslora", [False, True])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nomoat.aggregation.adapter import Adapter
-from nomoat.aggregation.messages import MAX_RANK
 from nomoat.aggregation.methods import get
 from nomoat.aggregation.methods.base import Turn
 from nomoat.aggregation.methods.fedask import FedAsk
 from nomoat.aggregation.methods.reference import Player, play_round
 from nomoat.aggregation.methods.stacking import MAX_GROWN_RANK
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.messages import MAX_RANK
 
 
 def crowd_of(lab, count=5, ranks=(4,), size=0.2):

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nomoat.aggregation import wire
-from nomoat.aggregation.adapter import Manifest, TensorSpec
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.fixed_point import Contribution
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
+from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.client import ClientSession
 from nomoat.aggregation.secagg.client_steps import Volunteer
 from nomoat.aggregation.secagg.keys import SessionSecrets
 from nomoat.aggregation.secagg.parameters import Mark, Policy, Roster, Terms, propose
 from nomoat.aggregation.secagg.server import ServerSession, ServerStep
-from nomoat.aggregation.signing import SigningKey
+from nomoat.aggregation.sums.fixed_point import Contribution
 
 OPENING = ("keys", "shares", "checks", "masked", "signatures", "reveals")
 Change = Callable[[int, Any], Any]

@@ -15,8 +15,8 @@ from nomoat.aggregation.secagg.thresholds import is_weak, thresholds
 ROOT = Path(__file__).parents[3]
 OURS = [
     *sorted((ROOT / "aggregation" / "secagg").glob("*.py")),
-    ROOT / "aggregation" / "fixed_point.py",
-    ROOT / "aggregation" / "packing.py",
+    ROOT / "aggregation" / "sums" / "fixed_point.py",
+    ROOT / "aggregation" / "sums" / "packing.py",
 ]
 ELSEWHERE = re.compile(r"RFC|NIST|arXiv|doi:|et al")
 

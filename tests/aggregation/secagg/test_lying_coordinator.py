@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nomoat.aggregation.adapter import Manifest, TensorSpec
 from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
+from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg import client, keys, labels
 from nomoat.aggregation.secagg.keys import SessionSecrets
 from nomoat.aggregation.secagg.messages import (
@@ -23,7 +24,6 @@ from nomoat.aggregation.secagg.messages import (
 from nomoat.aggregation.secagg.parameters import Policy, Roster, propose
 from nomoat.aggregation.secagg.server import Phase as ServerPhase
 from nomoat.aggregation.secagg.transcript import from_bitmap, to_bitmap
-from nomoat.aggregation.signing import SigningKey
 
 LOW_ORDER = [
     bytes(32),

@@ -8,13 +8,13 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nomoat.aggregation.fixed_point import FixedPoint, decode, encode
-from nomoat.aggregation.packing import pack, unpack
 from nomoat.aggregation.secagg import graph, keys, masking, reference, shamir, unmasking
 from nomoat.aggregation.secagg.keys import SessionSecrets
 from nomoat.aggregation.secagg.messages import Member
 from nomoat.aggregation.secagg.prg import Keystream, Masks
 from nomoat.aggregation.secagg.shares import commit_seed, point_of
+from nomoat.aggregation.sums.fixed_point import FixedPoint, decode, encode
+from nomoat.aggregation.sums.packing import pack, unpack
 
 
 def entropy_of(seed: int, index: int) -> bytes:

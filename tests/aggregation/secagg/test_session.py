@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nomoat.aggregation import wire
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.fixed_point import Contribution, FixedPoint, Layout
-from nomoat.aggregation.packing import packed_bytes
+from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.secagg import client, masking, server
 from nomoat.aggregation.secagg.labels import SIGN_SHARES
 from nomoat.aggregation.secagg.messages import BOX_BYTES, Abandoned, MaskedReport, RevealReport
 from nomoat.aggregation.secagg.parameters import Policy
+from nomoat.aggregation.sums.fixed_point import Contribution, FixedPoint, Layout
+from nomoat.aggregation.sums.packing import packed_bytes
 
 EXCHANGES = ("keys", "shares", "checks", "masked", "signatures", "reveals")
 

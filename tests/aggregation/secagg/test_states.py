@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from nomoat.aggregation import wire
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
+from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.secagg import client, server
 from nomoat.aggregation.secagg.messages import TO_COORDINATOR, TO_VOLUNTEER, Abandoned
 

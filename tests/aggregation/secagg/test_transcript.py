@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from nomoat.aggregation.adapter import Manifest, TensorSpec
+from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.secagg.messages import Member, SessionOffer, SessionRoster
 from nomoat.aggregation.secagg.transcript import (
     BadSet,

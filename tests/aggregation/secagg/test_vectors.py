@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from nomoat.aggregation.packing import BLOCK
+from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg import keys, labels, reference, shamir
 from nomoat.aggregation.secagg.prg import Keystream, Masks
 from nomoat.aggregation.secagg.thresholds import Assumptions, thresholds
-from nomoat.aggregation.signing import SigningKey
+from nomoat.aggregation.sums.packing import BLOCK
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 

@@ -15,25 +15,25 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from nomoat.aggregation import wire
-from nomoat.aggregation.enrolment import Standing
-from nomoat.aggregation.invitation import Claims
-from nomoat.aggregation.messages import Decline
-from nomoat.aggregation.signing import SigningKey
-from nomoat.client import enroll, fleet, wires
-from nomoat.client.sealed import App, Belonging, sealed
-from nomoat.client.web import Door
-from nomoat.server import certificates
-from nomoat.server.community import Folder, create, describe
-from nomoat.server.fleet import Desk, Directory, Listening, make_app, serving
-from nomoat.server.grid import FleetGrid, open_run
-from nomoat.server.link_state import FleetState
-from nomoat.server.membership import Admission
-from nomoat.server.registrar import Registrar
-from nomoat.server.registry import Registry
-from nomoat.server.sealed import Addressee, SealedGrid, Sender
-from nomoat.server.settings import Base, Community, Rounds, Server, Settings
-from nomoat.server.store import Store
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.enrolment import Standing
+from nomoat.aggregation.protocol.invitation import Claims
+from nomoat.aggregation.protocol.messages import Decline
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.connection import coordinator_api, flower_client, message_loop
+from nomoat.client.connection.https import Door
+from nomoat.client.round.sealed_app import App, Belonging, sealed
+from nomoat.server.community import certificates
+from nomoat.server.community.database import Store
+from nomoat.server.community.folder import Folder, create, describe
+from nomoat.server.community.members import Registrar
+from nomoat.server.community.membership_rules import Admission
+from nomoat.server.community.settings import Base, Community, Rounds, Server, Settings
+from nomoat.server.community.versions import Registry
+from nomoat.server.port.fleet_grid import FleetGrid, open_run
+from nomoat.server.port.http_app import Desk, Directory, Listening, make_app, serving
+from nomoat.server.port.link_state import FleetState
+from nomoat.server.port.sealed_grid import Addressee, SealedGrid, Sender
 
 BASE_HASH = b"\xab" * 32
 KEY_SEED = b"\7" * 32
@@ -202,20 +202,20 @@ class Person:
         self.name = f"vol{number}"
         self.identity = SigningKey(bytes([number + 1]) * 32)
         self.node_key = ec.derive_private_key(5000 + number, ec.SECP384R1())
-        self.asker = enroll.Asker(town.door(), self.identity, town.folder.key().public)
+        self.asker = coordinator_api.Asker(town.door(), self.identity, town.folder.key().public)
         self.log = Log()
         self.stop = threading.Event()
         self.refused: Exception | None = None
         self.thread: threading.Thread | None = None
 
     def enrol(self, link: str) -> Standing:
-        from nomoat.aggregation.invitation import from_link
+        from nomoat.aggregation.protocol.invitation import from_link
 
         token = from_link(link).token()
-        return enroll.enrol(self.asker, self.name, self.node_key, token)[0]
+        return coordinator_api.enrol(self.asker, self.name, self.node_key, token)[0]
 
-    def line(self) -> wires.Line:
-        return wires.Line(self.town.door(), self.node_key, (0.02, 0.05), (0.05, 0.2))
+    def line(self) -> flower_client.Line:
+        return flower_client.Line(self.town.door(), self.node_key, (0.02, 0.05), (0.05, 0.2))
 
     def sealed(self, app: App) -> App:
         belonging = Belonging(self.identity, self.town.folder.key().public, BASE_HASH)
@@ -226,7 +226,7 @@ class Person:
 
         def run() -> None:
             try:
-                fleet.serve(self.line(), served, self.stop, self.log)
+                message_loop.serve(self.line(), served, self.stop, self.log)
             except Exception as problem:  # noqa: BLE001
                 self.refused = problem
 

@@ -19,10 +19,10 @@ from flwr.supercore.date import now
 from flwr.supernode import node_auth_http_interceptor
 
 from nomoat.aggregation.errors import Refused
-from nomoat.aggregation.roster import Event
-from nomoat.aggregation.signing import SigningKey
-from nomoat.client.wires import Gone, Wires
-from nomoat.server.sealed import REFUSED, SealedGrid, Sender
+from nomoat.aggregation.protocol.roster import Event
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.connection.flower_client import Gone, Wires
+from nomoat.server.port.sealed_grid import REFUSED, SealedGrid, Sender
 
 
 def test_messages_and_large_bodies_come_back_whole(town: Any, people: Any, read: Any) -> None:

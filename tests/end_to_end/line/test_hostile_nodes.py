@@ -19,9 +19,9 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from nomoat.aggregation.errors import Unreachable
-from nomoat.client import wires
-from nomoat.client.web import tls_context
-from nomoat.client.wires import Gone, Wires
+from nomoat.client.connection import flower_client
+from nomoat.client.connection.flower_client import Gone, Wires
+from nomoat.client.connection.https import tls_context
 
 
 def post(town: Any, path: str, body: bytes, headers: dict[str, str]) -> int:
@@ -134,6 +134,6 @@ def test_a_volunteer_cuts_off_an_answer_that_does_not_end(
     town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (person,) = people(1)
-    monkeypatch.setattr(wires, "ANSWER_BYTES", 4)
+    monkeypatch.setattr(flower_client, "ANSWER_BYTES", 4)
     with pytest.raises(Unreachable, match="too long"):
         Wires(person.line()).activate()

@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nomoat.aggregation import roster, wire
-from nomoat.aggregation.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.aggregation.enrolment import Standing, node_public_der
 from nomoat.aggregation.errors import (
     Incompatible,
     NomoatError,
@@ -23,16 +20,26 @@ from nomoat.aggregation.errors import (
     RemoteProtocolError,
     Unreachable,
 )
-from nomoat.aggregation.invitation import Invitation, from_link
-from nomoat.aggregation.receipts import Receipt, SignedReceipt, issue
-from nomoat.aggregation.roster import Event, Roster
-from nomoat.aggregation.signing import SigningKey
-from nomoat.client import enroll
-from nomoat.client.enroll import Asker, check_own_entry, door_of, extend_roster, look
-from nomoat.client.web import Door, call
-from nomoat.server import certificates, fleet
-from nomoat.server.fleet import Listening, make_app, serving
-from nomoat.server.registry import Measured
+from nomoat.aggregation.protocol import roster, wire
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.protocol.enrolment import Standing, node_public_der
+from nomoat.aggregation.protocol.invitation import Invitation, from_link
+from nomoat.aggregation.protocol.receipts import Receipt, SignedReceipt, issue
+from nomoat.aggregation.protocol.roster import Event, Roster
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.coordinator_api import (
+    Asker,
+    check_own_entry,
+    door_of,
+    extend_roster,
+    look,
+)
+from nomoat.client.connection.https import Door, call
+from nomoat.server.community import certificates
+from nomoat.server.community.versions import Measured
+from nomoat.server.port import http_app
+from nomoat.server.port.http_app import Listening, make_app, serving
 
 NOW = int(time.time())
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
@@ -164,7 +171,7 @@ def test_incompatible_protocols_say_which_side_must_upgrade(
     info = dataclasses.replace(town.desk.info(NOW), protocol_low=low, protocol_high=high)
     monkeypatch.setattr(wire, "PROTOCOL_VERSION", ours)
     with pytest.raises(Incompatible, match=f"upgrade {who}"):
-        enroll.check_protocol(info)
+        coordinator_api.check_protocol(info)
 
 
 def test_a_spent_and_a_forged_invitation_are_refused_over_the_line(town: Any, people: Any) -> None:
@@ -178,7 +185,7 @@ def test_a_spent_and_a_forged_invitation_are_refused_over_the_line(town: Any, pe
     invitation = from_link(link)
     forged = Invitation(dataclasses.replace(invitation.claims, uses=1000), invitation.signature)
     with pytest.raises(RemoteProtocolError, match="forged"):
-        enroll.enrol(stranger.asker, stranger.name, stranger.node_key, forged.token())
+        coordinator_api.enrol(stranger.asker, stranger.name, stranger.node_key, forged.token())
 
 
 def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
@@ -205,17 +212,19 @@ def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
 def test_members_only_see_the_roster_and_the_adapters(town: Any, people: Any) -> None:
     (person,) = people(1)
     record = town.desk.registry.add(adapter(1), Measured(0, "fedavg", (), None, None), NOW)
-    assert np.array_equal(enroll.download(person.asker, record, NOW).vector, adapter(1).vector)
+    assert np.array_equal(
+        coordinator_api.download(person.asker, record, NOW).vector, adapter(1).vector
+    )
     with pytest.raises(RemoteProtocolError, match="prove"):
         call(town.door(), "GET", "/roster?after=0")
     stranger = Asker(town.door(), SigningKey(b"\x63" * 32), person.asker.community)
     with pytest.raises(Refused, match="approved"):
-        enroll.download(stranger, record, NOW)
+        coordinator_api.download(stranger, record, NOW)
     with pytest.raises(RemoteProtocolError, match="clock"):
-        enroll.download(person.asker, record, NOW - 1000)  # an old proof, played again
+        coordinator_api.download(person.asker, record, NOW - 1000)  # an old proof, played again
     town.registrar.order(person.name, Event.BAN, "", NOW)
     with pytest.raises(Refused):
-        enroll.download(person.asker, record, NOW)
+        coordinator_api.download(person.asker, record, NOW)
 
 
 def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: Any) -> None:
@@ -223,13 +232,13 @@ def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: 
     newest = None
     for seed in (10, 11):
         town.desk.registry.add(adapter(seed), Measured(seed, "fedavg", (), 1.0, 2.0), NOW)
-        newest = enroll.newest_version(person.asker, newest, NOW)
+        newest = coordinator_api.newest_version(person.asker, newest, NOW)
         assert newest is not None
         assert newest.version.adapter == adapter(seed).digest
     other = town.desk.registry.path(adapter(10).digest).read_bytes()
     town.desk.registry.path(adapter(11).digest).write_bytes(other)
     with pytest.raises(RemoteProtocolError, match="not the one"):
-        enroll.download(person.asker, newest, NOW)
+        coordinator_api.download(person.asker, newest, NOW)
 
 
 def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
@@ -242,31 +251,39 @@ def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
         mine = Receipt(key.public, person.asker.identity.public, number, packet, 70, NOW)
         return issue(mine, key)
 
-    monkeypatch.setattr(fleet, "PAGE", 2)
-    monkeypatch.setattr(enroll, "PAGE", 2)
+    monkeypatch.setattr(http_app, "PAGE", 2)
+    monkeypatch.setattr(coordinator_api, "PAGE", 2)
     for number in range(1, 6):
         store.put_receipt(receipt(one, number, bytes([number]) * 32))
     store.put_receipt(receipt(other, 9, b"o" * 32))
-    found = enroll.receipts(one.asker, 0, NOW)
+    found = coordinator_api.receipts(one.asker, 0, NOW)
     assert {signed.receipt.round for signed in found} == {1, 2, 3, 4, 5}
-    assert [s.receipt.round for s in enroll.receipts(other.asker, 9, NOW)] == [9]
+    assert [s.receipt.round for s in coordinator_api.receipts(other.asker, 9, NOW)] == [9]
     forged = dataclasses.replace(receipt(one, 6, b"f" * 32), signature=bytes(64))
     store.put_receipt(forged)
     with pytest.raises(RemoteProtocolError, match="signature"):
-        enroll.receipts(one.asker, 0, NOW)
+        coordinator_api.receipts(one.asker, 0, NOW)
 
 
 def test_whoever_leaves_is_out_at_once(town: Any, people: Any) -> None:
     (person,) = people(1)
     person.serve()
     town.wait_for(person.name)
-    enroll.leave(person.asker, NOW)
+    coordinator_api.leave(person.asker, NOW)
     assert person.name not in town.fleet_grid.online()
     assert town.registrar.roster().members[person.name].standing is Standing.LEFT
-    enroll.leave(person.asker, NOW)  # twice does no harm
+    coordinator_api.leave(person.asker, NOW)  # twice does no harm
 
 
-@pytest.mark.parametrize("room", ["client.fleet", "client.app", "server.fleet", "server.app"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "client.connection.message_loop",
+        "client.round.app",
+        "server.port.http_app",
+        "server.rounds.coordinator",
+    ],
+)
 def test_flower_is_never_imported_with_its_telemetry_on(room: str) -> None:
     program = (
         f"import nomoat.{room}\n"

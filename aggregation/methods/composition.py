@@ -1,0 +1,85 @@
+"""What of a federation's choices go together: method, masks, ranks, optimisers, personalisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.methods import server_optimizer
+from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
+from nomoat.aggregation.methods.local_b import LocalB
+from nomoat.aggregation.methods.server_optimizer import ServerOptimizer
+from nomoat.aggregation.methods.stacking import MAX_GROWN_RANK
+
+Personal = Literal["none", "local-B", "adapter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """How adapters are aggregated, as it was asked for.
+
+    mixed_ranks: some volunteers train fewer modules than the community adapter has; not known
+    where volunteers choose their ranks themselves, when the round refuses them one by one.
+    keep_moments: volunteers carry their AdamW moments from round to round.
+    personal: what of a volunteer's own stays with it: its B, or an adapter of its own.
+    rank: of the community adapter.
+    """
+
+    method: str
+    secure: bool = True
+    mixed_ranks: bool = False
+    optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
+    keep_moments: bool = False
+    personal: Personal = "none"
+    rank: int = 1
+
+    def check(self) -> methods.AnyMethod:
+        """The method to run; UsageError, in one line that names what can, if it cannot be."""
+        found = methods.require(
+            self.method,
+            secure=self.secure,
+            mixed_ranks=self.mixed_ranks,
+            optimizer=self.optimizer.has_memory,
+            steady=self.keep_moments,
+        )
+        if isinstance(found, PlaintextMethod) and self.optimizer != ServerOptimizer():
+            raise UsageError(
+                f"{self.method} makes no mean update for a server optimiser or its learning rate "
+                f"to act on; {', '.join(methods.able(summable=True))} do"
+            )
+        if isinstance(found, SummedMethod):
+            server_optimizer.check(self.optimizer, found)
+        if self.keep_moments and self.mixed_ranks and self.method == "fedplora":
+            raise UsageError(
+                "fedplora draws other modules for a lower rank in every round, so its moments "
+                f"cannot be kept; {self._others(mixed_ranks=True, steady=True)} can"
+            )
+        if found.traits.grows and self.rank > MAX_GROWN_RANK:
+            raise UsageError(
+                f"{self.method} keeps what it adds beside the adapter, which leaves room for a "
+                f"rank of at most {MAX_GROWN_RANK}; {self._others(grows=False)} can do {self.rank}"
+            )
+        if self.personal == "local-B":
+            return self._local_b()
+        return found
+
+    def _others(self, **traits: bool) -> str:
+        """Names of the other methods with these traits, under masks if they are asked for."""
+        if self.secure:
+            traits["summable"] = True
+        return ", ".join(name for name in methods.able(**traits) if name != self.method)
+
+    def _local_b(self) -> methods.AnyMethod:
+        if self.method != "fedavg":
+            raise UsageError(
+                f"local-B averages A and leaves B at home, which {self.method} has no place for; "
+                "fedavg can"
+            )
+        if self.mixed_ranks:
+            raise UsageError(
+                "local-B needs equal ranks, since everyone trains every row of A; "
+                "--personal adapter can mix them"
+            )
+        return LocalB()

@@ -1,0 +1,191 @@
+"""Reals ↔ ring: how a float32 update becomes integers that can be masked and added exactly.
+
+A value x of a tensor with clip bound C becomes round(w·x·L/C), an integer of `value_bits` signed
+bits, L = 2^(v−1) − 2; the sum of n of them fits v + ⌈log2 n⌉ bits and n·2^v < 2^32 keeps it inside
+the uint32 ring, so no sum can overflow. The weight w in (0, 1] travels as one more coordinate,
+round(w·L), and the mean is C·ΣX / ΣW (docs/protocol.md §16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.protocol.adapter import Manifest, Vector
+from nomoat.aggregation.sums.packing import blocks
+
+RING_BITS = 32
+MIN_VALUE_BITS = 8
+MAX_VALUE_BITS = 24  # a float32 has no more
+NOISE_BITS = 16  # randomness per rounded value, at most
+
+Ring = NDArray[np.uint32]
+Noise = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPoint:
+    """How many bits a value has, and how many volunteers may be added."""
+
+    value_bits: int
+    participants: int
+
+    def __post_init__(self) -> None:
+        if not MIN_VALUE_BITS <= self.value_bits <= MAX_VALUE_BITS:
+            raise LocalProtocolError(f"{self.value_bits} value bits: 8 to 24 are possible")
+        if self.participants < 1 or self.participants << self.value_bits >= 1 << RING_BITS:
+            raise LocalProtocolError(
+                f"{self.participants} participants of {self.value_bits} bits overflow the ring; "
+                f"at most {((1 << RING_BITS) - 1) >> self.value_bits} fit"
+            )
+
+    @property
+    def wire_bits(self) -> int:
+        """b = v + ⌈log2 n⌉, the bits of a masked coordinate and of the sum."""
+        return self.value_bits + (self.participants - 1).bit_length()
+
+    @property
+    def limit(self) -> int:
+        """L = 2^(v−1) − 2: what the clip bound maps to; rounding up from it still fits."""
+        return (1 << (self.value_bits - 1)) - 2
+
+    @property
+    def fraction_bits(self) -> int:
+        """Bits below the integer that stochastic rounding looks at: 31 − v, at most 16."""
+        return min(NOISE_BITS, 31 - self.value_bits)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which coordinates have which clip bound; the weight is the last coordinate (d)."""
+
+    manifest: Manifest
+    clips: tuple[float, ...]  # one per tensor, the largest |x| of any of its coordinates
+
+    def __post_init__(self) -> None:
+        if len(self.clips) != len(self.manifest.tensors):
+            raise LocalProtocolError(
+                f"{len(self.clips)} clip bounds for {len(self.manifest.tensors)} tensors"
+            )
+        if not all(0 < clip < float("inf") for clip in self.clips):
+            raise LocalProtocolError("every clip bound must be a positive number")
+
+    @property
+    def length(self) -> int:
+        """d + 1 coordinates."""
+        return self.manifest.size + 1
+
+    @cached_property
+    def _bounds(self) -> tuple[tuple[int, int, float], ...]:
+        found, start = [], 0
+        for tensor, clip in zip(self.manifest.tensors, self.clips, strict=True):
+            found.append((start, start + tensor.size, clip))
+            start += tensor.size
+        return tuple(found)
+
+    def segments(self, start: int, stop: int) -> Iterator[tuple[slice, float]]:
+        """(coordinates, clip bound) of every tensor that meets [start, stop)."""
+        for low, high, clip in self._bounds:
+            if low < stop and start < high:
+                yield slice(max(low, start), min(high, stop)), clip
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one volunteer adds: vector (d,) float32 and its weight in (0, 1]."""
+
+    vector: Vector
+    weight: float
+
+    def __post_init__(self) -> None:
+        if self.vector.ndim != 1 or self.vector.dtype != np.float32:
+            raise LocalProtocolError("a contribution is a flat float32 vector")
+        if not 0 < self.weight <= 1:
+            raise LocalProtocolError(f"weight {self.weight} is not in (0, 1]")
+        for start, stop in blocks(len(self.vector)):
+            if not np.isfinite(self.vector[start:stop]).all():
+                raise LocalProtocolError("the update holds a NaN or an infinity; it is not sent")
+
+
+def encode(
+    contribution: Contribution, layout: Layout, point: FixedPoint, start: int, noise: Noise
+) -> Ring:
+    """Coordinates [start, start + len(noise)) of w·x as ring integers, stochastically rounded.
+
+    X = ⌊w·x·L/C + u⌋ mod 2^32 with u uniform in [0, 1), so E[X] = w·x·L/C: no bias to add up over
+    rounds (Gupta et al. 2015, arXiv:1502.02551, §3). Values beyond ±C are clamped to it. noise:
+    uniform uint16, of which the low `fraction_bits` are used. A NaN or infinity is refused.
+    """
+    stop = start + len(noise)
+    fraction = 1 << point.fraction_bits
+    top = contribution.weight * point.limit * fraction
+    scaled = np.empty(len(noise), np.float32)
+    for where, clip in layout.segments(start, stop):
+        local = slice(where.start - start, where.stop - start)
+        np.multiply(contribution.vector[where], np.float32(top / clip), out=scaled[local])
+    if stop == layout.length:
+        scaled[-1] = top
+    # Clamping also keeps a NaN that was written after the Contribution was made from being cast.
+    _clamp(scaled, np.float32(top))
+    np.rint(scaled, out=scaled)
+    whole = scaled.astype(np.int32)
+    whole += np.bitwise_and(noise, np.uint16(fraction - 1)).astype(np.int32)
+    whole >>= point.fraction_bits
+    return whole.view(np.uint32)
+
+
+def _clamp(scaled: Vector, top: np.float32) -> None:
+    # min and max hand a NaN on, and a comparison with a NaN is false.
+    if scaled.min() >= -top and scaled.max() <= top:
+        return
+    if not np.isfinite(scaled).all():
+        raise LocalProtocolError("the update holds a NaN or an infinity; it is not sent")
+    np.clip(scaled, -top, top, out=scaled)
+
+
+def clamped(contribution: Contribution, layout: Layout) -> int:
+    """How many coordinates lie beyond their clip bound and will be clamped."""
+    x = contribution.vector
+    parts = layout.segments(0, layout.manifest.size)
+    return sum(int(np.count_nonzero(np.abs(x[where]) > clip)) for where, clip in parts)
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """What an aggregation yields: Σw and the mean Σw·x / Σw as float32 (d,)."""
+
+    mean: Vector
+    weight: float
+    participants: int
+
+
+def decode(total: Ring, layout: Layout, point: FixedPoint, participants: int) -> WeightedSum:
+    """Ring sum (d + 1,) of `participants` contributions → their weighted mean.
+
+    mean = C·ΣX / ΣW. Raises LocalProtocolError if the summed weight is not possible, which means
+    that a volunteer sent something other than it should have.
+    """
+    shift = RING_BITS - point.wire_bits
+    signed = np.left_shift(total, np.uint32(shift)).view(np.int32) >> shift
+    weight = int(signed[-1])
+    if not 0 < weight <= participants * (point.limit + 1):
+        raise LocalProtocolError("the summed weights are impossible: a contribution was malformed")
+    mean = signed[:-1].astype(np.float32)
+    for where, clip in layout.segments(0, layout.manifest.size):
+        mean[where] *= np.float32(clip / weight)
+    return WeightedSum(mean, weight / point.limit, participants)
+
+
+def most_value_bits(participants: int) -> int:
+    """The largest v with participants·2^v < 2^32."""
+    return (((1 << RING_BITS) - 1) // participants).bit_length() - 1
+
+
+def uniform_clips(manifest: Manifest, clip: float) -> tuple[float, ...]:
+    """The same clip bound for every tensor."""
+    return (clip,) * len(manifest.tensors)

@@ -1,0 +1,205 @@
+"""Joining a community: from a link to a verified membership.
+
+Nothing is believed before it is checked: what the community says of itself against the key in the
+link, the authority in it against the link, the certificate of every further connection against that
+authority, the answer to the enrolment and every roster entry against that key. Keys are proven to
+each other in both directions (aggregation/protocol/enrolment.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from nomoat.aggregation.errors import Incompatible, NomoatError, Refused, RemoteProtocolError
+from nomoat.aggregation.protocol import enrolment, lineage, roster, wire
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.enrolment import (
+    PROOF_HEADER,
+    CommunityInfo,
+    Enrol,
+    Enrolled,
+    Standing,
+    bind,
+    check_answer,
+    check_info,
+    prove,
+)
+from nomoat.aggregation.protocol.invitation import Invitation
+from nomoat.aggregation.protocol.lineage import SignedVersion
+from nomoat.aggregation.protocol.receipts import PAGE, Receipts, SignedReceipt
+from nomoat.aggregation.protocol.receipts import check as check_receipt
+from nomoat.aggregation.protocol.roster import Roster, SignedEntry
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.connection.https import Door, Untrusted, call, fingerprint
+
+MAX_SKEW_S = 240  # Flower refuses requests signed more than 300 s away
+MAX_ADAPTER_BYTES = 2 << 30
+COORDINATOR = "coordinator"
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks a coordinator: which door, whose identity, which community's key."""
+
+    door: Door
+    identity: SigningKey
+    community: bytes
+
+    def get(self, target: str, now: int, limit: int) -> bytes:
+        """GET `target` with proof of who asks."""
+        headers = self._proof("GET", target, now)
+        return call(self.door, "GET", target, headers=headers, limit=limit)
+
+    def post(self, target: str, now: int) -> bytes:
+        """POST nothing to `target` with proof of who asks."""
+        return call(self.door, "POST", target, headers=self._proof("POST", target, now))
+
+    def _proof(self, method: str, target: str, now: int) -> dict[str, str]:
+        return {PROOF_HEADER: prove(self.identity, self.community, f"{method} {target}", now)}
+
+
+def door_of(invitation: Invitation) -> Door:
+    """The door an invitation leads to, with the fingerprint of its authority."""
+    claims = invitation.claims
+    return Door.at(claims.address, fingerprint=claims.certificate)
+
+
+def look(door: Door, community: bytes, now: int) -> CommunityInfo:
+    """What a community says of itself, checked against its key; nothing of ours is sent.
+
+    Through a door with a fingerprint it is asked twice: whoever sits in between can pass on the
+    signed answer to the first, which names the authority, but not hold the certificate that the
+    second needs.
+
+    Raises Incompatible with whoever must upgrade, NomoatError if this machine's clock is off.
+    """
+    info = _said(door, community)
+    if door.ca is None:
+        info = _said_again(door, info)
+    check_protocol(info)
+    skew = now - info.now
+    if abs(skew) > MAX_SKEW_S:
+        where = "ahead of" if skew > 0 else "behind"
+        raise NomoatError(
+            f"this machine's clock is {abs(skew)} s {where} the coordinator's; set it (NTP) first"
+        )
+    return info
+
+
+def _said(door: Door, community: bytes) -> CommunityInfo:
+    answer = wire.Packet(call(door, "GET", "/community"))
+    return check_info(wire.decode(answer, CommunityInfo, COORDINATOR), community)
+
+
+def _said_again(door: Door, before: CommunityInfo) -> CommunityInfo:
+    """The same through a connection that the authority in the first answer vouches for."""
+    another = (
+        f"{door.address} shows another certificate than the invitation stands for; ask for a new "
+        "invitation, and if that does not help, somebody is between you and the coordinator"
+    )
+    if fingerprint(before.ca) != door.fingerprint:
+        raise Refused(another)
+    try:
+        return _said(replace(door, ca=before.ca), before.public)
+    except Untrusted as problem:
+        raise Refused(f"{another} ({problem})") from None
+
+
+def check_protocol(info: CommunityInfo) -> None:
+    """Raise Incompatible unless this side's protocol version is one the community speaks."""
+    ours = wire.PROTOCOL_VERSION
+    if info.protocol_low <= ours <= info.protocol_high:
+        return
+    who = "this nomoat" if ours < info.protocol_low else "the coordinator"
+    raise Incompatible(
+        f"{info.name} speaks protocol {info.protocol_low} to {info.protocol_high}, this side "
+        f"{ours}: upgrade {who}"
+    )
+
+
+def enrol(
+    asker: Asker,
+    name: str,
+    node_key: ec.EllipticCurvePrivateKey,
+    token: bytes,
+    leaving: Callable[[wire.Packet], None] = lambda _packet: None,
+) -> tuple[Standing, str]:
+    """Enrol under `name` with an invitation's token, or ask where one stands (no token).
+
+    leaving: called with the request before it leaves. Returns the standing and its reason, both
+    signed by the community.
+    """
+    binding = bind(name, asker.identity, node_key, asker.community)
+    request = wire.encode(Enrol(token, binding))
+    leaving(request)
+    answer = wire.Packet(call(asker.door, "POST", "/enroll", body=request.head))
+    reply = wire.decode(answer, Enrolled, COORDINATOR)
+    return check_answer(reply, request, asker.community), reply.reason
+
+
+def extend_roster(asker: Asker, known: Roster, now: int) -> tuple[Roster, tuple[SignedEntry, ...]]:
+    """The roster as the coordinator shows it now, and what was added to the one this side holds.
+
+    RemoteProtocolError if it is not an extension: history was rewritten.
+    """
+    added: list[SignedEntry] = []
+    while True:
+        data = asker.get(f"/roster?after={known.length}", now, 16 << 20)
+        page = wire.decode(wire.Packet(data), roster.Page, COORDINATOR)
+        known = roster.accept_page(known, page)
+        added += page.entries
+        if known.length >= page.length:
+            return known, tuple(added)
+
+
+def check_own_entry(known: Roster, asker: Asker, name: str, node_key: bytes) -> None:
+    """Raise RemoteProtocolError unless the roster holds us under our own two keys."""
+    member = known.members.get(name)
+    ours = (asker.identity.public, node_key)
+    if member is None or (member.binding.identity, member.binding.node_key) != ours:
+        reason = f"its roster does not hold {name} under this machine's keys"
+        raise RemoteProtocolError(COORDINATOR, "§5", reason)
+
+
+def newest_version(asker: Asker, known: SignedVersion | None, now: int) -> SignedVersion | None:
+    """The newest version record, if the records since `known` follow it unbroken."""
+    while True:
+        after = 0 if known is None else known.version.number + 1
+        data = asker.get(f"/versions?after={after}", now, 16 << 20)
+        records = wire.decode(wire.Packet(data), lineage.Versions, COORDINATOR).records
+        origin = enrolment.community_id(asker.community)
+        known = lineage.check_chain(known, records, asker.community, origin)
+        if len(records) < lineage.PAGE:
+            return known
+
+
+def receipts(asker: Asker, first_round: int, now: int) -> tuple[SignedReceipt, ...]:
+    """Our receipts from `first_round` on, each checked; RemoteProtocolError if one is not ours."""
+    found: list[SignedReceipt] = []
+    while True:
+        data = asker.get(f"/receipts?after={first_round}", now, 16 << 20)
+        page = wire.decode(wire.Packet(data), Receipts, COORDINATOR).receipts
+        for signed in page:
+            check_receipt(signed, asker.community, asker.identity.public)
+        found += page
+        if len(page) < PAGE or page[-1].receipt.round <= first_round:
+            return tuple(found)
+        first_round = page[-1].receipt.round
+
+
+def download(asker: Asker, record: SignedVersion, now: int) -> Adapter:
+    """The adapter a record names, verified against it."""
+    digest = record.version.adapter
+    data = asker.get(f"/adapter/{digest.hex()}", now, MAX_ADAPTER_BYTES)
+    return lineage.from_file(data, digest, COORDINATOR)
+
+
+def leave(asker: Asker, now: int) -> None:
+    """Tell the coordinator that we leave; harmless if it has forgotten us."""
+    try:
+        asker.post("/leave", now)
+    except Refused:
+        return  # already out

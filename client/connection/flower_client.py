@@ -1,0 +1,349 @@
+"""One volunteer's calls to its coordinator: Flower's fleet requests over bounded HTTP.
+
+Uses private flwr interfaces (docs/adr/0002-flower-embedded.md), pinned by tests/end_to_end/line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_id,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from nomoat.aggregation.errors import Refused, RemoteProtocolError, Unreachable
+from nomoat.aggregation.protocol import wire
+from nomoat.client.connection.coordinator_api import MAX_SKEW_S
+from nomoat.client.connection.https import Door, tls_context
+from nomoat.client.machine.duty_cycle import Bucket, spend
+
+# Flower logs every request, and what a stranger got wrong as an error; we log what matters.
+logging.getLogger("flwr").setLevel(logging.CRITICAL)
+
+ANSWER_BYTES = 12 << 20  # one object (≤ 5 MiB) and what surrounds it; more is an attack
+MAX_OBJECTS = 300
+WAIT_S = 15
+TIMEOUT_S = 45.0
+SIGN_OFF_S = 3.0
+RECORDS = frozenset({"Message", "RecordDict", "ConfigRecord"})
+COORDINATOR = "coordinator"
+HAVE_KEPT = 8
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Line:
+    """How to reach a coordinator. door: with its authority. poll_s: (least, most) between polls.
+
+    pause_s: first and longest pause after a failure. upload_bytes_s,
+    download_bytes_s: network caps; None: none.
+    clock: unix time in seconds.
+    """
+
+    door: Door
+    node_key: ec.EllipticCurvePrivateKey
+    poll_s: tuple[float, float] = (1.0, 2.0)
+    pause_s: tuple[float, float] = (0.5, 30.0)
+    chance: random.Random = field(default_factory=random.Random)
+    upload_bytes_s: float | None = None
+    download_bytes_s: float | None = None
+    clock: Callable[[], float] = time.time
+
+
+class Gone(Exception):
+    """The coordinator does not know this node (any more): it must be activated again."""
+
+
+class RunOver(Exception):
+    """The coordinator ended the run a message belongs to."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A message that waits to be answered."""
+
+    head: Message
+    tree: ObjectTree
+
+
+class Cap:
+    """Keeps what goes one way over the line to a rate in bytes a second; None: as fast as it is."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._bucket = None if rate is None else Bucket(rate, rate, rate, time.monotonic())
+
+    def keep(self, size: int) -> None:
+        """Wait as long as `size` bytes take at the rate."""
+        if self._bucket is not None:
+            self._bucket, wait_s = spend(self._bucket, size, time.monotonic())
+            time.sleep(wait_s)
+
+
+class Wires:
+    """Flower's fleet client over one HTTP client that reads bounded answers from one address."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self._up, self._down = Cap(line.upload_bytes_s), Cap(line.download_bytes_s)
+        public = line.node_key.public_key()
+        self._public = public_key_to_bytes(public)
+        self._fleet = FleetHttpClient(
+            f"https://{line.door.address}",
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(line.node_key, public),
+            ],
+            verify=tls_context(line.door),
+        )
+        self._fleet._client.close()
+        self._have: deque[str] = deque(maxlen=HAVE_KEPT)
+        self._counting = threading.Lock()
+        self._calls = 0  # under way
+        self._closing = False
+        # A transport of our own: no proxy from the environment, no redirect to another host.
+        self._fleet._client = httpx.Client(
+            transport=Bounded(tls_context(line.door)),
+            timeout=TIMEOUT_S,
+            headers={"accept-encoding": "identity", "x-nomoat-wait": str(WAIT_S)},
+            event_hooks={"request": [self._say_what_arrived]},
+        )
+
+    def __enter__(self) -> Wires:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the line, or leave that to the last call that is under way.
+
+        A socket closed under another thread's read gives its number to the next one opened, whose
+        bytes that thread would then take.
+        """
+        with self._counting:
+            self._closing = True
+            idle = self._over()
+        if idle:
+            self._fleet.close()
+
+    def _over(self) -> bool:
+        return self._closing and not self._calls
+
+    @contextlib.contextmanager
+    def _call(self) -> Iterator[None]:
+        with self._counting:
+            if self._closing:
+                raise Unreachable("the line is closed")
+            self._calls += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._calls -= 1
+                last = self._over()
+            if last:
+                self._fleet.close()
+
+    def activate(self) -> Node:
+        """Report for duty; Refused if this key is not (or no longer) a member's."""
+        request = ActivateNodeRequest(
+            public_key=self._public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+        )
+        try:
+            answer = self.ask(self._fleet.ActivateNode, request)
+        except httpx.HTTPStatusError as problem:
+            raise Refused(
+                "the coordinator does not admit this volunteer "
+                f"(answer {problem.response.status_code})"
+            ) from None
+        return Node(node_id=answer.node_id)
+
+    def deactivate(self, node: Node) -> None:
+        """Sign off, if anybody listens."""
+        self._fleet._client.timeout = httpx.Timeout(SIGN_OFF_S)
+        try:
+            self.ask(self._fleet.DeactivateNode, DeactivateNodeRequest(node_id=node.node_id))
+        except (Unreachable, Gone, httpx.HTTPStatusError):
+            return
+
+    def beat(self, node: Node) -> None:
+        """Say that we are still here; Gone if we are unknown."""
+        request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        if not self.ask(self._fleet.SendNodeHeartbeat, request).success:
+            raise Gone("the coordinator forgot this node")
+
+    def receive(self, node: Node) -> Job | None:
+        """The next message, None if there is none (the coordinator may hold this for WAIT_S)."""
+        answer = self.ask(self._fleet.PullMessages, PullMessagesRequest(node=node))
+        if not answer.messages_list or not answer.message_object_trees:
+            return None
+        job = Job(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
+        self._have.append(job.tree.object_id)
+        return job
+
+    def fetch(self, node: Node, job: Job, deadline: float) -> Message:
+        """The whole message of a job; RemoteProtocolError if it is not what its tree says."""
+        ids = list(dict.fromkeys(tree.object_id for tree in iterate_object_tree(job.tree)))
+        if len(ids) > MAX_OBJECTS:
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, f"sent {len(ids)} objects")
+        contents: dict[str, bytes] = {}
+        for object_id in ids:
+            contents[object_id] = self._object(node, job, object_id, deadline)
+            self._down.keep(len(contents[object_id]))
+            if sum(map(len, contents.values())) > wire.MAX_HEAD_BYTES + wire.MAX_BODY_BYTES:
+                raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent too much")
+        message = inflate_object_from_contents(job.tree.object_id, contents)
+        if not isinstance(message, Message):
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent something else")
+        message.metadata.__dict__["_message_id"] = job.tree.object_id
+        return message
+
+    def send(self, node: Node, reply: Message) -> tuple[int, bool]:
+        """Hand in a reply: (bytes sent, whether it was still wanted)."""
+        with no_object_id_recompute():
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            objects = get_all_nested_objects(reply)
+            request = PushMessagesRequest(
+                node=node,
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+            )
+            answer = self.ask(self._fleet.PushMessages, request)
+            run_id, sent = reply.metadata.run_id, 0
+            for object_id in answer.objects_to_push:
+                content = objects[object_id].deflate()
+                sent += len(content)
+                self._up.keep(len(content))
+                push = PushObjectRequest(
+                    node=node,
+                    run_id=run_id,
+                    session_id=answer.session_id,
+                    object_id=object_id,
+                    object_content=content,
+                )
+                # "not stored" means that somebody else's equal object is there already
+                self.ask(self._fleet.PushObject, push)
+        return sent, reply.object_id in answer.objects_to_push
+
+    def _say_what_arrived(self, request: httpx.Request) -> None:
+        """Name the last messages that arrived, so that one lost on its way is offered again."""
+        request.headers["x-nomoat-have"] = ",".join(self._have)
+
+    def _object(self, node: Node, job: Job, object_id: str, deadline: float) -> bytes:
+        request = PullObjectRequest(node=node, run_id=job.head.metadata.run_id, object_id=object_id)
+        pause = 0.05
+        while True:
+            answer = self.ask(self._fleet.PullObject, request)
+            if not answer.object_found:
+                raise RunOver("the message was taken back")
+            if answer.object_available:
+                break
+            if time.monotonic() > deadline:
+                raise Unreachable("the coordinator did not finish sending")
+            time.sleep(pause)  # it is still storing what it announced
+            pause = min(2 * pause, 2.0)
+        content = answer.object_content
+        kind = content.partition(b" ")[0].decode("ascii", "replace")
+        if get_object_id(content) != object_id or kind not in RECORDS:
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent an object it did not name")
+        return bytes(content)
+
+    def ask(self, method: Callable[..., Answer], request: object) -> Answer:
+        """One call; Unreachable, Gone (401), RunOver (403), or httpx's error for the rest."""
+        try:
+            with self._call():
+                return method(request)
+        except httpx.HTTPStatusError as problem:
+            status = problem.response.status_code
+            if status in (429, 500, 502, 503, 504):
+                raise Unreachable(f"{self.line.door.address} answers {status}") from None
+            if status == 401:
+                skewed = skew(problem.response, self.line.clock())
+                raise Gone(skewed or "the coordinator does not recognise this node") from None
+            if status == 403 and not isinstance(request, ActivateNodeRequest):
+                raise RunOver("the run has ended") from None
+            raise
+        except (httpx.TransportError, ssl.SSLError, ValueError) as problem:
+            reason = str(problem)[:150] or type(problem).__name__
+            raise Unreachable(f"{self.line.door.address}: {reason}") from None
+
+
+def skew(response: httpx.Response, now: float) -> str | None:
+    """That this machine's clock is too far from the coordinator's for its signatures, if it is."""
+    try:
+        ahead = round(now - parsedate_to_datetime(response.headers["date"]).timestamp())
+    except (KeyError, ValueError):
+        return None
+    if abs(ahead) <= MAX_SKEW_S:
+        return None
+    where = "ahead of" if ahead > 0 else "behind"
+    return f"this machine's clock is {abs(ahead)} s {where} the coordinator's; set it (NTP)"
+
+
+class Bounded(httpx.HTTPTransport):
+    """TLS to one coordinator; an answer longer than ANSWER_BYTES, or packed, is cut off."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(verify=context, limits=httpx.Limits(max_connections=4), retries=0)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        response = super().handle_request(request)
+        if "content-encoding" in response.headers:  # a small body could unpack to gigabytes
+            response.close()
+            raise httpx.RemoteProtocolError("the answer is packed", request=request)
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        response.stream = Cut(response.stream, request)
+        return response
+
+
+class Cut(httpx.SyncByteStream):
+    """A byte stream that ends in an error after ANSWER_BYTES."""
+
+    def __init__(self, stream: httpx.SyncByteStream, request: httpx.Request) -> None:
+        self._stream = stream
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for chunk in self._stream:
+            size += len(chunk)
+            if size > ANSWER_BYTES:
+                raise httpx.RemoteProtocolError("the answer is too long", request=self._request)
+            yield chunk
+
+    def close(self) -> None:
+        """Close the connection or give it back."""
+        self._stream.close()

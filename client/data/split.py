@@ -1,0 +1,119 @@
+"""The owner's data as training wants it: rows to train on and rows kept for measuring, on disk.
+
+Which row is kept is decided by its own content, so a row never changes sides when the file grows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nomoat.aggregation.errors import BadData
+from nomoat.client.data.secrets_report import render_scan
+from nomoat.client.data.secrets_scan import Kept, Scan, scan
+from nomoat.lora.data.conversations import Conversation, Dataset, read, write_jsonl
+from nomoat.storage.atomic import replacing
+
+FINDINGS = "left-out.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """Two files in lora's normal form, and how many rows each has; `secret` rows are in neither."""
+
+    train: Path
+    heldout: Path
+    train_rows: int
+    heldout_rows: int
+    secret_rows: int = 0
+
+
+def prepare(
+    data: Path,
+    folder: Path,
+    heldout: float,
+    kept: Kept | None = None,
+    *,
+    heldout_data: Path | None = None,
+) -> Shards:
+    """Read `data` and share its rows out, unless that was done for this very file already.
+
+    heldout_data: rows to measure with, if the owner has chosen them; then all of `data` is trained
+    on. Rows of `data` that hold something that looks secret are left out, unless `kept` names it.
+    Raises BadData naming file and line, or if fewer than two rows can be used.
+    """
+    kept = kept or Kept()
+    wanted = _stamp(data, heldout, kept)
+    if heldout_data is not None:
+        wanted += _stamp(heldout_data, 0.0, kept)
+    stamp = folder / "stamp.json"
+    shards = folder / "train.jsonl", folder / "heldout.jsonl"
+    if stamp.exists():
+        known = json.loads(stamp.read_text())
+        if known["of"] == wanted and all(path.exists() for path in shards):
+            return Shards(*shards, known["train"], known["heldout"], known["secret"])
+    dataset = read(data)
+    found = scan_rows(dataset)
+    left_out = found.excluded(kept)
+    rows = tuple(row for row in dataset.conversations if row.origin not in left_out)
+    if heldout_data is None:
+        train, measured = share_out(replace(dataset, conversations=rows), heldout)
+    else:
+        train, measured = _some(data, rows), _some(heldout_data, read(heldout_data).conversations)
+    for part, path in zip((train, measured), shards, strict=True):
+        write_jsonl(part, path)
+    (folder / FINDINGS).write_text(render_scan(found, kept) + "\n")
+    with replacing(stamp) as file:
+        sizes = {"train": len(train), "heldout": len(measured), "secret": len(left_out)}
+        file.write(json.dumps({"of": wanted, **sizes}).encode())
+    return Shards(*shards, len(train), len(measured), len(left_out))
+
+
+def scan_rows(dataset: Dataset) -> Scan:
+    """What in the rows of a data file looks secret."""
+    return scan((row.origin, [turn.text for turn in row.turns]) for row in dataset.conversations)
+
+
+def _some(path: Path, rows: tuple[Conversation, ...]) -> tuple[Conversation, ...]:
+    if not rows:
+        raise BadData(f"{path}: no row in it can be used")
+    return rows
+
+
+def share_out(
+    dataset: Dataset, heldout: float
+) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+    """(rows to train on, rows to keep): about the share `heldout`, at least one row each.
+
+    A row is kept if the first 32 bits of SHA-256(its text) / 2³² < heldout.
+    """
+    rows = dataset.conversations
+    if len(rows) < 2:
+        raise BadData(f"{len(rows)} usable rows; at least 2 are needed, one of them to measure")
+    order = sorted(rows, key=_place)
+    count = min(len(rows) - 1, max(1, sum(_place(row) < heldout for row in rows)))
+    kept = {id(row) for row in order[:count]}
+    return (
+        tuple(row for row in rows if id(row) not in kept),
+        tuple(row for row in rows if id(row) in kept),
+    )
+
+
+def _place(row: Conversation) -> float:
+    text = "\0".join(f"{turn.role}\0{turn.text}" for turn in row.turns)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+
+
+def _stamp(data: Path, heldout: float, kept: Kept) -> str:
+    """What tells a changed file from an unchanged one without reading it: sizes and times."""
+    if not data.exists():
+        raise BadData(f"{data} does not exist")
+    files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
+    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return hashlib.sha256(repr((heldout, stats, _listed(kept))).encode()).hexdigest()
+
+
+def _listed(kept: Kept) -> list[list[str]]:
+    return [sorted(part) for part in (kept.origins, kept.kinds, kept.marks)]

@@ -1,0 +1,270 @@
+"""`nomoat doctor`: collects symptoms from this machine and prints what the checks say."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nomoat.client.doctor.checks import Finding, Symptoms, Verdict, worst
+from nomoat.client.machine.probes import attempt, torch_has_cuda
+
+if TYPE_CHECKING:
+    from nomoat.client.connection.https import Door
+    from nomoat.client.home import Home, Place, VolunteerSettings
+
+TIMEOUT_S = 10.0
+MARKS = {Verdict.GOOD: "ok", Verdict.WARN: "!", Verdict.BAD: "✗", Verdict.UNKNOWN: "?"}
+
+
+def render_doctor(findings: Sequence[Finding]) -> str:
+    """One line a check, the mending command below it; the summary last."""
+    width = max((len(finding.check) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        lines.append(f"{MARKS[finding.verdict]:>2}  {finding.check:<{width}}  {finding.text}")
+        if finding.mend:
+            lines.append(f"    {'':<{width}}  → {finding.mend}")
+    return "\n".join([*lines, _summary(findings)])
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    bad = sum(finding.verdict is Verdict.BAD for finding in findings)
+    if bad:
+        return f"{bad} problem{'s' if bad > 1 else ''} to mend"
+    if worst(tuple(findings)) is Verdict.GOOD:
+        return "all is well"
+    return "nothing is broken; look at the lines marked ! and ?"
+
+
+def doctor_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """For `--json`."""
+    return [
+        {"check": f.check, "verdict": f.verdict.value, "text": f.text, "mend": f.mend}
+        for f in findings
+    ]
+
+
+def symptoms(home: Home, place: Place | None) -> Symptoms:
+    """Everything that can be found out here and from the coordinator."""
+    from nomoat import __version__
+
+    root = home.root if home.root.is_dir() else Path.home()
+    found = local_symptoms(__version__, root, home.identity)
+    if place is None:
+        return found
+    settings = place.load()
+    found = replace(
+        found,
+        data=str(settings.data),
+        least_free_disk_bytes=settings.machine.min_free_disk_mb << 20,
+        **_data(settings),
+        bits_error=_bits_error(settings),
+        **(attempt("fit", lambda: _fit(place, settings)) or {}),
+        ledger_error=_ledger_error(place),
+        service_active=attempt("service", lambda: _service_active(home, place)),
+    )
+    return replace(found, address=settings.address, **line(place, settings.address))
+
+
+def line(place: Place, address: str) -> dict[str, Any]:
+    """What the coordinator's port shows: reachable, certificate, key, clock and protocols."""
+    import time
+
+    from nomoat.aggregation.errors import NomoatError, Unreachable
+    from nomoat.aggregation.protocol import wire
+    from nomoat.aggregation.protocol.enrolment import CommunityInfo, check_info
+    from nomoat.client.connection.https import Door, call
+
+    info = place.info()
+    door = Door.at(address, ca=info.ca)
+    found: dict[str, Any] = {"pinned_fingerprint": info.public.hex()}
+    try:
+        with socket.create_connection((door.host, door.port), TIMEOUT_S):
+            found["reachable"] = True
+    except OSError:
+        return {**found, "reachable": False}
+    try:
+        found["certificate_days"] = _certificate_days(door)
+        answer = wire.Packet(call(door, "GET", "/community"))
+        said = wire.decode(answer, CommunityInfo, "coordinator")
+        found["fingerprint"] = said.public.hex()
+        check_info(said, said.public)
+    except ssl.SSLError as problem:
+        return {**found, "tls_error": getattr(problem, "verify_message", "") or problem.reason}
+    except Unreachable as problem:
+        return {**found, "tls_error": str(problem)}
+    except (NomoatError, OSError) as problem:
+        return {**found, "tls_error": f"{address} is no coordinator of nomoat ({problem})"}
+    skew, spoken = time.time() - said.now, (said.protocol_low, said.protocol_high)
+    return {**found, "clock_skew_s": skew, "protocols": spoken}
+
+
+def _certificate_days(door: Door) -> float:
+    import datetime
+
+    from cryptography import x509
+
+    from nomoat.client.connection.https import tls_context
+
+    with (
+        socket.create_connection((door.host, door.port), TIMEOUT_S) as plain,
+        tls_context(door).wrap_socket(plain, server_hostname=door.host) as tls,
+    ):
+        certificate = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+    left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return left.total_seconds() / 86400
+
+
+def _data(settings: VolunteerSettings) -> dict[str, Any]:
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.lora.data.conversations import read
+
+    try:
+        return {"data_rows": len(read(settings.data).conversations)}
+    except NomoatError as problem:
+        return {"data_error": str(problem)}
+
+
+def _fit(place: Place, settings: VolunteerSettings) -> dict[str, Any] | None:
+    """What a training would take, once there is an adapter that says how large it is."""
+    from nomoat.aggregation.errors import DoesNotFit
+    from nomoat.aggregation.protocol import lineage
+    from nomoat.client.machine.free_memory import room
+    from nomoat.client.training.community_fit import rank_of
+    from nomoat.client.training.memory_fit import Work, planned_or_cut
+    from nomoat.lora.model.files import resolve
+
+    record, info = place.version(), place.info()
+    if record is None or not place.adapter(record).exists():
+        return None
+    data = place.adapter(record).read_bytes()
+    spec = lineage.from_file(data, record.version.adapter, "doctor").spec
+    machine, targets = settings.machine, tuple(spec.target_modules)
+    here = room(settings.device, machine.max_vram_share or 1.0, _workers(place))
+    try:
+        rank = min(spec.rank, rank_of(settings, info))
+        frozen = spec.rank - rank
+        work = Work(info.batch_size, info.seq_len, rank, targets, machine.adam_8bit, frozen)
+        found = planned_or_cut(work, resolve(settings.base), here, machine.base_bits)
+    except DoesNotFit as problem:
+        return {"memory_error": str(problem)}
+    return {
+        "needed_memory_bytes": found.predicted.total,
+        "free_memory_bytes": here.free_bytes,
+    }
+
+
+def _bits_error(settings: VolunteerSettings) -> str | None:
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.client.training.memory_fit import check_bits
+
+    try:
+        check_bits(settings.machine)
+    except UsageError as problem:
+        return str(problem).partition(":")[0]
+    return None
+
+
+def _workers(place: Place) -> frozenset[int]:
+    """The processes of the volunteer that runs here: they hold what a training needs already."""
+    import psutil
+
+    from nomoat.client.volunteer.status import read_state, running
+
+    state = read_state(place) if running(place) else None
+    if state is None:
+        return frozenset()
+    children = attempt("workers", lambda: psutil.Process(state.pid).children())
+    return frozenset(child.pid for child in children or ())
+
+
+def _ledger_error(place: Place) -> str | None:
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.client.sent.log_file import Ledger
+
+    try:
+        Ledger(place.root).check()
+    except NomoatError as problem:
+        return str(problem)
+    return None
+
+
+def _service_active(home: Home, place: Place) -> bool:
+    """Whether a service's file is there, for one or all; raises where there is no manager."""
+    from nomoat.client.service.install import wanted
+
+    return any(Path(wanted(home, one, {}).path).exists() for one in (None, place))
+
+
+def local_symptoms(version: str, folder: Path, key_path: Path) -> Symptoms:
+    """What can be found without the network; the caller adds community, data and log."""
+    found = Symptoms(
+        platform=sys.platform,
+        python=sys.version_info[:2],
+        version=version,
+        folder=str(folder),
+        torch_installed=importlib.util.find_spec("torch") is not None,
+        gpu_present=attempt("gpu", _gpu_present),
+        driver=attempt("driver", _driver),
+        free_disk_bytes=attempt("disk", lambda: shutil.disk_usage(folder).free),
+        free_memory_bytes=attempt("memory", _free_memory),
+        key_path=str(key_path),
+        key_mode=attempt("key", lambda: key_path.stat().st_mode),
+    )
+    if found.torch_installed:  # loads torch: seconds, but only `doctor` pays them
+        return replace(
+            found,
+            torch_cuda=attempt("cuda", _torch_cuda),
+            torch_mps=attempt("mps", _torch_mps),
+            torch_built_for_cuda=attempt("torch", torch_has_cuda) or False,
+        )
+    return found
+
+
+def _gpu_present() -> bool | None:
+    """NVIDIA display controllers on the PCI bus (Linux); elsewhere unknown."""
+    devices = Path("/sys/bus/pci/devices")
+    if not devices.is_dir():
+        return True if _driver() else None
+    for device in devices.iterdir():
+        vendor = (device / "vendor").read_text().strip()
+        if vendor == "0x10de" and (device / "class").read_text().startswith("0x03"):
+            return True
+    return False
+
+
+def _driver() -> str:
+    import pynvml
+
+    pynvml.nvmlInit()
+    return str(pynvml.nvmlSystemGetDriverVersion())
+
+
+def _torch_mps() -> bool:
+    import torch
+
+    return bool(torch.backends.mps.is_available())
+
+
+def _torch_cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _free_memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """1 if something is broken, else 0."""
+    return int(any(finding.verdict is Verdict.BAD for finding in findings))

@@ -1,0 +1,80 @@
+"""Memory that a training may take of this machine, as it is now."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat.client.machine.probes import Gpu, attempt, gpu_of
+from nomoat.lora.memory.prediction import Host, cpu_host, cuda_host
+
+WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
+CONTEXT_BYTES = 600 << 20  # a CUDA context with its kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where, how many bytes may be taken, and what the device adds to a model's need."""
+
+    device: str
+    free_bytes: int
+    host: Host
+
+
+def room(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> Room:
+    """What is free, at most `share` of the whole, of the NVIDIA device meant, else of main memory.
+
+    ours: processes whose memory will be used again (a worker that still holds the base): free, too.
+    """
+    gpu = gpu_memory(device, ours)
+    if gpu is not None:
+        free, whole = gpu
+        return Room("cuda", int(min(free, share * whole)) - CONTEXT_BYTES, cuda_host())
+    there = free_bytes() + sum(_held(pid) for pid in ours)
+    shared = device == "mps" or (device == "auto" and _is_apple())  # one memory for both
+    return Room("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
+
+
+def gpu_memory(device: str, ours: frozenset[int]) -> tuple[int, int] | None:
+    """(bytes free or ours, bytes in all) of the NVIDIA device meant; None if none is."""
+    which = gpu_of(device)
+    if which is None:
+        return None
+    gpu = Gpu(which)
+    found = attempt("gpu memory", gpu.memory)
+    if found is None:
+        return None
+    free, whole = found
+    return free + (attempt("gpu processes", lambda: gpu.held(ours)) or 0), whole
+
+
+def _is_apple() -> bool:
+    """Whether this is a Mac with a GPU that torch uses; asked without loading torch."""
+    return (platform.system(), platform.machine()) == ("Darwin", "arm64")
+
+
+def free_bytes() -> int:
+    """Main memory that can be had, the container's limit kept."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit = attempt("cgroup", _free_in_cgroup)
+    return free if limit is None else min(free, limit)
+
+
+def _free_in_cgroup(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the container may still take; files in the cache (a model that was hashed) give way."""
+    limit = (group / "memory.max").read_text().strip()
+    if limit == "max":
+        return None
+    counted = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    cached = next((int(value) for name, value in counted if name == "inactive_file"), 0)
+    return int(limit) - int((group / "memory.current").read_text()) + cached
+
+
+def _held(pid: int) -> int:
+    """Main memory that ends with this process."""
+    import psutil
+
+    return attempt("worker", lambda: int(psutil.Process(pid).memory_full_info().uss)) or 0

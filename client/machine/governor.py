@@ -1,0 +1,149 @@
+"""Whoever watches the machine while a volunteer takes part: looks, asks the policy, acts.
+
+Orders are looked at several times a second, the machine every few seconds: reading an order is
+cheap, asking drivers is not. What comes out is one decision, which `nomoat status` shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from nomoat.client.machine import owner_orders
+from nomoat.client.machine.duty_cycle import (
+    Duty,
+    Target,
+    power_target,
+    regulate,
+    temperature_target,
+)
+from nomoat.client.machine.policy import Action, Decision, decide
+from nomoat.client.machine.readings import Facts, Limits
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.2
+FACTS_S = 2.0  # while something is being done
+IDLE_FACTS_S = 10.0
+COOLER_C = 2.0  # the duty cycle aims below the limit at which the policy would stop altogether
+LESS_POWER = 0.95
+
+
+class Governed(Protocol):
+    """Whoever works and can be told to stop (hands.Hands)."""
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a piece of work is under way, paused or not."""
+
+    def pause(self) -> None:
+        """Give memory back; returns when it is given."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def limit(self, share: float) -> None:
+        """Spend this share of the time working."""
+
+
+@dataclass
+class Governor:
+    """One volunteer's policy at work. look: facts at a local time.
+
+    handing_over: whether an update waits to be handed over, which `finish` lets end. told: called
+    with each decision that differs from the last one. zone: of the machine's wall clock.
+    """
+
+    folder: Path
+    limits: Limits
+    look: Callable[[datetime], Facts]
+    hands: Governed
+    handing_over: Callable[[], bool]
+    told: Callable[[Decision], None]
+    now: Callable[[], datetime]
+    cpu_share: float = 1.0
+    clock: Callable[[], float] = time.monotonic
+    decision: Decision | None = None
+    _facts: Facts | None = field(default=None, init=False)
+    _looked_at: float = field(default=0.0, init=False)
+    _duty: Duty = field(default_factory=Duty, init=False)
+    _turning: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def run(self, stop: threading.Event) -> None:
+        """Govern until `stop` is set, or set it when the owner said finish."""
+        while not stop.is_set():
+            try:
+                if self.turn() is Action.STOP:
+                    stop.set()
+            except Exception:  # whatever it was: without a policy nothing is trained
+                log.exception("the policy failed; training waits")
+                self.hands.pause()
+                self.decision = None  # so that the next turn says and does what it decides
+                self.told(Decision(Action.WAIT, "the policy failed, see nomoat logs", self.now()))
+            stop.wait(LOOK_S)
+
+    def turn(self) -> Action:
+        """Look, decide and act once; when it returns, what was decided is done."""
+        with self._turning:
+            return self._turn()
+
+    def _turn(self) -> Action:
+        now, orders = self.now(), owner_orders.read(self.folder)
+        facts = self._fresh(now)
+        before = self.decision
+        in_round = self.hands.at_work or self.handing_over()
+        decision = decide(facts, self.limits, orders, in_round, before)
+        self.decision = decision
+        if before is None or (before.action, before.reason) != (decision.action, decision.reason):
+            self.told(decision)
+        if before is None or before.action is not decision.action:
+            self._act(decision)
+        return decision.action
+
+    def may_begin(self, training: bool) -> bool:
+        """Whether work may begin now; after `finish` no training does."""
+        finishing = training and owner_orders.read(self.folder).finish
+        return self.turn() is Action.TRAIN and not finishing
+
+    def _act(self, decision: Decision) -> None:
+        log.info("%s: %s", decision.action.value, decision.reason)
+        if decision.action is Action.WAIT:
+            self.hands.pause()
+        elif decision.action is Action.TRAIN:
+            self.hands.resume()
+
+    def _fresh(self, now: datetime) -> Facts:
+        """What is known, looked at anew when it is old; `now` is always right."""
+        at, facts = self.clock(), self._facts
+        old_s = FACTS_S if self.hands.at_work else IDLE_FACTS_S
+        if facts is None or at - self._looked_at >= old_s:
+            facts = self.look(now)
+            self._regulate(facts, at - self._looked_at if self._facts is not None else 0.0)
+            self._looked_at = at
+        self._facts = replace(facts, now=now)
+        return self._facts
+
+    def _regulate(self, facts: Facts, elapsed_s: float) -> None:
+        targets = self._targets()
+        if not targets and self.cpu_share >= 1.0:
+            return
+        measured = {"temperature_c": facts.temperature_c, "power_w": facts.power_w}
+        duty = regulate(self._duty, targets, measured, elapsed_s, self.cpu_share)
+        if duty.share != self._duty.share:
+            self.hands.limit(duty.share)
+        self._duty = duty
+
+    def _targets(self) -> tuple[Target, ...]:
+        found = []
+        if self.limits.max_temperature_c is not None:
+            found.append(temperature_target(self.limits.max_temperature_c - COOLER_C))
+        if self.limits.max_power_w is not None:
+            watts = self.limits.max_power_w
+            found.append(power_target(LESS_POWER * watts, 2 * watts))
+        return tuple(found)

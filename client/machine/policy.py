@@ -1,0 +1,271 @@
+"""Whether this machine may train right now, and why not: facts in, decision and reason out. Pure.
+
+Rules stand in a table, most important first. Each says what blocks, or nothing. A block begins at
+once; it ends when its cause has been gone for the rule's `settle_s`, and limits on a number end
+below a lower mark than the one at which they began, so that nothing flaps. An unknown fact never
+raises: it blocks only where the owner set a limit that protects the machine and that can then not
+be kept (°C, W, idle).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+from nomoat.client.machine.readings import Facts, GpuProgram, Limits, Orders
+from nomoat.client.machine.weekly_schedule import Week
+
+
+class Action(Enum):
+    """TRAIN, WAIT (memory given back, work checkpointed), or STOP (end the client)."""
+
+    TRAIN = "training"
+    WAIT = "waiting"
+    STOP = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One reason not to train, since when, and since when its cause has been gone."""
+
+    rule: str
+    text: str
+    since: datetime
+    gone_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, why in one line, since when. `blocks`: all that holds, most important first."""
+
+    action: Action
+    reason: str
+    since: datetime
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a rule looks at; `engaged`: this rule blocks already."""
+
+    facts: Facts
+    limits: Limits
+    orders: Orders
+    engaged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`blocked` gives the reason or None; the block outlives its cause by `settle_s`."""
+
+    name: str
+    settle_s: float
+    blocked: Callable[[Situation], str | None]
+
+
+def decide(
+    facts: Facts,
+    limits: Limits,
+    orders: Orders,
+    in_round: bool,
+    before: Decision | None = None,
+) -> Decision:
+    """Decide from facts, limits and orders; `before` is the last decision, for hysteresis.
+
+    `in_round`: an update is being trained or waits to be handed over; `finish` lets it end.
+    Facts without a time zone raise ValueError: wall times would mean nothing.
+    """
+    if facts.now.tzinfo is None:
+        raise ValueError("facts.now needs a time zone")
+    held = {block.rule: block for block in before.blocks} if before else {}
+    blocks = tuple(
+        block
+        for rule in RULES
+        if (block := _judge(rule, facts, limits, orders, held.get(rule.name))) is not None
+    )
+    if orders.finish and not in_round:
+        return _decision(Action.STOP, "finished, as you asked", blocks, facts, before)
+    if blocks:
+        return _decision(Action.WAIT, blocks[0].text, blocks, facts, before)
+    reason = "this round, then stopping as you asked" if orders.finish else "all limits kept"
+    return _decision(Action.TRAIN, reason, blocks, facts, before)
+
+
+def _judge(
+    rule: Rule, facts: Facts, limits: Limits, orders: Orders, held: Block | None
+) -> Block | None:
+    text = rule.blocked(Situation(facts, limits, orders, held is not None))
+    if text is not None:
+        return Block(rule.name, text, held.since if held else facts.now)
+    if held is None or not rule.settle_s:
+        return None
+    gone = held.gone_since or facts.now
+    waited_s = facts.now.timestamp() - gone.timestamp()
+    if not 0 <= waited_s < rule.settle_s:  # a clock set back ends the wait rather than prolong it
+        return None
+    return Block(rule.name, held.text, held.since, gone)
+
+
+def _decision(
+    action: Action,
+    reason: str,
+    blocks: tuple[Block, ...],
+    facts: Facts,
+    before: Decision | None,
+) -> Decision:
+    """With the time since which this action has had this leading cause."""
+    if action is Action.WAIT:
+        return Decision(action, reason, blocks[0].since, blocks)
+    same = before is not None and before.action is action
+    return Decision(action, reason, before.since if before and same else facts.now, blocks)
+
+
+def _paused(s: Situation) -> str | None:
+    if not s.orders.paused:
+        return None
+    until = s.orders.paused_until
+    if until is None:
+        return "paused by you, until nomoat resume"
+    if until.timestamp() <= s.facts.now.timestamp():
+        return None
+    return f"paused by you, until {_when(until, s.facts.now)}"
+
+
+def _schedule(s: Situation) -> str | None:
+    if s.limits.schedule.covers(s.facts.now):
+        return None
+    return "outside the schedule" + _next(s.limits.schedule, s.facts.now)
+
+
+def _quiet(s: Situation) -> str | None:
+    if not s.limits.quiet_hours.covers(s.facts.now):
+        return None
+    return "quiet hours" + _next(s.limits.quiet_hours, s.facts.now)
+
+
+def _gpu_in_use(s: Situation) -> str | None:
+    if not s.limits.yield_gpu or s.facts.gpu_programs is None:
+        return None
+    names = sorted({p.name for p in s.facts.gpu_programs if _disturbs(p, s.limits)})
+    if not names:
+        return None
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"GPU in use by another program ({shown})"
+
+
+def _disturbs(program: GpuProgram, limits: Limits) -> bool:
+    """Any computation does; graphics do by time spent, or by memory where time is unknown."""
+    if program.name in limits.ignored_programs:
+        return False
+    if program.compute:
+        return True
+    busy = _known(program.busy_share)
+    if busy is not None:
+        return busy >= limits.graphics_busy_share
+    return (program.memory_bytes or 0) >= limits.graphics_memory_bytes
+
+
+def _in_use(s: Situation) -> str | None:
+    wanted, idle = s.limits.idle_after_s, _known(s.facts.idle_s)
+    if wanted is None:
+        return None
+    if idle is None:
+        return "whether you are away is unknown, and training is limited to that (nomoat doctor)"
+    return None if idle >= wanted else f"you are using this machine (idle {_span(wanted)} needed)"
+
+
+def _battery(s: Situation) -> str | None:
+    return "on battery" if s.facts.on_battery and not s.limits.on_battery else None
+
+
+def _metered(s: Situation) -> str | None:
+    return "on a metered network" if s.facts.metered and not s.limits.on_metered else None
+
+
+def _hot(s: Situation) -> str | None:
+    return _over(s.facts.temperature_c, s.limits.max_temperature_c, s, "temperature", "°C")
+
+
+def _power(s: Situation) -> str | None:
+    return _over(s.facts.power_w, s.limits.max_power_w, s, "power draw", "W")
+
+
+def _over(
+    value: float | None, limit: float | None, s: Situation, what: str, unit: str
+) -> str | None:
+    """Blocks above `limit`; once engaged, until `margin` below it."""
+    if limit is None:
+        return None
+    value = _known(value)
+    if value is None:
+        return f"{what} is unknown, and a limit of {limit:g} {unit} is set (nomoat doctor)"
+    margin = s.limits.temperature_margin_c if unit == "°C" else s.limits.power_margin_w
+    if value <= (limit - margin if s.engaged else limit):
+        return None
+    return f"{what} {value:.0f} {unit}, limit {limit:g} {unit}"
+
+
+def _vram(s: Situation) -> str | None:
+    limit, share = s.limits.max_vram_share, _known(s.facts.vram_share)
+    if limit is None or share is None or share <= limit:
+        return None
+    return f"GPU memory {share:.0%} taken by training, limit {limit:.0%}"
+
+
+def _busy_cpu(s: Situation) -> str | None:
+    limit, share = s.limits.max_other_cpu_share, _known(s.facts.other_cpu_share)
+    if limit is None or share is None:
+        return None
+    if share <= (limit - s.limits.other_cpu_margin if s.engaged else limit):
+        return None
+    return f"processor {share:.0%} taken by other programs, limit {limit:.0%}"
+
+
+def _disk(s: Situation) -> str | None:
+    free, least = s.facts.free_disk_bytes, s.limits.min_free_disk_bytes
+    if free is None or free >= (least * 5 // 4 if s.engaged else least):
+        return None
+    return f"disk almost full ({free >> 20} MiB free, {least >> 20} MiB needed)"
+
+
+# An order, the clock and the owner's hands are obeyed at once, both ways; what flickers settles.
+RULES: Final = (
+    Rule("paused", 0.0, _paused),
+    Rule("schedule", 0.0, _schedule),
+    Rule("quiet", 0.0, _quiet),
+    Rule("gpu", 60.0, _gpu_in_use),
+    Rule("idle", 0.0, _in_use),
+    Rule("battery", 30.0, _battery),
+    Rule("metered", 30.0, _metered),
+    Rule("temperature", 30.0, _hot),
+    Rule("power", 30.0, _power),
+    Rule("vram", 30.0, _vram),
+    Rule("cpu", 60.0, _busy_cpu),
+    Rule("disk", 30.0, _disk),
+)
+
+
+def _known(value: float | None) -> float | None:
+    """None for what a sensor did not or could not say: NaN, infinities."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _next(week: Week, now: datetime) -> str:
+    change = week.next_change(now)
+    return f", until {_when(change, now)}" if change else " (no window is set)"
+
+
+def _when(at: datetime, now: datetime) -> str:
+    local = at.astimezone(now.tzinfo)
+    days = (local.date() - now.date()).days
+    if days == 0:
+        return f"{local:%H:%M}"
+    return f"{local:%a %H:%M}" if 0 < days < 7 else f"{local:%Y-%m-%d %H:%M}"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"

@@ -1,0 +1,334 @@
+"""The shell that looks at the machine: each probe stands alone, and one that fails is unknown.
+
+NVML (nvidia-ml-py), psutil, D-Bus (jeepney), /sys and the Windows API are each optional. Nothing
+here raises: a driver that crashes must not end a volunteer's client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, tzinfo
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nomoat.client.machine.readings import Facts, GpuProgram
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+NM_METERED = {1: True, 3: True, 2: False, 4: False}  # NMMetered: yes, guess-yes, no, guess-no
+
+
+def attempt(name: str, probe: Callable[[], T | None]) -> T | None:
+    """What `probe` finds, or None if it cannot."""
+    try:
+        return probe()
+    except Exception as problem:  # noqa: BLE001 - drivers raise anything; unknown is the answer
+        log.debug("probe %s: %s", name, problem)
+        return None
+
+
+class Probes:
+    """Looks at this machine. `pids`: our own processes, which disturb nobody.
+
+    Keeps what must be remembered between looks: processor times and NVML's session.
+    """
+
+    def __init__(
+        self, folder: Path, pids: Callable[[], frozenset[int]], gpu: int | str | None = 0
+    ) -> None:
+        self._folder = folder
+        self._pids = pids
+        self._gpu = Gpu(gpu)
+        self._processor = Processor()
+
+    def facts(self, now: datetime) -> Facts:
+        """One look at everything; `now` is local and has its zone."""
+        pids = attempt("pids", self._pids) or frozenset({os.getpid()})
+        return Facts(
+            now=now,
+            idle_s=attempt("idle", idle_s),
+            on_battery=attempt("battery", on_battery),
+            metered=attempt("metered", metered),
+            temperature_c=attempt("temperature", self._temperature),
+            power_w=attempt("power", self._gpu.power_w),
+            vram_share=attempt("vram", lambda: self._gpu.memory_share(pids)),
+            gpu_programs=attempt("programs", lambda: self._gpu.programs(pids)),
+            other_cpu_share=attempt("cpu", lambda: self._processor.other_share(pids)),
+            free_disk_bytes=attempt("disk", lambda: shutil.disk_usage(self._folder).free),
+        )
+
+    def _temperature(self) -> float | None:
+        """The GPU's, or the hottest part of the processor's where there is no GPU."""
+        gpu = attempt("gpu temperature", self._gpu.temperature_c)
+        return gpu if gpu is not None else cpu_temperature_c()
+
+
+def gpu_of(device: str, environment: Mapping[str, str] = os.environ) -> int | str | None:
+    """NVML's index or UUID of the CUDA device meant by "auto", "cuda", "cuda:1" …; None for none.
+
+    CUDA counts only what CUDA_VISIBLE_DEVICES lists, and in NVML's order if CUDA_DEVICE_ORDER is
+    PCI_BUS_ID, as `nomoat run` sets it.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in {"auto", "cuda"} or not torch_has_cuda():
+        return None
+    place = int(number) if number.isdecimal() else 0
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return place
+    listed = [entry.strip() for entry in visible.split(",") if entry.strip()]
+    if place >= len(listed):
+        return None
+    return int(listed[place]) if listed[place].isdecimal() else listed[place]
+
+
+def torch_has_cuda() -> bool:
+    """Whether the torch that is installed was built for CUDA, without loading it."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    built = (Path(found.origin).parent / "version.py").read_text()
+    return re.search(r"^cuda\b.*=\s*['\"]", built, re.MULTILINE) is not None
+
+
+class Gpu:
+    """One NVIDIA device through NVML, by index or UUID; every method raises where the driver does.
+
+    None is a device that is not used: everything about it is unknown.
+    """
+
+    def __init__(self, which: int | str | None) -> None:
+        self._which = which
+        self._nvml: Any = None
+        self._seen_us = 0  # NVML's time of the last utilisation sample
+
+    def power_w(self) -> float:
+        """Board power."""
+        nvml, device = self._open()
+        return float(nvml.nvmlDeviceGetPowerUsage(device)) / 1000
+
+    def temperature_c(self) -> float:
+        """Core temperature."""
+        nvml, device = self._open()
+        return float(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU))
+
+    def memory_share(self, pids: frozenset[int]) -> float:
+        """Our part of the device's memory."""
+        return self.held(pids) / self.memory()[1]
+
+    def programs(self, pids: frozenset[int]) -> tuple[GpuProgram, ...]:
+        """Programs on the device that are not ours."""
+        nvml, device = self._open()
+        busy = attempt("gpu time", lambda: self._busy(nvml, device)) or {}
+        found = {}
+        drawing = {process.pid for process in nvml.nvmlDeviceGetGraphicsRunningProcesses(device)}
+        for process in self._running(nvml, device):
+            if process.pid not in pids:
+                name = attempt("name", partial(_name, process.pid)) or str(process.pid)
+                # Under Windows whatever draws may be listed as computing, too.
+                compute = process.pid not in drawing
+                share = busy.get(process.pid, 0.0 if busy else None)  # the idle have no sample
+                found[process.pid] = GpuProgram(name, compute, process.usedGpuMemory, share)
+        return tuple(found.values())
+
+    @staticmethod
+    def _running(nvml: Any, device: Any) -> Iterator[Any]:
+        yield from nvml.nvmlDeviceGetGraphicsRunningProcesses(device)
+        yield from nvml.nvmlDeviceGetComputeRunningProcesses(device)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes free, bytes in all."""
+        nvml, device = self._open()
+        found = nvml.nvmlDeviceGetMemoryInfo(device)
+        return int(found.free), int(found.total)
+
+    def held(self, pids: frozenset[int]) -> int:
+        """Bytes that these processes have."""
+        nvml, device = self._open()
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(device)
+        return sum(process.usedGpuMemory or 0 for process in running if process.pid in pids)
+
+    def _busy(self, nvml: Any, device: Any) -> dict[int, float]:
+        samples = nvml.nvmlDeviceGetProcessUtilization(device, self._seen_us)
+        self._seen_us = max((s.timeStamp for s in samples), default=self._seen_us)
+        return {s.pid: s.smUtil / 100 for s in samples}
+
+    def _open(self) -> tuple[Any, Any]:
+        if self._which is None:
+            raise OSError("no NVIDIA device is used")
+        if self._nvml is None:
+            import pynvml
+
+            pynvml.nvmlInit()
+            self._nvml = pynvml
+        if isinstance(self._which, str):
+            return self._nvml, self._nvml.nvmlDeviceGetHandleByUUID(self._which)
+        return self._nvml, self._nvml.nvmlDeviceGetHandleByIndex(self._which)
+
+
+class Processor:
+    """How busy other programs keep the processor, between two looks."""
+
+    def __init__(self) -> None:
+        self._before: tuple[float, float, dict[int, float]] | None = None
+
+    def other_share(self, pids: frozenset[int]) -> float | None:
+        """Share of all cores' time since the last look; None at the first."""
+        import psutil
+
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        counted = [value for name, value in times._asdict().items() if not name.startswith("guest")]
+        total, ours = sum(counted), {pid: _cpu_time_s(pid) for pid in pids}
+        before, self._before = self._before, (total, idle, ours)
+        if before is None or total <= before[0]:
+            return None
+        passed = total - before[0]
+        own = sum(max(0.0, used - before[2].get(pid, used)) for pid, used in ours.items())
+        others = passed - (idle - before[1]) - own
+        return min(1.0, max(0.0, float(others) / float(passed)))
+
+
+def _cpu_time_s(pid: int) -> float:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        used = psutil.Process(pid).cpu_times()
+        return float(used.user + used.system)
+    return 0.0
+
+
+def _name(pid: int) -> str:
+    import psutil
+
+    return str(psutil.Process(pid).name())
+
+
+def on_battery() -> bool | None:
+    """Whether no mains power is there; a machine without a battery is on mains."""
+    import psutil
+
+    battery = psutil.sensors_battery()
+    if battery is None:
+        return False
+    return None if battery.power_plugged is None else not battery.power_plugged
+
+
+def cpu_temperature_c() -> float | None:
+    """The hottest processor sensor, where the system shows any."""
+    import psutil
+
+    read = getattr(psutil, "sensors_temperatures", None)  # not on Windows and macOS
+    if read is None:
+        return None
+    sensors = read()
+    for name in ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz"):
+        if sensors.get(name):
+            return float(max(sensor.current for sensor in sensors[name]))
+    return None
+
+
+def local_zone() -> tzinfo | None:
+    """This machine's time zone with its clock changes, where the system keeps it in a file."""
+    from zoneinfo import ZoneInfo
+
+    with open("/etc/localtime", "rb") as file:
+        return ZoneInfo.from_file(file, key="local")
+
+
+def local_now(now_s: float) -> datetime:
+    """`now_s` as local time; without a zone file, at the offset that holds now."""
+    zone = attempt("zone", local_zone)
+    return datetime.fromtimestamp(now_s, zone).astimezone(zone)
+
+
+def idle_s() -> float | None:
+    """Seconds since the owner's last key or movement, from whoever on this system knows."""
+    for name, probe in (("windows", _idle_windows), ("macos", _idle_macos), ("dbus", _idle_dbus)):
+        found = attempt(name, probe)
+        if found is not None:
+            return found
+    return None
+
+
+def _idle_windows() -> float | None:
+    if platform.system() != "Windows":
+        return None
+    import ctypes
+
+    class LastInput(ctypes.Structure):
+        """LASTINPUTINFO of winuser.h."""
+
+        _fields_ = (("size", ctypes.c_uint), ("time", ctypes.c_uint))
+
+    last = LastInput(ctypes.sizeof(LastInput), 0)
+    windows: Any = ctypes
+    if not windows.windll.user32.GetLastInputInfo(ctypes.byref(last)):
+        return None
+    return float((windows.windll.kernel32.GetTickCount() - last.time) % 2**32) / 1000
+
+
+def _idle_macos() -> float | None:
+    if platform.system() != "Darwin":
+        return None
+    import subprocess
+
+    command = ["/usr/sbin/ioreg", "-c", "IOHIDSystem", "-d", "4"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+    found = [line for line in shown.splitlines() if '"HIDIdleTime"' in line]
+    return int(found[0].rpartition("=")[2]) / 1e9 if found else None
+
+
+def _idle_dbus() -> float | None:
+    """GNOME's idle monitor, then the freedesktop screen saver (KDE, Xfce, others); milliseconds."""
+    with _bus("SESSION") as bus:
+        asked = (
+            ("/org/gnome/Mutter/IdleMonitor/Core", "org.gnome.Mutter.IdleMonitor", "GetIdletime"),
+            ("/ScreenSaver", "org.freedesktop.ScreenSaver", "GetSessionIdleTime"),
+        )
+        for path, name, method in asked:
+            reply = _call(bus, path, name, name, method)
+            if reply is not None:
+                return float(reply[0]) / 1000
+    return None
+
+
+def metered() -> bool | None:
+    """Whether NetworkManager takes the connection for one that is paid by volume."""
+    with _bus("SYSTEM") as bus:
+        name, path = "org.freedesktop.NetworkManager", "/org/freedesktop/NetworkManager"
+        properties = "org.freedesktop.DBus.Properties"
+        reply = _call(bus, path, name, properties, "Get", "ss", (name, "Metered"))
+        return NM_METERED.get(reply[0][1]) if reply else None
+
+
+@contextlib.contextmanager
+def _bus(kind: str) -> Iterator[Any]:
+    connection = import_module("jeepney.io.blocking").open_dbus_connection(bus=kind)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _call(
+    bus: Any, path: str, name: str, interface: str, method: str, *arguments: Any
+) -> tuple[Any, ...] | None:
+    """A method's reply body, or None if it answers with an error (no such service)."""
+    jeepney = import_module("jeepney")
+    address = jeepney.DBusAddress(path, name, interface)
+    call = jeepney.new_method_call(address, method, *arguments)
+    reply = bus.send_and_get_reply(call, timeout=2)
+    failed = reply.header.message_type is jeepney.MessageType.error
+    return None if failed else tuple(reply.body)

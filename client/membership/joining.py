@@ -1,0 +1,79 @@
+"""Joining, the volunteer's side: the right base model, enrolment, roster. No Flower here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from nomoat.aggregation.errors import BadData
+from nomoat.aggregation.protocol import roster, wire
+from nomoat.aggregation.protocol.enrolment import Standing, node_public_der
+from nomoat.aggregation.protocol.receipts import packet_digest
+from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.coordinator_api import Asker, check_own_entry, extend_roster
+from nomoat.client.connection.https import Door
+from nomoat.client.home import Home, Place, VolunteerSettings
+from nomoat.client.identity.keys import load_identity, node_key
+from nomoat.client.sent.log import Sent
+from nomoat.client.sent.log_file import Ledger
+from nomoat.lora.model.files import content_hash, resolve
+
+
+def check_base(base: str, wanted: bytes, name: str) -> None:
+    """Raise BadData unless the base model here is, byte for byte, the community's."""
+    found = content_hash(resolve(base))
+    if found != wanted:
+        raise BadData(
+            f"{base} is not the base model of {name}: its content hash is {found.hex()[:16]}…, "
+            f"the community's {wanted.hex()[:16]}…; get the right one and say --base"
+        )
+
+
+def logged(place: Place, to: str) -> Callable[[wire.Packet], None]:
+    """Write a request about membership, which holds nothing of the data, into the log."""
+
+    def record(packet: wire.Packet) -> None:
+        kind, digest = wire.peek_kind(packet, place.name()), packet_digest(packet).hex()
+        Ledger(place.root).record(Sent(time.time(), place.name(), to, kind, 0, packet.size, digest))
+
+    return record
+
+
+def preview(settings: VolunteerSettings, seq_len: int) -> str:
+    """What the data will teach, as `nomoat data preview` shows it.
+
+    In a process of its own: a tokenizer brings hundreds of megabytes that a volunteer who waits
+    for a round must not hold.
+    """
+    what = ("data", "preview", str(settings.data), "--model", settings.base)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "nomoat", *what, "--seq-len", str(seq_len)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BadData(done.stderr.strip().rpartition("\n")[2].removeprefix("nomoat: "))
+    return f"\n{done.stdout}\n"
+
+
+def join(
+    home: Home, place: Place, settings: VolunteerSettings, token: bytes, ca: bytes
+) -> tuple[Standing, str]:
+    """Enrol with an invitation's token; the standing and its reason, checked against the roster.
+
+    What is written before the coordinator has answered is only this machine's keys.
+    """
+    info_public = place.info().public
+    asker = Asker(Door.at(settings.address, ca=ca), load_identity(home.identity), info_public)
+    key = node_key(place.node_key)
+    leaving = logged(place, settings.address)
+    standing, reason = coordinator_api.enrol(asker, settings.name, key, token, leaving)
+    if standing is Standing.APPROVED:
+        known = roster.extend(roster.Roster.empty(info_public), place.entries())
+        known, added = extend_roster(asker, known, int(time.time()))
+        place.append_roster(added)
+        check_own_entry(known, asker, settings.name, node_public_der(key.public_key()))
+    return standing, reason

@@ -1,0 +1,95 @@
+"""The roster a session of secure aggregation is about: verified, and the same on both sides.
+
+An offer names the roster's head. People may join while a round runs, so the newest roster is not
+always the one the coordinator means; any head of the log this machine has verified will do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flwr.app import Context, Message
+
+from nomoat.aggregation.protocol import roster as log
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.enrolment import Standing
+from nomoat.aggregation.protocol.roster import SignedEntry
+from nomoat.aggregation.secagg.messages import SessionOffer
+from nomoat.aggregation.secagg.parameters import Roster
+from nomoat.client.connection.coordinator_api import Asker, extend_roster
+from nomoat.client.home import Place
+from nomoat.client.round.sealed_app import App
+
+
+@dataclass
+class RosterBook:
+    """The log as far as it was verified, and the head that is meant at the moment."""
+
+    place: Place
+    asker: Asker
+    clock: Callable[[], float] = time.time
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        self._entries: list[SignedEntry] = self.place.entries()
+        self._newest = log.extend(log.Roster.empty(self.asker.community), self._entries)
+        self._aimed = self._newest
+
+    @property
+    def newest(self) -> log.Roster:
+        """The roster as far as this machine knows it."""
+        return self._newest
+
+    def refresh(self) -> log.Roster:
+        """Ask for what was added; RemoteProtocolError if history was rewritten."""
+        with self._lock:
+            roster, added = extend_roster(self.asker, self._newest, int(self.clock()))
+            if added:
+                self.place.append_roster(added)
+                self._entries += added
+            self._newest = self._aimed = roster
+            return roster
+
+    def aim(self, head: bytes) -> None:
+        """Take the roster with this head for the next session, if the log has or gets it."""
+        if head != self._newest.head:
+            self.refresh()
+        with self._lock:
+            self._aimed = self._at(head)
+
+    def current(self) -> Roster:
+        """The roster that is meant, as secure aggregation wants it."""
+        aimed = self._aimed
+        approved = {
+            member.binding.identity: name
+            for name, member in aimed.members.items()
+            if member.standing is Standing.APPROVED
+        }
+        return Roster(aimed.head, approved)
+
+    def _at(self, head: bytes) -> log.Roster:
+        if head == self._newest.head:
+            return self._newest
+        for length in range(len(self._entries), 0, -1):
+            if log.digest(self._entries[length - 1].entry) == head:
+                empty = log.Roster.empty(self.asker.community)
+                return log.extend(empty, self._entries[:length])
+        return self._newest  # the offer will be refused: its roster is none of ours
+
+
+def aimed(app: App, book: RosterBook) -> App:
+    """`app`, with the book opened at the page an offer names before the app sees the offer."""
+    kind = wire.action_of(wire.kind_of(SessionOffer))
+
+    def answer(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == kind:
+            head = message.content.config_records["head"]["bytes"]
+            assert isinstance(head, bytes)
+            offer = wire.decode(wire.Packet(head), SessionOffer, "coordinator")
+            book.aim(offer.roster_root)
+        return app(message, context)
+
+    return answer

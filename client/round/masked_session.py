@@ -1,0 +1,88 @@
+"""A volunteer's side of secure aggregation, without I/O: which session it is in, and on what terms.
+
+The protocol is aggregation/secagg's ClientSession. Here a held update becomes a contribution, a
+new offer ends whatever session went before it, and marks are kept for whoever persists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.protocol.adapter import Vector
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.secagg.client import ClientSession
+from nomoat.aggregation.secagg.client_steps import Volunteer
+from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg.messages import SessionOffer, ToCoordinator, ToVolunteer
+from nomoat.aggregation.secagg.parameters import COORDINATOR, Mark, Policy, Roster, Terms
+from nomoat.aggregation.sums.fixed_point import Contribution
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What makes this machine a member: its key, its roster, its policy, its randomness.
+
+    entropy: session id → 32 bytes, from the operating system; a simulation derives them from its
+    seed, where there is nothing to hide. required: never report without masks.
+    """
+
+    identity: SigningKey = field(repr=False)
+    roster: Callable[[], Roster]
+    policy: Policy
+    entropy: Callable[[bytes], bytes] = field(repr=False)
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedAnswer:
+    """Store `marks` durably, then send `answer` (None: nothing to say)."""
+
+    answer: ToCoordinator | None
+    marks: tuple[Mark, ...]
+
+
+class Masking:
+    """One volunteer's sessions, one at a time."""
+
+    def __init__(self, membership: Membership, diary: tuple[Mark, ...] = ()) -> None:
+        self.membership = membership
+        self.diary = diary
+        self._session: ClientSession | None = None
+
+    def open(
+        self, offer: SessionOffer, terms: Terms, vector: Vector, weight: float
+    ) -> MaskedAnswer:
+        """Join the offered session with this update; any session before it is over."""
+        self.stop()
+        secrets = SessionSecrets(self.membership.entropy(offer.session))
+        self._session = ClientSession(
+            Volunteer(
+                self.membership.identity,
+                terms,
+                self.membership.policy,
+                self.diary,
+                Contribution(vector, weight),
+                secrets,
+            )
+        )
+        return self.receive(offer)
+
+    def receive(self, message: ToVolunteer) -> MaskedAnswer:
+        """Take the next message of the session; RemoteProtocolError if there is none, or a lie."""
+        if self._session is None:
+            raise RemoteProtocolError(COORDINATOR, "§13", "there is no session on this machine")
+        step = self._session.receive(message)
+        self.diary = (*self.diary, *step.persist)
+        return MaskedAnswer(step.outgoing, step.persist)
+
+    def stop(self) -> None:
+        """End the present session, its secrets erased."""
+        if self._session is not None:
+            self._session.stop()
+            self._session = None
+
+    def forget_before(self, round_number: int) -> None:
+        """Drop marks of rounds that are over; sessions of the present one must be remembered."""
+        self.diary = tuple(mark for mark in self.diary if mark.round >= round_number)

@@ -1,0 +1,78 @@
+"""The volunteer's side of the seal: opens what its community signed, signs what it answers.
+
+Wraps any ClientApp, so that neither the app nor the round machine knows of seals. What is not
+sealed for this volunteer by its community, or was answered before, raises RemoteProtocolError; the
+fleet loop turns that into an error that carries nothing but the class's name.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from flwr.app import ConfigRecord, Context, Message
+
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.protocol import envelope, wire
+from nomoat.aggregation.protocol.enrolment import community_id
+from nomoat.aggregation.protocol.envelope import SEAL, Direction
+from nomoat.aggregation.protocol.signing import SigningKey
+
+App: TypeAlias = Callable[[Message, Context], Message]
+
+COORDINATOR = "coordinator"
+NONCES_KEPT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """Which community a volunteer answers to: its identity, the community's key, the base model."""
+
+    identity: SigningKey
+    community: bytes  # Ed25519 public key
+    base_hash: bytes
+
+    def context(self, direction: Direction, kind: str, nonce: bytes) -> envelope.Context:
+        """The context of one message."""
+        community, volunteer = community_id(self.community), self.identity.public
+        return envelope.Context(community, direction, volunteer, kind, nonce, self.base_hash)
+
+
+def sealed(app: App, belonging: Belonging) -> App:
+    """`app`, answering only what the community sealed for this volunteer, each request once."""
+    answered: OrderedDict[bytes, None] = OrderedDict()
+
+    def answer(message: Message, context: Context) -> Message:
+        kind = message.metadata.message_type
+        nonce = _open(message, belonging, kind)
+        if nonce in answered:
+            raise RemoteProtocolError(COORDINATOR, envelope.SECTION, "asks again (a replay?)")
+        reply = app(message, context)
+        answered[nonce] = None
+        if len(answered) > NONCES_KEPT:
+            answered.popitem(last=False)
+        if reply.has_content():
+            head = bytes(reply.content.config_records["head"]["bytes"])  # type: ignore[arg-type]
+            place = belonging.context(Direction.TO_COORDINATOR, kind, nonce)
+            parts = envelope.seal(wire.Packet(head), belonging.identity, place)
+            reply.content["head"] = ConfigRecord({"bytes": head, SEAL: parts[SEAL]})
+        return reply
+
+    return answer
+
+
+def _open(message: Message, belonging: Belonging, kind: str) -> bytes:
+    """Check and take off the seal of `message`; its nonce."""
+    record = message.content.config_records.get("head", ConfigRecord())
+    parts = {}
+    for name, key in (("head", "bytes"), (SEAL, SEAL)):
+        part = record.get(key)
+        if isinstance(part, bytes):
+            parts[name] = part
+    nonce = envelope.nonce_of(parts, COORDINATOR)
+    place = belonging.context(Direction.TO_VOLUNTEER, kind, nonce)
+    envelope.open_sealed(parts, belonging.community, place, COORDINATOR)
+    del record[SEAL]
+    return nonce

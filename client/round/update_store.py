@@ -1,0 +1,128 @@
+"""What a volunteer must not lose: the update that waits for its aggregation, and session marks.
+
+Both are private (an update tells about the data it was trained on) and whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.methods.base import Factors, LocalStart
+from nomoat.aggregation.protocol import lineage
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.client.round.session import Held
+from nomoat.storage.arrays import pack, unpack
+from nomoat.storage.private import read_private, write_private
+
+PARTS = ("broadcast", "adapter", "frozen", "trained")
+
+
+@dataclass(frozen=True)
+class DiskVault:
+    """A folder for one community: update.safetensors and marks.jsonl."""
+
+    folder: Path
+
+    @property
+    def _update(self) -> Path:
+        return self.folder / "update.safetensors"
+
+    @property
+    def _marks(self) -> Path:
+        return self.folder / "marks.jsonl"
+
+    def save(self, held: Held) -> None:
+        """Keep `held` in place of what was kept; on disk when this returns."""
+        local = held.local
+        adapters = dict(
+            zip(PARTS, (local.broadcast, local.adapter, local.frozen, held.trained), strict=True)
+        )
+        meta = {
+            "round": held.round,
+            "method": held.method,
+            "weight": held.weight,
+            "modules": list(local.modules),
+            "factors": asdict(local.factors),
+            "digests": {k: a.digest.hex() for k, a in adapters.items() if a is not None},
+        }
+        # Broadcast and start are often one adapter: it is written once.
+        unique = {a.digest.hex(): a for a in adapters.values() if a is not None}
+        files = {k: np.frombuffer(lineage.to_file(a), np.uint8) for k, a in unique.items()}
+        write_private(self._update, pack(meta, files))
+        (self.folder / "training.safetensors").unlink(missing_ok=True)  # what it was laid down in
+
+    def load(self) -> Held | None:
+        """What is kept; NomoatError if it is damaged."""
+        if not self._update.exists():
+            return None
+        data = read_private(self._update, "stored update")
+        try:
+            meta, stored = unpack(data)
+            kept = {
+                name: lineage.from_file(bytes(stored[digest]), bytes.fromhex(digest), "vault")
+                for name, digest in meta["digests"].items()
+            }
+        except (ValueError, KeyError, RemoteProtocolError):
+            raise NomoatError(f"{self._update} is damaged; delete it to go on") from None
+        return _held(meta, kept)
+
+    def mark(self, marks: tuple[Mark, ...]) -> None:
+        """Append marks; on disk when this returns."""
+        if not marks:
+            return
+        lines = "".join(
+            json.dumps({**asdict(mark), "session": mark.session.hex()}) + "\n" for mark in marks
+        )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._marks, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(handle, "ab") as file:
+                if not _ends_whole(handle):  # a crash cut the last line: it must not eat this one
+                    file.write(b"\n")
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as problem:
+            raise NomoatError(f"cannot write {self._marks}: {problem.strerror}") from None
+
+    def marks(self) -> tuple[Mark, ...]:
+        """All marks; a last line cut short by a crash was never answered upon, and is dropped."""
+        if not self._marks.exists():
+            return ()
+        found = []
+        for line in self._marks.read_text().split("\n")[:-1]:
+            try:
+                row = json.loads(line)
+                session = bytes.fromhex(row["session"])
+                found.append(Mark(row["kind"], session, row["round"], row["exchange"]))
+            except (ValueError, KeyError):
+                continue
+        return tuple(found)
+
+
+def _ends_whole(handle: int) -> bool:
+    """Whether a file is empty or ends with a newline."""
+    size = os.fstat(handle).st_size
+    if size == 0:
+        return True
+    os.lseek(handle, size - 1, os.SEEK_SET)
+    return os.read(handle, 1) == b"\n"
+
+
+def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> Held:
+    local = LocalStart(
+        kept["broadcast"],
+        kept["adapter"],
+        kept.get("frozen"),
+        tuple(meta["modules"]),
+        Factors(**meta["factors"]),
+    )
+    return Held(meta["round"], meta["method"], local, kept["trained"], meta["weight"])

@@ -1,0 +1,172 @@
+"""The shell of the sent log: one file per community, appended and synced under a lock."""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.receipts import Receipt, SignedReceipt
+from nomoat.aggregation.protocol.receipts import check as check_receipt
+from nomoat.client.sent import log
+from nomoat.storage.private import write_private
+
+LOG_NAME: Final = "sent.jsonl"
+HEAD_NAME: Final = "sent.head"
+LOCK_NAME: Final = "sent.lock"
+RECEIPTS_NAME: Final = "receipts"
+ASIDE: Final = "sent.broken-"
+ASIDE_TIME: Final = "%Y%m%dT%H%M%SZ"
+LOCK_TIMEOUT_S: Final = 30.0
+
+
+class Ledger:
+    """What left for one community, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tail: tuple[log.Head, int] | None = None  # what we wrote last, and its file's size
+
+    def record(self, entry: log.Sent) -> None:
+        """Write and sync one line; the caller sends only after this has returned.
+
+        Raises LedgerBroken if the log was tampered with, NomoatError if it cannot be written: in
+        both cases nothing may leave.
+        """
+        with self._locked(), _refusing(self.folder / LOG_NAME):
+            head = self._head()
+            head, line = log.append(head, entry)
+            with (self.folder / LOG_NAME).open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+                self._tail = (head, file.tell())
+            write_private(self.folder / HEAD_NAME, f"{head.length} {head.hash.hex()}\n".encode())
+
+    def check(self) -> log.Checked:
+        """Read and verify the whole log; LedgerBroken names the first bad line."""
+        with _refusing(self.folder / LOG_NAME):
+            data = self._read()
+        return log.check(data, self._expected())
+
+    def start_over(self, now: float) -> Path:
+        """Move a broken log aside, whole, and begin a new one; where the old one is now."""
+        with self._locked(), _refusing(self.folder / LOG_NAME):
+            aside = self.folder / f"{ASIDE}{time.strftime(ASIDE_TIME, time.gmtime(now))}"
+            if aside.exists():
+                raise NomoatError(f"{aside} is there already; wait a second and try again")
+            os.replace(self.folder / LOG_NAME, aside)
+            (self.folder / HEAD_NAME).unlink(missing_ok=True)
+            self._tail = None
+        return aside
+
+    def began(self) -> float:
+        """When the last broken log was put aside, seconds since 1970; 0 if none was."""
+        names = (path.name.removeprefix(ASIDE) for path in self.folder.glob(f"{ASIDE}*"))
+        times = [calendar.timegm(time.strptime(name, ASIDE_TIME)) for name in names]
+        return float(max(times, default=0))
+
+    def keep(self, signed: SignedReceipt) -> None:
+        """Keep a receipt that was checked, under its packet's digest: one file, written whole."""
+        name = signed.receipt.packet.hex()
+        write_private(self.folder / RECEIPTS_NAME / name, wire.encode(signed).head)
+
+    def newest_receipt(self, community: bytes, volunteer: bytes) -> int:
+        """The last round there is a receipt for, 0 without any."""
+        valid, _ = self.receipts(community, volunteer)
+        return max((receipt.round for receipt in valid), default=0)
+
+    def receipts(self, community: bytes, volunteer: bytes) -> tuple[list[Receipt], list[str]]:
+        """(valid receipts, one line for each file that is none)."""
+        valid, problems = [], []
+        folder = self.folder / RECEIPTS_NAME
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.name.startswith("."):
+                continue  # a write that never finished
+            try:
+                packet = wire.Packet(path.read_bytes())
+                signed = wire.decode(packet, SignedReceipt, f"receipt {path.name[:12]}")
+                valid.append(check_receipt(signed, community, volunteer))
+            except (OSError, RemoteProtocolError) as problem:
+                problems.append(f"{path}: {problem}")
+        return valid, problems
+
+    def _head(self) -> log.Head:
+        """The present head: remembered if the file is as we left it, else from a full check."""
+        size = _size(self.folder / LOG_NAME)
+        if self._tail is not None and self._tail[1] == size:
+            return self._tail[0]
+        checked = self.check()
+        if checked.torn:  # a crash in the middle of a line; its message never left
+            with (self.folder / LOG_NAME).open("r+b") as file:
+                file.truncate(size - len(checked.torn))
+        return checked.head
+
+    def _expected(self) -> log.Head | None:
+        try:
+            length, digest = (self.folder / HEAD_NAME).read_text("ascii").split()
+            return log.Head(int(length), bytes.fromhex(digest))
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError):
+            raise log.LedgerBroken(1, f"{HEAD_NAME} beside it is damaged") from None
+
+    def _read(self) -> bytes:
+        try:
+            return (self.folder / LOG_NAME).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with _refusing(self.folder / LOCK_NAME):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / LOCK_NAME).open("a+b")
+        with file:
+            _lock(file, self.folder / LOCK_NAME)
+            yield
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise NomoatError(f"cannot use {path}: {problem.strerror or problem}") from problem
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Take the file's lock, which ends with the process that holds it."""
+    end = time.monotonic() + LOCK_TIMEOUT_S
+    while not _try_lock(file):
+        if time.monotonic() > end:
+            raise NomoatError(f"another nomoat has held {path} for {LOCK_TIMEOUT_S:.0f} s; end it")
+        time.sleep(0.01)
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

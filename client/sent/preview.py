@@ -1,0 +1,57 @@
+"""What a round would send, before anything is sent."""
+
+from __future__ import annotations
+
+import time
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.protocol import lineage, wire
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.messages import Report
+from nomoat.aggregation.secagg.messages import MaskedReport
+from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.coordinator_api import Asker
+from nomoat.client.connection.https import Door
+from nomoat.client.home import Home, Place
+from nomoat.client.identity.keys import load_identity
+from nomoat.client.sent.log import Sent, tensors_of
+
+VALUE_BYTES = 4  # at most: masked values are packed into fewer bits
+
+
+def outlook(home: Home, place: Place) -> Sent:
+    """The largest message of the next round, as the log will show it: size at most, norm unknown.
+
+    Asks the coordinator for the adapter's shape if it is not known here yet.
+    """
+    info = place.info()
+    number, adapter = _newest(home, place)
+    manifest = methods.get(info.method).manifest(adapter.spec, number + 1, 1)
+    kind = MaskedReport if info.secure else Report
+    return Sent(
+        time.time(),
+        info.name,
+        place.load().address,
+        wire.kind_of(kind),
+        number + 1,
+        VALUE_BYTES * manifest.size,
+        "",
+        masked=info.secure,
+        tensors=tensors_of(manifest),
+        session_size=info.min_participants if info.secure else None,
+    )
+
+
+def _newest(home: Home, place: Place) -> tuple[int, Adapter]:
+    record = place.version()
+    if record is not None and place.adapter(record).exists():
+        data, version = place.adapter(record).read_bytes(), record.version
+        return version.number, lineage.from_file(data, version.adapter, str(place.root))
+    info, now = place.info(), int(time.time())
+    door = Door.at(place.load().address, ca=info.ca)
+    asker = Asker(door, load_identity(home.identity), info.public)
+    record = coordinator_api.newest_version(asker, None, now)
+    if record is None:
+        raise NomoatError(f"{info.name} has no adapter yet; ask again when it has")
+    return record.version.number, coordinator_api.download(asker, record, now)

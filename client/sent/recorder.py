@@ -1,0 +1,101 @@
+"""What stands between an answer and the wire: a line in the log of everything that left.
+
+A message whose line cannot be written does not leave.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from flwr.app import Message
+
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.adapter import Manifest
+from nomoat.aggregation.protocol.envelope import SEAL
+from nomoat.aggregation.protocol.messages import Decline, Evaluation, Ready, Report
+from nomoat.aggregation.protocol.receipts import packet_digest
+from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
+from nomoat.client.sent.log import Sent, tensors_of
+from nomoat.client.sent.log_file import Ledger
+
+COORDINATOR = "coordinator"
+HAND_OVER_S = 60.0  # how long after its last answer an update may still be asked for
+OTHERS_TRAIN_S = 3900.0  # and after its training, while others still train
+READY = wire.kind_of(Ready)
+MASKED, PLAIN = wire.kind_of(MaskedReport), wire.kind_of(Report)
+OFFER = wire.action_of(wire.kind_of(SessionOffer))
+SHARE_SET = wire.action_of(wire.kind_of(ShareSet))
+LAST_OF_A_ROUND = frozenset({wire.kind_of(Evaluation), wire.kind_of(Decline), "error"})
+
+
+@dataclass
+class Recorder:
+    """Writes the log of one community. uploaded: (tensors, L2 norm) of the update being reported.
+
+    community: its name. to: the coordinator's address.
+    """
+
+    ledger: Ledger
+    community: str
+    to: str
+    uploaded: Callable[[], tuple[Manifest, float] | None]
+    clock: Callable[[], float] = time.time
+    _clip: float | None = field(default=None, init=False)
+    _last: tuple[str, float] = field(default=("", 0.0), init=False)
+
+    def __call__(self, request: Message, reply: Message) -> None:
+        """Log `reply`, which is about to leave; NomoatError if it must not."""
+        kind, size, digest = _contents(reply)
+        group = request.metadata.group_id
+        entry = Sent(
+            self.clock(),
+            self.community,
+            self.to,
+            kind,
+            int(group) if group.isdigit() else 0,
+            size,
+            digest,
+        )
+        if request.metadata.message_type == OFFER:
+            self._clip = max(wire.decode(_head(request), SessionOffer, COORDINATOR).clips)
+        if kind in {MASKED, PLAIN}:
+            entry = self._update(entry, request)
+        self.ledger.record(entry)
+        self._last = (kind, self.clock())
+
+    def handing_over(self) -> bool:
+        """Whether an update was announced and may still be asked for."""
+        kind, at = self._last
+        most_s = OTHERS_TRAIN_S if kind == READY else HAND_OVER_S
+        return kind not in {"", *LAST_OF_A_ROUND} and 0 <= self.clock() - at < most_s
+
+    def _update(self, entry: Sent, request: Message) -> Sent:
+        """With what the update is made of, and how it is hidden."""
+        uploaded = self.uploaded()
+        if uploaded is not None:
+            manifest, norm = uploaded
+            entry = replace(entry, tensors=tensors_of(manifest), norm=norm)
+        if request.metadata.message_type != SHARE_SET:
+            return entry
+        members = wire.decode(_head(request), ShareSet, COORDINATOR).members
+        size = sum(byte.bit_count() for byte in members)
+        return replace(entry, masked=True, session_size=size, clip=self._clip)
+
+
+def _contents(reply: Message) -> tuple[str, int, str]:
+    """(kind, payload bytes, packet digest in hex) of a reply; an error holds a class name only."""
+    if reply.has_error():
+        return "error", len(reply.error.reason or ""), ""
+    parts = {name: record["bytes"] for name, record in reply.content.config_records.items()}
+    size = sum(len(part) for part in parts.values() if isinstance(part, bytes))
+    parts.pop(SEAL, None)
+    packet = _head(reply)
+    return wire.peek_kind(packet, "this volunteer"), size, packet_digest(packet).hex()
+
+
+def _head(message: Message) -> wire.Packet:
+    head = message.content.config_records["head"]["bytes"]
+    assert isinstance(head, bytes)
+    return wire.Packet(head)

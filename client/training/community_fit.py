@@ -1,0 +1,106 @@
+"""Whether a community's training fits this machine, and how, before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.errors import DoesNotFit, UsageError
+from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.protocol.messages import MAX_RANK
+from nomoat.client.home import VolunteerSettings
+from nomoat.client.machine.free_memory import Room, room
+from nomoat.client.training.memory_fit import (
+    Bits,
+    Work,
+    bits_that_fit,
+    largest_rank,
+    planned_or_cut,
+)
+from nomoat.lora.model.files import config, resolve
+from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
+
+
+def line(
+    info: CommunityInfo, base: str, place: Room, bits: Bits | None = None, most: int = MAX_RANK
+) -> str:
+    """What a training of at most `most` modules takes here, the base in `bits`, for the sheet.
+
+    DoesNotFit says what would fit; nothing is known of an unknown family of models.
+    """
+    free = f"{place.free_bytes / 1e9:.1f} GB free"
+    held = "" if bits is None else f"; the base is held in {bits} bits"
+    folder = resolve(base)
+    try:
+        found = planned_or_cut(announced(info, folder, most), folder, place, bits)
+    except DoesNotFit as problem:
+        raise _refused(info, place, problem) from None
+    except UsageError:
+        return f"{place.device}, {free}; what this model takes is not known before it is loaded"
+    needed, seq_len = found.predicted.total / 1e9, found.training.seq_len
+    cut = f"; rows are cut at {seq_len} tokens" if seq_len < info.seq_len else ""
+    return f"{place.device}: a training takes about {needed:.1f} GB of {free}{held}{cut}"
+
+
+def bits(info: CommunityInfo, base: str, place: Room, most: int = MAX_RANK) -> Bits | None:
+    """In how many bits the base has to be held here, None for the usual; DoesNotFit if in none."""
+    folder = resolve(base)
+    try:
+        return bits_that_fit(announced(info, folder, most), folder, place)
+    except UsageError:
+        return None
+    except DoesNotFit as problem:
+        raise _refused(info, place, problem) from None
+
+
+def rank(info: CommunityInfo, base: str, place: Room, bits: Bits | None) -> int:
+    """How many modules this machine can train: `--rank auto`.
+
+    What is more than the community's is not used.
+    Raises DoesNotFit if not even rank 1 fits, UsageError if the model's need cannot be predicted.
+    """
+    folder = resolve(base)
+    try:
+        return largest_rank(announced(info, folder), folder, place, bits)
+    except UsageError as problem:
+        raise UsageError(f"{problem}; give --rank a number") from None
+
+
+def rank_of(settings: VolunteerSettings, info: CommunityInfo) -> int:
+    """The rank its owner set, or the largest that fits what memory is free now."""
+    if settings.rank != "auto":
+        return settings.rank
+    place = room(settings.device, settings.machine.max_vram_share or 1.0)
+    return rank(info, settings.base, place, settings.machine.base_bits)
+
+
+def check_rank(info: CommunityInfo, base: str, most: int) -> None:
+    """UsageError if the community's method cannot do with volunteers of this rank."""
+    if methods.get(info.method).traits.mixed_ranks:
+        return
+    try:
+        needed = announced(info, resolve(base)).rank
+    except UsageError:
+        return
+    if most < needed:
+        raise UsageError(
+            f"{info.name} works with {info.method}, which needs rank {needed} of everyone, not "
+            f"{most}; leave out --rank"
+        )
+
+
+def announced(info: CommunityInfo, folder: Path, most: int = MAX_RANK) -> Work:
+    """The training that `info` announces, of at most `most` modules, the rest frozen.
+
+    The rank is not announced: it is what makes an adapter of that many values on all linear maps.
+    UsageError for an unknown family of models.
+    """
+    per_rank = ModelShape.from_config(config(folder)).adapter_parameters(1, (ALL_LINEAR,))
+    rank = max(1, math.ceil(info.adapter_values / per_rank))
+    trained = min(rank, most)
+    return Work(info.batch_size, info.seq_len, trained, frozen_rank=rank - trained)
+
+
+def _refused(info: CommunityInfo, place: Room, problem: DoesNotFit) -> DoesNotFit:
+    return DoesNotFit(f"a training of {info.name} does not fit this {place.device}: it {problem}")

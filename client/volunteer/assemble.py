@@ -1,0 +1,351 @@
+"""A volunteer at work: keys, data, worker and line put together, until its owner ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from flwr.app import Context, Message
+
+from nomoat.aggregation.errors import (
+    DoesNotFit,
+    NomoatError,
+    Refused,
+    RemoteProtocolError,
+    Unreachable,
+)
+from nomoat.aggregation.protocol import lineage, wire
+from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
+from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
+from nomoat.aggregation.secagg.parameters import Policy
+from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.coordinator_api import Asker
+from nomoat.client.connection.flower_client import Line
+from nomoat.client.connection.https import Door
+from nomoat.client.connection.message_loop import beneath, serve
+from nomoat.client.data import secrets_allowlist
+from nomoat.client.data.secrets_scan import Kept
+from nomoat.client.data.split import FINDINGS, Shards, prepare
+from nomoat.client.home import Home, Place, VolunteerSettings
+from nomoat.client.identity.keys import load_identity, node_key
+from nomoat.client.machine.governor import Governor
+from nomoat.client.machine.policy import Action, Decision
+from nomoat.client.machine.probes import Probes, gpu_of, local_now
+from nomoat.client.membership.joining import check_base, logged
+from nomoat.client.membership.roster_cache import RosterBook, aimed
+from nomoat.client.round.app import Volunteer, to_reply, volunteer_app
+from nomoat.client.round.masked_session import Masking, Membership
+from nomoat.client.round.sealed_app import App, Belonging, sealed
+from nomoat.client.round.session import Reason, Session, decline
+from nomoat.client.round.update_store import DiskVault
+from nomoat.client.sent.log_file import Ledger
+from nomoat.client.sent.recorder import Recorder
+from nomoat.client.training.community_fit import rank_of
+from nomoat.client.training.memory_fit import check_bits, fitted
+from nomoat.client.training.personal_state import DiskKeepsakes
+from nomoat.client.training.shared_worker import Workshop
+from nomoat.client.training.trainer import Hands
+from nomoat.client.volunteer.status import StateKeeper, alone
+from nomoat.storage.atomic import replacing
+
+log = logging.getLogger(__name__)
+
+ASK_AGAIN_S = 15.0
+LOOK_S = 0.2
+FOLLOW_S = (0.0, 3.0, 15.0, 60.0)
+TRAIN = wire.action_of(wire.kind_of(TrainTask))
+WORK = frozenset({TRAIN, wire.action_of(wire.kind_of(EvaluateTask))})
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a volunteer brings: its place, what its owner set, how it asks its coordinator."""
+
+    place: Place
+    settings: VolunteerSettings
+    asker: Asker
+    kept: Kept = field(default_factory=Kept)  # of what looks secret in the data
+
+    @classmethod
+    def of(cls, home: Home, place: Place, settings: VolunteerSettings) -> Kit:
+        """The kit of a community this machine has joined."""
+        info = place.info()
+        door = Door.at(settings.address, ca=info.ca)
+        asker = Asker(door, load_identity(home.identity), info.public)
+        return cls(place, settings, asker, secrets_allowlist.load(home.root))
+
+
+def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
+    """Take part until `stop` is set, or the owner said finish.
+
+    workshop: where this process has its base models. Threads are named after the present one.
+
+    Raises Refused if the community has put this volunteer out; NomoatError if something here is
+    wrong (data, base model, keys).
+    """
+    place, settings = kit.place, kit.settings
+    info = place.info()
+    with ExitStack() as things:
+        things.enter_context(alone(place))
+        things.enter_context(_explained(place))
+        check_base(settings.base, info.base_hash, info.name)
+        shards = prepare(
+            settings.data,
+            place.shards,
+            settings.heldout,
+            kit.kept,
+            heldout_data=settings.heldout_data,
+        )
+        if shards.secret_rows:
+            found = place.shards / FINDINGS
+            log.warning("%d rows look secret and are left out, see %s", shards.secret_rows, found)
+        hands = _hands(kit, shards, workshop)
+        things.callback(hands.close)
+        beneath(lambda: _close_with(stop, hands), "closing").start()
+        book = RosterBook(place, kit.asker)
+        session = _session(kit, book)
+        keeper = Listening(place, hands, session)
+        hands.queued = keeper.queued
+        recorder = Recorder(
+            Ledger(place.root), info.name, settings.address, lambda: session.uploaded
+        )
+        governor = _governor(kit, hands, keeper, recorder, workshop)
+        app = _app(kit, Volunteer(session, hands, DiskVault(place.held)), book, governor)
+        beneath(lambda: governor.run(stop), "governor").start()
+        Errands(kit, keeper, stop).start()
+        line = Line(
+            kit.asker.door,
+            node_key(place.node_key),
+            (settings.poll_least, settings.poll_most),
+            upload_bytes_s=settings.machine.upload_bytes_s,
+            download_bytes_s=settings.machine.download_bytes_s,
+        )
+        while not stop.is_set():
+            try:
+                serve(line, app, stop, keeper, recorder)
+            except Refused:
+                _wait_for_approval(kit, keeper, stop)
+        keeper.say("stopped", _why_stopped(governor))
+
+
+@contextmanager
+def _explained(place: Place) -> Iterator[None]:
+    """What ends the volunteer is what `nomoat status` says afterwards."""
+    try:
+        yield
+    except Refused:  # said already, with what it waits for
+        raise
+    except NomoatError as problem:
+        StateKeeper(place).say("stopped", str(problem))
+        raise
+
+
+def _close_with(stop: threading.Event, hands: Hands) -> None:
+    """Lay a training down at once; a line whose network is gone takes its time to end."""
+    stop.wait()
+    hands.close()
+
+
+def _hands(kit: Kit, shards: Shards, workshop: Workshop) -> Hands:
+    settings, machine = kit.settings, kit.settings.machine
+    check_bits(machine)
+    base, device = settings.base, settings.device
+    base_hash = kit.place.info().base_hash
+    bench = workshop.bench(base_hash, base, device, machine.base_bits, machine.cores)
+    return Hands(
+        bench,
+        shards,
+        DiskKeepsakes(kit.place.kept),
+        kit.place.checkpoint,
+        lambda job: fitted(job, base, device, machine, bench.pids),
+    )
+
+
+class Listening(StateKeeper):
+    """Keeps state.json, and tells the hands when nobody waits for their work any more."""
+
+    def __init__(self, place: Place, hands: Hands, session: Session) -> None:
+        super().__init__(place)
+        self._hands = hands
+        self._session = session
+        self._trained = 0
+
+    def overtaken(self) -> None:
+        """Give up what is being done."""
+        self._hands.overtake()
+
+    def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
+        """It was answered: by a training, or by saying that there is none, and why."""
+        trained, self._trained = self._hands.trainings > self._trained, self._hands.trainings
+        if self._hands.losses is not None:
+            self.measured(*self._hands.losses)
+        super().answered("declined" if kind == TRAIN and not trained else kind, sent_bytes, late)
+        if kind != TRAIN:
+            return
+        if self._session.complaint is not None:
+            self.say("waiting", f"the last training was declined: {self._session.complaint}")
+        elif self._hands.problem is not None:
+            self.say("waiting", f"the last training failed: {self._hands.problem}")
+
+
+def _session(kit: Kit, book: RosterBook) -> Session:
+    info, settings = kit.place.info(), kit.settings
+    vault = DiskVault(kit.place.held)
+    policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
+    membership = Membership(
+        kit.asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
+    )
+    return Session(
+        settings.name,
+        info.base_hash,
+        settings.limits(_rank(settings, info)),
+        vault.load(),
+        Masking(membership, vault.marks()),
+    )
+
+
+def _rank(settings: VolunteerSettings, info: CommunityInfo) -> int:
+    """What fits now; it did at joining, so what has the memory meanwhile may go away again."""
+    try:
+        return rank_of(settings, info)
+    except DoesNotFit as problem:
+        log.warning("rank 1 until the next start: %s", problem)
+        return 1
+
+
+def _app(kit: Kit, at_work: Volunteer, book: RosterBook, governor: Governor) -> App:
+    info = kit.place.info()
+    inner = governed(volunteer_app(lambda _context: at_work), governor)
+    return sealed(aimed(inner, book), Belonging(kit.asker.identity, info.public, info.base_hash))
+
+
+def _governor(
+    kit: Kit, hands: Hands, keeper: StateKeeper, recorder: Recorder, workshop: Workshop
+) -> Governor:
+    machine = kit.settings.machine
+    gpu = gpu_of(kit.settings.device)
+    probes = Probes(kit.place.root, lambda: workshop.pids | {os.getpid()}, gpu)
+
+    def handing_over() -> bool:
+        return keeper.state.doing == "working" or recorder.handing_over()
+
+    def told(decision: Decision) -> None:
+        if decision.action is Action.WAIT:
+            keeper.hold(decision.reason, decision.since.timestamp())
+        else:
+            keeper.release()
+
+    return Governor(
+        kit.place.root,
+        machine.limits(),
+        probes.facts,
+        hands,
+        handing_over,
+        told,
+        lambda: local_now(time.time()),
+        machine.cpu_share,
+    )
+
+
+def _why_stopped(governor: Governor) -> str:
+    decision = governor.decision
+    stopped = decision is not None and decision.action is Action.STOP
+    return decision.reason if decision is not None and stopped else "its owner ended it"
+
+
+def governed(app: App, governor: Governor) -> App:
+    """`app`, except that work which may not begin now is declined, so that nobody waits for it."""
+
+    def answer(message: Message, context: Context) -> Message:
+        kind = message.metadata.message_type
+        if kind in WORK and not governor.may_begin(training=kind == TRAIN):
+            return to_reply(wire.encode(decline(0, Reason.PAUSED)), message)
+        return app(message, context)
+
+    return answer
+
+
+def _wait_for_approval(kit: Kit, keeper: StateKeeper, stop: threading.Event) -> None:
+    """Find out why we are not admitted; wait while that can change, else raise Refused."""
+    key = node_key(kit.place.node_key)
+    try:
+        leaving = logged(kit.place, kit.settings.address)
+        standing, reason = coordinator_api.enrol(kit.asker, kit.settings.name, key, b"", leaving)
+    except Unreachable:
+        stop.wait(ASK_AGAIN_S)
+        return
+    if standing is Standing.APPROVED:
+        stop.wait(1.0)  # approved in between
+        return
+    because = f": {reason}" if reason else ""
+    if standing in (Standing.PENDING, Standing.HELD):
+        keeper.say("refused", f"{standing.value} by the coordinator{because}; waiting")
+        stop.wait(ASK_AGAIN_S)
+        return
+    keeper.say("refused", f"{standing.value}{because}")
+    raise Refused(f"{kit.place.name()} has this volunteer as {standing.value}{because}")
+
+
+class Errands(threading.Thread):
+    """Beside the line: follow the adapter's versions, and fetch receipts."""
+
+    def __init__(self, kit: Kit, keeper: StateKeeper, stop: threading.Event) -> None:
+        super().__init__(name=f"{threading.current_thread().name}/errands", daemon=True)
+        self._kit = kit
+        self._keeper = keeper
+        self._stop_all = stop
+        self._seen = -1
+        self._due: list[float] = []
+
+    def run(self) -> None:
+        """Look now and then until everything stops."""
+        while not self._stop_all.wait(LOOK_S):
+            state, now = self._keeper.state, time.monotonic()
+            if state.answered != self._seen and state.doing == "waiting":
+                self._seen = state.answered
+                # A version and its receipts come some time after this volunteer's last answer.
+                self._due = [now + seconds for seconds in FOLLOW_S]
+            if self._due and now >= self._due[0]:
+                self._due = [at for at in self._due if at > now]
+                self._follow()
+
+    def _follow(self) -> None:
+        try:
+            number = fetch_newest(self._kit)
+            fetch_receipts(self._kit)
+        except (NomoatError, RemoteProtocolError) as problem:
+            log.warning("the newest adapter and receipts were not fetched: %s", problem)
+            return
+        if number is not None:
+            self._keeper.version(number)
+
+
+def fetch_receipts(kit: Kit) -> None:
+    """Fetch, verify and keep the receipts that are not here yet."""
+    asker, ledger = kit.asker, Ledger(kit.place.root)
+    newest = ledger.newest_receipt(asker.community, asker.identity.public)
+    for signed in coordinator_api.receipts(asker, newest, int(time.time())):
+        ledger.keep(signed)
+
+
+def fetch_newest(kit: Kit) -> int | None:
+    """Fetch and verify the newest community adapter; its number, None if there is none."""
+    place, now = kit.place, int(time.time())
+    record = coordinator_api.newest_version(kit.asker, place.version(), now)
+    if record is None:
+        return None
+    path = place.adapter(record)
+    if not path.exists():
+        adapter = coordinator_api.download(kit.asker, record, now)
+        with replacing(path) as file:
+            file.write(lineage.to_file(adapter))
+        for old in path.parent.glob("*.adapter"):
+            if old != path:
+                old.unlink()
+    place.save_version(record)
+    return record.version.number

@@ -1,0 +1,95 @@
+"""`nomoat data`: look at a data file before anything trains on it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Look at training data.", no_args_is_help=True)
+
+
+@app.command("preview")
+def preview_file(
+    file: Annotated[Path, typer.Argument(help="Data file, or a folder of them.")],
+    model: Annotated[
+        str, typer.Option(help="Whose tokenizer and template: a folder or hub id.")
+    ] = "pocket",
+    seq_len: Annotated[int, typer.Option(min=8, help="Tokens per example.")] = 128,
+    as_json: Annotated[bool, typer.Option("--json", help="One object on stdout.")] = False,
+) -> None:
+    """Show one encoded example with its trained tokens, counts, and what was dropped and why."""
+    from rich.console import Console
+
+    from nomoat.client.data.preview import as_json as to_json
+    from nomoat.client.data.preview import render
+    from nomoat.lora.data.conversations import read
+    from nomoat.lora.data.encoding import Encoder, preview
+    from nomoat.lora.model.base_model import load_tokenizer
+    from nomoat.simulations.pocket import MODEL_DIR, POCKET
+
+    dataset = read(file)
+    found = preview(
+        dataset, Encoder.of(load_tokenizer(str(MODEL_DIR) if model == POCKET else model), seq_len)
+    )
+    if as_json:
+        json.dump(to_json(found), sys.stdout)
+        sys.stdout.write("\n")
+    else:
+        Console().print(render(found))
+
+
+@app.command("scan")
+def scan_file(
+    file: Annotated[Path, typer.Argument(help="Data file, or a folder of them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One object on stdout.")] = False,
+) -> None:
+    """Show rows that look like keys, passwords, addresses or cards; training leaves them out."""
+    from dataclasses import asdict
+
+    from nomoat.client.data import secrets_allowlist
+    from nomoat.client.data.secrets_report import render_scan
+    from nomoat.client.data.split import scan_rows
+    from nomoat.client.home import Home
+    from nomoat.lora.data.conversations import read
+
+    found, keep = scan_rows(read(file.resolve())), secrets_allowlist.load(Home.find().root)
+    if not as_json:
+        typer.echo(render_scan(found, keep))
+        return
+    shown = {
+        "rows": found.rows,
+        "findings": [asdict(finding) for finding in found.findings],
+        "left_out": sorted(found.excluded(keep)),
+    }
+    sys.stdout.write(json.dumps(shown) + "\n")
+
+
+@app.command("keep")
+def keep_rows(
+    marks: Annotated[list[str] | None, typer.Argument(help="Marks that `scan` shows.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="A whole kind, as `scan` names it.")
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="A row: FILE:LINE.")] = None,
+) -> None:
+    """Train on purpose on something that looks secret; without arguments: show what is kept."""
+    from nomoat.client.data import secrets_allowlist
+    from nomoat.client.data.secrets_scan import Kept
+    from nomoat.client.home import Home
+
+    root = Home.find().root
+    added = Kept(frozenset(row or ()), frozenset(kind or ()), frozenset(marks or ()))
+    keep = secrets_allowlist.more(secrets_allowlist.load(root), added)
+    if added != Kept():
+        secrets_allowlist.save(root, keep)
+    everything = [*sorted(keep.marks), *sorted(keep.kinds), *sorted(keep.origins)]
+    typer.echo("\n".join(everything) or "nothing that looks secret is kept")
+
+
+@app.callback()
+def group() -> None:
+    """Look at training data."""

@@ -1,0 +1,116 @@
+"""How to train so that it fits: a pure search over what lora/memory/prediction.py predicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nomoat.aggregation.errors import DoesNotFit
+from nomoat.lora.memory.prediction import Host, Prediction, Training, Weights, predict
+from nomoat.lora.model.shape import ModelShape
+
+BUSY_TOKENS: Final = 256  # fewer rows per matrix product than this leave any device waiting
+LEAST_SEQ_LEN: Final = 128
+GIB: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One way of training: `accumulation` micro-batches make up the batch that was asked for."""
+
+    training: Training
+    batch: int
+    predicted: Prediction
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches per optimiser step."""
+        return math.ceil(self.batch / self.training.micro_batch)
+
+
+def plan(
+    model: ModelShape, wish: Training, budget_bytes: int, host: Host, stored_bytes: int = 0
+) -> Plan:
+    """The first way that fits `budget_bytes`: whole batches, then parts, then recomputing.
+
+    `wish.micro_batch` is the batch of one optimiser step; it is kept by accumulating gradients.
+    `stored_bytes` as in `predict`. Raises DoesNotFit, saying what is missing and what would fit.
+    """
+    for training in _batchings(wish):
+        predicted = predict(model, training, host, stored_bytes)
+        if predicted.total <= budget_bytes:
+            return Plan(training, wish.micro_batch, predicted)
+    raise DoesNotFit(_refusal(model, wish, budget_bytes, host, stored_bytes))
+
+
+def shorter(seq_len: int) -> list[int]:
+    """Sequence lengths to cut rows at where whole ones do not fit: halves, LEAST_SEQ_LEN at least.
+
+    Half a row still teaches; a volunteer that trains nothing does not.
+    """
+    return _halves(seq_len, LEAST_SEQ_LEN)
+
+
+def _batchings(wish: Training) -> Iterator[Training]:
+    """Whole batch, then halves that keep the device busy; then all again with checkpointing.
+
+    Checkpointing costs one more forward pass (a third more work), idling more than that.
+    """
+    sizes = [wish.micro_batch]
+    while sizes[-1] > 1:
+        sizes.append(math.ceil(sizes[-1] / 2))
+    if not wish.checkpointing:
+        for size in sizes:
+            if size == wish.micro_batch or size * wish.seq_len >= BUSY_TOKENS:
+                yield replace(wish, micro_batch=size)
+    for size in sizes:
+        yield replace(wish, micro_batch=size, checkpointing=True)
+
+
+def _refusal(
+    model: ModelShape, wish: Training, budget_bytes: int, host: Host, stored_bytes: int
+) -> str:
+    least = replace(wish, micro_batch=1, checkpointing=True)
+    need = predict(model, least, host, stored_bytes).total
+    fitting = [
+        words
+        for words, training in _remedies(least, host)
+        if predict(model, training, host, stored_bytes).total <= budget_bytes
+    ]
+    advice = f"would fit: {', or '.join(fitting[:3])}" if fitting else "choose a smaller model"
+    return (
+        f"needs {need / GIB:.1f} GiB at {wish.weights.name.lower()}, sequence {wish.seq_len}, "
+        f"rank {wish.rank}, one row at a time; {budget_bytes / GIB:.1f} GiB are free. {advice}"
+    )
+
+
+def _remedies(least: Training, host: Host) -> Iterator[tuple[str, Training]]:
+    """Single changes first, then all of them together."""
+    seq_lens = shorter(least.seq_len)
+    ranks = _halves(least.rank, 1)
+    smaller = [
+        weights
+        for weights in Weights
+        if weights.linear_bytes < least.weights.linear_bytes
+        and (host.quantises or weights is Weights.BF16)
+    ]
+    for seq_len in seq_lens:
+        yield f"sequence {seq_len}", replace(least, seq_len=seq_len)
+    for weights in smaller:
+        yield f"a {weights.label} base", replace(least, weights=weights)
+    for rank in ranks:
+        yield f"rank {rank}", replace(least, rank=rank)
+    for weights in smaller:
+        for seq_len in seq_lens:
+            together = replace(least, weights=weights, seq_len=seq_len)
+            yield f"a {weights.label} base with sequence {seq_len}", together
+
+
+def _halves(start: int, least: int) -> list[int]:
+    found = []
+    while start // 2 >= least:
+        start //= 2
+        found.append(start)
+    return found

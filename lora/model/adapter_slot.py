@@ -1,0 +1,137 @@
+"""The adapter in the model: one slot, attached once; values go in and out as a flat vector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from nomoat.aggregation.errors import BadData, LocalProtocolError, UsageError
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
+from nomoat.lora.model.adapter_folder import load_folder, save_folder
+from nomoat.lora.model.adapter_spec import lora_config, read_spec
+from nomoat.lora.model.base_model import BaseModel
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+__all__ = ["attach", "detach", "extract", "load_folder", "save_folder", "slot", "swap"]
+
+SLOT = "default"
+FROZEN = "frozen"  # a second slot: modules that take part in the forward pass and nothing else
+
+_Slots: TypeAlias = "dict[tuple[str, AdapterSpec], dict[str, nn.Parameter]]"
+_slots: WeakKeyDictionary[PeftModel, _Slots] = WeakKeyDictionary()
+
+
+def attach(base: BaseModel, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
+    """Put an adapter slot of `spec` into the base model. Once per process: values are swapped.
+
+    `frozen`: and beside it one for modules that are added but never trained. Raises BadData if the
+    model's layers are not the spec's.
+    """
+    import warnings
+
+    from peft import get_peft_model
+
+    config = lora_config(spec.rank, spec.alpha, spec.target_modules, spec.rslora)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fan_in_fan_out is set right by itself
+        try:
+            model: PeftModel = get_peft_model(base.model, config, adapter_name=SLOT)
+            found = read_spec(model, config)
+        except (ValueError, UsageError):
+            _strip(base.model)
+            raise BadData(f"{base.name} lacks the adapter's layers: it is another model") from None
+        except BaseException:
+            _strip(base.model)
+            raise
+    if found.layers != spec.layers:
+        model.unload()
+        raise BadData(f"the layers of {base.name} are not the adapter's: it is another model")
+    if frozen is not None:
+        _add_frozen(model, frozen)
+    return model
+
+
+def _add_frozen(model: PeftModel, spec: AdapterSpec) -> None:
+    config = lora_config(spec.rank, spec.alpha, spec.target_modules, spec.rslora)
+    model.add_adapter(FROZEN, config)
+    tuner: Any = model.base_model
+    tuner.set_adapter([SLOT, FROZEN])
+    for parameter in slot(model, spec, FROZEN).values():
+        parameter.requires_grad_(False)
+
+
+def _strip(model: PreTrainedModel) -> None:
+    """Take out what an attach that failed half-way has put in: later adapters must not meet it.
+
+    A coordinator chooses the targets; one bad choice would otherwise stay until a restart.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BaseTunerLayer):
+                setattr(parent, name, child.get_base_layer())
+    model.requires_grad_(False)
+
+
+def detach(model: PeftModel) -> None:
+    """Take the slot out again; the base model is as it was."""
+    model.unload()
+
+
+def slot(model: PeftModel, spec: AdapterSpec, name: str = SLOT) -> dict[str, nn.Parameter]:
+    """The slot's parameters under the spec's tensor names, in the spec's order.
+
+    Raises LocalProtocolError if any is missing, unexpected, or of another shape: PEFT's own
+    loading passes over all three in silence and leaves the adapter as it was. Looked for once:
+    a slot keeps its parameters, and walking the model takes longer than a small training step.
+    """
+    known = _slots.setdefault(model, {})
+    if (name, spec) not in known:
+        known[name, spec] = _find(model, spec, name)
+    return known[name, spec]
+
+
+def _find(model: PeftModel, spec: AdapterSpec, name: str) -> dict[str, nn.Parameter]:
+    found = {
+        full.replace(f".{name}.", "."): parameter
+        for full, parameter in model.named_parameters()
+        if ".lora_" in full and f".{name}." in full
+    }
+    manifest = spec.manifest
+    if missing := [t.name for t in manifest.tensors if t.name not in found]:
+        raise LocalProtocolError(f"the model has no {missing[0]} ({len(missing)} are missing)")
+    if len(found) != len(manifest.tensors):
+        unexpected = min(found.keys() - {t.name for t in manifest.tensors})
+        raise LocalProtocolError(f"the model has {unexpected}, which the adapter has not")
+    for tensor in manifest.tensors:
+        if tuple(found[tensor.name].shape) != tensor.shape:
+            shape = tuple(found[tensor.name].shape)
+            raise LocalProtocolError(f"{tensor.name} is {shape} in the model, not {tensor.shape}")
+    return {tensor.name: found[tensor.name] for tensor in manifest.tensors}
+
+
+def swap(model: PeftModel, adapter: Adapter, name: str = SLOT) -> None:
+    """Copy the adapter's values into the slot; afterwards `extract` gives exactly its vector."""
+    import torch
+
+    views = adapter.spec.manifest.views(adapter.vector)
+    parameters = slot(model, adapter.spec, name)
+    with torch.no_grad():
+        for tensor, parameter in parameters.items():
+            parameter.copy_(torch.from_numpy(views[tensor]))
+
+
+def extract(model: PeftModel, spec: AdapterSpec) -> Vector:
+    """The slot's values as a new flat vector (d,): a copy, which later training leaves alone."""
+    vector = np.empty(spec.size, np.float32)
+    views = spec.manifest.views(vector)
+    for name, parameter in slot(model, spec).items():
+        views[name][:] = parameter.detach().float().cpu().numpy()
+    return vector

@@ -1,0 +1,187 @@
+"""The base model on this machine: loaded once per process, never changed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nomoat.aggregation.errors import BadData, DoesNotFit, UsageError
+from nomoat.lora.model.adapter_spec import initial_adapter, new_spec
+from nomoat.lora.model.files import content_hash, resolve
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["BaseModel", "content_hash", "initial_adapter", "load", "new_spec", "resolve"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A causal language model with its tokenizer, on one device, its weights frozen."""
+
+    name: str
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+
+    @cached_property
+    def base_hash(self) -> bytes:
+        """`content_hash` of the model's folder, 32 bytes."""
+        return content_hash(self.folder)
+
+
+def load(
+    path_or_hub_id: str, device: str = "auto", dtype: str = "auto", bits: int | None = None
+) -> BaseModel:
+    """Load a model and its tokenizer: float32, bfloat16 on a CUDA device unless `dtype` says so.
+
+    bits: of the frozen linear weights. 16: bfloat16, on a CPU, too; 8: LLM.int8() (Dettmers et al.
+    2022, arXiv:2208.07339); 4: NF4, scales quantised once more (Dettmers et al. 2023,
+    arXiv:2305.14314).
+    Raises BadData if it is missing, broken, or not a causal language model; DoesNotFit if the
+    memory is too small, UsageError if `bits` cannot be had here.
+    """
+    folder = resolve(path_or_hub_id)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import torch
+    from transformers.utils import logging as chatter
+
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    place = pick_device(device)
+    tokenizer = _tokenizer(folder)
+    if bits == 16:
+        dtype = "bfloat16"
+    quantised = _quantised(bits, place)
+    model = _model(folder, _dtype(dtype, place), quantised)
+    try:
+        if not quantised:  # a quantised model was loaded where it belongs
+            model.to(place)  # type: ignore[arg-type]  # transformers wraps torch's `to` untyped
+    except torch.OutOfMemoryError as problem:
+        raise DoesNotFit(f"the model in {folder} needs more memory than {place} has") from problem
+    model.requires_grad_(False)
+    model.eval()
+    _check_vocabulary(folder, model, tokenizer)
+    return BaseModel(path_or_hub_id, folder, model, tokenizer, place)
+
+
+def load_tokenizer(path_or_hub_id: str) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, without the model's weights; BadData if it is missing or broken."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    return _tokenizer(resolve(path_or_hub_id))
+
+
+def pick_device(device: str) -> torch.device:
+    """The device meant by "auto" (a GPU if there is one), "cpu", "mps", "cuda", "cuda:1" …"""
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = next((kind for kind, there in present.items() if there), "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"{device!r} is no device; auto, cpu, cuda and mps are") from None
+    if not present.get(place.type, True):
+        raise UsageError(f"there is no {place.type.upper()} device here; use cpu")
+    return place
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UsageError(f"{name} is no floating point type of torch")
+    return found
+
+
+def _quantised(bits: int | None, device: torch.device) -> dict[str, Any]:
+    """What from_pretrained needs to know of `bits`; UsageError in one line if it cannot be."""
+    if bits in (None, 16):
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(f"a base of {bits} bits needs bitsandbytes: pip install 'nomoat[gpu]'")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as problem:  # it raises whatever a broken file makes it raise
+        raise BadData(f"the tokenizer in {folder} cannot be loaded: {_line(problem)}") from problem
+    if not tokenizer.is_fast:
+        raise BadData(
+            f"the tokenizer in {folder} has no tokenizer.json and cannot place its tokens"
+        )
+    return tokenizer
+
+
+def _model(folder: Path, dtype: torch.dtype, quantised: dict[str, Any]) -> PreTrainedModel:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            kind = config.model_type
+            raise BadData(f"the model in {folder} ({kind}) is not a causal language model")
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **quantised,
+        )
+        model: PreTrainedModel = loaded[0]
+        missing = sorted(loaded[1]["missing_keys"])
+    except BadData:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as problem:
+        raise DoesNotFit(f"the model in {folder} needs more memory than is free") from problem
+    except Exception as problem:  # as above
+        raise BadData(f"the model in {folder} cannot be loaded: {_line(problem)}") from problem
+    if missing:
+        raise BadData(f"the weights in {folder} lack {missing[0]} ({len(missing)} in all)")
+    model.config.use_cache = False  # training keeps no keys and values; generation asks for them
+    return model
+
+
+def _check_vocabulary(folder: Path, model: Any, tokenizer: Any) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        raise BadData(
+            f"the tokenizer in {folder} has token {highest}, the model only {rows} tokens: "
+            "they do not belong together"
+        )
+
+
+def _line(problem: BaseException) -> str:
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    return text[:160]

@@ -1,0 +1,123 @@
+"""How well a model with an adapter predicts given rows, and what it writes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nomoat.aggregation.errors import BadData, NomoatError
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.lora.data.batches import Batch, by_length, pieces
+from nomoat.lora.data.encoding import Encoder, Example
+from nomoat.lora.model.adapter_slot import swap
+from nomoat.lora.training.loss import Losses, losses_of
+from nomoat.lora.training.out_of_memory import give_back, halved
+from nomoat.lora.training.train import piece_tokens
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Mean cross-entropy, nats per learnt token, over that many tokens."""
+
+    loss: float
+    tokens: int
+
+
+def evaluate(
+    model: PeftModel,
+    adapter: Adapter | None,
+    examples: Sequence[Example],
+    batch_size: int,
+    most_tokens: int | None = None,
+) -> Measured:
+    """Loss of the adapter, or of the base model alone if None, on `examples`.
+
+    Every token counts the same, wherever it stands. Batches go through the model in the pieces that
+    training cuts; how large they are moves the last bits. Raises NomoatError if the loss is not
+    finite.
+    """
+    import torch
+
+    if not examples:
+        raise BadData("there is nothing to evaluate on: no row has a trained token")
+    parts: list[torch.Tensor] = []
+    tokens, limit = 0, piece_tokens(model, most_tokens)
+    model.eval()
+    with _carrying(model, adapter), torch.inference_mode(), losses_of(model) as loss_of:
+        for batch in by_length(examples, batch_size):
+            losses, limit = _in_pieces(loss_of, batch, limit)
+            parts += losses
+            tokens += len(batch.targets)
+    loss = float(torch.stack(parts).cpu().double().sum()) / tokens  # MPS has no float64
+    if not math.isfinite(loss):
+        raise NomoatError("the adapter's loss is not a finite number: its training has diverged")
+    return Measured(loss, tokens)
+
+
+def _in_pieces(loss_of: Losses, batch: Batch, most_tokens: int) -> tuple[list[torch.Tensor], int]:
+    """Summed loss of each piece, and how large pieces may be: half as large if memory runs out."""
+    while True:
+        try:
+            return [loss_of(piece, "sum") for piece in pieces(batch, most_tokens)], most_tokens
+        except (RuntimeError, MemoryError) as problem:
+            fewer = halved(problem, batch, most_tokens)
+            if fewer is None:
+                raise
+        most_tokens = fewer
+        give_back(loss_of.device)  # out here: the exception, and all tensors it holds, are gone
+
+
+def sample(
+    model: PeftModel,
+    adapter: Adapter | None,
+    encoder: Encoder,
+    prompt: str,
+    max_new_tokens: int,
+    continue_text: bool = False,
+) -> str:
+    """What the model answers to `prompt` (or writes after it), greedily and so repeatably."""
+    import torch
+
+    ids = torch.tensor([encoder.prompt_ids(prompt, continue_text)], device=model.device)
+    with _carrying(model, adapter), torch.inference_mode():
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=_greedy(model, encoder, max_new_tokens),
+        )
+    new = written[0, ids.shape[1] :]
+    return str(encoder.tokenizer.decode(new, skip_special_tokens=True)).strip()
+
+
+def _greedy(model: Any, encoder: Encoder, max_new_tokens: int) -> Any:
+    """Nothing of the model's own sampling settings but its end tokens."""
+    from transformers import GenerationConfig
+
+    theirs = getattr(model.generation_config, "eos_token_id", None)
+    ends = set(theirs if isinstance(theirs, list) else [theirs]) | {encoder.tokenizer.eos_token_id}
+    ends.discard(None)
+    pad = encoder.tokenizer.pad_token_id
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=0 if pad is None else pad,
+    )
+
+
+@contextlib.contextmanager
+def _carrying(model: PeftModel, adapter: Adapter | None) -> Any:
+    if adapter is None:
+        with model.disable_adapter():
+            yield
+    else:
+        swap(model, adapter)
+        yield

@@ -1,0 +1,68 @@
+"""The model's loss on learnt tokens only: no logits are computed for any other position.
+
+A vocabulary of 2 000 to 150 000 makes the last layer the dearest; prompts and padding need none
+of it. The head's input is thinned by a hook in front of the head, so that whatever a model does
+to its logits afterwards (scaling, soft caps) still happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from nomoat.lora.data.batches import Batch
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+
+class Losses:
+    """Computes cross-entropies of one model; use inside `losses_of`."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.device = model.device
+        self._places: torch.Tensor | None = None
+
+    def __call__(self, batch: Batch, reduction: str) -> torch.Tensor:
+        """Cross-entropy, nats, of the batch's learnt tokens: their "mean" or "sum"."""
+        import torch
+        from torch.nn import functional
+
+        self._places = torch.from_numpy(batch.places).to(self.device, non_blocking=True)
+        targets = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)
+        ids = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
+        with self._precision():
+            logits = self._model(input_ids=ids, use_cache=False).logits
+        return functional.cross_entropy(
+            logits.view(len(targets), -1).float(), targets, reduction=reduction
+        )
+
+    def thin(self, _head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Hidden states (n, longest, h) → (1, learnt, h)."""
+        assert self._places is not None
+        hidden, *rest = inputs
+        chosen = hidden.flatten(0, 1).index_select(0, self._places)
+        return (chosen.unsqueeze(0), *rest)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        import torch
+
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.autocast("cuda", torch.bfloat16)
+
+
+@contextlib.contextmanager
+def losses_of(model: PeftModel) -> Iterator[Losses]:
+    """The losses of `model`, whose head computes learnt positions only while this is open."""
+    losses = Losses(model)
+    inner: Any = model.get_base_model()
+    head = inner.get_output_embeddings()
+    handle = head.register_forward_pre_hook(losses.thin)
+    try:
+        yield losses
+    finally:
+        handle.remove()

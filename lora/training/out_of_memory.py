@@ -1,0 +1,64 @@
+"""Too little memory: how an exception says so, and what may be tried next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nomoat.lora.data.batches import Batch, rows_each
+
+if TYPE_CHECKING:
+    import torch
+
+# Some shortages have no type of their own.
+FREED = ("can't allocate memory", "MPS backend out of memory")
+LOST = (
+    "error: out of memory",  # torch.AcceleratorError: "CUDA error: …"
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a GPU or a CPU."""
+    return _typed(problem) or _says(problem, FREED + LOST)
+
+
+def device_lost(problem: BaseException) -> bool:
+    """Whether memory ran out outside torch's allocator.
+
+    The GPU may refuse this process everything from then on; only a new process is sure to work.
+    """
+    return not _typed(problem) and _says(problem, LOST)
+
+
+def halved(problem: BaseException, batch: Batch, most_tokens: int) -> int | None:
+    """Padded tokens of half as many rows as a piece of `batch` has under `most_tokens`.
+
+    None where fewer rows are no help: `problem` is another one, the device is lost, or a piece is
+    one row already.
+    """
+    if not out_of_memory(problem) or device_lost(problem):
+        return None
+    rows = rows_each(batch, most_tokens)
+    return -(-rows // 2) * batch.input_ids.shape[1] if rows > 1 else None
+
+
+def give_back(device: torch.device) -> None:
+    """Let go of what torch keeps for later: pieces of another size will not fit into it."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def _typed(problem: BaseException) -> bool:
+    import torch
+
+    return isinstance(problem, MemoryError | torch.OutOfMemoryError)
+
+
+def _says(problem: BaseException, any_of: tuple[str, ...]) -> bool:
+    return isinstance(problem, RuntimeError) and any(words in str(problem) for words in any_of)

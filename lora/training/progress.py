@@ -1,0 +1,149 @@
+"""Where a training stands, piece by piece: what pausing, going on and too little memory need.
+
+A batch goes through the model in pieces whose gradients add up to the batch's. Between two pieces a
+run may be captured and laid down (checkpoint.py); a piece that does not fit is cut in half and its
+step begun anew, so the batch that the optimiser sees stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nomoat.lora.data.batches import Batch, pieces
+from nomoat.lora.training.checkpoint import Checkpoint, Place, capture, restore
+from nomoat.lora.training.loss import Losses
+from nomoat.lora.training.out_of_memory import give_back, halved
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Breaks:
+    """What a machine does to a run on its way.
+
+    job: what is trained, SHA-256 (jobs.digest). resume: where an earlier process laid it down.
+    between: called after every piece but the last with a function that captures the run; it may
+    sleep, or raise checkpoint.Paused. most_tokens: padded tokens of a piece at most; None: what the
+    device likes best. adam_8bit: moments in 8 bits.
+    """
+
+    job: bytes = b""
+    resume: Checkpoint | None = None
+    between: Callable[[Callable[[], Checkpoint]], None] | None = None
+    most_tokens: int | None = None
+    adam_8bit: bool = False
+
+
+NO_BREAKS = Breaks()
+
+
+class Progress:
+    """The steps taken and the pieces of the one under way. `losses`: nats per token of each step.
+
+    most_tokens: padded tokens of a piece at most, until memory runs out. clock: seconds, not
+    counting those before `breaks.resume`.
+    """
+
+    def __init__(
+        self,
+        breaks: Breaks,
+        optimizer: torch.optim.Optimizer,
+        most_tokens: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._breaks, self._optimizer, self._clock = breaks, optimizer, clock
+        self._flat: torch.Tensor = optimizer.param_groups[0]["params"][0]
+        self._limit = most_tokens
+        self.step = self._piece = self.tokens = 0
+        self._earlier_s = 0.0
+        self._losses: list[torch.Tensor] = []
+        self._loss: torch.Tensor | None = None  # of the pieces of this step so far
+        if breaks.resume is not None:
+            self._take_up(restore(breaks.resume, optimizer, self._flat))
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training so far, pauses left out."""
+        return self._earlier_s + self._clock()
+
+    @property
+    def last_loss(self) -> float:
+        """Of the last whole step; reading it makes a GPU wait."""
+        return float(self._losses[-1].item())
+
+    def losses(self) -> list[float]:
+        """Of every whole step."""
+        import torch
+
+        return torch.stack(self._losses).cpu().tolist()
+
+    def accumulate(self, loss_of: Losses, batch: Batch) -> None:
+        """Add the gradient of the batch's mean loss to the parameters', piece by piece."""
+        while True:
+            try:
+                self._pieces(loss_of, batch)
+                return
+            except (RuntimeError, MemoryError) as problem:
+                fewer = halved(problem, batch, self._limit)
+                if fewer is None:
+                    raise
+            self._limit = fewer
+            self._forget_step()  # out here: the exception, and all tensors it holds, are gone
+
+    def stepped(self, tokens: int, last: bool) -> None:
+        """The optimiser has taken its step, the gradient is zero; `tokens` were learnt in it."""
+        assert self._loss is not None
+        self._losses.append(self._loss)
+        self._loss, self._piece = None, 0
+        self.step += 1
+        self.tokens += tokens
+        if not last:
+            self._break()
+
+    def _pieces(self, loss_of: Losses, batch: Batch) -> None:
+        cut = list(pieces(batch, self._limit))
+        while self._piece < len(cut):
+            loss = loss_of(cut[self._piece], "sum") / len(batch.targets)
+            loss.backward()
+            part = loss.detach()
+            self._loss = part if self._loss is None else self._loss + part
+            self._piece += 1
+            if self._piece < len(cut):
+                self._break()
+
+    def _break(self) -> None:
+        if self._breaks.between is not None:
+            self._breaks.between(self._capture)
+
+    def _capture(self) -> Checkpoint:
+        parts = [*self._losses, *(() if self._loss is None else (self._loss,))]
+        losses = tuple(float(part.item()) for part in parts)
+        place = Place(self.step, self._piece, self.tokens, self.seconds, losses, self._limit)
+        return capture(self._breaks.job, place, self._optimizer, self._flat)
+
+    def _take_up(self, place: Place) -> None:
+        """Go on from `place`; its pieces are kept, so that sums are added in the same order.
+
+        Where there is less memory than then, a step half done is begun anew in smaller pieces.
+        What dropout drew for it is not known any more: it draws on.
+        """
+        import torch
+
+        losses = [torch.tensor(x, device=self._flat.device) for x in place.losses]
+        self.step, self._piece, self.tokens = place.step, place.micro, place.tokens
+        self._losses = losses[: place.step]
+        self._loss = losses[place.step] if place.micro else None
+        self._earlier_s = place.seconds
+        if self._limit >= place.most_tokens:
+            self._limit = place.most_tokens
+        elif place.micro:
+            self._forget_step()
+
+    def _forget_step(self) -> None:
+        assert self._flat.grad is not None
+        self._flat.grad.zero_()
+        self._piece, self._loss = 0, None
+        give_back(self._flat.device)

@@ -1,0 +1,119 @@
+"""What a training worker does between two pieces of work: obey, save now and then, and rest.
+
+Orders come through the pipe that jobs come through. A pause writes a checkpoint and ends the job;
+so does the death of the parent, for whoever starts again. A duty below one sleeps after each piece,
+looking at the pipe all the while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.lora.training.checkpoint import Checkpoint, Paused, write
+from nomoat.lora.workers.jobs import Duty, Pause
+
+SAVE_EVERY_S = 60.0  # what a kill -9 of the worker costs at most
+MAX_SLEEP_S = 5.0  # slept in pieces: a pause must be seen at once
+
+
+@dataclass
+class Desk:
+    """What a worker has been told.
+
+    orphaned: set when the parent process is gone. pausing: until a job was ended by it, be it the
+    one that follows. training: there is something to lay down.
+    """
+
+    pipe: Connection
+    orphaned: threading.Event = field(default_factory=threading.Event)
+    clock: Callable[[], float] = time.monotonic
+    share: float = 1.0
+    pausing: bool = False
+    training: bool = False
+
+    def begin(self) -> None:
+        """Say that a training's first piece is next: until then a pause may kill this process."""
+        self.training = True
+        self.pipe.send(("begun", None))
+
+    def look(self, wait_s: float = 0.0) -> bool:
+        """Read what was ordered, waiting at most `wait_s` for it; whether to lay down the work."""
+        try:
+            while not self._stops and self.pipe.poll(wait_s):
+                wait_s = 0.0
+                self.obey(self.pipe.recv())
+        except (EOFError, OSError):  # the parent is gone, and has not been missed yet
+            return True
+        return self._stops
+
+    def obey(self, order: object) -> bool:
+        """Follow an order that needs no job; False if `order` is a job."""
+        if isinstance(order, Duty):
+            self.share = order.share
+        elif isinstance(order, Pause):
+            self.pausing = True
+        return isinstance(order, Duty | Pause)
+
+    @property
+    def _stops(self) -> bool:
+        return self.pausing or self.orphaned.is_set()
+
+
+class Between:
+    """The hook for one training job (progress.Breaks.between)."""
+
+    def __init__(self, desk: Desk, path: Path | None) -> None:
+        self._desk, self._path = desk, path
+        self._saved_at = self._worked_from = desk.clock()
+
+    def __call__(self, taken: Callable[[], Checkpoint]) -> None:
+        """Obey, save, rest; raises Paused once the run is on disk."""
+        desk = self._desk
+        if desk.look():
+            self._lay_down(taken)
+        if desk.share < 1.0 and self._rest():
+            self._lay_down(taken)
+        if self._path is not None and desk.clock() - self._saved_at > SAVE_EVERY_S:
+            with contextlib.suppress(NomoatError):  # a full disk must not end a training
+                write(self._path, taken())
+            self._saved_at = desk.clock()
+        self._worked_from = desk.clock()
+
+    def _rest(self) -> bool:
+        """Sleep so that work is `share` of the time; whether to lay down the work."""
+        synchronise()
+        desk = self._desk
+        until = desk.clock() + sleep_s(desk.share, desk.clock() - self._worked_from)
+        while (left := until - desk.clock()) > 0:
+            if desk.look(min(left, 0.2)):
+                return True
+        return False
+
+    def _lay_down(self, taken: Callable[[], Checkpoint]) -> None:
+        if self._path is not None:
+            with contextlib.suppress(NomoatError):  # an older checkpoint, or none: trained anew
+                write(self._path, taken())
+        raise Paused
+
+
+def sleep_s(share: float, worked_s: float) -> float:
+    """Seconds to sleep after work of `worked_s`: w/(w + s) = share, at most MAX_SLEEP_S."""
+    if not (math.isfinite(worked_s) and worked_s > 0):
+        return 0.0
+    return min(MAX_SLEEP_S, worked_s * (1.0 - share) / share)
+
+
+def synchronise() -> None:
+    """Wait for a GPU: only then is the work that it was given done."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()

@@ -1,0 +1,152 @@
+"""What a worker process can be asked to do: frozen, picklable, and free of torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
+from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.lora.model.adapter_spec import Targets
+from nomoat.lora.training.moments import Moments
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TrainJob:
+    """Train the adapter on a shard (a file `formats.write_jsonl` wrote) → train.Trained.
+
+    frozen: modules that are added to the model and stay as they are. moments: what the optimiser
+    remembers from an earlier round. checkpoint: where the run is laid down when it has to pause,
+    and taken up from. most_tokens: padded tokens of one forward pass at most. checkpointing:
+    activations are computed again where they are needed, to save memory. adam_8bit: moments in
+    8 bits (bitsandbytes).
+    """
+
+    shard: Path
+    spec: AdapterSpec
+    vector: Vector = field(repr=False)
+    settings: TrainSettings
+    seed: bytes
+    frozen: Adapter | None = field(default=None, repr=False)
+    moments: Moments | None = field(default=None, repr=False)
+    checkpoint: Path | None = None
+    most_tokens: int | None = None
+    checkpointing: bool = False
+    adam_8bit: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class EvaluateJob:
+    """Loss of the adapter (None: of the base alone) on a shard → evaluate.Measured.
+
+    most_tokens: as in TrainJob.
+    """
+
+    shard: Path
+    spec: AdapterSpec
+    vector: Vector | None = field(repr=False)
+    settings: TrainSettings
+    most_tokens: int | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SampleJob:
+    """What the adapter (None: the base alone) writes for each prompt → tuple[str, …].
+
+    `continue_text`: go on writing the prompt instead of answering it (data of plain text).
+    """
+
+    prompts: tuple[str, ...]
+    spec: AdapterSpec
+    vector: Vector | None = field(repr=False)
+    max_new_tokens: int = 48
+    continue_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpecJob:
+    """The adapter's layers on the worker's model → AdapterSpec, so that nobody else needs torch."""
+
+    rank: int
+    alpha: float
+    target_modules: Targets = "all-linear"
+    rslora: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """Encode a shard without training on it → encoding.Encoded's counts, as ShardCounts."""
+
+    shard: Path
+    seq_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCounts:
+    """A shard as training sees it."""
+
+    examples: int
+    tokens: int
+    trained_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Lay the training down and end; without an answer if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """The share of the time that may be spent working, in (0, 1]; without an answer."""
+
+    share: float
+
+
+Order: TypeAlias = Pause | Duty
+Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob
+
+
+OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing"})
+
+
+def digest(job: TrainJob) -> bytes:
+    """SHA-256 of what is trained: everything but how this machine goes about it."""
+    hashed = hashlib.sha256(b"nomoat training\0")
+    for item in fields(job):
+        if item.name not in OF_THIS_MACHINE:
+            hashed.update(item.name.encode() + b"\0" + _name(getattr(job, item.name)))
+    return hashed.digest()
+
+
+def _name(value: object) -> bytes:
+    """SHA-256 of a field's value: a file's and an array's content, anything else as it is shown."""
+    if isinstance(value, Path):
+        return hashlib.sha256(value.read_bytes()).digest()
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(value.tobytes()).digest()
+    if is_dataclass(value):
+        parts = [_name(getattr(value, item.name)) for item in fields(value)]
+        return hashlib.sha256(b"".join(parts)).digest()
+    return hashlib.sha256(repr(value).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """When one job ran: seconds of the system-wide monotonic clock."""
+
+    started: float
+    finished: float
+
+
+def busy_seconds(intervals: tuple[Interval, ...]) -> float:
+    """Seconds in which at least one interval lasts: the length of their union."""
+    total, reached = 0.0, float("-inf")
+    for interval in sorted(intervals, key=lambda x: x.started):
+        start = max(interval.started, reached)
+        total += max(0.0, interval.finished - start)
+        reached = max(reached, interval.finished)
+    return total

@@ -1,0 +1,253 @@
+"""The process that trains and evaluates: base loaded once, slot attached once, shards cached."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
+from nomoat.lora.data.conversations import read
+from nomoat.lora.data.encoding import Encoder, Example
+from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
+from nomoat.lora.model.adapter_spec import new_spec
+from nomoat.lora.training.checkpoint import Paused
+from nomoat.lora.training.checkpoint import read as read_checkpoint
+from nomoat.lora.training.evaluate import Measured, evaluate, sample
+from nomoat.lora.training.out_of_memory import device_lost, out_of_memory
+from nomoat.lora.training.progress import Breaks
+from nomoat.lora.training.train import Given, Trained, train
+from nomoat.lora.workers.interruptions import Between, Desk
+from nomoat.lora.workers.jobs import (
+    EvaluateJob,
+    Interval,
+    Job,
+    SampleJob,
+    ShardCounts,
+    ShardJob,
+    SpecJob,
+    TrainJob,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from nomoat.lora.model.base_model import BaseModel
+
+CACHED_TOKENS = 20_000_000  # 5 bytes each
+PROMPT_TOKENS = 2048
+LAST_WORDS_S = 10.0  # of a worker whose parent is gone
+
+_Shape = tuple[AdapterSpec, AdapterSpec | None]  # of what is trained, and of what is frozen
+
+
+class Worker:
+    """One base model with one adapter slot, and the shards it has encoded lately."""
+
+    def __init__(self, base: BaseModel, desk: Desk | None = None) -> None:
+        self._base = base
+        self._desk = desk
+        self._recomputes = False
+        self._slot: tuple[_Shape, PeftModel] | None = None
+        self._shards: OrderedDict[tuple[Any, ...], tuple[Example, ...]] = OrderedDict()
+
+    def run(self, job: Job) -> Any:
+        """Do the job; its result's type stands at the job's class."""
+        match job:
+            case TrainJob():
+                return self._train(job)
+            case EvaluateJob():
+                return self._evaluate(job)
+            case SampleJob():
+                return self._sample(job)
+            case SpecJob():
+                config = self._base.model.config
+                return new_spec(config, job.rank, job.alpha, job.target_modules, job.rslora)
+            case ShardJob():
+                return _counts(self.examples(job.shard, job.seq_len))
+        raise LocalProtocolError(f"{type(job).__name__} is no job of a worker")
+
+    def examples(self, shard: Path, seq_len: int) -> tuple[Example, ...]:
+        """The shard's examples, encoded at most once while it stays in the cache."""
+        found = shard.stat() if shard.exists() else None
+        key = (shard, seq_len, found and (found.st_size, found.st_mtime_ns))
+        if key in self._shards:
+            self._shards.move_to_end(key)
+            return self._shards[key]
+        encoder = Encoder.of(self._base.tokenizer, seq_len)
+        self._shards[key] = encoder.encode_all(read(shard).conversations).examples
+        sizes = {k: sum(len(e.input_ids) for e in rows) for k, rows in self._shards.items()}
+        total = sum(sizes.values())
+        while total > CACHED_TOKENS and len(self._shards) > 1:
+            oldest, _ = self._shards.popitem(last=False)
+            total -= sizes[oldest]
+        return self._shards[key]
+
+    def _train(self, job: TrainJob) -> Trained:
+        examples = self.examples(job.shard, job.settings.seq_len)
+        adapter = Adapter(job.spec, job.vector)
+        model = self._model(job.spec, None if job.frozen is None else job.frozen.spec)
+        if job.frozen is not None:
+            swap(model, job.frozen, FROZEN)
+        self._recompute(job.checkpointing)
+        given = Given(job.moments, self._breaks(job))
+        if self._desk is not None:
+            self._desk.begin()
+        return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
+
+    def _breaks(self, job: TrainJob) -> Breaks:
+        between = None if self._desk is None else Between(self._desk, job.checkpoint)
+        name, laid_down = b"", None
+        if job.checkpoint is not None:
+            name = digest(job)
+            laid_down = read_checkpoint(job.checkpoint, name)
+        return Breaks(name, laid_down, between, job.most_tokens, job.adam_8bit)
+
+    def _recompute(self, wanted: bool) -> None:
+        """Keep only each layer's input for the backward pass, or all activations."""
+        if wanted == self._recomputes:
+            return
+        model: Any = self._base.model
+        if wanted:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            model.gradient_checkpointing_disable()
+        self._recomputes = wanted
+
+    def _evaluate(self, job: EvaluateJob) -> Measured:
+        examples = self.examples(job.shard, job.settings.seq_len)
+        adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
+        return evaluate(model, adapter, examples, job.settings.batch_size, job.most_tokens)
+
+    def _sample(self, job: SampleJob) -> tuple[str, ...]:
+        encoder = Encoder.of(self._base.tokenizer, PROMPT_TOKENS)
+        adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
+        length = job.max_new_tokens
+        return tuple(
+            sample(model, adapter, encoder, prompt, length, job.continue_text)
+            for prompt in job.prompts
+        )
+
+    def _model(self, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
+        if self._slot is not None and self._slot[0] != (spec, frozen):
+            detach(self._slot[1])
+            self._slot = None
+        if self._slot is None:
+            self._slot = ((spec, frozen), attach(self._base, spec, frozen))
+        return self._slot[1]
+
+
+def _adapter(spec: AdapterSpec, vector: Vector | None) -> Adapter | None:
+    return None if vector is None else Adapter(spec, vector)
+
+
+def _counts(examples: tuple[Example, ...]) -> ShardCounts:
+    tokens = sum(len(example.input_ids) for example in examples)
+    return ShardCounts(len(examples), tokens, sum(int(e.trained.sum()) for e in examples))
+
+
+def main(
+    pipe: Connection, folder: str, device: str, bits: int | None = None, threads: int = 1
+) -> None:
+    """Serve jobs from `pipe` until it closes. Each answer is (what, value).
+
+    First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
+    ("done", (result, Interval)), ("paused", None), ("error", NomoatError), ("crash", traceback
+    text) or ("lost", DoesNotFit), after which this process ends: its GPU may be of no use to it
+    any more. Before a training's first piece comes ("begun", None). Orders (jobs.Order) have no
+    answer of their own.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    desk = Desk(pipe)
+    threading.Thread(target=_end_with_parent, args=(desk,), daemon=True).start()
+    try:
+        pipe.send(_attempt(lambda: ("device", _device_kind(device, threads))))
+        worker: Worker | None = None
+        while True:
+            if worker is None:
+                worker, answer = _started((folder, device, bits), desk)
+            else:
+                job = pipe.recv()
+                if desk.obey(job):
+                    continue
+                answer = _answer(worker, job, desk)
+            pipe.send(answer)
+            if worker is None or answer[0] == "lost":
+                return
+    except (EOFError, OSError):
+        return  # the parent has closed the pool
+
+
+def _device_kind(device: str, threads: int) -> str:
+    from nomoat.lora.model.base_model import pick_device
+    from nomoat.lora.workers import preloaded  # noqa: F401 - sets the threads before torch is imported
+
+    if threads > 1:
+        import torch
+
+        torch.set_num_threads(threads)
+    return str(pick_device(device).type)
+
+
+def _started(
+    model: tuple[str, str, int | None], desk: Desk
+) -> tuple[Worker | None, tuple[str, Any]]:
+    from nomoat.lora.workers.preloaded import base_model
+
+    what, value = _attempt(lambda: ("ready", Worker(base_model(*model), desk)))
+    return (value, (what, None)) if what == "ready" else (None, (what, value))
+
+
+def _answer(worker: Worker, job: Job, desk: Desk) -> tuple[str, Any]:
+    def work() -> tuple[str, Any]:
+        if desk.pausing:
+            raise Paused
+        started = time.monotonic()
+        result = worker.run(job)
+        return "done", (result, Interval(started, time.monotonic()))
+
+    try:
+        return _attempt(work)
+    finally:
+        desk.training = desk.pausing = False
+
+
+def _attempt(work: Any) -> tuple[str, Any]:
+    try:
+        return work()  # type: ignore[no-any-return]
+    except Paused:
+        return "paused", None
+    except NomoatError as problem:
+        return "error", problem
+    except Exception as problem:  # noqa: BLE001 - a shell: the parent must know, whatever it is
+        if out_of_memory(problem):
+            return "lost" if device_lost(problem) else "error", DoesNotFit(
+                "the memory is too small for this batch; use a smaller batch size, sequence length "
+                "or model"
+            )
+        return "crash", traceback.format_exc()
+
+
+def _end_with_parent(desk: Desk) -> None:
+    """End when the parent is gone, killed perhaps: nobody waits for this job's result.
+
+    A training is laid down first, for the parent that will be started again.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+    parent.join()
+    desk.orphaned.set()
+    until = time.monotonic() + LAST_WORDS_S
+    while desk.training and time.monotonic() < until:
+        time.sleep(0.02)
+    os._exit(1)

@@ -1,0 +1,152 @@
+"""`nomoat init`: a community's folder, its base model examined and its first adapter made."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat.aggregation.errors import BadData, UsageError
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
+from nomoat.lora.data.conversations import Conversation, read, write_jsonl
+from nomoat.lora.model.adapter_spec import Targets, initial_adapter
+from nomoat.lora.model.files import content_hash, resolve
+from nomoat.lora.workers.jobs import SpecJob
+from nomoat.lora.workers.pool import Pool
+from nomoat.server.community.database import Store
+from nomoat.server.community.evaluation_split import EvaluationSplit
+from nomoat.server.community.folder import SEED_BYTES, Folder, create
+from nomoat.server.community.settings import (
+    AdapterShape,
+    Base,
+    Community,
+    Rounds,
+    Server,
+    Settings,
+    Training,
+)
+from nomoat.server.community.versions import Measured, Registry
+from nomoat.server.rounds.cohort import seed_of
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `nomoat init` was asked for. `folder` holds the base model on this machine, or its hub
+    id stands in `model`.
+    """
+
+    community: Community
+    model: str
+    license: str
+    adapter: AdapterShape
+    rounds: dict[str, object]
+    training: dict[str, object]
+    server: Server
+    evaluation: Path | None
+    seed: str | None = None
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """What cohorts and shuffling are drawn from, and what the first adapter is: 32 bytes each."""
+
+    federation: bytes
+    adapter: bytes
+
+    @classmethod
+    def of(cls, text: str | None, entropy: Callable[[int], bytes]) -> Seeds:
+        """From a number as `nomoat simulate` takes it, from 64 hex digits, or fresh.
+
+        The same number gives the same federation as a simulation's. UsageError for anything else.
+        """
+        if text is not None and text.isdecimal() and int(text) < 2**63:
+            number = int(text)
+            return cls(seed_of(number, "federation"), seed_of(number, "adapter"))
+        if text is not None and not re.fullmatch(r"[0-9a-f]{64}", text):
+            raise UsageError(f"--seed {text!r}: give a number, or 64 hex digits")
+        federation = entropy(SEED_BYTES) if text is None else bytes.fromhex(text)
+        return cls(federation, hashlib.sha256(b"nomoat adapter\0" + federation).digest())
+
+
+def make(
+    root: Path, wanted: Wanted, now: datetime.datetime, entropy: Callable[[int], bytes]
+) -> Folder:
+    """Make a community in `root`: examined base, keys, certificates, version 0.
+
+    UsageError for what cannot be combined, BadData for a base or an evaluation file that is none;
+    nothing is written before all of it has been checked.
+    """
+    folder = Folder(root)
+    if folder.settings.exists():
+        raise UsageError(f"{root} holds a community already")
+    seeds = Seeds.of(wanted.seed, entropy)
+    settings = _settings(wanted, seeds)
+    evaluation = read(wanted.evaluation).conversations if wanted.evaluation is not None else ()
+    if wanted.evaluation is not None and not evaluation:
+        raise BadData(f"{wanted.evaluation}: no row in it can be used")
+    shape = settings.adapter
+    targets: Targets = "all-linear"
+    if shape.targets != "all-linear":
+        targets = tuple(shape.targets.split(","))
+    with contextlib.closing(Pool(str(settings.base.folder), 1)) as pool:
+        spec = pool.submit(SpecJob(shape.rank, shape.alpha, targets)).result()
+        adapter = initial_adapter(spec, seeds.adapter)
+        loss = _measure(evaluation, adapter, settings, pool) if evaluation else None
+    key = create(folder, settings, now, entropy(32))
+    if evaluation:
+        write_jsonl(evaluation, folder.evaluation)
+    registry = Registry(
+        Store(folder.database), folder.adapters, key, bytes.fromhex(settings.base.hash)
+    )
+    note = "the base model: nothing trained yet"
+    measured = Measured(0, settings.method.name, (), None, None, note, loss)
+    registry.add(adapter, measured, int(now.timestamp()))
+    registry.store.close()
+    return folder
+
+
+def _measure(
+    rows: tuple[Conversation, ...], adapter: Adapter, settings: Settings, pool: Pool
+) -> float:
+    """Loss of the first version on the evaluation split; BadData if no row of it can be used."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "rows.jsonl"
+        write_jsonl(rows, file)
+        return (
+            EvaluationSplit(file, settings.training.settings("none"), pool)
+            .measure(adapter)
+            .result()
+        )
+
+
+def _settings(wanted: Wanted, seeds: Seeds) -> Settings:
+    base_folder = resolve(wanted.model)
+    rounds = Rounds(**{"seed": seeds.federation.hex(), **wanted.rounds})  # type: ignore[arg-type]
+    if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
+        raise UsageError(
+            f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
+            "--min-reports), or say --allow-weak (every volunteer has to agree to it, too)"
+        )
+    base = Base(
+        model=wanted.model if base_folder != Path(wanted.model).expanduser() else base_folder.name,
+        folder=base_folder.resolve(),
+        license=wanted.license,
+        hash=content_hash(base_folder).hex(),
+        bytes=sum(file.stat().st_size for file in base_folder.iterdir() if file.is_file()),
+    )
+    settings = Settings(
+        community=wanted.community,
+        base=base,
+        adapter=wanted.adapter,
+        rounds=rounds,
+        training=Training(**wanted.training),  # type: ignore[arg-type]
+        server=wanted.server,
+    )
+    _ = settings.method  # refused now, not at the first round
+    return settings

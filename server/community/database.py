@@ -1,0 +1,223 @@
+"""The coordinator's memory: one SQLite file in WAL mode, schema versions by `user_version`.
+
+Several processes may have it open (`nomoat up` beside `nomoat volunteers … ban`): whatever reads,
+decides and writes does so inside `transaction()`, which takes the write lock first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.enrolment import Binding, Enrol, Standing
+from nomoat.aggregation.protocol.lineage import SignedVersion
+from nomoat.aggregation.protocol.receipts import SignedReceipt
+from nomoat.aggregation.protocol.roster import SignedEntry
+from nomoat.server.community.invites import Issue
+from nomoat.server.community.membership_rules import Applicant, Known
+
+# Migration i takes a database from user_version i to i + 1; none is ever edited, only added.
+MIGRATIONS = (
+    """
+    CREATE TABLE invites (identifier BLOB PRIMARY KEY, uses INTEGER NOT NULL,
+        used INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER NOT NULL);
+    CREATE TABLE volunteers (name TEXT PRIMARY KEY, identity BLOB NOT NULL UNIQUE,
+        node_key BLOB NOT NULL UNIQUE, binding BLOB NOT NULL, standing TEXT NOT NULL,
+        reason TEXT NOT NULL, at INTEGER NOT NULL);
+    CREATE TABLE roster (idx INTEGER PRIMARY KEY, entry BLOB NOT NULL);
+    CREATE TABLE versions (number INTEGER PRIMARY KEY, adapter BLOB NOT NULL, record BLOB NOT NULL);
+    CREATE TABLE rounds (number INTEGER PRIMARY KEY, committed INTEGER NOT NULL,
+        record TEXT NOT NULL, checkpoint BLOB NOT NULL);
+    """,
+    """
+    CREATE TABLE receipts (packet BLOB PRIMARY KEY, identity BLOB NOT NULL, round INTEGER NOT NULL,
+        receipt BLOB NOT NULL);
+    CREATE INDEX receipts_of ON receipts (identity, round);
+    """,
+)
+BUSY_S = 10.0
+
+
+class Store:
+    """The database of one community. Thread-safe: one connection, one lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(
+                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")  # what was promised survives power loss
+            self._migrate()
+        except sqlite3.Error as problem:
+            raise NomoatError(f"database {path}: {problem}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, alone among all processes; nests."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            self._execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._execute("COMMIT")
+
+    def issue(self, identifier: bytes) -> Issue | None:
+        """An invitation by its identifier."""
+        row = self._one("SELECT uses, used, expires, revoked FROM invites WHERE identifier = ?",
+                        identifier)  # fmt: skip
+        return row and Issue(identifier, row[0], row[1], row[2], bool(row[3]))
+
+    def issues(self) -> list[Issue]:
+        """All invitations, the last to expire first."""
+        rows = self._all("SELECT identifier, uses, used, expires, revoked FROM invites "
+                         "ORDER BY expires DESC")  # fmt: skip
+        return [Issue(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
+
+    def put_issue(self, issue: Issue) -> None:
+        """Write an invitation, new or changed."""
+        values = (issue.identifier, issue.uses, issue.used, issue.expires, issue.revoked)
+        self._execute("INSERT OR REPLACE INTO invites VALUES (?, ?, ?, ?, ?)", *values)
+
+    def known(self, binding: Binding) -> Known:
+        """Whoever holds a binding's name or one of its keys."""
+        return Known(
+            self._applicant("name", binding.name),
+            self._applicant("identity", binding.identity),
+            self._applicant("node_key", binding.node_key),
+        )
+
+    def applicant(self, name: str) -> Applicant | None:
+        """An enrolled volunteer by name."""
+        return self._applicant("name", name)
+
+    def applicants(self) -> list[Applicant]:
+        """Everyone who ever enrolled, by name."""
+        rows = self._all("SELECT binding, standing, reason FROM volunteers ORDER BY name")
+        return [_applicant(row) for row in rows]
+
+    def put_applicant(self, applicant: Applicant, at: int) -> None:
+        """Write a volunteer, new or changed."""
+        binding = applicant.binding
+        blob = wire.encode(Enrol(b"", binding)).head
+        self._execute(
+            "INSERT INTO volunteers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE "
+            "SET standing = excluded.standing, reason = excluded.reason, at = excluded.at",
+            binding.name, binding.identity, binding.node_key, blob,
+            applicant.standing.value, applicant.reason, at,
+        )  # fmt: skip
+
+    def roster_length(self) -> int:
+        """Number of roster entries."""
+        return int(self._one("SELECT count(*) FROM roster")[0])
+
+    def roster_entries(self, start: int, limit: int = -1) -> list[SignedEntry]:
+        """Roster entries from index `start`, at most `limit` (-1: all)."""
+        rows = self._all("SELECT entry FROM roster WHERE idx >= ? ORDER BY idx LIMIT ?",
+                         start, limit)  # fmt: skip
+        return [wire.decode(wire.Packet(row[0]), SignedEntry, "roster table") for row in rows]
+
+    def append_roster(self, signed: SignedEntry) -> None:
+        """Write the next roster entry; a taken index is an error."""
+        blob = wire.encode(signed).head
+        self._execute("INSERT INTO roster VALUES (?, ?)", signed.entry.index, blob)
+
+    def versions(self, start: int = 0, limit: int = -1) -> list[SignedVersion]:
+        """Version records from number `start`, in order."""
+        rows = self._all("SELECT record FROM versions WHERE number >= ? ORDER BY number LIMIT ?",
+                         start, limit)  # fmt: skip
+        return [wire.decode(wire.Packet(row[0]), SignedVersion, "version table") for row in rows]
+
+    def newest_version(self) -> SignedVersion | None:
+        """The newest version record."""
+        row = self._one("SELECT record FROM versions ORDER BY number DESC LIMIT 1")
+        return row and wire.decode(wire.Packet(row[0]), SignedVersion, "version table")
+
+    def append_version(self, record: SignedVersion) -> None:
+        """Write the next version record; a taken number is an error."""
+        version, blob = record.version, wire.encode(record).head
+        self._execute(
+            "INSERT INTO versions VALUES (?, ?, ?)", version.number, version.adapter, blob
+        )
+
+    def put_round(self, number: int, committed: bool, record: str, checkpoint: bytes) -> None:
+        """Write an ended round: its record (JSON) and where the next one goes on from."""
+        values = (number, committed, record, checkpoint)
+        self._execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?)", *values)
+
+    def last_round(self) -> tuple[int, str, bytes] | None:
+        """(number, record, checkpoint) of the last ended round."""
+        row = self._one(
+            "SELECT number, record, checkpoint FROM rounds ORDER BY number DESC LIMIT 1"
+        )
+        return row and (row[0], row[1], row[2])
+
+    def rounds(self) -> list[str]:
+        """The records of all ended rounds, in order."""
+        return [row[0] for row in self._all("SELECT record FROM rounds ORDER BY number")]
+
+    def put_receipt(self, signed: SignedReceipt) -> None:
+        """Write a receipt; one for the same packet is replaced."""
+        receipt, blob = signed.receipt, wire.encode(signed).head
+        values = (receipt.packet, receipt.volunteer, receipt.round, blob)
+        self._execute("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", *values)
+
+    def receipts(self, identity: bytes, first_round: int, limit: int) -> list[SignedReceipt]:
+        """Receipts of one volunteer from `first_round` on, in the order of rounds."""
+        rows = self._all("SELECT receipt FROM receipts WHERE identity = ? AND round >= ? "
+                         "ORDER BY round LIMIT ?", identity, first_round, limit)  # fmt: skip
+        return [wire.decode(wire.Packet(row[0]), SignedReceipt, "receipt table") for row in rows]
+
+    def _applicant(self, column: str, value: object) -> Applicant | None:
+        row = self._one(f"SELECT binding, standing, reason FROM volunteers WHERE {column} = ?",
+                        value)  # fmt: skip
+        return row and _applicant(row)
+
+    def _migrate(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise NomoatError(
+                f"this folder was written by a newer nomoat (schema {version}, this one knows "
+                f"{len(MIGRATIONS)}); upgrade nomoat"
+            )
+        for number in range(version, len(MIGRATIONS)):
+            script = (
+                f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT"
+            )
+            self._db.executescript(script)
+
+    def _execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        with self._lock:
+            try:
+                return self._db.execute(sql, values)
+            except sqlite3.OperationalError as problem:  # disk full, locked for too long, …
+                raise NomoatError(f"the community database refused a write: {problem}") from None
+
+    def _one(self, sql: str, *values: object) -> Any:
+        with self._lock:
+            return self._db.execute(sql, values).fetchone()
+
+    def _all(self, sql: str, *values: object) -> list[Any]:
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+
+def _applicant(row: tuple[bytes, str, str]) -> Applicant:
+    binding = wire.decode(wire.Packet(row[0]), Enrol, "volunteer table").binding
+    return Applicant(binding, Standing(row[1]), row[2])

@@ -1,0 +1,214 @@
+"""A community's folder: its settings, keys, certificates, database and adapters.
+
+community.toml   settings, with comments (server/community/settings.py)
+keys/            community.key (Ed25519), authority.key, server.key: 0600, the community itself
+certificates/    authority.pem, server.pem
+community.db     invitations, volunteers, roster, rounds, versions (SQLite)
+adapters/        adapter versions, named by their digest
+flower/          what Flower keeps while the coordinator runs; nothing of value
+"""
+
+from __future__ import annotations
+
+import datetime
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.protocol import enrolment, wire
+from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.server.community import certificates
+from nomoat.server.community.certificates import Issued
+from nomoat.server.community.settings import Settings, as_toml
+from nomoat.storage.atomic import replacing
+from nomoat.storage.private import create_private, read_private, write_private
+from nomoat.storage.settings import load
+
+RENEW_BEFORE = datetime.timedelta(days=30)
+SEED_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Paths of a community's folder."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """community.toml."""
+        return self.root / "community.toml"
+
+    @property
+    def database(self) -> Path:
+        """Our SQLite file."""
+        return self.root / "community.db"
+
+    @property
+    def adapters(self) -> Path:
+        """Adapter versions."""
+        return self.root / "adapters"
+
+    @property
+    def evaluation(self) -> Path:
+        """The held-out rows the community was made with, if any."""
+        return self.root / "evaluation.jsonl"
+
+    @property
+    def flower(self) -> Path:
+        """What Flower keeps while the coordinator runs."""
+        return self.root / "flower"
+
+    @property
+    def server_certificate(self) -> Path:
+        """The server's certificate."""
+        return self.root / "certificates" / "server.pem"
+
+    @property
+    def server_key(self) -> Path:
+        """The server certificate's key."""
+        return self.root / "keys" / "server.key"
+
+    @property
+    def authority_certificate(self) -> Path:
+        """The authority's certificate."""
+        return self.root / "certificates" / "authority.pem"
+
+    @property
+    def authority_key(self) -> Path:
+        """The authority's key."""
+        return self.root / "keys" / "authority.key"
+
+    @property
+    def community_key(self) -> Path:
+        """The community's Ed25519 key."""
+        return self.root / "keys" / "community.key"
+
+    def load(self, **flags: Any) -> Settings:
+        """The settings; UsageError naming file and key if one cannot be."""
+        if not self.settings.is_file():
+            raise UsageError(f"{self.root} is no community folder; make one with: nomoat init")
+        return load(Settings, self.settings, **flags)
+
+    def key(self) -> SigningKey:
+        """The community's key; NomoatError if it is missing, readable by others or damaged."""
+        text = read_private(self.community_key, "community key")
+        try:
+            return SigningKey(bytes.fromhex(text.decode("ascii").strip()))
+        except ValueError:
+            raise NomoatError(
+                f"community key {self.community_key} is damaged; restore it from a backup"
+            ) from None
+
+    def check_keys(self) -> None:
+        """NomoatError in one line if a private key is missing or can be read by others."""
+        self.key()
+        read_private(self.authority_key, "authority key")
+        read_private(self.server_key, "server key")
+
+    def authority(self) -> Issued:
+        """The certificate authority."""
+        key = read_private(self.authority_key, "authority key")
+        return Issued(_read(self.authority_certificate), key)
+
+
+def create(folder: Folder, settings: Settings, now: datetime.datetime, seed: bytes) -> SigningKey:
+    """Make the folder: keys, certificates and community.toml. `seed`: 32 fresh random bytes.
+
+    NomoatError if there is a community in it already; nothing is ever overwritten.
+    """
+    if folder.settings.exists():
+        raise NomoatError(f"{folder.root} holds a community already")
+    folder.root.mkdir(parents=True, exist_ok=True)
+    (folder.root / "keys").mkdir(mode=0o700, exist_ok=True)
+    key = SigningKey(seed)
+    create_private(folder.community_key, seed.hex().encode() + b"\n")
+    authority = certificates.make_authority(settings.community.name, now)
+    create_private(folder.authority_key, authority.key)
+    with replacing(folder.authority_certificate) as file:
+        file.write(authority.certificate)
+    _issue_server(folder, hosts(settings), now)
+    with replacing(folder.settings) as file:  # last: what makes the folder a community
+        file.write(as_toml(settings).encode())
+    return key
+
+
+def renew_certificate(folder: Folder, settings: Settings, now: datetime.datetime) -> str | None:
+    """Issue a new server certificate if the old one is ending or lacks a name; why, or None.
+
+    Invitations and volunteers trust the authority that issues it, so both go on as they are.
+    """
+    pem = _read(folder.server_certificate)
+    missing = set(hosts(settings)) - certificates.hosts_of(pem)
+    if certificates.expires(pem) - now < RENEW_BEFORE:
+        reason = f"it ends {certificates.expires(pem):%Y-%m-%d}"
+    elif missing:
+        reason = f"it does not name {sorted(missing)[0]}"
+    else:
+        return None
+    _issue_server(folder, hosts(settings), now)
+    return reason
+
+
+def hosts(settings: Settings) -> tuple[str, ...]:
+    """The names a server certificate must carry: the public one first, loopback always."""
+    public, _ = certificates.split_address(settings.server.address)
+    local = ("localhost", "127.0.0.1", "::1")
+    machine = (socket.gethostname(),) if socket.gethostname() else ()
+    bound = () if settings.server.host in ("0.0.0.0", "::") else (settings.server.host,)
+    return tuple(dict.fromkeys((public, *bound, *machine, *local)))
+
+
+def describe(
+    settings: Settings, key: SigningKey, authority: bytes, adapter_values: int
+) -> Callable[[int], CommunityInfo]:
+    """unix time → what the community says of itself, signed."""
+    training = settings.training
+    blank = CommunityInfo(
+        name=settings.community.name,
+        public=key.public,
+        about=settings.community.about,
+        base_model=settings.base.model,
+        base_license=settings.base.license,
+        base_hash=bytes.fromhex(settings.base.hash),
+        base_bytes=settings.base.bytes,
+        adapter_values=adapter_values,
+        method=settings.method.name,
+        local_steps=training.local_steps,
+        batch_size=training.batch_size,
+        seq_len=training.seq_len,
+        secure=settings.rounds.secure,
+        min_participants=settings.rounds.least_reports,
+        allow_weak=settings.rounds.allow_weak,
+        admission=settings.community.admission.value,
+        protocol_low=wire.PROTOCOL_VERSION,
+        protocol_high=wire.PROTOCOL_VERSION,
+        ca=authority,
+        now=0,
+        signature=bytes(64),
+    )
+
+    def info(now: int) -> CommunityInfo:
+        unsigned = replace(blank, now=now)
+        signature = key.sign(enrolment.INFO, enrolment.info_bytes(unsigned))
+        return replace(unsigned, signature=signature)
+
+    return info
+
+
+def _issue_server(folder: Folder, names: Sequence[str], now: datetime.datetime) -> None:
+    issued = certificates.make_server(folder.authority(), names, now)
+    write_private(folder.server_key, issued.key)
+    with replacing(folder.server_certificate) as file:
+        file.write(issued.certificate)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise NomoatError(f"{path}: {problem.strerror}; restore it from a backup") from None

@@ -1,0 +1,147 @@
+"""The registrar: invitations, enrolments and orders about volunteers, one transaction each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nomoat.aggregation.errors import NomoatError, Refused, UsageError
+from nomoat.aggregation.protocol import invitation, roster, wire
+from nomoat.aggregation.protocol.enrolment import (
+    Binding,
+    Enrol,
+    Enrolled,
+    Standing,
+    answer,
+    check_binding,
+)
+from nomoat.aggregation.protocol.invitation import Claims, Invitation
+from nomoat.aggregation.protocol.roster import Event, Page, Roster
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.server.community.database import Store
+from nomoat.server.community.invites import Issue, redeem
+from nomoat.server.community.membership_rules import (
+    Admission,
+    Applicant,
+    admit,
+    check_name,
+    event_for,
+    known_already,
+)
+
+PEER = "applicant"
+
+
+@dataclass
+class Registrar:
+    """Who belongs to one community. `key` is the community's."""
+
+    store: Store
+    key: SigningKey
+    admission: Admission
+
+    def __post_init__(self) -> None:
+        self._roster = Roster.empty(self.key.public)
+
+    def invite(self, claims: Claims) -> Invitation:
+        """Issue an invitation and remember it."""
+        with self.store.transaction():
+            issue = Issue(claims.identifier, claims.uses, 0, claims.expires, False)
+            self.store.put_issue(issue)
+        return invitation.issue(claims, self.key)
+
+    def revoke(self, identifier: bytes) -> None:
+        """Make an invitation worthless."""
+        with self.store.transaction():
+            issue = self.store.issue(identifier)
+            if issue is None:
+                raise UsageError(f"no invitation {identifier.hex()}")
+            spent = Issue(identifier, issue.uses, issue.used, issue.expires, True)
+            self.store.put_issue(spent)
+
+    def enrol(self, request: bytes, now: int) -> Enrolled:
+        """Answer an enrolment: the volunteer's standing, signed.
+
+        Raises Refused (a person can act on it) or RemoteProtocolError (malformed or forged).
+        """
+        packet = wire.Packet(request)
+        wanted = wire.decode(packet, Enrol, PEER)
+        check_binding(wanted.binding, self.key.public)
+        try:
+            check_name(wanted.binding.name)
+        except UsageError as problem:
+            raise Refused(str(problem)) from None
+        with self.store.transaction():
+            found = known_already(self.store.known(wanted.binding), wanted.binding)
+            if found is None and not wanted.invitation:
+                raise Refused("this volunteer is not enrolled; join with an invitation")
+            if found is None:
+                found = self._admit(wanted, now)
+            elif found.standing is Standing.LEFT and wanted.invitation:
+                found = self._readmit(wanted, found, now)
+        return answer(packet, found.standing, found.reason, self.key)
+
+    def order(self, name: str, event: Event, reason: str, now: int) -> Standing:
+        """Approve, hold, release or ban a volunteer, or note that it left; its new standing."""
+        with self.store.transaction():
+            known = self.store.applicant(name)
+            if known is None:
+                raise UsageError(f"no volunteer is called {name}; see: nomoat volunteers list")
+            event = event_for(known.standing, event)
+            standing = self._append(event, known.binding, reason, now)
+            self.store.put_applicant(Applicant(known.binding, standing, reason), now)
+        return standing
+
+    def roster(self) -> Roster:
+        """The roster as it stands now, whoever wrote it; verified once per entry."""
+        known = self._roster  # requests come in threads: read once, never go back
+        length = self.store.roster_length()
+        if length < known.length:
+            raise NomoatError("the roster in the database became shorter; restore its backup")
+        if length > known.length:
+            known = roster.extend(known, self.store.roster_entries(known.length))
+            self._roster = max(known, self._roster, key=lambda cached: cached.length)
+        return known
+
+    def leave(self, identity: bytes, now: int) -> Standing:
+        """A volunteer leaves by its own wish (its proof was checked)."""
+        member = self.roster().named(identity)
+        if member is None:
+            raise Refused("this volunteer is not in the roster")
+        if member.standing in (Standing.LEFT, Standing.BANNED):
+            return member.standing
+        return self.order(member.binding.name, Event.LEAVE, "left by its own wish", now)
+
+    def page(self, start: int) -> Page:
+        """Roster entries from `start` for whoever holds the ones before it."""
+        with self.store.transaction():
+            entries = self.store.roster_entries(start, roster.PAGE)
+            return Page(self.store.roster_length(), tuple(entries))
+
+    def _admit(self, wanted: Enrol, now: int) -> Applicant:
+        self._redeem(wanted.invitation, now)
+        standing = admit(self.admission)
+        if standing is Standing.APPROVED:
+            self._append(Event.JOIN, wanted.binding, "", now)
+        applicant = Applicant(wanted.binding, standing, "")
+        self.store.put_applicant(applicant, now)
+        return applicant
+
+    def _readmit(self, wanted: Enrol, left: Applicant, now: int) -> Applicant:
+        self._redeem(wanted.invitation, now)
+        if admit(self.admission) is not Standing.APPROVED:
+            return left  # until a coordinator approves it again
+        self._append(Event.RELEASE, left.binding, "", now)
+        applicant = Applicant(left.binding, Standing.APPROVED, "")
+        self.store.put_applicant(applicant, now)
+        return applicant
+
+    def _redeem(self, token: bytes, now: int) -> None:
+        claims = invitation.from_token(token, self.key.public).claims
+        self.store.put_issue(redeem(claims, self.store.issue(claims.identifier), now))
+
+    def _append(self, event: Event, binding: Binding, reason: str, now: int) -> Standing:
+        known = self.roster()
+        signed = roster.append(known, event, binding, self.key, now, reason)
+        self.store.append_roster(signed)
+        # The cache moves on only through roster(): a rolled-back append must leave no trace.
+        return roster.extend(known, [signed]).members[binding.name].standing

@@ -1,0 +1,122 @@
+"""Versions of the community adapter: signed records in SQLite, files named by their digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, UsageError
+from nomoat.aggregation.protocol import lineage
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.enrolment import community_id
+from nomoat.aggregation.protocol.lineage import SignedVersion, Version
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.server.community.database import Store
+from nomoat.storage.atomic import replacing
+
+SUFFIX = ".adapter"
+OURS = "registry"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a version came about: round, who contributed, held-out loss after and before.
+
+    evaluation: the loss on the community's evaluation split.
+    """
+
+    round: int
+    method: str
+    contributors: tuple[str, ...]
+    loss: float | None
+    parent_loss: float | None
+    note: str = ""
+    evaluation: float | None = None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The versions of one community. base_hash: content hash of its base model, 32 bytes."""
+
+    store: Store
+    folder: Path
+    key: SigningKey
+    base_hash: bytes
+
+    def path(self, digest: bytes) -> Path:
+        """Where an adapter of this digest lies."""
+        return self.folder / (digest.hex() + SUFFIX)
+
+    def keep(self, adapter: Adapter) -> None:
+        """Write an adapter's file, unless it is there; names no version yet."""
+        path = self.path(adapter.digest)
+        if not path.exists():
+            with replacing(path) as file:
+                file.write(lineage.to_file(adapter))
+
+    def add(self, adapter: Adapter, measured: Measured, now: int) -> SignedVersion:
+        """Write the file, then the record that names it: a crash leaves at most a spare file."""
+        self.keep(adapter)
+        with self.store.transaction():
+            parent = self.store.newest_version()
+            version = Version(
+                number=0 if parent is None else parent.version.number + 1,
+                parent=community_id(self.key.public) if parent is None else parent.digest,
+                adapter=adapter.digest,
+                base_hash=self.base_hash,
+                round=measured.round,
+                method=measured.method,
+                contributors=measured.contributors,
+                loss=measured.loss,
+                parent_loss=measured.parent_loss,
+                evaluation=measured.evaluation,
+                note=measured.note,
+                at=now,
+            )
+            record = lineage.sign(version, self.key)
+            self.store.append_version(record)
+        return record
+
+    def get(self, number: int | None) -> SignedVersion:
+        """A version by number, the newest for None; UsageError if there is none."""
+        found = self.store.newest_version() if number is None else None
+        if number is not None:
+            found = next(iter(self.store.versions(number, 1)), None)
+        if found is None or (number is not None and found.version.number != number):
+            which = "no version yet" if number is None else f"no version {number}"
+            raise UsageError(f"{which}; see: nomoat adapter list")
+        return found
+
+    def load(self, record: SignedVersion) -> Adapter:
+        """The adapter of a record; NomoatError if its file is gone or altered."""
+        path = self.path(record.version.adapter)
+        try:
+            return lineage.from_file(path.read_bytes(), record.version.adapter, OURS)
+        except OSError as problem:
+            raise NomoatError(f"{path}: {problem.strerror}; restore it from a backup") from None
+        except RemoteProtocolError as problem:
+            raise NomoatError(f"{path}: {problem.reason}; restore it from a backup") from None
+
+    def verify(self) -> int:
+        """Check chain, signatures and files of all versions; how many there are."""
+        records = self.store.versions()
+        try:
+            public = self.key.public
+            lineage.check_chain(None, records, public, community_id(public))
+        except RemoteProtocolError as problem:
+            raise NomoatError(f"version table: {problem.reason}") from None
+        for record in records:
+            self.load(record)
+        return len(records)
+
+    def rollback(self, number: int, now: int) -> SignedVersion:
+        """A new version whose adapter is that of `number`; history stays as it is."""
+        old = self.get(number)
+        newest = self.get(None)
+        version = old.version
+        note = f"rollback to version {number}"
+        measured = Measured(
+            newest.version.round, version.method, version.contributors, version.loss,
+            newest.version.loss, note, version.evaluation,
+        )  # fmt: skip
+        return self.add(self.load(old), measured, now)

@@ -1,0 +1,119 @@
+"""Large bodies wait on disk while their peers are slow; a few at a time are worked on in memory.
+
+Between the gate and Flower, which holds several copies of a body while it handles it, and all of an
+answer until its peer has taken it. With this a coordinator's memory is a few adapters, however many
+volunteers upload or download at once and however slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from nomoat.server.port.request_limits import (
+    FLEET,
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    content_length,
+)
+
+LARGE_BYTES = 256 << 10
+CHUNK_BYTES = 256 << 10
+AT_ONCE = 2
+
+
+class Gone(Exception):
+    """The peer left in the middle of its request."""
+
+
+class Holding:
+    """ASGI middleware. folder: on a disk with room for what is under way."""
+
+    def __init__(self, app: App, folder: Path, at_once: int = AT_ONCE) -> None:
+        self._app = app
+        self._folder = folder
+        self._slots = asyncio.Semaphore(at_once)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on when all of it is here, its answer when it has been worked out."""
+        large = scope["type"] == "http" and (content_length(scope) or 0) >= LARGE_BYTES
+        if not (large or scope.get("path") == FLEET + "pull-object"):
+            await self._app(scope, receive, send)
+            return
+        with tempfile.TemporaryFile(dir=self._folder) as held:
+            if large:
+                try:
+                    await _take(held, receive)
+                except Gone:
+                    return
+                receive = _replay(held, receive)
+            answer = Answer(held)
+            async with self._slots:
+                await self._app(scope, receive, answer.keep)
+                if large:
+                    gc.collect()  # the handlers leave the body in a cycle of references
+            await answer.send_on(send)
+
+
+class Answer:
+    """What the application said, laid aside in `held`."""
+
+    def __init__(self, held: BinaryIO) -> None:
+        self._held = held
+        self._start: Message = {}
+        self._empty = False
+
+    async def keep(self, message: Message) -> None:
+        """Take one message of the application's."""
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if not self._empty:  # the request was in there
+            self._held.seek(0)
+            self._held.truncate()
+            self._empty = True
+        self._held.write(message.get("body", b""))
+
+    async def send_on(self, send: Send) -> None:
+        """Hand the answer to the peer, as fast as it takes it."""
+        await send(self._start)
+        size = self._held.tell() if self._empty else 0
+        self._held.seek(0)
+        while size > 0:
+            chunk = self._held.read(min(size, CHUNK_BYTES))
+            size -= len(chunk)
+            await send({"type": "http.response.body", "body": chunk, "more_body": size > 0})
+        if not self._held.tell():
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _take(held: BinaryIO, receive: Receive) -> None:
+    """Lay a request's body aside; Gone if its peer does not finish it."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Gone
+        held.write(message.get("body", b""))
+        more = message.get("more_body", False)
+
+
+def _replay(held: BinaryIO, receive: Receive) -> Receive:
+    """The body in one piece, then whatever else the peer does."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        held.seek(0)
+        return {"type": "http.request", "body": held.read(), "more_body": False}
+
+    return replay

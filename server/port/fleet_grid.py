@@ -1,0 +1,261 @@
+"""Flower's Grid over the state that volunteers' nodes talk to: no SuperLink, no other process.
+
+Uses private flwr interfaces as link_state.py does. Differs from Flower's on purpose: a volunteer
+that is only offline is waited for, not reported as failed, until `patience_s` has passed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flwr.app import Error, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from nomoat.server.port.link_state import FleetState
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 20.0
+LOOK_AT_LEAST_EVERY_S = 1.0
+BATCH_BYTES = 8 << 20
+MEASURE = "evaluate."  # the category of messages that ask for a measurement
+RECORDS = frozenset({"Message", "RecordDict", "ConfigRecord"})  # nothing else is ever inflated
+
+
+class FleetGrid(Grid):
+    """Flower's Grid on a FleetState. clock: time.time in production, like Flower's own."""
+
+    def __init__(
+        self, state: FleetState, patience_s: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._state = state
+        self._patience_s = patience_s
+        self._clock = clock
+        self._run: Run | None = None
+        self._looked_at = 0.0
+        self._nodes: dict[str, int] = {}  # message id → node it went to
+        self._urgent: set[str] = set()  # messages whose node is not waited for once it is offline
+
+    def set_run(self, run: Run) -> None:
+        """Work on this run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run in progress."""
+        assert self._run is not None
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Flower's deprecated way to make a message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes that are online."""
+        return self._state.get_nodes(self.run.run_id)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """What Flower knows of the nodes that are online."""
+        return self._state.get_node_info(statuses=[NodeStatus.ONLINE])
+
+    def online(self) -> dict[str, int]:
+        """Volunteers who are online and may speak: name → node."""
+        named = ((self._state.name_of(bytes(n.public_key)), n.node_id) for n in self.get_nodes())
+        return {name: node for name, node in named if name is not None}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send; returns a message id each, "" for one that could not be sent."""
+        batch = list(messages)
+        self._retire({(m.metadata.dst_node_id, m.metadata.group_id) for m in batch})
+        ids, contents = [], {}
+        missing: dict[str, None] = {}
+        session = self._state.start_session(self.run.run_id)
+        with no_object_id_recompute():
+            for message in batch:
+                message.metadata.__dict__["_message_id"] = message.object_id
+                # All trees first: a push session ends as soon as nothing is pending in it.
+                stored, wanted = self._state.store_message_and_object_tree(
+                    remove_content_from_message(message), get_object_tree(message), session
+                )
+                ids.append(message.metadata.message_id if stored else "")
+                if stored:
+                    self._nodes[message.metadata.message_id] = message.metadata.dst_node_id
+                    if message.metadata.message_type.startswith(MEASURE):
+                        self._urgent.add(message.metadata.message_id)
+                    contents.update(get_all_nested_objects(message))
+                    missing.update(dict.fromkeys(wanted))
+            for object_id in missing:
+                content = contents[object_id].deflate()
+                self._state.store_object(self.run.run_id, session, object_id, content)
+        self._state.mail.ring({message.metadata.dst_node_id for message in batch})
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Take replies that are here in full, about BATCH_BYTES of them at a time.
+
+        Asking costs nothing while nothing has arrived: the database is looked at when a volunteer
+        sent something, or every second for those who have gone.
+        """
+        now = self._clock()
+        waited = now - self._looked_at >= LOOK_AT_LEAST_EVERY_S
+        if not (self._state.arrived.is_set() or waited):
+            return []
+        self._state.arrived.clear()
+        self._looked_at = now
+        wanted = set(message_ids)
+        taken, size = [], 0
+        for reply_id, asked_id, sender in self._state.replies(self.run.run_id):
+            if asked_id not in wanted:
+                continue
+            contents = self._state.contents(reply_id)
+            if contents is None:
+                continue  # still uploading: it must not hold up the others
+            taken.append(self._inflate(reply_id, asked_id, sender, contents))
+            self._drop(asked_id, reply_id)
+            wanted.discard(asked_id)
+            size += sum(map(len, contents.values()))
+            if size > BATCH_BYTES:
+                self._state.arrived.set()  # come back for the rest
+                break
+        return taken + (self._gone(wanted, now) if waited else [])
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send and wait for all replies, or for `timeout` seconds."""
+        waiting = set(self.push_messages(messages)) - {""}
+        started, received = time.monotonic(), []
+        while waiting and (timeout is None or time.monotonic() - started < timeout):
+            for reply in self.pull_messages(waiting):
+                received.append(reply)
+                waiting.discard(reply.metadata.reply_to_message_id)
+            self._state.arrived.wait(0.05)
+        return received
+
+    def _inflate(
+        self, reply_id: str, asked_id: str, sender: int, contents: dict[str, bytes]
+    ) -> Message:
+        """The reply, or an error in its place if it is not what its head said it would be."""
+        try:
+            message = inflate(reply_id, dict(contents))
+            said = (message.metadata.reply_to_message_id, message.metadata.src_node_id)
+            if said != (asked_id, sender):  # an object that claims to be another node's reply
+                raise ValueError("it answers another message or in another's name")
+        except Exception as problem:  # noqa: BLE001 - hostile bytes; flwr raises whatever it likes
+            log.warning("node %d: malformed reply (%s)", sender, type(problem).__name__)
+            return self._error(asked_id, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
+        message.metadata.__dict__["_message_id"] = reply_id
+        return message
+
+    def _gone(self, wanted: set[str], now: float) -> list[Message]:
+        """Errors in place of replies that will not come: sender away for longer than patience.
+
+        Nobody is waited for only to measure: the others' measurements will do.
+        """
+        seen = self._state.last_seen()
+        here = set(self.online().values())
+        late = [
+            message_id
+            for message_id in wanted
+            if (node := self._nodes.get(message_id)) not in here
+            and now - seen.get(node or 0, 0.0)
+            > (0.0 if message_id in self._urgent else self._patience_s)
+        ]
+        errors = [self._error(message_id, ErrorCode.NODE_UNAVAILABLE) for message_id in late]
+        for message_id in late:
+            self._drop(message_id)
+        return errors
+
+    def _error(self, asked_id: str, code: int) -> Message:
+        node = self._nodes.get(asked_id, SUPERLINK_NODE_ID)
+        asked = Message(RecordDict(), node, "system", group_id="")
+        asked.metadata.__dict__["_message_id"] = asked_id
+        return Message(Error(code=code), reply_to=asked)
+
+    def _drop(self, asked_id: str, reply_id: str | None = None) -> None:
+        self._nodes.pop(asked_id, None)
+        self._urgent.discard(asked_id)
+        self._state.forget([asked_id])
+        if reply_id is not None:
+            self._state.object_store.delete(reply_id)
+
+    def _retire(self, sending: set[tuple[int, str]]) -> None:
+        """Take back what a node has not answered from another group: that round is over."""
+        nodes = {node for node, _ in sending}
+        stale = [
+            message_id
+            for message_id, node, group in self._state.unanswered(self.run.run_id)
+            if node in nodes and (node, group) not in sending
+        ]
+        for message_id in stale:
+            self._drop(message_id)
+
+
+def inflate(message_id: str, contents: dict[str, bytes]) -> Message:
+    """A Flower message from its objects; ValueError on any class but those that hold our parts."""
+    for content in contents.values():
+        kind = content.partition(b" ")[0].decode("ascii", "replace")
+        if kind not in RECORDS:
+            raise ValueError(f"a {kind[:40]} has no place in a message")
+    message = inflate_object_from_contents(message_id, contents)
+    if not isinstance(message, Message):
+        raise ValueError("not a message")
+    return message
+
+
+@contextmanager
+def open_run(state: FleetState, grid: FleetGrid) -> Iterator[Run]:
+    """A Flower run for this process, kept alive until the block ends.
+
+    Flower stamps messages with one process-wide task, so a process has one run at a time.
+    """
+    run_id = state.create_run(
+        "nomoat/rounds", "1", "", {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+    )
+    run = state.get_run_info(run_ids=[run_id])[0]
+    task_id: Any = run.primary_task_id
+    if not (state.claim_task(task_id) and state.activate_task(task_id)):
+        raise RuntimeError("Flower did not start the run")
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(BEAT_S):
+            state.acknowledge_task_heartbeat(task_id)
+
+    thread = threading.Thread(target=beat, name="run heartbeat", daemon=True)
+    thread.start()
+    TaskIdentity.task_id, TaskIdentity.run_id = task_id, run_id
+    TaskIdentity.node_id = SUPERLINK_NODE_ID
+    grid.set_run(run)
+    state.run_id = run_id
+    try:
+        yield run
+    finally:
+        stop.set()
+        thread.join()
+        state.run_id = 0
+        state.finish_task(task_id, SubStatus.COMPLETED, "")

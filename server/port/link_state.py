@@ -1,0 +1,283 @@
+"""What volunteers' nodes talk to: Flower's link state in one SQLite file, contents beside it.
+
+Everything here touches interfaces flwr does not promise to keep (docs/adr/0002-flower-embedded.md);
+tests/end_to_end/line pins what is relied on. Differs from Flower's on purpose: a node that comes
+back under its own key takes over at once, and whatever it says it does not have is offered to it
+again; a reply is taken although its sender has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Message
+from flwr.common.constant import NOOP_FLWR_AID, Status
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.object_store import NoObjectInStoreError
+from flwr.supercore.run import RunStatus
+from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
+from flwr.superlink.federation import NoOpFederationManager
+
+from nomoat.server.port.object_files import Spool
+from nomoat.server.port.pending_uploads import Uploads
+
+log = logging.getLogger(__name__)
+# Flower logs every request, and what a stranger got wrong as an error; we log what matters.
+logging.getLogger("flwr").setLevel(logging.CRITICAL)
+
+NameOf = Callable[[bytes], str | None]
+
+
+class Mail:
+    """Wakes pulls that are held open until their node has a message; one pull a node."""
+
+    def __init__(self, has_mail: Callable[[int], bool]) -> None:
+        self._has_mail = has_mail
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Waiter] = {}
+        self._closed = False
+
+    def ring(self, nodes: Iterable[int]) -> None:
+        """There is something for these nodes; callable from any thread."""
+        with self._lock:
+            for waiter in [self._waiting[node] for node in nodes if node in self._waiting]:
+                waiter.wake()
+
+    def dismiss(self, node: int) -> None:
+        """End the pull this node left open, with nothing."""
+        with self._lock:
+            waiter = self._waiting.pop(node, None)
+            if waiter is not None:
+                waiter.wake()
+
+    def close(self) -> None:
+        """Let everybody go."""
+        self._closed = True
+        self.ring(list(self._waiting))
+
+    async def wait(self, node: int, seconds: float) -> bool:
+        """Return when `node` has a message, or after `seconds`.
+
+        False if a newer pull of the same node took this one's place: whoever made this one is gone,
+        and a message given to it would be lost.
+        """
+        waiter = Waiter(asyncio.get_running_loop(), asyncio.Event())
+        self.dismiss(node)
+        with self._lock:
+            self._waiting[node] = waiter
+        try:
+            # Looked at after registering: what comes in between rings.
+            if not self._closed and not await asyncio.to_thread(self._has_mail, node):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(waiter.event.wait(), seconds)
+        finally:
+            with self._lock:
+                newest = self._waiting.get(node) is waiter
+                if newest:
+                    del self._waiting[node]
+        return newest
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A pull that is held open."""
+
+    loop: asyncio.AbstractEventLoop
+    event: asyncio.Event
+
+    def wake(self) -> None:
+        """Let it go on, from any thread."""
+        self.loop.call_soon_threadsafe(self.event.set)
+
+
+class FleetState(SqlLinkState):
+    """Flower's link state in SQLite, with our rules about who is known.
+
+    name_of: node key (PEM) → volunteer who may speak now, None otherwise; asked at every request,
+    so that a ban counts from the next message on. `arrived` is set whenever a volunteer sent
+    something.
+    """
+
+    def __init__(self, database: Path, name_of: NameOf) -> None:
+        for suffix in ("", "-wal", "-shm"):  # a run does not survive its process: start clean
+            database.with_name(database.name + suffix).unlink(missing_ok=True)
+        objects = Spool(database.with_name("objects"))
+        super().__init__(str(database), NoOpFederationManager(), objects)
+        self.initialize()
+        self.folder = database.parent
+        self.name_of = name_of
+        self.arrived = threading.Event()
+        self.mail = Mail(self.has_mail)
+        self.run_id = 0  # the one that is open
+        self._registering = threading.Lock()
+        self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
+        self._spool = objects
+        self._uploads = Uploads()
+
+    def state(self) -> FleetState:
+        """Flower asks a factory for the state; this one is its own."""
+        return self
+
+    def get_node_id_by_public_key(self, public_key: bytes) -> int | None:
+        """The node of a volunteer who may speak; made at its first contact."""
+        name = self.name_of(public_key)
+        if name is None:
+            return None
+        with self._registering:
+            known = self._node_ids.get(public_key)
+            if known is None:
+                known = super().get_node_id_by_public_key(public_key)
+            if known is None:
+                known = self.create_node(NOOP_FLWR_AID, name, public_key, 30.0)
+            self._node_ids[public_key] = known
+        return known
+
+    def get_run_status(self, run_ids: set[int]) -> dict[int, RunStatus]:
+        """The open run is running, as long as this process is; Flower asks at every request."""
+        if run_ids == {self.run_id}:
+            return {self.run_id: RunStatus(Status.RUNNING, "", "")}
+        return super().get_run_status(run_ids)
+
+    def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
+        """Flower's count of content bytes, which nobody reads: a write for every request."""
+
+    def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
+        """Activate, taking over from an earlier process of the same key (its request is signed)."""
+        self.mail.dismiss(node_id)
+        if not super().activate_node(node_id, heartbeat_interval):
+            self.deactivate_node(node_id)
+            return super().activate_node(node_id, heartbeat_interval)
+        return True
+
+    def offer_again(self, node_id: int, have: frozenset[str]) -> None:
+        """Offer what was handed to a node and it says it does not have: its line broke, or it died.
+
+        Half an answer goes with the process that began it.
+        """
+        rows = self.query(
+            "SELECT asked.message_id AS asked, reply.message_id AS reply "
+            "FROM message_ins AS asked LEFT JOIN message_res AS reply "
+            "ON reply.reply_to_message_id = asked.message_id "
+            "WHERE asked.dst_node_id = :node AND asked.delivered_at != ''",
+            {"node": uint64_to_int64(node_id)},
+        )
+        for asked, reply in ((row["asked"], row["reply"]) for row in rows):
+            if asked in have or (reply and self._spool.whole(reply)):
+                continue
+            if reply:
+                self.query("DELETE FROM message_res WHERE message_id = :reply", {"reply": reply})
+                self.object_store.delete(reply)
+            self.query(
+                "UPDATE message_ins SET delivered_at = '' WHERE message_id = :asked",
+                {"asked": asked},
+            )
+
+    def contents(self, reply_id: str) -> dict[str, bytes] | None:
+        """Every object of a reply, None while one is missing."""
+        if not self._spool.whole(reply_id):
+            return None
+        tree = self._spool.get_object_tree(reply_id)
+        found = {
+            node.object_id: self._spool.get(node.object_id) for node in iterate_object_tree(tree)
+        }
+        contents = {object_id: content for object_id, content in found.items() if content}
+        return contents if len(contents) == len(found) else None
+
+    def store_message_res(self, message: Message) -> str | None:
+        """Store a reply's head."""
+        stored = super().store_message_res(message)
+        self.arrived.set()
+        return stored
+
+    def start_session(self, run_id: int) -> str:
+        """Begin an upload."""
+        return self._uploads.begin(run_id)
+
+    def preregister_object_tree(self, object_tree: ObjectTree, session_id: str) -> list[str]:
+        """Announce a message's objects; those that are not here yet, which the upload owes."""
+        run_id = self._uploads.run_of(session_id)
+        missing = self._spool.preregister(run_id, object_tree)
+        self._uploads.owe(session_id, missing)
+        return missing
+
+    def store_object(
+        self, run_id: int, session_id: str, object_id: str, object_content: bytes
+    ) -> bool:
+        """Store one part of a reply, if its upload owes it."""
+        if not self._uploads.owes(run_id, session_id, object_id):
+            return False
+        try:
+            self._spool.put(object_id, object_content)
+        except (NoObjectInStoreError, ValueError) as problem:
+            log.warning("an object was refused: %s", problem)
+            return False
+        self._uploads.settle(session_id, object_id)
+        self.arrived.set()
+        return True
+
+    def get_object(self, run_id: int, object_id: str) -> bytes | None:
+        """An object, b"" if it is still on its way, None if nobody announced it."""
+        return self._spool.get(object_id)
+
+    def delete_sessions_in_run(self, run_id: int) -> None:
+        """Forget the uploads of a run."""
+        self._uploads.end_run(run_id)
+
+    def replies(self, run_id: int) -> list[tuple[str, str, int]]:
+        """(reply id, id of what it replies to, sender) of replies not taken yet."""
+        rows = self.query(
+            "SELECT message_id, reply_to_message_id, src_node_id FROM message_res "
+            "WHERE run_id = :run AND delivered_at = '' ORDER BY created_at",
+            {"run": uint64_to_int64(run_id)},
+        )
+        return [
+            (row["message_id"], row["reply_to_message_id"], int64_to_uint64(row["src_node_id"]))
+            for row in rows
+        ]
+
+    def unanswered(self, run_id: int) -> list[tuple[str, int, str]]:
+        """(message id, node, group) of what was sent and has no reply."""
+        rows = self.query(
+            "SELECT message_id, dst_node_id, group_id FROM message_ins WHERE run_id = :run "
+            "AND message_id NOT IN (SELECT reply_to_message_id FROM message_res)",
+            {"run": uint64_to_int64(run_id)},
+        )
+        return [
+            (row["message_id"], int64_to_uint64(row["dst_node_id"]), row["group_id"])
+            for row in rows
+        ]
+
+    def has_mail(self, node_id: int) -> bool:
+        """Whether something waits to be delivered to a node."""
+        return bool(
+            self.query(
+                "SELECT 1 FROM message_ins WHERE dst_node_id = :node AND delivered_at = '' LIMIT 1",
+                {"node": uint64_to_int64(node_id)},
+            )
+        )
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Drop messages, their replies and what either holds."""
+        ids = set(message_ids)
+        self.delete_messages(ids)
+        for message_id in ids:
+            self.object_store.delete(message_id)
+
+    def last_seen(self) -> dict[int, float]:
+        """Node → unix time until which it counts as online (past: since when it does not)."""
+        rows = self.query("SELECT node_id, online_until FROM node")
+        return {int64_to_uint64(row["node_id"]): row["online_until"] or 0.0 for row in rows}
+
+    def close(self) -> None:
+        """Let held requests go and close the database."""
+        self.mail.close()
+        if self._engine is not None:
+            self._engine.dispose()

@@ -1,0 +1,169 @@
+"""A Grid that signs what it sends and hands on only replies their volunteer has signed.
+
+It wraps any other Grid, so a simulation and a deployment check the same bytes; the round driver
+never sees a seal. A reply whose seal does not hold becomes an error reply, logged with the
+volunteer's name: the round goes on without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.protocol import envelope, wire
+from nomoat.aggregation.protocol.enrolment import community_id
+from nomoat.aggregation.protocol.envelope import SEAL, Context, Direction
+from nomoat.aggregation.protocol.signing import SigningKey
+
+log = logging.getLogger(__name__)
+
+REFUSED = 1000  # above Flower's own error codes
+
+
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """A volunteer: its name and its Ed25519 public key."""
+
+    name: str
+    identity: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who signs for the community: its key, its base model, where nonces (16 bytes) come from."""
+
+    key: SigningKey
+    base_hash: bytes
+    nonce: Callable[[], bytes]
+
+    def context(self, kind: str, volunteer: bytes) -> Context:
+        """A new request's context."""
+        community = community_id(self.key.public)
+        direction = Direction.TO_VOLUNTEER
+        return Context(community, direction, volunteer, kind, self.nonce(), self.base_hash)
+
+
+class SealedGrid(Grid):
+    """`inner`, with seals. who: node id → addressee, None for a node nobody may write to."""
+
+    def __init__(self, inner: Grid, sender: Sender, who: Callable[[int], Addressee | None]) -> None:
+        self._inner = inner
+        self._sender = sender
+        self._who = who
+        self._asked: dict[str, tuple[Addressee, Context]] = {}  # by message id
+
+    def set_run(self, run: Run) -> None:
+        """Work on this run."""
+        self._inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run in progress."""
+        return self._inner.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Flower's deprecated way to make a message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes that are online."""
+        return self._inner.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """What Flower knows of the nodes that are online."""
+        return self._inner.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Seal and send; returns a message id each, "" for one that could not be sent."""
+        batch = list(messages)
+        sealed = [self._seal(message) for message in batch]
+        known = [m for m, asked in zip(batch, sealed, strict=True) if asked is not None]
+        sent = iter(self._inner.push_messages(known))
+        ids = [next(sent) if asked is not None else "" for asked in sealed]
+        self._asked |= {i: a for i, a in zip(ids, sealed, strict=True) if i and a is not None}
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies whose seal holds; an error reply in place of each other one."""
+        return [self._open(reply) for reply in self._inner.pull_messages(message_ids)]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send and wait for all replies, or for `timeout` seconds."""
+        waiting = set(self.push_messages(messages)) - {""}
+        started, received = time.monotonic(), []
+        while waiting and (timeout is None or time.monotonic() - started < timeout):
+            for reply in self.pull_messages(waiting):
+                received.append(reply)
+                waiting.discard(reply.metadata.reply_to_message_id)
+            if waiting:
+                time.sleep(0.01)
+        return received
+
+    def _seal(self, message: Message) -> tuple[Addressee, Context] | None:
+        addressee = self._who(message.metadata.dst_node_id)
+        if addressee is None:
+            return None
+        context = self._sender.context(message.metadata.message_type, addressee.identity)
+        head = bytes(message.content.config_records["head"]["bytes"])  # type: ignore[arg-type]
+        parts = envelope.seal(wire.Packet(head), self._sender.key, context)
+        # In the head's record, not one of its own: every record is fetched by a request.
+        message.content["head"] = ConfigRecord({"bytes": head, SEAL: parts[SEAL]})
+        return addressee, context
+
+    def _open(self, reply: Message) -> Message:
+        asked = self._asked.pop(reply.metadata.reply_to_message_id, None)
+        if reply.has_error():
+            return reply
+        try:
+            if asked is None:
+                raise RemoteProtocolError("somebody", envelope.SECTION, "answers nothing we asked")
+            addressee, request = asked
+            check(reply, addressee, request)
+        except RemoteProtocolError as problem:
+            log.warning("refused: %s", problem)
+            return error_reply(reply, REFUSED, problem.reason)
+        del reply.content.config_records["head"][SEAL]
+        return reply
+
+
+def check(reply: Message, addressee: Addressee, request: Context) -> None:
+    """Raise RemoteProtocolError unless `addressee` sealed `reply` as its answer to `request`."""
+    head = reply.content.config_records.get("head", ConfigRecord())
+    parts = {}
+    for name, key in (("head", "bytes"), (SEAL, SEAL)):  # the head's digest binds the body
+        part = head.get(key)
+        if isinstance(part, bytes):
+            parts[name] = part
+    context = Context(
+        request.community,
+        Direction.TO_COORDINATOR,
+        addressee.identity,
+        request.kind,
+        request.nonce,
+        request.base_hash,
+    )
+    envelope.open_sealed(parts, addressee.identity, context, addressee.name)
+
+
+def error_reply(reply: Message, code: int, reason: str) -> Message:
+    """An error that takes the place of `reply`."""
+    asked = Message(RecordDict(), reply.metadata.src_node_id, reply.metadata.message_type)
+    asked.metadata.__dict__["_message_id"] = reply.metadata.reply_to_message_id
+    return Message(Error(code=code, reason=reason), reply_to=asked)

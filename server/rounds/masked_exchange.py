@@ -1,0 +1,156 @@
+"""The weighted mean of a cohort's uploads under masks: the coordinator sees only the sum.
+
+It drives aggregation/secagg's ServerSession: names to identities, packets to messages, deadlines
+to closed phases. Whoever breaks the protocol is out of the session and named (protocol §5-§10).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.methods.base import Upload
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.adapter import Manifest, Vector
+from nomoat.aggregation.protocol.messages import Decline, ExchangeReply, Noted
+from nomoat.aggregation.secagg.messages import Abandoned, SessionOffer, ToVolunteer
+from nomoat.aggregation.secagg.parameters import Roster
+from nomoat.aggregation.secagg.server import ACCEPTS, Phase, ServerSession, ServerStep
+from nomoat.server.rounds.conversation import Outgoing
+
+GRACE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What a masked exchange needs: an offer, what it sums, who may take part, how long to wait.
+
+    reply: what the exchange before gave; volunteers get it before the session opens.
+    phase_deadline_s: after it a phase goes on with whoever has answered.
+    """
+
+    offer: SessionOffer
+    manifest: Manifest
+    roster: Roster
+    reply: bytes = b""
+    phase_deadline_s: float = math.inf
+
+
+class MaskedExchange:
+    """One secure-aggregation session over a cohort of names."""
+
+    def __init__(self, cohort: tuple[str, ...], masked: Masked) -> None:
+        identities = {name: identity for identity, name in masked.roster.names.items()}
+        self._identities: Mapping[str, bytes] = {name: identities[name] for name in cohort}
+        self._masked = masked
+        self._session = ServerSession(masked.offer, masked.manifest, masked.roster)
+        self._noting: set[str] = set(cohort) if masked.reply else set()
+        self._gone: set[str] = set()
+        self.next_deadline = math.inf
+        self.mean: Vector | None = None
+        self.uploads: tuple[Upload, ...] = ()  # never: that is the point of it
+        self.contributors: tuple[str, ...] = ()
+        self.refused: dict[str, str] = {}  # empty: what is wrong shows at once, or never
+        self.failed: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """The mean is found, or cannot be."""
+        return self.mean is not None or self.failed is not None
+
+    def start(self, now: float) -> list[Outgoing]:
+        """Hand out the reply of the exchange before, if any; else open the session at once."""
+        self.next_deadline = now + self._masked.phase_deadline_s
+        if not self._noting:
+            return self._open(now)
+        offer = self._masked.offer
+        note = ExchangeReply(offer.round, offer.exchange, offer.adapter_hash, self._masked.reply)
+        packet = wire.encode(note)
+        return [Outgoing(name, packet) for name in sorted(self._noting)]
+
+    def receive(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
+        """Take one answer; RemoteProtocolError names whoever sent a wrong one."""
+        if volunteer in self._gone or volunteer not in self._identities:
+            return []
+        if wire.peek_kind(packet, volunteer) == wire.kind_of(Decline):
+            reason = wire.decode(packet, Decline, volunteer).reason
+            raise RemoteProtocolError(volunteer, "§5", f"left the session: {reason}")
+        if self._session.phase is Phase.NEW:
+            return self._take_note(volunteer, packet, now)
+        if self._session.phase not in ACCEPTS:
+            return []
+        message = wire.decode(packet, ACCEPTS[self._session.phase], volunteer)
+        self._session.receive(self._identities[volunteer], message)
+        if self._session.phase is Phase.MASKED:  # U3 is who got this far
+            self.contributors = tuple(sorted((*self.contributors, volunteer)))
+        return self._go_on(now)
+
+    def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
+        """Go on without this volunteer."""
+        if volunteer in self._gone or volunteer not in self._identities:
+            return []
+        self._gone.add(volunteer)
+        if self._session.phase is Phase.NEW:
+            self._noting.discard(volunteer)
+            return [] if self._noting else self._open(now)
+        if self._session.phase is Phase.MASKED:
+            self.contributors = tuple(name for name in self.contributors if name != volunteer)
+        self._session.exclude(self._identities[volunteer], reason)
+        return self._go_on(now)
+
+    def wake(self, now: float) -> list[Outgoing]:
+        """Close a phase whose time is up."""
+        if self.done or now < self.next_deadline:
+            return []
+        if self._session.phase is Phase.NEW:
+            self._gone |= self._noting
+            return self._open(now)
+        return self._close(now)
+
+    def _take_note(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
+        wire.decode(packet, Noted, volunteer)
+        self._noting.discard(volunteer)
+        return [] if self._noting else self._open(now)
+
+    def _open(self, now: float) -> list[Outgoing]:
+        here = [self._identities[name] for name in self._identities if name not in self._gone]
+        return self._follow(self._session.open(here), now)
+
+    def _go_on(self, now: float) -> list[Outgoing]:
+        if self.done:
+            return []
+        if not self._session.waiting:
+            return self._close(now)
+        if self._session.ready:  # enough answers; the last ones may be on their way
+            self.next_deadline = min(self.next_deadline, now + GRACE_S)
+        return []
+
+    def _close(self, now: float) -> list[Outgoing]:
+        return self._follow(self._session.close(), now)
+
+    def _follow(self, step: ServerStep, now: float) -> list[Outgoing]:
+        self.next_deadline = now + self._masked.phase_deadline_s
+        if step.result is not None:
+            self.mean = step.result.mean
+        elif self._session.over:
+            self.failed = f"secure aggregation abandoned: {step.reason}"
+        outgoing = self._packets(step.outgoing)
+        if not self.done and not self._session.waiting:
+            return outgoing + self._close(now)
+        return outgoing
+
+    def _packets(self, messages: Mapping[bytes, ToVolunteer]) -> list[Outgoing]:
+        """Encode, each distinct message once; those who are gone need not be told."""
+        encoded: dict[int, wire.Packet] = {}
+        outgoing = []
+        for identity, message in messages.items():
+            name = self._masked.roster.names[identity]
+            if name in self._gone and not isinstance(message, Abandoned):
+                continue
+            if id(message) not in encoded:
+                encoded[id(message)] = wire.encode(message)
+            packet = encoded[id(message)]
+            outgoing.append(Outgoing(name, packet))
+        return sorted(outgoing, key=lambda item: item.volunteer)

@@ -1,0 +1,4 @@
+"""The commands of a researcher.
+
+Arguments in, one call, text out.
+"""

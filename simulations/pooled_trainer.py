@@ -1,0 +1,59 @@
+"""How a simulated volunteer works: jobs for the shared pool, updates kept in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.client.round.session import EvaluateWork, Held, TrainWork
+from nomoat.client.training import round_jobs as work_of
+from nomoat.client.training.personal_state import Keepsakes
+from nomoat.client.training.round_jobs import Rows
+from nomoat.lora.training.train import Trained
+from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
+from nomoat.lora.workers.pool import Pool
+from nomoat.simulations.population import Member
+
+
+@dataclass(frozen=True)
+class PooledLabour:
+    """Trains and evaluates one member's rows in whichever worker is free."""
+
+    member: Member
+    pool: Pool
+    keepsakes: Keepsakes
+
+    def train(self, work: TrainWork) -> Trained:
+        """The member's training in this round."""
+        return work_of.train(work, self._rows, self.keepsakes, self.pool.submit)
+
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
+        """The member's held-out losses."""
+        return work_of.evaluate(work, self._rows, self.keepsakes, self.pool.submit)
+
+    @property
+    def _rows(self) -> Rows:
+        return Rows(self.member.train, self.member.held_out)
+
+
+@dataclass(frozen=True)
+class NoVault:
+    """A simulated machine has no disk of its own: its session keeps the update in memory."""
+
+    def save(self, held: Held) -> None:
+        """Nothing to do."""
+
+    def mark(self, marks: tuple[Mark, ...]) -> None:
+        """Nothing to do."""
+
+
+def train_job(member: Member, adapter: Adapter, settings: TrainSettings, seed: bytes) -> TrainJob:
+    """Training on a member's rows."""
+    return TrainJob(member.train, adapter.spec, adapter.vector, settings, seed)
+
+
+def evaluate_job(member: Member, adapter: Adapter, settings: TrainSettings) -> EvaluateJob:
+    """Evaluation on a member's held-out rows."""
+    return work_of.evaluate_job(member.held_out, adapter, settings)

@@ -1,0 +1,92 @@
+"""Versions follow one another by hash, and a file is what its record names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.protocol.enrolment import community_id
+from nomoat.aggregation.protocol.lineage import (
+    SignedVersion,
+    Version,
+    check_chain,
+    from_file,
+    sign,
+    to_file,
+)
+from nomoat.aggregation.protocol.signing import SigningKey
+
+KEY = SigningKey(b"\7" * 32)
+ORIGIN = community_id(KEY.public)
+SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
+
+
+def adapter(seed: int) -> Adapter:
+    values = np.random.default_rng(seed).standard_normal(SPEC.size)
+    return Adapter(SPEC, values.astype(np.float32))
+
+
+def chain(length: int) -> list[SignedVersion]:
+    records: list[SignedVersion] = []
+    for number in range(length):
+        parent = records[-1].digest if records else ORIGIN
+        version = Version(
+            number, parent, adapter(number).digest, b"b" * 32, number, "fedavg",
+            ("ada", "ben"), 3.5 - number, 3.6, 3.4, "", 1_700_000_000 + number,
+        )  # fmt: skip
+        records.append(sign(version, KEY))
+    return records
+
+
+def test_a_chain_is_followed_from_the_start_and_from_what_is_known() -> None:
+    records = chain(4)
+    assert check_chain(None, records, KEY.public, ORIGIN) == records[3]
+    assert check_chain(records[1], records[2:], KEY.public, ORIGIN) == records[3]
+    assert check_chain(records[3], [], KEY.public, ORIGIN) == records[3]
+
+
+def test_a_missing_swapped_or_foreign_version_is_refused() -> None:
+    records = chain(4)
+    stranger = sign(records[2].version, SigningKey(b"\x08" * 32))
+    other = sign(replace(records[2].version, parent=b"x" * 32), KEY)
+    for wrong in (
+        [records[0], records[2]],
+        [records[1], records[0]],
+        [records[0], records[1], stranger],
+        [records[0], records[1], other],
+    ):
+        with pytest.raises(RemoteProtocolError):
+            check_chain(None, wrong, KEY.public, ORIGIN)
+
+
+def test_history_cannot_be_replaced_behind_a_volunteers_back() -> None:
+    known = chain(3)[2]
+    rewritten = sign(replace(known.version, number=3, parent=b"other parent".ljust(32)), KEY)
+    with pytest.raises(RemoteProtocolError, match="rewritten"):
+        check_chain(known, [rewritten], KEY.public, ORIGIN)
+
+
+def test_a_file_gives_back_the_same_adapter() -> None:
+    again = from_file(to_file(adapter(1)), adapter(1).digest, "coordinator")
+    assert again.digest == adapter(1).digest
+    assert np.array_equal(again.vector, adapter(1).vector)
+
+
+def test_a_file_of_another_adapter_or_with_a_flipped_byte_is_refused() -> None:
+    data = to_file(adapter(1))
+    with pytest.raises(RemoteProtocolError, match="not the one"):
+        from_file(data, adapter(2).digest, "coordinator")
+    for at in range(0, len(data), 7):
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with pytest.raises(RemoteProtocolError):
+            from_file(changed, adapter(1).digest, "coordinator")
+
+
+def test_a_short_or_empty_file_is_refused() -> None:
+    for data in (b"", b"\0\0", to_file(adapter(1))[:20]):
+        with pytest.raises(RemoteProtocolError):
+            from_file(data, adapter(1).digest, "coordinator")

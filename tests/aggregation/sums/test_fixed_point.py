@@ -1,0 +1,200 @@
+"""Reals to ring and back: no bias, no overflow, and an error below what training can notice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
+from nomoat.aggregation.sums.fixed_point import (
+    Contribution,
+    FixedPoint,
+    Layout,
+    clamped,
+    decode,
+    encode,
+    most_value_bits,
+    uniform_clips,
+)
+
+MANIFEST = Manifest((TensorSpec("a", (3, 100)), TensorSpec("b", (200,))))
+LAYOUT = Layout(MANIFEST, (0.5, 0.01))
+
+
+def noise(rng, count):
+    return rng.integers(0, 2**16, count, dtype=np.uint16)
+
+
+def one(rng, weight=1.0):
+    x = rng.uniform(-1, 1, MANIFEST.size).astype(np.float32)
+    x[:300] *= 0.5
+    x[300:] *= 0.01
+    return Contribution(x, weight)
+
+
+def summed(contributions, point, rng, layout=LAYOUT):
+    total = np.zeros(layout.length, np.uint32)
+    for contribution in contributions:
+        total += encode(contribution, layout, point, 0, noise(rng, layout.length))
+    return total & np.uint32(2**point.wire_bits - 1)
+
+
+def test_the_mean_of_100_is_within_a_millionth_of_the_clip_bound():
+    rng = np.random.default_rng(0)
+    point = FixedPoint(21, 100)
+    contributions = [one(rng) for _ in range(100)]
+    found = decode(summed(contributions, point, rng), LAYOUT, point, 100)
+    expected = np.mean([c.vector.astype(float) for c in contributions], axis=0)
+    clips = np.repeat([0.5, 0.01], [300, 200])
+    assert (np.abs(found.mean - expected) / clips).max() <= 1e-6
+    assert found.weight == 100
+
+
+@pytest.mark.parametrize("value_bits", [8, 12, 16, 21, 24])
+def test_rounding_has_no_bias(value_bits):
+    """Each of 40 values is encoded 20 000 times; the mean error is that of chance (5 σ)."""
+    rng = np.random.default_rng(1)
+    point, repeats = FixedPoint(value_bits, 2), 20_000
+    manifest = Manifest((TensorSpec("a", (40,)),))
+    layout = Layout(manifest, (1.0,))
+    contribution = Contribution(rng.uniform(-1, 1, 40).astype(np.float32), 0.7)
+    exact = contribution.vector.astype(float) * 0.7 * point.limit
+    total = np.zeros(40)
+    for _ in range(repeats):
+        total += encode(contribution, layout, point, 0, noise(rng, 41)).view(np.int32)[:40]
+    float32_steps = np.abs(exact) * 2.0**-23
+    resolution = 2.0**-point.fraction_bits
+    assert (
+        np.abs(total / repeats - exact) <= 5 * 0.5 / repeats**0.5 + float32_steps + resolution
+    ).all()
+
+
+def test_rounding_goes_to_a_neighbouring_integer_only():
+    rng = np.random.default_rng(2)
+    point = FixedPoint(12, 4)
+    contribution = one(rng, 0.3)
+    found = encode(contribution, LAYOUT, point, 0, noise(rng, LAYOUT.length)).view(np.int32)[:-1]
+    clips = np.repeat([0.5, 0.01], [300, 200])
+    exact = contribution.vector.astype(float) * 0.3 * point.limit / clips
+    assert (np.abs(found - exact) < 1.01).all()
+    assert (found != np.rint(exact)).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("value_bits", "participants"), [(8, 256), (21, 1024), (21, 1000), (18, 10_000), (24, 255)]
+)
+def test_the_largest_values_of_the_most_participants_do_not_overflow(value_bits, participants):
+    point = FixedPoint(value_bits, participants)
+    manifest = Manifest((TensorSpec("a", (2,)),))
+    layout = Layout(manifest, (0.1,))
+    extreme = Contribution(np.array([0.1, -0.1], np.float32), 1.0)
+    largest = np.full(3, 2**16 - 1, np.uint16)
+    encoded = encode(extreme, layout, point, 0, largest).astype(np.uint64)
+    total = (encoded * participants % 2**point.wire_bits).astype(np.uint32)
+    found = decode(total, layout, point, participants)
+    assert found.mean == pytest.approx([0.1, -0.1], rel=3 / point.limit)
+    assert found.weight == pytest.approx(participants, rel=1 / point.limit)
+
+
+@pytest.mark.parametrize(("value_bits", "most"), [(21, 2047), (18, 16_383), (24, 255)])
+def test_one_participant_more_than_fits_is_refused(value_bits, most):
+    FixedPoint(value_bits, most)
+    with pytest.raises(LocalProtocolError, match=f"at most {most} fit"):
+        FixedPoint(value_bits, most + 1)
+    assert most_value_bits(most) == value_bits
+    assert most_value_bits(most + 1) == value_bits - 1
+
+
+def test_the_wire_needs_v_plus_the_logarithm_of_n_bits():
+    assert [FixedPoint(21, n).wire_bits for n in (1, 2, 3, 8, 9, 1000)] == [21, 22, 23, 24, 25, 31]
+
+
+@pytest.mark.parametrize("weight", [0.0, -0.1, 1.0001, float("nan"), float("inf")])
+def test_weights_outside_zero_to_one_are_refused(weight):
+    with pytest.raises(LocalProtocolError, match="not in"):
+        Contribution(np.zeros(3, np.float32), weight)
+
+
+def test_weights_are_honoured_and_their_sum_known():
+    rng = np.random.default_rng(3)
+    point = FixedPoint(21, 3)
+    contributions = [one(rng, weight) for weight in (1.0, 0.25, 0.5)]
+    found = decode(summed(contributions, point, rng), LAYOUT, point, 3)
+    expected = sum(c.weight * c.vector.astype(float) for c in contributions) / 1.75
+    assert np.abs(found.mean - expected).max() < 2e-6
+    assert found.weight == pytest.approx(1.75, abs=3e-6)
+
+
+def test_values_beyond_the_clip_are_clamped_and_counted_per_tensor():
+    x = np.zeros(500, np.float32)
+    x[[0, 10]] = 0.6, -7
+    x[300:303] = 0.02, 0.009, -0.02
+    contribution = Contribution(x, 0.5)
+    point = FixedPoint(21, 1)
+    rng = np.random.default_rng(4)
+    assert clamped(contribution, LAYOUT) == 4
+    found = decode(summed([contribution], point, rng), LAYOUT, point, 1).mean
+    assert found[[0, 10]] == pytest.approx([0.5, -0.5], rel=1e-5)
+    assert found[300:303] == pytest.approx([0.01, 0.009, -0.01], rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_refused(bad):
+    x = np.zeros(500, np.float32)
+    x[499] = bad
+    with pytest.raises(LocalProtocolError, match="NaN or an infinity"):
+        Contribution(x, 1.0)
+
+
+def test_what_rounding_looks_at_is_itself_rounded_to_the_nearest():
+    point = FixedPoint(21, 2)
+    fraction = 1 << point.fraction_bits
+    layout = Layout(Manifest((TensorSpec("a", (2,)),)), (1.0,))
+    x = np.array([3.9, -3.9], np.float32) / np.float32(point.limit * fraction)
+    drawn = np.array([fraction - 4, 4, 0], np.uint16)
+    assert encode(Contribution(x, 1.0), layout, point, 0, drawn).view(np.int32)[:2].tolist() == [
+        1,
+        0,
+    ]
+    drawn = np.array([fraction - 5, 3, 0], np.uint16)
+    assert encode(Contribution(x, 1.0), layout, point, 0, drawn).view(np.int32)[:2].tolist() == [
+        0,
+        -1,
+    ]
+
+
+def test_chunks_encode_as_the_whole_does():
+    rng = np.random.default_rng(5)
+    contribution, point, drawn = one(rng), FixedPoint(16, 9), noise(rng, LAYOUT.length)
+    whole = encode(contribution, LAYOUT, point, 0, drawn)
+    for cut in (1, 299, 300, 301, 500):
+        parts = [
+            encode(contribution, LAYOUT, point, 0, drawn[:cut]),
+            encode(contribution, LAYOUT, point, cut, drawn[cut:]),
+        ]
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("weight", [0, 2**21])
+def test_an_impossible_sum_of_weights_is_refused(weight):
+    total = np.zeros(LAYOUT.length, np.uint32)
+    total[-1] = weight
+    with pytest.raises(LocalProtocolError, match="weights are impossible"):
+        decode(total, LAYOUT, FixedPoint(21, 2), 2)
+
+
+@pytest.mark.parametrize("clips", [(0.1,), (0.1, 0.0), (0.1, -1.0), (0.1, float("inf"))])
+def test_bounds_that_do_not_fit_the_manifest_are_refused(clips):
+    with pytest.raises(LocalProtocolError, match="clip bound"):
+        Layout(MANIFEST, clips)
+
+
+def test_uniform_clips_are_one_per_tensor():
+    assert uniform_clips(MANIFEST, 0.2) == (0.2, 0.2)
+
+
+@pytest.mark.parametrize("value_bits", [7, 25])
+def test_value_bits_that_float32_or_rounding_cannot_use_are_refused(value_bits):
+    with pytest.raises(LocalProtocolError, match="8 to 24"):
+        FixedPoint(value_bits, 2)

@@ -1,0 +1,191 @@
+"""The volunteer's commands: what they say, and the exit codes scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, Unreachable
+from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.protocol.invitation import Claims, issue
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.cli.commands import app
+from nomoat.client.data.split import Shards
+from nomoat.client.home import Home, Place, VolunteerSettings
+from nomoat.client.membership.consent_sheet import sheet
+from nomoat.client.sent.log import Sent, TensorSent
+from nomoat.client.sent.log_file import LOG_NAME, Ledger
+from nomoat.client.volunteer.status import StateKeeper, alone
+
+KEY = SigningKey(b"\7" * 32)
+
+
+def run(*arguments: str, text: str = "") -> Result:
+    result = CliRunner().invoke(app, list(arguments), input=text)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def info(**changes: object) -> CommunityInfo:
+    values = {
+        "name": "town", "public": KEY.public, "about": "", "base_model": "pocket",
+        "base_license": "apache-2.0", "base_hash": b"b" * 32, "base_bytes": 3_000_000,
+        "adapter_values": 250_000, "method": "fedavg", "local_steps": 12, "batch_size": 4,
+        "seq_len": 64, "secure": True, "min_participants": 8, "allow_weak": False,
+        "admission": "open", "protocol_low": 1, "protocol_high": 1, "ca": b"ca", "now": 0,
+        "signature": bytes(64),
+    }  # fmt: skip
+    return CommunityInfo(**{**values, **changes})  # type: ignore[arg-type]
+
+
+SETTINGS = VolunteerSettings(
+    address="localhost:1", name="ada", data=Path("/home/ada/d.jsonl"), base="pocket"
+)
+SHARDS = Shards(Path("t"), Path("h"), 90, 10)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "home"))
+    return Home.find()
+
+
+@pytest.fixture
+def place(home: Home) -> Place:
+    made = home.place(KEY.public)
+    made.save_info(info())
+    made.save(SETTINGS)
+    return made
+
+
+@pytest.mark.parametrize("command", ["status", "pause", "resume", "finish", "leave", "run"])
+def test_without_a_community_every_command_says_how_to_join(command: str) -> None:
+    with pytest.raises(NotJoined, match="nomoat join"):
+        run(command)
+    assert NotJoined.exit_code == 3
+
+
+def test_a_link_that_is_none_and_a_coordinator_that_is_away(tmp_path: Path, home: Home) -> None:
+    with pytest.raises(RemoteProtocolError, match="nomoat://"):
+        run("join", "https://example.org", "--data", str(tmp_path))
+    claims = Claims("localhost:1", bytes(32), KEY.public, bytes(16), 1, 2_000_000_000)
+    with pytest.raises(Unreachable, match="is the coordinator running"):
+        run("join", issue(claims, KEY).link(), "--data", str(tmp_path))
+    assert Unreachable.exit_code == 4
+    assert not home.root.exists()  # nothing was made before the sheet was accepted
+
+
+def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(place: Place) -> None:
+    assert json.loads(run("status", "--json").stdout)["doing"] == "stopped"
+    with alone(place):
+        StateKeeper(place).connected(1)
+        shown = json.loads(run("status", "--json").stdout)
+        assert (shown["doing"], shown["running"], shown["community"]) == ("waiting", True, "town")
+        run("pause")
+        shown = json.loads(run("status", "--json").stdout)
+        assert (shown["doing"], shown["why"]) == ("paused", "until nomoat resume")
+        run("resume")
+        assert json.loads(run("status", "--json").stdout)["doing"] == "waiting"
+        run("finish")
+        assert json.loads(run("status", "--json").stdout)["finishing"] is True
+    assert "stopped" in run("status").stdout
+
+
+def test_status_says_how_the_last_update_was_hidden_and_among_how_many(place: Place) -> None:
+    def said() -> str:
+        return str(json.loads(run("status", "--json").stdout)["protection"])
+
+    assert said().startswith("updates are masked; only the sum of 8 or more")
+    update = Sent(
+        1.0, "town", "localhost:1", "sa.masked", 4, 9, "", True, (TensorSent("a", (2,)),)
+    )  # fmt: skip
+    ledger = Ledger(place.root)
+    ledger.record(replace(update, session_size=12))
+    ledger.record(Sent(2.0, "town", "localhost:1", "evaluate.measured", 4, 9, ""))
+    assert said().startswith("secure: in round 4 the update left masked, one of 12;")
+    ledger.record(replace(update, round=5, session_size=3))
+    assert said().startswith("weak: in round 5 the update left masked, one of 3;")
+    assert "protection weak: in round 5" in run("status").stdout
+    ledger.record(replace(update, round=6, masked=False))
+    assert said() == "NONE in round 6: the coordinator saw this volunteer's update"
+    (place.root / LOG_NAME).write_bytes(b"{}\n")
+    assert "sent log, line 1" in said()
+
+
+def test_status_names_state_and_reason_in_one_line(place: Place) -> None:
+    with alone(place):
+        keeper = StateKeeper(place)
+        keeper.connected(1)
+        at = datetime(2026, 1, 5, 14, 2).timestamp()
+        keeper.hold("GPU in use by another program (steam)", at)
+        keeper.connected(1)  # the line's own news do not hide it
+        line = run("status").stdout.splitlines()[0]
+        assert line == "waiting: GPU in use by another program (steam), since 2026-01-05 14:02"
+        keeper.release()
+        assert run("status").stdout.startswith("waiting: waiting for the coordinator")
+
+
+def test_the_log_is_rotated_and_shown(place: Place) -> None:
+    from nomoat.client.cli import upkeep
+    from nomoat.client.volunteer import runner
+
+    kept = logging.getLogger().handlers[:]
+    try:
+        logging.getLogger().handlers.clear()
+        runner.keep_logs([place])
+        for number in range(3 * runner.LOG_BYTES // 100):
+            logging.getLogger("nomoat.client").info("%06d %s", number, "x" * 100)
+    finally:
+        for handler in logging.getLogger().handlers:
+            handler.close()
+        logging.getLogger().handlers[:] = kept
+        logging.getLogger().setLevel(logging.WARNING)
+    assert place.log.stat().st_size <= runner.LOG_BYTES
+    assert place.log.with_suffix(".log.1").exists()
+    shown = CliRunner().invoke(upkeep.app, ["logs", "-n", "2"]).stdout.splitlines()
+    assert len(shown) == 2
+    assert shown[-1].split()[-2] == f"{3 * runner.LOG_BYTES // 100 - 1:06d}"
+
+
+def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, home: Home) -> None:
+    from nomoat.client.identity.keys import identity
+
+    identity(home.identity, lambda n: b"\5" * n)
+    with pytest.raises(Exception, match="still a member"):
+        run("leave", text="n\n")
+    assert place.settings.exists()
+    result = run("leave", "--yes")  # nobody listens on localhost:1
+    assert "left here all the same" in result.stderr
+    assert not place.root.exists()
+    assert home.identity.exists()  # the identity is for all communities
+
+
+def shown_by(community: CommunityInfo) -> str:
+    return sheet(community, SETTINGS, SHARDS, 8, "cpu: fits")
+
+
+def test_the_sheet_says_what_leaves_and_what_stays() -> None:
+    shown = sheet(info(), SETTINGS, SHARDS, 8, "cpu: a training takes about 0.5 GB")
+    for words in ("town", "pocket", "apache-2.0", "90 rows", "10 kept", "stays on this machine",
+                  "1.0 MB", "takes about 0.5 GB", "only what is installed",
+                  "ada", "sum of 8 or more"):  # fmt: skip
+        assert words in shown
+
+
+def test_the_sheet_does_not_hide_weak_or_missing_protection() -> None:
+    assert "NONE" in shown_by(info(secure=False))
+    assert "weak" in shown_by(info(min_participants=3, allow_weak=True))
+
+
+def test_a_community_cannot_draw_on_the_terminal_or_fake_a_line() -> None:
+    shown = shown_by(info(name="x\x1b[2J\nProtection   strong", about="a\rb"))
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+    assert not any(line.startswith("Protection   strong") for line in shown.splitlines())

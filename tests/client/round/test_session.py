@@ -1,0 +1,490 @@
+"""A volunteer does what its owner allows, answers in fixed words, keeps its update until asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes, as_vector
+from nomoat.aggregation.protocol.messages import (
+    AdapterShape,
+    Decline,
+    EvaluateTask,
+    Evaluation,
+    ExchangeReply,
+    LayerShape,
+    Noted,
+    Ready,
+    Report,
+    ReportRequest,
+    TrainSettings,
+    TrainTask,
+)
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.secagg.messages import TO_VOLUNTEER
+from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
+from nomoat.client.round.masked_session import MaskedAnswer, Masking, Membership
+from nomoat.client.round.session import EvaluateWork, Limits, Phase, Reason, Session, TrainWork
+from nomoat.lora.training.train import Trained
+
+SPEC = AdapterSpec(
+    (LayerSpec("model.a", 4, 3, 2), LayerSpec("model.b", 3, 4, 2)), 2, 4.0, target_modules=("a",)
+)
+BASE = b"b" * 32
+START = Adapter(SPEC, np.linspace(-1, 1, SPEC.size, dtype=np.float32))
+SETTINGS = TrainSettings(local_steps=2, weight_cap=1000)
+KEYS = {name: SigningKey(name.encode().ljust(32, b".")) for name in ("ada", "bob", "cy")}
+ROSTER = Roster(b"r" * 32, {key.public: name for name, key in KEYS.items()})
+
+
+def train_task(number: int = 5, **changes: Any) -> TrainTask:
+    made = TrainTask(
+        number,
+        "fedavg",
+        BASE,
+        AdapterShape.of(SPEC),
+        SPEC.rank,
+        SETTINGS,
+        b"s" * 32,
+        as_bytes(START.vector),
+    )
+    return replace(made, **changes)
+
+
+def evaluate_task(number: int = 5, **changes: Any) -> EvaluateTask:
+    shape = AdapterShape.of(SPEC)
+    return replace(EvaluateTask(number, BASE, shape, SETTINGS, as_bytes(START.vector)), **changes)
+
+
+def report_request(number: int = 5, **changes: Any) -> ReportRequest:
+    return replace(ReportRequest(number, 1, START.digest), **changes)
+
+
+def result(tokens: int = 500, change: float = 0.25) -> Trained:
+    return Trained(START.vector + np.float32(change), 2, tokens, 4.0, 3.0, 0.5)
+
+
+def masking(name: str = "ada", required: bool = True) -> Masking:
+    policy = Policy(min_participants=2, allow_weak=True)
+    membership = Membership(KEYS[name], lambda: ROSTER, policy, lambda s: s[:32], required)
+    return Masking(membership)
+
+
+def offer(number: int = 5, exchange: int = 1, session: bytes = b"q" * 32, **changes: Any) -> Any:
+    manifest = methods.get("fedavg").manifest(SPEC, number, 1)
+    terms = Terms(number, exchange, BASE, START.digest, manifest, ROSTER)
+    clips = tuple(1.0 for _ in manifest.tensors)
+    return replace(propose(session, terms, clips, (2, 3)), **changes)
+
+
+def fresh(**options: Any) -> Session:
+    return Session("ada", BASE, Limits(), **options)
+
+
+def holding(number: int = 5, tokens: int = 500, **options: Any) -> Session:
+    session = fresh(**options)
+    work = session.receive(train_task(number))
+    assert isinstance(work, TrainWork)
+    session.trained(work, result(tokens))
+    return session
+
+
+def training(**options: Any) -> Session:
+    session = fresh(**options)
+    assert isinstance(session.receive(train_task()), TrainWork)
+    return session
+
+
+MAKE: dict[Phase, Callable[..., Session]] = {
+    Phase.IDLE: fresh,
+    Phase.TRAINING: training,
+    Phase.HOLDING: holding,
+}
+FIXED_WORDS = {reason.value for reason in Reason}
+
+
+def test_training_is_held_first_and_reported_when_asked() -> None:
+    session = fresh()
+    work = session.receive(train_task())
+    assert isinstance(work, TrainWork)
+    assert work.local.adapter.vector.tobytes() == START.vector.tobytes()
+    assert session.held is None
+    ready = session.trained(work, result())
+    assert session.held is not None  # before anyone is told
+    assert session.held.round == 5
+    assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5, 2)
+    report = session.receive(report_request())
+    assert isinstance(report, Report)
+    assert report.weight == 0.5
+    np.testing.assert_allclose(as_vector(report.vector), 0.25, atol=1e-6)
+    assert session.receive(report_request()) == report  # asked twice, the same
+    assert session.phase is Phase.HOLDING
+
+
+def test_weight_is_tokens_up_to_the_cap() -> None:
+    for tokens, weight in ((1, 0.001), (999, 0.999), (1000, 1.0), (10**9, 1.0)):
+        report = holding(tokens=tokens).receive(report_request())
+        assert isinstance(report, Report)
+        assert report.weight == weight
+
+
+def test_the_least_weight_there_can_be_is_still_one_that_may_be_sent() -> None:
+    """One token under the largest cap a scenario takes."""
+    session = fresh()
+    work = session.receive(train_task(settings=replace(SETTINGS, weight_cap=10**9)))
+    assert isinstance(work, TrainWork)
+    session.trained(work, result(tokens=1))
+    report = session.receive(report_request())
+    assert isinstance(report, Report)
+    wire.encode(report)
+
+
+REQUESTS: dict[str, Any] = {
+    "train": train_task(),
+    "train, next round": train_task(6),
+    "train, earlier round": train_task(4),
+    "report": report_request(),
+    "report, other round": report_request(6),
+    "report, other adapter": report_request(adapter_hash=b"x" * 32),
+    "evaluate": evaluate_task(),
+    "evaluate, any round": evaluate_task(0),
+    "exchange reply": ExchangeReply(5, 2, START.digest, as_bytes(START.vector)),
+    "session offer": offer(),
+}
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("request_name", REQUESTS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_request_in_every_phase_gets_work_an_answer_or_a_fixed_word(
+    phase: Phase, request_name: str, masked: bool
+) -> None:
+    session = MAKE[phase](masking=masking() if masked else None)
+    held = session.held
+    try:
+        step = session.receive(REQUESTS[request_name])
+    except RemoteProtocolError:
+        step = None
+    if isinstance(step, Decline):
+        assert step.reason in FIXED_WORDS
+        assert session.phase is phase
+    if not isinstance(step, TrainWork):
+        assert session.phase is phase
+    else:
+        assert session.phase is Phase.TRAINING
+    assert session.held is held
+    if phase is not Phase.HOLDING:
+        assert not isinstance(step, Report | MaskedAnswer | Noted)
+    if masked:
+        assert not isinstance(step, Report)  # a member under masks never reports in the open
+    if step is not None and not isinstance(step, TrainWork | EvaluateWork | MaskedAnswer):
+        wire.encode(step)
+
+
+@pytest.mark.parametrize("kind", TO_VOLUNTEER)
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_message_of_a_session_nobody_opened_is_refused_whatever_the_phase(
+    kind: type, phase: Phase
+) -> None:
+    if kind is type(offer()):
+        return  # opening a session is the exception; tested beside
+    blank = object.__new__(kind)
+    for field in dataclasses.fields(kind):
+        object.__setattr__(blank, field.name, b"")
+    for with_masks in (None, masking()):
+        session = MAKE[phase](masking=with_masks)
+        try:
+            step = session.receive(blank)
+        except RemoteProtocolError:
+            continue
+        assert isinstance(step, Decline)
+
+
+def test_trained_without_training_is_our_own_error() -> None:
+    session = fresh()
+    work = session.receive(train_task())
+    assert isinstance(work, TrainWork)
+    session.trained(work, result())
+    with pytest.raises(LocalProtocolError):
+        session.trained(work, result(change=9.0))
+    report = session.receive(report_request())
+    assert isinstance(report, Report)
+    np.testing.assert_allclose(as_vector(report.vector), 0.25, atol=1e-6)
+
+
+def test_a_stale_round_is_declined_and_the_held_update_stays() -> None:
+    session = holding(5)
+    answer = session.receive(train_task(4))
+    assert answer == Decline(4, Reason.STALE)
+    assert isinstance(session.receive(report_request(5)), Report)
+
+
+def test_a_round_announced_again_is_trained_again() -> None:
+    """The coordinator may have died after our first answer."""
+    session = holding(5)
+    work = session.receive(train_task(5))
+    assert isinstance(work, TrainWork)
+    session.trained(work, result(change=0.5))
+    report = session.receive(report_request(5))
+    assert isinstance(report, Report)
+    np.testing.assert_allclose(as_vector(report.vector), 0.5, atol=1e-6)
+
+
+def test_a_new_round_replaces_what_is_held() -> None:
+    session = holding(5)
+    work = session.receive(train_task(6))
+    assert isinstance(work, TrainWork)
+    assert session.receive(report_request(5)) == Decline(5, Reason.NOTHING_HELD)
+    session.trained(work, result())
+    assert session.receive(report_request(5)) == Decline(5, Reason.NOTHING_HELD)
+    assert isinstance(session.receive(report_request(6)), Report)
+
+
+def test_work_that_failed_leaves_what_was_held_before() -> None:
+    session = holding(5)
+    work = session.receive(train_task(6))
+    assert isinstance(work, TrainWork)
+    assert session.failed(work) == Decline(6, Reason.FAILED)
+    assert session.phase is Phase.HOLDING
+    assert isinstance(session.receive(report_request(5)), Report)
+    never = training()
+    work = never.receive(train_task())
+    assert isinstance(work, TrainWork)
+    never.failed(work)
+    assert never.phase is Phase.IDLE
+
+
+def test_evaluation_changes_nothing_that_is_held() -> None:
+    session = holding(5)
+    work = session.receive(evaluate_task(5))
+    assert isinstance(work, EvaluateWork)
+    assert work.adapter.digest == START.digest
+    assert session.evaluated(work, 2.5, 40) == Evaluation(5, 2.5, 40)
+    assert session.failed(work) == Decline(5, Reason.FAILED)
+    assert session.phase is Phase.HOLDING
+    assert isinstance(session.receive(report_request(5)), Report)
+
+
+@pytest.mark.parametrize("make", [train_task, evaluate_task])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"base_hash": b"x" * 32}, Reason.OTHER_BASE),
+        ({"adapter": as_bytes(START.vector)[:-4]}, Reason.MALFORMED),
+        ({"adapter": as_bytes(START.vector) + b"\0\0\0\0"}, Reason.MALFORMED),
+        ({"adapter": b""}, Reason.MALFORMED),
+        ({"adapter": as_bytes(START.vector * np.float32(np.nan))}, Reason.MALFORMED),
+        ({"adapter": as_bytes(START.vector * np.float32(np.inf))}, Reason.MALFORMED),
+        ({"settings": replace(SETTINGS, local_steps=10_001)}, Reason.OVER_LIMITS),
+        ({"settings": replace(SETTINGS, batch_size=4096, seq_len=1024)}, Reason.OVER_LIMITS),
+    ],
+)
+def test_what_this_machine_does_not_allow_is_declined_in_a_fixed_word(
+    make: Callable[..., Any], changes: dict[str, Any], reason: Reason
+) -> None:
+    session = fresh()
+    assert session.receive(make(**changes)) == Decline(5, reason)
+    assert session.phase is Phase.IDLE
+
+
+def test_an_adapter_beyond_the_owners_limit_is_declined_before_it_is_trained() -> None:
+    session = Session("ada", BASE, Limits(max_adapter_values=SPEC.size - 1))
+    assert session.receive(train_task()) == Decline(5, Reason.OVER_LIMITS)
+    session = Session("ada", BASE, Limits(max_adapter_values=SPEC.size))
+    assert isinstance(session.receive(train_task()), TrainWork)
+
+
+@pytest.mark.parametrize("changes", [{"method": "no such method"}, {"trainable_rank": 3}])
+def test_a_task_that_makes_no_sense_is_declined_as_malformed(changes: dict[str, Any]) -> None:
+    session = fresh()
+    assert session.receive(train_task(**changes)) == Decline(5, Reason.MALFORMED)
+    assert session.phase is Phase.IDLE
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [["model.b", 3, 4], ["model.a", 4, 3]],  # unsorted
+        [["model.a", 4, 3], ["model.a", 4, 3]],  # twice
+        [],
+        [["model.a", 0, 3]],
+        [["model.a", -4, 3]],
+        [["model.a", 1 << 40, 3]],
+        [["", 4, 3]],
+        [["model.a", 4]],
+    ],
+)
+def test_hostile_adapter_shapes_never_get_past_the_decoder(layers: list[Any]) -> None:
+    packet = wire.encode(train_task())
+    version, kind, fields = msgpack.unpackb(packet.head)
+    fields[3][0] = layers
+    forged = wire.Packet(msgpack.packb([version, kind, fields]), packet.body)
+    with pytest.raises(RemoteProtocolError):
+        wire.decode(forged, TrainTask, "coordinator")
+
+
+def test_a_shape_that_claims_more_than_it_sends_is_malformed_and_nothing_is_allocated() -> None:
+    huge = tuple(LayerShape(f"model.{i:05d}", 1 << 20, 1 << 20) for i in range(20_000))
+    shape = AdapterShape(huge, 1024, 4.0, False, ("a",))
+    assert fresh().receive(train_task(shape=shape)) == Decline(5, Reason.MALFORMED)
+
+
+@pytest.mark.parametrize("exchange", [2, 3, 4])
+def test_an_update_is_never_summed_in_an_exchange_its_method_does_not_have(exchange: int) -> None:
+    """Two sums of one update over almost the same volunteers differ by one volunteer's update."""
+    session = holding(masking=masking())
+    with pytest.raises(RemoteProtocolError):
+        session.receive(offer(exchange=exchange))
+    with pytest.raises(RemoteProtocolError):
+        session.receive(ExchangeReply(5, exchange, START.digest, as_bytes(START.vector)))
+    with pytest.raises(RemoteProtocolError):
+        holding().receive(report_request(exchange=exchange))
+
+
+def test_a_second_session_over_a_revealed_update_is_refused_even_after_training_it_again() -> None:
+    from nomoat.aggregation.secagg.parameters import Mark
+
+    masks = masking()
+    session = holding(masking=masks)
+    masks.diary = (Mark("revealed", b"z" * 32, 5, 1),)
+    work = session.receive(train_task(5))
+    assert isinstance(work, TrainWork)
+    session.trained(work, result())
+    with pytest.raises(RemoteProtocolError, match="revealed"):
+        session.receive(offer())
+
+
+def test_a_member_under_masks_joins_the_offer_it_agrees_with_and_no_other() -> None:
+    session = holding(masking=masking())
+    step = session.receive(offer())
+    assert isinstance(step, MaskedAnswer)
+    assert step.answer is not None
+    assert step.marks
+    with pytest.raises(RemoteProtocolError):  # joined once, with secrets that are used once
+        session.receive(offer())
+    for other in (
+        offer(session=b"w" * 32, base_hash=b"x" * 32),
+        offer(session=b"w" * 32, roster_root=b"x" * 32),
+        offer(session=b"w" * 32, manifest_hash=b"x" * 32),
+    ):
+        with pytest.raises(RemoteProtocolError):
+            session.receive(other)
+    assert session.receive(offer(number=6)) == Decline(6, Reason.NOTHING_HELD)
+    stale = session.receive(offer(adapter_hash=b"x" * 32))
+    assert stale == Decline(5, Reason.STALE)
+
+
+def test_a_plain_report_is_refused_by_a_member_that_requires_masks() -> None:
+    assert holding(masking=masking()).receive(report_request()) == Decline(5, Reason.UNSAFE)
+    assert isinstance(holding(masking=masking(required=False)).receive(report_request()), Report)
+    assert holding().receive(offer()) == Decline(5, Reason.UNSAFE)
+
+
+@pytest.mark.parametrize("reply", [b"", b"\0" * 7, b"\0" * 8, b"\0\0\xc0\x7f" * 4])
+def test_a_reply_between_two_exchanges_that_is_none_is_refused(reply: bytes) -> None:
+    """Missing, no float32 values, of another size, NaN."""
+    session = fresh()
+    work = session.receive(train_task(method="fedask"))
+    assert isinstance(work, TrainWork)
+    session.trained(work, result())
+    assert isinstance(session.receive(report_request()), Report)
+    with pytest.raises(RemoteProtocolError):
+        session.receive(report_request(exchange=2, reply=reply))
+    assert isinstance(session.receive(report_request()), Report)
+
+
+def test_seeds_differ_by_volunteer_and_by_what_the_round_says() -> None:
+    """Trap 7: rows are shuffled anew for every (round, volunteer)."""
+    seeds = set()
+    for name in ("ada", "bob"):
+        for seed in (b"s" * 32, b"t" * 32):
+            work = Session(name, BASE, Limits()).receive(train_task(seed=seed))
+            assert isinstance(work, TrainWork)
+            seeds.add(work.seed)
+    assert len(seeds) == 4
+
+
+def test_a_machine_of_lower_rank_trains_fewer_modules_and_reports_the_whole() -> None:
+    session = Session("ada", BASE, Limits(rank=1))
+    work = session.receive(train_task())
+    assert isinstance(work, TrainWork)
+    assert work.local.adapter.spec.rank == 1
+    vector = work.local.adapter.vector + np.float32(0.5)
+    session.trained(work, Trained(vector, 2, 500, 4.0, 3.0, 0.5))
+    report = session.receive(report_request())
+    assert isinstance(report, Report)
+    change = Adapter(SPEC, as_vector(report.vector))
+    for _, a, b in change.factors():
+        np.testing.assert_allclose(a[0], 0.5, atol=1e-6)
+        assert (a[1] == 0).all()
+        np.testing.assert_allclose(b[:, 0], 0.5, atol=1e-6)
+        assert (b[:, 1] == 0).all()
+
+
+def test_a_held_update_from_an_earlier_process_is_reported_by_the_next() -> None:
+    held = holding(5).held
+    session = fresh(held=held)
+    assert session.phase is Phase.HOLDING
+    assert isinstance(session.receive(report_request(5)), Report)
+
+
+def test_what_was_broadcast_is_not_changed_by_holding_or_reporting() -> None:
+    before = START.vector.tobytes()
+    session = holding()
+    session.receive(report_request())
+    assert START.vector.tobytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"personal": "everything"}, Reason.MALFORMED),
+        ({"personal": "../../keys"}, Reason.MALFORMED),
+        ({"personal": "adapter", "local_steps": 6}, Reason.OVER_LIMITS),  # as much work again
+        ({"personal": "adapter", "local_epochs": 6}, Reason.OVER_LIMITS),
+    ],
+    ids=str,
+)
+def test_personal_settings_are_known_words_within_the_limits(
+    changes: dict[str, Any], reason: Reason
+) -> None:
+    limits = Limits(max_steps=10, max_epochs=10)
+    asked = train_task(settings=replace(SETTINGS, **changes))
+    assert Session("ada", BASE, limits).receive(asked) == Decline(5, reason.value)
+    allowed = train_task(settings=replace(SETTINGS, personal="adapter", local_steps=5))
+    assert isinstance(Session("ada", BASE, limits).receive(allowed), TrainWork)
+
+
+def test_a_rank_this_machine_affords_is_declared_and_trained() -> None:
+    session = Session("ada", BASE, Limits(rank=1))
+    work = session.receive(train_task())
+    assert isinstance(work, TrainWork)
+    assert work.local.adapter.spec.rank == 1
+    part = Trained(work.local.adapter.vector + np.float32(0.25), 2, 500, 4.0, 3.0, 0.5)
+    assert session.trained(work, part).rank == 1
+
+
+def test_a_method_without_mixed_ranks_is_declined_by_a_machine_that_affords_less() -> None:
+    session = Session("ada", BASE, Limits(rank=1))
+    answer = session.receive(train_task(method="fedex"))
+    assert answer == Decline(5, Reason.OVER_LIMITS.value)
+    assert session.complaint is not None
+    assert "needs all" in session.complaint  # for the owner; the wire has the fixed words alone
+    assert isinstance(Session("bob", BASE, Limits()).receive(train_task(method="fedex")), TrainWork)
+
+
+def test_a_personal_loss_is_said_beside_the_communitys() -> None:
+    session = Session("ada", BASE, Limits())
+    work = session.receive(evaluate_task())
+    assert isinstance(work, EvaluateWork)
+    assert session.evaluated(work, 2.0, 10) == Evaluation(5, 2.0, 10, None)
+    assert session.evaluated(work, 2.0, 10, 1.5) == Evaluation(5, 2.0, 10, 1.5)

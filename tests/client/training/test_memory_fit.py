@@ -1,0 +1,118 @@
+"""What a training takes is decided by the memory that is free, before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation.errors import DoesNotFit, UsageError
+from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
+from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.client.machine import free_memory
+from nomoat.client.machine.limits_settings import Allowance
+from nomoat.client.training import memory_fit
+from nomoat.client.training.memory_fit import Work, check_bits, fitted, planned
+from nomoat.lora.training.train import CPU_TOKENS
+from nomoat.lora.workers.jobs import TrainJob
+
+GIB = 1 << 30
+LLAMA_1B = {
+    "model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632,
+    "num_hidden_layers": 22, "num_attention_heads": 32, "num_key_value_heads": 4,
+    "vocab_size": 32_000, "tie_word_embeddings": True,
+}  # fmt: skip
+SPEC = AdapterSpec((LayerSpec("q_proj", 2048, 2048, 16),), 16, 32.0, target_modules=("q_proj",))
+JOB = TrainJob(
+    Path("rows"), SPEC, np.zeros(1, np.float32), TrainSettings(batch_size=16, seq_len=512), b"s"
+)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    def free(main: float, gpu: float | None, config: dict[str, Any] = LLAMA_1B) -> None:
+        def gpu_memory(device: str, _ours: object) -> tuple[int, int] | None:
+            return None if gpu is None or device == "cpu" else (int(gpu * GIB), int(gpu * GIB))
+
+        monkeypatch.setattr(free_memory, "free_bytes", lambda: int(main * GIB))
+        monkeypatch.setattr(free_memory, "gpu_memory", gpu_memory)
+        monkeypatch.setattr(memory_fit, "resolve", lambda _: tmp_path)
+        monkeypatch.setattr(memory_fit, "config", lambda _: config)
+
+    return free
+
+
+def fit(device: str = "auto", **allowed: Any) -> TrainJob:
+    return fitted(JOB, "base", device, Allowance(**allowed))
+
+
+def test_less_gpu_memory_means_smaller_pieces_and_then_recomputing(machine: Any) -> None:
+    seen = []
+    for gib in (40, 12, 8, 4.5, 3.2):
+        machine(64, gib)
+        job = fit()
+        assert job.most_tokens is not None
+        assert job.settings == JOB.settings  # the batch of a step stays
+        seen.append((job.checkpointing, job.most_tokens))
+    assert seen[0] == (False, 16 * 512)
+    assert seen[-1][0]
+    assert len(set(seen)) > 2
+    machine(64, 2)
+    with pytest.raises(DoesNotFit, match="would fit"):
+        fit()
+
+
+def test_a_share_of_the_gpu_is_all_that_is_counted_with(machine: Any) -> None:
+    machine(64, 40)
+    whole, half = fit(), fit(max_vram_share=0.12)
+    assert (half.checkpointing, half.most_tokens) != (whole.checkpointing, whole.most_tokens)
+
+
+def test_a_cpu_trains_pieces_of_its_own_size(machine: Any) -> None:
+    machine(64, None)
+    job = fit()
+    assert job.most_tokens is not None
+    assert job.most_tokens <= max(CPU_TOKENS, 512)
+    machine(2, 40)
+    with pytest.raises(DoesNotFit):
+        fit("cpu")  # the GPU's memory is of no help
+
+
+def test_a_model_of_an_unknown_family_is_tried_as_it_is(machine: Any) -> None:
+    machine(64, None, {**LLAMA_1B, "model_type": "novel"})
+    assert fit() == dataclasses.replace(JOB, adam_8bit=False) or fit().most_tokens is None
+    with pytest.raises(UsageError, match="not known"):
+        planned(Work(16, 512, 16), Path("base"), free_memory.room("cpu"), None)
+
+
+def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be_had(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(64, 40)
+    job = fit(adam_8bit=True)
+    assert job.adam_8bit
+    full, less = (
+        planned(Work(16, 512, 16, adam_8bit=few), Path("base"), free_memory.room("auto"), None)
+        for few in (False, True)
+    )
+    assert less.predicted.total < full.predicted.total
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    check_bits(Allowance())
+    with pytest.raises(UsageError, match="pip install 'nomoat\\[gpu\\]'"):
+        check_bits(Allowance(adam_8bit=True))
+
+
+def test_a_base_in_four_bits_fits_where_it_would_not_in_sixteen(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(64, 2.2)
+    with pytest.raises(DoesNotFit, match="4-bit"):
+        fit()
+    assert fit(base_bits=4).most_tokens is not None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="base_bits"):
+        check_bits(Allowance(base_bits=8))

@@ -1,0 +1,101 @@
+"""Between two pieces of work a worker obeys, saves now and then, and rests its share."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from nomoat.lora.training.checkpoint import Checkpoint, Paused, Place, read
+from nomoat.lora.workers import interruptions
+from nomoat.lora.workers.interruptions import Between, Desk
+from nomoat.lora.workers.jobs import Duty, Pause, ShardJob
+
+JOB = b"j" * 32
+
+
+def taken() -> Checkpoint:
+    import torch
+
+    return Checkpoint(JOB, Place(1, 0, 5, 2.0, (0.5,)), {"values": torch.zeros(2)})
+
+
+def desk(step_s: float = 0.0) -> tuple[Desk, Connection]:
+    """A desk whose clock moves by `step_s` each time it is read."""
+    here, there = multiprocessing.Pipe()
+    ticks = itertools.count()
+    return Desk(there, clock=lambda: next(ticks) * step_s), here
+
+
+def test_a_pause_writes_the_checkpoint_and_ends_the_work(tmp_path: Path) -> None:
+    made, parent = desk()
+    between = Between(made, tmp_path / "c")
+    between(taken)
+    assert not (tmp_path / "c").exists()
+    parent.send(Pause())
+    with pytest.raises(Paused):
+        between(taken)
+    assert read(tmp_path / "c", JOB) is not None
+
+
+def test_a_pause_is_seen_in_the_middle_of_a_rest(tmp_path: Path) -> None:
+    made, parent = desk(0.01)
+    between = Between(made, tmp_path / "c")
+    parent.send(Duty(0.01))
+    parent.send(Pause())
+    with pytest.raises(Paused):
+        between(taken)
+    made.share = 0.01
+    parent.send(Pause())
+    with pytest.raises(Paused):
+        between(taken)
+
+
+def test_a_parent_that_is_gone_is_a_pause_too(tmp_path: Path) -> None:
+    made, parent = desk()
+    parent.close()
+    with pytest.raises(Paused):
+        Between(made, tmp_path / "c")(taken)
+    assert (tmp_path / "c").exists()
+    made, _parent = desk()
+    made.orphaned.set()
+    with pytest.raises(Paused):
+        Between(made, None)(taken)
+
+
+def test_a_run_is_saved_once_in_a_while_and_a_full_disk_does_not_end_it(tmp_path: Path) -> None:
+    made, _parent = desk(2 * interruptions.SAVE_EVERY_S)
+    Between(made, tmp_path / "c")(taken)
+    assert (tmp_path / "c").exists()
+    (tmp_path / "file").write_text("not a folder")
+    Between(made, tmp_path / "file" / "c")(taken)
+
+
+def test_a_pause_stands_until_a_job_was_ended_by_it() -> None:
+    made, parent = desk()
+    parent.send(Pause())
+    assert made.look()
+    assert made.look()
+    made.pausing = False
+    assert not made.look()
+
+
+def test_the_parent_is_told_when_there_is_something_to_lay_down() -> None:
+    made, parent = desk()
+    assert not made.training
+    made.begin()
+    assert made.training
+    assert parent.recv() == ("begun", None)
+
+
+def test_orders_need_no_job_and_jobs_are_no_orders() -> None:
+    made, _parent = desk()
+    assert made.obey(Duty(0.25))
+    assert made.share == 0.25
+    assert not made.pausing
+    assert made.obey(Pause())
+    assert made.pausing
+    assert not made.obey(ShardJob(Path("s"), 8))

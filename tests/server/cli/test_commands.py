@@ -1,0 +1,196 @@
+"""The coordinator's commands: light to start, JSON for programs, one line and a code on errors."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner, Result
+
+from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.protocol.enrolment import Enrol, bind
+from nomoat.aggregation.protocol.invitation import from_link
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.server.cli.commands import app
+from nomoat.server.community.folder import Folder, create
+from nomoat.server.community.opened import Office
+from nomoat.server.community.settings import Base, Community, Rounds, Settings
+from nomoat.server.community.versions import Measured
+
+SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
+
+
+def adapter(seed: int) -> Adapter:
+    values = np.random.default_rng(seed).standard_normal(SPEC.size)
+    return Adapter(SPEC, values.astype(np.float32))
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    settings = Settings(
+        community=Community(name="town"),
+        base=Base(model="m", folder=Path("m"), hash="ab" * 32, bytes=1),
+        rounds=Rounds(seed="00" * 32),
+    )
+    made = Folder(tmp_path / "town")
+    create(made, settings, datetime.datetime.now(datetime.UTC), b"\7" * 32)
+    registry = Office.open(made.root).registry
+    for number in range(3):
+        registry.add(adapter(number), Measured(number, "fedavg", ("ada",), 3.0, 3.1), 100)
+    return made.root
+
+
+def enrol(folder: Path, name: str, number: int, token: bytes) -> None:
+    office = Office.open(folder)
+    key = ec.derive_private_key(9000 + number, ec.SECP384R1())
+    who = bind(name, SigningKey(bytes([number + 1]) * 32), key, office.registrar.key.public)
+    office.registrar.enrol(wire.encode(Enrol(token, who)).head, int(time.time()))
+
+
+def test_the_commands_load_nothing_heavy_until_they_run() -> None:
+    heavy = {"flwr", "torch", "transformers", "pydantic", "cryptography", "numpy", "sqlalchemy"}
+    program = (
+        "import sys, nomoat.server.cli.commands, nomoat.client.cli.commands; "
+        "import nomoat.simulations.loopback.cli; "
+        f"print(sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
+
+
+def test_a_coordinators_numpy_has_one_thread_beside_those_that_sum(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from nomoat.__main__ import main
+
+class Look:
+    def find_spec(self, name, *_):
+        if name == "numpy":
+            print(os.environ.get("OPENBLAS_NUM_THREADS"))
+
+sys.meta_path.insert(0, Look())
+main()
+"""
+    given = [sys.executable, "-c", program, "up", str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(given, capture_output=True, env=environment, check=False)
+    assert done.stdout.strip() == b"1"
+    assert b"is no community folder" in done.stderr
+
+
+def test_an_invitation_is_a_link_on_stdout_and_nothing_else(folder: Path) -> None:
+    result = run("invite", str(folder), "--uses", "25", "--expires", "36h", "--quiet")
+    (line,) = result.stdout.splitlines()
+    claims = from_link(line).claims
+    assert (claims.uses, claims.address) == (25, "localhost:8443")
+    assert abs(claims.expires - time.time() - 36 * 3600) < 60
+    as_json = json.loads(run("invite", str(folder), "--json").stdout)
+    assert from_link(as_json["link"]).claims.uses == 1
+
+
+def test_an_invitation_is_shown_as_a_qr_code_too(folder: Path, tmp_path: Path) -> None:
+    result = run("invite", str(folder), "--svg", str(tmp_path / "qr.svg"))
+    assert "█" in result.stderr or "▄" in result.stderr
+    assert b"<svg" in (tmp_path / "qr.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--expires", "soon"), "7d"),
+        (("--expires", "9999w"), "at most a year"),
+        (("--address", "elsewhere.example.org:1"), "certificate does not name"),
+        (("--address", "nonsense"), "HOST:PORT"),
+    ],
+)
+def test_a_wrong_option_says_what_to_write(
+    folder: Path, options: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        run("invite", str(folder), *options)
+
+
+def test_volunteers_are_listed_held_approved_and_banned(folder: Path) -> None:
+    link = run("invite", str(folder), "--uses", "2", "--quiet").stdout
+    enrol(folder, "ada", 1, from_link(link).token())
+    enrol(folder, "ben", 2, from_link(link).token())
+    assert run("volunteers", str(folder), "hold", "ada", "--reason", "odd").exit_code == 0
+    run("volunteers", str(folder), "ban", "ben", "--reason", "junk")
+    rows = json.loads(run("volunteers", str(folder), "list", "--json").stdout)
+    assert [(r["name"], r["standing"], r["reason"]) for r in rows] == [
+        ("ada", "held", "odd"),
+        ("ben", "banned", "junk"),
+    ]
+    assert "approved" in run("volunteers", str(folder), "approve", "ada").stdout
+    assert "ada" in run("volunteers", str(folder)).stdout
+    with pytest.raises(UsageError, match="no volunteer is called eve"):
+        run("volunteers", str(folder), "ban", "eve")
+    with pytest.raises(UsageError, match="changes nothing"):
+        run("volunteers", str(folder), "ban", "ben")
+
+
+def test_versions_are_listed_shown_verified_and_rolled_back(folder: Path) -> None:
+    where = ("--dir", str(folder))
+    rows = json.loads(run("adapter", "list", "--json", *where).stdout)
+    assert [row["number"] for row in rows] == [0, 1, 2]
+    assert json.loads(run("adapter", "show", "1", *where).stdout) == rows[1]
+    assert json.loads(run("adapter", "verify", "--json", *where).stdout) == {
+        "versions": 3,
+        "ok": True,
+    }
+    run("adapter", "rollback", "0", *where)
+    newest = json.loads(run("adapter", "show", *where).stdout)
+    assert (newest["number"], newest["adapter"]) == (3, rows[0]["adapter"])
+    (folder / "adapters" / f"{rows[1]['adapter']}.adapter").write_bytes(b"junk")
+    with pytest.raises(NomoatError, match="backup"):
+        run("adapter", "verify", *where)
+
+
+def test_an_exported_version_is_a_peft_folder_with_its_history(
+    folder: Path, tmp_path: Path
+) -> None:
+    from nomoat.lora.model.adapter_folder import load_folder
+
+    to = tmp_path / "exported"
+    run("adapter", "export", str(to), "--version", "1", "--dir", str(folder))
+    assert np.array_equal(load_folder(to).vector, adapter(1).vector)
+    readme = (to / "README.md").read_text()
+    assert "version 1" in readme
+    assert "3.0000" in readme
+    with pytest.raises(UsageError, match="exists already"):
+        run("adapter", "export", str(to), "--dir", str(folder))
+
+
+@pytest.mark.parametrize(
+    "command", [("up",), ("invite",), ("volunteers",)], ids=lambda command: str(command[0])
+)
+def test_a_folder_that_is_no_community_is_one_line(tmp_path: Path, command: Any) -> None:
+    with pytest.raises(UsageError, match="nomoat init"):
+        run(*command, str(tmp_path))
+
+
+def test_a_weak_community_has_to_be_asked_for(tmp_path: Path) -> None:
+    from nomoat.simulations.pocket import MODEL_DIR
+
+    options = ("--name", "x", "--base", str(MODEL_DIR), "--min-volunteers", "3")
+    with pytest.raises(UsageError, match="--allow-weak"):
+        run("init", str(tmp_path / "c"), *options)
+    assert not (tmp_path / "c").exists()

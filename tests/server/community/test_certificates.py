@@ -1,0 +1,110 @@
+"""The certificates work in a real TLS handshake for exactly the hosts they name."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from nomoat.aggregation.errors import UsageError
+from nomoat.server.community.certificates import (
+    Issued,
+    expires,
+    fingerprint,
+    hosts_of,
+    make_authority,
+    make_server,
+    split_address,
+)
+
+NOW = datetime.datetime.now(datetime.UTC)
+HOSTS = ("train.example.org", "localhost", "127.0.0.1", "::1")
+
+
+@pytest.fixture(scope="module")
+def authority() -> Issued:
+    return make_authority("demo", NOW)
+
+
+def handshake(issued: Issued, authority: bytes, host: str, folder: Path) -> bytes:
+    """Shake hands over a socket pair; the DER of the server's certificate."""
+    (folder / "c.pem").write_bytes(issued.certificate)
+    (folder / "k.pem").write_bytes(issued.key)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "c.pem", folder / "k.pem")
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(cadata=authority.decode())
+    here, there = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            server.wrap_socket(there, server_side=True).close()
+        except (ssl.SSLError, OSError):
+            there.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with client.wrap_socket(here, server_hostname=host) as wrapped:
+            return wrapped.getpeercert(binary_form=True) or b""
+    finally:
+        here.close()
+        thread.join()
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_named_host_is_accepted(authority: Issued, host: str, tmp_path: Path) -> None:
+    issued = make_server(authority, HOSTS, NOW)
+    assert handshake(issued, authority.certificate, host, tmp_path)
+    assert hosts_of(issued.certificate) == set(HOSTS)
+
+
+@pytest.mark.parametrize("host", ["other.example.org", "10.0.0.1"])
+def test_any_other_host_is_refused(authority: Issued, host: str, tmp_path: Path) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(make_server(authority, HOSTS, NOW), authority.certificate, host, tmp_path)
+
+
+def test_another_authoritys_certificate_is_refused(authority: Issued, tmp_path: Path) -> None:
+    other = make_authority("other", NOW)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(make_server(other, HOSTS, NOW), authority.certificate, HOSTS[0], tmp_path)
+
+
+def test_an_ended_certificate_is_refused(authority: Issued, tmp_path: Path) -> None:
+    old = make_server(authority, HOSTS, NOW - datetime.timedelta(days=900))
+    assert expires(old.certificate) < NOW
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        handshake(old, authority.certificate, HOSTS[0], tmp_path)
+
+
+def test_a_server_certificate_signs_no_further_ones(authority: Issued, tmp_path: Path) -> None:
+    middle = make_server(authority, HOSTS, NOW)
+    below = make_server(middle, HOSTS, NOW)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(below, authority.certificate, HOSTS[0], tmp_path)
+
+
+def test_a_fingerprint_is_of_the_certificate_on_the_line(authority: Issued, tmp_path: Path) -> None:
+    import hashlib
+
+    issued = make_server(authority, HOSTS, NOW)
+    der = handshake(issued, authority.certificate, HOSTS[0], tmp_path)
+    assert fingerprint(issued.certificate) == hashlib.sha256(der).digest()
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"), [("a.b:8443", ("a.b", 8443)), ("[::1]:80", ("::1", 80))]
+)
+def test_addresses_come_apart(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize("address", ["", "a.b", "a.b:", ":80", "a:0", "a:99999", "a:x"])
+def test_what_is_no_address_is_a_usage_error(address: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        split_address(address)

@@ -1,0 +1,146 @@
+"""An ended round is written whole or not at all, and a rollback is where the next one starts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.methods.base import MethodState
+from nomoat.aggregation.methods.modules import append
+from nomoat.aggregation.methods.server_optimizer import OptimizerState
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.server.community.database import Store
+from nomoat.server.community.journal import CommunityJournal, pack, unpack
+from nomoat.server.community.versions import Measured, Registry
+from nomoat.server.rounds.records import Checkpoint, RoundRecord
+
+SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
+
+
+def adapter(seed: int) -> Adapter:
+    values = np.random.default_rng(seed).standard_normal(SPEC.size)
+    return Adapter(SPEC, values.astype(np.float32))
+
+
+def ended(number: int, committed: bool = True) -> tuple[RoundRecord, Checkpoint]:
+    state = methods.get("fedavg").begin(adapter(number if committed else number - 1))
+    record = RoundRecord(number, committed, "why", contributors=("ada",), loss=3.0 - number / 10)
+    record = replace(record, evaluation=4.0 - number)
+    return record, Checkpoint(
+        number, state, {"ada": 3.0 - number / 10}, evaluation=record.evaluation
+    )
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> CommunityJournal:
+    store = Store(tmp_path / "community.db")
+    registry = Registry(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
+    registry.add(adapter(0), Measured(0, "fedavg", (), None, None), 1)
+    return CommunityJournal(registry, SPEC, "fedavg", lambda: 100)
+
+
+def test_a_checkpoint_survives_being_packed() -> None:
+    checkpoint = replace(ended(3)[1], personal={"ada": 2.5})
+    again = unpack(pack(checkpoint), SPEC)
+    assert (again.round, again.losses, again.evaluation) == (3, {"ada": 2.7}, 1.0)
+    assert again.personal == {"ada": 2.5}
+    assert again.state.adapter.digest == checkpoint.state.adapter.digest
+
+
+def test_a_grown_adapter_and_the_optimisers_memory_survive_being_packed() -> None:
+    grown = append(adapter(1), adapter(2))
+    moments = OptimizerState({"m.ab": adapter(3).vector})
+    state = MethodState(grown, 2, {"basis": adapter(4).vector})
+    again = unpack(pack(Checkpoint(3, state, {}, moments)), SPEC)
+    assert again.state.adapter.digest == grown.digest
+    assert (again.state.rank, again.state.adapter.spec.rank) == (2, 4)
+    assert np.array_equal(again.state.kept["basis"], adapter(4).vector)
+    assert again.moments.moments.keys() == {"m.ab"}
+    assert np.array_equal(again.moments.moments["m.ab"], adapter(3).vector)
+
+
+def test_modules_a_method_has_added_stay_frozen_after_a_rollback(journal: CommunityJournal) -> None:
+    journal = replace(journal, method="flora")
+    grown = append(adapter(1), adapter(2))
+    record, _ = ended(1)
+    journal.write(record, Checkpoint(1, MethodState(grown, 2), {}))
+    journal.write(*ended(2))
+    journal.registry.rollback(1, 5)
+    last = journal.last()
+    assert last is not None
+    assert last.state.adapter.digest == grown.digest
+    assert last.state.rank == 2
+
+
+def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal) -> None:
+    assert journal.last() is None
+    for number in range(3):
+        journal.write(*ended(number))
+    last = journal.last()
+    assert last is not None
+    assert (last.round, last.state.adapter.digest) == (2, adapter(2).digest)
+    versions = [record.version for record in journal.registry.store.versions()]
+    assert [v.number for v in versions] == [0, 1, 2]  # round 0 moved nothing: no new version
+    assert [v.parent_loss for v in versions] == [None, 3.0, 2.9]
+    assert [v.evaluation for v in versions] == [None, 3.0, 2.0]
+    assert versions[2].contributors == ("ada",)
+
+
+@pytest.mark.parametrize("stored", [b"", b"PK\x03\x04 of another revision", None])
+def test_a_state_that_cannot_be_read_is_one_clear_line(
+    journal: CommunityJournal, stored: bytes | None
+) -> None:
+    record, checkpoint = ended(1)
+    whole = bytearray(pack(checkpoint))
+    whole[-1] ^= 1
+    data = bytes(whole) if stored is None else stored
+    journal.registry.store.put_round(1, True, json.dumps(record.as_json()), data)
+    with pytest.raises(NomoatError, match=r"^round 1 in the community's database is damaged"):
+        journal.last()
+
+
+def test_an_abandoned_round_is_written_and_makes_no_version(journal: CommunityJournal) -> None:
+    journal.write(*ended(0))
+    journal.write(*ended(1, committed=False))
+    last = journal.last()
+    assert last is not None
+    assert last.round == 1
+    assert len(journal.registry.store.versions()) == 1
+
+
+@pytest.mark.parametrize("where", ["put_round", "append_version"])
+def test_a_kill_in_the_middle_leaves_the_round_before(
+    journal: CommunityJournal, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    journal.write(*ended(0))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journal.registry.store, where, killed)
+    with pytest.raises(KeyboardInterrupt):
+        journal.write(*ended(1))
+    monkeypatch.undo()
+    last = journal.last()
+    assert last is not None
+    assert last.round == 0
+    assert journal.registry.verify() == 1
+    journal.write(*ended(1))
+    assert journal.registry.verify() == 2
+
+
+def test_a_rollback_is_where_the_next_round_starts(journal: CommunityJournal) -> None:
+    for number in range(3):
+        journal.write(*ended(number))
+    journal.registry.rollback(1, 200)
+    last = journal.last()
+    assert last is not None
+    assert (last.round, last.state.adapter.digest) == (2, adapter(1).digest)
+    assert last.losses == {}

@@ -1,0 +1,246 @@
+"""Invitations are spent once per volunteer, orders follow the table, and both survive a restart."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.enrolment import (
+    Binding,
+    Enrol,
+    Enrolled,
+    Standing,
+    bind,
+    check_answer,
+)
+from nomoat.aggregation.protocol.invitation import Claims, issue
+from nomoat.aggregation.protocol.roster import Event, Roster, accept_page
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.server.community.database import Store
+from nomoat.server.community.members import Registrar
+from nomoat.server.community.membership_rules import Admission
+
+KEY = SigningKey(b"\7" * 32)
+NOW = 1_800_000_000
+NODE_KEYS = [ec.derive_private_key(2000 + i, ec.SECP384R1()) for i in range(6)]
+
+
+def registrar(folder: Path, admission: Admission = Admission.OPEN) -> Registrar:
+    return Registrar(Store(folder / "community.db"), KEY, admission)
+
+
+def invited(office: Registrar, uses: int = 5, expires: int = NOW + 100, tag: int = 1) -> bytes:
+    claims = Claims("localhost:1", bytes(32), KEY.public, bytes([tag]) * 16, uses, expires)
+    return office.invite(claims).token()
+
+
+def person(number: int, name: str | None = None, key: int | None = None) -> Binding:
+    identity = SigningKey(bytes([number + 1]) * 32)
+    node_key = NODE_KEYS[number if key is None else key]
+    return bind(name or f"vol{number}", identity, node_key, KEY.public)
+
+
+def enrol(office: Registrar, who: Binding, token: bytes, now: int = NOW) -> Standing:
+    request = wire.encode(Enrol(token, who))
+    reply = office.enrol(request.head, now)
+    read = wire.decode(wire.encode(reply), Enrolled, "coordinator")
+    return check_answer(read, request, KEY.public)
+
+
+def test_a_good_invitation_admits_and_the_roster_shows_it(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    assert enrol(office, person(0), invited(office)) is Standing.APPROVED
+    seen = accept_page(Roster.empty(KEY.public), office.page(0))
+    assert seen.members["vol0"].binding.identity == person(0).identity
+    assert seen == office.roster()
+
+
+def test_an_answer_is_for_one_request_only(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    token = invited(office)
+    first = wire.encode(Enrol(token, person(0)))
+    other = wire.encode(Enrol(token, person(1)))
+    reply = office.enrol(first.head, NOW)
+    with pytest.raises(RemoteProtocolError, match="not signed"):
+        check_answer(reply, other, KEY.public)
+
+
+def test_an_invitation_is_good_for_as_many_volunteers_as_it_says(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    token = invited(office, uses=2)
+    for number in (0, 1, 0, 1):  # asking again spends nothing
+        assert enrol(office, person(number), token) is Standing.APPROVED
+    with pytest.raises(Refused, match="used up"):
+        enrol(office, person(2), token)
+
+
+def test_two_at_once_cannot_both_have_the_last_use(tmp_path: Path) -> None:
+    offices = [registrar(tmp_path) for _ in range(2)]  # two processes, one database
+    token = invited(offices[0], uses=1)
+    start, outcomes = threading.Barrier(2), []
+
+    def run(number: int) -> None:
+        start.wait()
+        try:
+            outcomes.append(enrol(offices[number], person(number), token))
+        except Refused:
+            outcomes.append(None)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, outcomes)) == ["None", "approved"]
+    assert offices[0].roster().length == 1
+
+
+@pytest.mark.parametrize("case", ["expired", "unknown", "revoked", "foreign", "forged", "none"])
+def test_a_bad_invitation_is_refused_clearly(tmp_path: Path, case: str) -> None:
+    office = registrar(tmp_path)
+    token, now = invited(office), NOW
+    claims = Claims("localhost:1", bytes(32), KEY.public, b"u" * 16, 5, NOW + 100)
+    stranger = SigningKey(b"\x08" * 32)
+    if case == "expired":
+        now = NOW + 100
+    elif case == "unknown":
+        token = issue(claims, KEY).token()
+    elif case == "revoked":
+        office.revoke(b"\1" * 16)
+    elif case == "foreign":
+        token = issue(
+            Claims("h:1", bytes(32), stranger.public, b"u" * 16, 5, now + 9), stranger
+        ).token()
+    elif case == "forged":
+        token = issue(claims, stranger).token()
+    else:
+        token = b""
+    words = {
+        "expired": "expired", "unknown": "not known", "revoked": "revoked",
+        "foreign": "another community", "forged": "forged", "none": "not enrolled",
+    }  # fmt: skip
+    with pytest.raises((Refused, RemoteProtocolError), match=words[case]):
+        enrol(office, person(0), token, now)
+    assert office.roster().length == 0
+
+
+def test_names_and_keys_are_taken_once(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    token = invited(office, uses=9)
+    enrol(office, person(0), token)
+    with pytest.raises(Refused, match="taken"):
+        enrol(office, person(1, "vol0"), token)
+    with pytest.raises(Refused, match="already enrolled"):
+        enrol(office, person(0, "other"), token)
+    with pytest.raises(Refused, match="node key"):
+        enrol(office, person(2, key=0), token)
+    issue_left = office.store.issue(b"\1" * 16)
+    assert issue_left is not None
+    assert issue_left.used == 1
+
+
+@pytest.mark.parametrize("name", ["../x", "A", "a b", ".a", "a\n", "a" * 41])
+def test_a_name_that_is_unsafe_in_a_path_or_log_is_refused(tmp_path: Path, name: str) -> None:
+    office = registrar(tmp_path)
+    with pytest.raises((Refused, RemoteProtocolError, NomoatError)):
+        enrol(office, person(0, name), invited(office))
+
+
+def test_approval_is_needed_where_the_community_says_so(tmp_path: Path) -> None:
+    office = registrar(tmp_path, Admission.APPROVE)
+    assert enrol(office, person(0), invited(office)) is Standing.PENDING
+    assert office.roster().members == {}
+    with pytest.raises(UsageError, match="approve it first"):
+        office.order("vol0", Event.BAN, "", NOW)
+    assert office.order("vol0", Event.RELEASE, "", NOW) is Standing.APPROVED
+    assert enrol(office, person(0), b"") is Standing.APPROVED  # asking where one stands
+
+
+def test_a_ban_outlasts_a_restart_and_a_new_invitation(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    enrol(office, person(0), invited(office))
+    office.order("vol0", Event.BAN, "sent junk", NOW)
+    office.store.close()
+    again = registrar(tmp_path)
+    assert enrol(again, person(0), invited(again, tag=2)) is Standing.BANNED
+    assert again.roster().members["vol0"].reason == "sent junk"
+
+
+def test_whoever_left_may_come_back_with_an_invitation(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    enrol(office, person(0), invited(office))
+    assert office.leave(person(0).identity, NOW) is Standing.LEFT
+    assert enrol(office, person(0), b"") is Standing.LEFT
+    assert enrol(office, person(0), invited(office, tag=2)) is Standing.APPROVED
+
+
+def test_an_order_of_another_process_is_seen_at_once(tmp_path: Path) -> None:
+    running, other = registrar(tmp_path), registrar(tmp_path)
+    enrol(running, person(0), invited(running))
+    assert running.roster().members["vol0"].standing is Standing.APPROVED
+    other.order("vol0", Event.HOLD, "look into it", NOW)
+    assert running.roster().members["vol0"].standing is Standing.HELD
+
+
+def test_the_roster_can_be_read_by_many_threads_while_it_grows(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    token = invited(office, uses=6)
+    problems: list[BaseException] = []
+    done = threading.Event()
+
+    def read() -> None:
+        length = 0
+        try:
+            while not done.is_set():
+                seen = office.roster().length
+                assert seen >= length  # it never goes back
+                length = seen
+        except BaseException as problem:  # noqa: BLE001 - handed to the test's own thread
+            problems.append(problem)
+
+    readers = [threading.Thread(target=read) for _ in range(6)]
+    for reader in readers:
+        reader.start()
+    for number in range(6):
+        enrol(office, person(number), token)
+    for _ in range(20):
+        office.order("vol0", Event.HOLD, "", NOW)
+        office.order("vol0", Event.RELEASE, "", NOW)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert problems == []
+    assert office.roster().length == 46
+
+
+def test_a_failed_order_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = registrar(tmp_path)
+    enrol(office, person(0), invited(office))
+
+    def full(*_: object) -> None:
+        raise NomoatError("disk full")
+
+    monkeypatch.setattr(office.store, "put_applicant", full)
+    with pytest.raises(NomoatError, match="disk full"):
+        office.order("vol0", Event.BAN, "", NOW)
+    monkeypatch.undo()
+    assert office.roster().members["vol0"].standing is Standing.APPROVED
+    assert office.order("vol0", Event.BAN, "", NOW) is Standing.BANNED
+
+
+def test_a_database_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
+    import sqlite3
+
+    Store(tmp_path / "community.db").close()
+    db = sqlite3.connect(tmp_path / "community.db")
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(NomoatError, match="upgrade nomoat"):
+        Store(tmp_path / "community.db")

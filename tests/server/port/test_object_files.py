@@ -1,0 +1,110 @@
+"""Objects under way: whole or absent, large ones on disk, gone when nobody refers to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from flwr.app import ConfigRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_tree,
+)
+from flwr.supercore.object_store import NoObjectInStoreError
+
+from nomoat.server.port.object_files import LARGE_BYTES, Spool
+
+RUN = 7
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "objects")
+
+
+def message(body: bytes, head: bytes = b"head") -> RecordDict:
+    return RecordDict(
+        {"head": ConfigRecord({"bytes": head}), "body": ConfigRecord({"bytes": body})}
+    )
+
+
+def keep(spool: Spool, sent: RecordDict) -> dict[str, bytes]:
+    spool.preregister(RUN, get_object_tree(sent))
+    objects: dict[str, InflatableObject] = get_all_nested_objects(sent)
+    contents = {object_id: found.deflate() for object_id, found in objects.items()}
+    for object_id, content in contents.items():
+        spool.put(object_id, content)
+    return contents
+
+
+def files(spool_of: Path) -> int:
+    return len(list((spool_of / "objects").iterdir()))
+
+
+def test_what_was_put_comes_back_and_only_large_contents_are_files(
+    spool: Spool, tmp_path: Path
+) -> None:
+    contents = keep(spool, message(bytes(LARGE_BYTES)))
+    assert {object_id: spool.get(object_id) for object_id in contents} == contents
+    assert files(tmp_path) == 1
+    kept = sum(len(entry.content) for entry in spool.store.values())
+    assert kept < LARGE_BYTES / 10  # the large one costs no memory
+
+
+def test_an_announced_object_is_empty_and_an_unknown_one_is_none(spool: Spool) -> None:
+    tree = get_object_tree(message(b"x"))
+    spool.preregister(RUN, tree)
+    assert spool.get(tree.object_id) == b""
+    assert spool.get("0" * 64) is None
+
+
+def test_a_message_is_whole_when_its_last_object_is_here(spool: Spool) -> None:
+    sent = message(b"body")
+    spool.preregister(RUN, get_object_tree(sent))
+    assert not spool.whole(sent.object_id)
+    contents = [(i, found.deflate()) for i, found in get_all_nested_objects(sent).items()]
+    for object_id, content in contents[:-1]:
+        spool.put(object_id, content)
+        assert not spool.whole(sent.object_id)
+    spool.put(*contents[-1])
+    assert spool.whole(sent.object_id)
+
+
+def test_a_content_that_is_not_what_its_name_says_is_refused(spool: Spool, tmp_path: Path) -> None:
+    tree = get_object_tree(message(b"x"))
+    spool.preregister(RUN, tree)
+    with pytest.raises(ValueError, match="does not match"):
+        spool.put(tree.object_id, bytes(LARGE_BYTES))
+    stranger = ConfigRecord({"bytes": bytes(LARGE_BYTES)})
+    with pytest.raises(NoObjectInStoreError):
+        spool.put(stranger.object_id, stranger.deflate())
+    assert files(tmp_path) == 0
+
+
+def test_a_body_two_messages_share_stays_until_both_are_deleted(
+    spool: Spool, tmp_path: Path
+) -> None:
+    first, second = message(bytes(LARGE_BYTES), b"1"), message(bytes(LARGE_BYTES), b"2")
+    contents = keep(spool, first) | keep(spool, second)
+    assert files(tmp_path) == 1
+    spool.delete(first.object_id)
+    body = max(contents.values(), key=len)
+    assert body in [spool.get(object_id) for object_id in contents]
+    spool.delete(second.object_id)
+    assert len(spool) == files(tmp_path) == 0
+
+
+def test_what_an_earlier_process_left_is_gone(tmp_path: Path) -> None:
+    keep(Spool(tmp_path / "objects"), message(bytes(LARGE_BYTES)))
+    again = Spool(tmp_path / "objects")
+    assert len(again) == files(tmp_path) == 0
+    keep(again, message(bytes(LARGE_BYTES)))
+    again.clear()
+    assert len(again) == files(tmp_path) == 0
+
+
+def test_without_room_for_a_file_the_content_stays_in_memory(spool: Spool, tmp_path: Path) -> None:
+    (tmp_path / "objects").rmdir()
+    contents = keep(spool, message(bytes(LARGE_BYTES)))
+    assert {object_id: spool.get(object_id) for object_id in contents} == contents

@@ -1,0 +1,188 @@
+"""Nothing behind the gate sees a request that is unknown, undeclared, too large or too fast."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from nomoat.server.port.rate_limit import Rate
+from nomoat.server.port.request_limits import Caps, Gate, allowed
+
+CAPS = Caps(body_bytes=1000, in_flight_bytes=1500, address=Rate(1, 5), stranger=Rate(0.01, 2))
+
+
+class Behind:
+    """An application that reads the whole body and notes it; `status` is what it answers."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.bodies: list[bytes] = []
+        self.status = status
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        self.bodies.append(body)
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def ask(
+    gate: Gate,
+    path: str = "/v1/fleet/pull-messages",
+    method: str = "POST",
+    *,
+    body: bytes = b"x",
+    length: bytes | None = None,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    address: str = "10.0.0.1",
+) -> int:
+    declared = str(len(body)).encode() if length is None else length
+    scope = {
+        "type": "http", "method": method, "path": path, "client": (address, 1),
+        "headers": [*headers, *([(b"content-length", declared)] if declared else [])],
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(gate(scope, receive, send))
+    return int(sent[0]["status"])
+
+
+def gate(behind: Behind, caps: Caps = CAPS, now: float = 0.0) -> Gate:
+    return Gate(behind, caps, lambda: now)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/control/start-run", "/v1/control/list-nodes", "/v1/control/register-node",
+        "/v1/runtime/push-messages", "/v1/runtime/acquire-task",
+        "/v1/fleet/register-node", "/v1/fleet/unregister-node", "/v1/fleet/get-fab",
+        "/v1/fleet/get-run", "/v1/fleet/", "/v1/fleet/pull-messages/", "//v1/fleet/pull-messages",
+        "/", "/docs", "/openapi.json", "/health", "/adapter/../community.db", "/adapter/abc",
+        "/v1/fleet/../control/start-run",
+    ],
+)  # fmt: skip
+def test_what_is_not_for_volunteers_does_not_exist(path: str) -> None:
+    behind = Behind()
+    assert ask(gate(behind), path) == 404
+    assert behind.bodies == []
+
+
+@pytest.mark.parametrize("path", ["/community", "/roster", "/versions", "/adapter/" + "a" * 64])
+def test_our_own_paths_exist(path: str) -> None:
+    assert allowed("GET", path)
+    assert ask(gate(Behind()), path, "GET", body=b"", length=b"") == 200
+
+
+def test_a_fleet_path_is_post_only() -> None:
+    assert ask(gate(Behind()), method="GET") == 404
+
+
+def test_a_body_over_the_cap_is_refused_unread() -> None:
+    behind = Behind()
+    assert ask(gate(behind), body=b"x" * 1001) == 413
+    assert ask(gate(behind), "/enroll", body=b"x" * (17 << 10)) == 413
+    assert behind.bodies == []
+    assert ask(gate(behind), body=b"x" * 1000) == 200
+
+
+def test_a_body_of_undeclared_length_is_refused_unread() -> None:
+    behind = Behind()
+    assert ask(gate(behind), length=b"") == 411
+    assert ask(gate(behind), headers=((b"transfer-encoding", b"chunked"),)) == 411
+    assert ask(gate(behind), length=b"-5") == 411
+    assert behind.bodies == []
+
+
+def test_an_address_that_hurries_is_slowed_and_others_are_not() -> None:
+    one = gate(Behind())
+    assert [ask(one) for _ in range(6)] == [200] * 5 + [429]
+    assert ask(one, address="10.0.0.2") == 200
+
+
+def test_enrolments_have_a_tighter_pace() -> None:
+    one = gate(Behind())
+    assert [ask(one, "/enroll") for _ in range(3)] == [200, 200, 429]
+
+
+def test_failed_authentications_use_up_an_addresss_welcome() -> None:
+    one = gate(Behind(status=401))
+    assert [ask(one) for _ in range(3)] == [401, 401, 429]
+
+
+def test_bodies_in_flight_are_bounded_together() -> None:
+    caps = Caps(body_bytes=1000, in_flight_bytes=1500, address=Rate(100, 100))
+    statuses = []
+
+    class Slow(Behind):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if not statuses:  # while the first is held here, a second one comes
+                statuses.append(await second())
+            await super().__call__(scope, receive, send)
+
+    one = Gate(Slow(), caps, lambda: 0.0)
+
+    async def second() -> int:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/fleet/push-object",
+            "client": ("10.0.0.9", 1), "headers": [(b"content-length", b"600")],
+        }  # fmt: skip
+        await one(scope, None, send)  # type: ignore[arg-type]
+        return int(sent[0]["status"])
+
+    assert ask(one, body=b"x" * 1000) == 200
+    assert statuses == [503]
+    assert ask(one, body=b"x" * 1000) == 200  # and what was in flight has been given back
+
+
+def test_a_body_that_trickles_is_given_up() -> None:
+    caps = Caps(body_seconds=0.05)
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/fleet/push-object",
+        "client": ("10.0.0.9", 1), "headers": [(b"content-length", b"600")],
+    }  # fmt: skip
+
+    async def run() -> None:
+        with pytest.raises(TimeoutError):
+            await Gate(Behind(), caps, lambda: 0.0)(scope, never, send)
+
+    asyncio.run(run())
+
+
+def test_every_byte_of_heads_and_bodies_is_counted_refused_or_not() -> None:
+    behind = Behind()
+    one = gate(behind)
+    headers = ((b"x-key", b"value"),)
+    ask(one, body=b"b" * 100, headers=headers)
+    request = (
+        b"POST /v1/fleet/pull-messages HTTP/1.1\r\nx-key: value\r\ncontent-length: 100\r\n\r\n"
+    )
+    assert one.carried.up == len(request) + 100
+    answer = b"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"
+    assert one.carried.down == len(answer)
+    before = one.carried
+    assert ask(one, "/v1/control/start-run", body=b"") == 404
+    assert one.carried.up > before.up
+    assert one.carried.down > before.down

@@ -1,0 +1,62 @@
+"""A lock is one process's at a time, and ends with it, however it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.storage.atomic import held
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from nomoat.storage.atomic import held
+with held(Path(sys.argv[1]), "taken"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_of_a_process_that_was_killed_is_free_again(tmp_path: Path) -> None:
+    lock = tmp_path / "below" / "run.lock"
+    lock.parent.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(NomoatError, match="taken by another"), held(lock, "taken by another"):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with held(lock, "taken by another"):
+        pass
+
+
+def test_a_lock_is_not_given_twice_in_one_process_and_free_after_an_error(tmp_path: Path) -> None:
+    lock = tmp_path / "run.lock"
+    with held(lock, "taken"), pytest.raises(NomoatError, match=r"^taken$"), held(lock, "taken"):
+        pass
+    with pytest.raises(ZeroDivisionError), held(lock, "taken"):
+        raise ZeroDivisionError
+    with held(lock, "taken"):
+        pass
+
+
+def test_a_place_where_no_lock_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    lock = tmp_path / "file" / "run.lock"
+    with pytest.raises(NomoatError, match=r"cannot write .*run\.lock"), held(lock, "taken"):
+        pass
+    (tmp_path / "folder").mkdir()
+    with (
+        pytest.raises(NomoatError, match=r"cannot write .*folder"),
+        held(tmp_path / "folder", "taken"),
+    ):
+        pass
