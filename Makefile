@@ -34,7 +34,7 @@ build/tree: install
 
 types: build/tree
 	MYPYPATH=build/tree $(BIN)/mypy -p nomoat
-	MYPYPATH=build/tree $(BIN)/mypy --allow-untyped-calls benchmarks
+	MYPYPATH=build/tree $(BIN)/mypy --cache-dir .mypy_cache/benchmarks --allow-untyped-calls benchmarks
 
 contracts: build/tree
 	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml
