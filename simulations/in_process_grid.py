@@ -1,30 +1,24 @@
 """A Flower Grid inside one process: the same ServerApp and ClientApp, no network, no Ray.
 
 Every message is deflated into Flower's object bytes and inflated again in both directions, as the
-fleet protocol would, so that what works here works on the wire. The private Flower interfaces this
-needs are used in this file alone (docs/adr/0002-flower-embedded.md).
+fleet protocol would, so that what works here works on the wire.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from nomoat.flower.objects import identify, through_the_wire
+from nomoat.flower.polling_grid import NodeInfo, PollingGrid, Run
+from nomoat.flower.process import speak_as_coordinator
+from nomoat.flower.replies import UNREACHABLE, error_reply, failure
 
 # (volunteer, message type, group) → whether the message finds nobody at home
 Absent: TypeAlias = Callable[[str, str, str], bool]
@@ -37,7 +31,7 @@ def everyone_answers(_volunteer: str, _message_type: str, _group: str) -> bool:
     return False
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(PollingGrid):
     """A grid whose nodes are the named volunteers, all served by one ClientApp.
 
     threads: how many volunteers are served at once. absent decides, message by message, who has
@@ -52,9 +46,7 @@ class InProcessGrid(Grid):
         absent: Absent = everyone_answers,
     ) -> None:
         self._run = Run.create_empty(secrets.randbits(62))
-        TaskIdentity.task_id = 1
-        TaskIdentity.run_id = self._run.run_id
-        TaskIdentity.node_id = SUPERLINK_NODE_ID
+        speak_as_coordinator(self._run.run_id, task_id=1)
         self._app = app
         self._absent = absent
         self._names: dict[int, str] = {}
@@ -90,23 +82,8 @@ class InProcessGrid(Grid):
         """The run this grid belongs to."""
         return self._run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Flower's interface."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """All volunteers; in a simulation nobody's connection is lost between messages."""
-        return list(self._contexts)
-
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """Nodes with their volunteers' names."""
+        """All volunteers; in a simulation nobody's connection is lost between messages."""
         return [NodeInfo(node_id=node, owner_name=name) for node, name in self._names.items()]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -114,7 +91,7 @@ class InProcessGrid(Grid):
         ids = []
         for message in messages:
             message_id = secrets.token_hex(16)
-            message.metadata.__dict__["_message_id"] = message_id
+            identify(message, message_id)
             self._answers[message_id] = self._pool.submit(self._serve, message)
             ids.append(message_id)
         return ids
@@ -128,41 +105,23 @@ class InProcessGrid(Grid):
         done = [i for i, future in wanted.items() if future.done()]
         return [self._answers.pop(i).result() for i in done]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Push and wait for all answers, at most `timeout` seconds."""
-        futures = [self._answers[i] for i in self.push_messages(messages)]
-        done, _ = wait(futures, timeout=timeout)
-        self._answers = {i: f for i, f in self._answers.items() if f not in done}
-        return [future.result() for future in futures if future in done]
+    def pause(self) -> None:
+        """Return at once: a pull without an answer has waited already."""
 
     def _serve(self, message: Message) -> Message:
         metadata = message.metadata
         node = metadata.dst_node_id
         if self._absent(self._names[node], metadata.message_type, metadata.group_id):
-            return _numbered(Message(Error(ErrorCode.NODE_UNAVAILABLE, ""), reply_to=message))
+            return _numbered(error_reply(metadata.message_id, node, UNREACHABLE))
         arrived = through_the_wire(message, metadata.message_id)
         try:
             with self._locks[node]:
                 reply = through_the_wire(self._app(arrived, self._contexts[node]), "")
         except Exception as problem:  # noqa: BLE001 - as Flower: an error reply, by its class name
-            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(problem).__name__)
-            reply = through_the_wire(Message(error, reply_to=arrived), "")
+            reply = through_the_wire(failure(arrived, problem), "")
         return _numbered(reply)
 
 
-def through_the_wire(message: Message, message_id: str) -> Message:
-    """The message as it arrives: deflated to Flower's object bytes and inflated from them."""
-    with no_object_id_recompute():
-        objects = get_all_nested_objects(message)
-        contents: Mapping[str, bytes] = {i: item.deflate() for i, item in objects.items()}
-        arrived = inflate_object_from_contents(message.object_id, dict(contents))
-    message = cast(Message, arrived)
-    message.metadata.__dict__["_message_id"] = message_id
-    return message
-
-
 def _numbered(message: Message) -> Message:
-    message.metadata.__dict__["_message_id"] = secrets.token_hex(16)
+    identify(message, secrets.token_hex(16))
     return message

@@ -28,6 +28,7 @@ MAX_BODY_BYTES = 1 << 30
 PART_BYTES = 4 << 20  # a body travels in parts of at most this size
 MAX_PARTS = 1 + MAX_BODY_BYTES // PART_BYTES
 SECTION = "§2"
+COORDINATOR = "coordinator"  # the name of the other side in a volunteer's refusals
 
 T = TypeVar("T")
 

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any, NoReturn, TypeAlias
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg import client_steps as steps
 from nomoat.aggregation.secagg.client_steps import Reply, Volunteer
 from nomoat.aggregation.secagg.messages import (
@@ -31,7 +32,7 @@ from nomoat.aggregation.secagg.messages import (
     ToCoordinator,
     ToVolunteer,
 )
-from nomoat.aggregation.secagg.parameters import COORDINATOR, Mark
+from nomoat.aggregation.secagg.parameters import Mark
 
 
 class Phase(Enum):

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol import signing
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg import certificate, graph, keys, labels, masking, shares
 from nomoat.aggregation.secagg.messages import (
     Certificate,
@@ -31,7 +32,6 @@ from nomoat.aggregation.secagg.messages import (
     ToCoordinator,
 )
 from nomoat.aggregation.secagg.parameters import (
-    COORDINATOR,
     Mark,
     Policy,
     Terms,

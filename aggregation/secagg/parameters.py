@@ -8,6 +8,7 @@ from typing import Literal
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import SessionOffer, SessionRoster
 from nomoat.aggregation.secagg.thresholds import (
     WEAK_BELOW,
@@ -19,7 +20,6 @@ from nomoat.aggregation.secagg.thresholds import (
 from nomoat.aggregation.secagg.transcript import manifest_hash
 from nomoat.aggregation.sums.fixed_point import FixedPoint, Layout, most_value_bits
 
-COORDINATOR = "coordinator"
 VALUE_BITS = 21  # a step of 2^-20 of the clip bound: far below what float32 training notices
 DEFAULT_ASSUMPTIONS = Assumptions(corrupt_permille=100, dropout_permille=300)
 

@@ -33,11 +33,11 @@ from nomoat.aggregation.protocol.receipts import PAGE, Receipts, SignedReceipt
 from nomoat.aggregation.protocol.receipts import check as check_receipt
 from nomoat.aggregation.protocol.roster import Roster, SignedEntry
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection.https import Door, Untrusted, call, fingerprint
+from nomoat.flower.headers import MAX_SKEW_S
 
-MAX_SKEW_S = 240  # Flower refuses requests signed more than 300 s away
 MAX_ADAPTER_BYTES = 2 << 30
-COORDINATOR = "coordinator"
 
 
 @dataclass(frozen=True, slots=True)

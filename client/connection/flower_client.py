@@ -6,7 +6,6 @@ Uses private flwr interfaces (docs/adr/0002-flower-embedded.md), pinned by tests
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import ssl
 import threading
@@ -15,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
-from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
 from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto import node_pb2
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
@@ -31,15 +30,6 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
-from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_id,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -47,21 +37,22 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from nomoat.aggregation.errors import Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import wire
-from nomoat.client.connection.coordinator_api import MAX_SKEW_S
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection.https import Door, tls_context
 from nomoat.client.machine.duty_cycle import Bucket, spend
-
-# Flower logs every request, and what a stranger got wrong as an error; we log what matters.
-logging.getLogger("flwr").setLevel(logging.CRITICAL)
+from nomoat.flower.headers import HAVE, MAX_SKEW_S, WAIT
+from nomoat.flower.objects import check_object, hashed_once, ids_in, put_together, take_apart
+from nomoat.flower.process import silence
 
 ANSWER_BYTES = 12 << 20  # one object (≤ 5 MiB) and what surrounds it; more is an attack
 MAX_OBJECTS = 300
 WAIT_S = 15
+BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
 TIMEOUT_S = 45.0
 SIGN_OFF_S = 3.0
-RECORDS = frozenset({"Message", "RecordDict", "ConfigRecord"})
-COORDINATOR = "coordinator"
 HAVE_KEPT = 8
+
+Node: TypeAlias = node_pb2.Node  # this volunteer, as the coordinator numbers it
 
 Answer = TypeVar("Answer")
 
@@ -118,6 +109,7 @@ class Wires:
     """Flower's fleet client over one HTTP client that reads bounded answers from one address."""
 
     def __init__(self, line: Line) -> None:
+        silence()
         self.line = line
         self._up, self._down = Cap(line.upload_bytes_s), Cap(line.download_bytes_s)
         public = line.node_key.public_key()
@@ -139,7 +131,7 @@ class Wires:
         self._fleet._client = httpx.Client(
             transport=Bounded(tls_context(line.door)),
             timeout=TIMEOUT_S,
-            headers={"accept-encoding": "identity", "x-nomoat-wait": str(WAIT_S)},
+            headers={"accept-encoding": "identity", WAIT: str(WAIT_S)},
             event_hooks={"request": [self._say_what_arrived]},
         )
 
@@ -215,7 +207,7 @@ class Wires:
 
     def fetch(self, node: Node, job: Job, deadline: float) -> Message:
         """The whole message of a job; RemoteProtocolError if it is not what its tree says."""
-        ids = list(dict.fromkeys(tree.object_id for tree in iterate_object_tree(job.tree)))
+        ids = list(dict.fromkeys(ids_in(job.tree)))
         if len(ids) > MAX_OBJECTS:
             raise RemoteProtocolError(COORDINATOR, wire.SECTION, f"sent {len(ids)} objects")
         contents: dict[str, bytes] = {}
@@ -224,26 +216,24 @@ class Wires:
             self._down.keep(len(contents[object_id]))
             if sum(map(len, contents.values())) > wire.MAX_HEAD_BYTES + wire.MAX_BODY_BYTES:
                 raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent too much")
-        message = inflate_object_from_contents(job.tree.object_id, contents)
-        if not isinstance(message, Message):
-            raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent something else")
-        message.metadata.__dict__["_message_id"] = job.tree.object_id
-        return message
+        try:
+            return put_together(job.tree.object_id, contents)
+        except ValueError:
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent something else") from None
 
     def send(self, node: Node, reply: Message) -> tuple[int, bool]:
         """Hand in a reply: (bytes sent, whether it was still wanted)."""
-        with no_object_id_recompute():
-            reply.metadata.__dict__["_message_id"] = reply.object_id
-            objects = get_all_nested_objects(reply)
+        with hashed_once():
+            objects = take_apart(reply)
             request = PushMessagesRequest(
                 node=node,
-                messages_list=[message_to_proto(remove_content_from_message(reply))],
-                message_object_trees=[get_object_tree(reply)],
+                messages_list=[message_to_proto(objects.head)],
+                message_object_trees=[objects.tree],
             )
             answer = self.ask(self._fleet.PushMessages, request)
             run_id, sent = reply.metadata.run_id, 0
             for object_id in answer.objects_to_push:
-                content = objects[object_id].deflate()
+                content = objects.content(object_id)
                 sent += len(content)
                 self._up.keep(len(content))
                 push = PushObjectRequest(
@@ -255,11 +245,11 @@ class Wires:
                 )
                 # "not stored" means that somebody else's equal object is there already
                 self.ask(self._fleet.PushObject, push)
-        return sent, reply.object_id in answer.objects_to_push
+        return sent, objects.message_id in answer.objects_to_push
 
     def _say_what_arrived(self, request: httpx.Request) -> None:
         """Name the last messages that arrived, so that one lost on its way is offered again."""
-        request.headers["x-nomoat-have"] = ",".join(self._have)
+        request.headers[HAVE] = ",".join(self._have)
 
     def _object(self, node: Node, job: Job, object_id: str, deadline: float) -> bytes:
         request = PullObjectRequest(node=node, run_id=job.head.metadata.run_id, object_id=object_id)
@@ -274,11 +264,13 @@ class Wires:
                 raise Unreachable("the coordinator did not finish sending")
             time.sleep(pause)  # it is still storing what it announced
             pause = min(2 * pause, 2.0)
-        content = answer.object_content
-        kind = content.partition(b" ")[0].decode("ascii", "replace")
-        if get_object_id(content) != object_id or kind not in RECORDS:
-            raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent an object it did not name")
-        return bytes(content)
+        content = bytes(answer.object_content)
+        try:
+            check_object(object_id, content)
+        except ValueError:
+            reason = "sent an object it did not name"
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, reason) from None
+        return content
 
     def ask(self, method: Callable[..., Answer], request: object) -> Answer:
         """One call; Unreachable, Gone (401), RunOver (403), or httpx's error for the rest."""

@@ -17,25 +17,25 @@ from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
 import httpx
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, ErrorCode
-from flwr.proto.node_pb2 import Node
+from flwr.app import Context, Message, RecordDict
 
 from nomoat.aggregation.errors import NomoatError, Unreachable
 from nomoat.client.connection.flower_client import (
+    BEAT_S,
     SIGN_OFF_S,
     TIMEOUT_S,
     Gone,
     Job,
     Line,
+    Node,
     RunOver,
     Wires,
 )
 from nomoat.client.round.sealed_app import App
+from nomoat.flower.replies import failure
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
 SEEN_KEPT = 1024
 FETCH_S = 120.0
 
@@ -237,9 +237,7 @@ class Labour:
             return self._app(message, self._contexts[run_id])
         except Exception as problem:  # noqa: BLE001 - whatever it was, the coordinator is told
             log.warning("%s: %s", message.metadata.message_type, problem)
-            # The text of an exception may hold a path or a line of data: it stays here.
-            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(problem).__name__)
-            return Message(error, reply_to=message)
+            return failure(message, problem)
 
     def _context(self, run_id: int) -> Context:
         return Context(

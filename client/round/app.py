@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
@@ -23,6 +23,7 @@ from nomoat.aggregation.protocol.messages import (
     ReportRequest,
     TrainTask,
 )
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, ToCoordinator
 from nomoat.aggregation.secagg.parameters import Mark
 from nomoat.client.round.masked_session import MaskedAnswer
@@ -37,11 +38,10 @@ from nomoat.client.round.session import (
     Work,
     decline,
 )
+from nomoat.flower.packets import packet_of, to_reply
 from nomoat.lora.training.train import Trained
 
 log = logging.getLogger(__name__)
-
-COORDINATOR = "coordinator"
 
 
 class Labour(Protocol):
@@ -123,7 +123,7 @@ def _handler(find: Find, kind: type) -> Callable[[Message, Context], Message]:
 
 def _respond(find: Find, kind: type, message: Message, context: Context) -> wire.Packet:
     try:
-        request: Request = wire.decode(packet_of(message), kind, COORDINATOR)
+        request: Request = wire.decode(packet_of(message, COORDINATOR), kind, COORDINATOR)
         return wire.encode(find(context).answer(request))
     except RemoteProtocolError as problem:
         log.warning("refused: %s", problem)
@@ -131,20 +131,3 @@ def _respond(find: Find, kind: type, message: Message, context: Context) -> wire
     except Exception:  # exception text never leaves this machine
         log.exception("answering %s failed", message.metadata.message_type)
         return wire.encode(decline(0, Reason.FAILED))
-
-
-def packet_of(message: Message) -> wire.Packet:
-    """The protocol packet in a Flower message; RemoteProtocolError on any other content."""
-    parts = {}
-    for name, record in message.content.config_records.items():
-        part = record.get("bytes")
-        if not isinstance(part, bytes):
-            raise RemoteProtocolError(COORDINATOR, wire.SECTION, "a record holds no bytes")
-        parts[name] = part
-    return wire.Packet.from_parts(parts, COORDINATOR)
-
-
-def to_reply(packet: wire.Packet, message: Message) -> Message:
-    """A packet as the Flower reply to `message`."""
-    records = {name: ConfigRecord({"bytes": part}) for name, part in packet.parts().items()}
-    return Message(RecordDict({**records}), reply_to=message)

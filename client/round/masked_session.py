@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Vector
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.client import ClientSession
 from nomoat.aggregation.secagg.client_steps import Volunteer
 from nomoat.aggregation.secagg.keys import SessionSecrets
 from nomoat.aggregation.secagg.messages import SessionOffer, ToCoordinator, ToVolunteer
-from nomoat.aggregation.secagg.parameters import COORDINATOR, Mark, Policy, Roster, Terms
+from nomoat.aggregation.secagg.parameters import Mark, Policy, Roster, Terms
 from nomoat.aggregation.sums.fixed_point import Contribution
 
 

@@ -12,17 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import Context, Message
 
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.protocol import envelope, wire
+from nomoat.aggregation.protocol import envelope
 from nomoat.aggregation.protocol.enrolment import community_id
-from nomoat.aggregation.protocol.envelope import SEAL, Direction
+from nomoat.aggregation.protocol.envelope import Direction
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.protocol.wire import COORDINATOR
+from nomoat.flower.seals import put_seal, sealed_parts, take_seal
 
 App: TypeAlias = Callable[[Message, Context], Message]
 
-COORDINATOR = "coordinator"
 NONCES_KEPT = 4096
 
 
@@ -54,10 +55,8 @@ def sealed(app: App, belonging: Belonging) -> App:
         if len(answered) > NONCES_KEPT:
             answered.popitem(last=False)
         if reply.has_content():
-            head = bytes(reply.content.config_records["head"]["bytes"])  # type: ignore[arg-type]
             place = belonging.context(Direction.TO_COORDINATOR, kind, nonce)
-            parts = envelope.seal(wire.Packet(head), belonging.identity, place)
-            reply.content["head"] = ConfigRecord({"bytes": head, SEAL: parts[SEAL]})
+            put_seal(reply, belonging.identity, place)
         return reply
 
     return answer
@@ -65,14 +64,9 @@ def sealed(app: App, belonging: Belonging) -> App:
 
 def _open(message: Message, belonging: Belonging, kind: str) -> bytes:
     """Check and take off the seal of `message`; its nonce."""
-    record = message.content.config_records.get("head", ConfigRecord())
-    parts = {}
-    for name, key in (("head", "bytes"), (SEAL, SEAL)):
-        part = record.get(key)
-        if isinstance(part, bytes):
-            parts[name] = part
+    parts = sealed_parts(message)
     nonce = envelope.nonce_of(parts, COORDINATOR)
     place = belonging.context(Direction.TO_VOLUNTEER, kind, nonce)
     envelope.open_sealed(parts, belonging.community, place, COORDINATOR)
-    del record[SEAL]
+    take_seal(message)
     return nonce

@@ -32,8 +32,9 @@ from nomoat.aggregation.protocol.messages import (
     TrainSettings,
     TrainTask,
 )
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVolunteer
-from nomoat.aggregation.secagg.parameters import COORDINATOR, Terms
+from nomoat.aggregation.secagg.parameters import Terms
 from nomoat.client.round.masked_session import MaskedAnswer, Masking
 from nomoat.lora.training.train import Trained
 

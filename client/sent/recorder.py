@@ -16,11 +16,11 @@ from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.protocol.envelope import SEAL
 from nomoat.aggregation.protocol.messages import Decline, Evaluation, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
 from nomoat.client.sent.log import Sent, tensors_of
 from nomoat.client.sent.log_file import Ledger
 
-COORDINATOR = "coordinator"
 HAND_OVER_S = 60.0  # how long after its last answer an update may still be asked for
 OTHERS_TRAIN_S = 3900.0  # and after its training, while others still train
 READY = wire.kind_of(Ready)

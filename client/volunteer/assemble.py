@@ -38,7 +38,7 @@ from nomoat.client.machine.policy import Action, Decision
 from nomoat.client.machine.probes import Probes, gpu_of, local_now
 from nomoat.client.membership.joining import check_base, logged
 from nomoat.client.membership.roster_cache import RosterBook, aimed
-from nomoat.client.round.app import Volunteer, to_reply, volunteer_app
+from nomoat.client.round.app import Volunteer, volunteer_app
 from nomoat.client.round.masked_session import Masking, Membership
 from nomoat.client.round.sealed_app import App, Belonging, sealed
 from nomoat.client.round.session import Reason, Session, decline
@@ -51,6 +51,7 @@ from nomoat.client.training.personal_state import DiskKeepsakes
 from nomoat.client.training.shared_worker import Workshop
 from nomoat.client.training.trainer import Hands
 from nomoat.client.volunteer.status import StateKeeper, alone
+from nomoat.flower.packets import to_reply
 from nomoat.storage.atomic import replacing
 
 log = logging.getLogger(__name__)

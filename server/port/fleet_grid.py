@@ -13,21 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import Error, Message, RecordDict
-from flwr.app.message import remove_content_from_message
-from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, SubStatus
-from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
+from flwr.app import Message
+from flwr.common.constant import NOOP_FLWR_AID, SubStatus
 from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
+from nomoat.flower.objects import Objects, hashed_once, put_together, take_apart
+from nomoat.flower.polling_grid import NodeInfo, PollingGrid, Run
+from nomoat.flower.process import speak_as_coordinator
+from nomoat.flower.replies import COORDINATOR_NODE, FAILED, UNREACHABLE, error_reply
 from nomoat.server.port.link_state import FleetState
 
 log = logging.getLogger(__name__)
@@ -36,10 +29,9 @@ BEAT_S = 20.0
 LOOK_AT_LEAST_EVERY_S = 1.0
 BATCH_BYTES = 8 << 20
 MEASURE = "evaluate."  # the category of messages that ask for a measurement
-RECORDS = frozenset({"Message", "RecordDict", "ConfigRecord"})  # nothing else is ever inflated
 
 
-class FleetGrid(Grid):
+class FleetGrid(PollingGrid):
     """Flower's Grid on a FleetState. clock: time.time in production, like Flower's own."""
 
     def __init__(
@@ -63,17 +55,6 @@ class FleetGrid(Grid):
         assert self._run is not None
         return self._run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Flower's deprecated way to make a message."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are online."""
         return self._state.get_nodes(self.run.run_id)
@@ -91,25 +72,24 @@ class FleetGrid(Grid):
         """Send; returns a message id each, "" for one that could not be sent."""
         batch = list(messages)
         self._retire({(m.metadata.dst_node_id, m.metadata.group_id) for m in batch})
-        ids, contents = [], {}
-        missing: dict[str, None] = {}
+        ids = []
+        missing: dict[str, Objects] = {}  # object id → a message that holds it
         session = self._state.start_session(self.run.run_id)
-        with no_object_id_recompute():
+        with hashed_once():
             for message in batch:
-                message.metadata.__dict__["_message_id"] = message.object_id
+                objects = take_apart(message)
                 # All trees first: a push session ends as soon as nothing is pending in it.
                 stored, wanted = self._state.store_message_and_object_tree(
-                    remove_content_from_message(message), get_object_tree(message), session
+                    objects.head, objects.tree, session
                 )
-                ids.append(message.metadata.message_id if stored else "")
+                ids.append(objects.message_id if stored else "")
                 if stored:
-                    self._nodes[message.metadata.message_id] = message.metadata.dst_node_id
+                    self._nodes[objects.message_id] = message.metadata.dst_node_id
                     if message.metadata.message_type.startswith(MEASURE):
-                        self._urgent.add(message.metadata.message_id)
-                    contents.update(get_all_nested_objects(message))
-                    missing.update(dict.fromkeys(wanted))
-            for object_id in missing:
-                content = contents[object_id].deflate()
+                        self._urgent.add(objects.message_id)
+                    missing.update(dict.fromkeys(wanted, objects))
+            for object_id, objects in missing.items():
+                content = objects.content(object_id)
                 self._state.store_object(self.run.run_id, session, object_id, content)
         self._state.mail.ring({message.metadata.dst_node_id for message in batch})
         return ids
@@ -143,32 +123,22 @@ class FleetGrid(Grid):
                 break
         return taken + (self._gone(wanted, now) if waited else [])
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send and wait for all replies, or for `timeout` seconds."""
-        waiting = set(self.push_messages(messages)) - {""}
-        started, received = time.monotonic(), []
-        while waiting and (timeout is None or time.monotonic() - started < timeout):
-            for reply in self.pull_messages(waiting):
-                received.append(reply)
-                waiting.discard(reply.metadata.reply_to_message_id)
-            self._state.arrived.wait(0.05)
-        return received
+    def pause(self) -> None:
+        """Wait until something has arrived, or a little."""
+        self._state.arrived.wait(0.05)
 
     def _inflate(
         self, reply_id: str, asked_id: str, sender: int, contents: dict[str, bytes]
     ) -> Message:
         """The reply, or an error in its place if it is not what its head said it would be."""
         try:
-            message = inflate(reply_id, dict(contents))
+            message = put_together(reply_id, contents)
             said = (message.metadata.reply_to_message_id, message.metadata.src_node_id)
             if said != (asked_id, sender):  # an object that claims to be another node's reply
                 raise ValueError("it answers another message or in another's name")
         except Exception as problem:  # noqa: BLE001 - hostile bytes; flwr raises whatever it likes
             log.warning("node %d: malformed reply (%s)", sender, type(problem).__name__)
-            return self._error(asked_id, ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
-        message.metadata.__dict__["_message_id"] = reply_id
+            return self._error(asked_id, FAILED)
         return message
 
     def _gone(self, wanted: set[str], now: float) -> list[Message]:
@@ -185,16 +155,13 @@ class FleetGrid(Grid):
             and now - seen.get(node or 0, 0.0)
             > (0.0 if message_id in self._urgent else self._patience_s)
         ]
-        errors = [self._error(message_id, ErrorCode.NODE_UNAVAILABLE) for message_id in late]
+        errors = [self._error(message_id, UNREACHABLE) for message_id in late]
         for message_id in late:
             self._drop(message_id)
         return errors
 
     def _error(self, asked_id: str, code: int) -> Message:
-        node = self._nodes.get(asked_id, SUPERLINK_NODE_ID)
-        asked = Message(RecordDict(), node, "system", group_id="")
-        asked.metadata.__dict__["_message_id"] = asked_id
-        return Message(Error(code=code), reply_to=asked)
+        return error_reply(asked_id, self._nodes.get(asked_id, COORDINATOR_NODE), code)
 
     def _drop(self, asked_id: str, reply_id: str | None = None) -> None:
         self._nodes.pop(asked_id, None)
@@ -213,18 +180,6 @@ class FleetGrid(Grid):
         ]
         for message_id in stale:
             self._drop(message_id)
-
-
-def inflate(message_id: str, contents: dict[str, bytes]) -> Message:
-    """A Flower message from its objects; ValueError on any class but those that hold our parts."""
-    for content in contents.values():
-        kind = content.partition(b" ")[0].decode("ascii", "replace")
-        if kind not in RECORDS:
-            raise ValueError(f"a {kind[:40]} has no place in a message")
-    message = inflate_object_from_contents(message_id, contents)
-    if not isinstance(message, Message):
-        raise ValueError("not a message")
-    return message
 
 
 @contextmanager
@@ -248,8 +203,7 @@ def open_run(state: FleetState, grid: FleetGrid) -> Iterator[Run]:
 
     thread = threading.Thread(target=beat, name="run heartbeat", daemon=True)
     thread.start()
-    TaskIdentity.task_id, TaskIdentity.run_id = task_id, run_id
-    TaskIdentity.node_id = SUPERLINK_NODE_ID
+    speak_as_coordinator(run_id, task_id)
     grid.set_run(run)
     state.run_id = run_id
     try:

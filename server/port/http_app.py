@@ -29,7 +29,6 @@ from fastapi import FastAPI, Request, Response
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.error import http_error_translator
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
@@ -47,6 +46,8 @@ from nomoat.aggregation.protocol.enrolment import (
     check_proof,
 )
 from nomoat.aggregation.protocol.receipts import PAGE, Receipts
+from nomoat.flower import headers
+from nomoat.flower.objects import ids_in
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.versions import Registry
 from nomoat.server.port.body_buffer import Holding
@@ -58,9 +59,6 @@ from nomoat.server.port.sealed_grid import Addressee
 log = logging.getLogger(__name__)
 
 WIRE = "application/octet-stream"
-# Beyond Flower's protocol: a pull is held until there is a message, and says which arrived before.
-WAIT_HEADER = "x-nomoat-wait"
-HAVE_HEADER = "x-nomoat-have"
 MAX_WAIT_S = 20.0
 
 
@@ -147,15 +145,15 @@ class Rules:
         if isinstance(call, PushMessagesRequest) and not may_push(call, self._desk.max_objects):
             log.warning("node %d: refused a reply that is not its own or too large", node)
             return JSONResponse({"error": "not a reply this node may send"}, 400)
-        if isinstance(call, PullMessagesRequest) and WAIT_HEADER in request.headers:
+        if isinstance(call, PullMessagesRequest) and headers.WAIT in request.headers:
             return await self._held(node, request)
         return None
 
     async def _held(self, node: int, request: Request) -> Response | None:
         """Hold a pull until there is something for it; why it gets nothing, or None."""
-        state, have = self._desk.state, request.headers.get(HAVE_HEADER, "")
+        state, have = self._desk.state, request.headers.get(headers.HAVE, "")
         await run_in_threadpool(state.offer_again, node, frozenset(have.split(",")))
-        if not await state.mail.wait(node, wait_s(request.headers[WAIT_HEADER])):
+        if not await state.mail.wait(node, wait_s(request.headers[headers.WAIT])):
             return JSONResponse({"error": "a newer request took this one's place"}, 409)
         if not await run_in_threadpool(self._may_still_speak, request):
             return JSONResponse({"error": "no longer a member"}, 401)
@@ -186,7 +184,7 @@ def may_push(call: PushMessagesRequest, max_objects: int) -> bool:
     metadata, tree = call.messages_list[0].metadata, call.message_object_trees[0]
     if metadata.src_node_id != call.node.node_id or metadata.message_id != tree.object_id:
         return False
-    return all(count < max_objects for count, _ in enumerate(iterate_object_tree(tree)))
+    return all(count < max_objects for count, _ in enumerate(ids_in(tree)))
 
 
 def make_app(desk: Desk) -> Gate:

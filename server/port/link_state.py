@@ -20,18 +20,17 @@ from flwr.app import Message
 from flwr.common.constant import NOOP_FLWR_AID, Status
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.run import RunStatus
 from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
 
+from nomoat.flower.objects import ids_in
+from nomoat.flower.process import silence
 from nomoat.server.port.object_files import Spool
 from nomoat.server.port.pending_uploads import Uploads
 
 log = logging.getLogger(__name__)
-# Flower logs every request, and what a stranger got wrong as an error; we log what matters.
-logging.getLogger("flwr").setLevel(logging.CRITICAL)
 
 NameOf = Callable[[bytes], str | None]
 
@@ -110,6 +109,7 @@ class FleetState(SqlLinkState):
         for suffix in ("", "-wal", "-shm"):  # a run does not survive its process: start clean
             database.with_name(database.name + suffix).unlink(missing_ok=True)
         objects = Spool(database.with_name("objects"))
+        silence()
         super().__init__(str(database), NoOpFederationManager(), objects)
         self.initialize()
         self.folder = database.parent
@@ -185,9 +185,7 @@ class FleetState(SqlLinkState):
         if not self._spool.whole(reply_id):
             return None
         tree = self._spool.get_object_tree(reply_id)
-        found = {
-            node.object_id: self._spool.get(node.object_id) for node in iterate_object_tree(tree)
-        }
+        found = {object_id: self._spool.get(object_id) for object_id in ids_in(tree)}
         contents = {object_id: content for object_id, content in found.items() if content}
         return contents if len(contents) == len(found) else None
 

@@ -8,24 +8,22 @@ volunteer's name: the round goes on without it.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Error, Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
+from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.protocol import envelope, wire
+from nomoat.aggregation.protocol import envelope
 from nomoat.aggregation.protocol.enrolment import community_id
-from nomoat.aggregation.protocol.envelope import SEAL, Context, Direction
+from nomoat.aggregation.protocol.envelope import Context, Direction
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.flower.polling_grid import NodeInfo, PollingGrid, Run
+from nomoat.flower.replies import REFUSED, error_reply
+from nomoat.flower.seals import put_seal, sealed_parts, take_seal
 
 log = logging.getLogger(__name__)
-
-REFUSED = 1000  # above Flower's own error codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class Sender:
         return Context(community, direction, volunteer, kind, self.nonce(), self.base_hash)
 
 
-class SealedGrid(Grid):
+class SealedGrid(PollingGrid):
     """`inner`, with seals. who: node id → addressee, None for a node nobody may write to."""
 
     def __init__(self, inner: Grid, sender: Sender, who: Callable[[int], Addressee | None]) -> None:
@@ -68,17 +66,6 @@ class SealedGrid(Grid):
     def run(self) -> Run:
         """The run in progress."""
         return self._inner.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Flower's deprecated way to make a message."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are online."""
@@ -102,29 +89,12 @@ class SealedGrid(Grid):
         """Replies whose seal holds; an error reply in place of each other one."""
         return [self._open(reply) for reply in self._inner.pull_messages(message_ids)]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send and wait for all replies, or for `timeout` seconds."""
-        waiting = set(self.push_messages(messages)) - {""}
-        started, received = time.monotonic(), []
-        while waiting and (timeout is None or time.monotonic() - started < timeout):
-            for reply in self.pull_messages(waiting):
-                received.append(reply)
-                waiting.discard(reply.metadata.reply_to_message_id)
-            if waiting:
-                time.sleep(0.01)
-        return received
-
     def _seal(self, message: Message) -> tuple[Addressee, Context] | None:
         addressee = self._who(message.metadata.dst_node_id)
         if addressee is None:
             return None
         context = self._sender.context(message.metadata.message_type, addressee.identity)
-        head = bytes(message.content.config_records["head"]["bytes"])  # type: ignore[arg-type]
-        parts = envelope.seal(wire.Packet(head), self._sender.key, context)
-        # In the head's record, not one of its own: every record is fetched by a request.
-        message.content["head"] = ConfigRecord({"bytes": head, SEAL: parts[SEAL]})
+        put_seal(message, self._sender.key, context)
         return addressee, context
 
     def _open(self, reply: Message) -> Message:
@@ -138,19 +108,16 @@ class SealedGrid(Grid):
             check(reply, addressee, request)
         except RemoteProtocolError as problem:
             log.warning("refused: %s", problem)
-            return error_reply(reply, REFUSED, problem.reason)
-        del reply.content.config_records["head"][SEAL]
+            about = reply.metadata
+            return error_reply(
+                about.reply_to_message_id, about.src_node_id, REFUSED, problem.reason
+            )
+        take_seal(reply)
         return reply
 
 
 def check(reply: Message, addressee: Addressee, request: Context) -> None:
     """Raise RemoteProtocolError unless `addressee` sealed `reply` as its answer to `request`."""
-    head = reply.content.config_records.get("head", ConfigRecord())
-    parts = {}
-    for name, key in (("head", "bytes"), (SEAL, SEAL)):  # the head's digest binds the body
-        part = head.get(key)
-        if isinstance(part, bytes):
-            parts[name] = part
     context = Context(
         request.community,
         Direction.TO_COORDINATOR,
@@ -159,11 +126,4 @@ def check(reply: Message, addressee: Addressee, request: Context) -> None:
         request.nonce,
         request.base_hash,
     )
-    envelope.open_sealed(parts, addressee.identity, context, addressee.name)
-
-
-def error_reply(reply: Message, code: int, reason: str) -> Message:
-    """An error that takes the place of `reply`."""
-    asked = Message(RecordDict(), reply.metadata.src_node_id, reply.metadata.message_type)
-    asked.metadata.__dict__["_message_id"] = reply.metadata.reply_to_message_id
-    return Message(Error(code=code, reason=reason), reply_to=asked)
+    envelope.open_sealed(sealed_parts(reply), addressee.identity, context, addressee.name)

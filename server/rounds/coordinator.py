@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from nomoat.aggregation import methods
@@ -31,7 +31,8 @@ from nomoat.aggregation.protocol.messages import (
 )
 from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
-from nomoat.server.port.sealed_grid import REFUSED
+from nomoat.flower.packets import packet_of, records_of, to_message
+from nomoat.flower.replies import REFUSED
 from nomoat.server.rounds.cohort import round_seed, select
 from nomoat.server.rounds.conversation import Driven, Exchange, Outgoing
 from nomoat.server.rounds.federated_evaluation import Survey
@@ -327,7 +328,12 @@ class Coordinator:
         # its content: once is enough.
         records = {id(item.packet): records_of(item.packet) for item in known}
         messages = [
-            to_message(item, records[id(item.packet)], nodes[item.volunteer], group)
+            to_message(
+                wire.peek_kind(item.packet, item.volunteer),
+                records[id(item.packet)],
+                nodes[item.volunteer],
+                group,
+            )
             for item in known
         ]
         ids = list(grid.push_messages(messages)) if messages else []
@@ -372,30 +378,6 @@ def coordinator_app(coordinator: Coordinator) -> ServerApp:
 def named_nodes(grid: Grid) -> dict[str, int]:
     """{owner name: node id} of the grid's nodes."""
     return {node.owner_name: node.node_id for node in grid.get_nodes()}
-
-
-def records_of(packet: wire.Packet) -> dict[str, ConfigRecord]:
-    """A packet's parts as Flower carries them; nothing writes into a record."""
-    return {name: ConfigRecord({"bytes": part}) for name, part in packet.parts().items()}
-
-
-def to_message(
-    item: Outgoing, records: Mapping[str, ConfigRecord], node_id: int, group: str
-) -> Message:
-    """A packet's records as a Flower message: its kind is the type, its round the group."""
-    action = wire.action_of(wire.peek_kind(item.packet, item.volunteer))
-    return Message(RecordDict({**records}), node_id, action, group_id=group)
-
-
-def packet_of(message: Message, volunteer: str) -> wire.Packet:
-    """The protocol packet in a reply; RemoteProtocolError on any other content."""
-    parts = {}
-    for name, record in message.content.config_records.items():
-        part = record.get("bytes")
-        if not isinstance(part, bytes):
-            raise RemoteProtocolError(volunteer, wire.SECTION, "a record holds no bytes")
-        parts[name] = part
-    return wire.Packet.from_parts(parts, volunteer)
 
 
 def reach(training: TrainSettings) -> float:

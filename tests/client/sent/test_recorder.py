@@ -15,9 +15,9 @@ from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import Decline, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
-from nomoat.client.round.app import to_reply
 from nomoat.client.sent.log_file import LOG_NAME, Ledger
 from nomoat.client.sent.recorder import HAND_OVER_S, OTHERS_TRAIN_S, Recorder
+from nomoat.flower.packets import to_reply
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 OFFER = SessionOffer(

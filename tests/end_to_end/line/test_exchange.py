@@ -22,7 +22,8 @@ from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection.flower_client import Gone, Wires
-from nomoat.server.port.sealed_grid import REFUSED, SealedGrid, Sender
+from nomoat.flower.replies import REFUSED
+from nomoat.server.port.sealed_grid import SealedGrid, Sender
 
 
 def test_messages_and_large_bodies_come_back_whole(town: Any, people: Any, read: Any) -> None:

@@ -38,8 +38,9 @@ from nomoat.aggregation.secagg.parameters import Policy, Roster
 from nomoat.client.round.app import Volunteer, volunteer_app
 from nomoat.client.round.masked_session import Masking, Membership
 from nomoat.client.round.session import EvaluateWork, Limits, Session, TrainWork
+from nomoat.flower.packets import packet_of
 from nomoat.lora.training.train import Trained
-from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes, packet_of
+from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
 from nomoat.server.rounds.receipts import Earned, Uploads
 from nomoat.server.rounds.records import (
     Checkpoint,

@@ -1,0 +1,12 @@
+"""HTTP headers beyond Flower's protocol, and how far two clocks may differ on it."""
+
+from __future__ import annotations
+
+WAIT = "x-nomoat-wait"
+"""Seconds a volunteer lets its pull be held open until there is a message for it."""
+
+HAVE = "x-nomoat-have"
+"""Ids of the last messages that arrived, with commas: any other is offered again."""
+
+MAX_SKEW_S = 240
+"""Flower refuses requests that were signed more than 300 s away."""
