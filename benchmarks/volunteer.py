@@ -35,12 +35,12 @@ from nomoat.client.data.split import prepare
 from nomoat.client.machine import owner_orders
 from nomoat.client.machine.governor import Governor
 from nomoat.client.machine.probes import Probes, local_now
-from nomoat.client.machine.readings import Limits, Orders
-from nomoat.client.sent.log import Sent, tensors_of
-from nomoat.client.sent.log_file import Ledger
-from nomoat.client.training.personal_state import DiskKeepsakes
-from nomoat.client.training.shared_worker import Workbench
-from nomoat.client.training.trainer import Hands
+from nomoat.client.machine.readings import MachineLimits, Orders
+from nomoat.client.sent.log import SentMessage, tensors_of
+from nomoat.client.sent.log_file import SentLog
+from nomoat.client.training.personal_state import DiskPersonalStates
+from nomoat.client.training.shared_worker import SharedWorker
+from nomoat.client.training.trainer import Trainer
 from nomoat.lora.workers.jobs import TrainJob
 from nomoat.simulations.pocket import MODEL_DIR
 from rivals.steps import ALPHA, RANK, Rival, Task, plain, sft, somebody_else
@@ -56,17 +56,17 @@ MEMORY_CASES = (
 
 
 @contextmanager
-def at_home(task: Task, folder: Path) -> Iterator[tuple[Hands, Ledger]]:
-    """Hands with a governor beside them that looks at this real machine, and a log."""
-    kept = DiskKeepsakes(folder / "kept")
-    hands = Hands(Workbench(task.model, task.device), task.shards, kept, task.checkpoint)
-    probes = Probes(folder, lambda: hands.pids)
-    limits = Limits(min_free_disk_bytes=0, on_battery=True, on_metered=True)
+def at_home(task: Task, folder: Path) -> Iterator[tuple[Trainer, SentLog]]:
+    """Trainer with a governor beside them that looks at this real machine, and a log."""
+    states = DiskPersonalStates(folder / "kept")
+    trainer = Trainer(SharedWorker(task.model, task.device), task.split, states, task.checkpoint)
+    probes = Probes(folder, lambda: trainer.pids)
+    limits = MachineLimits(min_free_disk_bytes=0, on_battery=True, on_metered=True)
     governor = Governor(
         folder,
         limits,
-        probes.facts,
-        hands,
+        probes.readings,
+        trainer,
         handing_over=lambda: False,
         told=lambda _decision: None,
         now=lambda: local_now(time.time()),
@@ -75,22 +75,22 @@ def at_home(task: Task, folder: Path) -> Iterator[tuple[Hands, Ledger]]:
     thread = threading.Thread(target=governor.run, args=(stop,), daemon=True)
     thread.start()
     try:
-        yield hands, Ledger(folder)
+        yield trainer, SentLog(folder)
     finally:
         stop.set()
         thread.join()
-        hands.close()
+        trainer.close()
 
 
-def ours(hands: Hands, ledger: Ledger, job: TrainJob) -> float:
+def ours(trainer: Trainer, sent_log: SentLog, job: TrainJob) -> float:
     """Seconds per step of one training, its update logged as if it left."""
-    trained = hands.run(job)
-    sent = Sent(
+    trained = trainer.run(job)
+    sent = SentMessage(
         time.time(), "benchmark", "nobody", "sa.masked", 1, 4 * job.spec.size, "", True,
         tensors_of(job.spec.manifest), 1.0, 1.0, 8,
     )  # fmt: skip
     began = time.perf_counter()
-    ledger.record(sent)
+    sent_log.record(sent)
     return (trained.seconds + time.perf_counter() - began) / trained.steps
 
 
@@ -99,9 +99,9 @@ def step_seconds(
 ) -> list[tuple[float, float]]:
     """Seconds per step, (ours, the rival's), in turns; the first turn warms both up."""
     pairs = []
-    with at_home(task, folder) as (hands, ledger), somebody_else(rival, task) as other:
+    with at_home(task, folder) as (trainer, sent_log), somebody_else(rival, task) as other:
         for _ in range(how.repeats + 1):
-            mine = ours(hands, ledger, task.job(spec, how.steps))
+            mine = ours(trainer, sent_log, task.job(spec, how.steps))
             other.send(how.steps)
             pairs.append((mine, other.recv()))
     return pairs[1:]
@@ -110,33 +110,33 @@ def step_seconds(
 def yield_seconds(task: Task, folder: Path, spec: AdapterSpec, repeats: int) -> list[float]:
     """How long it takes from writing the order until every worker is gone, each time."""
     found = []
-    with at_home(task, folder) as (hands, _ledger):
-        hands.run(task.job(spec, 2))  # the base is loaded
-        training = threading.Thread(target=_until_closed, args=(hands, task.job(spec, 100_000)))
+    with at_home(task, folder) as (trainer, _sent_log):
+        trainer.run(task.job(spec, 2))  # the base is loaded
+        training = threading.Thread(target=_until_closed, args=(trainer, task.job(spec, 100_000)))
         training.start()
         for _ in range(repeats):
             task.checkpoint.unlink(missing_ok=True)
-            while not hands.working:
+            while not trainer.working:
                 time.sleep(0.01)
             time.sleep(SETTLE_S)
-            pids = hands.pids
+            pids = trainer.pids
             began = time.perf_counter()
             owner_orders.write(folder, Orders(paused=True))
             while any(psutil.pid_exists(pid) for pid in pids):
                 time.sleep(0.001)
             found.append(time.perf_counter() - began)
-            assert task.checkpoint.exists(), "nothing was laid down"
+            assert task.checkpoint.exists(), "nothing was written"
             owner_orders.write(folder, Orders())
-        hands.close()
+        trainer.close()
         training.join()
     return found
 
 
-def _until_closed(hands: Hands, job: TrainJob) -> None:
+def _until_closed(trainer: Trainer, job: TrainJob) -> None:
     from nomoat.client.training.trainer import Overtaken
 
     try:
-        hands.run(job)
+        trainer.run(job)
     except Overtaken:
         return
 
@@ -164,9 +164,9 @@ def run(how: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     from nomoat.lora.model.base_model import new_spec
 
     settings = TrainSettings(batch_size=8, seq_len=64, learning_rate=1e-3)
-    shards = prepare(rows(scratch / "rows.jsonl"), scratch / "shards", 0.1)
+    split = prepare(rows(scratch / "rows.jsonl"), scratch / "shards", 0.1)
     checkpoint = scratch / "training.safetensors"
-    task = Task(str(how.model), shards, settings, checkpoint, how.device)
+    task = Task(str(how.model), split, settings, checkpoint, how.device)
     spec = new_spec(str(how.model), RANK, ALPHA)
     pairs = step_seconds(plain, task, scratch, spec, how)
     trl = step_seconds(sft, task, scratch, spec, how) if how.trl else []

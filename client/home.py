@@ -37,8 +37,8 @@ from nomoat.aggregation.protocol.enrolment import CommunityInfo, community_id
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.aggregation.protocol.roster import Roster, SignedEntry, extend
-from nomoat.client.machine.limits_settings import HELP, Allowance
-from nomoat.client.round.session import Limits
+from nomoat.client.machine.limits_settings import HELP, MachineSettings
+from nomoat.client.round.session import TaskLimits
 from nomoat.storage.atomic import replacing
 from nomoat.storage.settings import FileSettings, load
 
@@ -63,11 +63,13 @@ class VolunteerSettings(FileSettings):
     max_tokens_per_step: Annotated[int, Field(ge=8)] = 1 << 20
     max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
     rank: Annotated[int, Field(ge=1, le=MAX_RANK)] | Literal["auto"] = MAX_RANK
-    machine: Allowance = Field(default_factory=Allowance)
+    machine: MachineSettings = Field(default_factory=MachineSettings)
 
-    def limits(self, rank: int) -> Limits:
+    def limits(self, rank: int) -> TaskLimits:
         """The most a coordinator may ask; `rank`: what `auto` comes to on this machine."""
-        return Limits(self.max_steps, self.max_tokens_per_step, self.max_adapter_values, rank=rank)
+        return TaskLimits(
+            self.max_steps, self.max_tokens_per_step, self.max_adapter_values, rank=rank
+        )
 
 
 COMMENTS = {
@@ -81,7 +83,7 @@ COMMENTS = {
 }
 
 
-def _machine(allowance: Allowance) -> tomlkit.items.Table:
+def _machine(allowance: MachineSettings) -> tomlkit.items.Table:
     """What was set, and the rest as comments to take up."""
     table = tomlkit.table()
     for line in HELP.splitlines():
@@ -108,41 +110,41 @@ class Home:
         """The identity key."""
         return self.root / "identity.key"
 
-    def place(self, public: bytes) -> Place:
+    def folder(self, public: bytes) -> CommunityFolder:
         """The folder of the community with this key, joined or not."""
-        return Place(self.root / "communities" / community_id(public).hex()[:ID_DIGITS])
+        return CommunityFolder(self.root / "communities" / community_id(public).hex()[:ID_DIGITS])
 
-    def joined(self) -> list[Place]:
+    def joined(self) -> list[CommunityFolder]:
         """The communities this machine has joined, by id."""
-        folder = self.root / "communities"
-        places = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [Place(path) for path in places if Place(path).settings.is_file()]
+        parent = self.root / "communities"
+        folders = map(CommunityFolder, sorted(parent.iterdir()) if parent.is_dir() else [])
+        return [folder for folder in folders if folder.settings.is_file()]
 
-    def chosen(self, wanted: str | None) -> list[Place]:
+    def chosen(self, wanted: str | None) -> list[CommunityFolder]:
         """The community that is named, or all that were joined; NotJoined if there is none."""
-        if wanted is None and (places := self.joined()):
-            return places
+        if wanted is None and (folders := self.joined()):
+            return folders
         return [self.choose(wanted)]
 
-    def choose(self, wanted: str | None) -> Place:
+    def choose(self, wanted: str | None) -> CommunityFolder:
         """The community named by (the start of) its id or its name, or the only one there is.
 
         NotJoined if there is none; UsageError if several fit.
         """
-        places = self.joined()
+        folders = self.joined()
         if wanted is not None:
-            places = [p for p in places if p.root.name.startswith(wanted) or p.name() == wanted]
-        if not places:
+            folders = [p for p in folders if p.root.name.startswith(wanted) or p.name() == wanted]
+        if not folders:
             what = f"no community {wanted!r} here" if wanted else "no community joined here"
             raise NotJoined(f"{what}; join one with: nomoat join LINK --data FILE")
-        if len(places) > 1:
-            names = ", ".join(f"{p.root.name[:8]} ({p.name()})" for p in places)
+        if len(folders) > 1:
+            names = ", ".join(f"{p.root.name[:8]} ({p.name()})" for p in folders)
             raise UsageError(f"which community? --community one of: {names}")
-        return places[0]
+        return folders[0]
 
 
 @dataclass(frozen=True)
-class Place:
+class CommunityFolder:
     """The folder of one community a volunteer belongs to."""
 
     root: Path
@@ -178,7 +180,7 @@ class Place:
         return self.held / "training.safetensors"
 
     @property
-    def shards(self) -> Path:
+    def split(self) -> Path:
         """The owner's rows as training wants them."""
         return self.root / "shards"
 

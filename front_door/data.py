@@ -78,13 +78,13 @@ def keep_rows(
 ) -> None:
     """Train on purpose on something that looks secret; without arguments: show what is kept."""
     from nomoat.client.data import secrets_allowlist
-    from nomoat.client.data.secrets_scan import Kept
+    from nomoat.client.data.secrets_scan import Allowlist
     from nomoat.client.home import Home
 
     root = Home.find().root
-    added = Kept(frozenset(row or ()), frozenset(kind or ()), frozenset(marks or ()))
+    added = Allowlist(frozenset(row or ()), frozenset(kind or ()), frozenset(marks or ()))
     keep = secrets_allowlist.more(secrets_allowlist.load(root), added)
-    if added != Kept():
+    if added != Allowlist():
         secrets_allowlist.save(root, keep)
     everything = [*sorted(keep.marks), *sorted(keep.kinds), *sorted(keep.origins)]
     typer.echo("\n".join(everything) or "nothing that looks secret is kept")

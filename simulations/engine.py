@@ -21,7 +21,7 @@ from nomoat.aggregation.protocol.messages import (
     TrainSettings,
 )
 from nomoat.client.round.masked_session import Masking
-from nomoat.client.training.personal_state import DiskKeepsakes
+from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.workers.jobs import SpecJob
@@ -86,11 +86,11 @@ def federate(
     from flwr.app import Context, RecordDict
 
     from nomoat.client.round.app import Volunteer, volunteer_app
-    from nomoat.client.round.session import Limits, Session
+    from nomoat.client.round.session import Session, TaskLimits
     from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
     from nomoat.simulations.in_process_grid import InProcessGrid
 
-    own_machine = Limits(2 * MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40, max_epochs=200)
+    own_machine = TaskLimits(2 * MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40, max_epochs=200)
     members = ground.population.members
     community = Community.of(scenario, [member.name for member in members])
     ranks = ranks_of(scenario.ranks, len(members), scenario.rank, scenario.seed)
@@ -102,7 +102,7 @@ def federate(
                 replace(own_machine, rank=ranks[place]),
                 masking=Masking(community.membership(member.name)) if scenario.secure else None,
             ),
-            PooledLabour(member, ground.pool, DiskKeepsakes(kept / f"{place:05d}")),
+            PooledLabour(member, ground.pool, DiskPersonalStates(kept / f"{place:05d}")),
             NoVault(),
         )
         for place, member in enumerate(members)

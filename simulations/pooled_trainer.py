@@ -8,8 +8,8 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.aggregation.secagg.parameters import Mark
 from nomoat.client.round.session import EvaluateWork, Held, TrainWork
-from nomoat.client.training import round_jobs as work_of
-from nomoat.client.training.personal_state import Keepsakes
+from nomoat.client.training import round_jobs
+from nomoat.client.training.personal_state import PersonalStates
 from nomoat.client.training.round_jobs import Rows
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
@@ -23,15 +23,15 @@ class PooledLabour:
 
     member: Member
     pool: Pool
-    keepsakes: Keepsakes
+    personal_states: PersonalStates
 
     def train(self, work: TrainWork) -> Trained:
         """The member's training in this round."""
-        return work_of.train(work, self._rows, self.keepsakes, self.pool.submit)
+        return round_jobs.train(work, self._rows, self.personal_states, self.pool.submit)
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
         """The member's held-out losses."""
-        return work_of.evaluate(work, self._rows, self.keepsakes, self.pool.submit)
+        return round_jobs.evaluate(work, self._rows, self.personal_states, self.pool.submit)
 
     @property
     def _rows(self) -> Rows:
@@ -56,4 +56,4 @@ def train_job(member: Member, adapter: Adapter, settings: TrainSettings, seed: b
 
 def evaluate_job(member: Member, adapter: Adapter, settings: TrainSettings) -> EvaluateJob:
     """Evaluation on a member's held-out rows."""
-    return work_of.evaluate_job(member.held_out, adapter, settings)
+    return round_jobs.evaluate_job(member.held_out, adapter, settings)

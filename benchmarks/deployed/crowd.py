@@ -82,16 +82,16 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
         coordinator_api.door_of(invitation), invitation.claims.community, now
     )
     home = Home(root / name)
-    place = home.place(info.public)
+    folder = home.folder(info.public)
     settings = VolunteerSettings(
         address=invitation.claims.address, name=name, data=root, base=str(base), device="cpu"
     )
     identity(home.identity, os.urandom)
-    place.save_info(info)
-    join(home, place, settings, invitation.token(), info.ca)
+    folder.save_info(info)
+    join(home, folder, settings, invitation.token(), info.ca)
     door = Door.at(settings.address, ca=info.ca)
     asker = Asker(door, load_identity(home.identity), info.public)
-    book = RosterBook(place, asker)
+    book = RosterBook(folder, asker)
     policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
     membership = Membership(
         asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
@@ -100,7 +100,7 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     volunteer = Volunteer(session, Arithmetic(), NoVault())
     belonging = Belonging(asker.identity, info.public, info.base_hash)
     app = sealed(aimed(volunteer_app(lambda _context: volunteer), book), belonging)
-    line = Line(door, node_key(place.node_key))
+    line = Line(door, node_key(folder.node_key))
     work = threading.Thread(target=serve, args=(line, app, stop, Quiet()), daemon=True)
     work.start()
 

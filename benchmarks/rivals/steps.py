@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nomoat.aggregation.protocol.adapter import AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.client.data.split import Shards
+from nomoat.client.data.split import Split
 from nomoat.lora.workers.jobs import TrainJob
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Task:
     """What everyone trains: the model's folder, the rows, the shape of a step, and where."""
 
     model: str
-    shards: Shards
+    split: Split
     settings: TrainSettings
     checkpoint: Path
     device: str = "cpu"
@@ -43,7 +43,7 @@ class Task:
 
         settings = replace(self.settings, local_steps=steps)
         values = initial_adapter(spec, SEED).vector
-        return TrainJob(self.shards.train, spec, values, settings, SEED, checkpoint=self.checkpoint)
+        return TrainJob(self.split.train, spec, values, settings, SEED, checkpoint=self.checkpoint)
 
 
 Rival: TypeAlias = "Callable[[Connection, Task], None]"
@@ -150,7 +150,7 @@ def _prepared(task: Task) -> tuple[Any, Any, Any]:
     )
     model = peft.get_peft_model(model.to(task.device), config).train()
     encoder = Encoder.of(tokenizer, task.settings.seq_len)
-    return model, tokenizer, encoder.encode_all(read(task.shards.train).conversations).examples
+    return model, tokenizer, encoder.encode_all(read(task.split.train).conversations).examples
 
 
 def _now(task: Task) -> float:

@@ -12,8 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.enrolment import CommunityInfo
-    from nomoat.client.data.split import Shards
-    from nomoat.client.home import Home, Place, VolunteerSettings
+    from nomoat.client.data.split import Split
+    from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
     from nomoat.client.machine.readings import Orders
     from nomoat.client.training.memory_fit import Bits
 
@@ -66,8 +66,8 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.client.data.split import prepare
     from nomoat.client.home import Home, VolunteerSettings
     from nomoat.client.identity.keys import identity
-    from nomoat.client.machine.free_memory import room
-    from nomoat.client.machine.limits_settings import Allowance
+    from nomoat.client.machine.free_memory import free_memory
+    from nomoat.client.machine.limits_settings import MachineSettings
     from nomoat.client.membership.consent_sheet import sheet
     from nomoat.client.membership.joining import check_base, preview
     from nomoat.client.membership.joining import join as enrol
@@ -79,7 +79,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         coordinator_api.door_of(invitation), invitation.claims.community, int(time.time())
     )
     home = Home.find()
-    place = home.place(info.public)
+    folder = home.folder(info.public)
     where = _where(base or info.base_model)
     settings = VolunteerSettings(
         address=invitation.claims.address,
@@ -92,44 +92,44 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         rank=_rank(rank),
     )
     check_base(where, info.base_hash, info.name)
-    machine = Allowance(base_bits=_bits(bits, info, where, settings))
+    machine = MachineSettings(base_bits=_bits(bits, info, where, settings))
     check_bits(machine)
     settings = settings.model_copy(update={"machine": machine})
     most = community_fit.rank_of(settings, info)
     community_fit.check_rank(info, where, most)
-    shards = prepare(
+    split = prepare(
         settings.data,
-        place.shards,
+        folder.split,
         heldout,
         secrets_allowlist.load(home.root),
         heldout_data=settings.heldout_data,
     )
-    fit = community_fit.line(info, where, room(device), machine.base_bits, most)
-    sys.stderr.write(sheet(info, settings, shards, most, fit) + "\n")
-    _show_secrets(place, shards)
+    fit = community_fit.line(info, where, free_memory(device), machine.base_bits, most)
+    sys.stderr.write(sheet(info, settings, split, most, fit) + "\n")
+    _show_secrets(folder, split)
     if not yes:
         sys.stderr.write(preview(settings, info.seq_len))
     if not yes and not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")
     identity(home.identity, os.urandom)
-    place.save_info(info)
-    standing, reason = enrol(home, place, settings, invitation.token(), info.ca)
+    folder.save_info(info)
+    standing, reason = enrol(home, folder, settings, invitation.token(), info.ca)
     if standing in (Standing.BANNED, Standing.LEFT):
         raise Refused(f"{info.name} has you as {standing.value}: {reason or 'no reason given'}")
-    place.save(settings)
+    folder.save(settings)
     waits = " (waits for approval)" if standing is Standing.PENDING else ""
     _say(f"joined {info.name} as {settings.name}{waits}")
     if not only_enrol:
-        _run(home, [place], place.root.name, detach)
+        _run(home, [folder], folder.root.name, detach)
 
 
 def _bits(text: str, info: CommunityInfo, base: str, wish: VolunteerSettings) -> Bits | None:
-    from nomoat.client.machine.free_memory import room
+    from nomoat.client.machine.free_memory import free_memory
     from nomoat.client.training import community_fit
 
     if text == "auto":
         return community_fit.bits(
-            info, base, room(wish.device), 1 if wish.rank == "auto" else wish.rank
+            info, base, free_memory(wish.device), 1 if wish.rank == "auto" else wish.rank
         )
     known: dict[str, Bits] = {"4": 4, "8": 8, "16": 16}
     return known[text]
@@ -162,21 +162,21 @@ def status(community: Which = None, as_json: AsJson = False) -> None:
     """What this volunteer is doing, and if it is not training, why; a line of JSON a community."""
     from nomoat.client.home import Home
 
-    for number, place in enumerate(Home.find().chosen(community)):
+    for number, folder in enumerate(Home.find().chosen(community)):
         if number and not as_json:
             typer.echo()
-        _status(place, as_json)
+        _status(folder, as_json)
 
 
-def _status(place: Place, as_json: bool) -> None:
+def _status(folder: CommunityFolder, as_json: bool) -> None:
     from dataclasses import asdict
     from datetime import UTC, datetime
 
     from nomoat.client.machine import owner_orders
     from nomoat.client.volunteer.status import paused, read_state, running
 
-    info, state, orders = place.info(), read_state(place), owner_orders.read(place.root)
-    alive = running(place)
+    info, state, orders = folder.info(), read_state(folder), owner_orders.read(folder.root)
+    alive = running(folder)
     doing, why = (
         (state.doing, state.why) if state and alive else ("stopped", "nomoat run starts it")
     )
@@ -191,12 +191,12 @@ def _status(place: Place, as_json: bool) -> None:
         doing, why = "paused", _until(orders)
     shown = {
         "community": info.name,
-        "id": place.root.name,
+        "id": folder.root.name,
         "running": alive,
         "doing": doing,
         "why": why,
         "finishing": orders.finish and alive,
-        "protection": _protection(place),
+        "protection": _protection(folder),
         **({k: v for k, v in asdict(state).items() if k not in ("doing", "why")} if state else {}),
     }
     if as_json:
@@ -205,7 +205,7 @@ def _status(place: Place, as_json: bool) -> None:
     since = f", since {_clock(state.since)}" if state else ""
     then = "; stops after this round, as you asked" if orders.finish and alive else ""
     typer.echo(f"{doing}: {why}{since}{then}")
-    typer.echo(f"community {info.name} ({place.root.name[:8]})")
+    typer.echo(f"community {info.name} ({folder.root.name[:8]})")
     typer.echo(f"protection {shown['protection']}")
     if state:
         version = "none yet" if state.version is None else str(state.version)
@@ -218,15 +218,15 @@ def _status(place: Place, as_json: bool) -> None:
             typer.echo(f"held-out loss on your rows {state.loss:.4f}{own}")
 
 
-def _protection(place: Place) -> str:
+def _protection(folder: CommunityFolder) -> str:
     """How updates are hidden, with the last session's real size; a broken log is said to be one."""
     from nomoat.aggregation.errors import NomoatError
     from nomoat.client.membership.consent_sheet import protection, protection_now
-    from nomoat.client.sent.log_file import Ledger
+    from nomoat.client.sent.log_file import SentLog
 
-    info = place.info()
+    info = folder.info()
     try:
-        return protection_now(info, Ledger(place.root).check().entries)
+        return protection_now(info, SentLog(folder.root).check().entries)
     except NomoatError as problem:
         return f"{protection(info)}; {problem}"
 
@@ -246,10 +246,10 @@ def pause(
     from nomoat.client.machine import owner_orders
 
     span = None if for_ is None else owner_orders.span_s(for_)
-    for place in Home.find().chosen(community):
-        orders = owner_orders.pause(owner_orders.read(place.root), time.time(), span, UTC)
-        owner_orders.write(place.root, orders)
-        _say_orders(place, orders)
+    for folder in Home.find().chosen(community):
+        orders = owner_orders.pause(owner_orders.read(folder.root), time.time(), span, UTC)
+        owner_orders.write(folder.root, orders)
+        _say_orders(folder, orders)
 
 
 @app.command()
@@ -258,10 +258,10 @@ def resume(community: Which = None) -> None:
     from nomoat.client.home import Home
     from nomoat.client.machine import owner_orders
 
-    for place in Home.find().chosen(community):
-        orders = owner_orders.resume(owner_orders.read(place.root))
-        owner_orders.write(place.root, orders)
-        _say_orders(place, orders)
+    for folder in Home.find().chosen(community):
+        orders = owner_orders.resume(owner_orders.read(folder.root))
+        owner_orders.write(folder.root, orders)
+        _say_orders(folder, orders)
 
 
 @app.command()
@@ -271,13 +271,13 @@ def finish(community: Which = None) -> None:
     from nomoat.client.machine import owner_orders
     from nomoat.client.volunteer.status import running
 
-    for place in Home.find().chosen(community):
-        if not running(place):
-            typer.echo(f"{place.name()}: not running")
+    for folder in Home.find().chosen(community):
+        if not running(folder):
+            typer.echo(f"{folder.name()}: not running")
             continue
-        orders = owner_orders.finish(owner_orders.read(place.root))
-        owner_orders.write(place.root, orders)
-        _say_orders(place, orders)
+        orders = owner_orders.finish(owner_orders.read(folder.root))
+        owner_orders.write(folder.root, orders)
+        _say_orders(folder, orders)
 
 
 @app.command()
@@ -298,24 +298,24 @@ def leave(
     from nomoat.client.volunteer.status import running
 
     home = Home.find()
-    place = home.choose(community)
-    info = place.info()
-    if running(place):
+    folder = home.choose(community)
+    info = folder.info()
+    if running(folder):
         raise UsageError(f"{info.name} is running here; nomoat finish first")
     if not yes and not typer.confirm(f"Leave {info.name}?", default=False, err=True):
         raise NomoatError("still a member: nothing was changed")
-    door = Door.at(place.load().address, ca=info.ca)
+    door = Door.at(folder.load().address, ca=info.ca)
     try:
         coordinator_api.leave(
             Asker(door, load_identity(home.identity), info.public), int(time.time())
         )
     except NomoatError as problem:
         _say(f"{problem}; left here all the same")
-    shutil.rmtree(place.root)
+    shutil.rmtree(folder.root)
     typer.echo(f"left {info.name}")
 
 
-def _run(home: Home, places: Sequence[Place], named: str | None, detach: bool) -> None:
+def _run(home: Home, folders: Sequence[CommunityFolder], named: str | None, detach: bool) -> None:
     import os
     import signal
     import threading
@@ -324,32 +324,32 @@ def _run(home: Home, places: Sequence[Place], named: str | None, detach: bool) -
     from nomoat.client.machine import owner_orders
 
     if detach:
-        _detach(places[0].root if named else home.root, named)
+        _detach(folders[0].root if named else home.root, named)
         return
     os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the driver's own library counts
     from nomoat.client.volunteer.runner import keep_logs, take_part
 
-    keep_logs(places)
-    for place in places:
-        orders = owner_orders.read(place.root)
+    keep_logs(folders)
+    for folder in folders:
+        orders = owner_orders.read(folder.root)
         if orders.finish:  # it was obeyed: to run again is to want more
-            owner_orders.write(place.root, replace(orders, finish=False))
+            owner_orders.write(folder.root, replace(orders, finish=False))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    names = ", ".join(place.name() for place in places)
+    names = ", ".join(folder.name() for folder in folders)
     _say(f"taking part in {names}; Ctrl-C ends it")
-    take_part(home, places, stop)
+    take_part(home, folders, stop)
     _say("stopped; what was finished is kept")
 
 
-def _show_secrets(place: Place, shards: Shards) -> None:
+def _show_secrets(folder: CommunityFolder, split: Split) -> None:
     """Rows that look secret and are left out, and how to keep them."""
     from nomoat.client.data.split import FINDINGS
 
-    if shards.secret_rows:
-        sys.stderr.write((place.shards / FINDINGS).read_text())
+    if split.secret_rows:
+        sys.stderr.write((folder.split / FINDINGS).read_text())
 
 
 def _detach(folder: Path, named: str | None) -> None:
@@ -389,12 +389,12 @@ def _until(orders: Orders) -> str:
     return f"until {orders.paused_until.astimezone():%Y-%m-%d %H:%M}"
 
 
-def _say_orders(place: Place, orders: Orders) -> None:
+def _say_orders(folder: CommunityFolder, orders: Orders) -> None:
     from datetime import datetime
 
     from nomoat.client.cli.status_page import render_orders
 
-    typer.echo(f"{place.name()}: {render_orders(orders, datetime.now().astimezone())}")
+    typer.echo(f"{folder.name()}: {render_orders(orders, datetime.now().astimezone())}")
 
 
 def _clock(at_s: float) -> str:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nomoat.aggregation.protocol.receipts import Credit
-from nomoat.client.sent.log import Checked, Reconciled, Sent, TensorSent
+from nomoat.client.sent.log import Reconciled, SentMessage, SentTensor, VerifiedLog
 
 SHOWN_TENSORS = 3
 
 
-def render_sent(entries: Sequence[Sent], last: int = 20) -> str:
+def render_sent(entries: Sequence[SentMessage], last: int = 20) -> str:
     """The last messages that left, newest last, and what they come to."""
     if not entries:
         return "nothing has left this machine"
@@ -22,7 +22,7 @@ def render_sent(entries: Sequence[Sent], last: int = 20) -> str:
     return "\n".join([head, *(render_entry(entry) for entry in entries[-last:])])
 
 
-def render_entry(entry: Sent) -> str:
+def render_entry(entry: SentMessage) -> str:
     """One message on one line."""
     said = [
         f"{when(entry.at)}  round {entry.round}  {entry.message} to {entry.to}, {size(entry.bytes)}"
@@ -36,7 +36,7 @@ def render_entry(entry: Sent) -> str:
     return "; ".join(said)
 
 
-def _protection(entry: Sent) -> list[str]:
+def _protection(entry: SentMessage) -> list[str]:
     """How the update was hidden, or that it was not."""
     said = []
     if entry.masked:
@@ -49,19 +49,19 @@ def _protection(entry: Sent) -> list[str]:
     return said
 
 
-def tensors(found: Sequence[TensorSent]) -> str:
+def tensors(found: Sequence[SentTensor]) -> str:
     """Names and shapes, the first few in full."""
     shown = [f"{t.name} {'×'.join(map(str, t.shape))}" for t in found[:SHOWN_TENSORS]]
     more = f" and {len(found) - SHOWN_TENSORS} more" if len(found) > SHOWN_TENSORS else ""
     return f"{len(found)} tensors ({', '.join(shown)}{more})"
 
 
-def render_preview(entry: Sent) -> str:
+def render_preview(entry: SentMessage) -> str:
     """What the first round would send, before anything is sent."""
     return "a round would send:\n  " + render_entry(entry) + "\nnothing has been sent."
 
 
-def render_verified(checked: Checked, found: Reconciled, problems: Sequence[str]) -> str:
+def render_verified(checked: VerifiedLog, found: Reconciled, problems: Sequence[str]) -> str:
     """What `--verify` found; the last line is the verdict."""
     lines = [f"the chain is whole: {checked.head.length} messages, {checked.head.hash.hex()[:16]}…"]
     if checked.torn:
@@ -91,7 +91,7 @@ def render_credit(credits: Sequence[Credit], names: dict[bytes, str]) -> str:
     return "\n".join(lines)
 
 
-def sent_json(entries: Sequence[Sent]) -> list[dict[str, Any]]:
+def sent_json(entries: Sequence[SentMessage]) -> list[dict[str, Any]]:
     """For `--json`."""
     return [asdict(entry) for entry in entries]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nomoat.client.home import Home, Place
+    from nomoat.client.home import CommunityFolder, Home
     from nomoat.client.service.unit_files import Installation
 
 app = typer.Typer(add_completion=False)
@@ -45,21 +45,21 @@ def sent(
 
     from nomoat.client.cli import sent as words
     from nomoat.client.home import Home
-    from nomoat.client.sent.log_file import Ledger
+    from nomoat.client.sent.log_file import SentLog
 
     home = Home.find()
-    place = home.choose(community)
-    ledger = Ledger(place.root)
+    folder = home.choose(community)
+    sent_log = SentLog(folder.root)
     if start_over:
-        typer.echo(f"the old log is now {ledger.start_over(time.time())}")
+        typer.echo(f"the old log is now {sent_log.start_over(time.time())}")
         return
     if preview:
         from nomoat.client.sent.preview import outlook
 
-        entry = outlook(home, place)
+        entry = outlook(home, folder)
         _say_or_json(as_json, words.sent_json([entry])[0], words.render_preview(entry))
         return
-    checked = ledger.check()
+    checked = sent_log.check()
     if not verify:
         _say_or_json(
             as_json,
@@ -67,20 +67,20 @@ def sent(
             words.render_sent(checked.entries, last),
         )
         return
-    _verify(home, place, as_json)
+    _verify(home, folder, as_json)
 
 
-def _verify(home: Home, place: Place, as_json: bool) -> None:
+def _verify(home: Home, folder: CommunityFolder, as_json: bool) -> None:
     from nomoat.client.cli import sent as words
     from nomoat.client.identity.keys import load_identity
     from nomoat.client.sent.log import reconcile
-    from nomoat.client.sent.log_file import Ledger
+    from nomoat.client.sent.log_file import SentLog
 
-    ledger = Ledger(place.root)
-    checked = ledger.check()
+    sent_log = SentLog(folder.root)
+    checked = sent_log.check()
     mine = load_identity(home.identity).public
-    receipts, problems = ledger.receipts(place.info().public, mine)
-    older = [receipt for receipt in receipts if receipt.at < ledger.began()]
+    receipts, problems = sent_log.receipts(folder.info().public, mine)
+    older = [receipt for receipt in receipts if receipt.at < sent_log.began()]
     found = reconcile(checked.entries, [receipt for receipt in receipts if receipt not in older])
     good = not problems and not found.unlogged
     shown = {
@@ -108,16 +108,16 @@ def credit(as_json: AsJson = False) -> None:
     from nomoat.client.cli.sent import render_credit
     from nomoat.client.home import Home
     from nomoat.client.identity.keys import load_identity
-    from nomoat.client.sent.log_file import Ledger
+    from nomoat.client.sent.log_file import SentLog
 
     home = Home.find()
     if not home.joined():
         home.choose(None)  # says how to join
     mine, names, found = load_identity(home.identity).public, {}, []
-    for place in home.joined():
-        info = place.info()
+    for folder in home.joined():
+        info = folder.info()
         names[info.public] = info.name
-        receipts, problems = Ledger(place.root).receipts(info.public, mine)
+        receipts, problems = SentLog(folder.root).receipts(info.public, mine)
         found += receipts
         for problem in problems:
             sys.stderr.write(f"not counted: {problem}\n")
@@ -136,10 +136,10 @@ def doctor(community: Which = None, as_json: AsJson = False) -> None:
     from nomoat.client.home import Home
 
     home = Home.find()
-    place = home.choose(community) if home.joined() else None
-    findings = examine(symptoms(home, place))
-    _say_or_json(as_json, doctor_json(findings), render_doctor(findings))
-    raise typer.Exit(exit_code(findings))
+    folder = home.choose(community) if home.joined() else None
+    results = examine(symptoms(home, folder))
+    _say_or_json(as_json, doctor_json(results), render_doctor(results))
+    raise typer.Exit(exit_code(results))
 
 
 @app.command()
@@ -152,11 +152,11 @@ def logs(
 
     from nomoat.client.home import Home
 
-    place = Home.find().choose(community)
-    if not place.log.exists():
-        sys.stderr.write(f"{place.log} is not there yet; nomoat run writes it\n")
+    folder = Home.find().choose(community)
+    if not folder.log.exists():
+        sys.stderr.write(f"{folder.log} is not there yet; nomoat run writes it\n")
         return
-    with place.log.open(encoding="utf-8", errors="replace") as file:
+    with folder.log.open(encoding="utf-8", errors="replace") as file:
         for line in deque(file, last):
             sys.stdout.write(line)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 
-from nomoat.client.data.secrets_scan import Kept, Scan
+from nomoat.client.data.secrets_scan import Allowlist, Scan
 
 SHOWN = 10
 
 
-def render_scan(scan: Scan, kept: Kept) -> str:
+def render_scan(scan: Scan, allowlist: Allowlist) -> str:
     """What was found, what is left out, and how to keep it on purpose."""
     if not scan.findings:
         return f"{scan.rows} rows: nothing looks like a key, a password, an address or a card"
-    excluded = scan.excluded(kept)
+    excluded = scan.excluded(allowlist)
     kinds = Counter(finding.kind for finding in scan.findings)
     lines = [", ".join(f"{count} × {kind}" for kind, count in kinds.most_common())]
     for finding in scan.findings[:SHOWN]:

@@ -59,7 +59,7 @@ _ISSUERS: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SecretFinding:
     """One thing that looks secret. `shown`: shortened, for a screen. `mark`: names it in a keep
     list without repeating it (SHA-256, first 16 hex digits)."""
 
@@ -70,14 +70,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Allowlist:
     """What the owner keeps on purpose: rows by origin, kinds, or single findings by their mark."""
 
     origins: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
     marks: frozenset[str] = frozenset()
 
-    def allows(self, finding: Finding) -> bool:
+    def allows(self, finding: SecretFinding) -> bool:
         """Whether this finding is no reason to leave its row out."""
         return (
             finding.origin in self.origins
@@ -91,16 +91,16 @@ class Scan:
     """What a scan of `rows` rows found, in their order."""
 
     rows: int
-    findings: tuple[Finding, ...]
+    findings: tuple[SecretFinding, ...]
 
-    def excluded(self, kept: Kept) -> frozenset[str]:
+    def excluded(self, allowlist: Allowlist) -> frozenset[str]:
         """Origins of rows to leave out of training."""
-        return frozenset(f.origin for f in self.findings if not kept.allows(f))
+        return frozenset(f.origin for f in self.findings if not allowlist.allows(f))
 
 
 def scan(rows: Iterable[tuple[str, Any]]) -> Scan:
     """Look through rows, each (origin, value); strings are found in any nesting of a value."""
-    count, findings = 0, list[Finding]()
+    count, findings = 0, list[SecretFinding]()
     for origin, value in rows:
         count += 1
         hits = dict.fromkeys(hit for text in _texts(value) for hit in look(text))
@@ -135,12 +135,12 @@ def _texts(value: Any) -> Iterator[str]:
             waiting += value
 
 
-def _finding(origin: str, kind: str, secret: str) -> Finding:
+def _finding(origin: str, kind: str, secret: str) -> SecretFinding:
     """A finding that shows at most a third of the secret, and never more than six characters."""
     ends = min(3, len(secret) // 6)
     shown = f"{secret[:ends]}…{secret[len(secret) - ends :]} ({len(secret)} characters)"
     mark = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return Finding(origin, kind, shown.replace("\n", " "), mark)
+    return SecretFinding(origin, kind, shown.replace("\n", " "), mark)
 
 
 @cache

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nomoat.aggregation.errors import BadData
 from nomoat.client.data.secrets_report import render_scan
-from nomoat.client.data.secrets_scan import Kept, Scan, scan
+from nomoat.client.data.secrets_scan import Allowlist, Scan, scan
 from nomoat.lora.data.conversations import Conversation, Dataset, read, write_jsonl
 from nomoat.storage.atomic import replacing
 
@@ -20,7 +20,7 @@ FINDINGS = "left-out.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Shards:
+class Split:
     """Two files in lora's normal form, and how many rows each has; `secret` rows are in neither."""
 
     train: Path
@@ -34,41 +34,41 @@ def prepare(
     data: Path,
     folder: Path,
     heldout: float,
-    kept: Kept | None = None,
+    allowlist: Allowlist | None = None,
     *,
     heldout_data: Path | None = None,
-) -> Shards:
+) -> Split:
     """Read `data` and share its rows out, unless that was done for this very file already.
 
     heldout_data: rows to measure with, if the owner has chosen them; then all of `data` is trained
     on. Rows of `data` that hold something that looks secret are left out, unless `kept` names it.
     Raises BadData naming file and line, or if fewer than two rows can be used.
     """
-    kept = kept or Kept()
-    wanted = _stamp(data, heldout, kept)
+    allowlist = allowlist or Allowlist()
+    wanted = _stamp(data, heldout, allowlist)
     if heldout_data is not None:
-        wanted += _stamp(heldout_data, 0.0, kept)
+        wanted += _stamp(heldout_data, 0.0, allowlist)
     stamp = folder / "stamp.json"
-    shards = folder / "train.jsonl", folder / "heldout.jsonl"
+    files = folder / "train.jsonl", folder / "heldout.jsonl"
     if stamp.exists():
         known = json.loads(stamp.read_text())
-        if known["of"] == wanted and all(path.exists() for path in shards):
-            return Shards(*shards, known["train"], known["heldout"], known["secret"])
+        if known["of"] == wanted and all(path.exists() for path in files):
+            return Split(*files, known["train"], known["heldout"], known["secret"])
     dataset = read(data)
     found = scan_rows(dataset)
-    left_out = found.excluded(kept)
+    left_out = found.excluded(allowlist)
     rows = tuple(row for row in dataset.conversations if row.origin not in left_out)
     if heldout_data is None:
         train, measured = share_out(replace(dataset, conversations=rows), heldout)
     else:
         train, measured = _some(data, rows), _some(heldout_data, read(heldout_data).conversations)
-    for part, path in zip((train, measured), shards, strict=True):
+    for part, path in zip((train, measured), files, strict=True):
         write_jsonl(part, path)
-    (folder / FINDINGS).write_text(render_scan(found, kept) + "\n")
+    (folder / FINDINGS).write_text(render_scan(found, allowlist) + "\n")
     with replacing(stamp) as file:
         sizes = {"train": len(train), "heldout": len(measured), "secret": len(left_out)}
         file.write(json.dumps({"of": wanted, **sizes}).encode())
-    return Shards(*shards, len(train), len(measured), len(left_out))
+    return Split(*files, len(train), len(measured), len(left_out))
 
 
 def scan_rows(dataset: Dataset) -> Scan:
@@ -94,10 +94,10 @@ def share_out(
         raise BadData(f"{len(rows)} usable rows; at least 2 are needed, one of them to measure")
     order = sorted(rows, key=_place)
     count = min(len(rows) - 1, max(1, sum(_place(row) < heldout for row in rows)))
-    kept = {id(row) for row in order[:count]}
+    measured = {id(row) for row in order[:count]}
     return (
-        tuple(row for row in rows if id(row) not in kept),
-        tuple(row for row in rows if id(row) in kept),
+        tuple(row for row in rows if id(row) not in measured),
+        tuple(row for row in rows if id(row) in measured),
     )
 
 
@@ -106,14 +106,14 @@ def _place(row: Conversation) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
 
 
-def _stamp(data: Path, heldout: float, kept: Kept) -> str:
+def _stamp(data: Path, heldout: float, allowlist: Allowlist) -> str:
     """What tells a changed file from an unchanged one without reading it: sizes and times."""
     if not data.exists():
         raise BadData(f"{data} does not exist")
     files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(repr((heldout, stats, _listed(kept))).encode()).hexdigest()
+    return hashlib.sha256(repr((heldout, stats, _listed(allowlist))).encode()).hexdigest()
 
 
-def _listed(kept: Kept) -> list[list[str]]:
-    return [sorted(part) for part in (kept.origins, kept.kinds, kept.marks)]
+def _listed(allowlist: Allowlist) -> list[list[str]]:
+    return [sorted(part) for part in (allowlist.origins, allowlist.kinds, allowlist.marks)]

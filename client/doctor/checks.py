@@ -20,7 +20,7 @@ LEAST_FREE_BYTES: Final = 2 << 30
 CERTIFICATE_DAYS: Final = 14
 
 
-class Verdict(Enum):
+class CheckStatus(Enum):
     """How a check ended."""
 
     GOOD = "ok"
@@ -59,7 +59,7 @@ class Symptoms:
     folder: str = "."
     key_mode: int | None = None
     key_path: str | None = None
-    ledger_error: str | None = None
+    sent_log_error: str | None = None
     service_active: bool | None = None
     least_free_disk_bytes: int = LEAST_FREE_BYTES
     torch_built_for_cuda: bool = False
@@ -68,71 +68,75 @@ class Symptoms:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One check's outcome; `mend`: a command to copy, where one mends it."""
 
     check: str
-    verdict: Verdict
+    status: CheckStatus
     text: str
     mend: str | None = None
 
 
-def examine(s: Symptoms) -> tuple[Finding, ...]:
+def examine(s: Symptoms) -> tuple[CheckResult, ...]:
     """All checks, in the order in which things depend on each other."""
-    return tuple(finding for check in CHECKS if (finding := check(s)) is not None)
+    return tuple(result for check in CHECKS if (result := check(s)) is not None)
 
 
-def worst(findings: tuple[Finding, ...]) -> Verdict:
+def worst(results: tuple[CheckResult, ...]) -> CheckStatus:
     """The gravest verdict; GOOD without findings."""
-    order = (Verdict.BAD, Verdict.WARN, Verdict.UNKNOWN)
-    return next((v for v in order if any(f.verdict is v for f in findings)), Verdict.GOOD)
+    order = (CheckStatus.BAD, CheckStatus.WARN, CheckStatus.UNKNOWN)
+    return next((v for v in order if any(f.status is v for f in results)), CheckStatus.GOOD)
 
 
-def _python(s: Symptoms) -> Finding:
+def _python(s: Symptoms) -> CheckResult:
     text = f"Python {s.python[0]}.{s.python[1]}"
     if s.python >= (3, 11):
-        return Finding("python", Verdict.GOOD, text)
-    return Finding("python", Verdict.BAD, f"{text}; 3.11 is needed", "uv python install 3.12")
+        return CheckResult("python", CheckStatus.GOOD, text)
+    return CheckResult(
+        "python", CheckStatus.BAD, f"{text}; 3.11 is needed", "uv python install 3.12"
+    )
 
 
-def _version(s: Symptoms) -> Finding:
+def _version(s: Symptoms) -> CheckResult:
     text = f"nomoat {s.version}, protocol {s.protocol}"
     if s.protocols is None:
-        return Finding("version", Verdict.UNKNOWN, f"{text}; the community's is unknown")
+        return CheckResult("version", CheckStatus.UNKNOWN, f"{text}; the community's is unknown")
     low, high = s.protocols
     if low <= s.protocol <= high:
-        return Finding("version", Verdict.GOOD, text)
+        return CheckResult("version", CheckStatus.GOOD, text)
     text = f"{text}; the community speaks {low} to {high}"
     if s.protocol > high:
-        return Finding("version", Verdict.BAD, f"{text}: its coordinator must upgrade")
-    return Finding("version", Verdict.BAD, text, "pip install --upgrade nomoat")
+        return CheckResult("version", CheckStatus.BAD, f"{text}: its coordinator must upgrade")
+    return CheckResult("version", CheckStatus.BAD, text, "pip install --upgrade nomoat")
 
 
-def _gpu(s: Symptoms) -> Finding:
+def _gpu(s: Symptoms) -> CheckResult:
     if not s.torch_installed:
-        return Finding("gpu", Verdict.BAD, "PyTorch is missing", "pip install torch")
+        return CheckResult("gpu", CheckStatus.BAD, "PyTorch is missing", "pip install torch")
     if s.torch_cuda:
-        return Finding("gpu", Verdict.GOOD, f"CUDA works (driver {s.driver or 'unknown'})")
+        return CheckResult("gpu", CheckStatus.GOOD, f"CUDA works (driver {s.driver or 'unknown'})")
     if s.torch_mps:
-        return Finding("gpu", Verdict.GOOD, "Apple's GPU works (MPS)")
+        return CheckResult("gpu", CheckStatus.GOOD, "Apple's GPU works (MPS)")
     if s.gpu_present is None:
-        return Finding("gpu", Verdict.UNKNOWN, "whether there is an NVIDIA GPU is unknown")
+        return CheckResult("gpu", CheckStatus.UNKNOWN, "whether there is an NVIDIA GPU is unknown")
     if not s.gpu_present:
-        return Finding("gpu", Verdict.GOOD, "no NVIDIA GPU; training uses the processor")
+        return CheckResult("gpu", CheckStatus.GOOD, "no NVIDIA GPU; training uses the processor")
     return _unused_gpu(s)
 
 
-def _unused_gpu(s: Symptoms) -> Finding:
+def _unused_gpu(s: Symptoms) -> CheckResult:
     if s.driver is None:
-        return Finding("gpu", Verdict.BAD, "a GPU without a working driver", _driver(s.platform))
+        return CheckResult(
+            "gpu", CheckStatus.BAD, "a GPU without a working driver", _driver(s.platform)
+        )
     if s.torch_built_for_cuda:
         text = f"driver {s.driver} does not work with this PyTorch; it may be too old"
-        return Finding("gpu", Verdict.BAD, text, _driver(s.platform))
+        return CheckResult("gpu", CheckStatus.BAD, text, _driver(s.platform))
     text = f"driver {s.driver} works, but this PyTorch was built without CUDA"
     command = (
         "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
     )
-    return Finding("gpu", Verdict.BAD, text, command)
+    return CheckResult("gpu", CheckStatus.BAD, text, command)
 
 
 def _driver(platform: str) -> str:
@@ -141,50 +145,52 @@ def _driver(platform: str) -> str:
     return "sudo ubuntu-drivers install"
 
 
-def _bits(s: Symptoms) -> Finding | None:
+def _bits(s: Symptoms) -> CheckResult | None:
     if s.bits_error is None:
         return None
-    return Finding("bits", Verdict.BAD, s.bits_error, "pip install 'nomoat[gpu]'")
+    return CheckResult("bits", CheckStatus.BAD, s.bits_error, "pip install 'nomoat[gpu]'")
 
 
-def _memory(s: Symptoms) -> Finding | None:
+def _memory(s: Symptoms) -> CheckResult | None:
     commands = {"win32": "tasklist", "darwin": "ps aux -m | head"}
     mend = commands.get(s.platform, "ps aux --sort=-rss | head")
     if s.memory_error is not None:
-        return Finding("memory", Verdict.BAD, s.memory_error, mend)
+        return CheckResult("memory", CheckStatus.BAD, s.memory_error, mend)
     if s.needed_memory_bytes is None:
         return None
     if s.free_memory_bytes is None:
-        return Finding("memory", Verdict.UNKNOWN, "free memory is unknown")
+        return CheckResult("memory", CheckStatus.UNKNOWN, "free memory is unknown")
     need, free = s.needed_memory_bytes / 2**30, s.free_memory_bytes / 2**30
     text = f"{need:.1f} GiB needed, {free:.1f} GiB free"
     if s.free_memory_bytes >= s.needed_memory_bytes:
-        return Finding("memory", Verdict.GOOD, text)
-    return Finding("memory", Verdict.BAD, f"{text}; close the programs that take most", mend)
+        return CheckResult("memory", CheckStatus.GOOD, text)
+    return CheckResult(
+        "memory", CheckStatus.BAD, f"{text}; close the programs that take most", mend
+    )
 
 
-def _clock(s: Symptoms) -> Finding:
+def _clock(s: Symptoms) -> CheckResult:
     if s.clock_skew_s is None or not math.isfinite(s.clock_skew_s):
-        return Finding("clock", Verdict.UNKNOWN, "the coordinator's time is unknown")
+        return CheckResult("clock", CheckStatus.UNKNOWN, "the coordinator's time is unknown")
     text = f"this clock differs by {s.clock_skew_s:+.0f} s from the coordinator's"
     if abs(s.clock_skew_s) <= MAX_SKEW_S:
-        return Finding("clock", Verdict.GOOD, text)
+        return CheckResult("clock", CheckStatus.GOOD, text)
     commands = {"win32": "w32tm /resync", "darwin": "sudo sntp -sS time.apple.com"}
     mend = commands.get(s.platform, "sudo timedatectl set-ntp true")
-    return Finding("clock", Verdict.BAD, text, mend)
+    return CheckResult("clock", CheckStatus.BAD, text, mend)
 
 
-def _reach(s: Symptoms) -> Finding:
+def _reach(s: Symptoms) -> CheckResult:
     if s.address is None:
         mend = "nomoat join LINK --data FILE"
-        return Finding("coordinator", Verdict.BAD, "no community was joined", mend)
+        return CheckResult("coordinator", CheckStatus.BAD, "no community was joined", mend)
     if s.reachable is None:
-        return Finding("coordinator", Verdict.UNKNOWN, f"{s.address} was not tried")
+        return CheckResult("coordinator", CheckStatus.UNKNOWN, f"{s.address} was not tried")
     if s.reachable:
-        return Finding("coordinator", Verdict.GOOD, f"{s.address} answers")
+        return CheckResult("coordinator", CheckStatus.GOOD, f"{s.address} answers")
     host, port = _host_and_port(s)
     mend = f"curl -vk --max-time 10 https://{host}:{port}/"
-    return Finding("coordinator", Verdict.BAD, f"{s.address} does not answer", mend)
+    return CheckResult("coordinator", CheckStatus.BAD, f"{s.address} does not answer", mend)
 
 
 def _host_and_port(s: Symptoms) -> tuple[str, str]:
@@ -192,87 +198,89 @@ def _host_and_port(s: Symptoms) -> tuple[str, str]:
     return shlex.quote(host), port or "443"
 
 
-def _tls(s: Symptoms) -> Finding | None:
+def _tls(s: Symptoms) -> CheckResult | None:
     if not s.reachable:
         return None
     if s.tls_error:
         text = f"TLS fails: {s.tls_error}"
         host, port = _host_and_port(s)
         mend = f"openssl s_client -connect {host}:{port} -showcerts </dev/null"
-        return Finding("tls", Verdict.BAD, text, mend)
+        return CheckResult("tls", CheckStatus.BAD, text, mend)
     if s.certificate_days is None or not math.isfinite(s.certificate_days):
-        return Finding("tls", Verdict.UNKNOWN, "the certificate's end is unknown")
+        return CheckResult("tls", CheckStatus.UNKNOWN, "the certificate's end is unknown")
     text = f"the certificate is valid for {s.certificate_days:.0f} more days"
     if s.certificate_days < CERTIFICATE_DAYS:
-        return Finding("tls", Verdict.WARN, f"{text}; tell the coordinator to renew it")
-    return Finding("tls", Verdict.GOOD, text)
+        return CheckResult("tls", CheckStatus.WARN, f"{text}; tell the coordinator to renew it")
+    return CheckResult("tls", CheckStatus.GOOD, text)
 
 
-def _fingerprint(s: Symptoms) -> Finding | None:
+def _fingerprint(s: Symptoms) -> CheckResult | None:
     if s.fingerprint is None or s.pinned_fingerprint is None:
         return None
     if s.fingerprint == s.pinned_fingerprint:
-        return Finding("fingerprint", Verdict.GOOD, "the server is the one you joined")
+        return CheckResult("fingerprint", CheckStatus.GOOD, "the server is the one you joined")
     text = (
         f"the server shows {s.fingerprint[:16]}…, you joined {s.pinned_fingerprint[:16]}…: "
         "somebody may be in between. Ask for a new invitation by another way"
     )
-    return Finding("fingerprint", Verdict.BAD, text, "nomoat join LINK --data FILE")
+    return CheckResult("fingerprint", CheckStatus.BAD, text, "nomoat join LINK --data FILE")
 
 
-def _data(s: Symptoms) -> Finding | None:
+def _data(s: Symptoms) -> CheckResult | None:
     if s.data is None:
         return None
     preview = f"nomoat data preview {shlex.quote(s.data)}"
     if s.data_error:
-        return Finding("data", Verdict.BAD, s.data_error, preview)
+        return CheckResult("data", CheckStatus.BAD, s.data_error, preview)
     if s.data_rows is None:
-        return Finding("data", Verdict.UNKNOWN, f"{s.data} was not read")
+        return CheckResult("data", CheckStatus.UNKNOWN, f"{s.data} was not read")
     if s.data_rows == 0:
-        return Finding("data", Verdict.BAD, f"{s.data} has no row to train on", preview)
-    return Finding("data", Verdict.GOOD, f"{s.data_rows} rows to train on")
+        return CheckResult("data", CheckStatus.BAD, f"{s.data} has no row to train on", preview)
+    return CheckResult("data", CheckStatus.GOOD, f"{s.data_rows} rows to train on")
 
 
-def _disk(s: Symptoms) -> Finding:
+def _disk(s: Symptoms) -> CheckResult:
     if s.free_disk_bytes is None:
-        return Finding("disk", Verdict.UNKNOWN, "free disk space is unknown")
+        return CheckResult("disk", CheckStatus.UNKNOWN, "free disk space is unknown")
     text = f"{s.free_disk_bytes / 2**30:.1f} GiB free"
     if s.free_disk_bytes >= s.least_free_disk_bytes:
-        return Finding("disk", Verdict.GOOD, text)
+        return CheckResult("disk", CheckStatus.GOOD, text)
     needed = s.least_free_disk_bytes / 2**30
     text = f"{text}; {needed:.1f} GiB are needed (min_free_disk_mb in settings.toml)"
-    return Finding("disk", Verdict.BAD, text, "hf cache prune")
+    return CheckResult("disk", CheckStatus.BAD, text, "hf cache prune")
 
 
-def _key(s: Symptoms) -> Finding | None:
+def _key(s: Symptoms) -> CheckResult | None:
     if s.key_path is None:
         return None
     path = shlex.quote(s.key_path)
     if s.key_mode is None:
         mend = "nomoat identity import FILE"
-        return Finding("identity", Verdict.BAD, f"{s.key_path} is missing", mend)
+        return CheckResult("identity", CheckStatus.BAD, f"{s.key_path} is missing", mend)
     if s.platform != "win32" and s.key_mode & 0o077:
         text = f"{s.key_path} is readable by others (mode {s.key_mode & 0o777:04o})"
-        return Finding("identity", Verdict.BAD, text, f"chmod 600 {path}")
-    return Finding("identity", Verdict.GOOD, "the identity key is yours alone")
+        return CheckResult("identity", CheckStatus.BAD, text, f"chmod 600 {path}")
+    return CheckResult("identity", CheckStatus.GOOD, "the identity key is yours alone")
 
 
-def _ledger(s: Symptoms) -> Finding:
-    if s.ledger_error:
-        return Finding("sent log", Verdict.BAD, s.ledger_error, "nomoat sent --start-over")
-    return Finding("sent log", Verdict.GOOD, "the log of what left is whole")
+def _sent_log(s: Symptoms) -> CheckResult:
+    if s.sent_log_error:
+        return CheckResult(
+            "sent log", CheckStatus.BAD, s.sent_log_error, "nomoat sent --start-over"
+        )
+    return CheckResult("sent log", CheckStatus.GOOD, "the log of what left is whole")
 
 
-def _service(s: Symptoms) -> Finding | None:
+def _service(s: Symptoms) -> CheckResult | None:
     if s.service_active is None:
         return None
     if s.service_active:
-        return Finding("service", Verdict.GOOD, "the service runs")
+        return CheckResult("service", CheckStatus.GOOD, "the service runs")
     text = "the client does not start by itself after a reboot"
-    return Finding("service", Verdict.WARN, text, "nomoat service install")
+    return CheckResult("service", CheckStatus.WARN, text, "nomoat service install")
 
 
-CHECKS: Final[tuple[Callable[[Symptoms], Finding | None], ...]] = (
-    *(_python, _version, _gpu, _bits, _memory, _disk, _data, _key, _ledger),
+CHECKS: Final[tuple[Callable[[Symptoms], CheckResult | None], ...]] = (
+    *(_python, _version, _gpu, _bits, _memory, _disk, _data, _key, _sent_log),
     *(_reach, _tls, _fingerprint, _clock, _service),
 )

@@ -12,68 +12,73 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat.client.doctor.checks import Finding, Symptoms, Verdict, worst
+from nomoat.client.doctor.checks import CheckResult, CheckStatus, Symptoms, worst
 from nomoat.client.machine.probes import attempt, torch_has_cuda
 
 if TYPE_CHECKING:
     from nomoat.client.connection.https import Door
-    from nomoat.client.home import Home, Place, VolunteerSettings
+    from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
 
 TIMEOUT_S = 10.0
-MARKS = {Verdict.GOOD: "ok", Verdict.WARN: "!", Verdict.BAD: "✗", Verdict.UNKNOWN: "?"}
+MARKS = {
+    CheckStatus.GOOD: "ok",
+    CheckStatus.WARN: "!",
+    CheckStatus.BAD: "✗",
+    CheckStatus.UNKNOWN: "?",
+}
 
 
-def render_doctor(findings: Sequence[Finding]) -> str:
+def render_doctor(results: Sequence[CheckResult]) -> str:
     """One line a check, the mending command below it; the summary last."""
-    width = max((len(finding.check) for finding in findings), default=0)
+    width = max((len(result.check) for result in results), default=0)
     lines = []
-    for finding in findings:
-        lines.append(f"{MARKS[finding.verdict]:>2}  {finding.check:<{width}}  {finding.text}")
-        if finding.mend:
-            lines.append(f"    {'':<{width}}  → {finding.mend}")
-    return "\n".join([*lines, _summary(findings)])
+    for result in results:
+        lines.append(f"{MARKS[result.status]:>2}  {result.check:<{width}}  {result.text}")
+        if result.mend:
+            lines.append(f"    {'':<{width}}  → {result.mend}")
+    return "\n".join([*lines, _summary(results)])
 
 
-def _summary(findings: Sequence[Finding]) -> str:
-    bad = sum(finding.verdict is Verdict.BAD for finding in findings)
+def _summary(results: Sequence[CheckResult]) -> str:
+    bad = sum(result.status is CheckStatus.BAD for result in results)
     if bad:
         return f"{bad} problem{'s' if bad > 1 else ''} to mend"
-    if worst(tuple(findings)) is Verdict.GOOD:
+    if worst(tuple(results)) is CheckStatus.GOOD:
         return "all is well"
     return "nothing is broken; look at the lines marked ! and ?"
 
 
-def doctor_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+def doctor_json(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
     """For `--json`."""
     return [
-        {"check": f.check, "verdict": f.verdict.value, "text": f.text, "mend": f.mend}
-        for f in findings
+        {"check": f.check, "verdict": f.status.value, "text": f.text, "mend": f.mend}
+        for f in results
     ]
 
 
-def symptoms(home: Home, place: Place | None) -> Symptoms:
+def symptoms(home: Home, folder: CommunityFolder | None) -> Symptoms:
     """Everything that can be found out here and from the coordinator."""
     from nomoat import __version__
 
     root = home.root if home.root.is_dir() else Path.home()
     found = local_symptoms(__version__, root, home.identity)
-    if place is None:
+    if folder is None:
         return found
-    settings = place.load()
+    settings = folder.load()
     found = replace(
         found,
         data=str(settings.data),
         least_free_disk_bytes=settings.machine.min_free_disk_mb << 20,
         **_data(settings),
         bits_error=_bits_error(settings),
-        **(attempt("fit", lambda: _fit(place, settings)) or {}),
-        ledger_error=_ledger_error(place),
-        service_active=attempt("service", lambda: _service_active(home, place)),
+        **(attempt("fit", lambda: _fit(folder, settings)) or {}),
+        sent_log_error=_sent_log_error(folder),
+        service_active=attempt("service", lambda: _service_active(home, folder)),
     )
-    return replace(found, address=settings.address, **line(place, settings.address))
+    return replace(found, address=settings.address, **line(folder, settings.address))
 
 
-def line(place: Place, address: str) -> dict[str, Any]:
+def line(folder: CommunityFolder, address: str) -> dict[str, Any]:
     """What the coordinator's port shows: reachable, certificate, key, clock and protocols."""
     import time
 
@@ -82,7 +87,7 @@ def line(place: Place, address: str) -> dict[str, Any]:
     from nomoat.aggregation.protocol.enrolment import CommunityInfo, check_info
     from nomoat.client.connection.https import Door, call
 
-    info = place.info()
+    info = folder.info()
     door = Door.at(address, ca=info.ca)
     found: dict[str, Any] = {"pinned_fingerprint": info.public.hex()}
     try:
@@ -132,27 +137,27 @@ def _data(settings: VolunteerSettings) -> dict[str, Any]:
         return {"data_error": str(problem)}
 
 
-def _fit(place: Place, settings: VolunteerSettings) -> dict[str, Any] | None:
+def _fit(folder: CommunityFolder, settings: VolunteerSettings) -> dict[str, Any] | None:
     """What a training would take, once there is an adapter that says how large it is."""
     from nomoat.aggregation.errors import DoesNotFit
     from nomoat.aggregation.protocol import lineage
-    from nomoat.client.machine.free_memory import room
+    from nomoat.client.machine.free_memory import free_memory
     from nomoat.client.training.community_fit import rank_of
-    from nomoat.client.training.memory_fit import Work, planned_or_cut
+    from nomoat.client.training.memory_fit import Workload, planned_or_cut
     from nomoat.lora.model.files import resolve
 
-    record, info = place.version(), place.info()
-    if record is None or not place.adapter(record).exists():
+    record, info = folder.version(), folder.info()
+    if record is None or not folder.adapter(record).exists():
         return None
-    data = place.adapter(record).read_bytes()
+    data = folder.adapter(record).read_bytes()
     spec = lineage.from_file(data, record.version.adapter, "doctor").spec
     machine, targets = settings.machine, tuple(spec.target_modules)
-    here = room(settings.device, machine.max_vram_share or 1.0, _workers(place))
+    here = free_memory(settings.device, machine.max_vram_share or 1.0, _workers(folder))
     try:
         rank = min(spec.rank, rank_of(settings, info))
         frozen = spec.rank - rank
-        work = Work(info.batch_size, info.seq_len, rank, targets, machine.adam_8bit, frozen)
-        found = planned_or_cut(work, resolve(settings.base), here, machine.base_bits)
+        workload = Workload(info.batch_size, info.seq_len, rank, targets, machine.adam_8bit, frozen)
+        found = planned_or_cut(workload, resolve(settings.base), here, machine.base_bits)
     except DoesNotFit as problem:
         return {"memory_error": str(problem)}
     return {
@@ -172,35 +177,35 @@ def _bits_error(settings: VolunteerSettings) -> str | None:
     return None
 
 
-def _workers(place: Place) -> frozenset[int]:
+def _workers(folder: CommunityFolder) -> frozenset[int]:
     """The processes of the volunteer that runs here: they hold what a training needs already."""
     import psutil
 
     from nomoat.client.volunteer.status import read_state, running
 
-    state = read_state(place) if running(place) else None
+    state = read_state(folder) if running(folder) else None
     if state is None:
         return frozenset()
     children = attempt("workers", lambda: psutil.Process(state.pid).children())
     return frozenset(child.pid for child in children or ())
 
 
-def _ledger_error(place: Place) -> str | None:
+def _sent_log_error(folder: CommunityFolder) -> str | None:
     from nomoat.aggregation.errors import NomoatError
-    from nomoat.client.sent.log_file import Ledger
+    from nomoat.client.sent.log_file import SentLog
 
     try:
-        Ledger(place.root).check()
+        SentLog(folder.root).check()
     except NomoatError as problem:
         return str(problem)
     return None
 
 
-def _service_active(home: Home, place: Place) -> bool:
+def _service_active(home: Home, folder: CommunityFolder) -> bool:
     """Whether a service's file is there, for one or all; raises where there is no manager."""
     from nomoat.client.service.install import wanted
 
-    return any(Path(wanted(home, one, {}).path).exists() for one in (None, place))
+    return any(Path(wanted(home, one, {}).path).exists() for one in (None, folder))
 
 
 def local_symptoms(version: str, folder: Path, key_path: Path) -> Symptoms:
@@ -265,6 +270,6 @@ def _free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def exit_code(findings: Sequence[Finding]) -> int:
+def exit_code(results: Sequence[CheckResult]) -> int:
     """1 if something is broken, else 0."""
-    return int(any(finding.verdict is Verdict.BAD for finding in findings))
+    return int(any(result.status is CheckStatus.BAD for result in results))

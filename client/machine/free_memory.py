@@ -14,7 +14,7 @@ CONTEXT_BYTES = 600 << 20  # a CUDA context with its kernels
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class FreeMemory:
     """Where, how many bytes may be taken, and what the device adds to a model's need."""
 
     device: str
@@ -22,7 +22,7 @@ class Room:
     host: Host
 
 
-def room(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> Room:
+def free_memory(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> FreeMemory:
     """What is free, at most `share` of the whole, of the NVIDIA device meant, else of main memory.
 
     ours: processes whose memory will be used again (a worker that still holds the base): free, too.
@@ -30,10 +30,10 @@ def room(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) ->
     gpu = gpu_memory(device, ours)
     if gpu is not None:
         free, whole = gpu
-        return Room("cuda", int(min(free, share * whole)) - CONTEXT_BYTES, cuda_host())
+        return FreeMemory("cuda", int(min(free, share * whole)) - CONTEXT_BYTES, cuda_host())
     there = free_bytes() + sum(_held(pid) for pid in ours)
     shared = device == "mps" or (device == "auto" and _is_apple())  # one memory for both
-    return Room("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
+    return FreeMemory("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
 
 
 def gpu_memory(device: str, ours: frozenset[int]) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ from nomoat.client.machine.duty_cycle import (
     temperature_target,
 )
 from nomoat.client.machine.policy import Action, Decision, decide
-from nomoat.client.machine.readings import Facts, Limits
+from nomoat.client.machine.readings import MachineLimits, Readings
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ LESS_POWER = 0.95
 
 
 class Governed(Protocol):
-    """Whoever works and can be told to stop (hands.Hands)."""
+    """Whoever works and can be told to stop (hands.Trainer)."""
 
     @property
     def at_work(self) -> bool:
@@ -54,23 +54,23 @@ class Governed(Protocol):
 
 @dataclass
 class Governor:
-    """One volunteer's policy at work. look: facts at a local time.
+    """One volunteer's policy at work. look: readings at a local time.
 
     handing_over: whether an update waits to be handed over, which `finish` lets end. told: called
     with each decision that differs from the last one. zone: of the machine's wall clock.
     """
 
     folder: Path
-    limits: Limits
-    look: Callable[[datetime], Facts]
-    hands: Governed
+    limits: MachineLimits
+    look: Callable[[datetime], Readings]
+    trainer: Governed
     handing_over: Callable[[], bool]
     told: Callable[[Decision], None]
     now: Callable[[], datetime]
     cpu_share: float = 1.0
     clock: Callable[[], float] = time.monotonic
     decision: Decision | None = None
-    _facts: Facts | None = field(default=None, init=False)
+    _facts: Readings | None = field(default=None, init=False)
     _looked_at: float = field(default=0.0, init=False)
     _duty: Duty = field(default_factory=Duty, init=False)
     _turning: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -83,7 +83,7 @@ class Governor:
                     stop.set()
             except Exception:  # whatever it was: without a policy nothing is trained
                 log.exception("the policy failed; training waits")
-                self.hands.pause()
+                self.trainer.pause()
                 self.decision = None  # so that the next turn says and does what it decides
                 self.told(Decision(Action.WAIT, "the policy failed, see nomoat logs", self.now()))
             stop.wait(LOOK_S)
@@ -95,10 +95,10 @@ class Governor:
 
     def _turn(self) -> Action:
         now, orders = self.now(), owner_orders.read(self.folder)
-        facts = self._fresh(now)
+        readings = self._fresh(now)
         before = self.decision
-        in_round = self.hands.at_work or self.handing_over()
-        decision = decide(facts, self.limits, orders, in_round, before)
+        in_round = self.trainer.at_work or self.handing_over()
+        decision = decide(readings, self.limits, orders, in_round, before)
         self.decision = decision
         if before is None or (before.action, before.reason) != (decision.action, decision.reason):
             self.told(decision)
@@ -114,29 +114,29 @@ class Governor:
     def _act(self, decision: Decision) -> None:
         log.info("%s: %s", decision.action.value, decision.reason)
         if decision.action is Action.WAIT:
-            self.hands.pause()
+            self.trainer.pause()
         elif decision.action is Action.TRAIN:
-            self.hands.resume()
+            self.trainer.resume()
 
-    def _fresh(self, now: datetime) -> Facts:
+    def _fresh(self, now: datetime) -> Readings:
         """What is known, looked at anew when it is old; `now` is always right."""
-        at, facts = self.clock(), self._facts
-        old_s = FACTS_S if self.hands.at_work else IDLE_FACTS_S
-        if facts is None or at - self._looked_at >= old_s:
-            facts = self.look(now)
-            self._regulate(facts, at - self._looked_at if self._facts is not None else 0.0)
+        at, readings = self.clock(), self._facts
+        old_s = FACTS_S if self.trainer.at_work else IDLE_FACTS_S
+        if readings is None or at - self._looked_at >= old_s:
+            readings = self.look(now)
+            self._regulate(readings, at - self._looked_at if self._facts is not None else 0.0)
             self._looked_at = at
-        self._facts = replace(facts, now=now)
+        self._facts = replace(readings, now=now)
         return self._facts
 
-    def _regulate(self, facts: Facts, elapsed_s: float) -> None:
+    def _regulate(self, readings: Readings, elapsed_s: float) -> None:
         targets = self._targets()
         if not targets and self.cpu_share >= 1.0:
             return
-        measured = {"temperature_c": facts.temperature_c, "power_w": facts.power_w}
+        measured = {"temperature_c": readings.temperature_c, "power_w": readings.power_w}
         duty = regulate(self._duty, targets, measured, elapsed_s, self.cpu_share)
         if duty.share != self._duty.share:
-            self.hands.limit(duty.share)
+            self.trainer.limit(duty.share)
         self._duty = duty
 
     def _targets(self) -> tuple[Target, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nomoat.aggregation.errors import UsageError
-from nomoat.client.machine.readings import DESKTOP_PROGRAMS, Limits
+from nomoat.client.machine.readings import DESKTOP_PROGRAMS, MachineLimits
 from nomoat.client.machine.weekly_schedule import always, never, parse_week
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -36,7 +36,7 @@ base_bits = 4              # frozen base in 4 or 8 bits (nomoat[gpu]), or in 16 
 """
 
 
-class Allowance(BaseModel):
+class MachineSettings(BaseModel):
     """The table [machine] of settings.toml; `HELP` says what each key means."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,9 +69,9 @@ class Allowance(BaseModel):
             raise ValueError(str(problem)) from None
         return windows
 
-    def limits(self) -> Limits:
+    def limits(self) -> MachineLimits:
         """For the policy."""
-        return Limits(
+        return MachineLimits(
             schedule=parse_week(self.schedule) if self.schedule else always(),
             quiet_hours=parse_week(self.quiet_hours) if self.quiet_hours else never(),
             idle_after_s=self.idle_after_s,

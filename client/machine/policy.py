@@ -1,4 +1,4 @@
-"""Whether this machine may train right now, and why not: facts in, decision and reason out. Pure.
+"""Decides if this machine may train right now: readings in, decision and reason out. Pure.
 
 Rules stand in a table, most important first. Each says what blocks, or nothing. A block begins at
 once; it ends when its cause has been gone for the rule's `settle_s`, and limits on a number end
@@ -16,7 +16,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Final
 
-from nomoat.client.machine.readings import Facts, GpuProgram, Limits, Orders
+from nomoat.client.machine.readings import GpuProgram, MachineLimits, Orders, Readings
 from nomoat.client.machine.weekly_schedule import Week
 
 
@@ -52,8 +52,8 @@ class Decision:
 class Situation:
     """What a rule looks at; `engaged`: this rule blocks already."""
 
-    facts: Facts
-    limits: Limits
+    readings: Readings
+    limits: MachineLimits
     orders: Orders
     engaged: bool
 
@@ -68,43 +68,43 @@ class Rule:
 
 
 def decide(
-    facts: Facts,
-    limits: Limits,
+    readings: Readings,
+    limits: MachineLimits,
     orders: Orders,
     in_round: bool,
     before: Decision | None = None,
 ) -> Decision:
-    """Decide from facts, limits and orders; `before` is the last decision, for hysteresis.
+    """Decide from readings, limits and orders; `before` is the last decision, for hysteresis.
 
     `in_round`: an update is being trained or waits to be handed over; `finish` lets it end.
-    Facts without a time zone raise ValueError: wall times would mean nothing.
+    Readings without a time zone raise ValueError: wall times would mean nothing.
     """
-    if facts.now.tzinfo is None:
-        raise ValueError("facts.now needs a time zone")
+    if readings.now.tzinfo is None:
+        raise ValueError("readings.now needs a time zone")
     held = {block.rule: block for block in before.blocks} if before else {}
     blocks = tuple(
         block
         for rule in RULES
-        if (block := _judge(rule, facts, limits, orders, held.get(rule.name))) is not None
+        if (block := _judge(rule, readings, limits, orders, held.get(rule.name))) is not None
     )
     if orders.finish and not in_round:
-        return _decision(Action.STOP, "finished, as you asked", blocks, facts, before)
+        return _decision(Action.STOP, "finished, as you asked", blocks, readings, before)
     if blocks:
-        return _decision(Action.WAIT, blocks[0].text, blocks, facts, before)
+        return _decision(Action.WAIT, blocks[0].text, blocks, readings, before)
     reason = "this round, then stopping as you asked" if orders.finish else "all limits kept"
-    return _decision(Action.TRAIN, reason, blocks, facts, before)
+    return _decision(Action.TRAIN, reason, blocks, readings, before)
 
 
 def _judge(
-    rule: Rule, facts: Facts, limits: Limits, orders: Orders, held: Block | None
+    rule: Rule, readings: Readings, limits: MachineLimits, orders: Orders, held: Block | None
 ) -> Block | None:
-    text = rule.blocked(Situation(facts, limits, orders, held is not None))
+    text = rule.blocked(Situation(readings, limits, orders, held is not None))
     if text is not None:
-        return Block(rule.name, text, held.since if held else facts.now)
+        return Block(rule.name, text, held.since if held else readings.now)
     if held is None or not rule.settle_s:
         return None
-    gone = held.gone_since or facts.now
-    waited_s = facts.now.timestamp() - gone.timestamp()
+    gone = held.gone_since or readings.now
+    waited_s = readings.now.timestamp() - gone.timestamp()
     if not 0 <= waited_s < rule.settle_s:  # a clock set back ends the wait rather than prolong it
         return None
     return Block(rule.name, held.text, held.since, gone)
@@ -114,14 +114,14 @@ def _decision(
     action: Action,
     reason: str,
     blocks: tuple[Block, ...],
-    facts: Facts,
+    readings: Readings,
     before: Decision | None,
 ) -> Decision:
     """With the time since which this action has had this leading cause."""
     if action is Action.WAIT:
         return Decision(action, reason, blocks[0].since, blocks)
     same = before is not None and before.action is action
-    return Decision(action, reason, before.since if before and same else facts.now, blocks)
+    return Decision(action, reason, before.since if before and same else readings.now, blocks)
 
 
 def _paused(s: Situation) -> str | None:
@@ -130,34 +130,34 @@ def _paused(s: Situation) -> str | None:
     until = s.orders.paused_until
     if until is None:
         return "paused by you, until nomoat resume"
-    if until.timestamp() <= s.facts.now.timestamp():
+    if until.timestamp() <= s.readings.now.timestamp():
         return None
-    return f"paused by you, until {_when(until, s.facts.now)}"
+    return f"paused by you, until {_when(until, s.readings.now)}"
 
 
 def _schedule(s: Situation) -> str | None:
-    if s.limits.schedule.covers(s.facts.now):
+    if s.limits.schedule.covers(s.readings.now):
         return None
-    return "outside the schedule" + _next(s.limits.schedule, s.facts.now)
+    return "outside the schedule" + _next(s.limits.schedule, s.readings.now)
 
 
 def _quiet(s: Situation) -> str | None:
-    if not s.limits.quiet_hours.covers(s.facts.now):
+    if not s.limits.quiet_hours.covers(s.readings.now):
         return None
-    return "quiet hours" + _next(s.limits.quiet_hours, s.facts.now)
+    return "quiet hours" + _next(s.limits.quiet_hours, s.readings.now)
 
 
 def _gpu_in_use(s: Situation) -> str | None:
-    if not s.limits.yield_gpu or s.facts.gpu_programs is None:
+    if not s.limits.yield_gpu or s.readings.gpu_programs is None:
         return None
-    names = sorted({p.name for p in s.facts.gpu_programs if _disturbs(p, s.limits)})
+    names = sorted({p.name for p in s.readings.gpu_programs if _disturbs(p, s.limits)})
     if not names:
         return None
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f"GPU in use by another program ({shown})"
 
 
-def _disturbs(program: GpuProgram, limits: Limits) -> bool:
+def _disturbs(program: GpuProgram, limits: MachineLimits) -> bool:
     """Any computation does; graphics do by time spent, or by memory where time is unknown."""
     if program.name in limits.ignored_programs:
         return False
@@ -170,7 +170,7 @@ def _disturbs(program: GpuProgram, limits: Limits) -> bool:
 
 
 def _in_use(s: Situation) -> str | None:
-    wanted, idle = s.limits.idle_after_s, _known(s.facts.idle_s)
+    wanted, idle = s.limits.idle_after_s, _known(s.readings.idle_s)
     if wanted is None:
         return None
     if idle is None:
@@ -179,19 +179,19 @@ def _in_use(s: Situation) -> str | None:
 
 
 def _battery(s: Situation) -> str | None:
-    return "on battery" if s.facts.on_battery and not s.limits.on_battery else None
+    return "on battery" if s.readings.on_battery and not s.limits.on_battery else None
 
 
 def _metered(s: Situation) -> str | None:
-    return "on a metered network" if s.facts.metered and not s.limits.on_metered else None
+    return "on a metered network" if s.readings.metered and not s.limits.on_metered else None
 
 
 def _hot(s: Situation) -> str | None:
-    return _over(s.facts.temperature_c, s.limits.max_temperature_c, s, "temperature", "°C")
+    return _over(s.readings.temperature_c, s.limits.max_temperature_c, s, "temperature", "°C")
 
 
 def _power(s: Situation) -> str | None:
-    return _over(s.facts.power_w, s.limits.max_power_w, s, "power draw", "W")
+    return _over(s.readings.power_w, s.limits.max_power_w, s, "power draw", "W")
 
 
 def _over(
@@ -210,14 +210,14 @@ def _over(
 
 
 def _vram(s: Situation) -> str | None:
-    limit, share = s.limits.max_vram_share, _known(s.facts.vram_share)
+    limit, share = s.limits.max_vram_share, _known(s.readings.vram_share)
     if limit is None or share is None or share <= limit:
         return None
     return f"GPU memory {share:.0%} taken by training, limit {limit:.0%}"
 
 
 def _busy_cpu(s: Situation) -> str | None:
-    limit, share = s.limits.max_other_cpu_share, _known(s.facts.other_cpu_share)
+    limit, share = s.limits.max_other_cpu_share, _known(s.readings.other_cpu_share)
     if limit is None or share is None:
         return None
     if share <= (limit - s.limits.other_cpu_margin if s.engaged else limit):
@@ -226,7 +226,7 @@ def _busy_cpu(s: Situation) -> str | None:
 
 
 def _disk(s: Situation) -> str | None:
-    free, least = s.facts.free_disk_bytes, s.limits.min_free_disk_bytes
+    free, least = s.readings.free_disk_bytes, s.limits.min_free_disk_bytes
     if free is None or free >= (least * 5 // 4 if s.engaged else least):
         return None
     return f"disk almost full ({free >> 20} MiB free, {least >> 20} MiB needed)"

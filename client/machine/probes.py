@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nomoat.client.machine.readings import Facts, GpuProgram
+from nomoat.client.machine.readings import GpuProgram, Readings
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ class Probes:
         self._gpu = Gpu(gpu)
         self._processor = Processor()
 
-    def facts(self, now: datetime) -> Facts:
+    def readings(self, now: datetime) -> Readings:
         """One look at everything; `now` is local and has its zone."""
         pids = attempt("pids", self._pids) or frozenset({os.getpid()})
-        return Facts(
+        return Readings(
             now=now,
             idle_s=attempt("idle", idle_s),
             on_battery=attempt("battery", on_battery),

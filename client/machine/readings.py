@@ -31,7 +31,7 @@ class GpuProgram:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Readings:
     """What the probes found at `now` (local, with its time zone). None: unknown."""
 
     now: datetime
@@ -47,7 +47,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MachineLimits:
     """What the owner allows. None: no limit. Margins are where a limit lets go again."""
 
     schedule: Week = field(default_factory=always)
@@ -78,7 +78,7 @@ class Orders:
     finish: bool = False
 
 
-def describe(limits: Limits) -> Mapping[str, str]:
+def describe(limits: MachineLimits) -> Mapping[str, str]:
     """The limits in words, for the consent sheet and `status`."""
     optional = {
         "temperature": (limits.max_temperature_c, "at most {:g} °C"),

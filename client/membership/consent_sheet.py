@@ -6,20 +6,20 @@ from collections.abc import Sequence
 
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, fingerprint
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
-from nomoat.client.data.split import Shards
+from nomoat.client.data.split import Split
 from nomoat.client.home import VolunteerSettings
-from nomoat.client.sent.log import Sent
+from nomoat.client.sent.log import SentMessage
 
 
 def sheet(
-    info: CommunityInfo, settings: VolunteerSettings, shards: Shards, rank: int, fit: str
+    info: CommunityInfo, settings: VolunteerSettings, split: Split, rank: int, fit: str
 ) -> str:
     """The sheet as text, one fact a line.
 
     rank: modules this machine trains at most. fit: what a training takes of this machine (fits.py).
     """
     megabytes = 4 * info.adapter_values / 1e6
-    rows = f"{shards.train_rows} rows to train on, {shards.heldout_rows} kept to measure with"
+    rows = f"{split.train_rows} rows to train on, {split.heldout_rows} kept to measure with"
     return "\n".join(
         [
             f"Community    {_clean(info.name)}  ({fingerprint(info.public)})",
@@ -55,7 +55,7 @@ def protection(info: CommunityInfo) -> str:
     return f"updates are masked; only the sum of {info.min_participants} or more is ever seen"
 
 
-def protection_now(info: CommunityInfo, sent: Sequence[Sent]) -> str:
+def protection_now(info: CommunityInfo, sent: Sequence[SentMessage]) -> str:
     """The same with the real size of the last session an update of ours was summed in."""
     updates = [entry for entry in sent if entry.tensors]
     if not updates:

@@ -14,10 +14,10 @@ from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.coordinator_api import Asker, check_own_entry, extend_roster
 from nomoat.client.connection.https import Door
-from nomoat.client.home import Home, Place, VolunteerSettings
+from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
 from nomoat.client.identity.keys import load_identity, node_key
-from nomoat.client.sent.log import Sent
-from nomoat.client.sent.log_file import Ledger
+from nomoat.client.sent.log import SentMessage
+from nomoat.client.sent.log_file import SentLog
 from nomoat.lora.model.files import content_hash, resolve
 
 
@@ -31,12 +31,14 @@ def check_base(base: str, wanted: bytes, name: str) -> None:
         )
 
 
-def logged(place: Place, to: str) -> Callable[[wire.Packet], None]:
+def logged(folder: CommunityFolder, to: str) -> Callable[[wire.Packet], None]:
     """Write a request about membership, which holds nothing of the data, into the log."""
 
     def record(packet: wire.Packet) -> None:
-        kind, digest = wire.peek_kind(packet, place.name()), packet_digest(packet).hex()
-        Ledger(place.root).record(Sent(time.time(), place.name(), to, kind, 0, packet.size, digest))
+        kind, digest = wire.peek_kind(packet, folder.name()), packet_digest(packet).hex()
+        SentLog(folder.root).record(
+            SentMessage(time.time(), folder.name(), to, kind, 0, packet.size, digest)
+        )
 
     return record
 
@@ -60,20 +62,20 @@ def preview(settings: VolunteerSettings, seq_len: int) -> str:
 
 
 def join(
-    home: Home, place: Place, settings: VolunteerSettings, token: bytes, ca: bytes
+    home: Home, folder: CommunityFolder, settings: VolunteerSettings, token: bytes, ca: bytes
 ) -> tuple[Standing, str]:
     """Enrol with an invitation's token; the standing and its reason, checked against the roster.
 
     What is written before the coordinator has answered is only this machine's keys.
     """
-    info_public = place.info().public
+    info_public = folder.info().public
     asker = Asker(Door.at(settings.address, ca=ca), load_identity(home.identity), info_public)
-    key = node_key(place.node_key)
-    leaving = logged(place, settings.address)
+    key = node_key(folder.node_key)
+    leaving = logged(folder, settings.address)
     standing, reason = coordinator_api.enrol(asker, settings.name, key, token, leaving)
     if standing is Standing.APPROVED:
-        known = roster.extend(roster.Roster.empty(info_public), place.entries())
+        known = roster.extend(roster.Roster.empty(info_public), folder.entries())
         known, added = extend_roster(asker, known, int(time.time()))
-        place.append_roster(added)
+        folder.append_roster(added)
         check_own_entry(known, asker, settings.name, node_public_der(key.public_key()))
     return standing, reason

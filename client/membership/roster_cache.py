@@ -20,7 +20,7 @@ from nomoat.aggregation.protocol.roster import SignedEntry
 from nomoat.aggregation.secagg.messages import SessionOffer
 from nomoat.aggregation.secagg.parameters import Roster
 from nomoat.client.connection.coordinator_api import Asker, extend_roster
-from nomoat.client.home import Place
+from nomoat.client.home import CommunityFolder
 from nomoat.client.round.sealed_app import App
 
 
@@ -28,13 +28,13 @@ from nomoat.client.round.sealed_app import App
 class RosterBook:
     """The log as far as it was verified, and the head that is meant at the moment."""
 
-    place: Place
+    folder: CommunityFolder
     asker: Asker
     clock: Callable[[], float] = time.time
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
-        self._entries: list[SignedEntry] = self.place.entries()
+        self._entries: list[SignedEntry] = self.folder.entries()
         self._newest = log.extend(log.Roster.empty(self.asker.community), self._entries)
         self._aimed = self._newest
 
@@ -48,7 +48,7 @@ class RosterBook:
         with self._lock:
             roster, added = extend_roster(self.asker, self._newest, int(self.clock()))
             if added:
-                self.place.append_roster(added)
+                self.folder.append_roster(added)
                 self._entries += added
             self._newest = self._aimed = roster
             return roster

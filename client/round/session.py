@@ -69,7 +69,7 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TaskLimits:
     """The most a coordinator may ask of this machine, set by its owner."""
 
     max_steps: int = 10_000
@@ -146,7 +146,7 @@ class Session:
         self,
         name: str,
         base_hash: bytes,
-        limits: Limits,
+        limits: TaskLimits,
         held: Held | None = None,
         masking: Masking | None = None,
     ) -> None:

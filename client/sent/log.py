@@ -3,7 +3,7 @@
 hash_i = SHA-256("nomoat sent v1" ‖ 0 ‖ hash_{i−1} ‖ line_i without its hash). A line is written and
 synced before its message leaves, so nothing leaves unseen; a message that then could not be sent is
 in the log all the same. Edited, reordered and removed lines break the chain; a removed end is seen
-by the head kept beside the file and by receipts that name a missing packet. Pure: ledger_file.py
+by the head kept beside the file and by receipts that name a missing packet. Pure: log_file.py
 reads and writes.
 """
 
@@ -25,7 +25,7 @@ MAX_LINE_BYTES: Final = 16 << 20
 GENESIS: Final = hashlib.sha256(DOMAIN).digest()
 
 
-class LedgerBroken(NomoatError):
+class SentLogBroken(NomoatError):
     """The log of what left this machine was changed or damaged; the message names the line."""
 
     def __init__(self, line: int, reason: str) -> None:
@@ -37,7 +37,7 @@ class LedgerBroken(NomoatError):
 
 
 @dataclass(frozen=True, slots=True)
-class TensorSent:
+class SentTensor:
     """A tensor's name and shape."""
 
     name: str
@@ -45,7 +45,7 @@ class TensorSent:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentMessage:
     """One message that leaves. `session_size`: volunteers whose reports are summed with it.
 
     `norm`: L2 of the update before any mask or noise. `clip`: bound on each of its values. `clip`,
@@ -61,7 +61,7 @@ class Sent:
     bytes: int
     packet: str
     masked: bool = False
-    tensors: tuple[TensorSent, ...] = ()
+    tensors: tuple[SentTensor, ...] = ()
     norm: float | None = None
     clip: float | None = None
     session_size: int | None = None
@@ -70,7 +70,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ChainHead:
     """Where a chain stands: `length` lines, the last one's hash."""
 
     length: int = 0
@@ -78,36 +78,36 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class VerifiedLog:
     """A verified log. `torn`: bytes of an unfinished last line, whose message never left."""
 
-    entries: tuple[Sent, ...]
-    head: Head
+    entries: tuple[SentMessage, ...]
+    head: ChainHead
     torn: bytes = b""
 
 
-def tensors_of(manifest: Manifest) -> tuple[TensorSent, ...]:
+def tensors_of(manifest: Manifest) -> tuple[SentTensor, ...]:
     """The names and shapes of a flat vector's tensors."""
-    return tuple(TensorSent(tensor.name, tensor.shape) for tensor in manifest.tensors)
+    return tuple(SentTensor(tensor.name, tensor.shape) for tensor in manifest.tensors)
 
 
-def append(head: Head, entry: Sent) -> tuple[Head, bytes]:
+def append(head: ChainHead, entry: SentMessage) -> tuple[ChainHead, bytes]:
     """(new head, line to write) for `entry`; LocalProtocolError for NaN and infinities."""
     body = _body(head.length, entry)
     link = _link(head.hash, body)
     line = body[:-1] + b',"hash":"' + link.hex().encode() + b'"}\n'
     if len(line) > MAX_LINE_BYTES:
         raise LocalProtocolError(f"a log line of {len(line)} bytes is too long")
-    return Head(head.length + 1, link), line
+    return ChainHead(head.length + 1, link), line
 
 
-def check(data: bytes, expected: Head | None = None) -> Checked:
-    """Verify a whole log, or raise LedgerBroken naming the first bad line (from 1).
+def check(data: bytes, expected: ChainHead | None = None) -> VerifiedLog:
+    """Verify a whole log, or raise SentLogBroken naming the first bad line (from 1).
 
     `expected`: the head kept beside the file; a log that ends before it was cut.
     """
     *lines, torn = data.split(b"\n")
-    head, entries, passed = Head(), [], expected is None or expected.length == 0
+    head, entries, passed = ChainHead(), [], expected is None or expected.length == 0
     for number, line in enumerate(lines, 1):
         entry, head = _follow(head, line, number)
         entries.append(entry)
@@ -115,12 +115,12 @@ def check(data: bytes, expected: Head | None = None) -> Checked:
     if not passed and expected is not None:
         if head.length < expected.length:
             missing = expected.length - head.length
-            raise LedgerBroken(head.length + 1, f"{missing} lines at the end are gone")
-        raise LedgerBroken(expected.length, "the log is not the one this machine wrote")
-    return Checked(tuple(entries), head, torn)
+            raise SentLogBroken(head.length + 1, f"{missing} lines at the end are gone")
+        raise SentLogBroken(expected.length, "the log is not the one this machine wrote")
+    return VerifiedLog(tuple(entries), head, torn)
 
 
-def _follow(head: Head, line: bytes, number: int) -> tuple[Sent, Head]:
+def _follow(head: ChainHead, line: bytes, number: int) -> tuple[SentMessage, ChainHead]:
     """Decode one line and check that it continues the chain in exactly the bytes we would write."""
     try:
         if len(line) > MAX_LINE_BYTES:
@@ -131,13 +131,13 @@ def _follow(head: Head, line: bytes, number: int) -> tuple[Sent, Head]:
         entry = _entry(values)
         after, ours = append(head, entry)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, LocalProtocolError):
-        raise LedgerBroken(number, "it is damaged") from None
+        raise SentLogBroken(number, "it is damaged") from None
     if index != head.length or link != after.hash or ours != line + b"\n":
-        raise LedgerBroken(number, "it was changed, or a line before it was removed")
+        raise SentLogBroken(number, "it was changed, or a line before it was removed")
     return entry, after
 
 
-def _body(index: int, entry: Sent) -> bytes:
+def _body(index: int, entry: SentMessage) -> bytes:
     values: dict[str, Any] = {"index": index}
     for field in fields(entry):
         value = getattr(entry, field.name)
@@ -148,9 +148,9 @@ def _body(index: int, entry: Sent) -> bytes:
     return json.dumps(values, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def _entry(values: dict[str, Any]) -> Sent:
-    tensors = tuple(TensorSent(name, tuple(shape)) for name, shape in values.pop("tensors"))
-    return Sent(tensors=tensors, **values)
+def _entry(values: dict[str, Any]) -> SentMessage:
+    tensors = tuple(SentTensor(name, tuple(shape)) for name, shape in values.pop("tensors"))
+    return SentMessage(tensors=tensors, **values)
 
 
 def _link(previous: bytes, body: bytes) -> bytes:
@@ -162,11 +162,11 @@ class Reconciled:
     """Log and receipts side by side: `unreceipted` messages, `unlogged` receipts."""
 
     receipted: int
-    unreceipted: tuple[Sent, ...]
+    unreceipted: tuple[SentMessage, ...]
     unlogged: tuple[Receipt, ...]
 
 
-def reconcile(entries: Sequence[Sent], receipts: Iterable[Receipt]) -> Reconciled:
+def reconcile(entries: Sequence[SentMessage], receipts: Iterable[Receipt]) -> Reconciled:
     """Compare reports that left with the community's receipts, packet by packet.
 
     A receipt for a packet that is not in the log means that something left unseen, or that the log

@@ -26,17 +26,19 @@ ASIDE_TIME: Final = "%Y%m%dT%H%M%SZ"
 LOCK_TIMEOUT_S: Final = 30.0
 
 
-class Ledger:
+class SentLog:
     """What left for one community, in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._tail: tuple[log.Head, int] | None = None  # what we wrote last, and its file's size
+        self._tail: tuple[log.ChainHead, int] | None = (
+            None  # what we wrote last, and its file's size
+        )
 
-    def record(self, entry: log.Sent) -> None:
+    def record(self, entry: log.SentMessage) -> None:
         """Write and sync one line; the caller sends only after this has returned.
 
-        Raises LedgerBroken if the log was tampered with, NomoatError if it cannot be written: in
+        Raises SentLogBroken if the log was tampered with, NomoatError if it cannot be written: in
         both cases nothing may leave.
         """
         with self._locked(), _refusing(self.folder / LOG_NAME):
@@ -49,8 +51,8 @@ class Ledger:
                 self._tail = (head, file.tell())
             write_private(self.folder / HEAD_NAME, f"{head.length} {head.hash.hex()}\n".encode())
 
-    def check(self) -> log.Checked:
-        """Read and verify the whole log; LedgerBroken names the first bad line."""
+    def check(self) -> log.VerifiedLog:
+        """Read and verify the whole log; SentLogBroken names the first bad line."""
         with _refusing(self.folder / LOG_NAME):
             data = self._read()
         return log.check(data, self._expected())
@@ -97,7 +99,7 @@ class Ledger:
                 problems.append(f"{path}: {problem}")
         return valid, problems
 
-    def _head(self) -> log.Head:
+    def _head(self) -> log.ChainHead:
         """The present head: remembered if the file is as we left it, else from a full check."""
         size = _size(self.folder / LOG_NAME)
         if self._tail is not None and self._tail[1] == size:
@@ -108,14 +110,14 @@ class Ledger:
                 file.truncate(size - len(checked.torn))
         return checked.head
 
-    def _expected(self) -> log.Head | None:
+    def _expected(self) -> log.ChainHead | None:
         try:
             length, digest = (self.folder / HEAD_NAME).read_text("ascii").split()
-            return log.Head(int(length), bytes.fromhex(digest))
+            return log.ChainHead(int(length), bytes.fromhex(digest))
         except FileNotFoundError:
             return None
         except (ValueError, OSError):
-            raise log.LedgerBroken(1, f"{HEAD_NAME} beside it is damaged") from None
+            raise log.SentLogBroken(1, f"{HEAD_NAME} beside it is damaged") from None
 
     def _read(self) -> bytes:
         try:

@@ -13,26 +13,26 @@ from nomoat.aggregation.secagg.messages import MaskedReport
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.coordinator_api import Asker
 from nomoat.client.connection.https import Door
-from nomoat.client.home import Home, Place
+from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity
-from nomoat.client.sent.log import Sent, tensors_of
+from nomoat.client.sent.log import SentMessage, tensors_of
 
 VALUE_BYTES = 4  # at most: masked values are packed into fewer bits
 
 
-def outlook(home: Home, place: Place) -> Sent:
+def outlook(home: Home, folder: CommunityFolder) -> SentMessage:
     """The largest message of the next round, as the log will show it: size at most, norm unknown.
 
     Asks the coordinator for the adapter's shape if it is not known here yet.
     """
-    info = place.info()
-    number, adapter = _newest(home, place)
+    info = folder.info()
+    number, adapter = _newest(home, folder)
     manifest = methods.get(info.method).manifest(adapter.spec, number + 1, 1)
     kind = MaskedReport if info.secure else Report
-    return Sent(
+    return SentMessage(
         time.time(),
         info.name,
-        place.load().address,
+        folder.load().address,
         wire.kind_of(kind),
         number + 1,
         VALUE_BYTES * manifest.size,
@@ -43,13 +43,13 @@ def outlook(home: Home, place: Place) -> Sent:
     )
 
 
-def _newest(home: Home, place: Place) -> tuple[int, Adapter]:
-    record = place.version()
-    if record is not None and place.adapter(record).exists():
-        data, version = place.adapter(record).read_bytes(), record.version
-        return version.number, lineage.from_file(data, version.adapter, str(place.root))
-    info, now = place.info(), int(time.time())
-    door = Door.at(place.load().address, ca=info.ca)
+def _newest(home: Home, folder: CommunityFolder) -> tuple[int, Adapter]:
+    record = folder.version()
+    if record is not None and folder.adapter(record).exists():
+        data, version = folder.adapter(record).read_bytes(), record.version
+        return version.number, lineage.from_file(data, version.adapter, str(folder.root))
+    info, now = folder.info(), int(time.time())
+    door = Door.at(folder.load().address, ca=info.ca)
     asker = Asker(door, load_identity(home.identity), info.public)
     record = coordinator_api.newest_version(asker, None, now)
     if record is None:

@@ -18,8 +18,8 @@ from nomoat.aggregation.protocol.messages import Decline, Evaluation, Ready, Rep
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
-from nomoat.client.sent.log import Sent, tensors_of
-from nomoat.client.sent.log_file import Ledger
+from nomoat.client.sent.log import SentMessage, tensors_of
+from nomoat.client.sent.log_file import SentLog
 
 HAND_OVER_S = 60.0  # how long after its last answer an update may still be asked for
 OTHERS_TRAIN_S = 3900.0  # and after its training, while others still train
@@ -37,7 +37,7 @@ class Recorder:
     community: its name. to: the coordinator's address.
     """
 
-    ledger: Ledger
+    sent_log: SentLog
     community: str
     to: str
     uploaded: Callable[[], tuple[Manifest, float] | None]
@@ -49,7 +49,7 @@ class Recorder:
         """Log `reply`, which is about to leave; NomoatError if it must not."""
         kind, size, digest = _contents(reply)
         group = request.metadata.group_id
-        entry = Sent(
+        entry = SentMessage(
             self.clock(),
             self.community,
             self.to,
@@ -62,7 +62,7 @@ class Recorder:
             self._clip = max(wire.decode(_head(request), SessionOffer, COORDINATOR).clips)
         if kind in {MASKED, PLAIN}:
             entry = self._update(entry, request)
-        self.ledger.record(entry)
+        self.sent_log.record(entry)
         self._last = (kind, self.clock())
 
     def handing_over(self) -> bool:
@@ -71,7 +71,7 @@ class Recorder:
         most_s = OTHERS_TRAIN_S if kind == READY else HAND_OVER_S
         return kind not in {"", *LAST_OF_A_ROUND} and 0 <= self.clock() - at < most_s
 
-    def _update(self, entry: Sent, request: Message) -> Sent:
+    def _update(self, entry: SentMessage, request: Message) -> SentMessage:
         """With what the update is made of, and how it is hidden."""
         uploaded = self.uploaded()
         if uploaded is not None:

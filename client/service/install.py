@@ -11,24 +11,26 @@ from pathlib import Path
 from typing import TypeAlias
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.client.home import Home, Place
+from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.service.unit_files import Installation, Service, installation, lint
 
 Run: TypeAlias = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
-def wanted(home: Home, place: Place | None, environment: Mapping[str, str]) -> Installation:
+def wanted(
+    home: Home, folder: CommunityFolder | None, environment: Mapping[str, str]
+) -> Installation:
     """What starts `nomoat run` with the session: in one community, or in all that were joined."""
-    folder = home.root if place is None else place.root
+    root = home.root if folder is None else folder.root
     service = Service(
-        "nomoat" if place is None else f"nomoat-{place.root.name[:8]}",
+        "nomoat" if folder is None else f"nomoat-{folder.root.name[:8]}",
         "nomoat volunteer",
         (
             *(sys.executable, "-P", "-m", "nomoat", "run"),
-            *(() if place is None else ("--community", place.root.name)),
+            *(() if folder is None else ("--community", folder.root.name)),
         ),
-        str(folder),
-        str(folder / "service.out"),
+        str(root),
+        str(root / "service.out"),
         {"NOMOAT_HOME": str(home.root)} if environment.get("NOMOAT_HOME") else {},
     )
     user = os.getuid() if hasattr(os, "getuid") else 0

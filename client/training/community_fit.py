@@ -10,10 +10,10 @@ from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.client.home import VolunteerSettings
-from nomoat.client.machine.free_memory import Room, room
+from nomoat.client.machine.free_memory import FreeMemory, free_memory
 from nomoat.client.training.memory_fit import (
     Bits,
-    Work,
+    Workload,
     bits_that_fit,
     largest_rank,
     planned_or_cut,
@@ -23,38 +23,42 @@ from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
 
 
 def line(
-    info: CommunityInfo, base: str, place: Room, bits: Bits | None = None, most: int = MAX_RANK
+    info: CommunityInfo,
+    base: str,
+    memory: FreeMemory,
+    bits: Bits | None = None,
+    most: int = MAX_RANK,
 ) -> str:
     """What a training of at most `most` modules takes here, the base in `bits`, for the sheet.
 
     DoesNotFit says what would fit; nothing is known of an unknown family of models.
     """
-    free = f"{place.free_bytes / 1e9:.1f} GB free"
+    free = f"{memory.free_bytes / 1e9:.1f} GB free"
     held = "" if bits is None else f"; the base is held in {bits} bits"
     folder = resolve(base)
     try:
-        found = planned_or_cut(announced(info, folder, most), folder, place, bits)
+        found = planned_or_cut(announced(info, folder, most), folder, memory, bits)
     except DoesNotFit as problem:
-        raise _refused(info, place, problem) from None
+        raise _refused(info, memory, problem) from None
     except UsageError:
-        return f"{place.device}, {free}; what this model takes is not known before it is loaded"
+        return f"{memory.device}, {free}; what this model takes is not known before it is loaded"
     needed, seq_len = found.predicted.total / 1e9, found.training.seq_len
     cut = f"; rows are cut at {seq_len} tokens" if seq_len < info.seq_len else ""
-    return f"{place.device}: a training takes about {needed:.1f} GB of {free}{held}{cut}"
+    return f"{memory.device}: a training takes about {needed:.1f} GB of {free}{held}{cut}"
 
 
-def bits(info: CommunityInfo, base: str, place: Room, most: int = MAX_RANK) -> Bits | None:
+def bits(info: CommunityInfo, base: str, memory: FreeMemory, most: int = MAX_RANK) -> Bits | None:
     """In how many bits the base has to be held here, None for the usual; DoesNotFit if in none."""
     folder = resolve(base)
     try:
-        return bits_that_fit(announced(info, folder, most), folder, place)
+        return bits_that_fit(announced(info, folder, most), folder, memory)
     except UsageError:
         return None
     except DoesNotFit as problem:
-        raise _refused(info, place, problem) from None
+        raise _refused(info, memory, problem) from None
 
 
-def rank(info: CommunityInfo, base: str, place: Room, bits: Bits | None) -> int:
+def rank(info: CommunityInfo, base: str, memory: FreeMemory, bits: Bits | None) -> int:
     """How many modules this machine can train: `--rank auto`.
 
     What is more than the community's is not used.
@@ -62,7 +66,7 @@ def rank(info: CommunityInfo, base: str, place: Room, bits: Bits | None) -> int:
     """
     folder = resolve(base)
     try:
-        return largest_rank(announced(info, folder), folder, place, bits)
+        return largest_rank(announced(info, folder), folder, memory, bits)
     except UsageError as problem:
         raise UsageError(f"{problem}; give --rank a number") from None
 
@@ -71,8 +75,8 @@ def rank_of(settings: VolunteerSettings, info: CommunityInfo) -> int:
     """The rank its owner set, or the largest that fits what memory is free now."""
     if settings.rank != "auto":
         return settings.rank
-    place = room(settings.device, settings.machine.max_vram_share or 1.0)
-    return rank(info, settings.base, place, settings.machine.base_bits)
+    memory = free_memory(settings.device, settings.machine.max_vram_share or 1.0)
+    return rank(info, settings.base, memory, settings.machine.base_bits)
 
 
 def check_rank(info: CommunityInfo, base: str, most: int) -> None:
@@ -90,7 +94,7 @@ def check_rank(info: CommunityInfo, base: str, most: int) -> None:
         )
 
 
-def announced(info: CommunityInfo, folder: Path, most: int = MAX_RANK) -> Work:
+def announced(info: CommunityInfo, folder: Path, most: int = MAX_RANK) -> Workload:
     """The training that `info` announces, of at most `most` modules, the rest frozen.
 
     The rank is not announced: it is what makes an adapter of that many values on all linear maps.
@@ -99,8 +103,8 @@ def announced(info: CommunityInfo, folder: Path, most: int = MAX_RANK) -> Work:
     per_rank = ModelShape.from_config(config(folder)).adapter_parameters(1, (ALL_LINEAR,))
     rank = max(1, math.ceil(info.adapter_values / per_rank))
     trained = min(rank, most)
-    return Work(info.batch_size, info.seq_len, trained, frozen_rank=rank - trained)
+    return Workload(info.batch_size, info.seq_len, trained, frozen_rank=rank - trained)
 
 
-def _refused(info: CommunityInfo, place: Room, problem: DoesNotFit) -> DoesNotFit:
-    return DoesNotFit(f"a training of {info.name} does not fit this {place.device}: it {problem}")
+def _refused(info: CommunityInfo, memory: FreeMemory, problem: DoesNotFit) -> DoesNotFit:
+    return DoesNotFit(f"a training of {info.name} does not fit this {memory.device}: it {problem}")

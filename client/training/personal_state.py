@@ -23,7 +23,7 @@ from nomoat.storage.private import read_private, write_private
 
 
 @dataclass(frozen=True)
-class Keepsake:
+class PersonalState:
     """Of one round: the trained modules and their places, moments, and a personal adapter.
 
     start: digest of the broadcast that was trained from.
@@ -37,33 +37,33 @@ class Keepsake:
     personal: Adapter | None = None
 
 
-class Keepsakes(Protocol):
+class PersonalStates(Protocol):
     """Where they are kept."""
 
-    def newest(self, before: int, broadcast: bytes) -> Keepsake | None:
+    def newest(self, before: int, broadcast: bytes) -> PersonalState | None:
         """The newest of a round earlier than `before` that led to another adapter than `broadcast`.
 
         One that started from this very broadcast is of a round that was abandoned.
         """
 
-    def save(self, kept: Keepsake) -> None:
+    def save(self, kept: PersonalState) -> None:
         """Keep it; what it replaces stays until another round has been committed."""
 
 
 @dataclass(frozen=True)
-class DiskKeepsakes:
+class DiskPersonalStates:
     """A folder with one file per round: the last, and the last that led to where that started."""
 
     folder: Path
 
-    def newest(self, before: int, broadcast: bytes) -> Keepsake | None:
+    def newest(self, before: int, broadcast: bytes) -> PersonalState | None:
         """The newest of an earlier round that was committed; NomoatError if it is damaged."""
         for number in sorted(self._rounds(), reverse=True):
             if number < before and (kept := self._load(number)).start != broadcast:
                 return kept
         return None
 
-    def save(self, kept: Keepsake) -> None:
+    def save(self, kept: PersonalState) -> None:
         """Keep it, and drop all earlier rounds but what it went on from."""
         adapters = {"trained": kept.trained, "personal": kept.personal}
         files = {k: lineage.to_file(a) for k, a in adapters.items() if a is not None}
@@ -82,7 +82,7 @@ class DiskKeepsakes:
             if number < kept.round and (before is None or number != before.round):
                 self._path(number).unlink(missing_ok=True)
 
-    def _load(self, number: int) -> Keepsake:
+    def _load(self, number: int) -> PersonalState:
         path = self._path(number)
         data = read_private(path, "what this volunteer keeps")
         try:
@@ -98,7 +98,7 @@ class DiskKeepsakes:
         except (ValueError, KeyError, RemoteProtocolError):
             raise NomoatError(f"{path} is damaged; delete it to go on") from None
         trained, personal = adapters["trained"], adapters.get("personal")
-        return Keepsake(number, start, trained, modules, moments, personal)
+        return PersonalState(number, start, trained, modules, moments, personal)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:07d}.safetensors"

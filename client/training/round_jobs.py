@@ -12,7 +12,7 @@ from nomoat.aggregation.methods import modules
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.client.round.session import EvaluateWork, TrainWork
-from nomoat.client.training.personal_state import Keepsake, Keepsakes
+from nomoat.client.training.personal_state import PersonalState, PersonalStates
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.training.evaluate import Measured
 from nomoat.lora.training.train import Trained
@@ -30,14 +30,14 @@ class Rows:
 def train(
     work: TrainWork,
     rows: Rows,
-    keepsakes: Keepsakes,
+    personal_states: PersonalStates,
     submit: Callable[[TrainJob], Future[Trained]],
 ) -> Trained:
     """Train as `work` says, going on from what this volunteer kept; keep what it has to."""
     settings, local = work.task.settings, work.local
     if not (settings.keep_moments or settings.personal != "none"):
         return submit(_job(work, rows, local.adapter)).result()
-    before = keepsakes.newest(work.task.round, local.broadcast.digest)
+    before = personal_states.newest(work.task.round, local.broadcast.digest)
     same = before if before is not None and _same_modules(before, work) else None
     start = local.adapter
     if settings.personal == "local-B" and same is not None:
@@ -51,8 +51,8 @@ def train(
     personal = None
     if own is not None:
         personal = Adapter(_personal_start(work, before).spec, own.result().vector)
-    keepsakes.save(
-        Keepsake(
+    personal_states.save(
+        PersonalState(
             work.task.round,
             local.broadcast.digest,
             trained,
@@ -67,13 +67,13 @@ def train(
 def evaluate(
     work: EvaluateWork,
     rows: Rows,
-    keepsakes: Keepsakes,
+    personal_states: PersonalStates,
     submit: Callable[[EvaluateJob], Future[Measured]],
 ) -> tuple[float, int, float | None]:
     """(loss, tokens, loss with what this volunteer keeps to itself or None), nats per token."""
     settings = work.task.settings
     asked = submit(evaluate_job(rows.heldout, work.adapter, settings))
-    own = personal_model(work, keepsakes) if settings.personal != "none" else None
+    own = personal_model(work, personal_states) if settings.personal != "none" else None
     if own is None:
         measured, personal = asked.result(), None
     else:
@@ -82,9 +82,9 @@ def evaluate(
     return measured.loss, measured.tokens, personal
 
 
-def personal_model(work: EvaluateWork, keepsakes: Keepsakes) -> Adapter | None:
+def personal_model(work: EvaluateWork, personal_states: PersonalStates) -> Adapter | None:
     """The community's adapter with what this volunteer keeps; None while it keeps nothing."""
-    kept = keepsakes.newest(work.task.round + 1, work.adapter.digest)
+    kept = personal_states.newest(work.task.round + 1, work.adapter.digest)
     if kept is None or kept.trained.spec.target_modules != work.adapter.spec.target_modules:
         return None
     if work.task.settings.personal == "local-B":
@@ -115,7 +115,7 @@ def _job(work: TrainWork, rows: Rows, start: Adapter) -> TrainJob:
     )
 
 
-def _personal_job(work: TrainWork, rows: Rows, before: Keepsake | None) -> TrainJob:
+def _personal_job(work: TrainWork, rows: Rows, before: PersonalState | None) -> TrainJob:
     """Training this volunteer's own adapter on top of the community's, as long as the other."""
     start = _personal_start(work, before)
     settings = replace(work.task.settings, train_a=True, train_b=True, prox=0.0, keep_moments=False)
@@ -123,12 +123,12 @@ def _personal_job(work: TrainWork, rows: Rows, before: Keepsake | None) -> Train
     return TrainJob(rows.train, start.spec, start.vector, settings, seed, work.local.broadcast)
 
 
-def _personal_start(work: TrainWork, before: Keepsake | None) -> Adapter:
+def _personal_start(work: TrainWork, before: PersonalState | None) -> Adapter:
     spec = work.local.adapter.spec
     if before is not None and before.personal is not None and before.personal.spec == spec:
         return before.personal
     return initial_adapter(spec, b"personal" + work.seed)
 
 
-def _same_modules(kept: Keepsake, work: TrainWork) -> bool:
+def _same_modules(kept: PersonalState, work: TrainWork) -> bool:
     return kept.modules == work.local.modules and kept.trained.spec == work.local.adapter.spec

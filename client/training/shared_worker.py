@@ -22,7 +22,7 @@ GRACE_S = 10.0  # for a piece of work and its checkpoint; then the worker is kil
 
 
 @dataclass
-class Workbench:
+class SharedWorker:
     """One base model's worker, and whose job it is at.
 
     model: folder or hub id of the base. bits: of its frozen weights; None: as usual. threads: cores
@@ -157,23 +157,23 @@ class Workbench:
             self._timer = None
 
 
-class Workshop:
+class SharedWorkers:
     """The workbenches of one process: one for each base model and way of holding it."""
 
     def __init__(self) -> None:
-        self._benches: dict[tuple[bytes, str, int | None, int], Workbench] = {}
+        self._benches: dict[tuple[bytes, str, int | None, int], SharedWorker] = {}
         self._lock = threading.Lock()
 
-    def bench(
+    def worker(
         self, base_hash: bytes, model: str, device: str, bits: int | None, threads: int = 1
-    ) -> Workbench:
+    ) -> SharedWorker:
         """The workbench with the base of this content hash, which lies at `model`."""
         with self._lock:
             key = base_hash, device, bits, threads
-            return self._benches.setdefault(key, Workbench(model, device, bits, threads))
+            return self._benches.setdefault(key, SharedWorker(model, device, bits, threads))
 
     @property
     def pids(self) -> frozenset[int]:
         """All workers' process ids."""
         with self._lock:
-            return frozenset().union(*(bench.pids for bench in self._benches.values()))
+            return frozenset().union(*(worker.pids for worker in self._benches.values()))

@@ -19,12 +19,12 @@ import numpy as np
 from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.client.data.split import Shards
+from nomoat.client.data.split import Split
 from nomoat.client.round.session import EvaluateWork, TrainWork
-from nomoat.client.training import round_jobs as work_of
-from nomoat.client.training.personal_state import Keepsakes
+from nomoat.client.training import round_jobs
+from nomoat.client.training.personal_state import PersonalStates
 from nomoat.client.training.round_jobs import Rows
-from nomoat.client.training.shared_worker import Workbench
+from nomoat.client.training.shared_worker import SharedWorker
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.evaluate import Measured
 from nomoat.lora.training.train import CPU_TOKENS, Trained
@@ -40,7 +40,7 @@ class Overtaken(NomoatError):
 
 
 @dataclass(eq=False)
-class Hands:
+class Trainer:
     """Trains and evaluates one community's work on this machine's rows.
 
     checkpoint: where a training is laid down. fit: what a job must be like to fit this machine's
@@ -50,9 +50,9 @@ class Hands:
     the workbench, and when that is over.
     """
 
-    bench: Workbench
-    shards: Shards
-    keepsakes: Keepsakes
+    worker: SharedWorker
+    split: Split
+    personal_states: PersonalStates
     checkpoint: Path | None = None
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     queued: Callable[[bool], None] = lambda waits: None
@@ -70,7 +70,7 @@ class Hands:
         self.problem = None
         try:
             with self._working():
-                return work_of.train(work, self._rows, self.keepsakes, self._trained)
+                return round_jobs.train(work, self._rows, self.personal_states, self._trained)
         except Overtaken:
             raise
         except NomoatError as problem:
@@ -97,25 +97,27 @@ class Hands:
 
         NomoatError if paused.
         """
-        loss, tokens, personal = work_of.evaluate(work, self._rows, self.keepsakes, self._measured)
+        loss, tokens, personal = round_jobs.evaluate(
+            work, self._rows, self.personal_states, self._measured
+        )
         self.losses = loss, personal
         return loss, tokens, personal
 
     def measure(self, adapter: Adapter, settings: TrainSettings) -> tuple[float, int]:
         """Loss of an adapter on the rows that were kept."""
-        job = work_of.evaluate_job(self.shards.heldout, adapter, settings)
+        job = round_jobs.evaluate_job(self.split.heldout, adapter, settings)
         measured = self._measured(job).result()
         return measured.loss, measured.tokens
 
     @property
     def pids(self) -> frozenset[int]:
         """Processes that work for us."""
-        return self.bench.pids
+        return self.worker.pids
 
     @property
     def working(self) -> bool:
         """Whether a worker is at it right now, its model loaded."""
-        return self.bench.works_for(self)
+        return self.worker.works_for(self)
 
     @property
     def at_work(self) -> bool:
@@ -126,7 +128,7 @@ class Hands:
         """Lay down what is being done, end the worker and begin nothing until `resume`."""
         with self._changed:
             self._going = False
-        self.bench.leave(self)
+        self.worker.leave(self)
 
     def resume(self) -> None:
         """Go on."""
@@ -141,22 +143,22 @@ class Hands:
                 return
             self._overtaken = True
             self._changed.notify_all()
-        self.bench.leave(self)
+        self.worker.leave(self)
 
     def limit(self, share: float) -> None:
         """Spend this share of the time training."""
-        self.bench.limit(self, share)
+        self.worker.limit(self, share)
 
     def close(self) -> None:
         """End the worker; a training is laid down first."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self.bench.leave(self)
+        self.worker.leave(self)
 
     @property
     def _rows(self) -> Rows:
-        return Rows(self.shards.train, self.shards.heldout)
+        return Rows(self.split.train, self.split.heldout)
 
     def _trained(self, job: TrainJob) -> Future[Trained]:
         """A training, done when this returns."""
@@ -192,7 +194,7 @@ class Hands:
             return job.settings.seq_len
 
     def _do(self, job: TrainJob | EvaluateJob) -> Any:
-        return self.bench.do(self, job, self._wanted, self.queued)
+        return self.worker.do(self, job, self._wanted, self.queued)
 
     def _wanted(self) -> bool:
         return self._going and not (self._overtaken or self._closed)
@@ -210,8 +212,8 @@ class Hands:
 class _Working:
     """While it is open, a piece of work is under way; `overtake` ends it, and no later one."""
 
-    def __init__(self, hands: Hands) -> None:
-        self._hands = hands
+    def __init__(self, trainer: Trainer) -> None:
+        self._hands = trainer
 
     def __enter__(self) -> None:
         with self._hands._changed:

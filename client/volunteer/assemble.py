@@ -29,9 +29,9 @@ from nomoat.client.connection.flower_client import Line
 from nomoat.client.connection.https import Door
 from nomoat.client.connection.message_loop import beneath, serve
 from nomoat.client.data import secrets_allowlist
-from nomoat.client.data.secrets_scan import Kept
-from nomoat.client.data.split import FINDINGS, Shards, prepare
-from nomoat.client.home import Home, Place, VolunteerSettings
+from nomoat.client.data.secrets_scan import Allowlist
+from nomoat.client.data.split import FINDINGS, Split, prepare
+from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
 from nomoat.client.identity.keys import load_identity, node_key
 from nomoat.client.machine.governor import Governor
 from nomoat.client.machine.policy import Action, Decision
@@ -43,13 +43,13 @@ from nomoat.client.round.masked_session import Masking, Membership
 from nomoat.client.round.sealed_app import App, Belonging, sealed
 from nomoat.client.round.session import Reason, Session, decline
 from nomoat.client.round.update_store import DiskVault
-from nomoat.client.sent.log_file import Ledger
+from nomoat.client.sent.log_file import SentLog
 from nomoat.client.sent.recorder import Recorder
 from nomoat.client.training.community_fit import rank_of
 from nomoat.client.training.memory_fit import check_bits, fitted
-from nomoat.client.training.personal_state import DiskKeepsakes
-from nomoat.client.training.shared_worker import Workshop
-from nomoat.client.training.trainer import Hands
+from nomoat.client.training.personal_state import DiskPersonalStates
+from nomoat.client.training.shared_worker import SharedWorkers
+from nomoat.client.training.trainer import Trainer
 from nomoat.client.volunteer.status import StateKeeper, alone
 from nomoat.flower.packets import to_reply
 from nomoat.storage.atomic import replacing
@@ -67,21 +67,21 @@ WORK = frozenset({TRAIN, wire.action_of(wire.kind_of(EvaluateTask))})
 class Kit:
     """What a volunteer brings: its place, what its owner set, how it asks its coordinator."""
 
-    place: Place
+    folder: CommunityFolder
     settings: VolunteerSettings
     asker: Asker
-    kept: Kept = field(default_factory=Kept)  # of what looks secret in the data
+    allowlist: Allowlist = field(default_factory=Allowlist)  # of what looks secret in the data
 
     @classmethod
-    def of(cls, home: Home, place: Place, settings: VolunteerSettings) -> Kit:
+    def of(cls, home: Home, folder: CommunityFolder, settings: VolunteerSettings) -> Kit:
         """The kit of a community this machine has joined."""
-        info = place.info()
+        info = folder.info()
         door = Door.at(settings.address, ca=info.ca)
         asker = Asker(door, load_identity(home.identity), info.public)
-        return cls(place, settings, asker, secrets_allowlist.load(home.root))
+        return cls(folder, settings, asker, secrets_allowlist.load(home.root))
 
 
-def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
+def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
     """Take part until `stop` is set, or the owner said finish.
 
     workshop: where this process has its base models. Threads are named after the present one.
@@ -89,39 +89,39 @@ def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
     Raises Refused if the community has put this volunteer out; NomoatError if something here is
     wrong (data, base model, keys).
     """
-    place, settings = kit.place, kit.settings
-    info = place.info()
+    folder, settings = kit.folder, kit.settings
+    info = folder.info()
     with ExitStack() as things:
-        things.enter_context(alone(place))
-        things.enter_context(_explained(place))
+        things.enter_context(alone(folder))
+        things.enter_context(_explained(folder))
         check_base(settings.base, info.base_hash, info.name)
-        shards = prepare(
+        split = prepare(
             settings.data,
-            place.shards,
+            folder.split,
             settings.heldout,
-            kit.kept,
+            kit.allowlist,
             heldout_data=settings.heldout_data,
         )
-        if shards.secret_rows:
-            found = place.shards / FINDINGS
-            log.warning("%d rows look secret and are left out, see %s", shards.secret_rows, found)
-        hands = _hands(kit, shards, workshop)
-        things.callback(hands.close)
-        beneath(lambda: _close_with(stop, hands), "closing").start()
-        book = RosterBook(place, kit.asker)
+        if split.secret_rows:
+            found = folder.split / FINDINGS
+            log.warning("%d rows look secret and are left out, see %s", split.secret_rows, found)
+        trainer = _hands(kit, split, workers)
+        things.callback(trainer.close)
+        beneath(lambda: _close_with(stop, trainer), "closing").start()
+        book = RosterBook(folder, kit.asker)
         session = _session(kit, book)
-        keeper = Listening(place, hands, session)
-        hands.queued = keeper.queued
+        keeper = Listening(folder, trainer, session)
+        trainer.queued = keeper.queued
         recorder = Recorder(
-            Ledger(place.root), info.name, settings.address, lambda: session.uploaded
+            SentLog(folder.root), info.name, settings.address, lambda: session.uploaded
         )
-        governor = _governor(kit, hands, keeper, recorder, workshop)
-        app = _app(kit, Volunteer(session, hands, DiskVault(place.held)), book, governor)
+        governor = _governor(kit, trainer, keeper, recorder, workers)
+        app = _app(kit, Volunteer(session, trainer, DiskVault(folder.held)), book, governor)
         beneath(lambda: governor.run(stop), "governor").start()
         Errands(kit, keeper, stop).start()
         line = Line(
             kit.asker.door,
-            node_key(place.node_key),
+            node_key(folder.node_key),
             (settings.poll_least, settings.poll_most),
             upload_bytes_s=settings.machine.upload_bytes_s,
             download_bytes_s=settings.machine.download_bytes_s,
@@ -135,44 +135,44 @@ def volunteer(kit: Kit, stop: threading.Event, workshop: Workshop) -> None:
 
 
 @contextmanager
-def _explained(place: Place) -> Iterator[None]:
+def _explained(folder: CommunityFolder) -> Iterator[None]:
     """What ends the volunteer is what `nomoat status` says afterwards."""
     try:
         yield
     except Refused:  # said already, with what it waits for
         raise
     except NomoatError as problem:
-        StateKeeper(place).say("stopped", str(problem))
+        StateKeeper(folder).say("stopped", str(problem))
         raise
 
 
-def _close_with(stop: threading.Event, hands: Hands) -> None:
+def _close_with(stop: threading.Event, trainer: Trainer) -> None:
     """Lay a training down at once; a line whose network is gone takes its time to end."""
     stop.wait()
-    hands.close()
+    trainer.close()
 
 
-def _hands(kit: Kit, shards: Shards, workshop: Workshop) -> Hands:
+def _hands(kit: Kit, split: Split, workers: SharedWorkers) -> Trainer:
     settings, machine = kit.settings, kit.settings.machine
     check_bits(machine)
     base, device = settings.base, settings.device
-    base_hash = kit.place.info().base_hash
-    bench = workshop.bench(base_hash, base, device, machine.base_bits, machine.cores)
-    return Hands(
-        bench,
-        shards,
-        DiskKeepsakes(kit.place.kept),
-        kit.place.checkpoint,
-        lambda job: fitted(job, base, device, machine, bench.pids),
+    base_hash = kit.folder.info().base_hash
+    worker = workers.worker(base_hash, base, device, machine.base_bits, machine.cores)
+    return Trainer(
+        worker,
+        split,
+        DiskPersonalStates(kit.folder.kept),
+        kit.folder.checkpoint,
+        lambda job: fitted(job, base, device, machine, worker.pids),
     )
 
 
 class Listening(StateKeeper):
     """Keeps state.json, and tells the hands when nobody waits for their work any more."""
 
-    def __init__(self, place: Place, hands: Hands, session: Session) -> None:
-        super().__init__(place)
-        self._hands = hands
+    def __init__(self, folder: CommunityFolder, trainer: Trainer, session: Session) -> None:
+        super().__init__(folder)
+        self._hands = trainer
         self._session = session
         self._trained = 0
 
@@ -195,8 +195,8 @@ class Listening(StateKeeper):
 
 
 def _session(kit: Kit, book: RosterBook) -> Session:
-    info, settings = kit.place.info(), kit.settings
-    vault = DiskVault(kit.place.held)
+    info, settings = kit.folder.info(), kit.settings
+    vault = DiskVault(kit.folder.held)
     policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
     membership = Membership(
         kit.asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
@@ -220,17 +220,17 @@ def _rank(settings: VolunteerSettings, info: CommunityInfo) -> int:
 
 
 def _app(kit: Kit, at_work: Volunteer, book: RosterBook, governor: Governor) -> App:
-    info = kit.place.info()
+    info = kit.folder.info()
     inner = governed(volunteer_app(lambda _context: at_work), governor)
     return sealed(aimed(inner, book), Belonging(kit.asker.identity, info.public, info.base_hash))
 
 
 def _governor(
-    kit: Kit, hands: Hands, keeper: StateKeeper, recorder: Recorder, workshop: Workshop
+    kit: Kit, trainer: Trainer, keeper: StateKeeper, recorder: Recorder, workers: SharedWorkers
 ) -> Governor:
     machine = kit.settings.machine
     gpu = gpu_of(kit.settings.device)
-    probes = Probes(kit.place.root, lambda: workshop.pids | {os.getpid()}, gpu)
+    probes = Probes(kit.folder.root, lambda: workers.pids | {os.getpid()}, gpu)
 
     def handing_over() -> bool:
         return keeper.state.doing == "working" or recorder.handing_over()
@@ -242,10 +242,10 @@ def _governor(
             keeper.release()
 
     return Governor(
-        kit.place.root,
+        kit.folder.root,
         machine.limits(),
-        probes.facts,
-        hands,
+        probes.readings,
+        trainer,
         handing_over,
         told,
         lambda: local_now(time.time()),
@@ -273,9 +273,9 @@ def governed(app: App, governor: Governor) -> App:
 
 def _wait_for_approval(kit: Kit, keeper: StateKeeper, stop: threading.Event) -> None:
     """Find out why we are not admitted; wait while that can change, else raise Refused."""
-    key = node_key(kit.place.node_key)
+    key = node_key(kit.folder.node_key)
     try:
-        leaving = logged(kit.place, kit.settings.address)
+        leaving = logged(kit.folder, kit.settings.address)
         standing, reason = coordinator_api.enrol(kit.asker, kit.settings.name, key, b"", leaving)
     except Unreachable:
         stop.wait(ASK_AGAIN_S)
@@ -289,7 +289,7 @@ def _wait_for_approval(kit: Kit, keeper: StateKeeper, stop: threading.Event) -> 
         stop.wait(ASK_AGAIN_S)
         return
     keeper.say("refused", f"{standing.value}{because}")
-    raise Refused(f"{kit.place.name()} has this volunteer as {standing.value}{because}")
+    raise Refused(f"{kit.folder.name()} has this volunteer as {standing.value}{because}")
 
 
 class Errands(threading.Thread):
@@ -328,19 +328,19 @@ class Errands(threading.Thread):
 
 def fetch_receipts(kit: Kit) -> None:
     """Fetch, verify and keep the receipts that are not here yet."""
-    asker, ledger = kit.asker, Ledger(kit.place.root)
-    newest = ledger.newest_receipt(asker.community, asker.identity.public)
+    asker, sent_log = kit.asker, SentLog(kit.folder.root)
+    newest = sent_log.newest_receipt(asker.community, asker.identity.public)
     for signed in coordinator_api.receipts(asker, newest, int(time.time())):
-        ledger.keep(signed)
+        sent_log.keep(signed)
 
 
 def fetch_newest(kit: Kit) -> int | None:
     """Fetch and verify the newest community adapter; its number, None if there is none."""
-    place, now = kit.place, int(time.time())
-    record = coordinator_api.newest_version(kit.asker, place.version(), now)
+    folder, now = kit.folder, int(time.time())
+    record = coordinator_api.newest_version(kit.asker, folder.version(), now)
     if record is None:
         return None
-    path = place.adapter(record)
+    path = folder.adapter(record)
     if not path.exists():
         adapter = coordinator_api.download(kit.asker, record, now)
         with replacing(path) as file:
@@ -348,5 +348,5 @@ def fetch_newest(kit: Kit) -> int | None:
         for old in path.parent.glob("*.adapter"):
             if old != path:
                 old.unlink()
-    place.save_version(record)
+    folder.save_version(record)
     return record.version.number

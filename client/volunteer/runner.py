@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from logging.handlers import RotatingFileHandler
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.client.home import Home, Place
-from nomoat.client.training.shared_worker import Workshop
+from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.training.shared_worker import SharedWorkers
 from nomoat.client.volunteer.assemble import Kit, volunteer
 
 LOG_BYTES, LOG_FILES = 1 << 20, 3
@@ -24,14 +24,14 @@ SHAPE = "%(asctime)s %(levelname)s %(message)s"
 log = logging.getLogger(__name__)
 
 
-def take_part(home: Home, places: Sequence[Place], stop: threading.Event) -> None:
+def take_part(home: Home, folders: Sequence[CommunityFolder], stop: threading.Event) -> None:
     """Volunteer in every community until `stop` is set, or each of them has ended by itself.
 
     Raises what ended the first that did not end well, once all have ended.
     """
-    workshop = Workshop()
-    level = logging.ERROR if len(places) > 1 else logging.INFO  # one alone says it by ending
-    parts = [_Part(home, place, workshop, level) for place in places]
+    workers = SharedWorkers()
+    level = logging.ERROR if len(folders) > 1 else logging.INFO  # one alone says it by ending
+    parts = [_Part(home, folder, workers, level) for folder in folders]
     for part in parts:
         part.start()
     while any(part.is_alive() for part in parts):
@@ -48,45 +48,47 @@ def take_part(home: Home, places: Sequence[Place], stop: threading.Event) -> Non
 class _Part(threading.Thread):
     """One community's volunteer. Its threads' names begin with its id, by which logs are told."""
 
-    def __init__(self, home: Home, place: Place, workshop: Workshop, level: int) -> None:
-        super().__init__(name=place.root.name, daemon=True)
+    def __init__(
+        self, home: Home, folder: CommunityFolder, workers: SharedWorkers, level: int
+    ) -> None:
+        super().__init__(name=folder.root.name, daemon=True)
         self.ended = threading.Event()
         self.problem: BaseException | None = None
         self._home = home
-        self._place = place
-        self._workshop = workshop
+        self._folder = folder
+        self._workshop = workers
         self._level = level
 
     def run(self) -> None:
         """Volunteer; keep what went wrong."""
         try:
-            kit = Kit.of(self._home, self._place, self._place.load())
+            kit = Kit.of(self._home, self._folder, self._folder.load())
             volunteer(kit, self.ended, self._workshop)
         except NomoatError as problem:
-            log.log(self._level, "%s: %s", self._place.root.name, problem)
+            log.log(self._level, "%s: %s", self._folder.root.name, problem)
             self.problem = problem
         except Exception as problem:  # a bug: raised again in the main thread
-            log.log(self._level, "%s", self._place.root.name, exc_info=problem)
+            log.log(self._level, "%s", self._folder.root.name, exc_info=problem)
             self.problem = problem
         finally:
             self.ended.set()  # its governor and errands end with it
 
 
-def keep_logs(places: Sequence[Place]) -> None:
+def keep_logs(folders: Sequence[CommunityFolder]) -> None:
     """Everything into a file of each community, rotated; what matters to the terminal as well."""
     logging.getLogger("nomoat").setLevel(logging.INFO)
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.WARNING)
-    for handler in (terminal, *map(_file, places)):
+    for handler in (terminal, *map(_file, folders)):
         handler.setFormatter(logging.Formatter(SHAPE))
         root.addHandler(handler)
 
 
-def _file(place: Place) -> logging.Handler:
-    place.root.mkdir(parents=True, exist_ok=True)
-    file = RotatingFileHandler(place.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True)
+def _file(folder: CommunityFolder) -> logging.Handler:
+    folder.root.mkdir(parents=True, exist_ok=True)
+    file = RotatingFileHandler(folder.log, maxBytes=LOG_BYTES, backupCount=LOG_FILES, delay=True)
     main = threading.main_thread().name
-    file.addFilter(lambda r: (r.threadName or main).split("/")[0] in (main, place.root.name))
+    file.addFilter(lambda r: (r.threadName or main).split("/")[0] in (main, folder.root.name))
     return file

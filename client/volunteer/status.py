@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.client.home import Place
+from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.storage.atomic import held, replacing
 
@@ -43,17 +43,17 @@ class State:
     own_loss: float | None = None  # and of this volunteer's own, where it keeps something
 
 
-def read_state(place: Place) -> State | None:
+def read_state(folder: CommunityFolder) -> State | None:
     """The last state written, None if there is none."""
     try:
-        return State(**json.loads(place.state.read_text()))
+        return State(**json.loads(folder.state.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write_state(place: Place, state: State) -> None:
+def write_state(folder: CommunityFolder, state: State) -> None:
     """Write the state."""
-    _write(place.state, asdict(state))
+    _write(folder.state, asdict(state))
 
 
 def paused(orders: Orders, now: datetime) -> bool:
@@ -62,30 +62,30 @@ def paused(orders: Orders, now: datetime) -> bool:
     return orders.paused and (until is None or now < until)
 
 
-def running(place: Place) -> bool:
+def running(folder: CommunityFolder) -> bool:
     """Whether a volunteer of this community runs on this machine."""
-    if not place.lock.exists():
+    if not folder.lock.exists():
         return False
     try:
-        with alone(place):
+        with alone(folder):
             return False
     except NomoatError:
         return True
 
 
 @contextmanager
-def alone(place: Place) -> Iterator[None]:
+def alone(folder: CommunityFolder) -> Iterator[None]:
     """Be the only volunteer of this community on this machine; NomoatError if there is one."""
-    with held(place.lock, f"{place.name()} is running on this machine already"):
+    with held(folder.lock, f"{folder.name()} is running on this machine already"):
         yield
 
 
 class StateKeeper:
     """Keeps state.json up to date; a fleet listener (client/connection/message_loop.py)."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        before = read_state(place)
+    def __init__(self, folder: CommunityFolder) -> None:
+        self._folder = folder
+        before = read_state(folder)
         fresh = State(os.getpid(), "connecting", "connecting to the coordinator", time.time())
         if before is not None:
             fresh = replace(
@@ -177,10 +177,10 @@ class StateKeeper:
         elif self._queued and state.doing == "working":
             state = replace(state, doing="waiting", why=TURN)
         try:
-            write_state(self._place, state)
+            write_state(self._folder, state)
         except NomoatError:  # a full disk must not end a training, nor hide that it is full
             with contextlib.suppress(OSError):
-                _overwrite(self._place.state, asdict(state))
+                _overwrite(self._folder.state, asdict(state))
 
 
 def _overwrite(path: Path, content: object) -> None:

@@ -11,7 +11,7 @@ from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, bind
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.client.home import Home, Place, VolunteerSettings
+from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
 
 KEYS = [SigningKey(bytes([i + 1]) * 32) for i in range(4)]
 NODE_KEYS = [ec.derive_private_key(3000 + i, ec.SECP384R1()) for i in range(4)]
@@ -29,11 +29,11 @@ def settings(**changes: object) -> VolunteerSettings:
     return VolunteerSettings(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def join(home: Home, name: str, key: SigningKey) -> Place:
-    place = home.place(key.public)
-    place.save_info(info(name, key))
-    place.save(settings(name=name))
-    return place
+def join(home: Home, name: str, key: SigningKey) -> CommunityFolder:
+    folder = home.folder(key.public)
+    folder.save_info(info(name, key))
+    folder.save(settings(name=name))
+    return folder
 
 
 def log(count: int) -> tuple[Roster, list[SignedEntry]]:
@@ -69,49 +69,49 @@ def test_communities_live_side_by_side_and_are_chosen_by_name_or_id(tmp_path: Pa
 def test_flags_go_before_environment_before_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = join(Home(tmp_path), "one", KEYS[0])
-    assert place.load().max_steps == 10_000
+    folder = join(Home(tmp_path), "one", KEYS[0])
+    assert folder.load().max_steps == 10_000
     monkeypatch.setenv("NOMOAT_MAX_STEPS", "50")
     monkeypatch.setenv("NOMOAT_HOME", str(tmp_path))
-    assert place.load().max_steps == 50
-    assert place.load(max_steps=7, device=None).max_steps == 7
+    assert folder.load().max_steps == 50
+    assert folder.load(max_steps=7, device=None).max_steps == 7
 
 
 def test_comments_of_the_owner_survive_a_change(tmp_path: Path) -> None:
-    place = join(Home(tmp_path), "one", KEYS[0])
-    place.settings.write_text("# mine\n" + place.settings.read_text())
-    place.save(settings(device="cpu"))
-    assert place.settings.read_text().startswith("# mine\n")
-    assert place.load().device == "cpu"
+    folder = join(Home(tmp_path), "one", KEYS[0])
+    folder.settings.write_text("# mine\n" + folder.settings.read_text())
+    folder.save(settings(device="cpu"))
+    assert folder.settings.read_text().startswith("# mine\n")
+    assert folder.load().device == "cpu"
 
 
 @pytest.mark.parametrize("line", ["max_steps = 0", "max_stepps = 3", "= 3"])
 def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, line: str) -> None:
-    place = join(Home(tmp_path), "one", KEYS[0])
-    text = place.settings.read_text().replace("max_steps = 10000", line)
-    place.settings.write_text(text)
+    folder = join(Home(tmp_path), "one", KEYS[0])
+    text = folder.settings.read_text().replace("max_steps = 10000", line)
+    folder.settings.write_text(text)
     with pytest.raises(UsageError, match=r"settings\.toml"):
-        place.load()
+        folder.load()
 
 
 def test_a_roster_survives_a_restart_and_half_a_write(tmp_path: Path) -> None:
-    place = join(Home(tmp_path), "one", KEYS[0])
+    folder = join(Home(tmp_path), "one", KEYS[0])
     roster, entries = log(4)
-    place.append_roster(entries[:2])
-    place.append_roster(entries[2:3])
-    path = place.root / "roster.log"
+    folder.append_roster(entries[:2])
+    folder.append_roster(entries[2:3])
+    path = folder.root / "roster.log"
     path.write_bytes(path.read_bytes()[:-5])  # the machine died in the last write
-    assert place.roster(KEYS[0].public).length == 2
-    place.append_roster(entries[2:])
-    assert place.roster(KEYS[0].public) == roster
+    assert folder.roster(KEYS[0].public).length == 2
+    folder.append_roster(entries[2:])
+    assert folder.roster(KEYS[0].public) == roster
 
 
 def test_a_roster_altered_on_disk_is_noticed(tmp_path: Path) -> None:
-    place = join(Home(tmp_path), "one", KEYS[0])
-    place.append_roster(log(3)[1])
-    path = place.root / "roster.log"
+    folder = join(Home(tmp_path), "one", KEYS[0])
+    folder.append_roster(log(3)[1])
+    path = folder.root / "roster.log"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(RemoteProtocolError):
-        place.roster(KEYS[0].public)
+        folder.roster(KEYS[0].public)

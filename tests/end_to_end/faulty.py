@@ -29,13 +29,13 @@ def tell(what: str, data: bytes) -> None:
 
 
 def stuck() -> None:
-    train = trainer.Hands.train
+    train = trainer.Trainer.train
 
-    def forever(self: trainer.Hands, work: Any) -> Any:
+    def forever(self: trainer.Trainer, work: Any) -> Any:
         train(self, work)
         threading.Event().wait()
 
-    trainer.Hands.train = forever  # type: ignore[method-assign]
+    trainer.Trainer.train = forever  # type: ignore[method-assign]
 
 
 def overheard(tampers: bool) -> None:

@@ -16,11 +16,11 @@ from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.invitation import Claims, issue
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.cli.commands import app
-from nomoat.client.data.split import Shards
-from nomoat.client.home import Home, Place, VolunteerSettings
+from nomoat.client.data.split import Split
+from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
 from nomoat.client.membership.consent_sheet import sheet
-from nomoat.client.sent.log import Sent, TensorSent
-from nomoat.client.sent.log_file import LOG_NAME, Ledger
+from nomoat.client.sent.log import SentMessage, SentTensor
+from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.volunteer.status import StateKeeper, alone
 
 KEY = SigningKey(b"\7" * 32)
@@ -48,7 +48,7 @@ def info(**changes: object) -> CommunityInfo:
 SETTINGS = VolunteerSettings(
     address="localhost:1", name="ada", data=Path("/home/ada/d.jsonl"), base="pocket"
 )
-SHARDS = Shards(Path("t"), Path("h"), 90, 10)
+SHARDS = Split(Path("t"), Path("h"), 90, 10)
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +58,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 @pytest.fixture
-def place(home: Home) -> Place:
-    made = home.place(KEY.public)
+def folder(home: Home) -> CommunityFolder:
+    made = home.folder(KEY.public)
     made.save_info(info())
     made.save(SETTINGS)
     return made
@@ -82,10 +82,12 @@ def test_a_link_that_is_none_and_a_coordinator_that_is_away(tmp_path: Path, home
     assert not home.root.exists()  # nothing was made before the sheet was accepted
 
 
-def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(place: Place) -> None:
+def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(
+    folder: CommunityFolder,
+) -> None:
     assert json.loads(run("status", "--json").stdout)["doing"] == "stopped"
-    with alone(place):
-        StateKeeper(place).connected(1)
+    with alone(folder):
+        StateKeeper(folder).connected(1)
         shown = json.loads(run("status", "--json").stdout)
         assert (shown["doing"], shown["running"], shown["community"]) == ("waiting", True, "town")
         run("pause")
@@ -98,30 +100,32 @@ def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(place: Pl
     assert "stopped" in run("status").stdout
 
 
-def test_status_says_how_the_last_update_was_hidden_and_among_how_many(place: Place) -> None:
+def test_status_says_how_the_last_update_was_hidden_and_among_how_many(
+    folder: CommunityFolder,
+) -> None:
     def said() -> str:
         return str(json.loads(run("status", "--json").stdout)["protection"])
 
     assert said().startswith("updates are masked; only the sum of 8 or more")
-    update = Sent(
-        1.0, "town", "localhost:1", "sa.masked", 4, 9, "", True, (TensorSent("a", (2,)),)
+    update = SentMessage(
+        1.0, "town", "localhost:1", "sa.masked", 4, 9, "", True, (SentTensor("a", (2,)),)
     )  # fmt: skip
-    ledger = Ledger(place.root)
-    ledger.record(replace(update, session_size=12))
-    ledger.record(Sent(2.0, "town", "localhost:1", "evaluate.measured", 4, 9, ""))
+    sent_log = SentLog(folder.root)
+    sent_log.record(replace(update, session_size=12))
+    sent_log.record(SentMessage(2.0, "town", "localhost:1", "evaluate.measured", 4, 9, ""))
     assert said().startswith("secure: in round 4 the update left masked, one of 12;")
-    ledger.record(replace(update, round=5, session_size=3))
+    sent_log.record(replace(update, round=5, session_size=3))
     assert said().startswith("weak: in round 5 the update left masked, one of 3;")
     assert "protection weak: in round 5" in run("status").stdout
-    ledger.record(replace(update, round=6, masked=False))
+    sent_log.record(replace(update, round=6, masked=False))
     assert said() == "NONE in round 6: the coordinator saw this volunteer's update"
-    (place.root / LOG_NAME).write_bytes(b"{}\n")
+    (folder.root / LOG_NAME).write_bytes(b"{}\n")
     assert "sent log, line 1" in said()
 
 
-def test_status_names_state_and_reason_in_one_line(place: Place) -> None:
-    with alone(place):
-        keeper = StateKeeper(place)
+def test_status_names_state_and_reason_in_one_line(folder: CommunityFolder) -> None:
+    with alone(folder):
+        keeper = StateKeeper(folder)
         keeper.connected(1)
         at = datetime(2026, 1, 5, 14, 2).timestamp()
         keeper.hold("GPU in use by another program (steam)", at)
@@ -132,14 +136,14 @@ def test_status_names_state_and_reason_in_one_line(place: Place) -> None:
         assert run("status").stdout.startswith("waiting: waiting for the coordinator")
 
 
-def test_the_log_is_rotated_and_shown(place: Place) -> None:
+def test_the_log_is_rotated_and_shown(folder: CommunityFolder) -> None:
     from nomoat.client.cli import upkeep
     from nomoat.client.volunteer import runner
 
     kept = logging.getLogger().handlers[:]
     try:
         logging.getLogger().handlers.clear()
-        runner.keep_logs([place])
+        runner.keep_logs([folder])
         for number in range(3 * runner.LOG_BYTES // 100):
             logging.getLogger("nomoat.client").info("%06d %s", number, "x" * 100)
     finally:
@@ -147,23 +151,25 @@ def test_the_log_is_rotated_and_shown(place: Place) -> None:
             handler.close()
         logging.getLogger().handlers[:] = kept
         logging.getLogger().setLevel(logging.WARNING)
-    assert place.log.stat().st_size <= runner.LOG_BYTES
-    assert place.log.with_suffix(".log.1").exists()
+    assert folder.log.stat().st_size <= runner.LOG_BYTES
+    assert folder.log.with_suffix(".log.1").exists()
     shown = CliRunner().invoke(upkeep.app, ["logs", "-n", "2"]).stdout.splitlines()
     assert len(shown) == 2
     assert shown[-1].split()[-2] == f"{3 * runner.LOG_BYTES // 100 - 1:06d}"
 
 
-def test_leaving_asks_deletes_and_works_without_the_coordinator(place: Place, home: Home) -> None:
+def test_leaving_asks_deletes_and_works_without_the_coordinator(
+    folder: CommunityFolder, home: Home
+) -> None:
     from nomoat.client.identity.keys import identity
 
     identity(home.identity, lambda n: b"\5" * n)
     with pytest.raises(Exception, match="still a member"):
         run("leave", text="n\n")
-    assert place.settings.exists()
+    assert folder.settings.exists()
     result = run("leave", "--yes")  # nobody listens on localhost:1
     assert "left here all the same" in result.stderr
-    assert not place.root.exists()
+    assert not folder.root.exists()
     assert home.identity.exists()  # the identity is for all communities
 
 

@@ -15,20 +15,22 @@ from nomoat.client.cli.status_page import (
     render_orders,
 )
 from nomoat.client.data.secrets_report import render_scan
-from nomoat.client.data.secrets_scan import Kept, scan
+from nomoat.client.data.secrets_scan import Allowlist, scan
 from nomoat.client.identity.keys import load_identity
 from nomoat.client.machine.readings import Orders
-from nomoat.client.sent.log import Head, Sent, TensorSent, append, check, reconcile
+from nomoat.client.sent.log import ChainHead, SentMessage, SentTensor, append, check, reconcile
 from nomoat.storage.private import create_private
 
 NOW = datetime(2026, 11, 23, 14, 2, tzinfo=UTC)
 KEY = SigningKey(b"v" * 32)
 
 
-def entry(number: int = 1, masked: bool = True) -> Sent:
-    tensors = tuple(TensorSent(f"layer.{i}.lora_A.weight", (8, 64)) for i in range(5))
+def entry(number: int = 1, masked: bool = True) -> SentMessage:
+    tensors = tuple(SentTensor(f"layer.{i}.lora_A.weight", (8, 64)) for i in range(5))
     packet = (bytes([number]) * 32).hex()
-    return Sent(1.7e9, "c", "https://c", "report", number, 4096, packet, masked, tensors, 0.25)
+    return SentMessage(
+        1.7e9, "c", "https://c", "report", number, 4096, packet, masked, tensors, 0.25
+    )
 
 
 def test_orders_are_said_in_words() -> None:
@@ -56,7 +58,7 @@ def test_the_sent_log_says_what_left_and_how_it_was_hidden() -> None:
 
 
 def test_verification_ends_with_its_verdict() -> None:
-    head, line = append(Head(), entry(1))
+    head, line = append(ChainHead(), entry(1))
     checked = check(line, head)
     receipt = Receipt(b"c" * 32, KEY.public, 1, bytes([1]) * 32, 10, 1_700_000_000)
     good = sent.render_verified(checked, reconcile(checked.entries, [receipt]), [])
@@ -113,10 +115,10 @@ def test_an_identity_goes_to_a_file_and_back_and_replaces_nothing(tmp_path: Path
 
 def test_a_scan_tells_what_is_left_out_and_how_to_keep_it() -> None:
     found = scan([("rows.jsonl:1", "write to jane@mail.example-shop.de"), ("rows.jsonl:2", "hi")])
-    text = render_scan(found, Kept())
+    text = render_scan(found, Allowlist())
     assert "1 × E-mail address" in text
     assert "rows.jsonl:1" in text
     assert "jane@mail.example-shop.de" not in text
     assert "1 of 2 rows are left out" in text
-    assert "0 of 2 rows" in render_scan(found, Kept(kinds=frozenset({"E-mail address"})))
-    assert "nothing looks like" in render_scan(scan([("a:1", "hi")]), Kept())
+    assert "0 of 2 rows" in render_scan(found, Allowlist(kinds=frozenset({"E-mail address"})))
+    assert "nothing looks like" in render_scan(scan([("a:1", "hi")]), Allowlist())

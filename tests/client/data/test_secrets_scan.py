@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nomoat.client.data.secrets_scan import Kept, look, scan
+from nomoat.client.data.secrets_scan import Allowlist, look, scan
 
 # Assembled, so that no scanner takes this file for a leak.
 TOKENS = {
@@ -84,17 +84,17 @@ def test_what_is_shown_does_not_repeat_the_secret() -> None:
 def test_rows_with_findings_are_excluded_unless_kept_on_purpose() -> None:
     found = scan([("a:1", TOKENS["email"]), ("a:2", "nothing"), ("a:3", TOKENS["card"])])
     assert found.rows == 3
-    assert found.excluded(Kept()) == {"a:1", "a:3"}
-    assert found.excluded(Kept(origins=frozenset({"a:1"}))) == {"a:3"}
-    assert found.excluded(Kept(kinds=frozenset({"Card number"}))) == {"a:1"}
+    assert found.excluded(Allowlist()) == {"a:1", "a:3"}
+    assert found.excluded(Allowlist(origins=frozenset({"a:1"}))) == {"a:3"}
+    assert found.excluded(Allowlist(kinds=frozenset({"Card number"}))) == {"a:1"}
     marks = frozenset(f.mark for f in found.findings if f.origin == "a:1")
-    assert found.excluded(Kept(marks=marks)) == {"a:3"}
+    assert found.excluded(Allowlist(marks=marks)) == {"a:3"}
 
 
 def test_keeping_one_finding_does_not_keep_a_row_with_another() -> None:
     found = scan([("a:1", f"{TOKENS['email']} {TOKENS['card']}")])
     email = next(f for f in found.findings if f.kind == "E-mail address")
-    assert found.excluded(Kept(marks=frozenset({email.mark}))) == {"a:1"}
+    assert found.excluded(Allowlist(marks=frozenset({email.mark}))) == {"a:1"}
 
 
 def test_no_detector_opens_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:

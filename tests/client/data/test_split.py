@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.client.data import secrets_allowlist as kept_list
 from nomoat.client.data import split as module
-from nomoat.client.data.secrets_scan import Kept
+from nomoat.client.data.secrets_scan import Allowlist
 from nomoat.client.data.split import prepare
 from nomoat.data import app as commands
 from nomoat.lora.data.conversations import read
@@ -30,19 +30,19 @@ def texts(path: Path) -> set[str]:
 
 def test_every_row_is_on_one_side_and_about_the_share_is_kept(tmp_path: Path) -> None:
     found = prepare(data(tmp_path, 400), tmp_path / "shards", 0.1)
-    train, kept = texts(found.train), texts(found.heldout)
-    assert train | kept == {f"row number {i}" for i in range(400)}
-    assert not train & kept
-    assert 20 <= len(kept) <= 60
-    assert (found.train_rows, found.heldout_rows) == (len(train), len(kept))
+    train, measured = texts(found.train), texts(found.heldout)
+    assert train | measured == {f"row number {i}" for i in range(400)}
+    assert not train & measured
+    assert 20 <= len(measured) <= 60
+    assert (found.train_rows, found.heldout_rows) == (len(train), len(measured))
 
 
 def test_a_row_never_changes_sides_when_the_file_grows(tmp_path: Path) -> None:
     before = prepare(data(tmp_path, 200), tmp_path / "shards", 0.1)
-    kept = texts(before.heldout)
+    measured = texts(before.heldout)
     train = texts(before.train)
     after = prepare(data(tmp_path, 400), tmp_path / "shards", 0.1)
-    assert kept <= texts(after.heldout)
+    assert measured <= texts(after.heldout)
     assert train <= texts(after.train)
 
 
@@ -92,12 +92,12 @@ def test_a_row_that_looks_secret_is_on_neither_side_until_it_is_kept_on_purpose(
     assert "E-mail address" in shown
     assert "jane.doe@wikipedia.org" not in shown
     (finding,) = module.scan_rows(read(path)).findings
-    for kept in (
-        Kept(marks=frozenset({finding.mark})),
-        Kept(kinds=frozenset({finding.kind})),
-        Kept(origins=frozenset({finding.origin})),
+    for allowlist in (
+        Allowlist(marks=frozenset({finding.mark})),
+        Allowlist(kinds=frozenset({finding.kind})),
+        Allowlist(origins=frozenset({finding.origin})),
     ):
-        again = prepare(path, tmp_path / "shards", 0.1, kept)
+        again = prepare(path, tmp_path / "shards", 0.1, allowlist)
         assert again.secret_rows == 0
         assert any("jane" in text for text in texts(again.train) | texts(again.heldout))
     assert prepare(path, tmp_path / "shards", 0.1).secret_rows == 1  # and is left out again

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nomoat.client.doctor import symptoms as shell
-from nomoat.client.doctor.checks import Finding, Symptoms, Verdict, examine, worst
+from nomoat.client.doctor.checks import CheckResult, CheckStatus, Symptoms, examine, worst
 from nomoat.client.doctor.symptoms import doctor_json, exit_code, local_symptoms, render_doctor
 
 HEALTHY = Symptoms(
@@ -57,29 +57,29 @@ ILLS: dict[str, tuple[dict[str, Any], str, str]] = {
     "disk": ({"free_disk_bytes": 1 << 30}, "1.0 GiB free", "hf cache"),
     "key": ({"key_mode": 0o100644}, "readable by others", "chmod 600 /home/me/identity"),
     "no key": ({"key_mode": None}, "missing", "identity import"),
-    "ledger": ({"ledger_error": "sent log, line 3"}, "line 3", "--start-over"),
+    "sent log": ({"sent_log_error": "sent log, line 3"}, "line 3", "--start-over"),
 }
 
 
 def test_a_healthy_machine_has_nothing_to_mend() -> None:
-    findings = examine(HEALTHY)
-    assert {finding.verdict for finding in findings} == {Verdict.GOOD}
-    assert worst(findings) is Verdict.GOOD
-    assert render_doctor(findings).endswith("all is well")
-    assert exit_code(findings) == 0
+    results = examine(HEALTHY)
+    assert {result.status for result in results} == {CheckStatus.GOOD}
+    assert worst(results) is CheckStatus.GOOD
+    assert render_doctor(results).endswith("all is well")
+    assert exit_code(results) == 0
 
 
 @pytest.mark.parametrize("ill", ILLS)
 def test_each_ill_is_named_with_one_command(ill: str) -> None:
     change, words, command = ILLS[ill]
-    findings = examine(replace(HEALTHY, **change))
-    (bad,) = [finding for finding in findings if finding.verdict is Verdict.BAD]
+    results = examine(replace(HEALTHY, **change))
+    (bad,) = [result for result in results if result.status is CheckStatus.BAD]
     assert words in bad.text
     assert bad.mend is not None
     assert command in bad.mend
     assert "\n" not in bad.mend
-    assert exit_code(findings) == 1
-    assert f"→ {bad.mend}" in render_doctor(findings)
+    assert exit_code(results) == 1
+    assert f"→ {bad.mend}" in render_doctor(results)
 
 
 @pytest.mark.parametrize(
@@ -95,25 +95,25 @@ def test_each_ill_is_named_with_one_command(ill: str) -> None:
     ],
 )
 def test_what_could_not_be_found_out_does_not_pass(name: str, check: str) -> None:
-    findings = {f.check: f for f in examine(replace(HEALTHY, **{name: None}))}
-    assert findings[check].verdict is Verdict.UNKNOWN
+    results = {f.check: f for f in examine(replace(HEALTHY, **{name: None}))}
+    assert results[check].status is CheckStatus.UNKNOWN
 
 
 def test_a_clock_that_is_no_number_does_not_pass() -> None:
-    findings = {f.check: f for f in examine(replace(HEALTHY, clock_skew_s=float("nan")))}
-    assert findings["clock"].verdict is Verdict.UNKNOWN
+    results = {f.check: f for f in examine(replace(HEALTHY, clock_skew_s=float("nan")))}
+    assert results["clock"].status is CheckStatus.UNKNOWN
 
 
 def test_a_certificate_near_its_end_is_a_warning() -> None:
-    findings = examine(replace(HEALTHY, certificate_days=3.0))
-    assert worst(findings) is Verdict.WARN
-    assert exit_code(findings) == 0
+    results = examine(replace(HEALTHY, certificate_days=3.0))
+    assert worst(results) is CheckStatus.WARN
+    assert exit_code(results) == 0
 
 
 def test_whoever_speaks_the_older_protocol_is_the_one_to_upgrade() -> None:
     (ours,) = [f for f in examine(replace(HEALTHY, protocols=(3, 9))) if f.check == "version"]
     (theirs,) = [f for f in examine(replace(HEALTHY, protocols=(1, 1))) if f.check == "version"]
-    assert (ours.verdict, theirs.verdict) == (Verdict.BAD, Verdict.BAD)
+    assert (ours.status, theirs.status) == (CheckStatus.BAD, CheckStatus.BAD)
     assert ours.mend == "pip install --upgrade nomoat"
     assert "coordinator must upgrade" in theirs.text
 
@@ -126,10 +126,10 @@ def test_every_nomoat_command_it_names_exists() -> None:
 
     root = get_command(app)
     named = {
-        finding.mend
+        result.mend
         for changes, _, _ in ILLS.values()
-        for finding in examine(replace(HEALTHY, service_active=False, **changes))
-        if finding.mend is not None and finding.mend.startswith("nomoat ")
+        for result in examine(replace(HEALTHY, service_active=False, **changes))
+        if result.mend is not None and result.mend.startswith("nomoat ")
     }
     assert len(named) >= 5
     for mend in named:
@@ -141,14 +141,14 @@ def test_every_nomoat_command_it_names_exists() -> None:
 
 
 def test_a_name_with_spaces_cannot_become_another_command() -> None:
-    findings = examine(replace(HEALTHY, data="a; rm -rf ~", data_rows=0))
-    (bad,) = [finding for finding in findings if finding.verdict is Verdict.BAD]
+    results = examine(replace(HEALTHY, data="a; rm -rf ~", data_rows=0))
+    (bad,) = [result for result in results if result.status is CheckStatus.BAD]
     assert bad.mend == "nomoat data preview 'a; rm -rf ~'"
 
 
 def test_without_a_gpu_the_processor_is_good_enough() -> None:
-    findings = examine(replace(HEALTHY, gpu_present=False, driver=None, torch_cuda=False))
-    assert worst(findings) is Verdict.GOOD
+    results = examine(replace(HEALTHY, gpu_present=False, driver=None, torch_cuda=False))
+    assert worst(results) is CheckStatus.GOOD
 
 
 nothing = st.none()
@@ -170,9 +170,9 @@ symptoms = st.builds(
 @settings(max_examples=200, deadline=None)
 @given(symptoms)
 def test_whatever_was_found_the_doctor_answers(found: Symptoms) -> None:
-    findings = examine(found)
-    assert render_doctor(findings)
-    json.dumps(doctor_json(findings), allow_nan=False)
+    results = examine(found)
+    assert render_doctor(results)
+    json.dumps(doctor_json(results), allow_nan=False)
 
 
 def test_this_machine_can_be_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,14 +183,14 @@ def test_this_machine_can_be_examined(tmp_path: Path, monkeypatch: pytest.Monkey
     found = local_symptoms("0.1.0", tmp_path, key)
     assert found.free_disk_bytes
     assert found.free_memory_bytes
-    verdicts = {f.check: f.verdict for f in examine(found)}
-    assert verdicts["python"] is Verdict.GOOD
+    verdicts = {f.check: f.status for f in examine(found)}
+    assert verdicts["python"] is CheckStatus.GOOD
     if os.name == "posix":
-        assert verdicts["identity"] is Verdict.BAD
+        assert verdicts["identity"] is CheckStatus.BAD
 
 
 def test_the_summary_counts_problems() -> None:
-    bad = Finding("x", Verdict.BAD, "broken")
+    bad = CheckResult("x", CheckStatus.BAD, "broken")
     assert render_doctor([bad]).endswith("1 problem to mend")
     assert render_doctor([bad, bad]).endswith("2 problems to mend")
-    assert "marked" in render_doctor([Finding("x", Verdict.UNKNOWN, "?")])
+    assert "marked" in render_doctor([CheckResult("x", CheckStatus.UNKNOWN, "?")])

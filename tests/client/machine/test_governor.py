@@ -10,14 +10,14 @@ from pathlib import Path
 from nomoat.client.machine import owner_orders
 from nomoat.client.machine.governor import FACTS_S, Governor
 from nomoat.client.machine.policy import Action, Decision
-from nomoat.client.machine.readings import Facts, GpuProgram, Limits, Orders
+from nomoat.client.machine.readings import GpuProgram, MachineLimits, Orders, Readings
 
 START = datetime(2026, 1, 5, 14, 2, tzinfo=UTC)
 GAME = GpuProgram("steam", compute=False, busy_share=0.9)
 
 
 @dataclass
-class Hands:
+class Trainer:
     at_work: bool = True
     did: list[str] = field(default_factory=list)
 
@@ -36,12 +36,12 @@ class World:
     """A machine whose facts a test changes, and a clock that it moves."""
 
     folder: Path
-    limits: Limits = field(default_factory=Limits)
+    limits: MachineLimits = field(default_factory=MachineLimits)
     cpu_share: float = 1.0
     seconds: float = 0.0
     looks: int = 0
-    facts: dict[str, object] = field(default_factory=dict)
-    hands: Hands = field(default_factory=Hands)
+    readings: dict[str, object] = field(default_factory=dict)
+    trainer: Trainer = field(default_factory=Trainer)
     told: list[Decision] = field(default_factory=list)
     handing_over: bool = False
 
@@ -50,7 +50,7 @@ class World:
             self.folder,
             self.limits,
             self.look,
-            self.hands,
+            self.trainer,
             lambda: self.handing_over,
             self.told.append,
             self.now,
@@ -61,9 +61,9 @@ class World:
     def now(self) -> datetime:
         return START + timedelta(seconds=self.seconds)
 
-    def look(self, now: datetime) -> Facts:
+    def look(self, now: datetime) -> Readings:
         self.looks += 1
-        return Facts(now, **self.facts)  # type: ignore[arg-type]
+        return Readings(now, **self.readings)  # type: ignore[arg-type]
 
     def turn(self, after_s: float = 0.0) -> Action:
         self.seconds += after_s
@@ -80,13 +80,13 @@ def test_a_pause_reaches_the_hands_before_the_turn_ends_and_resume_takes_it_back
     assert world.turn() is Action.WAIT
     owner_orders.write(tmp_path, Orders())
     assert world.turn() is Action.TRAIN
-    assert world.hands.did == ["resume", "pause", "resume"]  # each once
+    assert world.trainer.did == ["resume", "pause", "resume"]  # each once
 
 
 def test_a_game_stops_the_training_and_status_is_told_why_and_since_when(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.turn()
-    world.facts["gpu_programs"] = (GAME,)
+    world.readings["gpu_programs"] = (GAME,)
     assert world.turn(FACTS_S) is Action.WAIT
     last = world.told[-1]
     assert last.reason == "GPU in use by another program (steam)"
@@ -113,7 +113,7 @@ def test_finish_waits_for_the_round_and_its_handing_over_and_lets_nothing_new_be
     assert world.turn() is Action.TRAIN
     assert world.governor.may_begin(training=False)
     assert not world.governor.may_begin(training=True)
-    world.hands.at_work, world.handing_over = False, True
+    world.trainer.at_work, world.handing_over = False, True
     assert world.turn() is Action.TRAIN
     world.handing_over = False
     stop = threading.Event()
@@ -124,31 +124,31 @@ def test_finish_waits_for_the_round_and_its_handing_over_and_lets_nothing_new_be
 def test_a_processor_cap_becomes_a_duty(tmp_path: Path) -> None:
     world = World(tmp_path, cpu_share=0.25)
     world.turn()
-    assert "limit 0.25" in world.hands.did
+    assert "limit 0.25" in world.trainer.did
 
 
 def test_a_hot_machine_works_less_before_it_has_to_stop(tmp_path: Path) -> None:
-    world = World(tmp_path, Limits(max_temperature_c=80.0))
-    world.facts["temperature_c"] = 79.5
+    world = World(tmp_path, MachineLimits(max_temperature_c=80.0))
+    world.readings["temperature_c"] = 79.5
     actions = {world.turn(FACTS_S) for _ in range(20)}
     assert actions == {Action.TRAIN}
-    shares = [float(did.split()[1]) for did in world.hands.did if did.startswith("limit")]
+    shares = [float(did.split()[1]) for did in world.trainer.did if did.startswith("limit")]
     assert shares == sorted(shares, reverse=True)
     assert shares[-1] < 1.0
-    world.facts["temperature_c"] = 81.0
+    world.readings["temperature_c"] = 81.0
     assert world.turn(FACTS_S) is Action.WAIT
 
 
 def test_without_a_policy_nothing_is_trained(tmp_path: Path) -> None:
     world, stop = World(tmp_path), threading.Event()
 
-    def broken(_now: datetime) -> Facts:
+    def broken(_now: datetime) -> Readings:
         stop.set()
         raise RuntimeError("a driver went mad")
 
     world.governor.look = broken
     world.governor.run(stop)
-    assert world.hands.did == ["pause"]
+    assert world.trainer.did == ["pause"]
 
 
 def test_after_a_turn_that_failed_training_goes_on_and_until_then_status_says_why(
@@ -158,7 +158,7 @@ def test_after_a_turn_that_failed_training_goes_on_and_until_then_status_says_wh
     world.turn()
     look, looked = world.look, threading.Event()
 
-    def broken(now: datetime) -> Facts:
+    def broken(now: datetime) -> Readings:
         world.governor.look = look
         raise OSError("the bus is gone")
 
@@ -172,9 +172,9 @@ def test_after_a_turn_that_failed_training_goes_on_and_until_then_status_says_wh
     thread = threading.Thread(target=world.governor.run, args=(stop,))
     thread.start()
     assert looked.wait(5)
-    while world.hands.did[-1] != "resume":
+    while world.trainer.did[-1] != "resume":
         pass
     stop.set()
     thread.join()
-    assert world.hands.did == ["resume", "pause", "resume"]
+    assert world.trainer.did == ["resume", "pause", "resume"]
     assert [decision.action for decision in world.told][-2:] == [Action.WAIT, Action.TRAIN]

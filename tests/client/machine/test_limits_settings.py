@@ -10,35 +10,35 @@ import pytest
 import tomlkit
 
 from nomoat.aggregation.errors import UsageError
-from nomoat.client.home import Place, VolunteerSettings
-from nomoat.client.machine.limits_settings import HELP, Allowance
-from nomoat.client.machine.readings import Limits
+from nomoat.client.home import CommunityFolder, VolunteerSettings
+from nomoat.client.machine.limits_settings import HELP, MachineSettings
+from nomoat.client.machine.readings import MachineLimits
 
 MONDAY_NOON = datetime(2026, 1, 5, 12, 30, tzinfo=UTC)
 
 
-def saved(folder: Path) -> Place:
-    place = Place(folder)
-    place.save(VolunteerSettings(address="h:1", name="ada", data=Path("d"), base="pocket"))
-    return place
+def saved(folder: Path) -> CommunityFolder:
+    folder = CommunityFolder(folder)
+    folder.save(VolunteerSettings(address="h:1", name="ada", data=Path("d"), base="pocket"))
+    return folder
 
 
 def test_nothing_set_allows_what_limits_allow_and_every_key_is_offered(tmp_path: Path) -> None:
-    place = saved(tmp_path)
-    assert place.load().machine.limits() == Limits()
-    text = place.settings.read_text()
+    folder = saved(tmp_path)
+    assert folder.load().machine.limits() == MachineLimits()
+    text = folder.settings.read_text()
     offered = set(re.findall(r"^# (\w+) = ", text, re.MULTILINE))
-    assert offered >= set(Allowance.model_fields)
+    assert offered >= set(MachineSettings.model_fields)
 
 
 def test_every_offered_line_can_be_taken_up_as_it_stands(tmp_path: Path) -> None:
-    place = saved(tmp_path)
-    text = place.settings.read_text()
+    folder = saved(tmp_path)
+    text = folder.settings.read_text()
     table, lines = text.split("[machine]\n")
     taken = [line.removeprefix("# ") for line in lines.splitlines() if " = " in line]
-    place.settings.write_text(table + "[machine]\n" + "\n".join(taken) + "\n")
-    machine = place.load().machine
-    assert set(machine.model_fields_set) == set(Allowance.model_fields)
+    folder.settings.write_text(table + "[machine]\n" + "\n".join(taken) + "\n")
+    machine = folder.load().machine
+    assert set(machine.model_fields_set) == set(MachineSettings.model_fields)
     limits = machine.limits()
     assert limits.max_temperature_c == 75
     assert "obs" in limits.ignored_programs
@@ -48,13 +48,13 @@ def test_every_offered_line_can_be_taken_up_as_it_stands(tmp_path: Path) -> None
 
 
 def test_what_the_owner_wrote_survives_joining_again(tmp_path: Path) -> None:
-    place = saved(tmp_path)
-    document = tomlkit.parse(place.settings.read_text())
+    folder = saved(tmp_path)
+    document = tomlkit.parse(folder.settings.read_text())
     document["machine"]["cpu_share"] = 0.5  # type: ignore[index]
-    place.settings.write_text(tomlkit.dumps(document) + "# my own words\n")
-    place.save(place.load())
-    assert place.load().machine.cpu_share == 0.5
-    assert "# my own words" in place.settings.read_text()
+    folder.settings.write_text(tomlkit.dumps(document) + "# my own words\n")
+    folder.save(folder.load())
+    assert folder.load().machine.cpu_share == 0.5
+    assert "# my own words" in folder.settings.read_text()
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_what_the_owner_wrote_survives_joining_again(tmp_path: Path) -> None:
 def test_what_cannot_be_is_one_line_naming_file_and_key(
     line: str, words: str, tmp_path: Path
 ) -> None:
-    place = saved(tmp_path)
-    place.settings.write_text(place.settings.read_text() + line + "\n")
+    folder = saved(tmp_path)
+    folder.settings.write_text(folder.settings.read_text() + line + "\n")
     with pytest.raises(UsageError, match=words) as refusal:
-        place.load()
-    assert str(place.settings) in str(refusal.value)
+        folder.load()
+    assert str(folder.settings) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nomoat.client.machine.policy import RULES, Action, Decision, decide
-from nomoat.client.machine.readings import Facts, GpuProgram, Limits, Orders, describe
+from nomoat.client.machine.readings import GpuProgram, MachineLimits, Orders, Readings, describe
 from nomoat.client.machine.weekly_schedule import never, parse_week
 
 NOW = datetime(2026, 11, 23, 14, 2, tzinfo=UTC)
-GOOD = Facts(
+GOOD = Readings(
     NOW,
     idle_s=1e6,
     on_battery=False,
@@ -26,7 +26,7 @@ GOOD = Facts(
     other_cpu_share=0.0,
     free_disk_bytes=1 << 40,
 )
-STRICT = Limits(
+STRICT = MachineLimits(
     idle_after_s=300,
     max_temperature_c=80,
     max_power_w=200,
@@ -35,12 +35,14 @@ STRICT = Limits(
 )
 
 
-def go(facts: Facts, limits: Limits = STRICT, orders: Orders | None = None) -> Decision:
-    return decide(facts, limits, orders or Orders(), in_round=True)
+def go(
+    readings: Readings, limits: MachineLimits = STRICT, orders: Orders | None = None
+) -> Decision:
+    return decide(readings, limits, orders or Orders(), in_round=True)
 
 
-def later(facts: Facts, seconds: float) -> Facts:
-    return replace(facts, now=NOW + timedelta(seconds=seconds))
+def later(readings: Readings, seconds: float) -> Readings:
+    return replace(readings, now=NOW + timedelta(seconds=seconds))
 
 
 def test_training_when_every_limit_is_kept() -> None:
@@ -77,11 +79,11 @@ def test_every_rule_of_the_table_can_block() -> None:
 
 
 def test_schedule_and_quiet_hours_name_when_they_end() -> None:
-    evening = Limits(schedule=parse_week({"mon": ["22:00-23:00"]}))
+    evening = MachineLimits(schedule=parse_week({"mon": ["22:00-23:00"]}))
     assert go(GOOD, evening).reason == "outside the schedule, until 22:00"
-    quiet = Limits(quiet_hours=parse_week({"all": ["13:00-02:00"]}))
+    quiet = MachineLimits(quiet_hours=parse_week({"all": ["13:00-02:00"]}))
     assert go(GOOD, quiet).reason == "quiet hours, until Tue 02:00"
-    assert "no window" in go(GOOD, Limits(schedule=never())).reason
+    assert "no window" in go(GOOD, MachineLimits(schedule=never())).reason
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])
@@ -93,19 +95,22 @@ def test_a_sensor_that_says_nothing_sensible_blocks_where_a_limit_protects(
         assert decision.action is Action.WAIT
         assert f"{word}" in decision.reason
         assert "unknown" in decision.reason
-    assert go(replace(GOOD, temperature_c=value, power_w=value), Limits()).action is Action.TRAIN
+    assert (
+        go(replace(GOOD, temperature_c=value, power_w=value), MachineLimits()).action
+        is Action.TRAIN
+    )
 
 
 def test_nothing_known_trains_under_default_limits() -> None:
-    assert decide(Facts(NOW), Limits(), Orders(), in_round=False).action is Action.TRAIN
+    assert decide(Readings(NOW), MachineLimits(), Orders(), in_round=False).action is Action.TRAIN
 
 
 def test_a_temperature_on_its_limit_does_not_flap() -> None:
     decision, states = None, []
     for second in range(600):
         warmth = 80.5 if second % 2 else 79.5
-        facts = later(replace(GOOD, temperature_c=warmth), second)
-        decision = decide(facts, STRICT, Orders(), True, decision)
+        readings = later(replace(GOOD, temperature_c=warmth), second)
+        decision = decide(readings, STRICT, Orders(), True, decision)
         states.append(decision.action)
     changes = sum(a is not b for a, b in pairwise(states))
     assert changes == 1  # once to waiting, and there it stays
@@ -186,8 +191,8 @@ def test_facts_without_a_time_zone_are_a_bug() -> None:
 
 
 maybe = st.none() | st.floats(allow_nan=True, allow_infinity=True)
-facts = st.builds(
-    Facts,
+readings = st.builds(
+    Readings,
     now=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),
     idle_s=maybe,
     on_battery=st.none() | st.booleans(),
@@ -202,9 +207,9 @@ facts = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(facts, min_size=1, max_size=5), st.booleans())
+@given(st.lists(readings, min_size=1, max_size=5), st.booleans())
 def test_whatever_probes_say_there_is_a_decision_with_a_reason(
-    seen: list[Facts], in_round: bool
+    seen: list[Readings], in_round: bool
 ) -> None:
     decision = None
     for each in seen:

@@ -17,7 +17,7 @@ import pytest
 from nomoat.client.machine import probes
 from nomoat.client.machine.policy import Action, decide
 from nomoat.client.machine.probes import Probes, attempt, gpu_of, torch_has_cuda
-from nomoat.client.machine.readings import GpuProgram, Limits, Orders
+from nomoat.client.machine.readings import GpuProgram, MachineLimits, Orders
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OURS = 4242
@@ -51,15 +51,15 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def look(folder: Path) -> Any:
-    return Probes(folder, lambda: frozenset({OURS})).facts(NOW)
+    return Probes(folder, lambda: frozenset({OURS})).readings(NOW)
 
 
 def test_a_gpu_is_read_and_our_own_processes_are_not_others(nvml: Any, tmp_path: Path) -> None:
-    facts = look(tmp_path)
-    assert facts.temperature_c == 71
-    assert facts.power_w == pytest.approx(123.456)
-    assert facts.vram_share == pytest.approx(0.4)
-    (program,) = facts.gpu_programs
+    readings = look(tmp_path)
+    assert readings.temperature_c == 71
+    assert readings.power_w == pytest.approx(123.456)
+    assert readings.vram_share == pytest.approx(0.4)
+    (program,) = readings.gpu_programs
     assert program == GpuProgram(program.name, False, None, 0.37)
     assert program.name
 
@@ -125,9 +125,9 @@ def test_both_ways_in_which_torch_writes_its_version_are_read(
 
 
 def test_a_device_that_is_not_used_is_not_looked_at(nvml: Any, tmp_path: Path) -> None:
-    facts = Probes(tmp_path, lambda: frozenset({OURS}), None).facts(NOW)
-    assert (facts.gpu_programs, facts.power_w, facts.vram_share) == (None, None, None)
-    assert facts.temperature_c != 71
+    readings = Probes(tmp_path, lambda: frozenset({OURS}), None).readings(NOW)
+    assert (readings.gpu_programs, readings.power_w, readings.vram_share) == (None, None, None)
+    assert readings.temperature_c != 71
 
 
 def test_a_driver_without_process_times_still_names_programs(nvml: Any, tmp_path: Path) -> None:
@@ -157,12 +157,12 @@ def test_any_failing_call_is_an_unknown_fact_and_the_rest_stays_known(
         raise OSError("driver crashed")
 
     setattr(nvml, broken, crash)
-    facts = look(tmp_path)
-    assert facts.free_disk_bytes is not None
-    gpu = [facts.temperature_c, facts.power_w, facts.vram_share, facts.gpu_programs]
+    readings = look(tmp_path)
+    assert readings.free_disk_bytes is not None
+    gpu = [readings.temperature_c, readings.power_w, readings.vram_share, readings.gpu_programs]
     assert None in gpu
     if broken.startswith("nvmlDeviceGetP"):
-        assert facts.temperature_c == 71
+        assert readings.temperature_c == 71
 
 
 def test_without_any_library_every_fact_is_unknown_and_training_goes_on(
@@ -170,11 +170,11 @@ def test_without_any_library_every_fact_is_unknown_and_training_goes_on(
 ) -> None:
     for name in ("pynvml", "psutil", "jeepney", "jeepney.io.blocking"):
         monkeypatch.setitem(sys.modules, name, None)  # import fails
-    facts = look(tmp_path)
-    assert facts.on_battery is None
-    assert facts.other_cpu_share is None
-    assert facts.metered is None
-    assert decide(facts, Limits(), Orders(), in_round=True).action is Action.TRAIN
+    readings = look(tmp_path)
+    assert readings.on_battery is None
+    assert readings.other_cpu_share is None
+    assert readings.metered is None
+    assert decide(readings, MachineLimits(), Orders(), in_round=True).action is Action.TRAIN
 
 
 def test_a_probe_may_raise_anything_but_an_exit() -> None:

@@ -28,7 +28,7 @@ from nomoat.aggregation.protocol.messages import (
 )
 from nomoat.aggregation.secagg.parameters import Mark
 from nomoat.client.round.app import ACTIONS, Volunteer, volunteer_app
-from nomoat.client.round.session import EvaluateWork, Held, Limits, Reason, Session, TrainWork
+from nomoat.client.round.session import EvaluateWork, Held, Reason, Session, TaskLimits, TrainWork
 from nomoat.lora.training.train import Trained
 from nomoat.simulations.in_process_grid import InProcessGrid
 
@@ -91,7 +91,7 @@ def town() -> Iterator[Callable[[Hands], Town]]:
     with contextlib.ExitStack() as stack:
 
         def make(hands: Hands) -> Town:
-            volunteer = Volunteer(Session("ada", BASE, Limits()), hands, hands)
+            volunteer = Volunteer(Session("ada", BASE, TaskLimits()), hands, hands)
             grid = InProcessGrid(volunteer_app(lambda _: volunteer), ["ada"], 1)
             stack.callback(grid.close)
             return Town(grid, volunteer)

@@ -33,7 +33,7 @@ from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER
 from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
 from nomoat.client.round.masked_session import MaskedAnswer, Masking, Membership
-from nomoat.client.round.session import EvaluateWork, Limits, Phase, Reason, Session, TrainWork
+from nomoat.client.round.session import EvaluateWork, Phase, Reason, Session, TaskLimits, TrainWork
 from nomoat.lora.training.train import Trained
 
 SPEC = AdapterSpec(
@@ -87,7 +87,7 @@ def offer(number: int = 5, exchange: int = 1, session: bytes = b"q" * 32, **chan
 
 
 def fresh(**options: Any) -> Session:
-    return Session("ada", BASE, Limits(), **options)
+    return Session("ada", BASE, TaskLimits(), **options)
 
 
 def holding(number: int = 5, tokens: int = 500, **options: Any) -> Session:
@@ -297,9 +297,9 @@ def test_what_this_machine_does_not_allow_is_declined_in_a_fixed_word(
 
 
 def test_an_adapter_beyond_the_owners_limit_is_declined_before_it_is_trained() -> None:
-    session = Session("ada", BASE, Limits(max_adapter_values=SPEC.size - 1))
+    session = Session("ada", BASE, TaskLimits(max_adapter_values=SPEC.size - 1))
     assert session.receive(train_task()) == Decline(5, Reason.OVER_LIMITS)
-    session = Session("ada", BASE, Limits(max_adapter_values=SPEC.size))
+    session = Session("ada", BASE, TaskLimits(max_adapter_values=SPEC.size))
     assert isinstance(session.receive(train_task()), TrainWork)
 
 
@@ -407,14 +407,14 @@ def test_seeds_differ_by_volunteer_and_by_what_the_round_says() -> None:
     seeds = set()
     for name in ("ada", "bob"):
         for seed in (b"s" * 32, b"t" * 32):
-            work = Session(name, BASE, Limits()).receive(train_task(seed=seed))
+            work = Session(name, BASE, TaskLimits()).receive(train_task(seed=seed))
             assert isinstance(work, TrainWork)
             seeds.add(work.seed)
     assert len(seeds) == 4
 
 
 def test_a_machine_of_lower_rank_trains_fewer_modules_and_reports_the_whole() -> None:
-    session = Session("ada", BASE, Limits(rank=1))
+    session = Session("ada", BASE, TaskLimits(rank=1))
     work = session.receive(train_task())
     assert isinstance(work, TrainWork)
     assert work.local.adapter.spec.rank == 1
@@ -457,7 +457,7 @@ def test_what_was_broadcast_is_not_changed_by_holding_or_reporting() -> None:
 def test_personal_settings_are_known_words_within_the_limits(
     changes: dict[str, Any], reason: Reason
 ) -> None:
-    limits = Limits(max_steps=10, max_epochs=10)
+    limits = TaskLimits(max_steps=10, max_epochs=10)
     asked = train_task(settings=replace(SETTINGS, **changes))
     assert Session("ada", BASE, limits).receive(asked) == Decline(5, reason.value)
     allowed = train_task(settings=replace(SETTINGS, personal="adapter", local_steps=5))
@@ -465,7 +465,7 @@ def test_personal_settings_are_known_words_within_the_limits(
 
 
 def test_a_rank_this_machine_affords_is_declared_and_trained() -> None:
-    session = Session("ada", BASE, Limits(rank=1))
+    session = Session("ada", BASE, TaskLimits(rank=1))
     work = session.receive(train_task())
     assert isinstance(work, TrainWork)
     assert work.local.adapter.spec.rank == 1
@@ -474,16 +474,18 @@ def test_a_rank_this_machine_affords_is_declared_and_trained() -> None:
 
 
 def test_a_method_without_mixed_ranks_is_declined_by_a_machine_that_affords_less() -> None:
-    session = Session("ada", BASE, Limits(rank=1))
+    session = Session("ada", BASE, TaskLimits(rank=1))
     answer = session.receive(train_task(method="fedex"))
     assert answer == Decline(5, Reason.OVER_LIMITS.value)
     assert session.complaint is not None
     assert "needs all" in session.complaint  # for the owner; the wire has the fixed words alone
-    assert isinstance(Session("bob", BASE, Limits()).receive(train_task(method="fedex")), TrainWork)
+    assert isinstance(
+        Session("bob", BASE, TaskLimits()).receive(train_task(method="fedex")), TrainWork
+    )
 
 
 def test_a_personal_loss_is_said_beside_the_communitys() -> None:
-    session = Session("ada", BASE, Limits())
+    session = Session("ada", BASE, TaskLimits())
     work = session.receive(evaluate_task())
     assert isinstance(work, EvaluateWork)
     assert session.evaluated(work, 2.0, 10) == Evaluation(5, 2.0, 10, None)

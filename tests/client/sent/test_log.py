@@ -19,15 +19,23 @@ from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.sent import log
-from nomoat.client.sent.log import Head, LedgerBroken, Sent, TensorSent, append, check, reconcile
-from nomoat.client.sent.log_file import HEAD_NAME, LOG_NAME, RECEIPTS_NAME, Ledger
+from nomoat.client.sent.log import (
+    ChainHead,
+    SentLogBroken,
+    SentMessage,
+    SentTensor,
+    append,
+    check,
+    reconcile,
+)
+from nomoat.client.sent.log_file import HEAD_NAME, LOG_NAME, RECEIPTS_NAME, SentLog
 
 COMMUNITY = SigningKey(b"c" * 32)
 VOLUNTEER = SigningKey(b"v" * 32).public
 
 
-def sent(number: int) -> Sent:
-    return Sent(
+def sent(number: int) -> SentMessage:
+    return SentMessage(
         at=1_700_000_000.25 + number,
         community="Grüße \u2028 village",
         to="https://example.org",
@@ -36,7 +44,7 @@ def sent(number: int) -> Sent:
         bytes=4096,
         packet=(bytes([number]) * 32).hex(),
         masked=True,
-        tensors=(TensorSent("layer.0.lora_A.weight", (8, 64)),),
+        tensors=(SentTensor("layer.0.lora_A.weight", (8, 64)),),
         norm=0.1,
         clip=1.0,
         session_size=12,
@@ -45,8 +53,8 @@ def sent(number: int) -> Sent:
     )
 
 
-def chain(count: int) -> tuple[Head, list[bytes]]:
-    head, lines = Head(), []
+def chain(count: int) -> tuple[ChainHead, list[bytes]]:
+    head, lines = ChainHead(), []
     for number in range(1, count + 1):
         head, line = append(head, sent(number))
         lines.append(line)
@@ -70,7 +78,7 @@ def test_any_single_changed_byte_is_found_at_its_line(data: st.DataObject) -> No
     place = data.draw(st.integers(0, len(whole) - 1))
     byte = data.draw(st.integers(0, 255).filter(lambda b: b != whole[place]))
     changed = whole[:place] + bytes([byte]) + whole[place + 1 :]
-    with pytest.raises(LedgerBroken) as broken:
+    with pytest.raises(SentLogBroken) as broken:
         check(changed, head)
     assert broken.value.line in (whole[:place].count(b"\n") + 1, 4, 5)
 
@@ -79,7 +87,7 @@ def test_any_single_changed_byte_is_found_at_its_line(data: st.DataObject) -> No
 def test_a_removed_line_is_found(line: int) -> None:
     head, lines = chain(5)
     del lines[line]
-    with pytest.raises(LedgerBroken) as broken:
+    with pytest.raises(SentLogBroken) as broken:
         check(b"".join(lines), head)
     assert broken.value.line == line + 1
 
@@ -87,24 +95,24 @@ def test_a_removed_line_is_found(line: int) -> None:
 def test_swapped_repeated_and_inserted_lines_are_found() -> None:
     _, lines = chain(3)
     for wrong in ([0, 2, 1], [0, 0, 1, 2], [0, 1, 1, 2]):
-        with pytest.raises(LedgerBroken):
+        with pytest.raises(SentLogBroken):
             check(b"".join(lines[i] for i in wrong))
 
 
 def test_a_removed_end_is_found_by_the_head_beside_the_file() -> None:
     head, lines = chain(5)
-    with pytest.raises(LedgerBroken, match="2 lines at the end are gone"):
+    with pytest.raises(SentLogBroken, match="2 lines at the end are gone"):
         check(b"".join(lines[:3]), head)
     assert check(b"".join(lines[:3])).head.length == 3  # the chain alone cannot know
 
 
 def test_a_whole_other_chain_is_found() -> None:
     head, _ = chain(3)
-    other, lines = Head(), []
+    other, lines = ChainHead(), []
     for number in (7, 8, 9, 10):
         other, line = append(other, sent(number))
         lines.append(line)
-    with pytest.raises(LedgerBroken, match="not the one this machine wrote"):
+    with pytest.raises(SentLogBroken, match="not the one this machine wrote"):
         check(b"".join(lines), head)
 
 
@@ -113,14 +121,14 @@ def test_an_entry_edited_with_its_hash_recomputed_breaks_the_next_line() -> None
     values = json.loads(lines[1])
     first = check(lines[0]).head
     _, forged = append(first, replace(sent(2), norm=values["norm"] / 2))
-    with pytest.raises(LedgerBroken) as broken:
+    with pytest.raises(SentLogBroken) as broken:
         check(lines[0] + forged + lines[2])
     assert broken.value.line == 3
 
 
 def test_the_same_values_in_other_bytes_are_refused() -> None:
     _, lines = chain(1)
-    with pytest.raises(LedgerBroken):
+    with pytest.raises(SentLogBroken):
         check(json.dumps(json.loads(lines[0])).encode() + b"\n")
 
 
@@ -130,7 +138,7 @@ def test_the_same_values_in_other_bytes_are_refused() -> None:
 )
 def test_garbage_is_one_line_for_a_person(garbage: bytes) -> None:
     _, lines = chain(2)
-    with pytest.raises(LedgerBroken, match="line 3") as broken:
+    with pytest.raises(SentLogBroken, match="line 3") as broken:
         check(b"".join(lines) + garbage)
     assert "\n" not in str(broken.value)
 
@@ -138,14 +146,14 @@ def test_garbage_is_one_line_for_a_person(garbage: bytes) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_number_that_is_none_is_never_logged(value: float) -> None:
     with pytest.raises(LocalProtocolError, match="norm"):
-        append(Head(), replace(sent(1), norm=value))
+        append(ChainHead(), replace(sent(1), norm=value))
 
 
 def test_tensors_come_from_the_adapters_manifest() -> None:
     spec = AdapterSpec((LayerSpec("q", 4, 6, 2),), 2, 4.0)
     assert log.tensors_of(spec.manifest) == (
-        TensorSent("q.lora_A.weight", (2, 6)),
-        TensorSent("q.lora_B.weight", (4, 2)),
+        SentTensor("q.lora_A.weight", (2, 6)),
+        SentTensor("q.lora_B.weight", (4, 2)),
     )
 
 
@@ -161,10 +169,10 @@ def test_a_receipt_for_a_message_that_is_not_logged_is_told() -> None:
 
 
 def test_the_file_grows_by_whole_lines_and_verifies(tmp_path: Path) -> None:
-    book = Ledger(tmp_path / "community")
+    book = SentLog(tmp_path / "community")
     for number in range(1, 4):
         book.record(sent(number))
-    again = Ledger(tmp_path / "community")
+    again = SentLog(tmp_path / "community")
     again.record(sent(4))
     assert [entry.round for entry in book.check().entries] == [1, 2, 3, 4]
     book.record(sent(5))  # another process wrote in between: its line is seen
@@ -172,28 +180,28 @@ def test_the_file_grows_by_whole_lines_and_verifies(tmp_path: Path) -> None:
 
 
 def test_a_line_torn_by_a_crash_is_dropped_and_the_chain_goes_on(tmp_path: Path) -> None:
-    book = Ledger(tmp_path)
+    book = SentLog(tmp_path)
     book.record(sent(1))
     with (tmp_path / LOG_NAME).open("ab") as file:
         file.write(b'{"index":1,"at":17')
     assert book.check().torn == b'{"index":1,"at":17'
-    Ledger(tmp_path).record(sent(2))
-    assert [entry.round for entry in Ledger(tmp_path).check().entries] == [1, 2]
+    SentLog(tmp_path).record(sent(2))
+    assert [entry.round for entry in SentLog(tmp_path).check().entries] == [1, 2]
 
 
 def test_a_crash_between_line_and_head_loses_nothing(tmp_path: Path) -> None:
-    book = Ledger(tmp_path)
+    book = SentLog(tmp_path)
     book.record(sent(1))
     old_head = (tmp_path / HEAD_NAME).read_bytes()
     book.record(sent(2))
     (tmp_path / HEAD_NAME).write_bytes(old_head)
-    Ledger(tmp_path).record(sent(3))
-    assert [entry.round for entry in Ledger(tmp_path).check().entries] == [1, 2, 3]
+    SentLog(tmp_path).record(sent(3))
+    assert [entry.round for entry in SentLog(tmp_path).check().entries] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("damage", ["edit", "cut", "head", "gone"])
 def test_nothing_is_recorded_on_a_log_that_was_touched(damage: str, tmp_path: Path) -> None:
-    book = Ledger(tmp_path)
+    book = SentLog(tmp_path)
     for number in range(1, 4):
         book.record(sent(number))
     log = tmp_path / LOG_NAME
@@ -206,12 +214,12 @@ def test_nothing_is_recorded_on_a_log_that_was_touched(damage: str, tmp_path: Pa
         (tmp_path / HEAD_NAME).write_text("three abc")
     else:
         log.unlink()
-    with pytest.raises(LedgerBroken):
-        Ledger(tmp_path).record(sent(4))
+    with pytest.raises(SentLogBroken):
+        SentLog(tmp_path).record(sent(4))
 
 
 def test_starting_over_keeps_the_old_file_as_it_was(tmp_path: Path) -> None:
-    book = Ledger(tmp_path)
+    book = SentLog(tmp_path)
     book.record(sent(1))
     broken = (tmp_path / LOG_NAME).read_bytes().replace(b"report", b"repxrt")
     (tmp_path / LOG_NAME).write_bytes(broken)
@@ -226,28 +234,28 @@ def test_starting_over_keeps_the_old_file_as_it_was(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_is_an_error_before_sending(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(NomoatError, match="cannot use"):
-        Ledger(tmp_path / "file").record(sent(1))
+        SentLog(tmp_path / "file").record(sent(1))
 
 
 def test_two_processes_writing_at_once_make_one_chain(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from nomoat.client.sent.log import Sent\n"
-        "from nomoat.client.sent.log_file import Ledger\n"
-        "book = Ledger(Path(sys.argv[1]))\n"
+        "from nomoat.client.sent.log import SentMessage\n"
+        "from nomoat.client.sent.log_file import SentLog\n"
+        "book = SentLog(Path(sys.argv[1]))\n"
         "for n in range(1, 26):\n"
-        "    book.record(Sent(1.0, 'c', 'x', sys.argv[2], n, 1, '00'))\n"
+        "    book.record(SentMessage(1.0, 'c', 'x', sys.argv[2], n, 1, '00'))\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     running = [subprocess.Popen([*command, name]) for name in ("one", "two")]
     assert [process.wait(60) for process in running] == [0, 0]
-    entries = Ledger(tmp_path).check().entries
+    entries = SentLog(tmp_path).check().entries
     for name in ("one", "two"):
         assert [e.round for e in entries if e.message == name] == list(range(1, 26))
 
 
 def test_receipts_are_kept_one_by_one_and_forged_ones_are_named(tmp_path: Path) -> None:
-    book = Ledger(tmp_path)
+    book = SentLog(tmp_path)
     book.keep(issue(receipt(1), COMMUNITY))
     book.keep(issue(receipt(1), COMMUNITY))
     book.keep(issue(receipt(2), SigningKey(b"x" * 32)))
@@ -260,7 +268,7 @@ def test_receipts_are_kept_one_by_one_and_forged_ones_are_named(tmp_path: Path) 
 
 
 def test_a_receipts_file_cut_short_is_no_credit(tmp_path: Path) -> None:
-    book = Ledger(tmp_path)
+    book = SentLog(tmp_path)
     head = wire.encode(issue(receipt(1), COMMUNITY)).head
     (tmp_path / RECEIPTS_NAME).mkdir()
     for size in range(0, len(head), 7):
@@ -272,6 +280,6 @@ def test_a_receipts_file_cut_short_is_no_credit(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX modes")
 def test_receipts_and_head_are_the_owners_alone(tmp_path: Path) -> None:
-    book = Ledger(tmp_path)
+    book = SentLog(tmp_path)
     book.record(sent(1))
     assert stat.S_IMODE((tmp_path / HEAD_NAME).stat().st_mode) == 0o600

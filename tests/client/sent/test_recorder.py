@@ -15,7 +15,7 @@ from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import Decline, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
-from nomoat.client.sent.log_file import LOG_NAME, Ledger
+from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.sent.recorder import HAND_OVER_S, OTHERS_TRAIN_S, Recorder
 from nomoat.flower.packets import to_reply
 
@@ -51,7 +51,7 @@ class Clock:
 
 def recorder(folder: Path) -> Recorder:
     uploaded = (SPEC.manifest, 1.5)
-    return Recorder(Ledger(folder), "town", "localhost:1", lambda: uploaded, Clock())
+    return Recorder(SentLog(folder), "town", "localhost:1", lambda: uploaded, Clock())
 
 
 def test_a_masked_update_is_logged_with_tensors_norm_clip_and_the_sessions_size(
@@ -62,7 +62,7 @@ def test_a_masked_update_is_logged_with_tensors_norm_clip_and_the_sessions_size(
     asked = request(ShareSet(bytes([0b1011])))
     packet = wire.encode(MaskedReport(bytes(64), b"x" * 100))
     record(asked, to_reply(packet, asked))
-    entry = Ledger(tmp_path).check().entries[-1]
+    entry = SentLog(tmp_path).check().entries[-1]
     assert (entry.message, entry.round, entry.to) == ("sa.masked", 3, "localhost:1")
     assert (entry.masked, entry.session_size, entry.clip, entry.norm) == (True, 3, 0.5, 1.5)
     assert [t.name for t in entry.tensors] == [t.name for t in SPEC.manifest.tensors]
@@ -74,7 +74,7 @@ def test_a_plain_report_is_logged_as_not_masked(tmp_path: Path) -> None:
     asked = request(Ready(3, 1, 1, 1.0, 1.0, 1.0, 1))
     values = np.zeros(SPEC.size, np.float32).tobytes()
     recorder(tmp_path)(asked, to_reply(wire.encode(Report(3, 1, 0.5, values)), asked))
-    (entry,) = Ledger(tmp_path).check().entries
+    (entry,) = SentLog(tmp_path).check().entries
     assert not entry.masked
     assert entry.tensors
 
@@ -82,7 +82,7 @@ def test_a_plain_report_is_logged_as_not_masked(tmp_path: Path) -> None:
 def test_an_error_is_logged_too(tmp_path: Path) -> None:
     asked = request(OFFER)
     recorder(tmp_path)(asked, Message(Error(1, "ValueError"), reply_to=asked))
-    (entry,) = Ledger(tmp_path).check().entries
+    (entry,) = SentLog(tmp_path).check().entries
     assert (entry.message, entry.bytes) == ("error", len("ValueError"))
 
 

@@ -15,10 +15,10 @@ from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.client.home import VolunteerSettings
 from nomoat.client.machine import free_memory as rooms
-from nomoat.client.machine.free_memory import WORKER_BYTES, Room, room
+from nomoat.client.machine.free_memory import WORKER_BYTES, FreeMemory, free_memory
 from nomoat.client.membership import joining
 from nomoat.client.training import community_fit, memory_fit
-from nomoat.client.training.memory_fit import Work
+from nomoat.client.training.memory_fit import Workload
 from nomoat.lora.memory.prediction import cpu_host, cuda_host, predict
 from nomoat.lora.model.files import config
 from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
@@ -35,12 +35,12 @@ def info(model: Path) -> CommunityInfo:
 
 
 def test_the_rank_is_found_from_the_size_of_the_adapter(tiny_model: Path) -> None:
-    work = community_fit.announced(info(tiny_model), tiny_model)
-    assert (work.rank, work.batch_size, work.seq_len) == (RANK, 8, 64)
+    workload = community_fit.announced(info(tiny_model), tiny_model)
+    assert (workload.rank, workload.batch_size, workload.seq_len) == (RANK, 8, 64)
 
 
 def test_the_line_names_need_and_free_memory(tiny_model: Path) -> None:
-    small = Room("cpu", 8_000_000_000, cpu_host(1_000_000_000))
+    small = FreeMemory("cpu", 8_000_000_000, cpu_host(1_000_000_000))
     assert community_fit.line(info(tiny_model), str(tiny_model), small).startswith(
         "cpu: a training takes about 1.0 GB of 8.0 GB free"
     )
@@ -63,21 +63,21 @@ def test_what_does_not_fit_is_refused_with_what_would(seven_billion: Large) -> N
     with pytest.raises(
         DoesNotFit, match=r"town does not fit this cuda: it needs 1\d\.\d GiB.*4-bit"
     ) as no:
-        community_fit.line(*seven_billion, Room("cuda", 8 << 30, cuda_host()))
+        community_fit.line(*seven_billion, FreeMemory("cuda", 8 << 30, cuda_host()))
     assert no.value.exit_code == 7
 
 
 def test_a_card_that_cannot_hold_the_base_whole_gets_it_in_four_bits(
     seven_billion: Large, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small, large = (Room("cuda", gib << 30, cuda_host()) for gib in (8, 40))
+    small, large = (FreeMemory("cuda", gib << 30, cuda_host()) for gib in (8, 40))
     monkeypatch.setattr(memory_fit, "_can_quantise", lambda: True)
     assert community_fit.bits(*seven_billion, small) == 4
     assert "the base is held in 4 bits" in community_fit.line(*seven_billion, small, 4)
     assert community_fit.rank(*seven_billion, small, 4) >= 16
     assert community_fit.bits(*seven_billion, large) is None
     with pytest.raises(DoesNotFit):
-        community_fit.bits(*seven_billion, Room("cuda", 3 << 30, cuda_host()))
+        community_fit.bits(*seven_billion, FreeMemory("cuda", 3 << 30, cuda_host()))
     monkeypatch.setattr(memory_fit, "_can_quantise", lambda: False)
     with pytest.raises(DoesNotFit, match=r"4-bit.*pip install 'nomoat\[gpu\]'"):
         community_fit.bits(*seven_billion, small)
@@ -86,37 +86,39 @@ def test_a_card_that_cannot_hold_the_base_whole_gets_it_in_four_bits(
 def test_a_processor_that_cannot_hold_the_base_whole_gets_half_of_its_bits(
     seven_billion: Large,
 ) -> None:
-    middle, large = (Room("cpu", gib << 30, cpu_host(0)) for gib in (20, 64))
+    middle, large = (FreeMemory("cpu", gib << 30, cpu_host(0)) for gib in (20, 64))
     assert community_fit.bits(*seven_billion, middle) == 16
     assert "the base is held in 16 bits" in community_fit.line(*seven_billion, middle, 16)
     assert community_fit.bits(*seven_billion, large) is None
     with pytest.raises(DoesNotFit):  # nor is it asked to compute in four
-        community_fit.bits(*seven_billion, Room("cpu", 8 << 30, cpu_host(0)))
+        community_fit.bits(*seven_billion, FreeMemory("cpu", 8 << 30, cpu_host(0)))
 
 
 def test_rows_are_cut_only_where_fewer_bits_are_not_enough(seven_billion: Large) -> None:
     announced, base = seven_billion
     long = replace(announced, seq_len=8192, batch_size=1)
-    work = community_fit.announced(long, Path(base))
-    whole = memory_fit.planned(work, Path(base), Room("cuda", 1 << 40, cuda_host()), 4)
+    workload = community_fit.announced(long, Path(base))
+    whole = memory_fit.planned(workload, Path(base), FreeMemory("cuda", 1 << 40, cuda_host()), 4)
     least = replace(whole.training, checkpointing=True)
     needed = predict(ModelShape.from_config(config(Path(base))), least, cuda_host()).total
-    enough, tight = (Room("cuda", needed + spare, cuda_host()) for spare in (1 << 20, -(1 << 20)))
+    enough, tight = (
+        FreeMemory("cuda", needed + spare, cuda_host()) for spare in (1 << 20, -(1 << 20))
+    )
     assert "cut" not in community_fit.line(long, base, enough, 4)
     assert "rows are cut at 4096 tokens" in community_fit.line(long, base, tight, 4)
 
 
 @pytest.mark.parametrize("spare", [0, 3_000_000, 100_000_000])
 def test_auto_is_the_largest_rank_that_fits(tiny_model: Path, spare: int) -> None:
-    work, host = Work(16, 128, 1), cpu_host(WORKER_BYTES)
-    least = memory_fit.planned(work, tiny_model, Room("cpu", 1 << 40, host), None)
-    place = Room("cpu", least.predicted.total + spare, host)
-    found = community_fit.rank(info(tiny_model), str(tiny_model), place, None)
+    workload, host = Workload(16, 128, 1), cpu_host(WORKER_BYTES)
+    least = memory_fit.planned(workload, tiny_model, FreeMemory("cpu", 1 << 40, host), None)
+    memory = FreeMemory("cpu", least.predicted.total + spare, host)
+    found = community_fit.rank(info(tiny_model), str(tiny_model), memory, None)
     asked = replace(community_fit.announced(info(tiny_model), tiny_model), rank=found)
-    assert memory_fit.planned(asked, tiny_model, place, None)
+    assert memory_fit.planned(asked, tiny_model, memory, None)
     if found < MAX_RANK:
         with pytest.raises(DoesNotFit):
-            memory_fit.planned(replace(asked, rank=2 * found), tiny_model, place, None)
+            memory_fit.planned(replace(asked, rank=2 * found), tiny_model, memory, None)
 
 
 def test_what_the_owner_says_is_what_counts_and_what_is_too_much_is_refused(
@@ -142,9 +144,9 @@ def test_memory_that_a_worker_of_ours_holds_will_be_used_again(
 ) -> None:
     """Else the second training of a session would not fit beside the base of the first."""
     monkeypatch.setattr(rooms, "free_bytes", lambda: 1 << 30)
-    ours = room("cpu", ours=frozenset({os.getpid()})).free_bytes
+    ours = free_memory("cpu", ours=frozenset({os.getpid()})).free_bytes
     assert (1 << 30) + (10 << 20) < ours < (64 << 30)
-    assert room("cpu", ours=frozenset({2**22 + 1})).free_bytes == 1 << 30  # it has ended
+    assert free_memory("cpu", ours=frozenset({2**22 + 1})).free_bytes == 1 << 30  # it has ended
 
 
 def test_an_unknown_family_is_said_to_be_unknown(tiny_model: Path, tmp_path: Path) -> None:
@@ -154,12 +156,12 @@ def test_an_unknown_family_is_said_to_be_unknown(tiny_model: Path, tmp_path: Pat
         (other / name).symlink_to(tiny_model / name)
     changed = json.loads((tiny_model / "config.json").read_text()) | {"model_type": "mamba"}
     (other / "config.json").write_text(json.dumps(changed))
-    line = community_fit.line(info(tiny_model), str(other), Room("cpu", 1_000, cpu_host(0)))
+    line = community_fit.line(info(tiny_model), str(other), FreeMemory("cpu", 1_000, cpu_host(0)))
     assert "not known before it is loaded" in line
 
 
 def test_the_machine_has_some_memory() -> None:
-    assert room("cpu").free_bytes > 1 << 20
+    assert free_memory("cpu").free_bytes > 1 << 20
 
 
 def test_the_preview_is_made_in_another_process(
@@ -178,19 +180,21 @@ def test_a_machine_that_trains_less_than_the_community_is_asked_for_less(
     seven_billion: Large,
 ) -> None:
     announced, base = seven_billion
-    work = community_fit.announced(announced, Path(base), 4)
+    workload = community_fit.announced(announced, Path(base), 4)
     whole = community_fit.announced(announced, Path(base)).rank
-    assert (work.rank, work.frozen_rank) == (4, whole - 4)
-    place = Room("cuda", 1 << 40, cuda_host())
-    least = memory_fit.planned(work, Path(base), place, 4).predicted.total
-    bare = memory_fit.planned(replace(work, frozen_rank=0), Path(base), place, 4).predicted.total
+    assert (workload.rank, workload.frozen_rank) == (4, whole - 4)
+    memory = FreeMemory("cuda", 1 << 40, cuda_host())
+    least = memory_fit.planned(workload, Path(base), memory, 4).predicted.total
+    bare = memory_fit.planned(
+        replace(workload, frozen_rank=0), Path(base), memory, 4
+    ).predicted.total
     assert least == bare  # what is frozen is taken from the room, not counted as trained
     frozen = 4 * ModelShape.from_config(config(Path(base))).adapter_parameters(
         whole - 4, (ALL_LINEAR,)
     )
-    smallest = replace(work, batch_size=1)
-    one = memory_fit.planned(smallest, Path(base), Room("cuda", 12 << 30, cuda_host()), 4)
-    tight = Room("cuda", one.predicted.total + frozen - 1, cuda_host())
+    smallest = replace(workload, batch_size=1)
+    one = memory_fit.planned(smallest, Path(base), FreeMemory("cuda", 12 << 30, cuda_host()), 4)
+    tight = FreeMemory("cuda", one.predicted.total + frozen - 1, cuda_host())
     assert memory_fit.planned(smallest, Path(base), tight, 4).training != one.training
 
 

@@ -14,9 +14,9 @@ from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.client.machine import free_memory
-from nomoat.client.machine.limits_settings import Allowance
+from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.client.training import memory_fit
-from nomoat.client.training.memory_fit import Work, check_bits, fitted, planned
+from nomoat.client.training.memory_fit import Workload, check_bits, fitted, planned
 from nomoat.lora.training.train import CPU_TOKENS
 from nomoat.lora.workers.jobs import TrainJob
 
@@ -47,7 +47,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def fit(device: str = "auto", **allowed: Any) -> TrainJob:
-    return fitted(JOB, "base", device, Allowance(**allowed))
+    return fitted(JOB, "base", device, MachineSettings(**allowed))
 
 
 def test_less_gpu_memory_means_smaller_pieces_and_then_recomputing(machine: Any) -> None:
@@ -86,7 +86,7 @@ def test_a_model_of_an_unknown_family_is_tried_as_it_is(machine: Any) -> None:
     machine(64, None, {**LLAMA_1B, "model_type": "novel"})
     assert fit() == dataclasses.replace(JOB, adam_8bit=False) or fit().most_tokens is None
     with pytest.raises(UsageError, match="not known"):
-        planned(Work(16, 512, 16), Path("base"), free_memory.room("cpu"), None)
+        planned(Workload(16, 512, 16), Path("base"), free_memory.free_memory("cpu"), None)
 
 
 def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be_had(
@@ -96,14 +96,19 @@ def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be
     job = fit(adam_8bit=True)
     assert job.adam_8bit
     full, less = (
-        planned(Work(16, 512, 16, adam_8bit=few), Path("base"), free_memory.room("auto"), None)
+        planned(
+            Workload(16, 512, 16, adam_8bit=few),
+            Path("base"),
+            free_memory.free_memory("auto"),
+            None,
+        )
         for few in (False, True)
     )
     assert less.predicted.total < full.predicted.total
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    check_bits(Allowance())
+    check_bits(MachineSettings())
     with pytest.raises(UsageError, match="pip install 'nomoat\\[gpu\\]'"):
-        check_bits(Allowance(adam_8bit=True))
+        check_bits(MachineSettings(adam_8bit=True))
 
 
 def test_a_base_in_four_bits_fits_where_it_would_not_in_sixteen(
@@ -115,4 +120,4 @@ def test_a_base_in_four_bits_fits_where_it_would_not_in_sixteen(
     assert fit(base_bits=4).most_tokens is not None
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match="base_bits"):
-        check_bits(Allowance(base_bits=8))
+        check_bits(MachineSettings(base_bits=8))

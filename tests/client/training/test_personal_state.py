@@ -10,7 +10,7 @@ import pytest
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.client.training.personal_state import DiskKeepsakes, Keepsake
+from nomoat.client.training.personal_state import DiskPersonalStates, PersonalState
 from nomoat.lora.training.moments import Moments
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
@@ -24,19 +24,19 @@ def adapter(seed: int) -> Adapter:
 BROADCAST = b"the one at hand".ljust(32)
 
 
-def kept(number: int, full: bool = True, start: bytes | None = None) -> Keepsake:
+def kept(number: int, full: bool = True, start: bytes | None = None) -> PersonalState:
     """Of a committed round, unless it started from BROADCAST."""
     start = start or number.to_bytes(32, "big")
     if not full:
-        return Keepsake(number, start, adapter(number), (0, 1))
+        return PersonalState(number, start, adapter(number), (0, 1))
     moments = Moments(adapter(5).vector, adapter(6).vector, 3, 4)
-    return Keepsake(number, start, adapter(number), (1, 0), moments, adapter(7))
+    return PersonalState(number, start, adapter(number), (1, 0), moments, adapter(7))
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_what_is_kept_comes_back_as_it_was_and_is_private(tmp_path: Path, full: bool) -> None:
-    DiskKeepsakes(tmp_path / "kept").save(kept(4, full))
-    again = DiskKeepsakes(tmp_path / "kept").newest(5, BROADCAST)
+    DiskPersonalStates(tmp_path / "kept").save(kept(4, full))
+    again = DiskPersonalStates(tmp_path / "kept").newest(5, BROADCAST)
     assert again is not None
     assert (again.round, again.modules) == (4, (1, 0) if full else (0, 1))
     assert again.trained.digest == adapter(4).digest
@@ -51,7 +51,7 @@ def test_what_is_kept_comes_back_as_it_was_and_is_private(tmp_path: Path, full: 
 
 
 def test_a_round_that_is_begun_again_starts_from_the_round_before(tmp_path: Path) -> None:
-    store = DiskKeepsakes(tmp_path)
+    store = DiskPersonalStates(tmp_path)
     assert store.newest(9, BROADCAST) is None
     for number in (1, 2, 5):
         store.save(kept(number))
@@ -67,7 +67,7 @@ def test_what_was_trained_in_rounds_that_were_abandoned_is_not_gone_on_from(
     tmp_path: Path,
 ) -> None:
     """Their A was put back; a B learnt beside it belongs to nothing."""
-    store = DiskKeepsakes(tmp_path)
+    store = DiskPersonalStates(tmp_path)
     store.save(kept(1))
     for number in (2, 3, 4):  # abandoned, one after the other
         store.save(kept(number, start=BROADCAST))
@@ -81,7 +81,7 @@ def test_what_was_trained_in_rounds_that_were_abandoned_is_not_gone_on_from(
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
-    store = DiskKeepsakes(tmp_path)
+    store = DiskPersonalStates(tmp_path)
     store.save(kept(1))
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
@@ -91,7 +91,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    store = DiskKeepsakes(tmp_path)
+    store = DiskPersonalStates(tmp_path)
     for number in (1, 2, 3):
         store.save(kept(number, full=False))
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -21,7 +21,7 @@ from nomoat.aggregation.protocol.messages import (
 )
 from nomoat.client.round.session import EvaluateWork, TrainWork
 from nomoat.client.training import round_jobs
-from nomoat.client.training.personal_state import DiskKeepsakes
+from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.round_jobs import Rows
 from nomoat.lora.training.evaluate import Measured
 from nomoat.lora.training.moments import Moments
@@ -90,7 +90,7 @@ def worker() -> Worker:
 
 
 def test_without_anything_to_keep_nothing_is_written(tmp_path: Path, worker: Worker) -> None:
-    kept = DiskKeepsakes(tmp_path / "kept")
+    kept = DiskPersonalStates(tmp_path / "kept")
     done = round_jobs.train(train_work(1), ROWS, kept, worker.submit)
     assert np.array_equal(done.vector, START.vector + 1)
     assert not kept.folder.exists()
@@ -106,7 +106,7 @@ def test_a_lower_rank_trains_its_modules_on_top_of_the_others(
     tmp_path: Path, worker: Worker
 ) -> None:
     asked = train_work(1, rank=1)
-    round_jobs.train(asked, ROWS, DiskKeepsakes(tmp_path), worker.submit)
+    round_jobs.train(asked, ROWS, DiskPersonalStates(tmp_path), worker.submit)
     (job,) = worker.jobs
     assert job.spec.rank == 1
     assert job.frozen.spec.rank == 3
@@ -116,7 +116,7 @@ def test_a_lower_rank_trains_its_modules_on_top_of_the_others(
 def test_moments_go_on_in_the_next_round_and_a_round_begun_again_has_the_same(
     tmp_path: Path, worker: Worker
 ) -> None:
-    kept = DiskKeepsakes(tmp_path)
+    kept = DiskPersonalStates(tmp_path)
     for number in (1, 2, 2):
         round_jobs.train(train_work(number, keep_moments=True), ROWS, kept, worker.submit)
     first, second, again = (job.moments for job in worker.jobs)
@@ -127,14 +127,14 @@ def test_moments_go_on_in_the_next_round_and_a_round_begun_again_has_the_same(
 
 
 def test_moments_of_other_modules_are_not_used(tmp_path: Path, worker: Worker) -> None:
-    kept = DiskKeepsakes(tmp_path)
+    kept = DiskPersonalStates(tmp_path)
     round_jobs.train(train_work(1, rank=4, keep_moments=True), ROWS, kept, worker.submit)
     round_jobs.train(train_work(2, rank=2, keep_moments=True), ROWS, kept, worker.submit)
     assert worker.jobs[1].moments is None
 
 
 def test_ones_own_b_goes_on_with_the_communitys_a(tmp_path: Path, worker: Worker) -> None:
-    kept = DiskKeepsakes(tmp_path)
+    kept = DiskPersonalStates(tmp_path)
     asked = {"method": "local-B", "personal": "local-B"}
     round_jobs.train(train_work(1, **asked), ROWS, kept, worker.submit)
     round_jobs.train(train_work(2, **asked), ROWS, kept, worker.submit)
@@ -152,7 +152,7 @@ def test_ones_own_b_goes_on_with_the_communitys_a(tmp_path: Path, worker: Worker
 def test_ones_own_b_of_an_abandoned_round_is_forgotten_with_it(
     tmp_path: Path, worker: Worker
 ) -> None:
-    kept = DiskKeepsakes(tmp_path)
+    kept = DiskPersonalStates(tmp_path)
     asked = {"method": "local-B", "personal": "local-B"}
     round_jobs.train(train_work(1, **asked), ROWS, kept, worker.submit)
     for number in (2, 3):  # round 2 was abandoned: 3 has the same broadcast
@@ -162,7 +162,7 @@ def test_ones_own_b_of_an_abandoned_round_is_forgotten_with_it(
 
 
 def test_a_personal_adapter_is_trained_on_top_and_goes_on(tmp_path: Path, worker: Worker) -> None:
-    kept = DiskKeepsakes(tmp_path)
+    kept = DiskPersonalStates(tmp_path)
     for number in (1, 2):
         round_jobs.train(train_work(number, personal="adapter"), ROWS, kept, worker.submit)
     jobs = [job for job in worker.jobs if job.frozen is not None]
@@ -182,11 +182,13 @@ def test_a_personal_adapter_is_trained_on_top_and_goes_on(tmp_path: Path, worker
 def test_who_has_not_trained_yet_has_no_personal_loss(tmp_path: Path, worker: Worker) -> None:
     for personal in ("adapter", "local-B"):
         asked = evaluate_work(3, personal=personal)
-        assert round_jobs.evaluate(asked, ROWS, DiskKeepsakes(tmp_path), worker.submit)[2] is None
+        assert (
+            round_jobs.evaluate(asked, ROWS, DiskPersonalStates(tmp_path), worker.submit)[2] is None
+        )
 
 
 def test_what_was_kept_of_another_model_is_not_used(tmp_path: Path, worker: Worker) -> None:
-    kept = DiskKeepsakes(tmp_path)
+    kept = DiskPersonalStates(tmp_path)
     round_jobs.train(train_work(1, personal="adapter"), ROWS, kept, worker.submit)
     other = replace(SPEC, target_modules=("k",))
     asked = replace(evaluate_work(2, personal="adapter"), adapter=Adapter(other, START.vector))

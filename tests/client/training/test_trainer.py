@@ -15,12 +15,12 @@ from nomoat.aggregation.errors import BadData, DoesNotFit, LocalProtocolError, N
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
 from nomoat.aggregation.protocol.messages import AdapterShape, TrainSettings, TrainTask
-from nomoat.client.data.split import Shards
+from nomoat.client.data.split import Split
 from nomoat.client.round.session import TrainWork
 from nomoat.client.training import shared_worker as module
-from nomoat.client.training.personal_state import DiskKeepsakes
-from nomoat.client.training.shared_worker import Workbench
-from nomoat.client.training.trainer import Hands, Overtaken
+from nomoat.client.training.personal_state import DiskPersonalStates
+from nomoat.client.training.shared_worker import SharedWorker
+from nomoat.client.training.trainer import Overtaken, Trainer
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.workers.jobs import TrainJob
 
@@ -77,21 +77,21 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Pool", FakePool)
 
 
-def hands(model: str = "quick", idle_s: float = 0.05) -> Hands:
-    return at(Workbench(model, idle_s=idle_s))
+def trainer(model: str = "quick", idle_s: float = 0.05) -> Trainer:
+    return at(SharedWorker(model, idle_s=idle_s))
 
 
-def at(bench: Workbench) -> Hands:
-    return Hands(bench, Shards(Path("t"), Path("h"), 5, 2), DiskKeepsakes(Path("kept")))
+def at(worker: SharedWorker) -> Trainer:
+    return Trainer(worker, Split(Path("t"), Path("h"), 5, 2), DiskPersonalStates(Path("kept")))
 
 
 def test_no_worker_until_there_is_work() -> None:
-    hands()
+    trainer()
     assert FakePool.made == []
 
 
 def test_work_is_done_on_the_rows_that_were_kept_and_the_worker_then_ends() -> None:
-    one = hands()
+    one = trainer()
     assert one.measure(ADAPTER, TrainSettings()) == (1.5, 10)
     (pool,) = FakePool.made
     assert pool.jobs[0].shard == Path("h")
@@ -101,7 +101,7 @@ def test_work_is_done_on_the_rows_that_were_kept_and_the_worker_then_ends() -> N
 
 
 def test_a_worker_that_works_longer_than_the_idle_time_is_not_ended() -> None:
-    one = hands("slow", idle_s=0.01)
+    one = trainer("slow", idle_s=0.01)
     thread = threading.Thread(target=one.measure, args=(ADAPTER, TrainSettings()))
     thread.start()
     while not (FakePool.made and FakePool.made[0].futures):
@@ -114,7 +114,7 @@ def test_a_worker_that_works_longer_than_the_idle_time_is_not_ended() -> None:
 
 
 def test_closing_ends_the_worker_at_once() -> None:
-    one = hands(idle_s=60)
+    one = trainer(idle_s=60)
     one.measure(ADAPTER, TrainSettings())
     one.close()
     assert FakePool.made[0].closed.is_set()
@@ -129,7 +129,7 @@ def work() -> TrainWork:
     return TrainWork(task, local, b"seed")
 
 
-def training(one: Hands) -> tuple[threading.Thread, list[object]]:
+def training(one: Trainer) -> tuple[threading.Thread, list[object]]:
     got: list[object] = []
 
     def run() -> None:
@@ -150,7 +150,7 @@ def until(count: int) -> FakePool:
 
 
 def test_a_paused_training_goes_on_in_a_new_worker_with_the_same_checkpoint() -> None:
-    one = hands("slow")
+    one = trainer("slow")
     one.checkpoint = Path("held/training")
     thread, got = training(one)
     first = until(1)
@@ -168,7 +168,7 @@ def test_a_paused_training_goes_on_in_a_new_worker_with_the_same_checkpoint() ->
 
 
 def test_a_training_nobody_waits_for_any_more_ends_even_while_paused() -> None:
-    one = hands("slow")
+    one = trainer("slow")
     thread, got = training(one)
     until(1)
     one.pause()
@@ -184,14 +184,14 @@ def test_a_training_nobody_waits_for_any_more_ends_even_while_paused() -> None:
 
 
 def test_an_evaluation_is_not_waited_for_while_paused() -> None:
-    one = hands()
+    one = trainer()
     one.pause()
     with pytest.raises(NomoatError, match="paused"):
         one.measure(ADAPTER, TrainSettings())
 
 
 def test_a_worker_killed_for_memory_is_followed_by_one_that_takes_less() -> None:
-    one = hands("slow")
+    one = trainer("slow")
     thread, got = training(one)
     pool, attempt = until(1), 0
     while thread.is_alive():
@@ -211,7 +211,7 @@ def test_an_evaluation_takes_no_more_at_once_than_a_training_may() -> None:
     def never(_: TrainJob) -> TrainJob:
         raise DoesNotFit("too large")
 
-    one = hands()
+    one = trainer()
     one.fit = lambda job: replace(job, most_tokens=300)
     one.measure(ADAPTER, TrainSettings())
     one.fit = never
@@ -220,7 +220,7 @@ def test_an_evaluation_takes_no_more_at_once_than_a_training_may() -> None:
 
 
 def test_a_duty_is_kept_by_every_later_worker() -> None:
-    one = hands()
+    one = trainer()
     one.limit(0.5)
     one.measure(ADAPTER, TrainSettings())
     assert FakePool.made[0].shares == [0.5]
@@ -229,8 +229,8 @@ def test_a_duty_is_kept_by_every_later_worker() -> None:
 
 
 def test_two_communities_take_turns_at_one_worker() -> None:
-    bench = Workbench("slow", idle_s=60)
-    one, other = at(bench), at(bench)
+    worker = SharedWorker("slow", idle_s=60)
+    one, other = at(worker), at(worker)
     turns: list[bool] = []
     one.queued = other.queued = turns.append
     first, got = training(one)
@@ -254,8 +254,8 @@ def test_two_communities_take_turns_at_one_worker() -> None:
 
 
 def test_a_pause_of_one_community_leaves_the_others_worker_alone() -> None:
-    bench = Workbench("slow", idle_s=60)
-    one, other = at(bench), at(bench)
+    worker = SharedWorker("slow", idle_s=60)
+    one, other = at(worker), at(worker)
     thread, got = training(one)
     pool = until(1)
     other.pause()
@@ -273,8 +273,8 @@ def test_a_pause_of_one_community_leaves_the_others_worker_alone() -> None:
 
 
 def test_one_that_waits_for_its_turn_can_be_paused_and_goes_on_later() -> None:
-    bench = Workbench("slow", idle_s=60)
-    one, other = at(bench), at(bench)
+    worker = SharedWorker("slow", idle_s=60)
+    one, other = at(worker), at(worker)
     first, _ = training(one)
     pool = until(1)
     second, got = training(other)
@@ -294,8 +294,8 @@ def test_one_that_waits_for_its_turn_can_be_paused_and_goes_on_later() -> None:
 
 
 def test_each_community_has_its_own_duty() -> None:
-    bench = Workbench("quick", idle_s=60)
-    one, other = at(bench), at(bench)
+    worker = SharedWorker("quick", idle_s=60)
+    one, other = at(worker), at(worker)
     one.limit(0.5)
     one.measure(ADAPTER, TrainSettings())
     other.measure(ADAPTER, TrainSettings())
@@ -306,8 +306,8 @@ def test_each_community_has_its_own_duty() -> None:
 def test_a_model_that_is_away_for_a_while_does_not_keep_the_bench(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = Workbench("quick", idle_s=60)
-    one, other = at(bench), at(bench)
+    worker = SharedWorker("quick", idle_s=60)
+    one, other = at(worker), at(worker)
 
     def away(*_: Any, **__: Any) -> None:
         raise BadData("no model at /media/stick")
@@ -321,7 +321,7 @@ def test_a_model_that_is_away_for_a_while_does_not_keep_the_bench(
 
 
 def test_a_job_that_is_wrong_is_not_tried_for_ever() -> None:
-    one = hands("slow")
+    one = trainer("slow")
     thread, got = training(one)
     until(1).futures[0].set_exception(LocalProtocolError("another adapter"))
     thread.join(5)
@@ -330,19 +330,19 @@ def test_a_job_that_is_wrong_is_not_tried_for_ever() -> None:
 
 def test_a_worker_that_is_just_ending_is_still_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its last moments on a GPU would be taken for a stranger's program."""
-    bench = Workbench("quick", idle_s=60)
-    one = at(bench)
+    worker = SharedWorker("quick", idle_s=60)
+    one = at(worker)
     one.measure(ADAPTER, TrainSettings())
     seen = []
     monkeypatch.setattr(FakePool, "pids", property(lambda _: frozenset({7})))
-    monkeypatch.setattr(FakePool, "pause", lambda *_: seen.append(bench.pids))
+    monkeypatch.setattr(FakePool, "pause", lambda *_: seen.append(worker.pids))
     one.pause()
     assert seen == [frozenset({7})]
-    assert bench.pids == frozenset()
+    assert worker.pids == frozenset()
 
 
 def test_work_that_was_overtaken_while_it_was_prepared_is_not_begun() -> None:
-    one = hands("slow")
+    one = trainer("slow")
     one.fit = lambda job: one.overtake() or job  # type: ignore[func-returns-value]
     thread, got = training(one)
     thread.join(5)
@@ -351,7 +351,7 @@ def test_work_that_was_overtaken_while_it_was_prepared_is_not_begun() -> None:
 
 
 def test_an_evaluation_that_was_killed_for_memory_is_done_in_smaller_pieces() -> None:
-    one = hands("slow")
+    one = trainer("slow")
     one.fit = lambda job: replace(job, most_tokens=4 * job.settings.seq_len)
     got: list[Any] = []
     thread = threading.Thread(target=lambda: got.append(one.measure(ADAPTER, TrainSettings())))

@@ -12,8 +12,8 @@ import pytest
 
 from nomoat.aggregation.errors import Refused
 from nomoat.client.connection.message_loop import beneath
-from nomoat.client.home import Home, Place
-from nomoat.client.training.shared_worker import Workshop
+from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.training.shared_worker import SharedWorkers
 from nomoat.client.volunteer import runner
 from nomoat.client.volunteer.runner import keep_logs, take_part
 
@@ -27,15 +27,15 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     class Kit:
         @staticmethod
-        def of(_home: Home, place: Place, _settings: object) -> Place:
-            return place
+        def of(_home: Home, folder: CommunityFolder, _settings: object) -> CommunityFolder:
+            return folder
 
-    def volunteer(place: Place, stop: threading.Event, workshop: Workshop) -> None:
-        done[place.root.name](stop, workshop)
+    def volunteer(folder: CommunityFolder, stop: threading.Event, workers: SharedWorkers) -> None:
+        done[folder.root.name](stop, workers)
 
     monkeypatch.setattr(runner, "Kit", Kit)
     monkeypatch.setattr(runner, "volunteer", volunteer)
-    monkeypatch.setattr(Place, "load", lambda self: None)
+    monkeypatch.setattr(CommunityFolder, "load", lambda self: None)
     return done
 
 
@@ -43,11 +43,11 @@ def test_one_that_is_refused_does_not_end_the_others(lives: dict[str, Any]) -> N
     stop, ended = threading.Event(), []
     told: list[threading.Event] = []
 
-    def refused(own: threading.Event, _workshop: Workshop) -> None:
+    def refused(own: threading.Event, _workers: SharedWorkers) -> None:
         told.append(own)
         raise Refused("farm has this volunteer as banned")
 
-    def goes_on(own: threading.Event, _workshop: Workshop) -> None:
+    def goes_on(own: threading.Event, _workers: SharedWorkers) -> None:
         assert not own.wait(0.3)
         stop.set()
         own.wait()
@@ -55,7 +55,7 @@ def test_one_that_is_refused_does_not_end_the_others(lives: dict[str, Any]) -> N
 
     lives.update(farm=refused, town=goes_on)
     with pytest.raises(Refused, match="farm"):
-        take_part(HOME, [Place(Path("farm")), Place(Path("town"))], stop)
+        take_part(HOME, [CommunityFolder(Path("farm")), CommunityFolder(Path("town"))], stop)
     assert ended == ["town"]
     assert told[0].is_set()  # so that what it had started ends, too
 
@@ -63,31 +63,35 @@ def test_one_that_is_refused_does_not_end_the_others(lives: dict[str, Any]) -> N
 def test_a_volunteer_that_finished_leaves_the_process_to_the_others(lives: dict[str, Any]) -> None:
     order = []
 
-    def finishes(own: threading.Event, _workshop: Workshop) -> None:
+    def finishes(own: threading.Event, _workers: SharedWorkers) -> None:
         own.set()  # as the governor does when its owner said finish
         order.append("farm")
 
-    def stays(own: threading.Event, _workshop: Workshop) -> None:
+    def stays(own: threading.Event, _workers: SharedWorkers) -> None:
         assert not own.wait(0.3)
         order.append("town")
 
     lives.update(farm=finishes, town=stays)
-    take_part(HOME, [Place(Path("farm")), Place(Path("town"))], threading.Event())
+    take_part(
+        HOME, [CommunityFolder(Path("farm")), CommunityFolder(Path("town"))], threading.Event()
+    )
     assert order == ["farm", "town"]
 
 
-def test_communities_on_one_base_share_a_workbench(lives: dict[str, Any]) -> None:
-    benches = []
+def test_communities_on_one_base_share_a_worker(lives: dict[str, Any]) -> None:
+    shared = []
 
-    def at_work(_own: threading.Event, workshop: Workshop) -> None:
-        benches.append(workshop.bench(b"base", "somewhere", "cpu", None))
+    def at_work(_own: threading.Event, workers: SharedWorkers) -> None:
+        shared.append(workers.worker(b"base", "somewhere", "cpu", None))
 
     lives.update(farm=at_work, town=at_work)
-    take_part(HOME, [Place(Path("farm")), Place(Path("town"))], threading.Event())
-    assert benches[0] is benches[1]
-    shop = Workshop()
+    take_part(
+        HOME, [CommunityFolder(Path("farm")), CommunityFolder(Path("town"))], threading.Event()
+    )
+    assert shared[0] is shared[1]
+    workers = SharedWorkers()
     different = {
-        id(shop.bench(base, "m", device, bits))
+        id(workers.worker(base, "m", device, bits))
         for base, device, bits in (
             (b"1", "cpu", None), (b"2", "cpu", None), (b"1", "cuda", None), (b"1", "cuda", 4),
         )
@@ -116,11 +120,11 @@ def started(work: Callable[[], None], name: str) -> threading.Thread:
 @pytest.mark.usefixtures("root_logger")
 def test_each_community_has_its_own_log(tmp_path: Path, lives: dict[str, Any]) -> None:
     """Also of threads started by threads: a line's, a heartbeat's."""
-    places = [Place(tmp_path / name) for name in ("farm", "town")]
+    folders = [CommunityFolder(tmp_path / name) for name in ("farm", "town")]
     log = logging.getLogger("nomoat.client.test")
 
     def says(what: str) -> Any:
-        def speak(_own: threading.Event, _workshop: Workshop) -> None:
+        def speak(_own: threading.Event, _workers: SharedWorkers) -> None:
             def line() -> None:
                 started(lambda: log.info("%s below", what), "heartbeat").join()
 
@@ -129,11 +133,11 @@ def test_each_community_has_its_own_log(tmp_path: Path, lives: dict[str, Any]) -
 
         return speak
 
-    keep_logs(places)
+    keep_logs(folders)
     lives.update(farm=says("cows"), town=says("houses"))
-    take_part(HOME, places, threading.Event())
+    take_part(HOME, folders, threading.Event())
     log.info("everyone")
-    texts = [place.log.read_text() for place in places]
+    texts = [folder.log.read_text() for folder in folders]
     for text, mine, theirs in zip(texts, ("cows", "houses"), ("houses", "cows"), strict=True):
         assert f"{mine}\n" in text
         assert f"{mine} below" in text

@@ -12,15 +12,15 @@ import pytest
 
 from nomoat.aggregation.errors import BadData, NomoatError, Refused
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
-from nomoat.client.home import Place
+from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.client.volunteer.assemble import _explained
 from nomoat.client.volunteer.status import StateKeeper, alone, paused, read_state, running
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    made = Place(tmp_path / "community")
+def folder(tmp_path: Path) -> CommunityFolder:
+    made = CommunityFolder(tmp_path / "community")
     made.save_info(
         CommunityInfo(
             "town",
@@ -49,21 +49,21 @@ def place(tmp_path: Path) -> Place:
     return made
 
 
-def test_counts_of_an_earlier_process_go_on(place: Place) -> None:
-    first = StateKeeper(place)
+def test_counts_of_an_earlier_process_go_on(folder: CommunityFolder) -> None:
+    first = StateKeeper(folder)
     first.answered("train.local", 1000, False)
     first.answered("train.local", 10, True)
     first.answered("evaluate.heldout", 5, False)
     first.version(3)
-    again = StateKeeper(place).state
+    again = StateKeeper(folder).state
     assert (again.rounds, again.answered, again.late, again.sent_bytes) == (1, 3, 1, 1015)
     assert again.version == 3
 
 
-def test_status_says_why_it_is_not_training(place: Place) -> None:
-    keeper = StateKeeper(place)
+def test_status_says_why_it_is_not_training(folder: CommunityFolder) -> None:
+    keeper = StateKeeper(folder)
     keeper.lost("localhost:1 does not answer", 8.0)
-    state = read_state(place)
+    state = read_state(folder)
     assert state is not None
     assert (state.doing, state.why) == (
         "connecting",
@@ -71,30 +71,30 @@ def test_status_says_why_it_is_not_training(place: Place) -> None:
     )
     keeper.connected(1)
     keeper.answered("train.local", 0, True)
-    state = read_state(place)
+    state = read_state(folder)
     assert state is not None
     assert "too late" in state.why
 
 
-def test_a_lost_line_does_not_hide_that_it_is_training(place: Place) -> None:
-    keeper = StateKeeper(place)
+def test_a_lost_line_does_not_hide_that_it_is_training(folder: CommunityFolder) -> None:
+    keeper = StateKeeper(folder)
     keeper.working("train.local")
     keeper.lost("gone", 1.0)
     keeper.connected(7)
-    state = read_state(place)
+    state = read_state(folder)
     assert state is not None
     assert state.doing == "working"
 
 
 def test_who_waits_for_another_communitys_training_does_not_say_that_it_works(
-    place: Place,
+    folder: CommunityFolder,
 ) -> None:
     def said() -> tuple[str, str]:
-        state = read_state(place)
+        state = read_state(folder)
         assert state is not None
         return state.doing, state.why
 
-    keeper = StateKeeper(place)
+    keeper = StateKeeper(folder)
     keeper.working("train.local")
     keeper.queued(True)
     assert said() == ("waiting", "its turn: another community is at work on this machine")
@@ -107,17 +107,17 @@ def test_who_waits_for_another_communitys_training_does_not_say_that_it_works(
     assert said() == ("working", "train.local")
 
 
-def test_a_damaged_or_missing_file_is_no_state(place: Place) -> None:
-    assert read_state(place) is None
+def test_a_damaged_or_missing_file_is_no_state(folder: CommunityFolder) -> None:
+    assert read_state(folder) is None
     for text in ("{", '{"unknown": 1}', "[]"):
-        place.state.write_text(text)
-        assert read_state(place) is None
+        folder.state.write_text(text)
+        assert read_state(folder) is None
 
 
 def test_a_full_disk_does_not_hide_why_nothing_is_trained(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    folder: CommunityFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = StateKeeper(place)
+    keeper = StateKeeper(folder)
     keeper.lost("a reason that is rather long, to be overwritten by a short one", 1.0)
 
     def full(_: int) -> None:
@@ -125,7 +125,7 @@ def test_a_full_disk_does_not_hide_why_nothing_is_trained(
 
     monkeypatch.setattr(os, "fsync", full)
     keeper.hold("disk almost full", 1_700_000_000.0)
-    state = read_state(place)
+    state = read_state(folder)
     assert state is not None
     assert (state.doing, state.why) == ("waiting", "disk almost full")
 
@@ -139,37 +139,38 @@ def test_a_pause_ends_at_its_time_or_by_resume() -> None:
     assert not paused(for_an_hour, noon + timedelta(hours=1))
 
 
-def test_a_community_runs_once_and_a_killed_process_leaves_no_lock(place: Place) -> None:
-    assert not running(place)
+def test_a_community_runs_once_and_a_killed_process_leaves_no_lock(folder: CommunityFolder) -> None:
+    assert not running(folder)
     program = (
-        "import sys, time; from pathlib import Path; from nomoat.client.home import Place; "
+        "import sys, time; from pathlib import Path\n"
+        "from nomoat.client.home import CommunityFolder\n"
         "from nomoat.client.volunteer.status import alone\n"
-        "with alone(Place(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
+        "with alone(CommunityFolder(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(place.root)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(folder.root)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    assert running(place)
-    with pytest.raises(NomoatError, match="running on this machine already"), alone(place):
+    assert running(folder)
+    with pytest.raises(NomoatError, match="running on this machine already"), alone(folder):
         pass
     process.kill()
     process.wait()
     process.stdout.close()
-    assert not running(place)
+    assert not running(folder)
 
 
-def test_what_ended_a_volunteer_at_its_start_is_what_status_says(place: Place) -> None:
+def test_what_ended_a_volunteer_at_its_start_is_what_status_says(folder: CommunityFolder) -> None:
     """Under a service, exit codes are seen by nobody."""
-    with pytest.raises(BadData), _explained(place):
+    with pytest.raises(BadData), _explained(folder):
         raise BadData("d.jsonl has no row to train on")
-    state = read_state(place)
+    state = read_state(folder)
     assert state is not None
     assert (state.doing, state.why) == ("stopped", "d.jsonl has no row to train on")
-    StateKeeper(place).say("refused", "banned by the coordinator")
-    with pytest.raises(Refused), _explained(place):
+    StateKeeper(folder).say("refused", "banned by the coordinator")
+    with pytest.raises(Refused), _explained(folder):
         raise Refused("banned")
-    state = read_state(place)
+    state = read_state(folder)
     assert state is not None
     assert state.doing == "refused"

@@ -37,7 +37,7 @@ from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, MaskedReport
 from nomoat.aggregation.secagg.parameters import Policy, Roster
 from nomoat.client.round.app import Volunteer, volunteer_app
 from nomoat.client.round.masked_session import Masking, Membership
-from nomoat.client.round.session import EvaluateWork, Limits, Session, TrainWork
+from nomoat.client.round.session import EvaluateWork, Session, TaskLimits, TrainWork
 from nomoat.flower.packets import packet_of
 from nomoat.lora.training.train import Trained
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
@@ -130,7 +130,7 @@ def sessions(names: Iterable[str], secure: bool) -> tuple[dict[str, Volunteer], 
 
     return {
         name: Volunteer(
-            Session(name, BASE, Limits(), masking=masking(name)), Hands(name), NoVault()
+            Session(name, BASE, TaskLimits(), masking=masking(name)), Hands(name), NoVault()
         )
         for name in names
     }, roster
