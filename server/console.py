@@ -6,18 +6,18 @@ import json
 import sys
 from dataclasses import dataclass, field
 
-from nomoat.server.rounds.records import Progress, RoundRecord
+from nomoat.server.rounds.records import RoundProgress, RoundRecord
 
 
 @dataclass
-class Lines:
+class ConsoleLines:
     """Rounds on stdout (JSON) or stderr (for people)."""
 
     as_json: bool
     quiet: bool
     _last: tuple[int, str] = field(default=(-1, ""), init=False)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RoundProgress) -> None:
         """Say what phase a round is in, once."""
         phase = (progress.round, progress.phase)
         if not (self.quiet or self.as_json or phase == self._last):

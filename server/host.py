@@ -25,13 +25,19 @@ from nomoat.lora.workers.pool import Pool
 from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import describe, renew_certificate
 from nomoat.server.community.journal import CommunityJournal
-from nomoat.server.community.opened import Office
+from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.port.fleet_grid import FleetGrid, open_run
-from nomoat.server.port.http_app import Desk, Directory, Listening, make_app, serving
+from nomoat.server.port.http_app import Directory, ListenOptions, PortServices, make_app, serving
 from nomoat.server.port.link_state import FleetState
-from nomoat.server.port.sealed_grid import Addressee, SealedGrid, Sender
+from nomoat.server.port.sealed_grid import Addressee, CommunitySigner, SealedGrid
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
-from nomoat.server.rounds.records import Checkpoint, Progress, RoundRecord, Traffic, Watcher
+from nomoat.server.rounds.records import (
+    FederationCheckpoint,
+    RoundProgress,
+    RoundRecord,
+    Traffic,
+    Watcher,
+)
 from nomoat.storage.atomic import replacing
 
 log = logging.getLogger(__name__)
@@ -53,10 +59,10 @@ class StateFile:
     then: Watcher
     online: Callable[[], Mapping[str, int]]
     _written: float = field(default=0.0, init=False)
-    _last: Progress | None = field(default=None, init=False)
+    _last: RoundProgress | None = field(default=None, init=False)
     _failing: bool = field(default=False, init=False)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RoundProgress) -> None:
         """Something moved inside a round."""
         self.then.progress(progress)
         last = self._last
@@ -69,13 +75,15 @@ class StateFile:
         """A round ended."""
         self.then.ended(record)
         phase = "committed" if record.committed else "abandoned"
-        self._write(Progress(record.round, phase, len(record.contributors), len(record.cohort)))
+        self._write(
+            RoundProgress(record.round, phase, len(record.contributors), len(record.cohort))
+        )
 
     def waiting(self, round_number: int, present: int, needed: int) -> None:
         """A round waits for volunteers."""
-        self.progress(Progress(round_number, "waiting for volunteers", present, needed))
+        self.progress(RoundProgress(round_number, "waiting for volunteers", present, needed))
 
-    def _write(self, progress: Progress) -> None:
+    def _write(self, progress: RoundProgress) -> None:
         self._written = time.monotonic()
         state = {
             "pid": os.getpid(),
@@ -98,7 +106,7 @@ class StateFile:
 
 
 @contextmanager
-def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator[Host]:
+def hosting(office: OpenCommunity, watcher: Watcher, stop: threading.Event) -> Iterator[Deployment]:
     """The community's port, open while the block runs."""
     folder, settings = office.folder, office.settings
     folder.check_keys()
@@ -112,7 +120,7 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
         state = FleetState(folder.flower / "link.db", directory)
         open_things.callback(state.close)
         desk = _desk(office, state)
-        listening = Listening(
+        listening = ListenOptions(
             settings.server.host,
             settings.server.port,
             folder.server_certificate,
@@ -131,14 +139,14 @@ def hosting(office: Office, watcher: Watcher, stop: threading.Event) -> Iterator
             split = EvaluationSplit(folder.evaluation, settings.training.settings("none"), pool)
         sealed = _sealed(office, state, grid, directory)
         gc.freeze()  # what is loaded stays: then collecting takes milliseconds (holding.py)
-        yield Host(office, grid, sealed, file, stop, split, lambda: gate.carried)
+        yield Deployment(office, grid, sealed, file, stop, split, lambda: gate.carried)
 
 
 @dataclass(frozen=True)
-class Host:
+class Deployment:
     """An open port and what drives rounds through it."""
 
-    office: Office
+    office: OpenCommunity
     grid: FleetGrid
     sealed: SealedGrid
     file: StateFile
@@ -151,7 +159,7 @@ class Host:
         """Where the port is."""
         return self.file.port
 
-    def run(self) -> Checkpoint | None:
+    def run(self) -> FederationCheckpoint | None:
         """Run the rounds that are left; None if it was stopped before the last."""
         office = self.office
         settings = office.settings
@@ -189,7 +197,7 @@ class Host:
     def stay(self) -> None:
         """Keep the port open for whoever fetches adapters, until it is stopped."""
         self.file.progress(
-            Progress(self.office.settings.rounds.max_rounds, "all rounds done", 0, 0)
+            RoundProgress(self.office.settings.rounds.max_rounds, "all rounds done", 0, 0)
         )
         self.stop.wait()
 
@@ -209,7 +217,7 @@ class Host:
             self._pause(LOOK_S)
 
 
-def _desk(office: Office, state: FleetState) -> Desk:
+def _desk(office: OpenCommunity, state: FleetState) -> PortServices:
     settings = office.settings
     initial = office.initial()
     key = office.registrar.key
@@ -220,10 +228,12 @@ def _desk(office: Office, state: FleetState) -> Desk:
     sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
     max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
     info = describe(settings, key, authority, initial.spec.size)
-    return Desk(state, office.registrar, office.registry, info, max_objects)
+    return PortServices(state, office.registrar, office.registry, info, max_objects)
 
 
-def _sealed(office: Office, state: FleetState, grid: FleetGrid, directory: Directory) -> SealedGrid:
+def _sealed(
+    office: OpenCommunity, state: FleetState, grid: FleetGrid, directory: Directory
+) -> SealedGrid:
     keys: dict[int, bytes] = {}  # a node's key never changes
 
     def who(node: int) -> Addressee | None:
@@ -233,7 +243,7 @@ def _sealed(office: Office, state: FleetState, grid: FleetGrid, directory: Direc
         return directory.addressee(keys[node]) if node in keys else None
 
     base_hash = bytes.fromhex(office.settings.base.hash)
-    sender = Sender(office.registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES))
+    sender = CommunitySigner(office.registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES))
     return SealedGrid(grid, sender, who)
 
 

@@ -28,7 +28,7 @@ from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import MAX_DEFAULT_WORKERS, Pool
 from nomoat.server.rounds import cohort
 from nomoat.server.rounds.cohort import generator, round_seed
-from nomoat.server.rounds.records import Checkpoint, Federation, Journal, Watcher
+from nomoat.server.rounds.records import Federation, FederationCheckpoint, Journal, Watcher
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.pooled_trainer import NoVault, PooledLabour
 from nomoat.simulations.population import Population, gather
@@ -78,7 +78,7 @@ def prepared(
 
 def federate(
     scenario: Scenario, ground: Ground, journal: Journal, watcher: Watcher, kept: Path
-) -> Checkpoint:
+) -> FederationCheckpoint:
     """Run (or finish) the federation's rounds; where it stands after them.
 
     kept: a folder for what volunteers keep to themselves between rounds.

@@ -29,7 +29,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
-from nomoat.server.rounds.records import Checkpoint, RoundRecord
+from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord
 from nomoat.simulations.scenario import Scenario
 from nomoat.storage import arrays
 from nomoat.storage.atomic import held, replacing
@@ -104,7 +104,7 @@ class RunFolder:
         """
         self._spec, self._inputs = spec, inputs
 
-    def last(self) -> Checkpoint | None:
+    def last(self) -> FederationCheckpoint | None:
         """The last ended round; what metrics.jsonl says beyond it is cut off.
 
         UsageError if model or data are not those of the run, or its files have been changed.
@@ -118,7 +118,9 @@ class RunFolder:
                 "bring them back, or start a new run"
             )
         assert self._spec is not None
-        checkpoint = Checkpoint.from_arrays(meta["round"], self._spec, arrays, meta["losses"])
+        checkpoint = FederationCheckpoint.from_arrays(
+            meta["round"], self._spec, arrays, meta["losses"]
+        )
         records = [r for r in read_metrics(self.metrics) if r["round"] < meta["round"]]
         if len(records) != meta["round"]:
             raise UsageError(f"{self.metrics} lacks rounds of this run: start a new one")
@@ -131,7 +133,7 @@ class RunFolder:
         except (OSError, ValueError):
             raise UsageError(f"{self.checkpoint} is damaged: start a new run") from None
 
-    def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
+    def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         """Write an ended round: first the checkpoint with its record, then the metrics line."""
         meta = {
             "round": checkpoint.round,

@@ -20,7 +20,7 @@ from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import SpecJob, TrainJob
 from nomoat.lora.workers.pool import Pool
-from nomoat.server.rounds.records import Checkpoint, RoundRecord, macro
+from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord, macro
 from nomoat.simulations.engine import Ground, federate, model_path, seed_of, training_of
 from nomoat.simulations.pooled_trainer import evaluate_job
 from nomoat.simulations.population import gather
@@ -36,11 +36,11 @@ class Notes:
     def __init__(self) -> None:
         self.records: list[RoundRecord] = []
 
-    def last(self) -> Checkpoint | None:
+    def last(self) -> FederationCheckpoint | None:
         """Nothing to go on from."""
         return None
 
-    def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
+    def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         """Keep the record."""
         self.records.append(record)
 

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.lineage import SignedVersion
     from nomoat.aggregation.protocol.roster import Event
-    from nomoat.server.community.opened import Office
+    from nomoat.server.community.opened import OpenCommunity
 
 app = typer.Typer(add_completion=False)
 volunteers = typer.Typer(
@@ -103,9 +103,9 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.aggregation.errors import UsageError
     from nomoat.aggregation.protocol.enrolment import fingerprint
     from nomoat.server.community.certificates import split_address
-    from nomoat.server.community.creation import Wanted, make
+    from nomoat.server.community.creation import NewCommunity, make
     from nomoat.server.community.membership_rules import Admission
-    from nomoat.server.community.settings import AdapterShape, Community, Server
+    from nomoat.server.community.settings import AdapterSettings, CommunitySettings, ServerSettings
     from nomoat.storage.settings import first_error
 
     _, port = split_address(address)
@@ -121,18 +121,18 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         "optimizer_state": optimizer_state,
     }  # fmt: skip
     try:
-        wanted = Wanted(
-            Community(
+        wanted = NewCommunity(
+            CommunitySettings(
                 name=name,
                 about=about,
                 admission=Admission.APPROVE if approve else Admission.OPEN,
             ),
             base,
             license_,
-            AdapterShape(rank=rank, alpha=alpha, targets=targets),
+            AdapterSettings(rank=rank, alpha=alpha, targets=targets),
             _given(rounds),
             _given(training),
-            Server(port=port, address=address),
+            ServerSettings(port=port, address=address),
             evaluation,
             seed,
         )
@@ -166,8 +166,8 @@ def up(  # noqa: PLR0913, PLR0917
     os.environ.setdefault("FLWR_HOME", str((folder / "flower").resolve()))
     # Read when numpy is imported: BLAS threads would spin against those of the sum.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from nomoat.server.community.opened import Office
-    from nomoat.server.console import Lines
+    from nomoat.server.community.opened import OpenCommunity
+    from nomoat.server.console import ConsoleLines
     from nomoat.server.heap import return_freed_memory
     from nomoat.server.host import hosting
 
@@ -181,13 +181,13 @@ def up(  # noqa: PLR0913, PLR0917
         "server": _given({"host": host, "port": port}),
         "rounds": _given({"max_rounds": rounds}),
     }
-    office = Office.open(folder, **{key: value for key, value in flags.items() if value})
+    office = OpenCommunity.open(folder, **{key: value for key, value in flags.items() if value})
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with (
         contextlib.closing(office.registrar.store),
-        hosting(office, Lines(as_json, quiet), stop) as hosted,
+        hosting(office, ConsoleLines(as_json, quiet), stop) as hosted,
     ):
         if not quiet:
             where = f"{office.settings.server.host}:{hosted.port}"
@@ -221,9 +221,9 @@ def invite(  # noqa: PLR0913, PLR0917
     from nomoat.aggregation.protocol.invitation import Claims
     from nomoat.server.community import certificates
     from nomoat.server.community.invites import parse_duration, qr_svg, qr_text
-    from nomoat.server.community.opened import Office
+    from nomoat.server.community.opened import OpenCommunity
 
-    office = Office.open(folder)
+    office = OpenCommunity.open(folder)
     where = address or office.settings.server.address
     host, _ = certificates.split_address(where)
     certificate = office.folder.server_certificate.read_bytes()
@@ -400,10 +400,10 @@ def _order(folder: Path, name: str, event: Event, reason: str) -> None:
     typer.echo(f"{name} is {standing.value}")
 
 
-def _office(folder: Path) -> Office:
-    from nomoat.server.community.opened import Office
+def _office(folder: Path) -> OpenCommunity:
+    from nomoat.server.community.opened import OpenCommunity
 
-    return Office.open(folder)
+    return OpenCommunity.open(folder)
 
 
 def _version(record: SignedVersion) -> dict[str, Any]:

@@ -30,14 +30,14 @@ BACKDATE = datetime.timedelta(hours=1)  # a volunteer's clock may be behind
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedCertificate:
     """A certificate and its private key, both PEM."""
 
     certificate: bytes
     key: bytes
 
 
-def make_authority(community: str, now: datetime.datetime) -> Issued:
+def make_authority(community: str, now: datetime.datetime) -> IssuedCertificate:
     """A self-signed authority that may sign server certificates and nothing below them."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(f"{community} authority")
@@ -48,7 +48,9 @@ def make_authority(community: str, now: datetime.datetime) -> Issued:
     return _issued(builder, key, key)
 
 
-def make_server(authority: Issued, hosts: Sequence[str], now: datetime.datetime) -> Issued:
+def make_server(
+    authority: IssuedCertificate, hosts: Sequence[str], now: datetime.datetime
+) -> IssuedCertificate:
     """A server certificate for `hosts` (names or addresses), signed by `authority`."""
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     issuer_key = _load_key(authority.key)
@@ -114,10 +116,10 @@ def _issued(
     builder: x509.CertificateBuilder,
     key: ec.EllipticCurvePrivateKey,
     issuer_key: ec.EllipticCurvePrivateKey,
-) -> Issued:
+) -> IssuedCertificate:
     certificate = builder.sign(issuer_key, hashes.SHA256())
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return Issued(certificate.public_bytes(Encoding.PEM), secret)
+    return IssuedCertificate(certificate.public_bytes(Encoding.PEM), secret)
 
 
 def _name(common: str) -> x509.Name:

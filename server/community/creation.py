@@ -19,35 +19,35 @@ from nomoat.lora.model.adapter_spec import Targets, initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
-from nomoat.server.community.database import Store
+from nomoat.server.community.database import Database
 from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import SEED_BYTES, Folder, create
 from nomoat.server.community.settings import (
-    AdapterShape,
-    Base,
-    Community,
-    Rounds,
-    Server,
+    AdapterSettings,
+    BaseModelSettings,
+    CommunitySettings,
+    RoundSettings,
+    ServerSettings,
     Settings,
-    Training,
+    TrainingSettings,
 )
-from nomoat.server.community.versions import Measured, Registry
+from nomoat.server.community.versions import Provenance, VersionStore
 from nomoat.server.rounds.cohort import seed_of
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NewCommunity:
     """What `nomoat init` was asked for. `folder` holds the base model on this machine, or its hub
     id stands in `model`.
     """
 
-    community: Community
+    community: CommunitySettings
     model: str
     license: str
-    adapter: AdapterShape
+    adapter: AdapterSettings
     rounds: dict[str, object]
     training: dict[str, object]
-    server: Server
+    server: ServerSettings
     evaluation: Path | None
     seed: str | None = None
 
@@ -75,7 +75,7 @@ class Seeds:
 
 
 def make(
-    root: Path, wanted: Wanted, now: datetime.datetime, entropy: Callable[[int], bytes]
+    root: Path, wanted: NewCommunity, now: datetime.datetime, entropy: Callable[[int], bytes]
 ) -> Folder:
     """Make a community in `root`: examined base, keys, certificates, version 0.
 
@@ -101,11 +101,11 @@ def make(
     key = create(folder, settings, now, entropy(32))
     if evaluation:
         write_jsonl(evaluation, folder.evaluation)
-    registry = Registry(
-        Store(folder.database), folder.adapters, key, bytes.fromhex(settings.base.hash)
+    registry = VersionStore(
+        Database(folder.database), folder.adapters, key, bytes.fromhex(settings.base.hash)
     )
     note = "the base model: nothing trained yet"
-    measured = Measured(0, settings.method.name, (), None, None, note, loss)
+    measured = Provenance(0, settings.method.name, (), None, None, note, loss)
     registry.add(adapter, measured, int(now.timestamp()))
     registry.store.close()
     return folder
@@ -125,15 +125,15 @@ def _measure(
         )
 
 
-def _settings(wanted: Wanted, seeds: Seeds) -> Settings:
+def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
     base_folder = resolve(wanted.model)
-    rounds = Rounds(**{"seed": seeds.federation.hex(), **wanted.rounds})  # type: ignore[arg-type]
+    rounds = RoundSettings(**{"seed": seeds.federation.hex(), **wanted.rounds})  # type: ignore[arg-type]
     if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
         raise UsageError(
             f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
             "--min-reports), or say --allow-weak (every volunteer has to agree to it, too)"
         )
-    base = Base(
+    base = BaseModelSettings(
         model=wanted.model if base_folder != Path(wanted.model).expanduser() else base_folder.name,
         folder=base_folder.resolve(),
         license=wanted.license,
@@ -145,7 +145,7 @@ def _settings(wanted: Wanted, seeds: Seeds) -> Settings:
         base=base,
         adapter=wanted.adapter,
         rounds=rounds,
-        training=Training(**wanted.training),  # type: ignore[arg-type]
+        training=TrainingSettings(**wanted.training),  # type: ignore[arg-type]
         server=wanted.server,
     )
     _ = settings.method  # refused now, not at the first round

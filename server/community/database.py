@@ -19,8 +19,8 @@ from nomoat.aggregation.protocol.enrolment import Binding, Enrol, Standing
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import SignedReceipt
 from nomoat.aggregation.protocol.roster import SignedEntry
-from nomoat.server.community.invites import Issue
-from nomoat.server.community.membership_rules import Applicant, Known
+from nomoat.server.community.invites import IssuedInvitation
+from nomoat.server.community.membership_rules import Applicant, Holders
 
 # Migration i takes a database from user_version i to i + 1; none is ever edited, only added.
 MIGRATIONS = (
@@ -44,7 +44,7 @@ MIGRATIONS = (
 BUSY_S = 10.0
 
 
-class Store:
+class Database:
     """The database of one community. Thread-safe: one connection, one lock."""
 
     def __init__(self, path: Path) -> None:
@@ -78,26 +78,26 @@ class Store:
                 raise
             self._execute("COMMIT")
 
-    def issue(self, identifier: bytes) -> Issue | None:
+    def issue(self, identifier: bytes) -> IssuedInvitation | None:
         """An invitation by its identifier."""
         row = self._one("SELECT uses, used, expires, revoked FROM invites WHERE identifier = ?",
                         identifier)  # fmt: skip
-        return row and Issue(identifier, row[0], row[1], row[2], bool(row[3]))
+        return row and IssuedInvitation(identifier, row[0], row[1], row[2], bool(row[3]))
 
-    def issues(self) -> list[Issue]:
+    def issues(self) -> list[IssuedInvitation]:
         """All invitations, the last to expire first."""
         rows = self._all("SELECT identifier, uses, used, expires, revoked FROM invites "
                          "ORDER BY expires DESC")  # fmt: skip
-        return [Issue(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
+        return [IssuedInvitation(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
 
-    def put_issue(self, issue: Issue) -> None:
+    def put_issue(self, issue: IssuedInvitation) -> None:
         """Write an invitation, new or changed."""
         values = (issue.identifier, issue.uses, issue.used, issue.expires, issue.revoked)
         self._execute("INSERT OR REPLACE INTO invites VALUES (?, ?, ?, ?, ?)", *values)
 
-    def known(self, binding: Binding) -> Known:
+    def known(self, binding: Binding) -> Holders:
         """Whoever holds a binding's name or one of its keys."""
-        return Known(
+        return Holders(
             self._applicant("name", binding.name),
             self._applicant("identity", binding.identity),
             self._applicant("node_key", binding.node_key),

@@ -22,7 +22,7 @@ from nomoat.aggregation.protocol import enrolment, wire
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community import certificates
-from nomoat.server.community.certificates import Issued
+from nomoat.server.community.certificates import IssuedCertificate
 from nomoat.server.community.settings import Settings, as_toml
 from nomoat.storage.atomic import replacing
 from nomoat.storage.private import create_private, read_private, write_private
@@ -110,10 +110,10 @@ class Folder:
         read_private(self.authority_key, "authority key")
         read_private(self.server_key, "server key")
 
-    def authority(self) -> Issued:
+    def authority(self) -> IssuedCertificate:
         """The certificate authority."""
         key = read_private(self.authority_key, "authority key")
-        return Issued(_read(self.authority_certificate), key)
+        return IssuedCertificate(_read(self.authority_certificate), key)
 
 
 def create(folder: Folder, settings: Settings, now: datetime.datetime, seed: bytes) -> SigningKey:

@@ -14,7 +14,7 @@ MAX_LIFE_S = 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Issue:
+class IssuedInvitation:
     """What the store keeps of an invitation. expires: unix seconds."""
 
     identifier: bytes
@@ -33,7 +33,7 @@ def parse_duration(text: str) -> int:
     return seconds
 
 
-def redeem(claims: Claims, issue: Issue | None, now: int) -> Issue:
+def redeem(claims: Claims, issue: IssuedInvitation | None, now: int) -> IssuedInvitation:
     """The invitation after one more use; Refused if it is expired, spent, revoked or unknown.
 
     claims: already checked to be signed by this community.
@@ -46,7 +46,9 @@ def redeem(claims: Claims, issue: Issue | None, now: int) -> Issue:
         raise Refused("this invitation has expired; ask for a new one")
     if issue.used >= issue.uses:
         raise Refused("this invitation is used up; ask for a new one")
-    return Issue(issue.identifier, issue.uses, issue.used + 1, issue.expires, issue.revoked)
+    return IssuedInvitation(
+        issue.identifier, issue.uses, issue.used + 1, issue.expires, issue.revoked
+    )
 
 
 def qr_text(invitation: Invitation) -> str:

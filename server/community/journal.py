@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
-from nomoat.server.community.versions import Measured, Registry
-from nomoat.server.rounds.records import Checkpoint, RoundRecord
+from nomoat.server.community.versions import Provenance, VersionStore
+from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord
 from nomoat.storage import arrays
 
 
@@ -22,12 +22,12 @@ from nomoat.storage import arrays
 class CommunityJournal:
     """Rounds in the community's database. clock: unix time in seconds."""
 
-    registry: Registry
+    registry: VersionStore
     spec: AdapterSpec
     method: str
     clock: Callable[[], int]
 
-    def last(self) -> Checkpoint | None:
+    def last(self) -> FederationCheckpoint | None:
         """Where to go on from: the last ended round, or what an operator has rolled back to.
 
         NomoatError if the stored state cannot be read.
@@ -49,9 +49,11 @@ class CommunityJournal:
         state = methods.get(self.method).begin(adapter)
         # Modules that a method has added stay frozen.
         state = replace(state, rank=self.spec.rank)
-        return Checkpoint(checkpoint.round, state, {}, evaluation=newest.version.evaluation)
+        return FederationCheckpoint(
+            checkpoint.round, state, {}, evaluation=newest.version.evaluation
+        )
 
-    def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
+    def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         """Write one ended round and, if it moved the adapter, its version."""
         store, adapter = self.registry.store, checkpoint.state.adapter
         before = store.last_round()
@@ -60,7 +62,7 @@ class CommunityJournal:
             newest = store.newest_version()
             if newest is None or newest.version.adapter != adapter.digest:
                 parent_loss = json.loads(before[1])["loss"] if before else None
-                measured = Measured(
+                measured = Provenance(
                     record.round,
                     self.method,
                     record.contributors,
@@ -73,15 +75,15 @@ class CommunityJournal:
             store.put_round(record.round, record.committed, text, pack(checkpoint))
 
 
-def pack(checkpoint: Checkpoint) -> bytes:
+def pack(checkpoint: FederationCheckpoint) -> bytes:
     """A checkpoint as bytes."""
     measured = {"losses": checkpoint.losses, "personal": checkpoint.personal}
     meta = {"round": checkpoint.round, "evaluation": checkpoint.evaluation, **measured}
     return arrays.pack(meta, checkpoint.to_arrays())
 
 
-def unpack(data: bytes, spec: AdapterSpec) -> Checkpoint:
+def unpack(data: bytes, spec: AdapterSpec) -> FederationCheckpoint:
     """What `pack` made, for an adapter of `spec`."""
     meta, values = arrays.unpack(data)
-    read = Checkpoint.from_arrays(meta["round"], spec, values, meta["losses"])
+    read = FederationCheckpoint.from_arrays(meta["round"], spec, values, meta["losses"])
     return replace(read, evaluation=meta["evaluation"], personal=meta.get("personal", {}))

@@ -17,8 +17,8 @@ from nomoat.aggregation.protocol.enrolment import (
 from nomoat.aggregation.protocol.invitation import Claims, Invitation
 from nomoat.aggregation.protocol.roster import Event, Page, Roster
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.server.community.database import Store
-from nomoat.server.community.invites import Issue, redeem
+from nomoat.server.community.database import Database
+from nomoat.server.community.invites import IssuedInvitation, redeem
 from nomoat.server.community.membership_rules import (
     Admission,
     Applicant,
@@ -35,7 +35,7 @@ PEER = "applicant"
 class Registrar:
     """Who belongs to one community. `key` is the community's."""
 
-    store: Store
+    store: Database
     key: SigningKey
     admission: Admission
 
@@ -45,7 +45,7 @@ class Registrar:
     def invite(self, claims: Claims) -> Invitation:
         """Issue an invitation and remember it."""
         with self.store.transaction():
-            issue = Issue(claims.identifier, claims.uses, 0, claims.expires, False)
+            issue = IssuedInvitation(claims.identifier, claims.uses, 0, claims.expires, False)
             self.store.put_issue(issue)
         return invitation.issue(claims, self.key)
 
@@ -55,7 +55,7 @@ class Registrar:
             issue = self.store.issue(identifier)
             if issue is None:
                 raise UsageError(f"no invitation {identifier.hex()}")
-            spent = Issue(identifier, issue.uses, issue.used, issue.expires, True)
+            spent = IssuedInvitation(identifier, issue.uses, issue.used, issue.expires, True)
             self.store.put_issue(spent)
 
     def enrol(self, request: bytes, now: int) -> Enrolled:

@@ -34,7 +34,7 @@ class Applicant:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Holders:
     """Whoever already holds the name, the identity or the node key that is asked for."""
 
     by_name: Applicant | None
@@ -51,7 +51,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def known_already(known: Known, binding: Binding) -> Applicant | None:
+def known_already(known: Holders, binding: Binding) -> Applicant | None:
     """The applicant this enrolment repeats, None if it is new; Refused if it takes what is taken.
 
     Repeating an enrolment is how a volunteer asks where it stands; it spends no invitation.

@@ -12,32 +12,32 @@ from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.secagg.parameters import Roster
-from nomoat.server.community.database import Store
+from nomoat.server.community.database import Database
 from nomoat.server.community.folder import Folder
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.settings import Settings
-from nomoat.server.community.versions import Registry
-from nomoat.server.rounds.receipts import Earned
+from nomoat.server.community.versions import VersionStore
+from nomoat.server.rounds.receipts import Credit
 
 
 @dataclass(frozen=True)
-class Office:
+class OpenCommunity:
     """A community's folder, opened: what the commands and the coordinator work on."""
 
     folder: Folder
     settings: Settings
     registrar: Registrar
-    registry: Registry
+    registry: VersionStore
 
     @classmethod
-    def open(cls, root: Path, **flags: Any) -> Office:
+    def open(cls, root: Path, **flags: Any) -> OpenCommunity:
         """Open a folder; NomoatError in one line if it is not whole."""
         folder = Folder(root)
         settings = folder.load(**flags)
         key = folder.key()
-        store = Store(folder.database)
+        store = Database(folder.database)
         registrar = Registrar(store, key, settings.community.admission)
-        registry = Registry(store, folder.adapters, key, bytes.fromhex(settings.base.hash))
+        registry = VersionStore(store, folder.adapters, key, bytes.fromhex(settings.base.hash))
         return cls(folder, settings, registrar, registry)
 
     def initial(self) -> Adapter:
@@ -54,7 +54,7 @@ class Office:
         }
         return Roster(roster.head, approved)
 
-    def credit(self, number: int, earned: Mapping[str, Earned], now: int) -> None:
+    def credit(self, number: int, earned: Mapping[str, Credit], now: int) -> None:
         """Issue receipts for the updates that are in a round's sum."""
         members, key = self.registrar.roster().members, self.registrar.key
         with self.registrar.store.transaction():
@@ -65,7 +65,7 @@ class Office:
                     self.registrar.store.put_receipt(issue(receipt, key))
 
 
-def card(office: Office, record: SignedVersion) -> str:
+def card(office: OpenCommunity, record: SignedVersion) -> str:
     """The README of an exported version: where it comes from, in words and numbers."""
     version, settings = record.version, office.settings
     loss = "not measured" if version.loss is None else f"{version.loss:.4f} nats per token"

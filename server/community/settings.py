@@ -29,7 +29,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Community(Section):
+class CommunitySettings(Section):
     """Who the community is."""
 
     name: str = Field(min_length=1, max_length=80)
@@ -37,7 +37,7 @@ class Community(Section):
     admission: Admission = Admission.OPEN
 
 
-class Base(Section):
+class BaseModelSettings(Section):
     """The base model, named by the content of its files."""
 
     model: str = Field(min_length=1, max_length=200)
@@ -47,7 +47,7 @@ class Base(Section):
     bytes: int = Field(ge=0)
 
 
-class Rounds(Section):
+class RoundSettings(Section):
     """How rounds run. Times are seconds."""
 
     method: str = "fedavg"
@@ -89,7 +89,7 @@ class Rounds(Section):
         return max(2, self.min_reports) if self.min_reports else self.min_volunteers
 
 
-class AdapterShape(Section):
+class AdapterSettings(Section):
     """The adapter's shape, fixed when the community was made."""
 
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
@@ -97,7 +97,7 @@ class AdapterShape(Section):
     targets: str = "all-linear"
 
 
-class Training(Section):
+class TrainingSettings(Section):
     """What one volunteer does in one round (aggregation/protocol/messages.py, TrainSettings)."""
 
     local_steps: Count = 12
@@ -125,7 +125,7 @@ class Training(Section):
         )
 
 
-class Server(Section):
+class ServerSettings(Section):
     """Where the coordinator listens and how it is reached from outside."""
 
     host: str = "0.0.0.0"
@@ -140,12 +140,12 @@ class Settings(FileSettings):
         env_prefix="NOMOAT_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    community: Community
-    base: Base
-    adapter: AdapterShape = AdapterShape()
-    rounds: Rounds
-    training: Training = Training()
-    server: Server = Server()
+    community: CommunitySettings
+    base: BaseModelSettings
+    adapter: AdapterSettings = AdapterSettings()
+    rounds: RoundSettings
+    training: TrainingSettings = TrainingSettings()
+    server: ServerSettings = ServerSettings()
 
     def choices(self) -> Choices:
         """How adapters are aggregated; ranks are the volunteers' own affair (COMMENTS)."""

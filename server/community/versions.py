@@ -11,7 +11,7 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.enrolment import community_id
 from nomoat.aggregation.protocol.lineage import SignedVersion, Version
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.server.community.database import Store
+from nomoat.server.community.database import Database
 from nomoat.storage.atomic import replacing
 
 SUFFIX = ".adapter"
@@ -19,7 +19,7 @@ OURS = "registry"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Provenance:
     """How a version came about: round, who contributed, held-out loss after and before.
 
     evaluation: the loss on the community's evaluation split.
@@ -35,10 +35,10 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Registry:
+class VersionStore:
     """The versions of one community. base_hash: content hash of its base model, 32 bytes."""
 
-    store: Store
+    store: Database
     folder: Path
     key: SigningKey
     base_hash: bytes
@@ -54,7 +54,7 @@ class Registry:
             with replacing(path) as file:
                 file.write(lineage.to_file(adapter))
 
-    def add(self, adapter: Adapter, measured: Measured, now: int) -> SignedVersion:
+    def add(self, adapter: Adapter, measured: Provenance, now: int) -> SignedVersion:
         """Write the file, then the record that names it: a crash leaves at most a spare file."""
         self.keep(adapter)
         with self.store.transaction():
@@ -115,7 +115,7 @@ class Registry:
         newest = self.get(None)
         version = old.version
         note = f"rollback to version {number}"
-        measured = Measured(
+        measured = Provenance(
             newest.version.round, version.method, version.contributors, version.loss,
             newest.version.loss, note, version.evaluation,
         )  # fmt: skip

@@ -28,11 +28,11 @@ CHUNK_BYTES = 256 << 10
 AT_ONCE = 2
 
 
-class Gone(Exception):
+class PeerLeft(Exception):
     """The peer left in the middle of its request."""
 
 
-class Holding:
+class BodyBuffer:
     """ASGI middleware. folder: on a disk with room for what is under way."""
 
     def __init__(self, app: App, folder: Path, at_once: int = AT_ONCE) -> None:
@@ -50,10 +50,10 @@ class Holding:
             if large:
                 try:
                     await _take(held, receive)
-                except Gone:
+                except PeerLeft:
                     return
                 receive = _replay(held, receive)
-            answer = Answer(held)
+            answer = BufferedAnswer(held)
             async with self._slots:
                 await self._app(scope, receive, answer.keep)
                 if large:
@@ -61,7 +61,7 @@ class Holding:
             await answer.send_on(send)
 
 
-class Answer:
+class BufferedAnswer:
     """What the application said, laid aside in `held`."""
 
     def __init__(self, held: BinaryIO) -> None:
@@ -99,7 +99,7 @@ async def _take(held: BinaryIO, receive: Receive) -> None:
     while more:
         message = await receive()
         if message["type"] != "http.request":
-            raise Gone
+            raise PeerLeft
         held.write(message.get("body", b""))
         more = message.get("more_body", False)
 

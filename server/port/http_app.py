@@ -49,11 +49,11 @@ from nomoat.aggregation.protocol.receipts import PAGE, Receipts
 from nomoat.flower import headers
 from nomoat.flower.objects import ids_in
 from nomoat.server.community.members import Registrar
-from nomoat.server.community.versions import Registry
-from nomoat.server.port.body_buffer import Holding
+from nomoat.server.community.versions import VersionStore
+from nomoat.server.port.body_buffer import BodyBuffer
 from nomoat.server.port.link_state import FleetState
-from nomoat.server.port.rate_limit import Pace
-from nomoat.server.port.request_limits import FLEET, App, Caps, Gate, Receive, Scope, Send
+from nomoat.server.port.rate_limit import RateLimit
+from nomoat.server.port.request_limits import FLEET, App, Caps, Receive, RequestLimits, Scope, Send
 from nomoat.server.port.sealed_grid import Addressee
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def to_pem(der: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
-class Desk:
+class PortServices:
     """What the port serves. info: the community's signed description at a unix time.
 
     max_objects: most Flower objects one reply may be made of. clock: unix time.
@@ -103,7 +103,7 @@ class Desk:
 
     state: FleetState
     registrar: Registrar
-    registry: Registry
+    registry: VersionStore
     info: Callable[[int], CommunityInfo]
     max_objects: int
     caps: Caps = field(default_factory=Caps)
@@ -114,16 +114,16 @@ class Desk:
         return int(self.clock())
 
 
-class Rules:
+class NodeRules:
     """What an authenticated node may still not do: hurry, reply as another, register a flood.
 
     Plain ASGI: a BaseHTTPMiddleware costs every request a task and two streams.
     """
 
-    def __init__(self, app: App, desk: Desk) -> None:
+    def __init__(self, app: App, desk: PortServices) -> None:
         self._app = app
         self._desk = desk
-        self._pace = Pace(desk.caps.node)
+        self._pace = RateLimit(desk.caps.node)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a fleet call on, or refuse it."""
@@ -187,23 +187,23 @@ def may_push(call: PushMessagesRequest, max_objects: int) -> bool:
     return all(count < max_objects for count, _ in enumerate(ids_in(tree)))
 
 
-def make_app(desk: Desk) -> Gate:
+def make_app(desk: PortServices) -> RequestLimits:
     """The whole ASGI application."""
     middleware = [
         Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
         Middleware(ProtobufTranslationMiddleware),
         Middleware(NodeAuthMiddleware),
-        Middleware(Rules, desk=desk),
+        Middleware(NodeRules, desk=desk),
     ]
     app = FastAPI(middleware=middleware, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.linkstate_factory = desk.state
     app.state.enable_supernode_auth = True
     app.include_router(fleet_router)
     _add_doors(app, desk)
-    return Gate(Holding(app, desk.state.folder), desk.caps, time.monotonic)
+    return RequestLimits(BodyBuffer(app, desk.state.folder), desk.caps, time.monotonic)
 
 
-def _add_doors(app: FastAPI, desk: Desk) -> None:
+def _add_doors(app: FastAPI, desk: PortServices) -> None:
     """Our own paths. Bodies and answers are wire messages, refusals JSON with one line."""
 
     @app.get("/community")
@@ -279,7 +279,7 @@ async def _answered(work: Callable[[], object]) -> Response:
     return Response(status_code=204) if result is None else _wire(result)
 
 
-def _asker(request: Request, desk: Desk) -> bytes:
+def _asker(request: Request, desk: PortServices) -> bytes:
     """The proven identity of whoever asks; it must have enrolled."""
     query = f"?{request.url.query}" if request.url.query else ""
     target = f"{request.method} {request.url.path}{query}"
@@ -287,7 +287,7 @@ def _asker(request: Request, desk: Desk) -> bytes:
     return check_proof(proof, desk.registrar.key.public, target, desk.now())
 
 
-def _approved(request: Request, desk: Desk) -> None:
+def _approved(request: Request, desk: PortServices) -> None:
     member = desk.registrar.roster().named(_asker(request, desk))
     if member is None or member.standing is not Standing.APPROVED:
         raise Refused("only approved volunteers may download")
@@ -298,7 +298,7 @@ def _wire(message: object) -> Response:
 
 
 @dataclass(frozen=True)
-class Listening:
+class ListenOptions:
     """Where to listen, and with which certificate. port 0 picks a free one."""
 
     host: str
@@ -308,7 +308,7 @@ class Listening:
 
 
 @contextmanager
-def serving(app: Callable[..., Awaitable[None]], listening: Listening) -> Iterator[int]:
+def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> Iterator[int]:
     """Serve `app` over TLS in a thread while the block runs; yields the port.
 
     NomoatError if the port is taken or the certificate cannot be read.

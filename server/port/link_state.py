@@ -27,21 +27,21 @@ from flwr.superlink.federation import NoOpFederationManager
 
 from nomoat.flower.objects import ids_in
 from nomoat.flower.process import silence
-from nomoat.server.port.object_files import Spool
-from nomoat.server.port.pending_uploads import Uploads
+from nomoat.server.port.object_files import ObjectFiles
+from nomoat.server.port.pending_uploads import PendingUploads
 
 log = logging.getLogger(__name__)
 
 NameOf = Callable[[bytes], str | None]
 
 
-class Mail:
+class HeldPulls:
     """Wakes pulls that are held open until their node has a message; one pull a node."""
 
     def __init__(self, has_mail: Callable[[int], bool]) -> None:
         self._has_mail = has_mail
         self._lock = threading.Lock()
-        self._waiting: dict[int, Waiter] = {}
+        self._waiting: dict[int, HeldPull] = {}
         self._closed = False
 
     def ring(self, nodes: Iterable[int]) -> None:
@@ -68,7 +68,7 @@ class Mail:
         False if a newer pull of the same node took this one's place: whoever made this one is gone,
         and a message given to it would be lost.
         """
-        waiter = Waiter(asyncio.get_running_loop(), asyncio.Event())
+        waiter = HeldPull(asyncio.get_running_loop(), asyncio.Event())
         self.dismiss(node)
         with self._lock:
             self._waiting[node] = waiter
@@ -86,7 +86,7 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiter:
+class HeldPull:
     """A pull that is held open."""
 
     loop: asyncio.AbstractEventLoop
@@ -108,19 +108,19 @@ class FleetState(SqlLinkState):
     def __init__(self, database: Path, name_of: NameOf) -> None:
         for suffix in ("", "-wal", "-shm"):  # a run does not survive its process: start clean
             database.with_name(database.name + suffix).unlink(missing_ok=True)
-        objects = Spool(database.with_name("objects"))
+        objects = ObjectFiles(database.with_name("objects"))
         silence()
         super().__init__(str(database), NoOpFederationManager(), objects)
         self.initialize()
         self.folder = database.parent
         self.name_of = name_of
         self.arrived = threading.Event()
-        self.mail = Mail(self.has_mail)
+        self.mail = HeldPulls(self.has_mail)
         self.run_id = 0  # the one that is open
         self._registering = threading.Lock()
         self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
         self._spool = objects
-        self._uploads = Uploads()
+        self._uploads = PendingUploads()
 
     def state(self) -> FleetState:
         """Flower asks a factory for the state; this one is its own."""

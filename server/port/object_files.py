@@ -17,7 +17,7 @@ from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectSto
 LARGE_BYTES = 64 << 10
 
 
-class Spool(InMemoryObjectStore):
+class ObjectFiles(InMemoryObjectStore):
     """Flower's object store over `folder`, whose content is deleted first."""
 
     def __init__(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ from uuid import uuid4
 MAX_OPEN = 10_000
 
 
-class Uploads:
+class PendingUploads:
     """Open uploads by session id; the oldest is forgotten beyond `max_open`. Thread-safe."""
 
     def __init__(self, max_open: int = MAX_OPEN) -> None:

@@ -17,27 +17,31 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class RequestBucket:
     """Tokens left at a moment (seconds of a monotonic clock)."""
 
     tokens: float
     at: float
 
 
-def spend(bucket: Bucket | None, rate: Rate, now: float) -> tuple[Bucket, bool]:
+def spend(bucket: RequestBucket | None, rate: Rate, now: float) -> tuple[RequestBucket, bool]:
     """Take one token: tokens ← min(burst, tokens + per_s·Δt) − 1 if that is ≥ 0."""
-    before = Bucket(rate.burst, now) if bucket is None else bucket
+    before = RequestBucket(rate.burst, now) if bucket is None else bucket
     tokens = min(rate.burst, before.tokens + rate.per_s * max(0.0, now - before.at))
-    return (Bucket(tokens - 1, now), True) if tokens >= 1 else (Bucket(tokens, now), False)
+    return (
+        (RequestBucket(tokens - 1, now), True)
+        if tokens >= 1
+        else (RequestBucket(tokens, now), False)
+    )
 
 
-class Pace:
+class RateLimit:
     """Buckets by peer; the peer not heard of for longest is forgotten first."""
 
     def __init__(self, rate: Rate, max_peers: int = MAX_PEERS) -> None:
         self._rate = rate
         self._max_peers = max_peers
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._buckets: OrderedDict[str, RequestBucket] = OrderedDict()
 
     def allow(self, peer: str, now: float) -> bool:
         """Whether `peer` may ask now; counts the request if so."""

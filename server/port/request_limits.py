@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from nomoat.server.port.rate_limit import Pace, Rate
+from nomoat.server.port.rate_limit import Rate, RateLimit
 from nomoat.server.rounds.records import Traffic
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -61,15 +61,15 @@ def allowed(method: str, path: str) -> bool:
     return method in ("GET", "POST") and OURS.fullmatch(path) is not None
 
 
-class Gate:
+class RequestLimits:
     """ASGI middleware enforcing `caps`. clock: time.monotonic in production."""
 
     def __init__(self, app: App, caps: Caps, clock: Callable[[], float]) -> None:
         self._app = app
         self._caps = caps
         self._clock = clock
-        self._addresses = Pace(caps.address)
-        self._strangers = Pace(caps.stranger)
+        self._addresses = RateLimit(caps.address)
+        self._strangers = RateLimit(caps.stranger)
         self._in_flight = 0
         self._carried = Traffic()
 

@@ -35,7 +35,7 @@ class Addressee:
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class CommunitySigner:
     """Who signs for the community: its key, its base model, where nonces (16 bytes) come from."""
 
     key: SigningKey
@@ -52,7 +52,9 @@ class Sender:
 class SealedGrid(PollingGrid):
     """`inner`, with seals. who: node id → addressee, None for a node nobody may write to."""
 
-    def __init__(self, inner: Grid, sender: Sender, who: Callable[[int], Addressee | None]) -> None:
+    def __init__(
+        self, inner: Grid, sender: CommunitySigner, who: Callable[[int], Addressee | None]
+    ) -> None:
         self._inner = inner
         self._sender = sender
         self._who = who

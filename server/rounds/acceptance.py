@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Acceptance:
     """Accepted or not, and why in a few words."""
 
     accepted: bool
@@ -21,7 +21,7 @@ def judge(
     candidate: Mapping[str, float],
     tolerance: float,
     evaluation: tuple[float | None, float | None] = (None, None),
-) -> Verdict:
+) -> Acceptance:
     """Accept unless the median volunteer's held-out loss rose by more than `tolerance`.
 
     previous, candidate: volunteer → mean held-out loss (nats per token) of the adapter that stands
@@ -36,30 +36,30 @@ def judge(
     before, after = evaluation
     measured = [*candidate.values(), *(() if after is None else (after,))]
     if not all(math.isfinite(loss) for loss in measured):
-        return Verdict(False, "held-out loss is not finite")
+        return Acceptance(False, "held-out loss is not finite")
     if (previous or before is not None) and not measured:
-        return Verdict(False, "nobody measured the new adapter")
+        return Acceptance(False, "nobody measured the new adapter")
     rise = None if before is None or after is None else _change(before, after)
     if rise is not None and rise > tolerance:
         reason = f"loss on the evaluation split rose by {rise:.1%} (at most {tolerance:.0%})"
-        return Verdict(False, reason)
+        return Acceptance(False, reason)
     unopposed = f"loss on the evaluation split changed by {rise or 0.0:+.1%}"
-    return _by_volunteers(previous, candidate, tolerance) or Verdict(
+    return _by_volunteers(previous, candidate, tolerance) or Acceptance(
         True, "nothing to compare with" if rise is None else unopposed
     )
 
 
 def _by_volunteers(
     previous: Mapping[str, float], candidate: Mapping[str, float], tolerance: float
-) -> Verdict | None:
+) -> Acceptance | None:
     """The verdict of the volunteers who measured both; None if there are none."""
     both = previous.keys() & candidate.keys()
     if not both:
         return None
     change = statistics.median(_change(previous[v], candidate[v]) for v in both)
     if change > tolerance:
-        return Verdict(False, f"held-out loss rose by {change:.1%} (at most {tolerance:.0%})")
-    return Verdict(True, f"held-out loss changed by {change:+.1%}")
+        return Acceptance(False, f"held-out loss rose by {change:.1%} (at most {tolerance:.0%})")
+    return Acceptance(True, f"held-out loss changed by {change:+.1%}")
 
 
 def _change(before: float, after: float) -> float:

@@ -18,7 +18,7 @@ class Outgoing:
     packet: wire.Packet
 
 
-class Machine(Protocol):
+class Conversation(Protocol):
     """A conversation with volunteers. Times are seconds on the caller's clock."""
 
     @property
@@ -42,14 +42,14 @@ class Machine(Protocol):
         """Time has passed."""
 
 
-class Driven(Machine, Protocol):
+class Driven(Conversation, Protocol):
     """A machine the driver talks to directly."""
 
     def refuse(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
         """What came in this volunteer's name is not its own, or not whole: leave it out."""
 
 
-class Exchange(Machine, Protocol):
+class Exchange(Conversation, Protocol):
     """A machine that finds the weighted mean of its cohort's uploads (plain, or masked), or, where
     nothing is masked and a method needs it, the uploads themselves.
 

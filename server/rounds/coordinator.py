@@ -35,23 +35,23 @@ from nomoat.flower.packets import packet_of, records_of, to_message
 from nomoat.flower.replies import REFUSED
 from nomoat.server.rounds.cohort import round_seed, select
 from nomoat.server.rounds.conversation import Driven, Exchange, Outgoing
-from nomoat.server.rounds.federated_evaluation import Survey
+from nomoat.server.rounds.federated_evaluation import FederatedEvaluation
 from nomoat.server.rounds.learning_rate import learning_rate
-from nomoat.server.rounds.masked_exchange import Masked, MaskedExchange
+from nomoat.server.rounds.masked_exchange import MaskedExchange, MaskedSetup
 from nomoat.server.rounds.plain_exchange import EachExchange, PlainExchange
-from nomoat.server.rounds.receipts import Earned, Uploads
+from nomoat.server.rounds.receipts import Credit, ReceivedUpdates
 from nomoat.server.rounds.records import (
-    Checkpoint,
     Federation,
+    FederationCheckpoint,
     Journal,
-    Progress,
+    RoundProgress,
     RoundRecord,
     Traffic,
     Watcher,
     macro,
     personal_loss,
 )
-from nomoat.server.rounds.round import OpenExchange, Phase, Plan, Round, evaluation_of
+from nomoat.server.rounds.round import OpenExchange, Round, RoundPhase, RoundPlan, evaluation_of
 
 log = logging.getLogger(__name__)
 
@@ -80,17 +80,17 @@ class Coordinator:
     before_round: Callable[[Grid, int], None] = lambda _grid, _number: None  # waits, if it must
     measure: Callable[[Adapter], Future[float]] | None = None  # on the community's own rows
     meter: Callable[[], Traffic] | None = None  # what a port has carried; None: count payload
-    credit: Callable[[int, Mapping[str, Earned]], None] = lambda _number, _earned: None
+    credit: Callable[[int, Mapping[str, Credit]], None] = lambda _number, _earned: None
     traffic: Traffic = field(default_factory=Traffic)
     metered: Traffic = field(default_factory=Traffic)
-    uploads: Uploads = field(default_factory=Uploads)
-    checkpoint: Checkpoint | None = None  # where the federation stands after `run`
+    uploads: ReceivedUpdates = field(default_factory=ReceivedUpdates)
+    checkpoint: FederationCheckpoint | None = None  # where the federation stands after `run`
 
     @property
     def _method(self) -> methods.AnyMethod:
         return methods.get(self.federation.method)
 
-    def run(self, grid: Grid) -> Checkpoint:
+    def run(self, grid: Grid) -> FederationCheckpoint:
         """Run the rounds that are left; returns where the federation stands."""
         checkpoint = self.journal.last()
         if checkpoint is None:
@@ -102,14 +102,14 @@ class Coordinator:
         self.checkpoint = checkpoint
         return checkpoint
 
-    def _measure_initial(self, grid: Grid) -> Checkpoint:
+    def _measure_initial(self, grid: Grid) -> FederationCheckpoint:
         """Round 0: everyone's held-out loss of the adapter nobody has trained yet."""
         started = self.clock()
         self.traffic = Traffic()
         state = self._method.begin(self.initial)
         online = tuple(sorted(self.volunteers(grid)))
         task = evaluation_of(state.adapter, self._task(1, state), 0)
-        survey = Survey(task, online, self.federation.evaluate_deadline_s)
+        survey = FederatedEvaluation(task, online, self.federation.evaluate_deadline_s)
         measuring = self.measure(self.initial) if self.measure else None
         self._drive(grid, survey, 0)
         while measuring and not measuring.done():
@@ -132,10 +132,10 @@ class Coordinator:
             seconds={"evaluating": self.clock() - started},
             adapter=state.adapter.digest.hex(),
         )
-        return self._end(record, Checkpoint(0, state, losses, evaluation=evaluation))
+        return self._end(record, FederationCheckpoint(0, state, losses, evaluation=evaluation))
 
-    def _round(self, grid: Grid, number: int, before: Checkpoint) -> Checkpoint:
-        self.traffic, self.uploads = Traffic(), Uploads()
+    def _round(self, grid: Grid, number: int, before: FederationCheckpoint) -> FederationCheckpoint:
+        self.traffic, self.uploads = Traffic(), ReceivedUpdates()
         task = self._task(number, before.state)
         open_exchange = self._open_exchange(task, before.state)
         plan = self._plan(grid, task, before)
@@ -145,7 +145,7 @@ class Coordinator:
         outcome = machine.outcome
         tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
         self.credit(number, self.uploads.earned(tokens, machine.events.contributors))
-        after = Checkpoint(
+        after = FederationCheckpoint(
             number,
             outcome.state,
             outcome.losses,
@@ -155,11 +155,11 @@ class Coordinator:
         )
         return self._end(self._record(machine, after.state.adapter), after)
 
-    def _plan(self, grid: Grid, task: TrainTask, before: Checkpoint) -> Plan:
+    def _plan(self, grid: Grid, task: TrainTask, before: FederationCheckpoint) -> RoundPlan:
         federation = self.federation
         online = self.volunteers(grid)
         seed = round_seed(federation.seed, "cohort", task.round)
-        return Plan(
+        return RoundPlan(
             task,
             select(online, federation.fraction, federation.min_reports, seed),
             tuple(sorted(online)),
@@ -241,7 +241,9 @@ class Coordinator:
             (federation.min_reports, max(2, len(cohort))),
         )
         deadline_s = federation.aggregate_deadline_s / PHASES
-        return MaskedExchange(cohort, Masked(offer, manifest, roster, request.reply, deadline_s))
+        return MaskedExchange(
+            cohort, MaskedSetup(offer, manifest, roster, request.reply, deadline_s)
+        )
 
     def _record(self, machine: Round, adapter: Adapter) -> RoundRecord:
         outcome, events = machine.outcome, machine.events
@@ -280,7 +282,7 @@ class Coordinator:
         before, self.metered = self.metered, self.meter()
         return Traffic(self.metered.up - before.up, self.metered.down - before.down)
 
-    def _end(self, record: RoundRecord, checkpoint: Checkpoint) -> Checkpoint:
+    def _end(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> FederationCheckpoint:
         self.journal.write(record, checkpoint)
         self.watcher.ended(record)
         return checkpoint
@@ -308,7 +310,7 @@ class Coordinator:
                 outgoing += machine.measured(loss_of(measuring), self.clock())
             outgoing += machine.wake(self.clock())
             phase = machine.phase.value if isinstance(machine, Round) else "evaluating"
-            self.watcher.progress(Progress(number, phase, answered, asked))
+            self.watcher.progress(RoundProgress(number, phase, answered, asked))
             if not outgoing and not machine.done:
                 self.pause(POLL_S)
 
@@ -407,7 +409,7 @@ def loss_of(measured: Future[float]) -> float | None:
         return None
 
 
-def phase_seconds(started: Mapping[Phase, float]) -> dict[str, float]:
+def phase_seconds(started: Mapping[RoundPhase, float]) -> dict[str, float]:
     """Seconds spent in each phase, from the times they began."""
     order = sorted(started.items(), key=lambda item: item[1])
     return {

@@ -10,7 +10,7 @@ from nomoat.aggregation.protocol.messages import Decline, EvaluateTask, Evaluati
 from nomoat.server.rounds.conversation import Outgoing
 
 
-class Survey:
+class FederatedEvaluation:
     """Collect one Evaluation from each volunteer, until all have answered or time is up."""
 
     def __init__(

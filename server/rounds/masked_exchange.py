@@ -24,7 +24,7 @@ GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Masked:
+class MaskedSetup:
     """What a masked exchange needs: an offer, what it sums, who may take part, how long to wait.
 
     reply: what the exchange before gave; volunteers get it before the session opens.
@@ -41,7 +41,7 @@ class Masked:
 class MaskedExchange:
     """One secure-aggregation session over a cohort of names."""
 
-    def __init__(self, cohort: tuple[str, ...], masked: Masked) -> None:
+    def __init__(self, cohort: tuple[str, ...], masked: MaskedSetup) -> None:
         identities = {name: identity for identity, name in masked.roster.names.items()}
         self._identities: Mapping[str, bytes] = {name: identities[name] for name in cohort}
         self._masked = masked

@@ -16,7 +16,7 @@ from nomoat.aggregation.sums.parallel import Run
 from nomoat.server.rounds.conversation import Outgoing
 
 
-class OpenExchange:
+class ReportCollection:
     """Ask each volunteer of the cohort for its report, and admit or refuse it by its name.
 
     What becomes of a report is a subclass's business: `_take`, `_close`, `_finish`.
@@ -103,7 +103,7 @@ class OpenExchange:
             self._finish()
 
 
-class PlainExchange(OpenExchange):
+class PlainExchange(ReportCollection):
     """The weighted mean of the reports, added up as they arrive, a few at a time.
 
     The sum is exact, so the order in which reports arrive cannot change a bit of the result;
@@ -132,7 +132,7 @@ class PlainExchange(OpenExchange):
         self.mean = self._intake.mean()
 
 
-class EachExchange(OpenExchange):
+class EachExchange(ReportCollection):
     """Every report by itself, for methods that need each volunteer's factors.
 
     ranks: volunteer → the rank it trained; manifests: rank → the layout of its report. Memory is

@@ -15,7 +15,7 @@ UPLOADS = frozenset({wire.kind_of(Report), wire.kind_of(MaskedReport)})
 
 
 @dataclass(frozen=True, slots=True)
-class Earned:
+class Credit:
     """What one volunteer gave to one round: digests of its packets, tokens it learnt."""
 
     packets: tuple[bytes, ...]
@@ -23,7 +23,7 @@ class Earned:
 
 
 @dataclass
-class Uploads:
+class ReceivedUpdates:
     """Digests of the updates that arrived in a round, by volunteer."""
 
     _packets: dict[str, list[bytes]] = field(default_factory=dict)
@@ -37,10 +37,10 @@ class Uploads:
         if kind in UPLOADS:
             self._packets.setdefault(volunteer, []).append(packet_digest(packet))
 
-    def earned(self, tokens: Mapping[str, int], contributors: tuple[str, ...]) -> dict[str, Earned]:
+    def earned(self, tokens: Mapping[str, int], contributors: tuple[str, ...]) -> dict[str, Credit]:
         """What those earned whose updates are in the sum."""
         return {
-            name: Earned(tuple(self._packets[name]), tokens.get(name, 0))
+            name: Credit(tuple(self._packets[name]), tokens.get(name, 0))
             for name in contributors
             if name in self._packets
         }

@@ -87,7 +87,7 @@ class RoundRecord:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RoundProgress:
     """Where a round stands now, for whoever watches."""
 
     round: int
@@ -97,7 +97,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class FederationCheckpoint:
     """Everything the next round depends on, after `round` has ended."""
 
     round: int
@@ -119,7 +119,7 @@ class Checkpoint:
         spec: AdapterSpec,
         arrays: Mapping[str, NDArray[np.generic]],
         losses: dict[str, float],
-    ) -> Checkpoint:
+    ) -> FederationCheckpoint:
         """What to_arrays gave. `spec`: the adapter's at the start; a method may have added modules.
 
         LocalProtocolError if the values are of no adapter with these layers.
@@ -138,17 +138,17 @@ class Checkpoint:
 class Journal(Protocol):
     """Where ended rounds are written down; what it has accepted survives a kill."""
 
-    def last(self) -> Checkpoint | None:
+    def last(self) -> FederationCheckpoint | None:
         """Where to go on from, if anything was written."""
 
-    def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
+    def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         """Write one ended round, all of it or nothing."""
 
 
 class Watcher(Protocol):
     """Whoever follows a run (a terminal, a page, a log)."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RoundProgress) -> None:
         """Something moved inside a round."""
 
     def ended(self, record: RoundRecord) -> None:

@@ -28,13 +28,13 @@ from nomoat.aggregation.protocol.messages import (
     TrainTask,
 )
 from nomoat.aggregation.sums.parallel import Run
-from nomoat.server.rounds.acceptance import Verdict, judge
+from nomoat.server.rounds.acceptance import Acceptance, judge
 from nomoat.server.rounds.conversation import Exchange, Outgoing
-from nomoat.server.rounds.federated_evaluation import Survey
+from nomoat.server.rounds.federated_evaluation import FederatedEvaluation
 from nomoat.server.rounds.records import with_own
 
 
-class Phase(Enum):
+class RoundPhase(Enum):
     """Where a round stands."""
 
     NEW = "new"
@@ -45,7 +45,7 @@ class Phase(Enum):
     ABANDONED = "abandoned"
 
 
-class Event(Enum):
+class RoundEvent(Enum):
     """What moves a round on."""
 
     STARTED = "started"
@@ -56,19 +56,19 @@ class Event(Enum):
     REJECTED = "rejected"
 
 
-TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
-    (Phase.NEW, Event.STARTED): Phase.TRAINING,
-    (Phase.TRAINING, Event.ENOUGH_READY): Phase.AGGREGATING,
-    (Phase.TRAINING, Event.TOO_FEW): Phase.ABANDONED,
-    (Phase.AGGREGATING, Event.TOO_FEW): Phase.ABANDONED,
-    (Phase.AGGREGATING, Event.SUMMED): Phase.EVALUATING,
-    (Phase.EVALUATING, Event.ACCEPTED): Phase.COMMITTED,
-    (Phase.EVALUATING, Event.REJECTED): Phase.ABANDONED,
+TRANSITIONS: dict[tuple[RoundPhase, RoundEvent], RoundPhase] = {
+    (RoundPhase.NEW, RoundEvent.STARTED): RoundPhase.TRAINING,
+    (RoundPhase.TRAINING, RoundEvent.ENOUGH_READY): RoundPhase.AGGREGATING,
+    (RoundPhase.TRAINING, RoundEvent.TOO_FEW): RoundPhase.ABANDONED,
+    (RoundPhase.AGGREGATING, RoundEvent.TOO_FEW): RoundPhase.ABANDONED,
+    (RoundPhase.AGGREGATING, RoundEvent.SUMMED): RoundPhase.EVALUATING,
+    (RoundPhase.EVALUATING, RoundEvent.ACCEPTED): RoundPhase.COMMITTED,
+    (RoundPhase.EVALUATING, RoundEvent.REJECTED): RoundPhase.ABANDONED,
 }
 
 
 @dataclass(frozen=True)
-class Plan:
+class RoundPlan:
     """What is fixed before a round starts. Deadlines are seconds per phase."""
 
     task: TrainTask
@@ -98,7 +98,7 @@ class Events:
     lost: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     contributors: tuple[str, ...] = ()
-    phase_started: dict[Phase, float] = field(default_factory=dict)
+    phase_started: dict[RoundPhase, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,14 @@ class Round:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RoundPlan,
         method: AnyMethod,
         state: MethodState,
         open_exchange: OpenExchange,
         run: Run = map,
     ) -> None:
         self.plan = plan
-        self.phase = Phase.NEW
+        self.phase = RoundPhase.NEW
         self.events = Events()
         self.outcome: Outcome | None = None
         self._method = method
@@ -143,7 +143,9 @@ class Round:
         self._exchange_number = 0
         self._asked: tuple[str, ...] = ()  # whom the present exchange asks
         self._reply: Vector | None = None  # to the exchange before
-        self._inner: Exchange | Survey | None = None  # the conversation of the present phase
+        self._inner: Exchange | FederatedEvaluation | None = (
+            None  # the conversation of the present phase
+        )
         self._candidate = state
         self._moments = plan.moments
         self._training: set[str] = set()
@@ -162,12 +164,12 @@ class Round:
         """When `wake` has something to do, on the caller's clock."""
         if self._inner is not None:
             return self._inner.next_deadline
-        return self._train_deadline if self.phase is Phase.TRAINING else math.inf
+        return self._train_deadline if self.phase is RoundPhase.TRAINING else math.inf
 
     @property
     def to_measure(self) -> Adapter | None:
         """The candidate, while the round waits for the coordinator's own measurement of it."""
-        waits = self.phase is Phase.EVALUATING and self._unmeasured
+        waits = self.phase is RoundPhase.EVALUATING and self._unmeasured
         return self._candidate.adapter if waits else None
 
     def measured(self, loss: float | None, now: float) -> list[Outgoing]:
@@ -177,7 +179,7 @@ class Round:
 
     def start(self, now: float) -> list[Outgoing]:
         """Announce the round to its cohort."""
-        self._move(Event.STARTED, now)
+        self._move(RoundEvent.STARTED, now)
         self._train_deadline = now + self.plan.train_deadline_s
         self._training = set(self.plan.cohort)
         packet = wire.encode(self.plan.task)
@@ -187,7 +189,7 @@ class Round:
     def receive(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
         """Take one answer; whoever breaks the protocol is refused by name and left out."""
         try:
-            if self.phase is Phase.TRAINING:
+            if self.phase is RoundPhase.TRAINING:
                 self._take_ready(volunteer, packet)
                 return self._training_done(now)
             if self._inner is not None:
@@ -210,7 +212,7 @@ class Round:
         """Act on deadlines that have passed."""
         if self._inner is not None:
             return self._go_on(self._inner.wake(now), now)
-        if self.phase is Phase.TRAINING and now >= self._train_deadline:
+        if self.phase is RoundPhase.TRAINING and now >= self._train_deadline:
             for name in sorted(self._training):
                 self.events.lost.setdefault(name, "too late to train")
             self._still_training = frozenset(self._training)
@@ -243,7 +245,7 @@ class Round:
         raise RemoteProtocolError(volunteer, "§4", reason)
 
     def _without(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
-        if self.phase is Phase.TRAINING:
+        if self.phase is RoundPhase.TRAINING:
             self._training.discard(volunteer)
             return self._training_done(now)
         if self._inner is not None:
@@ -255,8 +257,10 @@ class Round:
             return []
         found = len(self.events.ready)
         if found < self.plan.min_reports:
-            return self._abandon(Event.TOO_FEW, f"{found} of {self.plan.min_reports} ready", now)
-        self._move(Event.ENOUGH_READY, now)
+            return self._abandon(
+                RoundEvent.TOO_FEW, f"{found} of {self.plan.min_reports} ready", now
+            )
+        self._move(RoundEvent.ENOUGH_READY, now)
         return self._next_exchange(tuple(sorted(self.events.ready)), b"", now)
 
     def _next_exchange(self, cohort: tuple[str, ...], reply: bytes, now: float) -> list[Outgoing]:
@@ -273,13 +277,13 @@ class Round:
         self.events.refused = {**inner.refused, **self.events.refused}
         if not inner.done:
             return outgoing
-        if isinstance(inner, Survey):
+        if isinstance(inner, FederatedEvaluation):
             return outgoing + ([] if self._unmeasured else self._evaluated(inner, now))
         for volunteer in sorted(set(self._asked) - set(inner.contributors)):
             if volunteer not in self.events.refused:
                 self.events.lost.setdefault(volunteer, "too late to report")
         if inner.failed is not None:
-            return outgoing + self._abandon(Event.TOO_FEW, inner.failed, now)
+            return outgoing + self._abandon(RoundEvent.TOO_FEW, inner.failed, now)
         return outgoing + self._summed(inner, now)
 
     def _summed(self, exchange: Exchange, now: float) -> list[Outgoing]:
@@ -303,20 +307,20 @@ class Round:
 
     def _evaluate(self, contributors: tuple[str, ...], now: float) -> list[Outgoing]:
         self.events.contributors = contributors
-        self._move(Event.SUMMED, now)
+        self._move(RoundEvent.SUMMED, now)
         task = evaluation_of(self._candidate.adapter, self.plan.task)
         # Who still trains would answer after that, and hold everybody up until the deadline.
         evaluators = tuple(v for v in self.plan.evaluators if v not in self._still_training)
-        self._inner = Survey(task, evaluators, self.plan.evaluate_deadline_s)
+        self._inner = FederatedEvaluation(task, evaluators, self.plan.evaluate_deadline_s)
         return self._go_on(self._inner.start(now), now)
 
-    def _evaluated(self, survey: Survey, now: float) -> list[Outgoing]:
+    def _evaluated(self, survey: FederatedEvaluation, now: float) -> list[Outgoing]:
         for volunteer, reason in survey.lost.items():
             self.events.lost.setdefault(volunteer, reason)
         verdict = self._verdict(survey)
         if not verdict.accepted:
-            return self._abandon(Event.REJECTED, verdict.reason, now)
-        self._move(Event.ACCEPTED, now)
+            return self._abandon(RoundEvent.REJECTED, verdict.reason, now)
+        self._move(RoundEvent.ACCEPTED, now)
         self._inner = None
         losses, personal = (dict(sorted(x.items())) for x in (survey.losses, survey.personal))
         self.outcome = Outcome(
@@ -330,7 +334,7 @@ class Round:
         )
         return []
 
-    def _verdict(self, survey: Survey) -> Verdict:
+    def _verdict(self, survey: FederatedEvaluation) -> Acceptance:
         plan, evaluation = self.plan, (self.plan.previous_evaluation, self._evaluation)
         before, after = plan.previous_losses, survey.losses
         if plan.task.settings.personal == "local-B":
@@ -338,7 +342,7 @@ class Round:
             before, after = with_own(before, plan.previous_personal), survey.personal
         return judge(before, after, plan.tolerance, evaluation)
 
-    def _abandon(self, event: Event, reason: str, now: float) -> list[Outgoing]:
+    def _abandon(self, event: RoundEvent, reason: str, now: float) -> list[Outgoing]:
         self._move(event, now)
         self._inner = None
         plan = self.plan
@@ -352,7 +356,7 @@ class Round:
         )
         return []
 
-    def _move(self, event: Event, now: float) -> None:
+    def _move(self, event: RoundEvent, now: float) -> None:
         if (self.phase, event) not in TRANSITIONS:
             raise LocalProtocolError(f"round: {event.value} while {self.phase.value}")
         self.phase = TRANSITIONS[self.phase, event]

@@ -47,7 +47,7 @@ def try_it(
 def _federate(root: Path, rounds: int, as_json: bool) -> None:
     from rich.console import Console
 
-    from nomoat.server.rounds.records import Progress
+    from nomoat.server.rounds.records import RoundProgress
     from nomoat.simulations.loopback.processes import Federation
     from nomoat.simulations.pocket import MODEL_DIR
     from nomoat.simulations.report.live_table import LiveTable, Silence
@@ -83,7 +83,7 @@ def _federate(root: Path, rounds: int, as_json: bool) -> None:
                 state = federation.hosted()
                 if state:
                     counts = (state["answered"], state["asked"])
-                    table.progress(Progress(state["round"], state["phase"], *counts))
+                    table.progress(RoundProgress(state["round"], state["phase"], *counts))
             for record in federation.records()[shown:]:
                 table.ended(record)
         _end(federation, names, started, as_json)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from nomoat.server.rounds.records import Progress, RoundRecord
+from nomoat.server.rounds.records import RoundProgress, RoundRecord
 
 SHOWN_ROUNDS = 20
 
@@ -17,7 +17,7 @@ SHOWN_ROUNDS = 20
 class Silence:
     """Shows nothing."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RoundProgress) -> None:
         """Nothing."""
 
     def ended(self, record: RoundRecord) -> None:
@@ -32,7 +32,7 @@ class LiveTable:
         self._rounds = rounds
         self._base_loss = base_loss  # known already when a run is resumed
         self._records: list[RoundRecord] = []
-        self._now = Progress(0, "starting", 0, 0)
+        self._now = RoundProgress(0, "starting", 0, 0)
         self._began = time.monotonic()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4)
 
@@ -50,7 +50,7 @@ class LiveTable:
         if self._console.is_terminal:
             self._live.stop()
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RoundProgress) -> None:
         """Note where the present round stands."""
         self._now = progress
 

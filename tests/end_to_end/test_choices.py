@@ -15,7 +15,7 @@ import pytest
 from nomoat.aggregation.methods import METHODS
 from nomoat.aggregation.methods.modules import same_scale
 from nomoat.lora.model.adapter_folder import load_folder
-from nomoat.server.rounds.records import Checkpoint, Progress, RoundRecord
+from nomoat.server.rounds.records import FederationCheckpoint, RoundProgress, RoundRecord
 from nomoat.simulations.engine import Ground, federate, prepared
 from nomoat.simulations.report.live_table import Silence
 from nomoat.simulations.run import Machine, simulate
@@ -35,7 +35,7 @@ class KillIn:
     def __init__(self, round_number: int, phase: str) -> None:
         self.when = (round_number, phase)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RoundProgress) -> None:
         if (progress.round, progress.phase) == self.when and progress.answered:
             raise Killed
 
@@ -84,7 +84,7 @@ def grounds(
         yield made[0], made[1]
 
 
-def play(scenario: Scenario, ground: Ground, out: Path) -> tuple[RunFolder, Checkpoint]:
+def play(scenario: Scenario, ground: Ground, out: Path) -> tuple[RunFolder, FederationCheckpoint]:
     """Run what is left of a scenario's rounds in a folder."""
     folder = RunFolder(out)
     folder.bind(ground.initial.spec, b"the same")
@@ -120,7 +120,7 @@ def test_every_method_ends_the_same_whoever_works_and_wherever_it_was_cut(
     assert abs(last["loss"] - whole.records()[0]["loss"]) > 1e-4
 
 
-def dense(checkpoint: Checkpoint) -> np.ndarray:
+def dense(checkpoint: FederationCheckpoint) -> np.ndarray:
     adapter = checkpoint.state.adapter
     products = [b.astype(np.float64) @ a for _, a, b in adapter.factors()]
     return adapter.spec.scale * np.concatenate([product.ravel() for product in products])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from nomoat.lora.model.adapter_folder import load_folder
-from nomoat.server.rounds.records import Checkpoint, Progress, RoundRecord
+from nomoat.server.rounds.records import FederationCheckpoint, RoundProgress, RoundRecord
 from nomoat.simulations.report.results import Result
 from nomoat.simulations.run import Machine, simulate
 from nomoat.simulations.run_folder import RunFolder
@@ -33,10 +33,12 @@ PROGRAM = [sys.executable, "-m", "nomoat", "simulate"]
 class Watch:
     """A watcher that can stop the run, as a kill would, when something has happened."""
 
-    def __init__(self, stop: Callable[[Progress | RoundRecord], bool] = lambda _: False) -> None:
+    def __init__(
+        self, stop: Callable[[RoundProgress | RoundRecord], bool] = lambda _: False
+    ) -> None:
         self.stop = stop
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RoundProgress) -> None:
         if self.stop(progress):
             raise Killed
 
@@ -232,11 +234,11 @@ def test_the_report_is_one_page_without_scripts_or_anything_to_fetch(
         assert f"<th>{sample.volunteer}</th>" in page
 
 
-STOPS: dict[str, Callable[[Progress | RoundRecord], bool]] = {
+STOPS: dict[str, Callable[[RoundProgress | RoundRecord], bool]] = {
     "after round 0 was written": lambda it: isinstance(it, RoundRecord) and it.round == 0,
-    "while round 1 trains": lambda it: isinstance(it, Progress) and it.round == 1,
+    "while round 1 trains": lambda it: isinstance(it, RoundProgress) and it.round == 1,
     "while round 2 evaluates": lambda it: (
-        isinstance(it, Progress) and it.round == 2 and it.phase == "evaluating"
+        isinstance(it, RoundProgress) and it.round == 2 and it.phase == "evaluating"
     ),
     "after the last round was written": lambda it: (
         isinstance(it, RoundRecord) and it.round == ROUNDS
@@ -364,7 +366,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_can_go_on(
 
     real = RunFolder.write
 
-    def full(self: RunFolder, record: RoundRecord, checkpoint: Checkpoint) -> None:
+    def full(self: RunFolder, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         if record.round == 2:
             with monkeypatch.context() as patch:
                 patch.setattr(os, "fsync", _no_space)

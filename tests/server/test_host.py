@@ -8,25 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nomoat.server.console import Lines
+from nomoat.server.console import ConsoleLines
 from nomoat.server.host import StateFile
-from nomoat.server.rounds.records import Progress, RoundRecord
+from nomoat.server.rounds.records import RoundProgress, RoundRecord
 
 
 def state_file(path: Path) -> StateFile:
-    return StateFile(path, 8443, Lines(as_json=False, quiet=True), lambda: {"ada": 1})
+    return StateFile(path, 8443, ConsoleLines(as_json=False, quiet=True), lambda: {"ada": 1})
 
 
 def test_a_new_phase_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     file = state_file(path)
     for phase in ("training", "aggregating", "evaluating"):
-        file.progress(Progress(1, phase, 0, 3))
+        file.progress(RoundProgress(1, phase, 0, 3))
         assert json.loads(path.read_text())["phase"] == phase
 
 
 def test_losses_with_own_parts_stand_in_the_line_of_a_round(capsys: Any) -> None:
-    lines, record = Lines(as_json=False, quiet=False), RoundRecord(1, True, "fine", loss=3.25)
+    lines, record = (
+        ConsoleLines(as_json=False, quiet=False),
+        RoundRecord(1, True, "fine", loss=3.25),
+    )
     lines.ended(record)
     lines.ended(replace(record, personal_loss=3.0521))
     first, second = capsys.readouterr().err.splitlines()
@@ -38,6 +41,6 @@ def test_a_state_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: Any
     (tmp_path / "file").touch()
     file = state_file(tmp_path / "file" / "state.json")
     with caplog.at_level(logging.WARNING):
-        file.progress(Progress(1, "training", 0, 3))
+        file.progress(RoundProgress(1, "training", 0, 3))
         file.ended(RoundRecord(1, True, ""))
     assert caplog.text.count("cannot write") == 1

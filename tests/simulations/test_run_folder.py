@@ -12,7 +12,7 @@ import pytest
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.server.rounds.records import Checkpoint, RoundRecord
+from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord
 from nomoat.simulations.run_folder import RunFolder, config_text, read_metrics
 from nomoat.simulations.scenario import Scenario
 
@@ -38,7 +38,9 @@ def filled(tmp_path: Path) -> RunFolder:
     folder.bind(SPEC, INPUTS)
     for number in range(3):
         record = RoundRecord(number, True, "fine", ("ada",), losses={"ada": 1.0 - number / 10})
-        folder.write(record, Checkpoint(number, state(number), {"ada": 1.0 - number / 10}))
+        folder.write(
+            record, FederationCheckpoint(number, state(number), {"ada": 1.0 - number / 10})
+        )
     return folder
 
 
@@ -53,7 +55,7 @@ def test_a_round_written_is_a_round_read(filled: RunFolder) -> None:
 
 
 def test_losses_with_own_parts_outlast_a_round_that_measured_none(filled: RunFolder) -> None:
-    checkpoint = Checkpoint(3, state(2), {"ada": 0.8}, personal={"ada": 0.5})
+    checkpoint = FederationCheckpoint(3, state(2), {"ada": 0.8}, personal={"ada": 0.5})
     filled.write(RoundRecord(3, False, "worse", ("ada",), losses={"ada": 0.8}), checkpoint)
     last = opened(filled.path).last()
     assert last is not None
@@ -121,7 +123,7 @@ def test_a_full_disk_leaves_the_round_before(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", _full)
         with pytest.raises(NomoatError, match="No space left on device"):
-            filled.write(RoundRecord(3, True, ""), Checkpoint(3, state(3), {}))
+            filled.write(RoundRecord(3, True, ""), FederationCheckpoint(3, state(3), {}))
     assert filled.metrics.read_text() == before
     last = opened(filled.path).last()
     assert last is not None

@@ -24,16 +24,22 @@ from nomoat.client.connection import coordinator_api, flower_client, message_loo
 from nomoat.client.connection.https import Door
 from nomoat.client.round.sealed_app import App, Belonging, sealed
 from nomoat.server.community import certificates
-from nomoat.server.community.database import Store
+from nomoat.server.community.database import Database
 from nomoat.server.community.folder import Folder, create, describe
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.membership_rules import Admission
-from nomoat.server.community.settings import Base, Community, Rounds, Server, Settings
-from nomoat.server.community.versions import Registry
+from nomoat.server.community.settings import (
+    BaseModelSettings,
+    CommunitySettings,
+    RoundSettings,
+    ServerSettings,
+    Settings,
+)
+from nomoat.server.community.versions import VersionStore
 from nomoat.server.port.fleet_grid import FleetGrid, open_run
-from nomoat.server.port.http_app import Desk, Directory, Listening, make_app, serving
+from nomoat.server.port.http_app import Directory, ListenOptions, PortServices, make_app, serving
 from nomoat.server.port.link_state import FleetState
-from nomoat.server.port.sealed_grid import Addressee, SealedGrid, Sender
+from nomoat.server.port.sealed_grid import Addressee, CommunitySigner, SealedGrid
 
 BASE_HASH = b"\xab" * 32
 KEY_SEED = b"\7" * 32
@@ -72,10 +78,10 @@ class Town:
     def make(self) -> None:
         self.folder = Folder(self.root / "community")
         settings = Settings(
-            community=Community(name="town"),
-            base=Base(model="m", folder=Path("m"), hash=BASE_HASH.hex(), bytes=1),
-            rounds=Rounds(seed="00" * 32),
-            server=Server(address="localhost:1"),
+            community=CommunitySettings(name="town"),
+            base=BaseModelSettings(model="m", folder=Path("m"), hash=BASE_HASH.hex(), bytes=1),
+            rounds=RoundSettings(seed="00" * 32),
+            server=ServerSettings(address="localhost:1"),
         )
         create(self.folder, settings, datetime.datetime.now(datetime.UTC), KEY_SEED)
         self.settings = self.folder.load()
@@ -83,20 +89,20 @@ class Town:
     def up(self) -> None:
         key = self.folder.key()
         authority = self.folder.authority_certificate.read_bytes()
-        self.registrar = Registrar(Store(self.folder.database), key, Admission.OPEN)
+        self.registrar = Registrar(Database(self.folder.database), key, Admission.OPEN)
         self.directory = Directory(self.registrar)
         self.folder.flower.mkdir(exist_ok=True)
         self.state = FleetState(self.folder.flower / "link.db", self.directory)
-        registry = Registry(self.registrar.store, self.folder.adapters, key, BASE_HASH)
+        registry = VersionStore(self.registrar.store, self.folder.adapters, key, BASE_HASH)
         info = describe(self.settings, key, authority, 1000)
-        self.desk = Desk(self.state, self.registrar, registry, info, max_objects=20)
+        self.desk = PortServices(self.state, self.registrar, registry, info, max_objects=20)
         self.fleet_grid = FleetGrid(self.state, self.patience_s, self.clock)
         self.grid = SealedGrid(
-            self.fleet_grid, Sender(key, BASE_HASH, lambda: os.urandom(16)), self._who
+            self.fleet_grid, CommunitySigner(key, BASE_HASH, lambda: os.urandom(16)), self._who
         )
         self.running = ExitStack()
         self.running.callback(self.state.close)
-        listening = Listening(
+        listening = ListenOptions(
             "127.0.0.1", self.port, self.folder.server_certificate, self.folder.server_key
         )
         self.port = self.running.enter_context(serving(make_app(self.desk), listening))

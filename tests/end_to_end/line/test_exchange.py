@@ -23,7 +23,7 @@ from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection.flower_client import Gone, Wires
 from nomoat.flower.replies import REFUSED
-from nomoat.server.port.sealed_grid import SealedGrid, Sender
+from nomoat.server.port.sealed_grid import CommunitySigner, SealedGrid
 
 
 def test_messages_and_large_bodies_come_back_whole(town: Any, people: Any, read: Any) -> None:
@@ -326,7 +326,7 @@ def test_a_request_its_community_did_not_seal_is_not_answered(
     person.serve()
     node = town.wait_for(person.name)[person.name]
     request = Message(make_packet("do this"), node, "train.local", group_id="1")
-    stranger = Sender(SigningKey(b"\x55" * 32), b"\xab" * 32, lambda: os.urandom(16))
+    stranger = CommunitySigner(SigningKey(b"\x55" * 32), b"\xab" * 32, lambda: os.urandom(16))
     grid = town.fleet_grid if by == "nobody" else SealedGrid(town.fleet_grid, stranger, town._who)
     ids = list(grid.push_messages([request]))
     got: list[Any] = []

@@ -37,9 +37,9 @@ from nomoat.client.connection.coordinator_api import (
 )
 from nomoat.client.connection.https import Door, call
 from nomoat.server.community import certificates
-from nomoat.server.community.versions import Measured
+from nomoat.server.community.versions import Provenance
 from nomoat.server.port import http_app
-from nomoat.server.port.http_app import Listening, make_app, serving
+from nomoat.server.port.http_app import ListenOptions, make_app, serving
 
 NOW = int(time.time())
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
@@ -103,10 +103,10 @@ def test_nothing_of_ours_goes_where_the_authority_is_not_known(town: Any) -> Non
         call(door, "POST", "/enroll", body=b"me")
 
 
-def listening(folder: Any, issued: certificates.Issued) -> Listening:
+def listening(folder: Any, issued: certificates.IssuedCertificate) -> ListenOptions:
     (folder / "c").write_bytes(issued.certificate)
     (folder / "k").write_bytes(issued.key)
-    return Listening("127.0.0.1", 0, folder / "c", folder / "k")
+    return ListenOptions("127.0.0.1", 0, folder / "c", folder / "k")
 
 
 def test_a_host_the_certificate_does_not_name_is_refused(town: Any) -> None:
@@ -135,7 +135,7 @@ def test_an_expired_certificate_is_one_clear_line(town: Any, tmp_path: Any) -> N
 
 
 def test_a_port_in_use_is_one_clear_line(town: Any) -> None:
-    listening = Listening(
+    listening = ListenOptions(
         "127.0.0.1", town.port, town.folder.server_certificate, town.folder.server_key
     )
     with (
@@ -211,7 +211,7 @@ def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
 
 def test_members_only_see_the_roster_and_the_adapters(town: Any, people: Any) -> None:
     (person,) = people(1)
-    record = town.desk.registry.add(adapter(1), Measured(0, "fedavg", (), None, None), NOW)
+    record = town.desk.registry.add(adapter(1), Provenance(0, "fedavg", (), None, None), NOW)
     assert np.array_equal(
         coordinator_api.download(person.asker, record, NOW).vector, adapter(1).vector
     )
@@ -231,7 +231,7 @@ def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: 
     (person,) = people(1)
     newest = None
     for seed in (10, 11):
-        town.desk.registry.add(adapter(seed), Measured(seed, "fedavg", (), 1.0, 2.0), NOW)
+        town.desk.registry.add(adapter(seed), Provenance(seed, "fedavg", (), 1.0, 2.0), NOW)
         newest = coordinator_api.newest_version(person.asker, newest, NOW)
         assert newest is not None
         assert newest.version.adapter == adapter(seed).digest

@@ -24,9 +24,14 @@ from nomoat.aggregation.protocol.invitation import from_link
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.cli.commands import app
 from nomoat.server.community.folder import Folder, create
-from nomoat.server.community.opened import Office
-from nomoat.server.community.settings import Base, Community, Rounds, Settings
-from nomoat.server.community.versions import Measured
+from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.community.settings import (
+    BaseModelSettings,
+    CommunitySettings,
+    RoundSettings,
+    Settings,
+)
+from nomoat.server.community.versions import Provenance
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 
@@ -46,20 +51,20 @@ def run(*arguments: str) -> Result:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     settings = Settings(
-        community=Community(name="town"),
-        base=Base(model="m", folder=Path("m"), hash="ab" * 32, bytes=1),
-        rounds=Rounds(seed="00" * 32),
+        community=CommunitySettings(name="town"),
+        base=BaseModelSettings(model="m", folder=Path("m"), hash="ab" * 32, bytes=1),
+        rounds=RoundSettings(seed="00" * 32),
     )
     made = Folder(tmp_path / "town")
     create(made, settings, datetime.datetime.now(datetime.UTC), b"\7" * 32)
-    registry = Office.open(made.root).registry
+    registry = OpenCommunity.open(made.root).registry
     for number in range(3):
-        registry.add(adapter(number), Measured(number, "fedavg", ("ada",), 3.0, 3.1), 100)
+        registry.add(adapter(number), Provenance(number, "fedavg", ("ada",), 3.0, 3.1), 100)
     return made.root
 
 
 def enrol(folder: Path, name: str, number: int, token: bytes) -> None:
-    office = Office.open(folder)
+    office = OpenCommunity.open(folder)
     key = ec.derive_private_key(9000 + number, ec.SECP384R1())
     who = bind(name, SigningKey(bytes([number + 1]) * 32), key, office.registrar.key.public)
     office.registrar.enrol(wire.encode(Enrol(token, who)).head, int(time.time()))

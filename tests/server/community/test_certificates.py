@@ -12,7 +12,7 @@ import pytest
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.server.community.certificates import (
-    Issued,
+    IssuedCertificate,
     expires,
     fingerprint,
     hosts_of,
@@ -26,11 +26,11 @@ HOSTS = ("train.example.org", "localhost", "127.0.0.1", "::1")
 
 
 @pytest.fixture(scope="module")
-def authority() -> Issued:
+def authority() -> IssuedCertificate:
     return make_authority("demo", NOW)
 
 
-def handshake(issued: Issued, authority: bytes, host: str, folder: Path) -> bytes:
+def handshake(issued: IssuedCertificate, authority: bytes, host: str, folder: Path) -> bytes:
     """Shake hands over a socket pair; the DER of the server's certificate."""
     (folder / "c.pem").write_bytes(issued.certificate)
     (folder / "k.pem").write_bytes(issued.key)
@@ -57,39 +57,45 @@ def handshake(issued: Issued, authority: bytes, host: str, folder: Path) -> byte
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_named_host_is_accepted(authority: Issued, host: str, tmp_path: Path) -> None:
+def test_a_named_host_is_accepted(authority: IssuedCertificate, host: str, tmp_path: Path) -> None:
     issued = make_server(authority, HOSTS, NOW)
     assert handshake(issued, authority.certificate, host, tmp_path)
     assert hosts_of(issued.certificate) == set(HOSTS)
 
 
 @pytest.mark.parametrize("host", ["other.example.org", "10.0.0.1"])
-def test_any_other_host_is_refused(authority: Issued, host: str, tmp_path: Path) -> None:
+def test_any_other_host_is_refused(authority: IssuedCertificate, host: str, tmp_path: Path) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(make_server(authority, HOSTS, NOW), authority.certificate, host, tmp_path)
 
 
-def test_another_authoritys_certificate_is_refused(authority: Issued, tmp_path: Path) -> None:
+def test_another_authoritys_certificate_is_refused(
+    authority: IssuedCertificate, tmp_path: Path
+) -> None:
     other = make_authority("other", NOW)
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(make_server(other, HOSTS, NOW), authority.certificate, HOSTS[0], tmp_path)
 
 
-def test_an_ended_certificate_is_refused(authority: Issued, tmp_path: Path) -> None:
+def test_an_ended_certificate_is_refused(authority: IssuedCertificate, tmp_path: Path) -> None:
     old = make_server(authority, HOSTS, NOW - datetime.timedelta(days=900))
     assert expires(old.certificate) < NOW
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
         handshake(old, authority.certificate, HOSTS[0], tmp_path)
 
 
-def test_a_server_certificate_signs_no_further_ones(authority: Issued, tmp_path: Path) -> None:
+def test_a_server_certificate_signs_no_further_ones(
+    authority: IssuedCertificate, tmp_path: Path
+) -> None:
     middle = make_server(authority, HOSTS, NOW)
     below = make_server(middle, HOSTS, NOW)
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(below, authority.certificate, HOSTS[0], tmp_path)
 
 
-def test_a_fingerprint_is_of_the_certificate_on_the_line(authority: Issued, tmp_path: Path) -> None:
+def test_a_fingerprint_is_of_the_certificate_on_the_line(
+    authority: IssuedCertificate, tmp_path: Path
+) -> None:
     import hashlib
 
     issued = make_server(authority, HOSTS, NOW)

@@ -15,17 +15,23 @@ from nomoat.aggregation.protocol.enrolment import check_info
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community import certificates
 from nomoat.server.community.folder import Folder, create, describe, renew_certificate
-from nomoat.server.community.settings import Base, Community, Rounds, Server, Settings
+from nomoat.server.community.settings import (
+    BaseModelSettings,
+    CommunitySettings,
+    RoundSettings,
+    ServerSettings,
+    Settings,
+)
 
 NOW = datetime.datetime.now(datetime.UTC)
 
 
 def settings(**changes: object) -> Settings:
     return Settings(
-        community=Community(name="Shakespeare", about='says "hi" # not a comment'),
-        base=Base(model="pocket", folder=Path("m"), hash="ab" * 32, bytes=5),
-        rounds=Rounds(seed="cd" * 32, min_volunteers=3),
-        server=Server(address="train.example.org:9000", port=9000),
+        community=CommunitySettings(name="Shakespeare", about='says "hi" # not a comment'),
+        base=BaseModelSettings(model="pocket", folder=Path("m"), hash="ab" * 32, bytes=5),
+        rounds=RoundSettings(seed="cd" * 32, min_volunteers=3),
+        server=ServerSettings(address="train.example.org:9000", port=9000),
         **changes,  # type: ignore[arg-type]
     )
 

@@ -16,10 +16,10 @@ from nomoat.aggregation.methods.modules import append
 from nomoat.aggregation.methods.server_optimizer import OptimizerState
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.server.community.database import Store
+from nomoat.server.community.database import Database
 from nomoat.server.community.journal import CommunityJournal, pack, unpack
-from nomoat.server.community.versions import Measured, Registry
-from nomoat.server.rounds.records import Checkpoint, RoundRecord
+from nomoat.server.community.versions import Provenance, VersionStore
+from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 
@@ -29,20 +29,20 @@ def adapter(seed: int) -> Adapter:
     return Adapter(SPEC, values.astype(np.float32))
 
 
-def ended(number: int, committed: bool = True) -> tuple[RoundRecord, Checkpoint]:
+def ended(number: int, committed: bool = True) -> tuple[RoundRecord, FederationCheckpoint]:
     state = methods.get("fedavg").begin(adapter(number if committed else number - 1))
     record = RoundRecord(number, committed, "why", contributors=("ada",), loss=3.0 - number / 10)
     record = replace(record, evaluation=4.0 - number)
-    return record, Checkpoint(
+    return record, FederationCheckpoint(
         number, state, {"ada": 3.0 - number / 10}, evaluation=record.evaluation
     )
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> CommunityJournal:
-    store = Store(tmp_path / "community.db")
-    registry = Registry(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
-    registry.add(adapter(0), Measured(0, "fedavg", (), None, None), 1)
+    store = Database(tmp_path / "community.db")
+    registry = VersionStore(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
+    registry.add(adapter(0), Provenance(0, "fedavg", (), None, None), 1)
     return CommunityJournal(registry, SPEC, "fedavg", lambda: 100)
 
 
@@ -58,7 +58,7 @@ def test_a_grown_adapter_and_the_optimisers_memory_survive_being_packed() -> Non
     grown = append(adapter(1), adapter(2))
     moments = OptimizerState({"m.ab": adapter(3).vector})
     state = MethodState(grown, 2, {"basis": adapter(4).vector})
-    again = unpack(pack(Checkpoint(3, state, {}, moments)), SPEC)
+    again = unpack(pack(FederationCheckpoint(3, state, {}, moments)), SPEC)
     assert again.state.adapter.digest == grown.digest
     assert (again.state.rank, again.state.adapter.spec.rank) == (2, 4)
     assert np.array_equal(again.state.kept["basis"], adapter(4).vector)
@@ -70,7 +70,7 @@ def test_modules_a_method_has_added_stay_frozen_after_a_rollback(journal: Commun
     journal = replace(journal, method="flora")
     grown = append(adapter(1), adapter(2))
     record, _ = ended(1)
-    journal.write(record, Checkpoint(1, MethodState(grown, 2), {}))
+    journal.write(record, FederationCheckpoint(1, MethodState(grown, 2), {}))
     journal.write(*ended(2))
     journal.registry.rollback(1, 5)
     last = journal.last()

@@ -21,7 +21,7 @@ from nomoat.aggregation.protocol.enrolment import (
 from nomoat.aggregation.protocol.invitation import Claims, issue
 from nomoat.aggregation.protocol.roster import Event, Roster, accept_page
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.server.community.database import Store
+from nomoat.server.community.database import Database
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.membership_rules import Admission
 
@@ -31,7 +31,7 @@ NODE_KEYS = [ec.derive_private_key(2000 + i, ec.SECP384R1()) for i in range(6)]
 
 
 def registrar(folder: Path, admission: Admission = Admission.OPEN) -> Registrar:
-    return Registrar(Store(folder / "community.db"), KEY, admission)
+    return Registrar(Database(folder / "community.db"), KEY, admission)
 
 
 def invited(office: Registrar, uses: int = 5, expires: int = NOW + 100, tag: int = 1) -> bytes:
@@ -238,9 +238,9 @@ def test_a_failed_order_leaves_nothing_behind(
 def test_a_database_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
     import sqlite3
 
-    Store(tmp_path / "community.db").close()
+    Database(tmp_path / "community.db").close()
     db = sqlite3.connect(tmp_path / "community.db")
     db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(NomoatError, match="upgrade nomoat"):
-        Store(tmp_path / "community.db")
+        Database(tmp_path / "community.db")

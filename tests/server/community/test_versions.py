@@ -10,8 +10,8 @@ import pytest
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.server.community.database import Store
-from nomoat.server.community.versions import Measured, Registry
+from nomoat.server.community.database import Database
+from nomoat.server.community.versions import Provenance, VersionStore
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 
@@ -21,17 +21,17 @@ def adapter(seed: int) -> Adapter:
     return Adapter(SPEC, values.astype(np.float32))
 
 
-def measured(round_: int) -> Measured:
-    return Measured(round_, "fedavg", ("ada",), 3.0 - round_ / 10, 3.0)
+def measured(round_: int) -> Provenance:
+    return Provenance(round_, "fedavg", ("ada",), 3.0 - round_ / 10, 3.0)
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    store = Store(tmp_path / "community.db")
-    return Registry(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
+def registry(tmp_path: Path) -> VersionStore:
+    store = Database(tmp_path / "community.db")
+    return VersionStore(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
 
 
-def test_versions_come_back_as_they_were_added(registry: Registry) -> None:
+def test_versions_come_back_as_they_were_added(registry: VersionStore) -> None:
     for number in range(3):
         registry.add(adapter(number), measured(number), 100 + number)
     assert registry.verify() == 3
@@ -40,7 +40,7 @@ def test_versions_come_back_as_they_were_added(registry: Registry) -> None:
     assert np.array_equal(registry.load(registry.get(1)).vector, adapter(1).vector)
 
 
-def test_a_rollback_adds_a_version_and_rewrites_none(registry: Registry) -> None:
+def test_a_rollback_adds_a_version_and_rewrites_none(registry: VersionStore) -> None:
     for number in range(3):
         registry.add(adapter(number), measured(number), 100 + number)
     before = registry.store.versions()
@@ -51,7 +51,7 @@ def test_a_rollback_adds_a_version_and_rewrites_none(registry: Registry) -> None
     assert registry.verify() == 4
 
 
-def test_a_damaged_or_lost_file_is_named(registry: Registry) -> None:
+def test_a_damaged_or_lost_file_is_named(registry: VersionStore) -> None:
     registry.add(adapter(0), measured(0), 100)
     path = registry.path(adapter(0).digest)
     data = path.read_bytes()
@@ -63,15 +63,15 @@ def test_a_damaged_or_lost_file_is_named(registry: Registry) -> None:
         registry.verify()
 
 
-def test_a_forged_record_is_found(registry: Registry) -> None:
+def test_a_forged_record_is_found(registry: VersionStore) -> None:
     registry.add(adapter(0), measured(0), 100)
-    forger = Registry(registry.store, registry.folder, SigningKey(b"\x08" * 32), b"b" * 32)
+    forger = VersionStore(registry.store, registry.folder, SigningKey(b"\x08" * 32), b"b" * 32)
     forger.add(adapter(1), measured(1), 101)
     with pytest.raises(NomoatError, match="not signed"):
         registry.verify()
 
 
-def test_a_version_that_does_not_exist_is_a_usage_error(registry: Registry) -> None:
+def test_a_version_that_does_not_exist_is_a_usage_error(registry: VersionStore) -> None:
     with pytest.raises(UsageError, match="no version yet"):
         registry.get(None)
     registry.add(adapter(0), measured(0), 100)
@@ -80,7 +80,7 @@ def test_a_version_that_does_not_exist_is_a_usage_error(registry: Registry) -> N
 
 
 def test_a_crash_between_file_and_record_leaves_the_history_whole(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
+    registry: VersionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.add(adapter(0), measured(0), 100)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nomoat.server.port.body_buffer import CHUNK_BYTES, LARGE_BYTES, Holding
+from nomoat.server.port.body_buffer import CHUNK_BYTES, LARGE_BYTES, BodyBuffer
 
 PULL = "/v1/fleet/pull-object"
 PUSH = "/v1/fleet/push-object"
@@ -59,7 +59,7 @@ class Peer:
     async def send(self, message: Any) -> None:
         self.sent.append(message)
 
-    async def ask(self, holding: Holding, path: str) -> bytes:
+    async def ask(self, holding: BodyBuffer, path: str) -> bytes:
         headers = [(b"content-length", str(self.length).encode())]
         scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
         await holding(scope, self.receive, self.send)
@@ -68,7 +68,7 @@ class Peer:
 
 def test_a_large_request_arrives_in_one_piece_and_its_answer_in_small_ones(tmp_path: Path) -> None:
     echo, peer = Echo(), Peer(BODY)
-    assert asyncio.run(peer.ask(Holding(echo, tmp_path), PUSH)) == BODY
+    assert asyncio.run(peer.ask(BodyBuffer(echo, tmp_path), PUSH)) == BODY
     assert echo.pieces == 1
     start, *bodies = peer.sent
     assert (start["status"], start["headers"]) == (200, [(b"x", b"y")])
@@ -79,16 +79,16 @@ def test_a_large_request_arrives_in_one_piece_and_its_answer_in_small_ones(tmp_p
 @pytest.mark.parametrize("answer", [b"", b"short", BODY])
 def test_an_answer_is_the_application_s_whatever_its_size(tmp_path: Path, answer: bytes) -> None:
     peer = Peer(BODY)
-    assert asyncio.run(peer.ask(Holding(Echo(answer), tmp_path), PUSH)) == answer
+    assert asyncio.run(peer.ask(BodyBuffer(Echo(answer), tmp_path), PUSH)) == answer
     assert not peer.sent[-1].get("more_body", False)
     pull = Peer(b"which")
-    assert asyncio.run(pull.ask(Holding(Echo(answer), tmp_path), PULL)) == answer
+    assert asyncio.run(pull.ask(BodyBuffer(Echo(answer), tmp_path), PULL)) == answer
 
 
 def test_many_large_bodies_are_worked_on_a_few_at_a_time(tmp_path: Path) -> None:
     async def crowd(number: int) -> Echo:
         echo = Echo()
-        holding = Holding(echo, tmp_path, at_once=2)
+        holding = BodyBuffer(echo, tmp_path, at_once=2)
         answers = await asyncio.gather(*(Peer(BODY).ask(holding, PUSH) for _ in range(number)))
         assert answers == [BODY] * number
         return echo
@@ -100,7 +100,7 @@ def test_a_peer_that_sends_slowly_takes_no_place(tmp_path: Path) -> None:
     async def story() -> None:
         never = asyncio.Event()
         echo = Echo()
-        holding = Holding(echo, tmp_path, at_once=1)
+        holding = BodyBuffer(echo, tmp_path, at_once=1)
         slow = asyncio.create_task(Peer(BODY, never.wait).ask(holding, PUSH))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         assert await Peer(BODY).ask(holding, PUSH) == BODY
@@ -118,12 +118,12 @@ def test_a_peer_that_leaves_in_the_middle_reaches_nobody(tmp_path: Path) -> None
         return {"type": "http.disconnect"}
 
     peer.receive = leaves  # type: ignore[method-assign]
-    assert asyncio.run(peer.ask(Holding(echo, tmp_path), PUSH)) == b""
+    assert asyncio.run(peer.ask(BodyBuffer(echo, tmp_path), PUSH)) == b""
     assert (echo.most, peer.sent) == (0, [])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_small_messages_pass_untouched(tmp_path: Path) -> None:
     echo, peer = Echo(), Peer(b"small")
-    holding = Holding(echo, tmp_path, at_once=0)  # nothing large would ever pass
+    holding = BodyBuffer(echo, tmp_path, at_once=0)  # nothing large would ever pass
     assert asyncio.run(peer.ask(holding, "/v1/fleet/pull-messages")) == b"small"

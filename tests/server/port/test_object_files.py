@@ -13,14 +13,14 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.object_store import NoObjectInStoreError
 
-from nomoat.server.port.object_files import LARGE_BYTES, Spool
+from nomoat.server.port.object_files import LARGE_BYTES, ObjectFiles
 
 RUN = 7
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "objects")
+def spool(tmp_path: Path) -> ObjectFiles:
+    return ObjectFiles(tmp_path / "objects")
 
 
 def message(body: bytes, head: bytes = b"head") -> RecordDict:
@@ -29,7 +29,7 @@ def message(body: bytes, head: bytes = b"head") -> RecordDict:
     )
 
 
-def keep(spool: Spool, sent: RecordDict) -> dict[str, bytes]:
+def keep(spool: ObjectFiles, sent: RecordDict) -> dict[str, bytes]:
     spool.preregister(RUN, get_object_tree(sent))
     objects: dict[str, InflatableObject] = get_all_nested_objects(sent)
     contents = {object_id: found.deflate() for object_id, found in objects.items()}
@@ -43,7 +43,7 @@ def files(spool_of: Path) -> int:
 
 
 def test_what_was_put_comes_back_and_only_large_contents_are_files(
-    spool: Spool, tmp_path: Path
+    spool: ObjectFiles, tmp_path: Path
 ) -> None:
     contents = keep(spool, message(bytes(LARGE_BYTES)))
     assert {object_id: spool.get(object_id) for object_id in contents} == contents
@@ -52,14 +52,14 @@ def test_what_was_put_comes_back_and_only_large_contents_are_files(
     assert kept < LARGE_BYTES / 10  # the large one costs no memory
 
 
-def test_an_announced_object_is_empty_and_an_unknown_one_is_none(spool: Spool) -> None:
+def test_an_announced_object_is_empty_and_an_unknown_one_is_none(spool: ObjectFiles) -> None:
     tree = get_object_tree(message(b"x"))
     spool.preregister(RUN, tree)
     assert spool.get(tree.object_id) == b""
     assert spool.get("0" * 64) is None
 
 
-def test_a_message_is_whole_when_its_last_object_is_here(spool: Spool) -> None:
+def test_a_message_is_whole_when_its_last_object_is_here(spool: ObjectFiles) -> None:
     sent = message(b"body")
     spool.preregister(RUN, get_object_tree(sent))
     assert not spool.whole(sent.object_id)
@@ -71,7 +71,9 @@ def test_a_message_is_whole_when_its_last_object_is_here(spool: Spool) -> None:
     assert spool.whole(sent.object_id)
 
 
-def test_a_content_that_is_not_what_its_name_says_is_refused(spool: Spool, tmp_path: Path) -> None:
+def test_a_content_that_is_not_what_its_name_says_is_refused(
+    spool: ObjectFiles, tmp_path: Path
+) -> None:
     tree = get_object_tree(message(b"x"))
     spool.preregister(RUN, tree)
     with pytest.raises(ValueError, match="does not match"):
@@ -83,7 +85,7 @@ def test_a_content_that_is_not_what_its_name_says_is_refused(spool: Spool, tmp_p
 
 
 def test_a_body_two_messages_share_stays_until_both_are_deleted(
-    spool: Spool, tmp_path: Path
+    spool: ObjectFiles, tmp_path: Path
 ) -> None:
     first, second = message(bytes(LARGE_BYTES), b"1"), message(bytes(LARGE_BYTES), b"2")
     contents = keep(spool, first) | keep(spool, second)
@@ -96,15 +98,17 @@ def test_a_body_two_messages_share_stays_until_both_are_deleted(
 
 
 def test_what_an_earlier_process_left_is_gone(tmp_path: Path) -> None:
-    keep(Spool(tmp_path / "objects"), message(bytes(LARGE_BYTES)))
-    again = Spool(tmp_path / "objects")
+    keep(ObjectFiles(tmp_path / "objects"), message(bytes(LARGE_BYTES)))
+    again = ObjectFiles(tmp_path / "objects")
     assert len(again) == files(tmp_path) == 0
     keep(again, message(bytes(LARGE_BYTES)))
     again.clear()
     assert len(again) == files(tmp_path) == 0
 
 
-def test_without_room_for_a_file_the_content_stays_in_memory(spool: Spool, tmp_path: Path) -> None:
+def test_without_room_for_a_file_the_content_stays_in_memory(
+    spool: ObjectFiles, tmp_path: Path
+) -> None:
     (tmp_path / "objects").rmdir()
     contents = keep(spool, message(bytes(LARGE_BYTES)))
     assert {object_id: spool.get(object_id) for object_id in contents} == contents

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from nomoat.server.port.pending_uploads import Uploads
+from nomoat.server.port.pending_uploads import PendingUploads
 
 RUN = 3
 
 
 def test_an_upload_owes_what_it_announced_until_each_object_is_here() -> None:
-    uploads = Uploads()
+    uploads = PendingUploads()
     session = uploads.begin(RUN)
     uploads.owe(session, ["a", "b"])
     assert uploads.owes(RUN, session, "a")
@@ -27,13 +27,13 @@ def test_an_upload_owes_what_it_announced_until_each_object_is_here() -> None:
 
 
 def test_an_upload_of_what_is_here_already_is_over_at_once() -> None:
-    uploads = Uploads()
+    uploads = PendingUploads()
     uploads.owe(uploads.begin(RUN), [])
     assert len(uploads) == 0
 
 
 def test_a_flood_of_uploads_forgets_the_oldest() -> None:
-    uploads = Uploads(max_open=2)
+    uploads = PendingUploads(max_open=2)
     sessions = [uploads.begin(RUN) for _ in range(3)]
     assert len(uploads) == 2
     with pytest.raises(ValueError, match="no such upload"):
@@ -41,7 +41,7 @@ def test_a_flood_of_uploads_forgets_the_oldest() -> None:
 
 
 def test_a_run_that_ends_takes_its_uploads_along() -> None:
-    uploads = Uploads()
+    uploads = PendingUploads()
     mine, other = uploads.begin(RUN), uploads.begin(RUN + 1)
     uploads.end_run(RUN)
     with pytest.raises(ValueError, match="no such upload"):

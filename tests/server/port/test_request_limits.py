@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nomoat.server.port.rate_limit import Rate
-from nomoat.server.port.request_limits import Caps, Gate, allowed
+from nomoat.server.port.request_limits import Caps, RequestLimits, allowed
 
 CAPS = Caps(body_bytes=1000, in_flight_bytes=1500, address=Rate(1, 5), stranger=Rate(0.01, 2))
 
@@ -31,7 +31,7 @@ class Behind:
 
 
 def ask(
-    gate: Gate,
+    gate: RequestLimits,
     path: str = "/v1/fleet/pull-messages",
     method: str = "POST",
     *,
@@ -57,8 +57,8 @@ def ask(
     return int(sent[0]["status"])
 
 
-def gate(behind: Behind, caps: Caps = CAPS, now: float = 0.0) -> Gate:
-    return Gate(behind, caps, lambda: now)
+def gate(behind: Behind, caps: Caps = CAPS, now: float = 0.0) -> RequestLimits:
+    return RequestLimits(behind, caps, lambda: now)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_bodies_in_flight_are_bounded_together() -> None:
                 statuses.append(await second())
             await super().__call__(scope, receive, send)
 
-    one = Gate(Slow(), caps, lambda: 0.0)
+    one = RequestLimits(Slow(), caps, lambda: 0.0)
 
     async def second() -> int:
         sent: list[Any] = []
@@ -166,7 +166,7 @@ def test_a_body_that_trickles_is_given_up() -> None:
 
     async def run() -> None:
         with pytest.raises(TimeoutError):
-            await Gate(Behind(), caps, lambda: 0.0)(scope, never, send)
+            await RequestLimits(Behind(), caps, lambda: 0.0)(scope, never, send)
 
     asyncio.run(run())
 

@@ -41,11 +41,11 @@ from nomoat.client.round.session import EvaluateWork, Session, TaskLimits, Train
 from nomoat.flower.packets import packet_of
 from nomoat.lora.training.train import Trained
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
-from nomoat.server.rounds.receipts import Earned, Uploads
+from nomoat.server.rounds.receipts import Credit, ReceivedUpdates
 from nomoat.server.rounds.records import (
-    Checkpoint,
     Federation,
-    Progress,
+    FederationCheckpoint,
+    RoundProgress,
     RoundRecord,
     Traffic,
     macro,
@@ -92,18 +92,18 @@ class Memory:
     """A journal and a watcher that keep everything."""
 
     records: list[RoundRecord] = field(default_factory=list)
-    checkpoints: list[Checkpoint] = field(default_factory=list)
-    seen: list[Progress] = field(default_factory=list)
+    checkpoints: list[FederationCheckpoint] = field(default_factory=list)
+    seen: list[RoundProgress] = field(default_factory=list)
     ended_rounds: list[int] = field(default_factory=list)
 
-    def last(self) -> Checkpoint | None:
+    def last(self) -> FederationCheckpoint | None:
         return self.checkpoints[-1] if self.checkpoints else None
 
-    def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
+    def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         self.records.append(record)
         self.checkpoints.append(checkpoint)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: RoundProgress) -> None:
         self.seen.append(progress)
 
     def ended(self, record: RoundRecord) -> None:
@@ -167,7 +167,7 @@ def run(
     measure: Callable[[Adapter], Future[float]] | None = None,
     meter: Callable[[], Traffic] | None = None,
     **options: Any,
-) -> tuple[Memory, Checkpoint]:
+) -> tuple[Memory, FederationCheckpoint]:
     memory = memory or Memory()
     settings = settings or federation()
     with town(twists, secure=settings.secure, **options) as (grid, roster):
@@ -376,7 +376,7 @@ def test_a_resumed_federation_has_its_server_optimisers_memory() -> None:
         _, whole = run(settings=settings)
         memory, _ = run(settings=replace(settings, rounds=2))
         half = memory.checkpoints[-1]
-        stored = Checkpoint.from_arrays(half.round, SPEC, half.to_arrays(), half.losses)
+        stored = FederationCheckpoint.from_arrays(half.round, SPEC, half.to_arrays(), half.losses)
         memory.checkpoints.append(stored)
         _, again = run(settings=settings, memory=memory)
         assert again.state.adapter.digest == whole.state.adapter.digest
@@ -563,16 +563,16 @@ def test_nobody_at_all_abandons_every_round_and_ends() -> None:
 def test_receipts_are_earned_by_the_packets_that_are_in_the_sum(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    earned: dict[int, dict[str, Earned]] = {}
+    earned: dict[int, dict[str, Credit]] = {}
     taken: dict[str, list[bytes]] = {}
-    note = Uploads.note
+    note = ReceivedUpdates.note
 
-    def watch(self: Uploads, volunteer: str, packet: wire.Packet) -> None:
+    def watch(self: ReceivedUpdates, volunteer: str, packet: wire.Packet) -> None:
         if wire.peek_kind(packet, volunteer) in {wire.kind_of(MaskedReport), wire.kind_of(Report)}:
             taken.setdefault(volunteer, []).append(packet_digest(packet))
         note(self, volunteer, packet)
 
-    monkeypatch.setattr(Uploads, "note", watch)
+    monkeypatch.setattr(ReceivedUpdates, "note", watch)
     settings = federation(rounds=1)
     with town(secure=settings.secure) as (grid, roster):
         memory = Memory()
@@ -719,7 +719,7 @@ def test_stragglers_do_not_hold_up_a_round_and_their_late_answers_are_not_taken(
 
 def test_a_journal_that_fails_ends_the_run_with_its_error() -> None:
     class Full(Memory):
-        def write(self, record: RoundRecord, checkpoint: Checkpoint) -> None:
+        def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
             if record.round == 1:
                 raise NomoatError("cannot write checkpoint.safetensors: No space left on device")
             super().write(record, checkpoint)

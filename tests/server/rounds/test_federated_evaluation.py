@@ -18,7 +18,7 @@ from nomoat.aggregation.protocol.messages import (
     Ready,
     TrainSettings,
 )
-from nomoat.server.rounds.federated_evaluation import Survey
+from nomoat.server.rounds.federated_evaluation import FederatedEvaluation
 
 SPEC = AdapterSpec((LayerSpec("model.q", 3, 2, 1),), 1, 1.0, target_modules=("q",))
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
@@ -30,12 +30,12 @@ def measured(loss: float, number: int = 4) -> wire.Packet:
 
 
 def test_everyone_is_asked_the_same_and_a_survey_of_nobody_is_done() -> None:
-    survey = Survey(TASK, ("ada", "bob"))
+    survey = FederatedEvaluation(TASK, ("ada", "bob"))
     sent = survey.start(0.0)
     assert [item.volunteer for item in sent] == ["ada", "bob"]
     assert wire.decode(sent[0].packet, EvaluateTask, "") == TASK
     assert sent[0].packet is sent[1].packet
-    empty = Survey(TASK, ())
+    empty = FederatedEvaluation(TASK, ())
     assert empty.start(0.0) == []
     assert empty.done
     assert empty.losses == {}
@@ -43,7 +43,7 @@ def test_everyone_is_asked_the_same_and_a_survey_of_nobody_is_done() -> None:
 
 def test_each_volunteer_is_in_exactly_one_of_measured_lost_and_refused() -> None:
     names = ("ada", "bob", "cy", "dee", "eve", "fay", "gil")
-    survey = Survey(TASK, names, 10.0)
+    survey = FederatedEvaluation(TASK, names, 10.0)
     survey.start(5.0)
     survey.receive("ada", measured(1.5), 6.0)
     survey.receive("bob", measured(1.5, number=3), 6.0)
@@ -70,7 +70,7 @@ def test_an_impossible_loss_is_refused(loss: float) -> None:
 
     version, kind, fields = msgpack.unpackb(measured(1.0).head)
     fields[1] = loss
-    survey = Survey(TASK, ("ada",))
+    survey = FederatedEvaluation(TASK, ("ada",))
     survey.start(0.0)
     survey.receive("ada", wire.Packet(msgpack.packb([version, kind, fields])), 1.0)
     assert survey.losses == {}
@@ -78,7 +78,7 @@ def test_an_impossible_loss_is_refused(loss: float) -> None:
 
 
 def test_only_the_first_answer_counts_and_strangers_are_not_heard() -> None:
-    survey = Survey(TASK, ("ada", "bob"))
+    survey = FederatedEvaluation(TASK, ("ada", "bob"))
     survey.start(0.0)
     survey.receive("mallory", measured(0.0), 1.0)
     survey.receive("ada", measured(1.0), 1.0)
@@ -105,7 +105,7 @@ def test_personal_losses_are_of_those_who_keep_something() -> None:
 def survey_with(personal: object) -> tuple[dict[str, float], dict[str, float]]:
     """(losses, personal losses) after an evaluation whose last field is this."""
     head = msgpack.packb([wire.PROTOCOL_VERSION, "evaluation", [4, 2.0, 10, personal]])
-    survey = Survey(TASK, ("ada",))
+    survey = FederatedEvaluation(TASK, ("ada",))
     survey.start(0.0)
     survey.receive("ada", wire.Packet(head), 1.0)
     assert survey.done

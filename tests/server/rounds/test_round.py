@@ -28,7 +28,7 @@ from nomoat.aggregation.protocol.messages import (
 )
 from nomoat.server.rounds.conversation import Outgoing
 from nomoat.server.rounds.plain_exchange import PlainExchange
-from nomoat.server.rounds.round import TRANSITIONS, Phase, Plan, Round
+from nomoat.server.rounds.round import TRANSITIONS, Round, RoundPhase, RoundPlan
 
 SPEC = AdapterSpec((LayerSpec("model.q", 6, 5, 2),), 2, 4.0, target_modules=("q",))
 START = Adapter(SPEC, np.linspace(-0.5, 0.5, SPEC.size, dtype=np.float32))
@@ -99,23 +99,23 @@ class Play:
         for volunteer in volunteers:
             self.tell(volunteer, ready())
 
-    def to(self, phase: Phase, cohort: tuple[str, ...]) -> None:
+    def to(self, phase: RoundPhase, cohort: tuple[str, ...]) -> None:
         """Bring a fresh round to a phase with honest answers."""
-        if phase is Phase.NEW:
+        if phase is RoundPhase.NEW:
             return
         self.start()
-        if phase is Phase.TRAINING:
+        if phase is RoundPhase.TRAINING:
             return
-        if phase is Phase.ABANDONED:
+        if phase is RoundPhase.ABANDONED:
             for name in cohort:
                 self.leave(name)
             return
         self.train(*cohort)
-        if phase is Phase.AGGREGATING:
+        if phase is RoundPhase.AGGREGATING:
             return
         for name in cohort:
             self.tell(name, report(delta(0.01)))
-        if phase is Phase.COMMITTED:
+        if phase is RoundPhase.COMMITTED:
             for name in cohort:
                 self.tell(name, evaluation())
 
@@ -136,7 +136,7 @@ def play() -> Callable[..., Play]:
         assert isinstance(chosen, SummedMethod)
         state = chosen.begin(START)
         train_s, aggregate_s, evaluate_s = deadlines_s
-        plan = Plan(
+        plan = RoundPlan(
             task(method=method),
             cohort,
             cohort if evaluators is None else evaluators,
@@ -220,14 +220,14 @@ EVERY_PACKET = {
 }
 
 
-@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("phase", list(RoundPhase))
 def test_every_event_in_every_phase_moves_along_the_table_or_not_at_all(
-    play: Callable[..., Play], phase: Phase
+    play: Callable[..., Play], phase: RoundPhase
 ) -> None:
     """Only `start` twice is our own error; nothing a volunteer sends raises, whatever the phase."""
     allowed = {(before, after) for (before, _), after in TRANSITIONS.items()}
     # A single answer can end several phases at once (a last report, then a survey of nobody).
-    for _ in range(len(Phase)):
+    for _ in range(len(RoundPhase)):
         allowed |= {(a, d) for a, b in allowed for c, d in allowed if b is c}
     events: list[Callable[[Play], object]] = [lambda game: game.leave("ada")]
     events += [lambda game: game.leave("stranger"), lambda game: game.wake(10.0)]
@@ -241,19 +241,21 @@ def test_every_event_in_every_phase_moves_along_the_table_or_not_at_all(
         assert game.round.phase is phase
         event(game)
         assert game.round.phase is phase or (phase, game.round.phase) in allowed
-        assert game.round.done is (game.round.phase in (Phase.COMMITTED, Phase.ABANDONED))
+        assert game.round.done is (game.round.phase in (RoundPhase.COMMITTED, RoundPhase.ABANDONED))
 
 
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.NEW])
-def test_a_round_starts_once(play: Callable[..., Play], phase: Phase) -> None:
+@pytest.mark.parametrize("phase", [phase for phase in RoundPhase if phase is not RoundPhase.NEW])
+def test_a_round_starts_once(play: Callable[..., Play], phase: RoundPhase) -> None:
     game = play(("ada", "bob"), 1)
     game.to(phase, ("ada", "bob"))
     with pytest.raises(LocalProtocolError):
         game.start()
 
 
-@pytest.mark.parametrize("phase", [Phase.COMMITTED, Phase.ABANDONED])
-def test_a_round_that_has_ended_stays_as_it_ended(play: Callable[..., Play], phase: Phase) -> None:
+@pytest.mark.parametrize("phase", [RoundPhase.COMMITTED, RoundPhase.ABANDONED])
+def test_a_round_that_has_ended_stays_as_it_ended(
+    play: Callable[..., Play], phase: RoundPhase
+) -> None:
     """A training deadline that passes while others evaluate once brought an ended round down."""
     game = play(("ada", "bob"), 1, deadlines_s=(5.0, 5.0, 5.0))
     game.to(phase, ("ada", "bob"))
@@ -284,7 +286,7 @@ def test_too_few_volunteers_abandon_the_round_and_the_old_adapter_stands(
 
 def test_a_cohort_of_one_can_commit_if_one_is_enough(play: Callable[..., Play]) -> None:
     game = play(("ada",), 1)
-    game.to(Phase.COMMITTED, ("ada",))
+    game.to(RoundPhase.COMMITTED, ("ada",))
     assert game.round.outcome is not None
     assert game.round.outcome.committed
 
@@ -316,19 +318,19 @@ def test_stragglers_are_named_at_each_deadline_and_the_rest_go_on(
     game.train("ada", "bob", "cy", "dee")
     assert game.round.next_deadline == 10.0
     game.wake(9.9)
-    assert game.round.phase is Phase.TRAINING
+    assert game.round.phase is RoundPhase.TRAINING
     asked = game.wake(10.0)
     assert {item.volunteer for item in asked} == {"ada", "bob", "cy", "dee"}
     assert game.round.next_deadline == 30.0
     for name in ("ada", "bob", "cy"):
         game.tell(name, report(delta(0.01)), 11.0)
     game.wake(30.0)
-    assert game.round.phase is Phase.EVALUATING
+    assert game.round.phase is RoundPhase.EVALUATING
     assert game.round.next_deadline == 60.0
     game.tell("ada", evaluation(), 31.0)
     game.tell("bob", evaluation(), 31.0)
     game.wake(60.0)
-    assert game.round.phase is Phase.COMMITTED
+    assert game.round.phase is RoundPhase.COMMITTED
     events = game.round.events
     assert events.contributors == ("ada", "bob", "cy")
     assert events.lost == {
@@ -337,7 +339,10 @@ def test_stragglers_are_named_at_each_deadline_and_the_rest_go_on(
         "cy": "too late to evaluate",
     }
     assert events.refused == {}
-    assert [events.phase_started[p] for p in (Phase.AGGREGATING, Phase.EVALUATING)] == [10.0, 30.0]
+    assert [events.phase_started[p] for p in (RoundPhase.AGGREGATING, RoundPhase.EVALUATING)] == [
+        10.0,
+        30.0,
+    ]
 
 
 def test_a_late_answer_is_ignored(play: Callable[..., Play]) -> None:
@@ -425,7 +430,7 @@ def test_a_bad_ready_is_refused_by_name_and_not_asked_to_report(
     game.start()
     game.tell("bob", bad)
     game.train("ada", "cy")
-    assert game.round.phase is Phase.AGGREGATING
+    assert game.round.phase is RoundPhase.AGGREGATING
     assert why in game.round.events.refused["bob"]
     asked = [o.volunteer for o in game.said if wire.peek_kind(o.packet, "") == "query.report"]
     assert asked == ["ada", "cy"]
@@ -437,7 +442,7 @@ def test_whoever_declines_or_leaves_is_lost_and_not_refused(play: Callable[..., 
     game.tell("bob", decline("paused"))
     game.leave("cy")
     game.train("ada", "dee")
-    assert game.round.phase is Phase.AGGREGATING
+    assert game.round.phase is RoundPhase.AGGREGATING
     assert game.round.events.lost == {"bob": "paused", "cy": "gone"}
     assert game.round.events.refused == {}
 
@@ -465,7 +470,7 @@ def test_answering_twice_counts_once(play: Callable[..., Play]) -> None:
     game.start()
     game.tell("ada", ready())
     game.tell("ada", ready(tokens=10**9))
-    assert game.round.phase is Phase.TRAINING
+    assert game.round.phase is RoundPhase.TRAINING
     assert game.round.events.ready["ada"].tokens == 100
     game.tell("bob", ready())
     game.tell("ada", report(delta(0.02)))
@@ -556,7 +561,7 @@ def test_one_lying_evaluator_of_three_decides_nothing(
     previous = {"ada": 1.0, "bob": 1.0, "cy": 1.0}
     for honest, accepted in ((0.9, True), (1.2, False)):
         game = play(previous=previous)
-        game.to(Phase.EVALUATING, ("ada", "bob", "cy"))
+        game.to(RoundPhase.EVALUATING, ("ada", "bob", "cy"))
         game.tell("cy", evaluation(lie))
         game.tell("ada", evaluation(honest))
         game.tell("bob", evaluation(honest))
@@ -569,7 +574,7 @@ def test_an_adapter_that_nobody_measured_does_not_replace_one_that_was(
     play: Callable[..., Play],
 ) -> None:
     game = play(previous={"ada": 1.0})
-    game.to(Phase.EVALUATING, ("ada", "bob", "cy"))
+    game.to(RoundPhase.EVALUATING, ("ada", "bob", "cy"))
     for name in ("ada", "bob", "cy"):
         game.leave(name)
     outcome = game.round.outcome
@@ -594,7 +599,7 @@ def test_the_first_refusal_of_a_volunteer_is_the_one_on_record(play: Callable[..
 
 def test_everyone_gets_the_committed_candidate_to_evaluate(play: Callable[..., Play]) -> None:
     game = play(("ada", "bob"), 2, evaluators=("ada", "bob", "zoe"))
-    game.to(Phase.EVALUATING, ("ada", "bob"))
+    game.to(RoundPhase.EVALUATING, ("ada", "bob"))
     asked = [o for o in game.said if wire.peek_kind(o.packet, "") == "evaluate.heldout"]
     assert [o.volunteer for o in asked] == ["ada", "bob", "zoe"]
     measured = wire.decode(asked[0].packet, EvaluateTask, "")
@@ -707,9 +712,9 @@ def test_too_few_in_the_second_exchange_abandon_the_round(play: Callable[..., Pl
     game.train("ada", "bob")
     for name in ("ada", "bob"):
         game.tell(name, report(method.upload(start, changed, NUMBER, 1)))
-    assert game.round.phase is Phase.AGGREGATING
+    assert game.round.phase is RoundPhase.AGGREGATING
     game.leave("ada")
-    assert game.round.phase is Phase.AGGREGATING
+    assert game.round.phase is RoundPhase.AGGREGATING
     game.leave("bob")
     outcome = game.round.outcome
     assert outcome is not None
@@ -721,5 +726,5 @@ def test_a_plan_is_not_changed_by_its_round(play: Callable[..., Play]) -> None:
     previous = {"ada": 1.0}
     game = play(("ada", "bob"), 2, previous=previous)
     before = replace(game.round.plan, previous_losses=dict(previous))
-    game.to(Phase.COMMITTED, ("ada", "bob"))
+    game.to(RoundPhase.COMMITTED, ("ada", "bob"))
     assert game.round.plan == before

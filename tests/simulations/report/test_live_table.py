@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nomoat.server.rounds.records import Progress, RoundRecord
+from nomoat.server.rounds.records import RoundProgress, RoundRecord
 from nomoat.simulations.report.live_table import SHOWN_ROUNDS, LiveTable
 
 
@@ -22,7 +22,7 @@ def lines_of(records: list[RoundRecord], base: float | None = None) -> list[str]
     text = io.StringIO()
     with LiveTable(Console(file=text, width=120), 3, base) as table:
         for found in records:
-            table.progress(Progress(found.round, "training", 1, 2))
+            table.progress(RoundProgress(found.round, "training", 1, 2))
             table.ended(found)
     return text.getvalue().splitlines()
 
@@ -47,7 +47,7 @@ def test_on_a_terminal_the_table_draws_at_every_stage(shown: int) -> None:
     console = Console(file=text, width=120, force_terminal=True)
     with LiveTable(console, 30) as table:
         for number in range(shown):
-            table.progress(Progress(number, "training", 1, 2))
+            table.progress(RoundProgress(number, "training", 1, 2))
             table.ended(record(number, 4.0 - number / 10))
         drawn = console.capture()
         with drawn:
