@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat.lora.memory.prediction import Training, Weights, cpu_host, cuda_host, predict
+from nomoat.lora.memory.prediction import TrainingShape, Weights, cpu_host, cuda_host, predict
 from nomoat.lora.model.shape import ModelShape
 from nomoat.server.heap import return_freed_memory
 
@@ -37,7 +37,7 @@ class Case:
     """One row of the table."""
 
     model: str
-    training: Training
+    training: TrainingShape
     tight: bool = False
 
     @property
@@ -55,14 +55,17 @@ def cases() -> Iterator[Case]:
         for weights in (Weights.FP32, Weights.BF16):
             for checkpointing in (False, True):
                 yield Case(
-                    model, Training(batch, seq, 8, weights=weights, checkpointing=checkpointing)
+                    model,
+                    TrainingShape(batch, seq, 8, weights=weights, checkpointing=checkpointing),
                 )
-    yield Case("100M", Training(1, 512, 16, ("q_proj", "v_proj"), Weights.FP32))
-    yield Case("100M", Training(8, 64, 32, weights=Weights.BF16))
-    yield Case("10M", Training(4, 256, 8, weights=Weights.FP32), tight=True)
-    yield Case("100M", Training(2, 256, 8, weights=Weights.FP32, checkpointing=True), tight=True)
-    yield Case("1B", Training(1, 256, 16, weights=Weights.BF16, checkpointing=True))
-    yield Case("7B", Training(1, 1024, 16, weights=Weights.NF4, checkpointing=True))
+    yield Case("100M", TrainingShape(1, 512, 16, ("q_proj", "v_proj"), Weights.FP32))
+    yield Case("100M", TrainingShape(8, 64, 32, weights=Weights.BF16))
+    yield Case("10M", TrainingShape(4, 256, 8, weights=Weights.FP32), tight=True)
+    yield Case(
+        "100M", TrainingShape(2, 256, 8, weights=Weights.FP32, checkpointing=True), tight=True
+    )
+    yield Case("1B", TrainingShape(1, 256, 16, weights=Weights.BF16, checkpointing=True))
+    yield Case("7B", TrainingShape(1, 1024, 16, weights=Weights.NF4, checkpointing=True))
 
 
 def llama_config(model: str) -> dict[str, Any]:

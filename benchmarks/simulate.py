@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nomoat.lora.workers.pool import default_workers
+from nomoat.lora.workers.cores import default_workers
 from rivals.hands import HANDS_VARIABLE
 from rivals.plan import PLAN_VARIABLE
 from rivals.process_tree import CommandFailed, Measured, measure

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nomoat.aggregation.protocol.adapter import Adapter, Vector
 from nomoat.aggregation.protocol.messages import MAX_LOCAL_STEPS, TrainSettings
-from nomoat.lora.training.evaluate import Measured
+from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.workers.jobs import TrainJob
 from nomoat.server.rounds.cohort import generator
 from nomoat.server.rounds.records import macro
@@ -99,7 +99,7 @@ def _soloists(scenario: Scenario, members: tuple[Member, ...]) -> tuple[Member, 
     return tuple(members[i] for i in sorted(drawn))
 
 
-def _ask(scenario: Scenario, ground: Ground, vector: Vector) -> dict[str, Future[Measured]]:
+def _ask(scenario: Scenario, ground: Ground, vector: Vector) -> dict[str, Future[MeasuredLoss]]:
     adapter = Adapter(ground.initial.spec, vector)
     settings = training_of(scenario)
     return {
@@ -108,5 +108,5 @@ def _ask(scenario: Scenario, ground: Ground, vector: Vector) -> dict[str, Future
     }
 
 
-def _losses(asked: dict[str, Future[Measured]]) -> dict[str, float]:
+def _losses(asked: dict[str, Future[MeasuredLoss]]) -> dict[str, float]:
     return {name: future.result().loss for name, future in asked.items()}

@@ -24,8 +24,9 @@ from nomoat.client.round.masked_session import Masking
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
+from nomoat.lora.workers.cores import MAX_DEFAULT_WORKERS
 from nomoat.lora.workers.jobs import SpecJob
-from nomoat.lora.workers.pool import MAX_DEFAULT_WORKERS, Pool
+from nomoat.lora.workers.pool import Pool
 from nomoat.server.rounds import cohort
 from nomoat.server.rounds.cohort import generator, round_seed
 from nomoat.server.rounds.records import Federation, FederationCheckpoint, Journal, Watcher

@@ -186,9 +186,10 @@ class NomoatHands:
         from nomoat.lora.data.encoding import Encoder
         from nomoat.lora.model.adapter_slot import attach
         from nomoat.lora.model.adapter_spec import new_spec
-        from nomoat.lora.workers import preloaded
+        from nomoat.lora.workers import preloaded  # noqa: F401 - one thread, as our workers have
+        from nomoat.lora.workers.loaded_models import base_model
 
-        base = preloaded.base_model(plan.model, "cpu")
+        base = base_model(plan.model, "cpu")
         self._spec = new_spec(base.model.config, plan.rank, plan.alpha)
         self._model = attach(base, self._spec)
         self._encoder = Encoder.of(base.tokenizer, plan.seq_len)

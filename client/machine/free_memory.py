@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.client.machine.probes import Gpu, attempt, gpu_of
-from nomoat.lora.memory.prediction import Host, cpu_host, cuda_host
+from nomoat.lora.memory.prediction import DeviceOverhead, cpu_host, cuda_host
 
 WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
 CONTEXT_BYTES = 600 << 20  # a CUDA context with its kernels
@@ -19,7 +19,7 @@ class FreeMemory:
 
     device: str
     free_bytes: int
-    host: Host
+    host: DeviceOverhead
 
 
 def free_memory(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> FreeMemory:

@@ -12,8 +12,8 @@ from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.client.machine.free_memory import FreeMemory, free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
-from nomoat.lora.memory.plan import Plan, plan, shorter
-from nomoat.lora.memory.prediction import FP32, Optimizer, Training, Weights
+from nomoat.lora.memory.plan import MemoryPlan, plan, shorter
+from nomoat.lora.memory.prediction import FP32, Optimizer, TrainingShape, Weights
 from nomoat.lora.model.files import config, resolve, stored_bytes
 from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
 from nomoat.lora.training.train import CPU_TOKENS
@@ -37,7 +37,7 @@ class Workload:
     frozen_rank: int = 0
 
 
-def planned(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | None) -> Plan:
+def planned(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | None) -> MemoryPlan:
     """The plan for such a place, the base in `bits`; DoesNotFit says what would.
 
     UsageError if the model's need cannot be predicted.
@@ -47,7 +47,7 @@ def planned(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | N
     rows = workload.batch_size
     if on_cpu:  # a CPU trains a batch in pieces of a few hundred tokens anyway
         rows = min(rows, max(1, CPU_TOKENS // workload.seq_len))
-    wish = Training(
+    wish = TrainingShape(
         rows,
         workload.seq_len,
         workload.rank,
@@ -61,7 +61,9 @@ def planned(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | N
     return plan(shape, wish, free, memory.host, stored_bytes=stored_bytes(folder))
 
 
-def planned_or_cut(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | None) -> Plan:
+def planned_or_cut(
+    workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | None
+) -> MemoryPlan:
     """The same, with rows cut at half their length, or a quarter …, where whole ones do not fit."""
     try:
         return planned(workload, folder, memory, bits)

@@ -14,7 +14,7 @@ from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.client.round.session import EvaluateWork, TrainWork
 from nomoat.client.training.personal_state import PersonalState, PersonalStates
 from nomoat.lora.model.adapter_spec import initial_adapter
-from nomoat.lora.training.evaluate import Measured
+from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 
@@ -68,7 +68,7 @@ def evaluate(
     work: EvaluateWork,
     rows: Rows,
     personal_states: PersonalStates,
-    submit: Callable[[EvaluateJob], Future[Measured]],
+    submit: Callable[[EvaluateJob], Future[MeasuredLoss]],
 ) -> tuple[float, int, float | None]:
     """(loss, tokens, loss with what this volunteer keeps to itself or None), nats per token."""
     settings = work.task.settings

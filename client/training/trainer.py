@@ -26,7 +26,7 @@ from nomoat.client.training.personal_state import PersonalStates
 from nomoat.client.training.round_jobs import Rows
 from nomoat.client.training.shared_worker import SharedWorker
 from nomoat.lora.training.checkpoint import Paused
-from nomoat.lora.training.evaluate import Measured
+from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.training.train import CPU_TOKENS, Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 
@@ -170,8 +170,8 @@ class Trainer:
         future.set_result(self.run(fitted))
         return future
 
-    def _measured(self, job: EvaluateJob) -> Future[Measured]:
-        future: Future[Measured] = Future()
+    def _measured(self, job: EvaluateJob) -> Future[MeasuredLoss]:
+        future: Future[MeasuredLoss] = Future()
         most, least = self._most_tokens(job), job.settings.seq_len
         with self._working():
             while not future.done():

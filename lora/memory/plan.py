@@ -1,4 +1,4 @@
-"""How to train so that it fits: a pure search over what lora/memory/prediction.py predicts."""
+"""The search for a way of training that fits, over what lora/memory/prediction.py predicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nomoat.aggregation.errors import DoesNotFit
-from nomoat.lora.memory.prediction import Host, Prediction, Training, Weights, predict
+from nomoat.lora.memory.prediction import (
+    DeviceOverhead,
+    Prediction,
+    TrainingShape,
+    Weights,
+    predict,
+)
 from nomoat.lora.model.shape import ModelShape
 
 BUSY_TOKENS: Final = 256  # fewer rows per matrix product than this leave any device waiting
@@ -17,22 +23,21 @@ GIB: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """One way of training: `accumulation` micro-batches make up the batch that was asked for."""
+class MemoryPlan:
+    """A way of training that fits: micro-batches of `training` make up the `batch` asked for."""
 
-    training: Training
+    training: TrainingShape
     batch: int
     predicted: Prediction
 
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches per optimiser step."""
-        return math.ceil(self.batch / self.training.micro_batch)
-
 
 def plan(
-    model: ModelShape, wish: Training, budget_bytes: int, host: Host, stored_bytes: int = 0
-) -> Plan:
+    model: ModelShape,
+    wish: TrainingShape,
+    budget_bytes: int,
+    host: DeviceOverhead,
+    stored_bytes: int = 0,
+) -> MemoryPlan:
     """The first way that fits `budget_bytes`: whole batches, then parts, then recomputing.
 
     `wish.micro_batch` is the batch of one optimiser step; it is kept by accumulating gradients.
@@ -41,7 +46,7 @@ def plan(
     for training in _batchings(wish):
         predicted = predict(model, training, host, stored_bytes)
         if predicted.total <= budget_bytes:
-            return Plan(training, wish.micro_batch, predicted)
+            return MemoryPlan(training, wish.micro_batch, predicted)
     raise DoesNotFit(_refusal(model, wish, budget_bytes, host, stored_bytes))
 
 
@@ -53,7 +58,7 @@ def shorter(seq_len: int) -> list[int]:
     return _halves(seq_len, LEAST_SEQ_LEN)
 
 
-def _batchings(wish: Training) -> Iterator[Training]:
+def _batchings(wish: TrainingShape) -> Iterator[TrainingShape]:
     """Whole batch, then halves that keep the device busy; then all again with checkpointing.
 
     Checkpointing costs one more forward pass (a third more work), idling more than that.
@@ -70,7 +75,11 @@ def _batchings(wish: Training) -> Iterator[Training]:
 
 
 def _refusal(
-    model: ModelShape, wish: Training, budget_bytes: int, host: Host, stored_bytes: int
+    model: ModelShape,
+    wish: TrainingShape,
+    budget_bytes: int,
+    host: DeviceOverhead,
+    stored_bytes: int,
 ) -> str:
     least = replace(wish, micro_batch=1, checkpointing=True)
     need = predict(model, least, host, stored_bytes).total
@@ -86,7 +95,7 @@ def _refusal(
     )
 
 
-def _remedies(least: Training, host: Host) -> Iterator[tuple[str, Training]]:
+def _remedies(least: TrainingShape, host: DeviceOverhead) -> Iterator[tuple[str, TrainingShape]]:
     """Single changes first, then all of them together."""
     seq_lens = shorter(least.seq_len)
     ranks = _halves(least.rank, 1)

@@ -21,7 +21,7 @@ MIB: Final = 1 << 20
 
 
 class Weights(Enum):
-    """How the frozen base is held: (bytes per quantised-or-not linear value, compute bytes).
+    """Precision of the frozen base: (bytes per value of a linear map, compute bytes).
 
     nf4 with double quantisation, block 64 and 256: 4 bits + 8/64 + 32/(64·256) bits per value
     (Dettmers et al. 2023, arXiv:2305.14314, §3). int8: 1 byte, and one scale per output row.
@@ -53,7 +53,6 @@ class Optimizer(Enum):
 
     ADAMW = 2 * FP32
     ADAMW_8BIT = 2
-    SGD = 0
 
 
 class Attention(Enum):
@@ -64,11 +63,11 @@ class Attention(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
-    """How one micro-batch is trained.
+class TrainingShape:
+    """One micro-batch and the way it is trained.
 
     `padded`: attention gets a mask (lora/training/train.py pads on the right and needs none).
-    `autocast`: float32 factors are multiplied in compute dtype. `learnt_share`: of the tokens,
+    `autocast`: float32 factors are multiplied in compute dtype. `trained_share`: of the tokens,
     those that get logits; 1 is the worst case, plain text.
     """
 
@@ -82,7 +81,7 @@ class Training:
     attention: Attention = Attention.SDPA
     padded: bool = False
     autocast: bool = False
-    learnt_share: float = 1.0
+    trained_share: float = 1.0
 
     @property
     def factor_bytes(self) -> int:
@@ -96,8 +95,8 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
-    """What the device adds of its own.
+class DeviceOverhead:
+    """Bytes that the device adds of its own.
 
     `overhead_bytes`: measured before loading (resident memory of this process with its imports
     done; 0 where the budget already excludes it). `churn`: bytes the allocator leaves unused per
@@ -112,7 +111,7 @@ class Host:
     quantises: bool
 
 
-def cpu_host(overhead_bytes: int, tight: bool = False) -> Host:
+def cpu_host(overhead_bytes: int, tight: bool = False) -> DeviceOverhead:
     """A CPU process; `tight`: with `nomoat.server.heap.return_freed_memory` in force.
 
     glibc finds a freed block of torch's 64-byte alignment again only once it has merged with its
@@ -121,15 +120,15 @@ def cpu_host(overhead_bytes: int, tight: bool = False) -> Host:
     is fitted to benchmarks/memory.py at 10 M and 100 M parameters and checked at 1 B.
     """
     churn = 0.05 if tight else 1.0
-    return Host(overhead_bytes, churn, 24 * MIB, load_copy=True, quantises=False)
+    return DeviceOverhead(overhead_bytes, churn, 24 * MIB, load_copy=True, quantises=False)
 
 
-def cuda_host() -> Host:
+def cuda_host() -> DeviceOverhead:
     """A CUDA device whose budget is what is free after its context exists.
 
     Blocks of the caching allocator are rounded to 2 MiB; cuBLAS keeps 32 MiB on Hopper, 8 before.
     """
-    return Host(0, 0.05, 32 * MIB, load_copy=False, quantises=True)
+    return DeviceOverhead(0, 0.05, 32 * MIB, load_copy=False, quantises=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,9 @@ class Prediction:
         return max(self.training, self.overhead + self.loading)
 
 
-def predict(model: ModelShape, training: Training, host: Host, stored_bytes: int = 0) -> Prediction:
+def predict(
+    model: ModelShape, training: TrainingShape, host: DeviceOverhead, stored_bytes: int = 0
+) -> Prediction:
     """Predict peak memory in bytes of training `model` as `training` says on `host`.
 
     `stored_bytes`: size of the weight files, if their dtype is not the one trained in.
@@ -194,7 +195,7 @@ def weight_bytes(model: ModelShape, weights: Weights) -> int:
     return round(linear + scales + model.other_parameters * weights.compute_bytes)
 
 
-def activation_bytes(model: ModelShape, training: Training) -> int:
+def activation_bytes(model: ModelShape, training: TrainingShape) -> int:
     """Bytes that stay from the forward to the backward pass, logits apart.
 
     With checkpointing each layer keeps only its input (N, d), and the last norm its own.
@@ -210,7 +211,7 @@ def activation_bytes(model: ModelShape, training: Training) -> int:
     return training.tokens * (inputs + _norm_values(model.hidden, 1) * FP32) + casts
 
 
-def layer_bytes(model: ModelShape, training: Training) -> int:
+def layer_bytes(model: ModelShape, training: TrainingShape) -> int:
     """Bytes autograd keeps for one decoder layer (transformers' LlamaDecoderLayer, peft's Linear).
 
     A frozen linear keeps nothing but its weight; RMSNorm keeps its input in float32; LoRA's A keeps
@@ -231,7 +232,7 @@ def _norm_values(width: int, count: int) -> int:
     return count * (width + 1)
 
 
-def _factor_input_bytes(model: ModelShape, targets: Set[str], training: Training) -> int:
+def _factor_input_bytes(model: ModelShape, targets: Set[str], training: TrainingShape) -> int:
     """Inputs of the A factors per token: a cast copy each, or in float32 the tensor itself."""
     if training.weights.compute_bytes != FP32:
         width = sum(x.d_in for x in model.linears if x.name in targets)
@@ -242,7 +243,7 @@ def _factor_input_bytes(model: ModelShape, targets: Set[str], training: Training
     return distinct * FP32  # o_proj's input is the attention output, kept already
 
 
-def _attention_bytes(model: ModelShape, training: Training, o_adapted: bool) -> int:
+def _attention_bytes(model: ModelShape, training: TrainingShape, o_adapted: bool) -> int:
     """Kept per token by attention: q, k, v, output and log-sum-exp, or the weights themselves.
 
     With a mask (or in eager mode) keys and values are repeated to all heads, and each layer keeps
@@ -260,14 +261,14 @@ def _attention_bytes(model: ModelShape, training: Training, o_adapted: bool) -> 
     return kept + (2 * q + 2 * kv) * c + model.heads * FP32
 
 
-def loss_bytes(model: ModelShape, training: Training) -> int:
+def loss_bytes(model: ModelShape, training: TrainingShape) -> int:
     """Peak of cross entropy over N·V logits, in its backward: log-probabilities, the gradient of
     nll_loss and that of log_softmax, float32 each (torch's decomposition; none works in place).
     """
-    return 3 * FP32 * math.ceil(training.tokens * training.learnt_share) * model.vocab
+    return 3 * FP32 * math.ceil(training.tokens * training.trained_share) * model.vocab
 
 
-def backward_bytes(model: ModelShape, training: Training) -> int:
+def backward_bytes(model: ModelShape, training: TrainingShape) -> int:
     """Peak that the backward of one layer adds, recomputing that layer first if checkpointed."""
     c = training.weights.compute_bytes
     gradients = model.intermediate * (2 * c + FP32) + 2 * model.hidden * FP32

@@ -1,4 +1,4 @@
-"""A training step laid down in the middle and taken up again with the same bits.
+"""Write a checkpoint in the middle of a training step, and resume from it with the same bits.
 
 What decides the rest of a run is saved exactly as it is in memory: trained values, their gradient
 so far, the optimiser's moments and count, the random generators, losses and tokens. Base weights,
@@ -29,11 +29,11 @@ class Paused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a run: `step` optimiser steps are done, `micro` micro-batches of the next one.
+class RunPosition:
+    """A point in a run: `step` optimiser steps and `micro` micro-batches of the next are done.
 
-    `tokens` learnt in whole steps and `seconds` spent so far; `losses`: of each step so far, nats,
-    last that of the step under way. `most_tokens`: how large the micro-batches are cut.
+    tokens: trained on in whole steps. seconds: spent so far. losses: of each step so far, nats,
+    last that of the step under way. most_tokens: padded tokens of a micro-batch at most.
     """
 
     step: int
@@ -45,18 +45,18 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Checkpoint:
-    """A place, and the tensors that belong to it. `job`: SHA-256 of what is being trained."""
+class TrainingCheckpoint:
+    """A position and the tensors that belong to it. `job`: SHA-256 of what is being trained."""
 
     job: bytes
-    place: Place
+    place: RunPosition
     tensors: Mapping[str, torch.Tensor]
 
 
 def capture(
-    job: bytes, place: Place, optimizer: torch.optim.Optimizer, flat: torch.Tensor
-) -> Checkpoint:
-    """The state of a run whose trained values are the one tensor `flat` with its gradient."""
+    job: bytes, place: RunPosition, optimizer: torch.optim.Optimizer, flat: torch.Tensor
+) -> TrainingCheckpoint:
+    """Copy the state of a run whose trained values are the one tensor `flat` with its gradient."""
     import torch
 
     tensors = {"values": flat.detach(), "random": torch.get_rng_state()}
@@ -67,11 +67,15 @@ def capture(
     if flat.is_cuda:
         tensors["random.cuda"] = torch.cuda.get_rng_state(flat.device)
     # copies: the run may go on while the file is written
-    return Checkpoint(job, place, {name: t.detach().cpu().clone() for name, t in tensors.items()})
+    return TrainingCheckpoint(
+        job, place, {name: t.detach().cpu().clone() for name, t in tensors.items()}
+    )
 
 
-def restore(saved: Checkpoint, optimizer: torch.optim.Optimizer, flat: torch.Tensor) -> Place:
-    """Put `saved` back into a run set up afresh; the place to go on from.
+def restore(
+    saved: TrainingCheckpoint, optimizer: torch.optim.Optimizer, flat: torch.Tensor
+) -> RunPosition:
+    """Put `saved` back into a run set up afresh; return the position to go on from.
 
     `flat`'s storage stays, so that the model's factors remain views of it. Raises BadData where
     shapes or dtypes differ.
@@ -99,13 +103,13 @@ def restore(saved: Checkpoint, optimizer: torch.optim.Optimizer, flat: torch.Ten
 
 
 def _placed(value: torch.Tensor, flat: torch.Tensor) -> torch.Tensor | int:
-    """A moment where the values are, a fused step count too; bitsandbytes counts in an int."""
+    """Move a moment, or a fused step count, to the values' device; bitsandbytes counts in int."""
     if value.ndim == 0 and not value.is_floating_point():
         return int(value)
     return value.clone().to(flat.device)
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
+def write(path: Path, checkpoint: TrainingCheckpoint) -> None:
     """Write a checkpoint, whole or not at all; NomoatError if the disk is full."""
     from safetensors.torch import save
 
@@ -123,8 +127,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         file.write(save(dict(checkpoint.tensors), metadata))
 
 
-def read(path: Path, job: bytes) -> Checkpoint | None:
-    """The checkpoint in `path` if it is one of `job`; None if there is none or it is of another.
+def read(path: Path, job: bytes) -> TrainingCheckpoint | None:
+    """Return the checkpoint in `path` if it is one of `job`, else None.
 
     A damaged file counts as none: the round is then trained anew, which is always right.
     """
@@ -138,15 +142,15 @@ def read(path: Path, job: bytes) -> Checkpoint | None:
             if metadata.get("format") != FORMAT or metadata.get("job") != job.hex():
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Checkpoint(job, _place(json.loads(metadata["place"])), tensors)
+        return TrainingCheckpoint(job, _place(json.loads(metadata["place"])), tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 
 
-def _place(header: dict[str, Any]) -> Place:
+def _place(header: dict[str, Any]) -> RunPosition:
     losses = tuple(float.fromhex(loss) for loss in header["losses"])
     counts = [int(header[name]) for name in ("step", "micro", "tokens", "most_tokens")]
     if min(counts) < 0:
         raise ValueError("a place before the beginning")
     step, micro, tokens, most_tokens = counts
-    return Place(step, micro, tokens, float(header["seconds"]), losses, most_tokens)
+    return RunPosition(step, micro, tokens, float(header["seconds"]), losses, most_tokens)

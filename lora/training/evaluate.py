@@ -1,4 +1,4 @@
-"""How well a model with an adapter predicts given rows, and what it writes."""
+"""The loss of a model with an adapter on given rows, and the text it writes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Mean cross-entropy, nats per learnt token, over that many tokens."""
+class MeasuredLoss:
+    """Mean cross-entropy, nats per trained token, over that many tokens."""
 
     loss: float
     tokens: int
@@ -36,8 +36,8 @@ def evaluate(
     examples: Sequence[Example],
     batch_size: int,
     most_tokens: int | None = None,
-) -> Measured:
-    """Loss of the adapter, or of the base model alone if None, on `examples`.
+) -> MeasuredLoss:
+    """Measure the adapter, or the base model alone if None, on `examples`.
 
     Every token counts the same, wherever it stands. Batches go through the model in the pieces that
     training cuts; how large they are moves the last bits. Raises NomoatError if the loss is not
@@ -58,11 +58,11 @@ def evaluate(
     loss = float(torch.stack(parts).cpu().double().sum()) / tokens  # MPS has no float64
     if not math.isfinite(loss):
         raise NomoatError("the adapter's loss is not a finite number: its training has diverged")
-    return Measured(loss, tokens)
+    return MeasuredLoss(loss, tokens)
 
 
 def _in_pieces(loss_of: Losses, batch: Batch, most_tokens: int) -> tuple[list[torch.Tensor], int]:
-    """Summed loss of each piece, and how large pieces may be: half as large if memory runs out."""
+    """Sum the loss of each piece; return the sums and `most_tokens`, halved if memory ran out."""
     while True:
         try:
             return [loss_of(piece, "sum") for piece in pieces(batch, most_tokens)], most_tokens
@@ -82,7 +82,7 @@ def sample(
     max_new_tokens: int,
     continue_text: bool = False,
 ) -> str:
-    """What the model answers to `prompt` (or writes after it), greedily and so repeatably."""
+    """Return the model's answer to `prompt`, or what it writes after it: greedy, so repeatable."""
     import torch
 
     ids = torch.tensor([encoder.prompt_ids(prompt, continue_text)], device=model.device)
@@ -97,7 +97,7 @@ def sample(
 
 
 def _greedy(model: Any, encoder: Encoder, max_new_tokens: int) -> Any:
-    """Nothing of the model's own sampling settings but its end tokens."""
+    """Take nothing of the model's own sampling settings but its end tokens."""
     from transformers import GenerationConfig
 
     theirs = getattr(model.generation_config, "eos_token_id", None)

@@ -1,4 +1,4 @@
-"""The model's loss on learnt tokens only: no logits are computed for any other position.
+"""The model's loss on trained tokens only: no logits are computed for any other position.
 
 A vocabulary of 2 000 to 150 000 makes the last layer the dearest; prompts and padding need none
 of it. The head's input is thinned by a hook in front of the head, so that whatever a model does
@@ -27,7 +27,7 @@ class Losses:
         self._places: torch.Tensor | None = None
 
     def __call__(self, batch: Batch, reduction: str) -> torch.Tensor:
-        """Cross-entropy, nats, of the batch's learnt tokens: their "mean" or "sum"."""
+        """Return the cross-entropy, nats, of the batch's trained tokens: their "mean" or "sum"."""
         import torch
         from torch.nn import functional
 
@@ -41,7 +41,7 @@ class Losses:
         )
 
     def thin(self, _head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Hidden states (n, longest, h) → (1, learnt, h)."""
+        """Keep the hidden states that predict a trained token: (n, longest, h) → (1, k, h)."""
         assert self._places is not None
         hidden, *rest = inputs
         chosen = hidden.flatten(0, 1).index_select(0, self._places)
@@ -57,7 +57,7 @@ class Losses:
 
 @contextlib.contextmanager
 def losses_of(model: PeftModel) -> Iterator[Losses]:
-    """The losses of `model`, whose head computes learnt positions only while this is open."""
+    """Have the head of `model` compute trained positions only while this is open."""
     losses = Losses(model)
     inner: Any = model.get_base_model()
     head = inner.get_output_embeddings()

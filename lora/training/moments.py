@@ -1,4 +1,4 @@
-"""What AdamW remembers of an adapter, so that a later round can go on where this one ended."""
+"""AdamW's moments of an adapter, kept so that a later round can go on where this one ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Moments:
 
     @classmethod
     def none(cls, spec: AdapterSpec) -> Moments:
-        """Of an adapter that was never trained."""
+        """Return those of an adapter that was never trained."""
         return cls(np.zeros(spec.size, np.float32), np.zeros(spec.size, np.float32))
 
 
@@ -70,7 +70,7 @@ def recall(
 def remember(
     before: Moments, spec: AdapterSpec, trained: tuple[bool, bool], optimizer: torch.optim.Optimizer
 ) -> Moments:
-    """The moments after training: those of trained factors from the optimiser, others as before."""
+    """Return the moments after training: of trained factors the optimiser's, others as before."""
     (flat,) = optimizer.param_groups[0]["params"]
     state = optimizer.state[flat]
     mean, square = before.mean.copy(), before.square.copy()

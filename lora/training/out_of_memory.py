@@ -20,12 +20,12 @@ LOST = (
 
 
 def out_of_memory(problem: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or a CPU."""
+    """Tell whether an exception says that memory ran out, on a GPU or a CPU."""
     return _typed(problem) or _says(problem, FREED + LOST)
 
 
 def device_lost(problem: BaseException) -> bool:
-    """Whether memory ran out outside torch's allocator.
+    """Tell whether memory ran out outside torch's allocator.
 
     The GPU may refuse this process everything from then on; only a new process is sure to work.
     """
@@ -33,7 +33,7 @@ def device_lost(problem: BaseException) -> bool:
 
 
 def halved(problem: BaseException, batch: Batch, most_tokens: int) -> int | None:
-    """Padded tokens of half as many rows as a piece of `batch` has under `most_tokens`.
+    """Return the padded tokens of half as many rows as a piece of `batch` has under `most_tokens`.
 
     None where fewer rows are no help: `problem` is another one, the device is lost, or a piece is
     one row already.

@@ -1,7 +1,7 @@
-"""Where a training stands, piece by piece: what pausing, going on and too little memory need.
+"""The position of a run, piece by piece: what pausing, resuming and too little memory need.
 
 A batch goes through the model in pieces whose gradients add up to the batch's. Between two pieces a
-run may be captured and laid down (checkpoint.py); a piece that does not fit is cut in half and its
+checkpoint may be written (checkpoint.py); a piece that does not fit is cut in half and its
 step begun anew, so the batch that the optimiser sees stays the same.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nomoat.lora.data.batches import Batch, pieces
-from nomoat.lora.training.checkpoint import Checkpoint, Place, capture, restore
+from nomoat.lora.training.checkpoint import RunPosition, TrainingCheckpoint, capture, restore
 from nomoat.lora.training.loss import Losses
 from nomoat.lora.training.out_of_memory import give_back, halved
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Breaks:
-    """What a machine does to a run on its way.
+    """Interruptions of a run: how it pauses and resumes, and how much it takes at once.
 
-    job: what is trained, SHA-256 (jobs.digest). resume: where an earlier process laid it down.
+    job: SHA-256 of what is trained (jobs.digest). resume: the checkpoint of an earlier process.
     between: called after every piece but the last with a function that captures the run; it may
     sleep, or raise checkpoint.Paused. most_tokens: padded tokens of a piece at most; None: what the
     device likes best. adam_8bit: moments in 8 bits.
     """
 
     job: bytes = b""
-    resume: Checkpoint | None = None
-    between: Callable[[Callable[[], Checkpoint]], None] | None = None
+    resume: TrainingCheckpoint | None = None
+    between: Callable[[Callable[[], TrainingCheckpoint]], None] | None = None
     most_tokens: int | None = None
     adam_8bit: bool = False
 
@@ -40,7 +40,7 @@ class Breaks:
 NO_BREAKS = Breaks()
 
 
-class Progress:
+class RunProgress:
     """The steps taken and the pieces of the one under way. `losses`: nats per token of each step.
 
     most_tokens: padded tokens of a piece at most, until memory runs out. clock: seconds, not
@@ -62,7 +62,7 @@ class Progress:
         self._losses: list[torch.Tensor] = []
         self._loss: torch.Tensor | None = None  # of the pieces of this step so far
         if breaks.resume is not None:
-            self._take_up(restore(breaks.resume, optimizer, self._flat))
+            self._resume(restore(breaks.resume, optimizer, self._flat))
 
     @property
     def seconds(self) -> float:
@@ -94,7 +94,7 @@ class Progress:
             self._forget_step()  # out here: the exception, and all tensors it holds, are gone
 
     def stepped(self, tokens: int, last: bool) -> None:
-        """The optimiser has taken its step, the gradient is zero; `tokens` were learnt in it."""
+        """Count a step of the optimiser, taken on `tokens`; the gradient is zero again."""
         assert self._loss is not None
         self._losses.append(self._loss)
         self._loss, self._piece = None, 0
@@ -118,13 +118,13 @@ class Progress:
         if self._breaks.between is not None:
             self._breaks.between(self._capture)
 
-    def _capture(self) -> Checkpoint:
+    def _capture(self) -> TrainingCheckpoint:
         parts = [*self._losses, *(() if self._loss is None else (self._loss,))]
         losses = tuple(float(part.item()) for part in parts)
-        place = Place(self.step, self._piece, self.tokens, self.seconds, losses, self._limit)
+        place = RunPosition(self.step, self._piece, self.tokens, self.seconds, losses, self._limit)
         return capture(self._breaks.job, place, self._optimizer, self._flat)
 
-    def _take_up(self, place: Place) -> None:
+    def _resume(self, place: RunPosition) -> None:
         """Go on from `place`; its pieces are kept, so that sums are added in the same order.
 
         Where there is less memory than then, a step half done is begun anew in smaller pieces.

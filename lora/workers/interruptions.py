@@ -1,8 +1,8 @@
-"""What a training worker does between two pieces of work: obey, save now and then, and rest.
+"""Between two pieces of work a training worker obeys, saves now and then, and rests.
 
 Orders come through the pipe that jobs come through. A pause writes a checkpoint and ends the job;
-so does the death of the parent, for whoever starts again. A duty below one sleeps after each piece,
-looking at the pipe all the while.
+so does the death of the parent, for whoever starts again. A share below one sleeps after each
+piece, looking at the pipe all the while.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.lora.training.checkpoint import Checkpoint, Paused, write
-from nomoat.lora.workers.jobs import Duty, Pause
+from nomoat.lora.training.checkpoint import Paused, TrainingCheckpoint, write
+from nomoat.lora.workers.jobs import Pause, Throttle
 
 SAVE_EVERY_S = 60.0  # what a kill -9 of the worker costs at most
 MAX_SLEEP_S = 5.0  # slept in pieces: a pause must be seen at once
 
 
 @dataclass
-class Desk:
-    """What a worker has been told.
+class WorkerOrders:
+    """Orders that a worker has been given and not yet carried out.
 
     orphaned: set when the parent process is gone. pausing: until a job was ended by it, be it the
-    one that follows. training: there is something to lay down.
+    one that follows. training: there is something to write a checkpoint of.
     """
 
     pipe: Connection
@@ -40,12 +40,12 @@ class Desk:
     training: bool = False
 
     def begin(self) -> None:
-        """Say that a training's first piece is next: until then a pause may kill this process."""
+        """Say that the first piece of a training is next: before, a pause may kill this process."""
         self.training = True
         self.pipe.send(("begun", None))
 
     def look(self, wait_s: float = 0.0) -> bool:
-        """Read what was ordered, waiting at most `wait_s` for it; whether to lay down the work."""
+        """Read what was ordered, waiting at most `wait_s` for it; True if the work must stop."""
         try:
             while not self._stops and self.pipe.poll(wait_s):
                 wait_s = 0.0
@@ -55,12 +55,12 @@ class Desk:
         return self._stops
 
     def obey(self, order: object) -> bool:
-        """Follow an order that needs no job; False if `order` is a job."""
-        if isinstance(order, Duty):
+        """Take an order that needs no job; False if `order` is a job."""
+        if isinstance(order, Throttle):
             self.share = order.share
         elif isinstance(order, Pause):
             self.pausing = True
-        return isinstance(order, Duty | Pause)
+        return isinstance(order, Throttle | Pause)
 
     @property
     def _stops(self) -> bool:
@@ -70,36 +70,38 @@ class Desk:
 class Between:
     """The hook for one training job (progress.Breaks.between)."""
 
-    def __init__(self, desk: Desk, path: Path | None) -> None:
-        self._desk, self._path = desk, path
-        self._saved_at = self._worked_from = desk.clock()
+    def __init__(self, orders: WorkerOrders, path: Path | None) -> None:
+        self._orders, self._path = orders, path
+        self._saved_at = self._worked_from = orders.clock()
 
-    def __call__(self, taken: Callable[[], Checkpoint]) -> None:
-        """Obey, save, rest; raises Paused once the run is on disk."""
-        desk = self._desk
-        if desk.look():
-            self._lay_down(taken)
-        if desk.share < 1.0 and self._rest():
-            self._lay_down(taken)
-        if self._path is not None and desk.clock() - self._saved_at > SAVE_EVERY_S:
+    def __call__(self, taken: Callable[[], TrainingCheckpoint]) -> None:
+        """Obey, save, rest; raise Paused once the checkpoint is on disk."""
+        orders = self._orders
+        if orders.look():
+            self._stop(taken)
+        if orders.share < 1.0 and self._rest():
+            self._stop(taken)
+        if self._path is not None and orders.clock() - self._saved_at > SAVE_EVERY_S:
             with contextlib.suppress(NomoatError):  # a full disk must not end a training
                 write(self._path, taken())
-            self._saved_at = desk.clock()
-        self._worked_from = desk.clock()
+            self._saved_at = orders.clock()
+        self._worked_from = orders.clock()
 
     def _rest(self) -> bool:
-        """Sleep so that work is `share` of the time; whether to lay down the work."""
+        """Sleep so that work is `share` of the time; True if the work must stop."""
         synchronise()
-        desk = self._desk
-        until = desk.clock() + sleep_s(desk.share, desk.clock() - self._worked_from)
-        while (left := until - desk.clock()) > 0:
-            if desk.look(min(left, 0.2)):
+        orders = self._orders
+        until = orders.clock() + sleep_s(orders.share, orders.clock() - self._worked_from)
+        while (left := until - orders.clock()) > 0:
+            if orders.look(min(left, 0.2)):
                 return True
         return False
 
-    def _lay_down(self, taken: Callable[[], Checkpoint]) -> None:
+    def _stop(self, taken: Callable[[], TrainingCheckpoint]) -> None:
         if self._path is not None:
-            with contextlib.suppress(NomoatError):  # an older checkpoint, or none: trained anew
+            with contextlib.suppress(
+                NomoatError
+            ):  # an older checkpoint, or none: then it starts anew
                 write(self._path, taken())
         raise Paused
 

@@ -1,4 +1,4 @@
-"""What a worker process can be asked to do: frozen, picklable, and free of torch."""
+"""Jobs and orders of a worker process: frozen, picklable, and free of torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ from nomoat.lora.model.adapter_spec import Targets
 from nomoat.lora.training.moments import Moments
 
 
+@dataclass(frozen=True, slots=True)
+class HeldBase:
+    """A base model and how a worker holds it; the fields are those of pool.Pool."""
+
+    folder: str
+    device: str = "auto"
+    bits: int | None = None
+    threads: int = 1
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class TrainJob:
-    """Train the adapter on a shard (a file `formats.write_jsonl` wrote) → train.Trained.
+    """Train the adapter on a shard (a file `conversations.write_jsonl` wrote) → train.Trained.
 
-    frozen: modules that are added to the model and stay as they are. moments: what the optimiser
-    remembers from an earlier round. checkpoint: where the run is laid down when it has to pause,
-    and taken up from. most_tokens: padded tokens of one forward pass at most. checkpointing:
-    activations are computed again where they are needed, to save memory. adam_8bit: moments in
-    8 bits (bitsandbytes).
+    frozen: modules that are added to the model and stay as they are. moments: the optimiser's, of
+    an earlier round. checkpoint: the file that is written when the run has to pause, and resumed.
+    most_tokens: padded tokens of one forward pass at most. checkpointing: activations are computed
+    again where they are needed, to save memory. adam_8bit: moments in 8 bits (bitsandbytes).
     """
 
     shard: Path
@@ -55,7 +64,7 @@ class EvaluateJob:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SampleJob:
-    """What the adapter (None: the base alone) writes for each prompt → tuple[str, …].
+    """Write on from each prompt with the adapter (None: the base alone) → tuple[str, …].
 
     `continue_text`: go on writing the prompt instead of answering it (data of plain text).
     """
@@ -96,17 +105,17 @@ class ShardCounts:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Lay the training down and end; without an answer if there is none."""
+    """Write the training's checkpoint and end it; without an answer if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Duty:
+class Throttle:
     """The share of the time that may be spent working, in (0, 1]; without an answer."""
 
     share: float
 
 
-Order: TypeAlias = Pause | Duty
+Order: TypeAlias = Pause | Throttle
 Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob
 
 
@@ -114,7 +123,7 @@ OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing"})
 
 
 def digest(job: TrainJob) -> bytes:
-    """SHA-256 of what is trained: everything but how this machine goes about it."""
+    """Return the SHA-256 of what is trained: everything but how this machine goes about it."""
     hashed = hashlib.sha256(b"nomoat training\0")
     for item in fields(job):
         if item.name not in OF_THIS_MACHINE:
@@ -136,14 +145,14 @@ def _name(value: object) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """When one job ran: seconds of the system-wide monotonic clock."""
+    """Start and end of one job, seconds of the system-wide monotonic clock."""
 
     started: float
     finished: float
 
 
 def busy_seconds(intervals: tuple[Interval, ...]) -> float:
-    """Seconds in which at least one interval lasts: the length of their union."""
+    """Return the seconds in which at least one interval lasts: the length of their union."""
     total, reached = 0.0, float("-inf")
     for interval in sorted(intervals, key=lambda x: x.started):
         start = max(interval.started, reached)

@@ -1,91 +1,54 @@
 """Worker processes that train side by side; this side needs no torch.
 
-One single-threaded process per core gives more steps than one process with many threads, and the
-same bits whatever their number. Workers are forked from a server that has imported torch and
-loaded the base once, so that they share both (Linux; elsewhere each imports and loads its own).
+A training step on a small model is a chain of small matrix products: threads inside one step wait
+for each other, so one single-threaded process per core takes more steps than one process with many
+threads. It gives the same bits, too, whatever the number of workers: a sum over one thread has one
+order, and a job knows nothing of the others. On a GPU there is one worker, and its kernels take
+turns there anyway.
+
+Workers for a CPU are forked from a server that has imported torch and loaded the base, so that all
+of them share both (Linux; elsewhere, and where a GPU may be used, each imports and loads its own).
+Jobs are queued and handed out first come, first served, by one thread per worker:
+
+    submit ──▶ queue ──▶ thread ──pipe──▶ worker ──▶ future.set_result
+
+A worker that dies fails only the job it was at, and is replaced before the next one.
+
+    with Pool(model, workers=2) as pool:
+        spec = pool.submit(SpecJob(rank=8, alpha=16.0)).result()
+        start = initial_adapter(spec, seed).vector
+        futures = [pool.submit(TrainJob(rows, spec, start, settings, seed)) for rows in shards]
+        vectors = [future.result().vector for future in futures]
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, overload
 
-from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
+from nomoat.aggregation.errors import LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
 from nomoat.lora.model.files import resolve
 from nomoat.lora.training.checkpoint import Paused
-from nomoat.lora.workers import jobs, worker
+from nomoat.lora.workers import jobs
+from nomoat.lora.workers.cores import default_workers
+from nomoat.lora.workers.process import WorkerProcess, context_for, failure, start
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
-
-    from nomoat.lora.training.evaluate import Measured
+    from nomoat.lora.training.evaluate import MeasuredLoss
     from nomoat.lora.training.train import Trained
 
-MAX_DEFAULT_WORKERS = 8
-CLOSE_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 2.0  # for all; a worker still starting ends by itself when its parent is gone
-PRELOAD_MODULE = "nomoat.lora.workers.preloaded"
-PRELOAD_VARIABLE = "NOMOAT_PRELOAD_MODEL"  # preloaded.MODEL_VARIABLE, without importing torch
-
-
-def default_workers() -> int:
-    """Cores this process may use (affinity and container quota), at most 8."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        cores = os.cpu_count() or 1
-    return max(1, min(cores, _quota(), MAX_DEFAULT_WORKERS))
-
-
-def _quota() -> int:
-    """Whole cores of the container's CPU quota (cgroup v2), or many if there is none."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return int(quota) // int(period)
-    except (OSError, ValueError):  # "max": no quota
-        return sys.maxsize
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
     job: jobs.Job
     future: Future[Any] = field(default_factory=Future)
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    process: BaseProcess
-    pipe: Connection
-    sending: threading.Lock = field(default_factory=threading.Lock)
-
-    def tell(self, what: jobs.Job | jobs.Order) -> None:
-        """Send it, unless the process is gone."""
-        with self.sending, contextlib.suppress(OSError):
-            self.pipe.send(what)
-
-    def hear(self) -> tuple[str, Any]:
-        what, value = self.pipe.recv()
-        return what, value
-
-    def stop(self, timeout_s: float) -> None:
-        self.pipe.close()
-        self.process.join(timeout_s)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
 
 
 class Pool:
@@ -109,8 +72,7 @@ class Pool:
         bits: int | None = None,
         threads: int = 1,
     ) -> None:
-        self._folder = str(resolve(model))
-        self._device, self._bits, self._threads_each = device, bits, threads
+        self._base = jobs.HeldBase(str(resolve(model)), device, bits, threads)
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = self._pausing = False
@@ -118,12 +80,12 @@ class Pool:
         self._begun: set[int] = set()  # whose training has taken its first piece, or is about to
         self._share = 1.0
         self._busy: list[jobs.Interval] = []
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, WorkerProcess] = {}
         self._on_gpu: bool | None = False if device == "cpu" else None
         self._device_known = threading.Event()
         if device == "cpu":
             self._device_known.set()
-        self._context = _context(self._folder, shared)
+        self._context = context_for(self._base.folder, shared)
         count = workers or default_workers()
         self._threads = [
             threading.Thread(target=self._serve, args=(i,), name=f"worker {i}", daemon=True)
@@ -134,17 +96,17 @@ class Pool:
 
     @property
     def intervals(self) -> tuple[jobs.Interval, ...]:
-        """When each finished job ran."""
+        """Spans of time in which each finished job ran."""
         return tuple(self._busy)
 
     def busy_seconds(self) -> float:
-        """Seconds in which at least one worker was at a job that has finished."""
+        """Return the seconds in which at least one worker was at a job that has finished."""
         return jobs.busy_seconds(self.intervals)
 
     @overload
     def submit(self, job: jobs.TrainJob) -> Future[Trained]: ...
     @overload
-    def submit(self, job: jobs.EvaluateJob) -> Future[Measured]: ...
+    def submit(self, job: jobs.EvaluateJob) -> Future[MeasuredLoss]: ...
     @overload
     def submit(self, job: jobs.SampleJob) -> Future[tuple[str, ...]]: ...
     @overload
@@ -172,7 +134,7 @@ class Pool:
             self._tasks.put(None)
         if now:
             for process in list(self._processes.values()):
-                process.process.kill()
+                process.kill()
         ends = time.monotonic() + KILL_TIMEOUT_S
         for thread in self._threads:
             thread.join(max(0.0, ends - time.monotonic()) if now else None)
@@ -180,8 +142,8 @@ class Pool:
     def pause(self, grace_s: float) -> None:
         """End the workers at once and give their memory back; unfinished jobs raise Paused.
 
-        A training that has begun and has a checkpoint is laid down first, within `grace_s`; one
-        that has not begun has nothing to lose. The pool is closed.
+        The checkpoint of a training that has begun is written first, within `grace_s`, if its job
+        has a place for one; what has not begun has nothing to lose. The pool is closed.
         """
         with self._lock:
             self._closed = self._pausing = True
@@ -189,28 +151,28 @@ class Pool:
             if (task := self._tasks.get()) is not None:
                 task.future.set_exception(Paused())
         for index, process in list(self._processes.items()):
-            if self._lays_down(index):
+            if self._writes_checkpoint(index):
                 process.tell(jobs.Pause())
             else:
-                process.process.kill()
+                process.kill()
         ends = time.monotonic() + grace_s
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
             thread.join(max(0.0, ends - time.monotonic()))
         for process in list(self._processes.values()):
-            process.process.kill()
+            process.kill()
             process.process.join()
 
     def limit(self, share: float) -> None:
-        """Let workers spend this share of the time working, in (0, 1]; trainings only."""
+        """Let workers spend this share of the time working, in (0, 1]; training only."""
         self._share = share
         for process in list(self._processes.values()):
-            process.tell(jobs.Duty(share))
+            process.tell(jobs.Throttle(share))
 
     @property
     def working(self) -> bool:
-        """Whether a worker that has loaded the base is at a job."""
+        """True while a worker that has loaded the base is at a job."""
         return bool(self._doing)
 
     @property
@@ -225,8 +187,8 @@ class Pool:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(now=kind is not None)
 
-    def _lays_down(self, index: int) -> bool:
-        """Whether this worker's job has something to keep, and a place for it."""
+    def _writes_checkpoint(self, index: int) -> bool:
+        """Tell whether this worker's job has something to keep, and a place for it."""
         job = self._doing.get(index)
         trains = isinstance(job, jobs.TrainJob) and job.checkpoint is not None
         return trains and index in self._begun
@@ -247,34 +209,30 @@ class Pool:
         while (task := self._tasks.get()) is not None:
             if not task.future.set_running_or_notify_cancel():
                 continue
-            if not isinstance(process, _Process):
+            if not isinstance(process, WorkerProcess):
                 process = self._start(index)
-            if isinstance(process, _Process):
+            if isinstance(process, WorkerProcess):
                 process = self._do(process, task, index)
             else:
                 task.future.set_exception(Paused() if self._pausing else process)
-        if isinstance(process, _Process):
-            process.stop(0.0 if self._pausing else CLOSE_TIMEOUT_S)
+        if isinstance(process, WorkerProcess):
+            if self._pausing:
+                process.stop(0.0)
+            else:
+                process.stop()
 
-    def _start(self, index: int) -> _Process | NomoatError:
-        """A worker that has loaded the base, or why there is none."""
+    def _start(self, index: int) -> WorkerProcess | NomoatError:
+        """Return a worker that has loaded the base, or why there is none."""
         try:
-            ours, theirs = self._context.Pipe()
-            held = self._folder, self._device, self._bits
-            arguments = (theirs, *held, self._threads_each)
-            child = self._context.Process(target=worker.main, args=arguments, daemon=True)
-            with _deaf_to_interrupts():
-                child.start()
-            theirs.close()
+            process = start(self._context, self._base)
         except OSError as problem:
             self._device_known.set()
             return NomoatError(f"a worker process cannot be started: {problem}")
-        process = _Process(child, ours)
         self._processes[index] = process
         if self._pausing:  # `pause` may have looked before this process was noted
-            child.kill()
+            process.kill()
         if self._share < 1.0:
-            process.tell(jobs.Duty(self._share))
+            process.tell(jobs.Throttle(self._share))
         try:
             what, value = process.hear()
             if what == "device":
@@ -282,12 +240,12 @@ class Pool:
                 self._device_known.set()
                 what, value = process.hear()
         except (EOFError, OSError):
-            return _death(process)
+            return process.died()
         finally:
             self._device_known.set()
-        return process if what == "ready" else _failure(what, value)
+        return process if what == "ready" else failure(what, value)
 
-    def _do(self, process: _Process, task: _Task, index: int) -> _Process | NomoatError:
+    def _do(self, process: WorkerProcess, task: _Task, index: int) -> WorkerProcess | NomoatError:
         self._doing[index] = task.job
         try:
             process.tell(task.job)
@@ -295,14 +253,14 @@ class Pool:
                 self._begun.add(index)
             what, value = answer
         except (EOFError, OSError):
-            death = _death(process)
+            death = process.died()
             task.future.set_exception(Paused() if self._pausing else death)
             return death
         finally:
             self._doing.pop(index, None)
             self._begun.discard(index)
         if what == "lost":
-            process.stop(CLOSE_TIMEOUT_S)  # first: what is tried next needs its memory
+            process.stop()  # first: what is tried next needs its memory
         if what == "paused":
             task.future.set_exception(Paused())
         elif what == "done":
@@ -310,59 +268,5 @@ class Pool:
             self._busy.append(interval)
             task.future.set_result(result)
         else:
-            task.future.set_exception(_failure(what, value))
+            task.future.set_exception(failure(what, value))
         return value if what == "lost" else process
-
-
-def _context(folder: str, shared: bool) -> Any:
-    if sys.platform != "linux" or not shared:
-        return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD_MODULE])
-    with _environment(PRELOAD_VARIABLE, folder), _deaf_to_interrupts():
-        forkserver.ensure_running()  # returns at once; imports and loads by itself
-    return context
-
-
-@contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """A process started in here inherits the mask: Ctrl-C is its parent's to handle."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
-def _death(process: _Process) -> NomoatError:
-    process.stop(CLOSE_TIMEOUT_S)
-    code = process.process.exitcode
-    if code == -9:
-        return DoesNotFit(
-            "a worker process was killed, most likely because the memory ran out; use fewer "
-            "workers, a smaller batch size or a smaller model"
-        )
-    return NomoatError(f"a worker process ended unexpectedly (exit code {code})")
-
-
-def _failure(what: str, value: Any) -> NomoatError:
-    if what in ("error", "lost") and isinstance(value, NomoatError):
-        return value
-    last = str(value).strip().rpartition("\n")[2]
-    error = NomoatError(f"a worker failed: {last[:300]}")
-    error.__cause__ = RuntimeError(str(value))  # the worker's traceback, for --debug
-    return error

@@ -21,13 +21,15 @@ from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.adapter_spec import new_spec
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.checkpoint import read as read_checkpoint
-from nomoat.lora.training.evaluate import Measured, evaluate, sample
+from nomoat.lora.training.evaluate import MeasuredLoss, evaluate, sample
 from nomoat.lora.training.out_of_memory import device_lost, out_of_memory
 from nomoat.lora.training.progress import Breaks
 from nomoat.lora.training.train import Given, Trained, train
-from nomoat.lora.workers.interruptions import Between, Desk
+from nomoat.lora.workers.environment import prepare
+from nomoat.lora.workers.interruptions import Between, WorkerOrders
 from nomoat.lora.workers.jobs import (
     EvaluateJob,
+    HeldBase,
     Interval,
     Job,
     SampleJob,
@@ -53,15 +55,15 @@ _Shape = tuple[AdapterSpec, AdapterSpec | None]  # of what is trained, and of wh
 class Worker:
     """One base model with one adapter slot, and the shards it has encoded lately."""
 
-    def __init__(self, base: BaseModel, desk: Desk | None = None) -> None:
+    def __init__(self, base: BaseModel, orders: WorkerOrders | None = None) -> None:
         self._base = base
-        self._desk = desk
+        self._orders = orders
         self._recomputes = False
         self._slot: tuple[_Shape, PeftModel] | None = None
         self._shards: OrderedDict[tuple[Any, ...], tuple[Example, ...]] = OrderedDict()
 
     def run(self, job: Job) -> Any:
-        """Do the job; its result's type stands at the job's class."""
+        """Do the job and return its result, whose type stands at the job's class."""
         match job:
             case TrainJob():
                 return self._train(job)
@@ -100,17 +102,17 @@ class Worker:
             swap(model, job.frozen, FROZEN)
         self._recompute(job.checkpointing)
         given = Given(job.moments, self._breaks(job))
-        if self._desk is not None:
-            self._desk.begin()
+        if self._orders is not None:
+            self._orders.begin()
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
 
     def _breaks(self, job: TrainJob) -> Breaks:
-        between = None if self._desk is None else Between(self._desk, job.checkpoint)
-        name, laid_down = b"", None
+        between = None if self._orders is None else Between(self._orders, job.checkpoint)
+        name, saved = b"", None
         if job.checkpoint is not None:
             name = digest(job)
-            laid_down = read_checkpoint(job.checkpoint, name)
-        return Breaks(name, laid_down, between, job.most_tokens, job.adam_8bit)
+            saved = read_checkpoint(job.checkpoint, name)
+        return Breaks(name, saved, between, job.most_tokens, job.adam_8bit)
 
     def _recompute(self, wanted: bool) -> None:
         """Keep only each layer's input for the backward pass, or all activations."""
@@ -123,7 +125,7 @@ class Worker:
             model.gradient_checkpointing_disable()
         self._recomputes = wanted
 
-    def _evaluate(self, job: EvaluateJob) -> Measured:
+    def _evaluate(self, job: EvaluateJob) -> MeasuredLoss:
         examples = self.examples(job.shard, job.settings.seq_len)
         adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
         return evaluate(model, adapter, examples, job.settings.batch_size, job.most_tokens)
@@ -155,9 +157,7 @@ def _counts(examples: tuple[Example, ...]) -> ShardCounts:
     return ShardCounts(len(examples), tokens, sum(int(e.trained.sum()) for e in examples))
 
 
-def main(
-    pipe: Connection, folder: str, device: str, bits: int | None = None, threads: int = 1
-) -> None:
+def main(pipe: Connection, base: HeldBase) -> None:
     """Serve jobs from `pipe` until it closes. Each answer is (what, value).
 
     First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
@@ -167,19 +167,20 @@ def main(
     answer of their own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    desk = Desk(pipe)
-    threading.Thread(target=_end_with_parent, args=(desk,), daemon=True).start()
+    prepare()
+    orders = WorkerOrders(pipe)
+    threading.Thread(target=_end_with_parent, args=(orders,), daemon=True).start()
     try:
-        pipe.send(_attempt(lambda: ("device", _device_kind(device, threads))))
+        pipe.send(_attempt(lambda: ("device", _device_kind(base))))
         worker: Worker | None = None
         while True:
             if worker is None:
-                worker, answer = _started((folder, device, bits), desk)
+                worker, answer = _started(base, orders)
             else:
                 job = pipe.recv()
-                if desk.obey(job):
+                if orders.obey(job):
                     continue
-                answer = _answer(worker, job, desk)
+                answer = _answer(worker, job, orders)
             pipe.send(answer)
             if worker is None or answer[0] == "lost":
                 return
@@ -187,29 +188,29 @@ def main(
         return  # the parent has closed the pool
 
 
-def _device_kind(device: str, threads: int) -> str:
+def _device_kind(base: HeldBase) -> str:
+    import torch
+
     from nomoat.lora.model.base_model import pick_device
-    from nomoat.lora.workers import preloaded  # noqa: F401 - sets the threads before torch is imported
 
-    if threads > 1:
-        import torch
-
-        torch.set_num_threads(threads)
-    return str(pick_device(device).type)
+    if base.threads > 1:
+        torch.set_num_threads(base.threads)
+    return str(pick_device(base.device).type)
 
 
-def _started(
-    model: tuple[str, str, int | None], desk: Desk
-) -> tuple[Worker | None, tuple[str, Any]]:
-    from nomoat.lora.workers.preloaded import base_model
+def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple[str, Any]]:
+    from nomoat.lora.workers.loaded_models import base_model
 
-    what, value = _attempt(lambda: ("ready", Worker(base_model(*model), desk)))
+    def load() -> tuple[str, Any]:
+        return "ready", Worker(base_model(base.folder, base.device, base.bits), orders)
+
+    what, value = _attempt(load)
     return (value, (what, None)) if what == "ready" else (None, (what, value))
 
 
-def _answer(worker: Worker, job: Job, desk: Desk) -> tuple[str, Any]:
+def _answer(worker: Worker, job: Job, orders: WorkerOrders) -> tuple[str, Any]:
     def work() -> tuple[str, Any]:
-        if desk.pausing:
+        if orders.pausing:
             raise Paused
         started = time.monotonic()
         result = worker.run(job)
@@ -218,7 +219,7 @@ def _answer(worker: Worker, job: Job, desk: Desk) -> tuple[str, Any]:
     try:
         return _attempt(work)
     finally:
-        desk.training = desk.pausing = False
+        orders.training = orders.pausing = False
 
 
 def _attempt(work: Any) -> tuple[str, Any]:
@@ -237,17 +238,17 @@ def _attempt(work: Any) -> tuple[str, Any]:
         return "crash", traceback.format_exc()
 
 
-def _end_with_parent(desk: Desk) -> None:
+def _end_with_parent(orders: WorkerOrders) -> None:
     """End when the parent is gone, killed perhaps: nobody waits for this job's result.
 
-    A training is laid down first, for the parent that will be started again.
+    The checkpoint of a training is written first, for the parent that will be started again.
     """
     parent = parent_process()
     if parent is None:
         return
     parent.join()
-    desk.orphaned.set()
+    orders.orphaned.set()
     until = time.monotonic() + LAST_WORDS_S
-    while desk.training and time.monotonic() < until:
+    while orders.training and time.monotonic() < until:
         time.sleep(0.02)
     os._exit(1)

@@ -13,7 +13,7 @@ from nomoat.lora.workers.jobs import EvaluateJob
 from nomoat.lora.workers.pool import Pool
 
 if TYPE_CHECKING:
-    from nomoat.lora.training.evaluate import Measured
+    from nomoat.lora.training.evaluate import MeasuredLoss
 
 
 @dataclass
@@ -28,7 +28,7 @@ class EvaluationSplit:
         """The adapter's loss, mean nats per trained token; NomoatError if it cannot be measured."""
         loss: Future[float] = Future()
 
-        def done(measured: Future[Measured]) -> None:
+        def done(measured: Future[MeasuredLoss]) -> None:
             problem = measured.exception()
             if problem is not None:
                 loss.set_exception(problem)

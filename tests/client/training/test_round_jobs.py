@@ -23,7 +23,7 @@ from nomoat.client.round.session import EvaluateWork, TrainWork
 from nomoat.client.training import round_jobs
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.round_jobs import Rows
-from nomoat.lora.training.evaluate import Measured
+from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.training.moments import Moments
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
@@ -51,7 +51,7 @@ class Worker:
             kept = Moments(job.vector, job.vector, 1, 1) if job.settings.keep_moments else None
             future.set_result(Trained(job.vector + 1, 2, 30, 4.0, 3.0, 0.1, kept))
         else:
-            future.set_result(Measured(float(job.vector.sum()), 10))
+            future.set_result(MeasuredLoss(float(job.vector.sum()), 10))
         return future
 
 

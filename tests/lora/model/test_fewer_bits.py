@@ -15,8 +15,8 @@ from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.model.adapter_slot import attach
 from nomoat.lora.model.base_model import initial_adapter, load
-from nomoat.lora.training import train as training
-from nomoat.lora.training.checkpoint import Checkpoint, Paused
+from nomoat.lora.training import optimizer as training
+from nomoat.lora.training.checkpoint import Paused, TrainingCheckpoint
 from nomoat.lora.training.progress import Breaks
 from nomoat.lora.training.train import Given, train
 from nomoat.simulations.pocket import MODEL_DIR
@@ -46,7 +46,7 @@ def test_fewer_bits_learn_and_pause_like_all_of_them(
     spec = new_spec(base.model.config, 4, 8.0)
     model, start = attach(base, spec), initial_adapter(spec, b"i")
     examples = Encoder.of(base.tokenizer, 64).encode_all(conversations).examples
-    kept: list[Checkpoint] = []
+    kept: list[TrainingCheckpoint] = []
 
     def stop(taken: Any) -> None:
         kept.append(taken())

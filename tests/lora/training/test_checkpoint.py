@@ -8,11 +8,19 @@ from typing import Any
 import pytest
 
 from nomoat.aggregation.errors import BadData, NomoatError
-from nomoat.lora.training.checkpoint import Checkpoint, Paused, Place, capture, read, restore, write
+from nomoat.lora.training.checkpoint import (
+    Paused,
+    RunPosition,
+    TrainingCheckpoint,
+    capture,
+    read,
+    restore,
+    write,
+)
 
 JOB = b"j" * 32
 STEPS, MICRO = 5, 3
-Hook = Callable[[Place, Any, Any], None]
+Hook = Callable[[RunPosition, Any, Any], None]
 
 
 class Run:
@@ -41,11 +49,11 @@ class Run:
         self.optimizer.step()
         return dict(self.optimizer.state[self.flat])
 
-    def go(self, hook: Hook, start: Place | None = None) -> list[float]:
+    def go(self, hook: Hook, start: RunPosition | None = None) -> list[float]:
         """Micro-steps from `start`; the hook is called between any two."""
         import torch
 
-        place = start or Place(0, 0, 0, 0.0, ())
+        place = start or RunPosition(0, 0, 0, 0.0, ())
         losses = list(place.losses)
         for step in range(place.step, STEPS):
             first = place.micro if step == place.step else 0
@@ -56,12 +64,12 @@ class Run:
                 losses.append(loss.item())
                 done = len(losses)
                 if micro + 1 < MICRO:
-                    here = Place(step, micro + 1, 4 * done, 0.5 * done, tuple(losses))
+                    here = RunPosition(step, micro + 1, 4 * done, 0.5 * done, tuple(losses))
                     hook(here, self.optimizer, self.flat)
             self.optimizer.step()
             self.flat.grad.zero_()
             if step + 1 < STEPS:
-                here = Place(step + 1, 0, 4 * done, 0.5 * done, tuple(losses))
+                here = RunPosition(step + 1, 0, 4 * done, 0.5 * done, tuple(losses))
                 hook(here, self.optimizer, self.flat)
         return losses
 
@@ -78,7 +86,7 @@ def test_a_run_paused_anywhere_ends_with_the_same_bits(stop: int, tmp_path: Path
 
     path, calls = tmp_path / "checkpoint", 0
 
-    def pausing(place: Place, optimizer: Any, flat: Any) -> None:
+    def pausing(place: RunPosition, optimizer: Any, flat: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == stop:
@@ -98,7 +106,9 @@ def test_a_run_paused_anywhere_ends_with_the_same_bits(stop: int, tmp_path: Path
 def test_the_factors_stay_views_of_the_flat_tensor(tmp_path: Path) -> None:
     first = Run()
     first.go(lambda *_: None)
-    write(tmp_path / "c", capture(JOB, Place(1, 0, 1, 1.0, (0.5,)), first.optimizer, first.flat))
+    write(
+        tmp_path / "c", capture(JOB, RunPosition(1, 0, 1, 1.0, (0.5,)), first.optimizer, first.flat)
+    )
     saved, second = read(tmp_path / "c", JOB), Run()
     assert saved is not None
     restore(saved, second.optimizer, second.flat)
@@ -109,7 +119,9 @@ def test_the_factors_stay_views_of_the_flat_tensor(tmp_path: Path) -> None:
 def made(tmp_path: Path) -> Path:
     run = Run()
     run.go(lambda *_: None)
-    write(tmp_path / "c", capture(JOB, Place(1, 2, 3, 4.0, (0.1, 0.2)), run.optimizer, run.flat))
+    write(
+        tmp_path / "c", capture(JOB, RunPosition(1, 2, 3, 4.0, (0.1, 0.2)), run.optimizer, run.flat)
+    )
     return tmp_path / "c"
 
 
@@ -117,7 +129,7 @@ def test_a_checkpoint_of_another_job_counts_as_none(tmp_path: Path) -> None:
     path = made(tmp_path)
     found = read(path, JOB)
     assert found is not None
-    assert found.place == Place(1, 2, 3, 4.0, (0.1, 0.2))
+    assert found.place == RunPosition(1, 2, 3, 4.0, (0.1, 0.2))
     assert read(path, b"k" * 32) is None
     assert read(tmp_path / "absent", JOB) is None
 
@@ -140,12 +152,12 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
     saved = read(made(tmp_path), JOB)
     assert saved is not None
     run = Run()
-    wrong = Checkpoint(JOB, saved.place, {**saved.tensors, "values": torch.zeros(3)})
+    wrong = TrainingCheckpoint(JOB, saved.place, {**saved.tensors, "values": torch.zeros(3)})
     with pytest.raises(BadData, match="another shape"):
         restore(wrong, run.optimizer, run.flat)
     half = {**saved.tensors, "values": saved.tensors["values"].half()}
     with pytest.raises(BadData, match="another shape"):
-        restore(Checkpoint(JOB, saved.place, half), run.optimizer, run.flat)
+        restore(TrainingCheckpoint(JOB, saved.place, half), run.optimizer, run.flat)
 
 
 def test_a_fused_optimisers_state_is_where_the_values_are(tmp_path: Path) -> None:
@@ -166,7 +178,7 @@ def test_a_fused_optimisers_state_is_where_the_values_are(tmp_path: Path) -> Non
 
 def test_a_capture_is_a_copy() -> None:
     run = Run()
-    taken = capture(JOB, Place(0, 0, 0, 0.0, ()), run.optimizer, run.flat)
+    taken = capture(JOB, RunPosition(0, 0, 0, 0.0, ()), run.optimizer, run.flat)
     before = taken.tensors["values"].tolist()
     run.go(lambda *_: None)
     assert taken.tensors["values"].tolist() == before

@@ -12,7 +12,7 @@ import pytest
 
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.model.base_model import initial_adapter
-from nomoat.lora.training.checkpoint import Checkpoint, Paused, read, write
+from nomoat.lora.training.checkpoint import Paused, TrainingCheckpoint, read, write
 from nomoat.lora.training.loss import Losses
 from nomoat.lora.training.progress import NO_BREAKS, Breaks
 from nomoat.lora.training.train import Given, Trained, train
@@ -33,10 +33,10 @@ def _clock() -> float:
     return 0.0
 
 
-def _stop_at(call: int, path: Path) -> Callable[[Callable[[], Checkpoint]], None]:
+def _stop_at(call: int, path: Path) -> Callable[[Callable[[], TrainingCheckpoint]], None]:
     calls = 0
 
-    def between(taken: Callable[[], Checkpoint]) -> None:
+    def between(taken: Callable[[], TrainingCheckpoint]) -> None:
         nonlocal calls
         calls += 1
         if calls == call:

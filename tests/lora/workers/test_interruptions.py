@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.lora.training.checkpoint import Checkpoint, Paused, Place, read
+from nomoat.lora.training.checkpoint import Paused, RunPosition, TrainingCheckpoint, read
 from nomoat.lora.workers import interruptions
-from nomoat.lora.workers.interruptions import Between, Desk
-from nomoat.lora.workers.jobs import Duty, Pause, ShardJob
+from nomoat.lora.workers.interruptions import Between, WorkerOrders
+from nomoat.lora.workers.jobs import Pause, ShardJob, Throttle
 
 JOB = b"j" * 32
 
 
-def taken() -> Checkpoint:
+def taken() -> TrainingCheckpoint:
     import torch
 
-    return Checkpoint(JOB, Place(1, 0, 5, 2.0, (0.5,)), {"values": torch.zeros(2)})
+    return TrainingCheckpoint(JOB, RunPosition(1, 0, 5, 2.0, (0.5,)), {"values": torch.zeros(2)})
 
 
-def desk(step_s: float = 0.0) -> tuple[Desk, Connection]:
+def desk(step_s: float = 0.0) -> tuple[WorkerOrders, Connection]:
     """A desk whose clock moves by `step_s` each time it is read."""
     here, there = multiprocessing.Pipe()
     ticks = itertools.count()
-    return Desk(there, clock=lambda: next(ticks) * step_s), here
+    return WorkerOrders(there, clock=lambda: next(ticks) * step_s), here
 
 
 def test_a_pause_writes_the_checkpoint_and_ends_the_work(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_pause_writes_the_checkpoint_and_ends_the_work(tmp_path: Path) -> None
 def test_a_pause_is_seen_in_the_middle_of_a_rest(tmp_path: Path) -> None:
     made, parent = desk(0.01)
     between = Between(made, tmp_path / "c")
-    parent.send(Duty(0.01))
+    parent.send(Throttle(0.01))
     parent.send(Pause())
     with pytest.raises(Paused):
         between(taken)
@@ -93,7 +93,7 @@ def test_the_parent_is_told_when_there_is_something_to_lay_down() -> None:
 
 def test_orders_need_no_job_and_jobs_are_no_orders() -> None:
     made, _parent = desk()
-    assert made.obey(Duty(0.25))
+    assert made.obey(Throttle(0.25))
     assert made.share == 0.25
     assert not made.pausing
     assert made.obey(Pause())

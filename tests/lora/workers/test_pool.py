@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -31,8 +31,10 @@ from nomoat.lora.model.adapter_slot import attach, detach
 from nomoat.lora.model.base_model import initial_adapter
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.train import train
+from nomoat.lora.workers.cores import default_workers
 from nomoat.lora.workers.jobs import (
     EvaluateJob,
+    HeldBase,
     Interval,
     Pause,
     SampleJob,
@@ -42,7 +44,7 @@ from nomoat.lora.workers.jobs import (
     TrainJob,
     busy_seconds,
 )
-from nomoat.lora.workers.pool import Pool, default_workers
+from nomoat.lora.workers.pool import Pool
 
 SETTINGS = TrainSettings(local_steps=3, batch_size=4, seq_len=64, learning_rate=1e-2)
 
@@ -227,7 +229,7 @@ def test_the_process_that_submits_never_imports_torch(
         capture_output=True,
         text=True,
     )
-    assert done.stdout.startswith("Measured(loss=")
+    assert done.stdout.startswith("MeasuredLoss(loss=")
     assert done.stderr == ""
 
 
@@ -391,11 +393,9 @@ def test_a_worker_uses_as_many_cores_as_its_owner_says(monkeypatch: pytest.Monke
 
     from nomoat.lora.workers.worker import _device_kind
 
-    # Only a worker may import the real one, which makes its process deaf to Ctrl-C.
-    monkeypatch.setitem(sys.modules, "nomoat.lora.workers.preloaded", ModuleType("preloaded"))
     told: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", told.append)
-    assert _device_kind("cpu", 1) == "cpu"
+    assert _device_kind(HeldBase("", "cpu")) == "cpu"
     assert told == []
-    _device_kind("cpu", 3)
+    _device_kind(HeldBase("", "cpu", threads=3))
     assert told == [3]

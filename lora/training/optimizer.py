@@ -1,0 +1,62 @@
+"""AdamW over an adapter's trained factors, laid out as one tensor."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, AdapterSpec
+from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.lora.model.adapter_slot import slot
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+CLIP_NORM = 1.0  # of the gradient of all trained factors together, L2
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+def flat_adamw(
+    model: PeftModel, spec: AdapterSpec, settings: TrainSettings, adam_8bit: bool = False
+) -> tuple[torch.optim.Optimizer, torch.Tensor]:
+    """Return AdamW over the trained factors as one tensor (d,), and that tensor's gradient.
+
+    The factors become views of it: one kernel steps over all of them instead of one each.
+    """
+    import torch
+
+    parameters = slot(model, spec)
+    wanted = {LORA_A: settings.train_a, LORA_B: settings.train_b}
+    chosen = []
+    for name, parameter in parameters.items():
+        suffix = LORA_A if name.endswith(LORA_A) else LORA_B
+        parameter.requires_grad_(wanted[suffix])
+        parameter.grad = None
+        if wanted[suffix]:
+            chosen.append(parameter)
+    if not chosen:
+        raise NomoatError("training was asked for with both factors frozen")
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in chosen])
+    flat.grad = torch.zeros_like(flat)
+    start = 0
+    for parameter in chosen:
+        place = slice(start, start + parameter.numel())
+        parameter.data = flat[place].view_as(parameter)
+        parameter.grad = flat.grad[place].view_as(parameter)
+        start = place.stop
+    options: dict[str, Any] = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0.0, "fused": True}
+    if adam_8bit:
+        del options["fused"]
+        eight_bit = _bitsandbytes().optim.AdamW8bit
+        return eight_bit([flat], lr=settings.learning_rate, **options), flat.grad
+    return torch.optim.AdamW([flat], lr=settings.learning_rate, **options), flat.grad
+
+
+def _bitsandbytes() -> Any:
+    try:
+        return importlib.import_module("bitsandbytes")
+    except ImportError:
+        raise UsageError("8-bit Adam needs bitsandbytes: pip install 'nomoat[gpu]'") from None
