@@ -20,7 +20,7 @@ from nomoat.aggregation.protocol.messages import (
     MAX_SEQ_LEN,
     TrainSettings,
 )
-from nomoat.client.round.masked_session import Masking
+from nomoat.client.round.masked_session import MaskedSession
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
@@ -86,8 +86,8 @@ def federate(
     """
     from flwr.app import Context, RecordDict
 
-    from nomoat.client.round.app import Volunteer, volunteer_app
-    from nomoat.client.round.session import Session, TaskLimits
+    from nomoat.client.round.app import RequestHandler, volunteer_app
+    from nomoat.client.round.session import RoundSession, TaskLimits
     from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
     from nomoat.simulations.in_process_grid import InProcessGrid
 
@@ -96,12 +96,14 @@ def federate(
     community = Community.of(scenario, [member.name for member in members])
     ranks = ranks_of(scenario.ranks, len(members), scenario.rank, scenario.seed)
     volunteers = {
-        member.name: Volunteer(
-            Session(
+        member.name: RequestHandler(
+            RoundSession(
                 member.name,
                 ground.base_hash,
                 replace(own_machine, rank=ranks[place]),
-                masking=Masking(community.membership(member.name)) if scenario.secure else None,
+                masking=MaskedSession(community.membership(member.name))
+                if scenario.secure
+                else None,
             ),
             PooledLabour(member, ground.pool, DiskPersonalStates(kept / f"{place:05d}")),
             NoVault(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.aggregation.secagg.parameters import Mark
-from nomoat.client.round.session import EvaluateWork, Held, TrainWork
+from nomoat.client.round.session import EvaluateWork, HeldUpdate, TrainWork
 from nomoat.client.training import round_jobs
 from nomoat.client.training.personal_state import PersonalStates
 from nomoat.client.training.round_jobs import Rows
@@ -42,7 +42,7 @@ class PooledLabour:
 class NoVault:
     """A simulated machine has no disk of its own: its session keeps the update in memory."""
 
-    def save(self, held: Held) -> None:
+    def save(self, held: HeldUpdate) -> None:
         """Nothing to do."""
 
     def mark(self, marks: tuple[Mark, ...]) -> None:

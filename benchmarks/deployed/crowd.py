@@ -20,18 +20,18 @@ from nomoat.aggregation.protocol.invitation import from_link
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.connection import coordinator_api
-from nomoat.client.connection.coordinator_api import Asker
-from nomoat.client.connection.flower_client import Line
-from nomoat.client.connection.https import Door
+from nomoat.client.connection.coordinator_api import CoordinatorClient
+from nomoat.client.connection.flower_client import ConnectionSettings
+from nomoat.client.connection.https import Endpoint
 from nomoat.client.connection.message_loop import serve
 from nomoat.client.home import Home, VolunteerSettings
 from nomoat.client.identity.keys import identity, load_identity, node_key
 from nomoat.client.membership.joining import join
 from nomoat.client.membership.roster_cache import RosterBook, aimed
-from nomoat.client.round.app import Volunteer, volunteer_app
-from nomoat.client.round.masked_session import Masking, Membership
-from nomoat.client.round.sealed_app import Belonging, sealed
-from nomoat.client.round.session import EvaluateWork, Session, TrainWork
+from nomoat.client.round.app import RequestHandler, volunteer_app
+from nomoat.client.round.masked_session import MaskedSession, Membership
+from nomoat.client.round.sealed_app import SealParties, sealed
+from nomoat.client.round.session import EvaluateWork, RoundSession, TrainWork
 from nomoat.lora.training.train import Trained
 from nomoat.simulations.pooled_trainer import NoVault
 
@@ -79,7 +79,7 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     invitation = from_link(link)
     now = int(time.time())
     info = coordinator_api.look(
-        coordinator_api.door_of(invitation), invitation.claims.community, now
+        coordinator_api.endpoint_of(invitation), invitation.claims.community, now
     )
     home = Home(root / name)
     folder = home.folder(info.public)
@@ -89,18 +89,20 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     identity(home.identity, os.urandom)
     folder.save_info(info)
     join(home, folder, settings, invitation.token(), info.ca)
-    door = Door.at(settings.address, ca=info.ca)
-    asker = Asker(door, load_identity(home.identity), info.public)
-    book = RosterBook(folder, asker)
+    endpoint = Endpoint.at(settings.address, ca=info.ca)
+    coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
+    book = RosterBook(folder, coordinator)
     policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
     membership = Membership(
-        asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
+        coordinator.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
     )
-    session = Session(name, info.base_hash, settings.limits(MAX_RANK), masking=Masking(membership))
-    volunteer = Volunteer(session, Arithmetic(), NoVault())
-    belonging = Belonging(asker.identity, info.public, info.base_hash)
-    app = sealed(aimed(volunteer_app(lambda _context: volunteer), book), belonging)
-    line = Line(door, node_key(folder.node_key))
+    session = RoundSession(
+        name, info.base_hash, settings.limits(MAX_RANK), masking=MaskedSession(membership)
+    )
+    volunteer = RequestHandler(session, Arithmetic(), NoVault())
+    parties = SealParties(coordinator.identity, info.public, info.base_hash)
+    app = sealed(aimed(volunteer_app(lambda _context: volunteer), book), parties)
+    line = ConnectionSettings(endpoint, node_key(folder.node_key))
     work = threading.Thread(target=serve, args=(line, app, stop, Quiet()), daemon=True)
     work.start()
 

@@ -76,7 +76,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
     invitation = from_link(link)
     info = coordinator_api.look(
-        coordinator_api.door_of(invitation), invitation.claims.community, int(time.time())
+        coordinator_api.endpoint_of(invitation), invitation.claims.community, int(time.time())
     )
     home = Home.find()
     folder = home.folder(info.public)
@@ -291,8 +291,8 @@ def leave(
 
     from nomoat.aggregation.errors import NomoatError, UsageError
     from nomoat.client.connection import coordinator_api
-    from nomoat.client.connection.coordinator_api import Asker
-    from nomoat.client.connection.https import Door
+    from nomoat.client.connection.coordinator_api import CoordinatorClient
+    from nomoat.client.connection.https import Endpoint
     from nomoat.client.home import Home
     from nomoat.client.identity.keys import load_identity
     from nomoat.client.volunteer.status import running
@@ -304,10 +304,10 @@ def leave(
         raise UsageError(f"{info.name} is running here; nomoat finish first")
     if not yes and not typer.confirm(f"Leave {info.name}?", default=False, err=True):
         raise NomoatError("still a member: nothing was changed")
-    door = Door.at(folder.load().address, ca=info.ca)
+    endpoint = Endpoint.at(folder.load().address, ca=info.ca)
     try:
         coordinator_api.leave(
-            Asker(door, load_identity(home.identity), info.public), int(time.time())
+            CoordinatorClient(endpoint, load_identity(home.identity), info.public), int(time.time())
         )
     except NomoatError as problem:
         _say(f"{problem}; left here all the same")

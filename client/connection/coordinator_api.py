@@ -34,40 +34,40 @@ from nomoat.aggregation.protocol.receipts import check as check_receipt
 from nomoat.aggregation.protocol.roster import Roster, SignedEntry
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.client.connection.https import Door, Untrusted, call, fingerprint
+from nomoat.client.connection.https import Endpoint, UntrustedCertificate, call, fingerprint
 from nomoat.flower.headers import MAX_SKEW_S
 
 MAX_ADAPTER_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class CoordinatorClient:
     """Who asks a coordinator: which door, whose identity, which community's key."""
 
-    door: Door
+    endpoint: Endpoint
     identity: SigningKey
     community: bytes
 
     def get(self, target: str, now: int, limit: int) -> bytes:
         """GET `target` with proof of who asks."""
         headers = self._proof("GET", target, now)
-        return call(self.door, "GET", target, headers=headers, limit=limit)
+        return call(self.endpoint, "GET", target, headers=headers, limit=limit)
 
     def post(self, target: str, now: int) -> bytes:
         """POST nothing to `target` with proof of who asks."""
-        return call(self.door, "POST", target, headers=self._proof("POST", target, now))
+        return call(self.endpoint, "POST", target, headers=self._proof("POST", target, now))
 
     def _proof(self, method: str, target: str, now: int) -> dict[str, str]:
         return {PROOF_HEADER: prove(self.identity, self.community, f"{method} {target}", now)}
 
 
-def door_of(invitation: Invitation) -> Door:
+def endpoint_of(invitation: Invitation) -> Endpoint:
     """The door an invitation leads to, with the fingerprint of its authority."""
     claims = invitation.claims
-    return Door.at(claims.address, fingerprint=claims.certificate)
+    return Endpoint.at(claims.address, fingerprint=claims.certificate)
 
 
-def look(door: Door, community: bytes, now: int) -> CommunityInfo:
+def look(endpoint: Endpoint, community: bytes, now: int) -> CommunityInfo:
     """What a community says of itself, checked against its key; nothing of ours is sent.
 
     Through a door with a fingerprint it is asked twice: whoever sits in between can pass on the
@@ -76,9 +76,9 @@ def look(door: Door, community: bytes, now: int) -> CommunityInfo:
 
     Raises Incompatible with whoever must upgrade, NomoatError if this machine's clock is off.
     """
-    info = _said(door, community)
-    if door.ca is None:
-        info = _said_again(door, info)
+    info = _said(endpoint, community)
+    if endpoint.ca is None:
+        info = _said_again(endpoint, info)
     check_protocol(info)
     skew = now - info.now
     if abs(skew) > MAX_SKEW_S:
@@ -89,22 +89,22 @@ def look(door: Door, community: bytes, now: int) -> CommunityInfo:
     return info
 
 
-def _said(door: Door, community: bytes) -> CommunityInfo:
-    answer = wire.Packet(call(door, "GET", "/community"))
+def _said(endpoint: Endpoint, community: bytes) -> CommunityInfo:
+    answer = wire.Packet(call(endpoint, "GET", "/community"))
     return check_info(wire.decode(answer, CommunityInfo, COORDINATOR), community)
 
 
-def _said_again(door: Door, before: CommunityInfo) -> CommunityInfo:
+def _said_again(endpoint: Endpoint, before: CommunityInfo) -> CommunityInfo:
     """The same through a connection that the authority in the first answer vouches for."""
     another = (
-        f"{door.address} shows another certificate than the invitation stands for; ask for a new "
-        "invitation, and if that does not help, somebody is between you and the coordinator"
+        f"{endpoint.address} shows another certificate than the invitation stands for; ask for a "
+        "new invitation, and if that does not help, somebody is between you and the coordinator"
     )
-    if fingerprint(before.ca) != door.fingerprint:
+    if fingerprint(before.ca) != endpoint.fingerprint:
         raise Refused(another)
     try:
-        return _said(replace(door, ca=before.ca), before.public)
-    except Untrusted as problem:
+        return _said(replace(endpoint, ca=before.ca), before.public)
+    except UntrustedCertificate as problem:
         raise Refused(f"{another} ({problem})") from None
 
 
@@ -121,7 +121,7 @@ def check_protocol(info: CommunityInfo) -> None:
 
 
 def enrol(
-    asker: Asker,
+    coordinator: CoordinatorClient,
     name: str,
     node_key: ec.EllipticCurvePrivateKey,
     token: bytes,
@@ -132,22 +132,24 @@ def enrol(
     leaving: called with the request before it leaves. Returns the standing and its reason, both
     signed by the community.
     """
-    binding = bind(name, asker.identity, node_key, asker.community)
+    binding = bind(name, coordinator.identity, node_key, coordinator.community)
     request = wire.encode(Enrol(token, binding))
     leaving(request)
-    answer = wire.Packet(call(asker.door, "POST", "/enroll", body=request.head))
+    answer = wire.Packet(call(coordinator.endpoint, "POST", "/enroll", body=request.head))
     reply = wire.decode(answer, Enrolled, COORDINATOR)
-    return check_answer(reply, request, asker.community), reply.reason
+    return check_answer(reply, request, coordinator.community), reply.reason
 
 
-def extend_roster(asker: Asker, known: Roster, now: int) -> tuple[Roster, tuple[SignedEntry, ...]]:
+def extend_roster(
+    coordinator: CoordinatorClient, known: Roster, now: int
+) -> tuple[Roster, tuple[SignedEntry, ...]]:
     """The roster as the coordinator shows it now, and what was added to the one this side holds.
 
     RemoteProtocolError if it is not an extension: history was rewritten.
     """
     added: list[SignedEntry] = []
     while True:
-        data = asker.get(f"/roster?after={known.length}", now, 16 << 20)
+        data = coordinator.get(f"/roster?after={known.length}", now, 16 << 20)
         page = wire.decode(wire.Packet(data), roster.Page, COORDINATOR)
         known = roster.accept_page(known, page)
         added += page.entries
@@ -155,51 +157,57 @@ def extend_roster(asker: Asker, known: Roster, now: int) -> tuple[Roster, tuple[
             return known, tuple(added)
 
 
-def check_own_entry(known: Roster, asker: Asker, name: str, node_key: bytes) -> None:
+def check_own_entry(
+    known: Roster, coordinator: CoordinatorClient, name: str, node_key: bytes
+) -> None:
     """Raise RemoteProtocolError unless the roster holds us under our own two keys."""
     member = known.members.get(name)
-    ours = (asker.identity.public, node_key)
+    ours = (coordinator.identity.public, node_key)
     if member is None or (member.binding.identity, member.binding.node_key) != ours:
         reason = f"its roster does not hold {name} under this machine's keys"
         raise RemoteProtocolError(COORDINATOR, "§5", reason)
 
 
-def newest_version(asker: Asker, known: SignedVersion | None, now: int) -> SignedVersion | None:
+def newest_version(
+    coordinator: CoordinatorClient, known: SignedVersion | None, now: int
+) -> SignedVersion | None:
     """The newest version record, if the records since `known` follow it unbroken."""
     while True:
         after = 0 if known is None else known.version.number + 1
-        data = asker.get(f"/versions?after={after}", now, 16 << 20)
+        data = coordinator.get(f"/versions?after={after}", now, 16 << 20)
         records = wire.decode(wire.Packet(data), lineage.Versions, COORDINATOR).records
-        origin = enrolment.community_id(asker.community)
-        known = lineage.check_chain(known, records, asker.community, origin)
+        origin = enrolment.community_id(coordinator.community)
+        known = lineage.check_chain(known, records, coordinator.community, origin)
         if len(records) < lineage.PAGE:
             return known
 
 
-def receipts(asker: Asker, first_round: int, now: int) -> tuple[SignedReceipt, ...]:
+def receipts(
+    coordinator: CoordinatorClient, first_round: int, now: int
+) -> tuple[SignedReceipt, ...]:
     """Our receipts from `first_round` on, each checked; RemoteProtocolError if one is not ours."""
     found: list[SignedReceipt] = []
     while True:
-        data = asker.get(f"/receipts?after={first_round}", now, 16 << 20)
+        data = coordinator.get(f"/receipts?after={first_round}", now, 16 << 20)
         page = wire.decode(wire.Packet(data), Receipts, COORDINATOR).receipts
         for signed in page:
-            check_receipt(signed, asker.community, asker.identity.public)
+            check_receipt(signed, coordinator.community, coordinator.identity.public)
         found += page
         if len(page) < PAGE or page[-1].receipt.round <= first_round:
             return tuple(found)
         first_round = page[-1].receipt.round
 
 
-def download(asker: Asker, record: SignedVersion, now: int) -> Adapter:
+def download(coordinator: CoordinatorClient, record: SignedVersion, now: int) -> Adapter:
     """The adapter a record names, verified against it."""
     digest = record.version.adapter
-    data = asker.get(f"/adapter/{digest.hex()}", now, MAX_ADAPTER_BYTES)
+    data = coordinator.get(f"/adapter/{digest.hex()}", now, MAX_ADAPTER_BYTES)
     return lineage.from_file(data, digest, COORDINATOR)
 
 
-def leave(asker: Asker, now: int) -> None:
+def leave(coordinator: CoordinatorClient, now: int) -> None:
     """Tell the coordinator that we leave; harmless if it has forgotten us."""
     try:
-        asker.post("/leave", now)
+        coordinator.post("/leave", now)
     except Refused:
         return  # already out

@@ -38,8 +38,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from nomoat.aggregation.errors import Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.client.connection.https import Door, tls_context
-from nomoat.client.machine.duty_cycle import Bucket, spend
+from nomoat.client.connection.https import Endpoint, tls_context
+from nomoat.client.connection.rate_cap import RateCap
 from nomoat.flower.headers import HAVE, MAX_SKEW_S, WAIT
 from nomoat.flower.objects import check_object, hashed_once, ids_in, put_together, take_apart
 from nomoat.flower.process import silence
@@ -58,7 +58,7 @@ Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Line:
+class ConnectionSettings:
     """How to reach a coordinator. door: with its authority. poll_s: (least, most) between polls.
 
     pause_s: first and longest pause after a failure. upload_bytes_s,
@@ -66,7 +66,7 @@ class Line:
     clock: unix time in seconds.
     """
 
-    door: Door
+    endpoint: Endpoint
     node_key: ec.EllipticCurvePrivateKey
     poll_s: tuple[float, float] = (1.0, 2.0)
     pause_s: tuple[float, float] = (0.5, 30.0)
@@ -76,51 +76,41 @@ class Line:
     clock: Callable[[], float] = time.time
 
 
-class Gone(Exception):
+class UnknownNode(Exception):
     """The coordinator does not know this node (any more): it must be activated again."""
 
 
-class RunOver(Exception):
+class RunEnded(Exception):
     """The coordinator ended the run a message belongs to."""
 
 
 @dataclass(frozen=True)
-class Job:
+class IncomingMessage:
     """A message that waits to be answered."""
 
     head: Message
     tree: ObjectTree
 
 
-class Cap:
-    """Keeps what goes one way over the line to a rate in bytes a second; None: as fast as it is."""
-
-    def __init__(self, rate: float | None) -> None:
-        self._bucket = None if rate is None else Bucket(rate, rate, rate, time.monotonic())
-
-    def keep(self, size: int) -> None:
-        """Wait as long as `size` bytes take at the rate."""
-        if self._bucket is not None:
-            self._bucket, wait_s = spend(self._bucket, size, time.monotonic())
-            time.sleep(wait_s)
-
-
-class Wires:
+class FlowerClient:
     """Flower's fleet client over one HTTP client that reads bounded answers from one address."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, connection: ConnectionSettings) -> None:
         silence()
-        self.line = line
-        self._up, self._down = Cap(line.upload_bytes_s), Cap(line.download_bytes_s)
-        public = line.node_key.public_key()
+        self.connection = connection
+        self._up, self._down = (
+            RateCap(connection.upload_bytes_s),
+            RateCap(connection.download_bytes_s),
+        )
+        public = connection.node_key.public_key()
         self._public = public_key_to_bytes(public)
         self._fleet = FleetHttpClient(
-            f"https://{line.door.address}",
+            f"https://{connection.endpoint.address}",
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                NodeAuthHttpInterceptor(line.node_key, public),
+                NodeAuthHttpInterceptor(connection.node_key, public),
             ],
-            verify=tls_context(line.door),
+            verify=tls_context(connection.endpoint),
         )
         self._fleet._client.close()
         self._have: deque[str] = deque(maxlen=HAVE_KEPT)
@@ -129,13 +119,13 @@ class Wires:
         self._closing = False
         # A transport of our own: no proxy from the environment, no redirect to another host.
         self._fleet._client = httpx.Client(
-            transport=Bounded(tls_context(line.door)),
+            transport=BoundedTransport(tls_context(connection.endpoint)),
             timeout=TIMEOUT_S,
             headers={"accept-encoding": "identity", WAIT: str(WAIT_S)},
             event_hooks={"request": [self._say_what_arrived]},
         )
 
-    def __enter__(self) -> Wires:
+    def __enter__(self) -> FlowerClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -187,37 +177,39 @@ class Wires:
         self._fleet._client.timeout = httpx.Timeout(SIGN_OFF_S)
         try:
             self.ask(self._fleet.DeactivateNode, DeactivateNodeRequest(node_id=node.node_id))
-        except (Unreachable, Gone, httpx.HTTPStatusError):
+        except (Unreachable, UnknownNode, httpx.HTTPStatusError):
             return
 
     def beat(self, node: Node) -> None:
-        """Say that we are still here; Gone if we are unknown."""
+        """Say that we are still here; UnknownNode if we are unknown."""
         request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
         if not self.ask(self._fleet.SendNodeHeartbeat, request).success:
-            raise Gone("the coordinator forgot this node")
+            raise UnknownNode("the coordinator forgot this node")
 
-    def receive(self, node: Node) -> Job | None:
+    def receive(self, node: Node) -> IncomingMessage | None:
         """The next message, None if there is none (the coordinator may hold this for WAIT_S)."""
         answer = self.ask(self._fleet.PullMessages, PullMessagesRequest(node=node))
         if not answer.messages_list or not answer.message_object_trees:
             return None
-        job = Job(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
-        self._have.append(job.tree.object_id)
-        return job
+        incoming = IncomingMessage(
+            message_from_proto(answer.messages_list[0]), answer.message_object_trees[0]
+        )
+        self._have.append(incoming.tree.object_id)
+        return incoming
 
-    def fetch(self, node: Node, job: Job, deadline: float) -> Message:
+    def fetch(self, node: Node, incoming: IncomingMessage, deadline: float) -> Message:
         """The whole message of a job; RemoteProtocolError if it is not what its tree says."""
-        ids = list(dict.fromkeys(ids_in(job.tree)))
+        ids = list(dict.fromkeys(ids_in(incoming.tree)))
         if len(ids) > MAX_OBJECTS:
             raise RemoteProtocolError(COORDINATOR, wire.SECTION, f"sent {len(ids)} objects")
         contents: dict[str, bytes] = {}
         for object_id in ids:
-            contents[object_id] = self._object(node, job, object_id, deadline)
+            contents[object_id] = self._object(node, incoming, object_id, deadline)
             self._down.keep(len(contents[object_id]))
             if sum(map(len, contents.values())) > wire.MAX_HEAD_BYTES + wire.MAX_BODY_BYTES:
                 raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent too much")
         try:
-            return put_together(job.tree.object_id, contents)
+            return put_together(incoming.tree.object_id, contents)
         except ValueError:
             raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent something else") from None
 
@@ -251,13 +243,17 @@ class Wires:
         """Name the last messages that arrived, so that one lost on its way is offered again."""
         request.headers[HAVE] = ",".join(self._have)
 
-    def _object(self, node: Node, job: Job, object_id: str, deadline: float) -> bytes:
-        request = PullObjectRequest(node=node, run_id=job.head.metadata.run_id, object_id=object_id)
+    def _object(
+        self, node: Node, incoming: IncomingMessage, object_id: str, deadline: float
+    ) -> bytes:
+        request = PullObjectRequest(
+            node=node, run_id=incoming.head.metadata.run_id, object_id=object_id
+        )
         pause = 0.05
         while True:
             answer = self.ask(self._fleet.PullObject, request)
             if not answer.object_found:
-                raise RunOver("the message was taken back")
+                raise RunEnded("the message was taken back")
             if answer.object_available:
                 break
             if time.monotonic() > deadline:
@@ -273,23 +269,25 @@ class Wires:
         return content
 
     def ask(self, method: Callable[..., Answer], request: object) -> Answer:
-        """One call; Unreachable, Gone (401), RunOver (403), or httpx's error for the rest."""
+        """Make one call; Unreachable, UnknownNode (401), RunEnded (403), else httpx's error."""
         try:
             with self._call():
                 return method(request)
         except httpx.HTTPStatusError as problem:
             status = problem.response.status_code
             if status in (429, 500, 502, 503, 504):
-                raise Unreachable(f"{self.line.door.address} answers {status}") from None
+                raise Unreachable(f"{self.connection.endpoint.address} answers {status}") from None
             if status == 401:
-                skewed = skew(problem.response, self.line.clock())
-                raise Gone(skewed or "the coordinator does not recognise this node") from None
+                skewed = skew(problem.response, self.connection.clock())
+                raise UnknownNode(
+                    skewed or "the coordinator does not recognise this node"
+                ) from None
             if status == 403 and not isinstance(request, ActivateNodeRequest):
-                raise RunOver("the run has ended") from None
+                raise RunEnded("the run has ended") from None
             raise
         except (httpx.TransportError, ssl.SSLError, ValueError) as problem:
             reason = str(problem)[:150] or type(problem).__name__
-            raise Unreachable(f"{self.line.door.address}: {reason}") from None
+            raise Unreachable(f"{self.connection.endpoint.address}: {reason}") from None
 
 
 def skew(response: httpx.Response, now: float) -> str | None:
@@ -304,7 +302,7 @@ def skew(response: httpx.Response, now: float) -> str | None:
     return f"this machine's clock is {abs(ahead)} s {where} the coordinator's; set it (NTP)"
 
 
-class Bounded(httpx.HTTPTransport):
+class BoundedTransport(httpx.HTTPTransport):
     """TLS to one coordinator; an answer longer than ANSWER_BYTES, or packed, is cut off."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -317,11 +315,11 @@ class Bounded(httpx.HTTPTransport):
             response.close()
             raise httpx.RemoteProtocolError("the answer is packed", request=request)
         assert isinstance(response.stream, httpx.SyncByteStream)
-        response.stream = Cut(response.stream, request)
+        response.stream = BoundedStream(response.stream, request)
         return response
 
 
-class Cut(httpx.SyncByteStream):
+class BoundedStream(httpx.SyncByteStream):
     """A byte stream that ends in an error after ANSWER_BYTES."""
 
     def __init__(self, stream: httpx.SyncByteStream, request: httpx.Request) -> None:

@@ -19,7 +19,7 @@ SMALL = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Endpoint:
     """A coordinator's address and the authority (`ca`, PEM) its certificate is checked against.
 
     An invitation holds only that authority's `fingerprint` (SHA-256 of its certificate, DER):
@@ -32,7 +32,9 @@ class Door:
     ca: bytes | None = None
 
     @classmethod
-    def at(cls, address: str, *, fingerprint: bytes | None = None, ca: bytes | None = None) -> Door:
+    def at(
+        cls, address: str, *, fingerprint: bytes | None = None, ca: bytes | None = None
+    ) -> Endpoint:
         """A door at host:port; RemoteProtocolError if the address is not one."""
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -45,16 +47,16 @@ class Door:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def tls_context(door: Door) -> ssl.SSLContext:
+def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """TLS 1.2+ that trusts the door's authority alone; unverified if it is not known yet.
 
     RemoteProtocolError if what a community named as its authority is no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if door.ca is not None:
+    if endpoint.ca is not None:
         try:
-            context.load_verify_locations(cadata=door.ca.decode("ascii"))
+            context.load_verify_locations(cadata=endpoint.ca.decode("ascii"))
         except (ssl.SSLError, UnicodeDecodeError):
             reason = "its certificate authority is not a certificate"
             raise RemoteProtocolError("coordinator", "§5", reason) from None
@@ -65,7 +67,7 @@ def tls_context(door: Door) -> ssl.SSLContext:
 
 
 def call(
-    door: Door,
+    endpoint: Endpoint,
     method: str,
     target: str,
     *,
@@ -77,26 +79,26 @@ def call(
 
     Raises Unreachable, Refused (with the coordinator's one line) or RemoteProtocolError.
     """
-    if door.ca is None and (method != "GET" or headers or body):
+    if endpoint.ca is None and (method != "GET" or headers or body):
         raise ValueError("nothing of ours goes through a door whose authority is not known")
     connection = http.client.HTTPSConnection(
-        door.host, door.port, timeout=TIMEOUT_S, context=tls_context(door)
+        endpoint.host, endpoint.port, timeout=TIMEOUT_S, context=tls_context(endpoint)
     )
     try:
         connection.request(method, target, body, dict(headers or {}))
         response = connection.getresponse()
         data = response.read(limit + 1)
     except ssl.SSLCertVerificationError as problem:
-        raise _certificate(door, problem) from None
+        raise _certificate(endpoint, problem) from None
     except (OSError, http.client.HTTPException) as problem:
         raise Unreachable(
-            f"{door.address} does not answer ({_why(problem)}); is the coordinator running?"
+            f"{endpoint.address} does not answer ({_why(problem)}); is the coordinator running?"
         ) from None
     finally:
         connection.close()
     if len(data) > limit:
         raise RemoteProtocolError("coordinator", "§2", f"answered with more than {limit} bytes")
-    return _body(response.status, data, door)
+    return _body(response.status, data, endpoint)
 
 
 def fingerprint(ca: bytes) -> bytes:
@@ -108,16 +110,16 @@ def fingerprint(ca: bytes) -> bytes:
         raise RemoteProtocolError("coordinator", "§5", reason) from None
 
 
-def _body(status: int, data: bytes, door: Door) -> bytes:
+def _body(status: int, data: bytes, endpoint: Endpoint) -> bytes:
     if status in (200, 204):
         return data
     reason = _reason(data)
     if status == 403:
         raise Refused(f"the coordinator says: {reason}")
     if status in (429, 502, 503, 504):
-        raise Unreachable(f"{door.address} is busy: {reason}")
+        raise Unreachable(f"{endpoint.address} is busy: {reason}")
     if status == 404:
-        raise NomoatError(f"{door.address}: {reason}")
+        raise NomoatError(f"{endpoint.address}: {reason}")
     raise RemoteProtocolError("coordinator", "§5", f"answered {status}: {reason}")
 
 
@@ -131,19 +133,19 @@ def _reason(data: bytes) -> str:
     return "".join(c if c.isprintable() else " " for c in text)[:300]
 
 
-class Untrusted(Unreachable):
+class UntrustedCertificate(Unreachable):
     """Whoever answers there holds no certificate of the door's authority."""
 
 
-def _certificate(door: Door, problem: ssl.SSLCertVerificationError) -> NomoatError:
+def _certificate(endpoint: Endpoint, problem: ssl.SSLCertVerificationError) -> NomoatError:
     why = problem.verify_message or "certificate not accepted"
     if "expired" in why:
         why += "; its operator renews it by restarting nomoat up; check this machine's clock too"
-        return Unreachable(f"{door.address}: {why}")
+        return Unreachable(f"{endpoint.address}: {why}")
     if "not yet valid" in why:
         why += "; this machine's clock is probably behind"
-        return Unreachable(f"{door.address}: {why}")
-    return Untrusted(f"{door.address}: {why}")
+        return Unreachable(f"{endpoint.address}: {why}")
+    return UntrustedCertificate(f"{endpoint.address}: {why}")
 
 
 def _why(problem: Exception) -> str:

@@ -24,12 +24,12 @@ from nomoat.client.connection.flower_client import (
     BEAT_S,
     SIGN_OFF_S,
     TIMEOUT_S,
-    Gone,
-    Job,
-    Line,
+    ConnectionSettings,
+    FlowerClient,
+    IncomingMessage,
     Node,
-    RunOver,
-    Wires,
+    RunEnded,
+    UnknownNode,
 )
 from nomoat.client.round.sealed_app import App
 from nomoat.flower.replies import failure
@@ -72,7 +72,7 @@ def unrecorded(_request: Message, _reply: Message) -> None:
 
 
 def serve(
-    line: Line,
+    connection: ConnectionSettings,
     app: App,
     stop: threading.Event,
     listener: Listener,
@@ -84,33 +84,37 @@ def serve(
     does not leave. Raises Refused if the coordinator does not admit this node key; a coordinator
     that does not answer is waited for, however long.
     """
-    pauses = Pauses(line)
-    with Wires(line) as wires:
-        labour = Labour(wires, app, stop, listener, record)
+    backoff = Backoff(connection)
+    with FlowerClient(connection) as client:
+        worker = MessageWorker(client, app, stop, listener, record)
         while not stop.is_set():
             try:
-                node = wires.activate()
-            except (Unreachable, Gone) as problem:
-                pause = next(pauses)
+                node = client.activate()
+            except (Unreachable, UnknownNode) as problem:
+                pause = next(backoff)
                 listener.lost(str(problem), pause)
                 stop.wait(pause)
                 continue
-            pauses = Pauses(line)
-            labour.serve_as(node)
+            backoff = Backoff(connection)
+            worker.serve_as(node)
             listener.connected(node.node_id)
             over = threading.Event()
-            beat = _thread(partial(_beat, wires, node, over), "heartbeat")
+            beat = _thread(partial(_beat, client, node, over), "heartbeat")
             try:
-                _poll(wires, node, labour, stop, listener)
+                _poll(client, node, worker, stop, listener)
             finally:
                 over.set()
                 if stop.is_set():
-                    wires.deactivate(node)
+                    client.deactivate(node)
                 beat.join(SIGN_OFF_S if stop.is_set() else TIMEOUT_S)
 
 
 def _poll(
-    wires: Wires, node: Node, labour: Labour, stop: threading.Event, listener: Listener
+    client: FlowerClient,
+    node: Node,
+    worker: MessageWorker,
+    stop: threading.Event,
+    listener: Listener,
 ) -> None:
     """Hand messages to `labour` until `stop` is set or the node must be activated again.
 
@@ -119,26 +123,26 @@ def _poll(
     ended = threading.Event()
 
     def poll() -> None:
-        pauses = Pauses(wires.line)
+        backoff = Backoff(client.connection)
         while not (stop.is_set() or ended.is_set()):
             asked_at = time.monotonic()
             try:
-                job = wires.receive(node)
-            except Gone as problem:
+                incoming = client.receive(node)
+            except UnknownNode as problem:
                 listener.lost(str(problem), 0.0)
                 break
-            except (Unreachable, RunOver, httpx.HTTPStatusError) as problem:
-                pause = next(pauses)
+            except (Unreachable, RunEnded, httpx.HTTPStatusError) as problem:
+                pause = next(backoff)
                 listener.lost(str(problem), pause)
                 ended.wait(pause)
                 continue
-            if pauses.used:
-                pauses = Pauses(wires.line)
+            if backoff.used:
+                backoff = Backoff(client.connection)
                 listener.connected(node.node_id)
-            if job is not None:
-                labour.put(job)
+            if incoming is not None:
+                worker.put(incoming)
             elif time.monotonic() - asked_at < 1.0:  # it was not held open
-                ended.wait(wires.line.chance.uniform(*wires.line.poll_s))
+                ended.wait(client.connection.chance.uniform(*client.connection.poll_s))
         ended.set()
 
     _thread(poll, "poll")
@@ -147,33 +151,33 @@ def _poll(
     ended.set()
 
 
-def _beat(wires: Wires, node: Node, over: threading.Event) -> None:
+def _beat(client: FlowerClient, node: Node, over: threading.Event) -> None:
     """Heartbeats until `over`; failures are the poll's to notice."""
-    while not over.wait(wires.line.chance.uniform(0.8, 1.0) * BEAT_S):
+    while not over.wait(client.connection.chance.uniform(0.8, 1.0) * BEAT_S):
         try:
-            wires.beat(node)
-        except (Unreachable, Gone, RunOver, httpx.HTTPStatusError) as problem:
+            client.beat(node)
+        except (Unreachable, UnknownNode, RunEnded, httpx.HTTPStatusError) as problem:
             log.debug("heartbeat: %s", problem)
 
 
-class Labour:
+class MessageWorker:
     """Answers messages one after the other in a thread of its own, and hands the replies in."""
 
     def __init__(
         self,
-        wires: Wires,
+        client: FlowerClient,
         app: App,
         stop: threading.Event,
         listener: Listener,
         record: Record = unrecorded,
     ) -> None:
-        self._wires = wires
+        self._wires = client
         self._record = record
         self._at_work = False
         self._app = app
         self._stop = stop
         self._listener = listener
-        self._jobs: queue.Queue[Job] = queue.Queue()
+        self._jobs: queue.Queue[IncomingMessage] = queue.Queue()
         self._seen: dict[str, None] = {}
         self._contexts: dict[int, Context] = {}
         self._node = Node()
@@ -183,26 +187,26 @@ class Labour:
         """The coordinator knows us as `node` from now on."""
         self._node = node
 
-    def put(self, job: Job) -> None:
+    def put(self, incoming: IncomingMessage) -> None:
         """Answer this message, unless it is being or was answered: it is offered again after a
         broken line.
         """
-        if job.tree.object_id in self._seen:
+        if incoming.tree.object_id in self._seen:
             return
-        self._seen[job.tree.object_id] = None
+        self._seen[incoming.tree.object_id] = None
         if len(self._seen) > SEEN_KEPT:
             del self._seen[next(iter(self._seen))]
         if self._at_work:
             self._listener.overtaken()  # before the new message can be begun
-        self._jobs.put(job)
+        self._jobs.put(incoming)
 
     def _work(self) -> None:
         while True:
-            job = self._jobs.get()
-            kind = job.head.metadata.message_type
+            incoming = self._jobs.get()
+            kind = incoming.head.metadata.message_type
             self._at_work = True
             try:
-                message = self._retrying(partial(self._fetch, job))
+                message = self._retrying(partial(self._fetch, incoming))
                 if message is None:  # taken back: the round went on without us
                     self._listener.answered(kind, 0, True)
                     continue
@@ -223,8 +227,8 @@ class Labour:
             finally:
                 self._at_work = False
 
-    def _fetch(self, job: Job) -> Message:
-        return self._wires.fetch(self._node, job, time.monotonic() + FETCH_S)
+    def _fetch(self, incoming: IncomingMessage) -> Message:
+        return self._wires.fetch(self._node, incoming, time.monotonic() + FETCH_S)
 
     def _send(self, reply: Message) -> tuple[int, bool]:
         return self._wires.send(self._node, reply)
@@ -250,25 +254,25 @@ class Labour:
 
     def _retrying(self, work: Callable[[], Result]) -> Result | None:
         """`work`, again and again while the line is down; None if it has become pointless."""
-        pauses = Pauses(self._wires.line)
+        backoff = Backoff(self._wires.connection)
         while not self._stop.is_set():
             try:
                 return work()
-            except (Unreachable, Gone) as problem:
+            except (Unreachable, UnknownNode) as problem:
                 log.debug("%s", problem)
-                self._stop.wait(next(pauses))
-            except (RunOver, httpx.HTTPStatusError) as problem:
+                self._stop.wait(next(backoff))
+            except (RunEnded, httpx.HTTPStatusError) as problem:
                 log.info("the coordinator has moved on (%s)", problem)
                 return None
         return None
 
 
-class Pauses:
+class Backoff:
     """Growing pauses: doubled each time, jittered, up to the line's longest."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._next_s = line.pause_s[0]
+    def __init__(self, connection: ConnectionSettings) -> None:
+        self._line = connection
+        self._next_s = connection.pause_s[0]
         self.used = False
 
     def __iter__(self) -> Iterator[float]:

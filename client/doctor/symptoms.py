@@ -16,7 +16,7 @@ from nomoat.client.doctor.checks import CheckResult, CheckStatus, Symptoms, wors
 from nomoat.client.machine.probes import attempt, torch_has_cuda
 
 if TYPE_CHECKING:
-    from nomoat.client.connection.https import Door
+    from nomoat.client.connection.https import Endpoint
     from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
 
 TIMEOUT_S = 10.0
@@ -85,19 +85,19 @@ def line(folder: CommunityFolder, address: str) -> dict[str, Any]:
     from nomoat.aggregation.errors import NomoatError, Unreachable
     from nomoat.aggregation.protocol import wire
     from nomoat.aggregation.protocol.enrolment import CommunityInfo, check_info
-    from nomoat.client.connection.https import Door, call
+    from nomoat.client.connection.https import Endpoint, call
 
     info = folder.info()
-    door = Door.at(address, ca=info.ca)
+    endpoint = Endpoint.at(address, ca=info.ca)
     found: dict[str, Any] = {"pinned_fingerprint": info.public.hex()}
     try:
-        with socket.create_connection((door.host, door.port), TIMEOUT_S):
+        with socket.create_connection((endpoint.host, endpoint.port), TIMEOUT_S):
             found["reachable"] = True
     except OSError:
         return {**found, "reachable": False}
     try:
-        found["certificate_days"] = _certificate_days(door)
-        answer = wire.Packet(call(door, "GET", "/community"))
+        found["certificate_days"] = _certificate_days(endpoint)
+        answer = wire.Packet(call(endpoint, "GET", "/community"))
         said = wire.decode(answer, CommunityInfo, "coordinator")
         found["fingerprint"] = said.public.hex()
         check_info(said, said.public)
@@ -111,7 +111,7 @@ def line(folder: CommunityFolder, address: str) -> dict[str, Any]:
     return {**found, "clock_skew_s": skew, "protocols": spoken}
 
 
-def _certificate_days(door: Door) -> float:
+def _certificate_days(endpoint: Endpoint) -> float:
     import datetime
 
     from cryptography import x509
@@ -119,8 +119,8 @@ def _certificate_days(door: Door) -> float:
     from nomoat.client.connection.https import tls_context
 
     with (
-        socket.create_connection((door.host, door.port), TIMEOUT_S) as plain,
-        tls_context(door).wrap_socket(plain, server_hostname=door.host) as tls,
+        socket.create_connection((endpoint.host, endpoint.port), TIMEOUT_S) as plain,
+        tls_context(endpoint).wrap_socket(plain, server_hostname=endpoint.host) as tls,
     ):
         certificate = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
     left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)

@@ -42,7 +42,7 @@ def power_target(limit_w: float, full_w: float) -> Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class Controller:
     """One target's present share, its last error (None before the first reading)."""
 
     share: float = 1.0
@@ -50,63 +50,45 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class Duty:
+class DutyCycle:
     """The controllers' state; `share`: of the time, to be spent working."""
 
     share: float = 1.0
-    controls: tuple[Control, ...] = ()
+    controllers: tuple[Controller, ...] = ()
 
 
 def regulate(
-    duty: Duty,
+    duty: DutyCycle,
     targets: tuple[Target, ...],
     measured: Mapping[str, float | None],
     elapsed_s: float,
     most_share: float = 1.0,
-) -> Duty:
+) -> DutyCycle:
     """The next state, `elapsed_s` after the last one. `most_share`: the owner's processor cap.
 
     A quantity that is unknown or not finite leaves its controller as it was: whether to go on
     without a sensor is policy.py's to decide.
     """
     most = min(1.0, max(LEAST_SHARE, most_share))
-    before = duty.controls if len(duty.controls) == len(targets) else (Control(),) * len(targets)
-    elapsed = min(max(elapsed_s, 0.0), MAX_ELAPSED_S) if math.isfinite(elapsed_s) else 0.0
-    controls = tuple(
-        _step(control, target, measured.get(target.quantity), elapsed, most)
-        for control, target in zip(before, targets, strict=True)
+    before = (
+        duty.controllers
+        if len(duty.controllers) == len(targets)
+        else (Controller(),) * len(targets)
     )
-    return Duty(min((most, *(control.share for control in controls))), controls)
+    elapsed = min(max(elapsed_s, 0.0), MAX_ELAPSED_S) if math.isfinite(elapsed_s) else 0.0
+    controllers = tuple(
+        _step(controller, target, measured.get(target.quantity), elapsed, most)
+        for controller, target in zip(before, targets, strict=True)
+    )
+    return DutyCycle(min((most, *(controller.share for controller in controllers))), controllers)
 
 
 def _step(
-    control: Control, target: Target, value: float | None, elapsed_s: float, most: float
-) -> Control:
+    controller: Controller, target: Target, value: float | None, elapsed_s: float, most: float
+) -> Controller:
     if value is None or not math.isfinite(value):
-        return Control(min(control.share, most), control.error)
+        return Controller(min(controller.share, most), controller.error)
     error = target.limit - value
-    change = target.gain * (error - (error if control.error is None else control.error))
+    change = target.gain * (error - (error if controller.error is None else controller.error))
     change += target.gain / target.reset_s * elapsed_s * error
-    return Control(min(most, max(LEAST_SHARE, control.share + change)), error)
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A token bucket for the network cap: `level` bytes may go at once, `rate` more per second."""
-
-    rate_bytes_s: float
-    capacity_bytes: float
-    level_bytes: float
-    at_s: float
-
-
-def spend(bucket: Bucket, size_bytes: int, now_s: float) -> tuple[Bucket, float]:
-    """(bucket after sending `size_bytes`, seconds to wait before sending them).
-
-    The level may fall below zero: a message larger than the capacity waits its full time and goes.
-    """
-    gained = max(0.0, now_s - bucket.at_s) * bucket.rate_bytes_s
-    level = min(bucket.capacity_bytes, bucket.level_bytes + gained)
-    wait = max(0.0, (min(size_bytes, bucket.capacity_bytes) - level) / bucket.rate_bytes_s)
-    after = Bucket(bucket.rate_bytes_s, bucket.capacity_bytes, level - size_bytes, now_s)
-    return after, wait
+    return Controller(min(most, max(LEAST_SHARE, controller.share + change)), error)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from nomoat.client.machine import owner_orders
 from nomoat.client.machine.duty_cycle import (
-    Duty,
+    DutyCycle,
     Target,
     power_target,
     regulate,
@@ -72,7 +72,7 @@ class Governor:
     decision: Decision | None = None
     _facts: Readings | None = field(default=None, init=False)
     _looked_at: float = field(default=0.0, init=False)
-    _duty: Duty = field(default_factory=Duty, init=False)
+    _duty: DutyCycle = field(default_factory=DutyCycle, init=False)
     _turning: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def run(self, stop: threading.Event) -> None:

@@ -12,8 +12,12 @@ from nomoat.aggregation.protocol import roster, wire
 from nomoat.aggregation.protocol.enrolment import Standing, node_public_der
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.client.connection import coordinator_api
-from nomoat.client.connection.coordinator_api import Asker, check_own_entry, extend_roster
-from nomoat.client.connection.https import Door
+from nomoat.client.connection.coordinator_api import (
+    CoordinatorClient,
+    check_own_entry,
+    extend_roster,
+)
+from nomoat.client.connection.https import Endpoint
 from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
 from nomoat.client.identity.keys import load_identity, node_key
 from nomoat.client.sent.log import SentMessage
@@ -69,13 +73,15 @@ def join(
     What is written before the coordinator has answered is only this machine's keys.
     """
     info_public = folder.info().public
-    asker = Asker(Door.at(settings.address, ca=ca), load_identity(home.identity), info_public)
+    coordinator = CoordinatorClient(
+        Endpoint.at(settings.address, ca=ca), load_identity(home.identity), info_public
+    )
     key = node_key(folder.node_key)
     leaving = logged(folder, settings.address)
-    standing, reason = coordinator_api.enrol(asker, settings.name, key, token, leaving)
+    standing, reason = coordinator_api.enrol(coordinator, settings.name, key, token, leaving)
     if standing is Standing.APPROVED:
         known = roster.extend(roster.Roster.empty(info_public), folder.entries())
-        known, added = extend_roster(asker, known, int(time.time()))
+        known, added = extend_roster(coordinator, known, int(time.time()))
         folder.append_roster(added)
-        check_own_entry(known, asker, settings.name, node_public_der(key.public_key()))
+        check_own_entry(known, coordinator, settings.name, node_public_der(key.public_key()))
     return standing, reason

@@ -19,7 +19,7 @@ from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.roster import SignedEntry
 from nomoat.aggregation.secagg.messages import SessionOffer
 from nomoat.aggregation.secagg.parameters import Roster
-from nomoat.client.connection.coordinator_api import Asker, extend_roster
+from nomoat.client.connection.coordinator_api import CoordinatorClient, extend_roster
 from nomoat.client.home import CommunityFolder
 from nomoat.client.round.sealed_app import App
 
@@ -29,13 +29,13 @@ class RosterBook:
     """The log as far as it was verified, and the head that is meant at the moment."""
 
     folder: CommunityFolder
-    asker: Asker
+    coordinator: CoordinatorClient
     clock: Callable[[], float] = time.time
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         self._entries: list[SignedEntry] = self.folder.entries()
-        self._newest = log.extend(log.Roster.empty(self.asker.community), self._entries)
+        self._newest = log.extend(log.Roster.empty(self.coordinator.community), self._entries)
         self._aimed = self._newest
 
     @property
@@ -46,7 +46,7 @@ class RosterBook:
     def refresh(self) -> log.Roster:
         """Ask for what was added; RemoteProtocolError if history was rewritten."""
         with self._lock:
-            roster, added = extend_roster(self.asker, self._newest, int(self.clock()))
+            roster, added = extend_roster(self.coordinator, self._newest, int(self.clock()))
             if added:
                 self.folder.append_roster(added)
                 self._entries += added
@@ -75,7 +75,7 @@ class RosterBook:
             return self._newest
         for length in range(len(self._entries), 0, -1):
             if log.digest(self._entries[length - 1].entry) == head:
-                empty = log.Roster.empty(self.asker.community)
+                empty = log.Roster.empty(self.coordinator.community)
                 return log.extend(empty, self._entries[:length])
         return self._newest  # the offer will be refused: its roster is none of ours
 

@@ -30,10 +30,10 @@ from nomoat.client.round.masked_session import MaskedAnswer
 from nomoat.client.round.session import (
     Answer,
     EvaluateWork,
-    Held,
+    HeldUpdate,
     Reason,
     Request,
-    Session,
+    RoundSession,
     TrainWork,
     Work,
     decline,
@@ -44,7 +44,7 @@ from nomoat.lora.training.train import Trained
 log = logging.getLogger(__name__)
 
 
-class Labour(Protocol):
+class RoundTrainer(Protocol):
     """Whoever trains and evaluates for this volunteer (a worker process, elsewhere)."""
 
     def train(self, work: TrainWork) -> Trained:
@@ -54,10 +54,10 @@ class Labour(Protocol):
         """(mean nats per token, tokens, loss with what is kept here); NomoatError if it cannot."""
 
 
-class Vault(Protocol):
+class UpdateStore(Protocol):
     """Where an update is kept until it is asked for."""
 
-    def save(self, held: Held) -> None:
+    def save(self, held: HeldUpdate) -> None:
         """Keep `held`; when this returns it survives whatever the vault promises to survive."""
 
     def mark(self, marks: tuple[Mark, ...]) -> None:
@@ -65,12 +65,12 @@ class Vault(Protocol):
 
 
 @dataclass(frozen=True)
-class Volunteer:
+class RequestHandler:
     """One volunteer's session and the hands it works with."""
 
-    session: Session
-    labour: Labour
-    vault: Vault
+    session: RoundSession
+    trainer: RoundTrainer
+    store: UpdateStore
 
     def answer(self, request: Request) -> Answer | ToCoordinator:
         """Do what `request` asks, within the session's rules."""
@@ -80,16 +80,16 @@ class Volunteer:
             log.warning("%s: refused: %s", self.session.name, problem)
             return decline(getattr(request, "round", 0), Reason.UNSAFE)
         if isinstance(step, MaskedAnswer):
-            self.vault.mark(step.marks)
+            self.store.mark(step.marks)
             return Noted(0) if step.answer is None else step.answer
         try:
             if isinstance(step, TrainWork):
-                ready = self.session.trained(step, self.labour.train(step))
+                ready = self.session.trained(step, self.trainer.train(step))
                 assert self.session.held is not None
-                self.vault.save(self.session.held)
+                self.store.save(self.session.held)
                 return ready
             if isinstance(step, EvaluateWork):
-                return self.session.evaluated(step, *self.labour.evaluate(step))
+                return self.session.evaluated(step, *self.trainer.evaluate(step))
         except NomoatError as problem:
             log.warning("%s: %s", self.session.name, problem)
             assert isinstance(step, Work)
@@ -97,7 +97,7 @@ class Volunteer:
         return step
 
 
-Find: TypeAlias = Callable[[Context], Volunteer]
+Find: TypeAlias = Callable[[Context], RequestHandler]
 
 ACTIONS: dict[str, type] = {
     wire.action_of(wire.kind_of(kind)): kind

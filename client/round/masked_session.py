@@ -44,12 +44,12 @@ class MaskedAnswer:
     marks: tuple[Mark, ...]
 
 
-class Masking:
+class MaskedSession:
     """One volunteer's sessions, one at a time."""
 
-    def __init__(self, membership: Membership, diary: tuple[Mark, ...] = ()) -> None:
+    def __init__(self, membership: Membership, marks: tuple[Mark, ...] = ()) -> None:
         self.membership = membership
-        self.diary = diary
+        self.marks = marks
         self._session: ClientSession | None = None
 
     def open(
@@ -63,7 +63,7 @@ class Masking:
                 self.membership.identity,
                 terms,
                 self.membership.policy,
-                self.diary,
+                self.marks,
                 Contribution(vector, weight),
                 secrets,
             )
@@ -75,7 +75,7 @@ class Masking:
         if self._session is None:
             raise RemoteProtocolError(COORDINATOR, "§13", "there is no session on this machine")
         step = self._session.receive(message)
-        self.diary = (*self.diary, *step.persist)
+        self.marks = (*self.marks, *step.persist)
         return MaskedAnswer(step.outgoing, step.persist)
 
     def stop(self) -> None:
@@ -86,4 +86,4 @@ class Masking:
 
     def forget_before(self, round_number: int) -> None:
         """Drop marks of rounds that are over; sessions of the present one must be remembered."""
-        self.diary = tuple(mark for mark in self.diary if mark.round >= round_number)
+        self.marks = tuple(mark for mark in self.marks if mark.round >= round_number)

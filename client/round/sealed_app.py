@@ -28,7 +28,7 @@ NONCES_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Belonging:
+class SealParties:
     """Which community a volunteer answers to: its identity, the community's key, the base model."""
 
     identity: SigningKey
@@ -41,13 +41,13 @@ class Belonging:
         return envelope.Context(community, direction, volunteer, kind, nonce, self.base_hash)
 
 
-def sealed(app: App, belonging: Belonging) -> App:
+def sealed(app: App, parties: SealParties) -> App:
     """`app`, answering only what the community sealed for this volunteer, each request once."""
     answered: OrderedDict[bytes, None] = OrderedDict()
 
     def answer(message: Message, context: Context) -> Message:
         kind = message.metadata.message_type
-        nonce = _open(message, belonging, kind)
+        nonce = _open(message, parties, kind)
         if nonce in answered:
             raise RemoteProtocolError(COORDINATOR, envelope.SECTION, "asks again (a replay?)")
         reply = app(message, context)
@@ -55,18 +55,18 @@ def sealed(app: App, belonging: Belonging) -> App:
         if len(answered) > NONCES_KEPT:
             answered.popitem(last=False)
         if reply.has_content():
-            place = belonging.context(Direction.TO_COORDINATOR, kind, nonce)
-            put_seal(reply, belonging.identity, place)
+            outward = parties.context(Direction.TO_COORDINATOR, kind, nonce)
+            put_seal(reply, parties.identity, outward)
         return reply
 
     return answer
 
 
-def _open(message: Message, belonging: Belonging, kind: str) -> bytes:
+def _open(message: Message, parties: SealParties, kind: str) -> bytes:
     """Check and take off the seal of `message`; its nonce."""
     parts = sealed_parts(message)
     nonce = envelope.nonce_of(parts, COORDINATOR)
-    place = belonging.context(Direction.TO_VOLUNTEER, kind, nonce)
-    envelope.open_sealed(parts, belonging.community, place, COORDINATOR)
+    context = parties.context(Direction.TO_VOLUNTEER, kind, nonce)
+    envelope.open_sealed(parts, parties.community, context, COORDINATOR)
     take_seal(message)
     return nonce

@@ -35,7 +35,7 @@ from nomoat.aggregation.protocol.messages import (
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVolunteer
 from nomoat.aggregation.secagg.parameters import Terms
-from nomoat.client.round.masked_session import MaskedAnswer, Masking
+from nomoat.client.round.masked_session import MaskedAnswer, MaskedSession
 from nomoat.lora.training.train import Trained
 
 Request: TypeAlias = TrainTask | ReportRequest | EvaluateTask | ExchangeReply | ToVolunteer
@@ -60,7 +60,7 @@ def decline(round_number: int, reason: Reason) -> Decline:
     return Decline(round_number, reason.value)
 
 
-class Phase(Enum):
+class VolunteerPhase(Enum):
     """Where this volunteer stands between two messages."""
 
     IDLE = "idle"
@@ -110,7 +110,7 @@ Work: TypeAlias = TrainWork | EvaluateWork
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldUpdate:
     """An update that waits for its aggregation: where training started, where it ended."""
 
     round: int
@@ -121,20 +121,26 @@ class Held:
 
 
 # (phase, what happened) → phase. What is not here is a protocol error or declined.
-TRANSITIONS: dict[tuple[Phase, type], Phase] = {
-    (Phase.IDLE, TrainTask): Phase.TRAINING,
-    (Phase.HOLDING, TrainTask): Phase.TRAINING,
-    (Phase.TRAINING, TrainTask): Phase.TRAINING,  # a new round overtakes one cut short
-    (Phase.TRAINING, Trained): Phase.HOLDING,
-    (Phase.HOLDING, ReportRequest): Phase.HOLDING,
-    (Phase.IDLE, EvaluateTask): Phase.IDLE,
-    (Phase.HOLDING, EvaluateTask): Phase.HOLDING,
-    (Phase.TRAINING, EvaluateTask): Phase.TRAINING,
-    **{(Phase.HOLDING, kind): Phase.HOLDING for kind in (ExchangeReply, *TO_VOLUNTEER)},
+TRANSITIONS: dict[tuple[VolunteerPhase, type], VolunteerPhase] = {
+    (VolunteerPhase.IDLE, TrainTask): VolunteerPhase.TRAINING,
+    (VolunteerPhase.HOLDING, TrainTask): VolunteerPhase.TRAINING,
+    (
+        VolunteerPhase.TRAINING,
+        TrainTask,
+    ): VolunteerPhase.TRAINING,  # a new round overtakes one cut short
+    (VolunteerPhase.TRAINING, Trained): VolunteerPhase.HOLDING,
+    (VolunteerPhase.HOLDING, ReportRequest): VolunteerPhase.HOLDING,
+    (VolunteerPhase.IDLE, EvaluateTask): VolunteerPhase.IDLE,
+    (VolunteerPhase.HOLDING, EvaluateTask): VolunteerPhase.HOLDING,
+    (VolunteerPhase.TRAINING, EvaluateTask): VolunteerPhase.TRAINING,
+    **{
+        (VolunteerPhase.HOLDING, kind): VolunteerPhase.HOLDING
+        for kind in (ExchangeReply, *TO_VOLUNTEER)
+    },
 }
 
 
-class Session:
+class RoundSession:
     """One volunteer in one community.
 
     name: its name in the roster. base_hash: content hash of the base model on this machine.
@@ -147,8 +153,8 @@ class Session:
         name: str,
         base_hash: bytes,
         limits: TaskLimits,
-        held: Held | None = None,
-        masking: Masking | None = None,
+        held: HeldUpdate | None = None,
+        masking: MaskedSession | None = None,
     ) -> None:
         self.name = name
         self._base_hash = base_hash
@@ -158,7 +164,7 @@ class Session:
         self.held = held
         self.uploaded: tuple[Manifest, float] | None = None  # the last upload: tensors, L2 norm
         self.complaint: str | None = None  # why the last training was declined, for the owner alone
-        self.phase = Phase.IDLE if held is None else Phase.HOLDING
+        self.phase = VolunteerPhase.IDLE if held is None else VolunteerPhase.HOLDING
 
     def receive(self, request: Request) -> Answer | Work | MaskedAnswer:
         """Answer a request, or say what must be done before the answer.
@@ -180,7 +186,7 @@ class Session:
         self._move(Trained)
         weight = min(result.tokens, work.task.settings.weight_cap) / work.task.settings.weight_cap
         trained = Adapter(work.local.adapter.spec, result.vector)
-        self.held = Held(work.task.round, work.task.method, work.local, trained, weight)
+        self.held = HeldUpdate(work.task.round, work.task.method, work.local, trained, weight)
         return Ready(
             work.task.round,
             result.steps,
@@ -199,8 +205,8 @@ class Session:
 
     def failed(self, work: Work) -> Decline:
         """The work could not be done; the coordinator learns that, not why."""
-        if isinstance(work, TrainWork) and self.phase is Phase.TRAINING:
-            self.phase = Phase.IDLE if self.held is None else Phase.HOLDING
+        if isinstance(work, TrainWork) and self.phase is VolunteerPhase.TRAINING:
+            self.phase = VolunteerPhase.IDLE if self.held is None else VolunteerPhase.HOLDING
         return decline(work.task.round, Reason.FAILED)
 
     def _train(self, task: TrainTask) -> Answer | Work:
@@ -261,7 +267,9 @@ class Session:
         vector = self._upload(held, request.exchange, self._replies.get(request.exchange))
         return self._masking.open(request, self._terms(held, request.exchange), vector, held.weight)
 
-    def _held_for(self, request: ReportRequest | ExchangeReply | SessionOffer) -> Held | Decline:
+    def _held_for(
+        self, request: ReportRequest | ExchangeReply | SessionOffer
+    ) -> HeldUpdate | Decline:
         held = self.held
         if held is None or request.round != held.round:
             return decline(request.round, Reason.NOTHING_HELD)
@@ -273,7 +281,7 @@ class Session:
             raise RemoteProtocolError(COORDINATOR, "§4", f"{held.method} has no such exchange")
         return held
 
-    def _upload(self, held: Held, exchange: int, reply: Vector | None) -> Vector:
+    def _upload(self, held: HeldUpdate, exchange: int, reply: Vector | None) -> Vector:
         method = methods.get(held.method)
         try:
             vector = method.upload(held.local, held.trained, held.round, exchange, reply)
@@ -283,7 +291,7 @@ class Session:
         except LocalProtocolError as problem:  # no reply, or one of another size
             raise RemoteProtocolError(COORDINATOR, "§4", str(problem)) from None
 
-    def _terms(self, held: Held, exchange: int) -> Terms:
+    def _terms(self, held: HeldUpdate, exchange: int) -> Terms:
         """What this machine knows of the round by itself: an offer must agree with it."""
         assert self._masking is not None
         broadcast = held.local.broadcast

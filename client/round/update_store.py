@@ -18,7 +18,7 @@ from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.secagg.parameters import Mark
-from nomoat.client.round.session import Held
+from nomoat.client.round.session import HeldUpdate
 from nomoat.storage.arrays import pack, unpack
 from nomoat.storage.private import read_private, write_private
 
@@ -26,7 +26,7 @@ PARTS = ("broadcast", "adapter", "frozen", "trained")
 
 
 @dataclass(frozen=True)
-class DiskVault:
+class DiskUpdateStore:
     """A folder for one community: update.safetensors and marks.jsonl."""
 
     folder: Path
@@ -39,7 +39,7 @@ class DiskVault:
     def _marks(self) -> Path:
         return self.folder / "marks.jsonl"
 
-    def save(self, held: Held) -> None:
+    def save(self, held: HeldUpdate) -> None:
         """Keep `held` in place of what was kept; on disk when this returns."""
         local = held.local
         adapters = dict(
@@ -59,7 +59,7 @@ class DiskVault:
         write_private(self._update, pack(meta, files))
         (self.folder / "training.safetensors").unlink(missing_ok=True)  # what it was laid down in
 
-    def load(self) -> Held | None:
+    def load(self) -> HeldUpdate | None:
         """What is kept; NomoatError if it is damaged."""
         if not self._update.exists():
             return None
@@ -117,7 +117,7 @@ def _ends_whole(handle: int) -> bool:
     return os.read(handle, 1) == b"\n"
 
 
-def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> Held:
+def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> HeldUpdate:
     local = LocalStart(
         kept["broadcast"],
         kept["adapter"],
@@ -125,4 +125,4 @@ def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> Held:
         tuple(meta["modules"]),
         Factors(**meta["factors"]),
     )
-    return Held(meta["round"], meta["method"], local, kept["trained"], meta["weight"])
+    return HeldUpdate(meta["round"], meta["method"], local, kept["trained"], meta["weight"])

@@ -11,8 +11,8 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import Report
 from nomoat.aggregation.secagg.messages import MaskedReport
 from nomoat.client.connection import coordinator_api
-from nomoat.client.connection.coordinator_api import Asker
-from nomoat.client.connection.https import Door
+from nomoat.client.connection.coordinator_api import CoordinatorClient
+from nomoat.client.connection.https import Endpoint
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity
 from nomoat.client.sent.log import SentMessage, tensors_of
@@ -49,9 +49,9 @@ def _newest(home: Home, folder: CommunityFolder) -> tuple[int, Adapter]:
         data, version = folder.adapter(record).read_bytes(), record.version
         return version.number, lineage.from_file(data, version.adapter, str(folder.root))
     info, now = folder.info(), int(time.time())
-    door = Door.at(folder.load().address, ca=info.ca)
-    asker = Asker(door, load_identity(home.identity), info.public)
-    record = coordinator_api.newest_version(asker, None, now)
+    endpoint = Endpoint.at(folder.load().address, ca=info.ca)
+    coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
+    record = coordinator_api.newest_version(coordinator, None, now)
     if record is None:
         raise NomoatError(f"{info.name} has no adapter yet; ask again when it has")
-    return record.version.number, coordinator_api.download(asker, record, now)
+    return record.version.number, coordinator_api.download(coordinator, record, now)

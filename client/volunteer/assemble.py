@@ -24,9 +24,9 @@ from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.connection import coordinator_api
-from nomoat.client.connection.coordinator_api import Asker
-from nomoat.client.connection.flower_client import Line
-from nomoat.client.connection.https import Door
+from nomoat.client.connection.coordinator_api import CoordinatorClient
+from nomoat.client.connection.flower_client import ConnectionSettings
+from nomoat.client.connection.https import Endpoint
 from nomoat.client.connection.message_loop import beneath, serve
 from nomoat.client.data import secrets_allowlist
 from nomoat.client.data.secrets_scan import Allowlist
@@ -38,11 +38,11 @@ from nomoat.client.machine.policy import Action, Decision
 from nomoat.client.machine.probes import Probes, gpu_of, local_now
 from nomoat.client.membership.joining import check_base, logged
 from nomoat.client.membership.roster_cache import RosterBook, aimed
-from nomoat.client.round.app import Volunteer, volunteer_app
-from nomoat.client.round.masked_session import Masking, Membership
-from nomoat.client.round.sealed_app import App, Belonging, sealed
-from nomoat.client.round.session import Reason, Session, decline
-from nomoat.client.round.update_store import DiskVault
+from nomoat.client.round.app import RequestHandler, volunteer_app
+from nomoat.client.round.masked_session import MaskedSession, Membership
+from nomoat.client.round.sealed_app import App, SealParties, sealed
+from nomoat.client.round.session import Reason, RoundSession, decline
+from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.sent.recorder import Recorder
 from nomoat.client.training.community_fit import rank_of
@@ -69,16 +69,16 @@ class Kit:
 
     folder: CommunityFolder
     settings: VolunteerSettings
-    asker: Asker
+    coordinator: CoordinatorClient
     allowlist: Allowlist = field(default_factory=Allowlist)  # of what looks secret in the data
 
     @classmethod
     def of(cls, home: Home, folder: CommunityFolder, settings: VolunteerSettings) -> Kit:
         """The kit of a community this machine has joined."""
         info = folder.info()
-        door = Door.at(settings.address, ca=info.ca)
-        asker = Asker(door, load_identity(home.identity), info.public)
-        return cls(folder, settings, asker, secrets_allowlist.load(home.root))
+        endpoint = Endpoint.at(settings.address, ca=info.ca)
+        coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
+        return cls(folder, settings, coordinator, secrets_allowlist.load(home.root))
 
 
 def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
@@ -108,7 +108,7 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
         trainer = _hands(kit, split, workers)
         things.callback(trainer.close)
         beneath(lambda: _close_with(stop, trainer), "closing").start()
-        book = RosterBook(folder, kit.asker)
+        book = RosterBook(folder, kit.coordinator)
         session = _session(kit, book)
         keeper = Listening(folder, trainer, session)
         trainer.queued = keeper.queued
@@ -116,11 +116,13 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
             SentLog(folder.root), info.name, settings.address, lambda: session.uploaded
         )
         governor = _governor(kit, trainer, keeper, recorder, workers)
-        app = _app(kit, Volunteer(session, trainer, DiskVault(folder.held)), book, governor)
+        app = _app(
+            kit, RequestHandler(session, trainer, DiskUpdateStore(folder.held)), book, governor
+        )
         beneath(lambda: governor.run(stop), "governor").start()
         Errands(kit, keeper, stop).start()
-        line = Line(
-            kit.asker.door,
+        connection = ConnectionSettings(
+            kit.coordinator.endpoint,
             node_key(folder.node_key),
             (settings.poll_least, settings.poll_most),
             upload_bytes_s=settings.machine.upload_bytes_s,
@@ -128,7 +130,7 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
         )
         while not stop.is_set():
             try:
-                serve(line, app, stop, keeper, recorder)
+                serve(connection, app, stop, keeper, recorder)
             except Refused:
                 _wait_for_approval(kit, keeper, stop)
         keeper.say("stopped", _why_stopped(governor))
@@ -170,7 +172,7 @@ def _hands(kit: Kit, split: Split, workers: SharedWorkers) -> Trainer:
 class Listening(StateKeeper):
     """Keeps state.json, and tells the hands when nobody waits for their work any more."""
 
-    def __init__(self, folder: CommunityFolder, trainer: Trainer, session: Session) -> None:
+    def __init__(self, folder: CommunityFolder, trainer: Trainer, session: RoundSession) -> None:
         super().__init__(folder)
         self._hands = trainer
         self._session = session
@@ -194,19 +196,19 @@ class Listening(StateKeeper):
             self.say("waiting", f"the last training failed: {self._hands.problem}")
 
 
-def _session(kit: Kit, book: RosterBook) -> Session:
+def _session(kit: Kit, book: RosterBook) -> RoundSession:
     info, settings = kit.folder.info(), kit.settings
-    vault = DiskVault(kit.folder.held)
+    store = DiskUpdateStore(kit.folder.held)
     policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
     membership = Membership(
-        kit.asker.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
+        kit.coordinator.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
     )
-    return Session(
+    return RoundSession(
         settings.name,
         info.base_hash,
         settings.limits(_rank(settings, info)),
-        vault.load(),
-        Masking(membership, vault.marks()),
+        store.load(),
+        MaskedSession(membership, store.marks()),
     )
 
 
@@ -219,10 +221,12 @@ def _rank(settings: VolunteerSettings, info: CommunityInfo) -> int:
         return 1
 
 
-def _app(kit: Kit, at_work: Volunteer, book: RosterBook, governor: Governor) -> App:
+def _app(kit: Kit, at_work: RequestHandler, book: RosterBook, governor: Governor) -> App:
     info = kit.folder.info()
     inner = governed(volunteer_app(lambda _context: at_work), governor)
-    return sealed(aimed(inner, book), Belonging(kit.asker.identity, info.public, info.base_hash))
+    return sealed(
+        aimed(inner, book), SealParties(kit.coordinator.identity, info.public, info.base_hash)
+    )
 
 
 def _governor(
@@ -276,7 +280,9 @@ def _wait_for_approval(kit: Kit, keeper: StateKeeper, stop: threading.Event) -> 
     key = node_key(kit.folder.node_key)
     try:
         leaving = logged(kit.folder, kit.settings.address)
-        standing, reason = coordinator_api.enrol(kit.asker, kit.settings.name, key, b"", leaving)
+        standing, reason = coordinator_api.enrol(
+            kit.coordinator, kit.settings.name, key, b"", leaving
+        )
     except Unreachable:
         stop.wait(ASK_AGAIN_S)
         return
@@ -328,21 +334,21 @@ class Errands(threading.Thread):
 
 def fetch_receipts(kit: Kit) -> None:
     """Fetch, verify and keep the receipts that are not here yet."""
-    asker, sent_log = kit.asker, SentLog(kit.folder.root)
-    newest = sent_log.newest_receipt(asker.community, asker.identity.public)
-    for signed in coordinator_api.receipts(asker, newest, int(time.time())):
+    coordinator, sent_log = kit.coordinator, SentLog(kit.folder.root)
+    newest = sent_log.newest_receipt(coordinator.community, coordinator.identity.public)
+    for signed in coordinator_api.receipts(coordinator, newest, int(time.time())):
         sent_log.keep(signed)
 
 
 def fetch_newest(kit: Kit) -> int | None:
     """Fetch and verify the newest community adapter; its number, None if there is none."""
     folder, now = kit.folder, int(time.time())
-    record = coordinator_api.newest_version(kit.asker, folder.version(), now)
+    record = coordinator_api.newest_version(kit.coordinator, folder.version(), now)
     if record is None:
         return None
     path = folder.adapter(record)
     if not path.exists():
-        adapter = coordinator_api.download(kit.asker, record, now)
+        adapter = coordinator_api.download(kit.coordinator, record, now)
         with replacing(path) as file:
             file.write(lineage.to_file(adapter))
         for old in path.parent.glob("*.adapter"):

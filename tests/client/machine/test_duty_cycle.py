@@ -1,19 +1,15 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 
-from nomoat.client.connection.flower_client import Cap
 from nomoat.client.machine.duty_cycle import (
     LEAST_SHARE,
-    Bucket,
-    Duty,
+    DutyCycle,
     Target,
     power_target,
     regulate,
-    spend,
     temperature_target,
 )
 from nomoat.lora.workers.interruptions import MAX_SLEEP_S, sleep_s
@@ -24,7 +20,7 @@ AMBIENT_C = 30.0
 
 def warm(heat_sink_s: float, rise_c: float, limit_c: float) -> list[tuple[float, float]]:
     """A first-order heat sink under the controller: (°C, share) after each micro-step."""
-    duty, celsius, seen = Duty(), AMBIENT_C, []
+    duty, celsius, seen = DutyCycle(), AMBIENT_C, []
     target = (temperature_target(limit_c),)
     for _ in range(1500):
         pause = sleep_s(duty.share, STEP_S)
@@ -53,7 +49,7 @@ def test_a_target_out_of_reach_costs_nothing() -> None:
 
 def test_an_hour_at_full_load_does_not_wind_the_controller_up() -> None:
     target = (temperature_target(80.0),)
-    duty = Duty()
+    duty = DutyCycle()
     for _ in range(3600):
         duty = regulate(duty, target, {"temperature_c": 60.0}, 1.0)
     for _ in range(10):
@@ -62,7 +58,7 @@ def test_an_hour_at_full_load_does_not_wind_the_controller_up() -> None:
 
 
 def test_power_is_held_on_average() -> None:
-    target, duty, drawn = (power_target(150.0, 300.0),), Duty(), []
+    target, duty, drawn = (power_target(150.0, 300.0),), DutyCycle(), []
     for _ in range(400):
         pause = sleep_s(duty.share, STEP_S)
         watts = (STEP_S * 300 + pause * 20) / (STEP_S + pause)
@@ -74,7 +70,7 @@ def test_power_is_held_on_average() -> None:
 @pytest.mark.parametrize("reading", [None, math.nan, math.inf])
 def test_a_broken_sensor_leaves_the_share_where_it_was(reading: float | None) -> None:
     target = (temperature_target(70.0),)
-    duty = regulate(Duty(), target, {"temperature_c": 90.0}, 10.0)
+    duty = regulate(DutyCycle(), target, {"temperature_c": 90.0}, 10.0)
     after = regulate(duty, target, {"temperature_c": reading}, 10.0)
     assert after.share == duty.share < 1.0
     assert regulate(duty, target, {}, 10.0).share == duty.share
@@ -82,14 +78,14 @@ def test_a_broken_sensor_leaves_the_share_where_it_was(reading: float | None) ->
 
 def test_the_strictest_target_counts() -> None:
     targets = (temperature_target(80.0), power_target(100.0, 300.0))
-    duty = Duty()
+    duty = DutyCycle()
     for _ in range(50):
         duty = regulate(duty, targets, {"temperature_c": 40.0, "power_w": 300.0}, 1.0)
     assert duty.share == LEAST_SHARE
 
 
 def test_the_share_stays_in_its_bounds_whatever_is_measured() -> None:
-    duty = Duty()
+    duty = DutyCycle()
     for celsius in (-1e308, 1e308, 0.0, 1e6, -1e6):
         duty = regulate(duty, (temperature_target(70.0),), {"temperature_c": celsius}, 1e9)
         assert LEAST_SHARE <= duty.share <= 1.0
@@ -97,41 +93,11 @@ def test_the_share_stays_in_its_bounds_whatever_is_measured() -> None:
 
 
 def test_a_processor_cap_needs_no_sensor() -> None:
-    duty = regulate(Duty(), (), {}, 1.0, most_share=0.25)
+    duty = regulate(DutyCycle(), (), {}, 1.0, most_share=0.25)
     assert sleep_s(duty.share, 0.5) == pytest.approx(1.5)  # works 0.5 of 2 s
 
 
 def test_targets_that_change_start_anew() -> None:
-    duty = regulate(Duty(), (temperature_target(70.0),), {"temperature_c": 99.0}, 30.0)
+    duty = regulate(DutyCycle(), (temperature_target(70.0),), {"temperature_c": 99.0}, 30.0)
     both = (temperature_target(70.0), Target("power_w", 100.0, 0.001, 2.0))
     assert regulate(duty, both, {"temperature_c": 60.0}, 1.0).share == 1.0
-
-
-def test_a_network_cap_holds_over_time() -> None:
-    bucket, now, sent = Bucket(1000.0, 2000.0, 2000.0, 0.0), 0.0, 0
-    for _ in range(50):
-        bucket, wait = spend(bucket, 700, now)
-        now += wait
-        sent += 700
-    assert sent <= 2000 + 1000 * now + 700
-
-
-def test_a_message_larger_than_the_bucket_waits_and_goes() -> None:
-    bucket, wait = spend(Bucket(100.0, 1000.0, 0.0, 0.0), 5000, 0.0)
-    assert wait == 10.0
-    _, again = spend(bucket, 100, 10.0)
-    assert again == pytest.approx(41.0)  # 4 000 bytes of debt, and its own 100
-
-
-@pytest.mark.parametrize("rate", [None, 1000.0])
-def test_a_cap_waits_as_long_as_the_bytes_take(
-    monkeypatch: pytest.MonkeyPatch, rate: float | None
-) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr(time, "monotonic", lambda: sum(waited))
-    monkeypatch.setattr(time, "sleep", waited.append)
-    cap = Cap(rate)
-    for _ in range(10):
-        cap.keep(1000)
-    # A second's worth may go at once.
-    assert sum(waited) == (0 if rate is None else pytest.approx(9.0, abs=1.0))

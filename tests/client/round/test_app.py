@@ -27,8 +27,15 @@ from nomoat.aggregation.protocol.messages import (
     TrainTask,
 )
 from nomoat.aggregation.secagg.parameters import Mark
-from nomoat.client.round.app import ACTIONS, Volunteer, volunteer_app
-from nomoat.client.round.session import EvaluateWork, Held, Reason, Session, TaskLimits, TrainWork
+from nomoat.client.round.app import ACTIONS, RequestHandler, volunteer_app
+from nomoat.client.round.session import (
+    EvaluateWork,
+    HeldUpdate,
+    Reason,
+    RoundSession,
+    TaskLimits,
+    TrainWork,
+)
 from nomoat.lora.training.train import Trained
 from nomoat.simulations.in_process_grid import InProcessGrid
 
@@ -39,13 +46,13 @@ SECRET = "/home/ada/diary.jsonl:17: dear diary"
 
 
 @dataclass
-class Hands:
+class FakeTrainer:
     """Training and evaluation that do what a test says, and a vault that notes what it got."""
 
     failure: Exception | None = None
     full: Exception | None = None
-    saved: list[Held] = field(default_factory=list)
-    session: Session | None = None
+    saved: list[HeldUpdate] = field(default_factory=list)
+    session: RoundSession | None = None
 
     def train(self, work: TrainWork) -> Trained:
         if self.failure is not None:
@@ -57,7 +64,7 @@ class Hands:
             raise self.failure
         return 2.5, 40
 
-    def save(self, held: Held) -> None:
+    def save(self, held: HeldUpdate) -> None:
         if self.full is not None:
             raise self.full
         self.saved.append(held)
@@ -71,7 +78,7 @@ class Town:
     """One volunteer behind a grid, asked through Flower's messages."""
 
     grid: InProcessGrid
-    volunteer: Volunteer
+    volunteer: RequestHandler
 
     def ask(self, request: object) -> wire.Packet:
         packet = wire.encode(request)
@@ -87,11 +94,11 @@ class Town:
 
 
 @pytest.fixture
-def town() -> Iterator[Callable[[Hands], Town]]:
+def town() -> Iterator[Callable[[FakeTrainer], Town]]:
     with contextlib.ExitStack() as stack:
 
-        def make(hands: Hands) -> Town:
-            volunteer = Volunteer(Session("ada", BASE, TaskLimits()), hands, hands)
+        def make(trainer: FakeTrainer) -> Town:
+            volunteer = RequestHandler(RoundSession("ada", BASE, TaskLimits()), trainer, trainer)
             grid = InProcessGrid(volunteer_app(lambda _: volunteer), ["ada"], 1)
             stack.callback(grid.close)
             return Town(grid, volunteer)
@@ -115,26 +122,28 @@ def declined(packet: wire.Packet) -> Decline:
 
 
 def test_a_round_over_flower_trains_keeps_reports_and_evaluates(
-    town: Callable[[Hands], Town],
+    town: Callable[[FakeTrainer], Town],
 ) -> None:
-    hands = Hands()
-    place = town(hands)
+    trainer = FakeTrainer()
+    place = town(trainer)
     ready = wire.decode(place.ask(train_task()), Ready, "ada")
     assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5, 2)
-    assert [held.round for held in hands.saved] == [5]
+    assert [held.round for held in trainer.saved] == [5]
     report = wire.decode(place.ask(ReportRequest(5, 1, START.digest)), Report, "ada")
     assert report.weight == 0.5
     evaluation = wire.decode(place.ask(evaluate_task()), Evaluation, "ada")
     assert evaluation == Evaluation(5, 2.5, 40)
 
 
-def test_an_update_is_saved_before_ready_is_said(town: Callable[[Hands], Town]) -> None:
+def test_an_update_is_saved_before_ready_is_said(town: Callable[[FakeTrainer], Town]) -> None:
     """Who says "ready" must still have the update after a crash."""
-    hands = Hands(full=NomoatError("cannot write held.safetensors: No space left on device"))
-    place = town(hands)
+    trainer = FakeTrainer(
+        full=NomoatError("cannot write held.safetensors: No space left on device")
+    )
+    place = town(trainer)
     answer = declined(place.ask(train_task()))
     assert answer == Decline(5, Reason.FAILED)
-    assert hands.saved == []
+    assert trainer.saved == []
 
 
 @pytest.mark.parametrize("request_kind", ["train", "evaluate"])
@@ -142,12 +151,12 @@ def test_an_update_is_saved_before_ready_is_said(town: Callable[[Hands], Town]) 
     "failure", [NomoatError(SECRET), RuntimeError(SECRET), OSError(28, SECRET), KeyError(SECRET)]
 )
 def test_what_failed_here_stays_here(
-    town: Callable[[Hands], Town],
+    town: Callable[[FakeTrainer], Town],
     caplog: pytest.LogCaptureFixture,
     failure: Exception,
     request_kind: str,
 ) -> None:
-    place = town(Hands(failure=failure))
+    place = town(FakeTrainer(failure=failure))
     request = train_task() if request_kind == "train" else evaluate_task()
     with caplog.at_level(logging.WARNING, "nomoat.client.round.app"):
         packet = place.ask(request)
@@ -156,11 +165,11 @@ def test_what_failed_here_stays_here(
     assert "diary" in caplog.text  # its owner can read what happened
 
 
-def test_a_failed_training_can_be_tried_again(town: Callable[[Hands], Town]) -> None:
-    hands = Hands(failure=RuntimeError(SECRET))
-    place = town(hands)
+def test_a_failed_training_can_be_tried_again(town: Callable[[FakeTrainer], Town]) -> None:
+    trainer = FakeTrainer(failure=RuntimeError(SECRET))
+    place = town(trainer)
     declined(place.ask(train_task()))
-    hands.failure = None
+    trainer.failure = None
     wire.decode(place.ask(train_task()), Ready, "ada")
 
 
@@ -178,35 +187,37 @@ def test_a_failed_training_can_be_tried_again(town: Callable[[Hands], Town]) -> 
     ],
 )
 def test_garbage_is_answered_with_a_fixed_word_and_starts_no_work(
-    town: Callable[[Hands], Town], action: str, content: dict[str, dict[str, Any]]
+    town: Callable[[FakeTrainer], Town], action: str, content: dict[str, dict[str, Any]]
 ) -> None:
-    hands = Hands()
-    place = town(hands)
+    trainer = FakeTrainer()
+    place = town(trainer)
     records = {name: ConfigRecord(values) for name, values in content.items()}
     packet = place.send(RecordDict({**records}), action)
     assert declined(packet) == Decline(0, Reason.MALFORMED)
-    assert hands.saved == []
+    assert trainer.saved == []
 
 
-def test_a_message_of_one_action_sent_as_another_is_refused(town: Callable[[Hands], Town]) -> None:
-    place = town(Hands())
+def test_a_message_of_one_action_sent_as_another_is_refused(
+    town: Callable[[FakeTrainer], Town],
+) -> None:
+    place = town(FakeTrainer())
     packet = wire.encode(train_task())
     records = {n: ConfigRecord({"bytes": part}) for n, part in packet.parts().items()}
     answer = declined(place.send(RecordDict({**records}), "evaluate.heldout"))
     assert answer.reason == Reason.MALFORMED
 
 
-def test_an_action_that_does_not_exist_runs_nothing(town: Callable[[Hands], Town]) -> None:
-    place = town(Hands())
+def test_an_action_that_does_not_exist_runs_nothing(town: Callable[[FakeTrainer], Town]) -> None:
+    place = town(FakeTrainer())
     message = Message(RecordDict({}), 1, "query.files", group_id="5")
     (back,) = place.grid.send_and_receive([message])
     assert back.has_error()
 
 
 def test_a_lying_coordinator_is_refused_in_a_fixed_word(
-    town: Callable[[Hands], Town], caplog: pytest.LogCaptureFixture
+    town: Callable[[FakeTrainer], Town], caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = town(Hands())
+    place = town(FakeTrainer())
     place.ask(train_task())
     answer = declined(place.ask(ReportRequest(5, 2, START.digest)))
     assert answer.reason == Reason.UNSAFE

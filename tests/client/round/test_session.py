@@ -32,8 +32,15 @@ from nomoat.aggregation.protocol.messages import (
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER
 from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
-from nomoat.client.round.masked_session import MaskedAnswer, Masking, Membership
-from nomoat.client.round.session import EvaluateWork, Phase, Reason, Session, TaskLimits, TrainWork
+from nomoat.client.round.masked_session import MaskedAnswer, MaskedSession, Membership
+from nomoat.client.round.session import (
+    EvaluateWork,
+    Reason,
+    RoundSession,
+    TaskLimits,
+    TrainWork,
+    VolunteerPhase,
+)
 from nomoat.lora.training.train import Trained
 
 SPEC = AdapterSpec(
@@ -73,10 +80,10 @@ def result(tokens: int = 500, change: float = 0.25) -> Trained:
     return Trained(START.vector + np.float32(change), 2, tokens, 4.0, 3.0, 0.5)
 
 
-def masking(name: str = "ada", required: bool = True) -> Masking:
+def masking(name: str = "ada", required: bool = True) -> MaskedSession:
     policy = Policy(min_participants=2, allow_weak=True)
     membership = Membership(KEYS[name], lambda: ROSTER, policy, lambda s: s[:32], required)
-    return Masking(membership)
+    return MaskedSession(membership)
 
 
 def offer(number: int = 5, exchange: int = 1, session: bytes = b"q" * 32, **changes: Any) -> Any:
@@ -86,11 +93,11 @@ def offer(number: int = 5, exchange: int = 1, session: bytes = b"q" * 32, **chan
     return replace(propose(session, terms, clips, (2, 3)), **changes)
 
 
-def fresh(**options: Any) -> Session:
-    return Session("ada", BASE, TaskLimits(), **options)
+def fresh(**options: Any) -> RoundSession:
+    return RoundSession("ada", BASE, TaskLimits(), **options)
 
 
-def holding(number: int = 5, tokens: int = 500, **options: Any) -> Session:
+def holding(number: int = 5, tokens: int = 500, **options: Any) -> RoundSession:
     session = fresh(**options)
     work = session.receive(train_task(number))
     assert isinstance(work, TrainWork)
@@ -98,16 +105,16 @@ def holding(number: int = 5, tokens: int = 500, **options: Any) -> Session:
     return session
 
 
-def training(**options: Any) -> Session:
+def training(**options: Any) -> RoundSession:
     session = fresh(**options)
     assert isinstance(session.receive(train_task()), TrainWork)
     return session
 
 
-MAKE: dict[Phase, Callable[..., Session]] = {
-    Phase.IDLE: fresh,
-    Phase.TRAINING: training,
-    Phase.HOLDING: holding,
+MAKE: dict[VolunteerPhase, Callable[..., RoundSession]] = {
+    VolunteerPhase.IDLE: fresh,
+    VolunteerPhase.TRAINING: training,
+    VolunteerPhase.HOLDING: holding,
 }
 FIXED_WORDS = {reason.value for reason in Reason}
 
@@ -127,7 +134,7 @@ def test_training_is_held_first_and_reported_when_asked() -> None:
     assert report.weight == 0.5
     np.testing.assert_allclose(as_vector(report.vector), 0.25, atol=1e-6)
     assert session.receive(report_request()) == report  # asked twice, the same
-    assert session.phase is Phase.HOLDING
+    assert session.phase is VolunteerPhase.HOLDING
 
 
 def test_weight_is_tokens_up_to_the_cap() -> None:
@@ -162,11 +169,11 @@ REQUESTS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("phase", list(VolunteerPhase))
 @pytest.mark.parametrize("request_name", REQUESTS)
 @pytest.mark.parametrize("masked", [False, True])
 def test_every_request_in_every_phase_gets_work_an_answer_or_a_fixed_word(
-    phase: Phase, request_name: str, masked: bool
+    phase: VolunteerPhase, request_name: str, masked: bool
 ) -> None:
     session = MAKE[phase](masking=masking() if masked else None)
     held = session.held
@@ -180,9 +187,9 @@ def test_every_request_in_every_phase_gets_work_an_answer_or_a_fixed_word(
     if not isinstance(step, TrainWork):
         assert session.phase is phase
     else:
-        assert session.phase is Phase.TRAINING
+        assert session.phase is VolunteerPhase.TRAINING
     assert session.held is held
-    if phase is not Phase.HOLDING:
+    if phase is not VolunteerPhase.HOLDING:
         assert not isinstance(step, Report | MaskedAnswer | Noted)
     if masked:
         assert not isinstance(step, Report)  # a member under masks never reports in the open
@@ -191,9 +198,9 @@ def test_every_request_in_every_phase_gets_work_an_answer_or_a_fixed_word(
 
 
 @pytest.mark.parametrize("kind", TO_VOLUNTEER)
-@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("phase", list(VolunteerPhase))
 def test_a_message_of_a_session_nobody_opened_is_refused_whatever_the_phase(
-    kind: type, phase: Phase
+    kind: type, phase: VolunteerPhase
 ) -> None:
     if kind is type(offer()):
         return  # opening a session is the exception; tested beside
@@ -254,13 +261,13 @@ def test_work_that_failed_leaves_what_was_held_before() -> None:
     work = session.receive(train_task(6))
     assert isinstance(work, TrainWork)
     assert session.failed(work) == Decline(6, Reason.FAILED)
-    assert session.phase is Phase.HOLDING
+    assert session.phase is VolunteerPhase.HOLDING
     assert isinstance(session.receive(report_request(5)), Report)
     never = training()
     work = never.receive(train_task())
     assert isinstance(work, TrainWork)
     never.failed(work)
-    assert never.phase is Phase.IDLE
+    assert never.phase is VolunteerPhase.IDLE
 
 
 def test_evaluation_changes_nothing_that_is_held() -> None:
@@ -270,7 +277,7 @@ def test_evaluation_changes_nothing_that_is_held() -> None:
     assert work.adapter.digest == START.digest
     assert session.evaluated(work, 2.5, 40) == Evaluation(5, 2.5, 40)
     assert session.failed(work) == Decline(5, Reason.FAILED)
-    assert session.phase is Phase.HOLDING
+    assert session.phase is VolunteerPhase.HOLDING
     assert isinstance(session.receive(report_request(5)), Report)
 
 
@@ -293,13 +300,13 @@ def test_what_this_machine_does_not_allow_is_declined_in_a_fixed_word(
 ) -> None:
     session = fresh()
     assert session.receive(make(**changes)) == Decline(5, reason)
-    assert session.phase is Phase.IDLE
+    assert session.phase is VolunteerPhase.IDLE
 
 
 def test_an_adapter_beyond_the_owners_limit_is_declined_before_it_is_trained() -> None:
-    session = Session("ada", BASE, TaskLimits(max_adapter_values=SPEC.size - 1))
+    session = RoundSession("ada", BASE, TaskLimits(max_adapter_values=SPEC.size - 1))
     assert session.receive(train_task()) == Decline(5, Reason.OVER_LIMITS)
-    session = Session("ada", BASE, TaskLimits(max_adapter_values=SPEC.size))
+    session = RoundSession("ada", BASE, TaskLimits(max_adapter_values=SPEC.size))
     assert isinstance(session.receive(train_task()), TrainWork)
 
 
@@ -307,7 +314,7 @@ def test_an_adapter_beyond_the_owners_limit_is_declined_before_it_is_trained() -
 def test_a_task_that_makes_no_sense_is_declined_as_malformed(changes: dict[str, Any]) -> None:
     session = fresh()
     assert session.receive(train_task(**changes)) == Decline(5, Reason.MALFORMED)
-    assert session.phase is Phase.IDLE
+    assert session.phase is VolunteerPhase.IDLE
 
 
 @pytest.mark.parametrize(
@@ -355,7 +362,7 @@ def test_a_second_session_over_a_revealed_update_is_refused_even_after_training_
 
     masks = masking()
     session = holding(masking=masks)
-    masks.diary = (Mark("revealed", b"z" * 32, 5, 1),)
+    masks.marks = (Mark("revealed", b"z" * 32, 5, 1),)
     work = session.receive(train_task(5))
     assert isinstance(work, TrainWork)
     session.trained(work, result())
@@ -407,14 +414,14 @@ def test_seeds_differ_by_volunteer_and_by_what_the_round_says() -> None:
     seeds = set()
     for name in ("ada", "bob"):
         for seed in (b"s" * 32, b"t" * 32):
-            work = Session(name, BASE, TaskLimits()).receive(train_task(seed=seed))
+            work = RoundSession(name, BASE, TaskLimits()).receive(train_task(seed=seed))
             assert isinstance(work, TrainWork)
             seeds.add(work.seed)
     assert len(seeds) == 4
 
 
 def test_a_machine_of_lower_rank_trains_fewer_modules_and_reports_the_whole() -> None:
-    session = Session("ada", BASE, TaskLimits(rank=1))
+    session = RoundSession("ada", BASE, TaskLimits(rank=1))
     work = session.receive(train_task())
     assert isinstance(work, TrainWork)
     assert work.local.adapter.spec.rank == 1
@@ -433,7 +440,7 @@ def test_a_machine_of_lower_rank_trains_fewer_modules_and_reports_the_whole() ->
 def test_a_held_update_from_an_earlier_process_is_reported_by_the_next() -> None:
     held = holding(5).held
     session = fresh(held=held)
-    assert session.phase is Phase.HOLDING
+    assert session.phase is VolunteerPhase.HOLDING
     assert isinstance(session.receive(report_request(5)), Report)
 
 
@@ -459,13 +466,13 @@ def test_personal_settings_are_known_words_within_the_limits(
 ) -> None:
     limits = TaskLimits(max_steps=10, max_epochs=10)
     asked = train_task(settings=replace(SETTINGS, **changes))
-    assert Session("ada", BASE, limits).receive(asked) == Decline(5, reason.value)
+    assert RoundSession("ada", BASE, limits).receive(asked) == Decline(5, reason.value)
     allowed = train_task(settings=replace(SETTINGS, personal="adapter", local_steps=5))
-    assert isinstance(Session("ada", BASE, limits).receive(allowed), TrainWork)
+    assert isinstance(RoundSession("ada", BASE, limits).receive(allowed), TrainWork)
 
 
 def test_a_rank_this_machine_affords_is_declared_and_trained() -> None:
-    session = Session("ada", BASE, TaskLimits(rank=1))
+    session = RoundSession("ada", BASE, TaskLimits(rank=1))
     work = session.receive(train_task())
     assert isinstance(work, TrainWork)
     assert work.local.adapter.spec.rank == 1
@@ -474,18 +481,18 @@ def test_a_rank_this_machine_affords_is_declared_and_trained() -> None:
 
 
 def test_a_method_without_mixed_ranks_is_declined_by_a_machine_that_affords_less() -> None:
-    session = Session("ada", BASE, TaskLimits(rank=1))
+    session = RoundSession("ada", BASE, TaskLimits(rank=1))
     answer = session.receive(train_task(method="fedex"))
     assert answer == Decline(5, Reason.OVER_LIMITS.value)
     assert session.complaint is not None
     assert "needs all" in session.complaint  # for the owner; the wire has the fixed words alone
     assert isinstance(
-        Session("bob", BASE, TaskLimits()).receive(train_task(method="fedex")), TrainWork
+        RoundSession("bob", BASE, TaskLimits()).receive(train_task(method="fedex")), TrainWork
     )
 
 
 def test_a_personal_loss_is_said_beside_the_communitys() -> None:
-    session = Session("ada", BASE, TaskLimits())
+    session = RoundSession("ada", BASE, TaskLimits())
     work = session.receive(evaluate_task())
     assert isinstance(work, EvaluateWork)
     assert session.evaluated(work, 2.0, 10) == Evaluation(5, 2.0, 10, None)

@@ -12,8 +12,8 @@ from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.secagg.parameters import Mark
-from nomoat.client.round.session import Held
-from nomoat.client.round.update_store import DiskVault
+from nomoat.client.round.session import HeldUpdate
+from nomoat.client.round.update_store import DiskUpdateStore
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 
@@ -24,17 +24,17 @@ def adapter(seed: int, rank: int = 2) -> Adapter:
     return Adapter(spec, values.astype(np.float32))
 
 
-def held(frozen: Adapter | None = None) -> Held:
+def held(frozen: Adapter | None = None) -> HeldUpdate:
     local = LocalStart(adapter(1), adapter(2, 1), frozen, (1,), Factors(True, False))
-    return Held(7, "fedavg", local, adapter(3, 1), 0.25)
+    return HeldUpdate(7, "fedavg", local, adapter(3, 1), 0.25)
 
 
 @pytest.mark.parametrize("frozen", [None, adapter(9, 1)])
 def test_an_update_comes_back_as_it_was(tmp_path: Path, frozen: Adapter | None) -> None:
-    vault = DiskVault(tmp_path / "held")
-    assert vault.load() is None
-    vault.save(held(frozen))
-    again = DiskVault(tmp_path / "held").load()
+    store = DiskUpdateStore(tmp_path / "held")
+    assert store.load() is None
+    store.save(held(frozen))
+    again = DiskUpdateStore(tmp_path / "held").load()
     assert again is not None
     assert (again.round, again.method, again.weight) == (7, "fedavg", 0.25)
     assert (again.local.modules, again.local.factors) == ((1,), Factors(True, False))
@@ -45,36 +45,36 @@ def test_an_update_comes_back_as_it_was(tmp_path: Path, frozen: Adapter | None) 
 
 
 def test_a_newer_update_takes_the_place_of_the_older(tmp_path: Path) -> None:
-    vault = DiskVault(tmp_path)
-    vault.save(held())
-    newer = Held(8, "fedavg", held().local, held().trained, 0.5)
-    vault.save(newer)
-    again = vault.load()
+    store = DiskUpdateStore(tmp_path)
+    store.save(held())
+    newer = HeldUpdate(8, "fedavg", held().local, held().trained, 0.5)
+    store.save(newer)
+    again = store.load()
     assert again is not None
     assert again.round == 8
     assert [p.name for p in tmp_path.iterdir()] == ["update.safetensors"]
 
 
 def test_a_damaged_update_is_one_clear_line(tmp_path: Path) -> None:
-    vault = DiskVault(tmp_path)
-    vault.save(held())
+    store = DiskUpdateStore(tmp_path)
+    store.save(held())
     path = tmp_path / "update.safetensors"
     whole = path.read_bytes()
     for data in (b"", whole[:100], whole[:-700]):
         path.write_bytes(data)
         with pytest.raises(NomoatError, match="delete it to go on"):
-            vault.load()
+            store.load()
 
 
 def test_marks_are_appended_and_a_line_cut_short_is_dropped(tmp_path: Path) -> None:
-    vault = DiskVault(tmp_path / "held")
+    store = DiskUpdateStore(tmp_path / "held")
     first = (Mark("joined", b"s" * 32, 3, 1), Mark("signed", b"s" * 32, 3, 1))
-    vault.mark(first)
-    vault.mark((Mark("revealed", b"s" * 32, 3, 1),))
-    assert [m.kind for m in vault.marks()] == ["joined", "signed", "revealed"]
+    store.mark(first)
+    store.mark((Mark("revealed", b"s" * 32, 3, 1),))
+    assert [m.kind for m in store.marks()] == ["joined", "signed", "revealed"]
     path = tmp_path / "held" / "marks.jsonl"
     path.write_bytes(path.read_bytes()[:-4])
-    assert vault.marks() == first
-    vault.mark(())
-    vault.mark((Mark("revealed", b"t" * 32, 4, 1),))
-    assert vault.marks() == (*first, Mark("revealed", b"t" * 32, 4, 1))
+    assert store.marks() == first
+    store.mark(())
+    store.mark((Mark("revealed", b"t" * 32, 4, 1),))
+    assert store.marks() == (*first, Mark("revealed", b"t" * 32, 4, 1))

@@ -21,8 +21,8 @@ from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.messages import Decline
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection import coordinator_api, flower_client, message_loop
-from nomoat.client.connection.https import Door
-from nomoat.client.round.sealed_app import App, Belonging, sealed
+from nomoat.client.connection.https import Endpoint
+from nomoat.client.round.sealed_app import App, SealParties, sealed
 from nomoat.server.community import certificates
 from nomoat.server.community.database import Database
 from nomoat.server.community.folder import Folder, create, describe
@@ -127,8 +127,8 @@ class Town:
         )
         return self.registrar.invite(claims).link()
 
-    def door(self, host: str = "localhost") -> Door:
-        return Door(host, self.port, ca=self.folder.authority_certificate.read_bytes())
+    def endpoint(self, host: str = "localhost") -> Endpoint:
+        return Endpoint(host, self.port, ca=self.folder.authority_certificate.read_bytes())
 
     def wait_for(self, *names: str, seconds: float = 10.0) -> dict[str, int]:
         until = time.monotonic() + seconds
@@ -208,7 +208,9 @@ class Person:
         self.name = f"vol{number}"
         self.identity = SigningKey(bytes([number + 1]) * 32)
         self.node_key = ec.derive_private_key(5000 + number, ec.SECP384R1())
-        self.asker = coordinator_api.Asker(town.door(), self.identity, town.folder.key().public)
+        self.coordinator = coordinator_api.CoordinatorClient(
+            town.endpoint(), self.identity, town.folder.key().public
+        )
         self.log = Log()
         self.stop = threading.Event()
         self.refused: Exception | None = None
@@ -218,13 +220,15 @@ class Person:
         from nomoat.aggregation.protocol.invitation import from_link
 
         token = from_link(link).token()
-        return coordinator_api.enrol(self.asker, self.name, self.node_key, token)[0]
+        return coordinator_api.enrol(self.coordinator, self.name, self.node_key, token)[0]
 
-    def line(self) -> flower_client.Line:
-        return flower_client.Line(self.town.door(), self.node_key, (0.02, 0.05), (0.05, 0.2))
+    def line(self) -> flower_client.ConnectionSettings:
+        return flower_client.ConnectionSettings(
+            self.town.endpoint(), self.node_key, (0.02, 0.05), (0.05, 0.2)
+        )
 
     def sealed(self, app: App) -> App:
-        belonging = Belonging(self.identity, self.town.folder.key().public, BASE_HASH)
+        belonging = SealParties(self.identity, self.town.folder.key().public, BASE_HASH)
         return sealed(app, belonging)
 
     def serve(self, app: App = echo, *, seal: bool = True) -> None:

@@ -21,7 +21,7 @@ from flwr.supernode import node_auth_http_interceptor
 from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.client.connection.flower_client import Gone, Wires
+from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
 from nomoat.flower.replies import REFUSED
 from nomoat.server.port.sealed_grid import CommunitySigner, SealedGrid
 
@@ -66,7 +66,7 @@ def test_a_node_that_died_is_replaced_at_once_and_given_its_message_again(
     town: Any, people: Any, read: Any
 ) -> None:
     (person,) = people(1)
-    first = Wires(person.line())
+    first = FlowerClient(person.line())
     node = first.activate()
     ids = town.ask("train", [person.name])
     job = first.receive(node)
@@ -80,7 +80,7 @@ def test_a_request_that_a_killed_process_left_open_takes_no_message(
     town: Any, people: Any, read: Any
 ) -> None:
     (person,) = people(1)
-    killed = Wires(person.line())
+    killed = FlowerClient(person.line())
     node = killed.activate()
     taken: list[Any] = []
     held = threading.Thread(target=lambda: taken.append(quietly(killed.receive, node)))
@@ -99,7 +99,7 @@ def test_a_message_that_was_lost_on_its_way_is_offered_again(
     town: Any, people: Any, read: Any
 ) -> None:
     (person,) = people(1)
-    lossy = Wires(person.line())
+    lossy = FlowerClient(person.line())
     node = lossy.activate()
     ids = town.ask("twice", [person.name])
     answer = lossy.ask(lossy._fleet.PullMessages, PullMessagesRequest(node=node))
@@ -117,7 +117,7 @@ def test_half_an_answer_of_a_killed_process_does_not_stand_for_the_whole(
     town: Any, people: Any, read: Any, make_packet: Any
 ) -> None:
     (person,) = people(1)
-    killed = Wires(person.line())
+    killed = FlowerClient(person.line())
     node = killed.activate()
     ids = town.ask("report", [person.name])
     job = killed.receive(node)
@@ -221,10 +221,10 @@ def test_a_volunteer_gone_for_longer_than_patience_is_given_up(
     town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (person,) = people(1)
-    wires = Wires(person.line())
-    node = wires.activate()
+    client = FlowerClient(person.line())
+    node = client.activate()
     ids = town.ask("anybody?", [person.name])
-    wires.deactivate(node)
+    client.deactivate(node)
     now = time.time()
     monkeypatch.setattr(town.fleet_grid, "_clock", lambda: now + town.patience_s - 5)
     assert list(town.grid.pull_messages(ids)) == []
@@ -237,11 +237,11 @@ def test_whoever_froze_is_not_waited_for_only_to_measure(
     town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (person,) = people(1)
-    wires = Wires(person.line())
-    node = wires.activate()
+    client = FlowerClient(person.line())
+    node = client.activate()
     ids = town.ask("how good is it?", [person.name], kind="evaluate.heldout")
     assert list(town.grid.pull_messages(ids)) == []  # it is online
-    wires.deactivate(node)  # or its heartbeats have lapsed, which comes to the same
+    client.deactivate(node)  # or its heartbeats have lapsed, which comes to the same
     now = time.time()
     monkeypatch.setattr(town.fleet_grid, "_clock", lambda: now + 2)
     (reply,) = town.grid.pull_messages(ids)
@@ -342,9 +342,11 @@ def test_a_clock_that_is_wrong_is_named_as_the_reason(
     (person,) = people(1)
     ahead = datetime.timedelta(seconds=1000)
     monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: now() + ahead)
-    wires = Wires(replace(person.line(), clock=lambda: time.time() + 1000))
-    with pytest.raises(Gone, match=r"clock is (99\d|1[01]\d\d) s ahead of the coordinator's"):
-        wires.activate()
+    client = FlowerClient(replace(person.line(), clock=lambda: time.time() + 1000))
+    with pytest.raises(
+        UnknownNode, match=r"clock is (99\d|1[01]\d\d) s ahead of the coordinator's"
+    ):
+        client.activate()
 
 
 def quietly(receive: Any, node: Any) -> Any:

@@ -20,13 +20,13 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from nomoat.aggregation.errors import Unreachable
 from nomoat.client.connection import flower_client
-from nomoat.client.connection.flower_client import Gone, Wires
+from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
 from nomoat.client.connection.https import tls_context
 
 
 def post(town: Any, path: str, body: bytes, headers: dict[str, str]) -> int:
     connection = http.client.HTTPSConnection(
-        "localhost", town.port, timeout=20, context=tls_context(town.door())
+        "localhost", town.port, timeout=20, context=tls_context(town.endpoint())
     )
     connection.request("POST", path, body, headers)
     status = connection.getresponse().status
@@ -43,7 +43,7 @@ def test_flowers_other_interfaces_do_not_exist(town: Any, path: str) -> None:
 
 
 def test_a_stranger_can_neither_register_nor_activate(town: Any) -> None:
-    client = FleetHttpClient(f"https://localhost:{town.port}", verify=tls_context(town.door()))
+    client = FleetHttpClient(f"https://localhost:{town.port}", verify=tls_context(town.endpoint()))
     with pytest.raises(httpx.HTTPStatusError, match="404"):
         client.RegisterNode(RegisterNodeFleetRequest(public_key=b"x"))
     with pytest.raises(httpx.HTTPStatusError, match="401"):
@@ -60,10 +60,10 @@ def test_a_body_over_the_cap_is_refused_before_it_is_read(town: Any) -> None:
 
 def test_a_node_cannot_pull_with_anothers_node_id(town: Any, people: Any) -> None:
     one, other = people(2)
-    mine, theirs = Wires(one.line()), Wires(other.line())
+    mine, theirs = FlowerClient(one.line()), FlowerClient(other.line())
     mine.activate()
     node = theirs.activate()
-    with pytest.raises(Gone):
+    with pytest.raises(UnknownNode):
         mine.ask(mine._fleet.PullMessages, PullMessagesRequest(node=node))
 
 
@@ -73,7 +73,7 @@ def test_a_node_cannot_reply_in_anothers_name(
 ) -> None:
     """`head`: the reply's metadata name the other; `object`: only what is uploaded does."""
     thief, victim = people(2)
-    theft, honest = Wires(thief.line()), Wires(victim.line())
+    theft, honest = FlowerClient(thief.line()), FlowerClient(victim.line())
     node, victim_node = theft.activate(), honest.activate()
     ids = town.ask("to both", [thief.name, victim.name])
     job, stolen = theft.receive(node), honest.receive(victim_node)
@@ -93,10 +93,10 @@ def test_a_node_cannot_reply_in_anothers_name(
     assert error.metadata.reply_to_message_id == job.tree.object_id  # the thief's own, not theirs
 
 
-def push_as(wires: Wires, node: Any, head: Message, lie: Message) -> None:
+def push_as(client: FlowerClient, node: Any, head: Message, lie: Message) -> None:
     """Push `head`'s metadata with the objects of `lie`."""
     lie_id = lie.object_id
-    send, wires_ask = PushMessagesRequest, wires.ask
+    send, wires_ask = PushMessagesRequest, client.ask
 
     def ask(method: Any, request: Any) -> Any:
         if isinstance(request, send):
@@ -106,18 +106,18 @@ def push_as(wires: Wires, node: Any, head: Message, lie: Message) -> None:
             metadata.message_id = lie_id
         return wires_ask(method, request)
 
-    wires.ask = ask  # type: ignore[method-assign]
-    wires.send(node, lie)
+    client.ask = ask  # type: ignore[method-assign]
+    client.send(node, lie)
 
 
 def test_a_reply_of_too_many_objects_is_refused(town: Any, people: Any, make_packet: Any) -> None:
     (person,) = people(1)
-    wires = Wires(person.line())
-    node = wires.activate()
+    client = FlowerClient(person.line())
+    node = client.activate()
     town.ask("x", [person.name])
-    job = wires.receive(node)
+    job = client.receive(node)
     assert job is not None
-    reply = Message(make_packet("x"), reply_to=wires.fetch(node, job, time.monotonic() + 5))
+    reply = Message(make_packet("x"), reply_to=client.fetch(node, job, time.monotonic() + 5))
     tree = ObjectTree(object_id=reply.object_id)
     tree.children.extend(ObjectTree(object_id=f"{i:064x}") for i in range(100))
     from flwr.app.message import remove_content_from_message
@@ -127,7 +127,7 @@ def test_a_reply_of_too_many_objects_is_refused(town: Any, people: Any, make_pac
     head = message_to_proto(remove_content_from_message(reply))
     request = PushMessagesRequest(node=node, messages_list=[head], message_object_trees=[tree])
     with pytest.raises(httpx.HTTPStatusError, match="400"):
-        wires.ask(wires._fleet.PushMessages, request)
+        client.ask(client._fleet.PushMessages, request)
 
 
 def test_a_volunteer_cuts_off_an_answer_that_does_not_end(
@@ -136,4 +136,4 @@ def test_a_volunteer_cuts_off_an_answer_that_does_not_end(
     (person,) = people(1)
     monkeypatch.setattr(flower_client, "ANSWER_BYTES", 4)
     with pytest.raises(Unreachable, match="too long"):
-        Wires(person.line()).activate()
+        FlowerClient(person.line()).activate()

@@ -29,13 +29,13 @@ from nomoat.aggregation.protocol.roster import Event, Roster
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.coordinator_api import (
-    Asker,
+    CoordinatorClient,
     check_own_entry,
-    door_of,
+    endpoint_of,
     extend_roster,
     look,
 )
-from nomoat.client.connection.https import Door, call
+from nomoat.client.connection.https import Endpoint, call
 from nomoat.server.community import certificates
 from nomoat.server.community.versions import Provenance
 from nomoat.server.port import http_app
@@ -52,26 +52,28 @@ def adapter(seed: int) -> Adapter:
 
 def test_a_link_leads_to_the_community_it_names_and_into_its_roster(town: Any, people: Any) -> None:
     invitation = from_link(town.link())
-    info = look(door_of(invitation), invitation.claims.community, NOW)
-    assert (info.name, info.base_hash, info.ca) == ("town", b"\xab" * 32, town.door().ca)
+    info = look(endpoint_of(invitation), invitation.claims.community, NOW)
+    assert (info.name, info.base_hash, info.ca) == ("town", b"\xab" * 32, town.endpoint().ca)
     (person,) = people(1)
     public = town.folder.key().public
-    known, added = extend_roster(person.asker, Roster.empty(public), NOW)
-    check_own_entry(known, person.asker, person.name, node_public_der(person.node_key.public_key()))
+    known, added = extend_roster(person.coordinator, Roster.empty(public), NOW)
+    check_own_entry(
+        known, person.coordinator, person.name, node_public_der(person.node_key.public_key())
+    )
     assert (known, len(added)) == (town.registrar.roster(), known.length)
 
 
 def test_another_authority_than_the_links_is_refused(town: Any) -> None:
-    door = dataclasses.replace(door_of(from_link(town.link())), fingerprint=b"\0" * 32)
+    endpoint = dataclasses.replace(endpoint_of(from_link(town.link())), fingerprint=b"\0" * 32)
     with pytest.raises(Refused, match="another certificate"):
-        look(door, town.folder.key().public, NOW)
+        look(endpoint, town.folder.key().public, NOW)
 
 
 def test_whoever_passes_on_what_the_community_signed_learns_nothing(
     town: Any, tmp_path: Any
 ) -> None:
     """A man in the middle: the community's true words, under a certificate of his own."""
-    truth = call(town.door(), "GET", "/community")
+    truth = call(town.endpoint(), "GET", "/community")
     asked: list[tuple[str, str]] = []
 
     async def relay(scope: Any, receive: Any, send: Any) -> None:
@@ -82,9 +84,9 @@ def test_whoever_passes_on_what_the_community_signed_learns_nothing(
     now = datetime.datetime.now(datetime.UTC)
     own = certificates.make_server(certificates.make_authority("x", now), ["localhost"], now)
     with serving(relay, listening(tmp_path, own)) as port:
-        door = dataclasses.replace(door_of(from_link(town.link())), port=port)
+        endpoint = dataclasses.replace(endpoint_of(from_link(town.link())), port=port)
         with pytest.raises(Refused, match="somebody is between"):
-            look(door, town.folder.key().public, NOW)
+            look(endpoint, town.folder.key().public, NOW)
     assert asked == [("GET", "/community")]
 
 
@@ -93,14 +95,14 @@ def test_an_invitation_outlives_the_renewal_of_the_certificate(town: Any, tmp_pa
     now = datetime.datetime.now(datetime.UTC)
     renewed = certificates.make_server(town.folder.authority(), ["localhost"], now)
     with serving(make_app(town.desk), listening(tmp_path, renewed)) as port:
-        door = dataclasses.replace(door_of(invitation), port=port)
-        assert look(door, invitation.claims.community, NOW).name == "town"
+        endpoint = dataclasses.replace(endpoint_of(invitation), port=port)
+        assert look(endpoint, invitation.claims.community, NOW).name == "town"
 
 
 def test_nothing_of_ours_goes_where_the_authority_is_not_known(town: Any) -> None:
-    door = door_of(from_link(town.link()))
+    endpoint = endpoint_of(from_link(town.link()))
     with pytest.raises(ValueError, match="nothing of ours"):
-        call(door, "POST", "/enroll", body=b"me")
+        call(endpoint, "POST", "/enroll", body=b"me")
 
 
 def listening(folder: Any, issued: certificates.IssuedCertificate) -> ListenOptions:
@@ -111,14 +113,14 @@ def listening(folder: Any, issued: certificates.IssuedCertificate) -> ListenOpti
 
 def test_a_host_the_certificate_does_not_name_is_refused(town: Any) -> None:
     with pytest.raises(Unreachable, match=r"127\.0\.0\.2"):
-        call(town.door("127.0.0.2"), "GET", "/community")
+        call(town.endpoint("127.0.0.2"), "GET", "/community")
 
 
 def test_another_authority_is_refused(town: Any) -> None:
     other = certificates.make_authority("other", datetime.datetime.now(datetime.UTC))
-    door = dataclasses.replace(town.door(), ca=other.certificate)
+    endpoint = dataclasses.replace(town.endpoint(), ca=other.certificate)
     with pytest.raises(Unreachable, match=r"verif|self-signed|issuer"):
-        call(door, "GET", "/community")
+        call(endpoint, "GET", "/community")
 
 
 def test_an_expired_certificate_is_one_clear_line(town: Any, tmp_path: Any) -> None:
@@ -129,9 +131,9 @@ def test_an_expired_certificate_is_one_clear_line(town: Any, tmp_path: Any) -> N
         raise AssertionError
 
     with serving(nothing, listening(tmp_path, old)) as port:
-        door = Door("localhost", port, ca=town.door().ca)
+        endpoint = Endpoint("localhost", port, ca=town.endpoint().ca)
         with pytest.raises(Unreachable, match=r"expired.*restarting nomoat up"):
-            call(door, "GET", "/community")
+            call(endpoint, "GET", "/community")
 
 
 def test_a_port_in_use_is_one_clear_line(town: Any) -> None:
@@ -147,18 +149,18 @@ def test_a_port_in_use_is_one_clear_line(town: Any) -> None:
 
 def test_nobody_listening_is_unreachable(town: Any) -> None:
     with pytest.raises(Unreachable, match="is the coordinator running"):
-        call(Door("localhost", 1, ca=town.door().ca), "GET", "/community")
+        call(Endpoint("localhost", 1, ca=town.endpoint().ca), "GET", "/community")
 
 
 def test_another_community_behind_the_same_address_is_refused(town: Any) -> None:
     with pytest.raises(RemoteProtocolError, match="not the community the invitation names"):
-        look(door_of(from_link(town.link())), SigningKey(b"\x08" * 32).public, NOW)
+        look(endpoint_of(from_link(town.link())), SigningKey(b"\x08" * 32).public, NOW)
 
 
 def test_a_clock_that_is_off_is_told_by_how_much(town: Any) -> None:
-    door = door_of(from_link(town.link()))
+    endpoint = endpoint_of(from_link(town.link()))
     with pytest.raises(NomoatError, match=r"clock is \d+ s ahead"):
-        look(door, town.folder.key().public, int(time.time()) + 1000)
+        look(endpoint, town.folder.key().public, int(time.time()) + 1000)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,9 @@ def test_a_spent_and_a_forged_invitation_are_refused_over_the_line(town: Any, pe
     invitation = from_link(link)
     forged = Invitation(dataclasses.replace(invitation.claims, uses=1000), invitation.signature)
     with pytest.raises(RemoteProtocolError, match="forged"):
-        coordinator_api.enrol(stranger.asker, stranger.name, stranger.node_key, forged.token())
+        coordinator_api.enrol(
+            stranger.coordinator, stranger.name, stranger.node_key, forged.token()
+        )
 
 
 def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
@@ -193,12 +197,12 @@ def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
 ) -> None:
     (person,) = people(1)
     public = town.folder.key().public
-    seen, _ = extend_roster(person.asker, Roster.empty(public), NOW)
+    seen, _ = extend_roster(person.coordinator, Roster.empty(public), NOW)
     entries = town.registrar.store.roster_entries(0)
     shorter = roster.Page(1, tuple(entries[:1]))
     monkeypatch.setattr(town.registrar, "page", lambda _: shorter)
     with pytest.raises(RemoteProtocolError, match="rewritten"):
-        extend_roster(person.asker, seen, NOW)
+        extend_roster(person.coordinator, seen, NOW)
     another = roster.append(
         roster.extend(Roster.empty(public), entries[:-1]), Event.BAN,
         entries[0].entry.binding, town.folder.key(), NOW,
@@ -206,25 +210,29 @@ def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
     forked = roster.Page(seen.length + 1, (another,))
     monkeypatch.setattr(town.registrar, "page", lambda _: forked)
     with pytest.raises(RemoteProtocolError, match="rewritten"):
-        extend_roster(person.asker, seen, NOW)
+        extend_roster(person.coordinator, seen, NOW)
 
 
 def test_members_only_see_the_roster_and_the_adapters(town: Any, people: Any) -> None:
     (person,) = people(1)
     record = town.desk.registry.add(adapter(1), Provenance(0, "fedavg", (), None, None), NOW)
     assert np.array_equal(
-        coordinator_api.download(person.asker, record, NOW).vector, adapter(1).vector
+        coordinator_api.download(person.coordinator, record, NOW).vector, adapter(1).vector
     )
     with pytest.raises(RemoteProtocolError, match="prove"):
-        call(town.door(), "GET", "/roster?after=0")
-    stranger = Asker(town.door(), SigningKey(b"\x63" * 32), person.asker.community)
+        call(town.endpoint(), "GET", "/roster?after=0")
+    stranger = CoordinatorClient(
+        town.endpoint(), SigningKey(b"\x63" * 32), person.coordinator.community
+    )
     with pytest.raises(Refused, match="approved"):
         coordinator_api.download(stranger, record, NOW)
     with pytest.raises(RemoteProtocolError, match="clock"):
-        coordinator_api.download(person.asker, record, NOW - 1000)  # an old proof, played again
+        coordinator_api.download(
+            person.coordinator, record, NOW - 1000
+        )  # an old proof, played again
     town.registrar.order(person.name, Event.BAN, "", NOW)
     with pytest.raises(Refused):
-        coordinator_api.download(person.asker, record, NOW)
+        coordinator_api.download(person.coordinator, record, NOW)
 
 
 def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: Any) -> None:
@@ -232,13 +240,13 @@ def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: 
     newest = None
     for seed in (10, 11):
         town.desk.registry.add(adapter(seed), Provenance(seed, "fedavg", (), 1.0, 2.0), NOW)
-        newest = coordinator_api.newest_version(person.asker, newest, NOW)
+        newest = coordinator_api.newest_version(person.coordinator, newest, NOW)
         assert newest is not None
         assert newest.version.adapter == adapter(seed).digest
     other = town.desk.registry.path(adapter(10).digest).read_bytes()
     town.desk.registry.path(adapter(11).digest).write_bytes(other)
     with pytest.raises(RemoteProtocolError, match="not the one"):
-        coordinator_api.download(person.asker, newest, NOW)
+        coordinator_api.download(person.coordinator, newest, NOW)
 
 
 def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
@@ -248,7 +256,7 @@ def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
     key, store = town.registrar.key, town.registrar.store
 
     def receipt(person: Any, number: int, packet: bytes) -> SignedReceipt:
-        mine = Receipt(key.public, person.asker.identity.public, number, packet, 70, NOW)
+        mine = Receipt(key.public, person.coordinator.identity.public, number, packet, 70, NOW)
         return issue(mine, key)
 
     monkeypatch.setattr(http_app, "PAGE", 2)
@@ -256,23 +264,23 @@ def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
     for number in range(1, 6):
         store.put_receipt(receipt(one, number, bytes([number]) * 32))
     store.put_receipt(receipt(other, 9, b"o" * 32))
-    found = coordinator_api.receipts(one.asker, 0, NOW)
+    found = coordinator_api.receipts(one.coordinator, 0, NOW)
     assert {signed.receipt.round for signed in found} == {1, 2, 3, 4, 5}
-    assert [s.receipt.round for s in coordinator_api.receipts(other.asker, 9, NOW)] == [9]
+    assert [s.receipt.round for s in coordinator_api.receipts(other.coordinator, 9, NOW)] == [9]
     forged = dataclasses.replace(receipt(one, 6, b"f" * 32), signature=bytes(64))
     store.put_receipt(forged)
     with pytest.raises(RemoteProtocolError, match="signature"):
-        coordinator_api.receipts(one.asker, 0, NOW)
+        coordinator_api.receipts(one.coordinator, 0, NOW)
 
 
 def test_whoever_leaves_is_out_at_once(town: Any, people: Any) -> None:
     (person,) = people(1)
     person.serve()
     town.wait_for(person.name)
-    coordinator_api.leave(person.asker, NOW)
+    coordinator_api.leave(person.coordinator, NOW)
     assert person.name not in town.fleet_grid.online()
     assert town.registrar.roster().members[person.name].standing is Standing.LEFT
-    coordinator_api.leave(person.asker, NOW)  # twice does no harm
+    coordinator_api.leave(person.coordinator, NOW)  # twice does no harm
 
 
 @pytest.mark.parametrize(

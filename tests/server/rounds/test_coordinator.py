@@ -35,9 +35,9 @@ from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, MaskedReport
 from nomoat.aggregation.secagg.parameters import Policy, Roster
-from nomoat.client.round.app import Volunteer, volunteer_app
-from nomoat.client.round.masked_session import Masking, Membership
-from nomoat.client.round.session import EvaluateWork, Session, TaskLimits, TrainWork
+from nomoat.client.round.app import RequestHandler, volunteer_app
+from nomoat.client.round.masked_session import MaskedSession, Membership
+from nomoat.client.round.session import EvaluateWork, RoundSession, TaskLimits, TrainWork
 from nomoat.flower.packets import packet_of
 from nomoat.lora.training.train import Trained
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
@@ -116,21 +116,21 @@ def federation(**changes: Any) -> Federation:
     return replace(plain, **changes)
 
 
-def sessions(names: Iterable[str], secure: bool) -> tuple[dict[str, Volunteer], Roster]:
+def sessions(names: Iterable[str], secure: bool) -> tuple[dict[str, RequestHandler], Roster]:
     keys = {name: SigningKey(name.encode().ljust(32, b".")) for name in names}
     roster = Roster(b"r" * 32, {key.public: name for name, key in keys.items()})
     policy = Policy(min_participants=2, allow_weak=True)
 
-    def masking(name: str) -> Masking | None:
+    def masking(name: str) -> MaskedSession | None:
         if not secure:
             return None
         seed = name.encode()
         entropy = lambda session: (seed + session)[:32].ljust(32, b"-")  # noqa: E731
-        return Masking(Membership(keys[name], lambda: roster, policy, entropy))
+        return MaskedSession(Membership(keys[name], lambda: roster, policy, entropy))
 
     return {
-        name: Volunteer(
-            Session(name, BASE, TaskLimits(), masking=masking(name)), Hands(name), NoVault()
+        name: RequestHandler(
+            RoundSession(name, BASE, TaskLimits(), masking=masking(name)), Hands(name), NoVault()
         )
         for name in names
     }, roster
@@ -620,7 +620,7 @@ def test_every_round_and_volunteer_trains_with_a_seed_of_its_own() -> None:
             return super().train(work)
 
     volunteers, _ = sessions(TOKENS, secure=False)
-    noting = {n: replace(v, labour=Noting(n)) for n, v in volunteers.items()}
+    noting = {n: replace(v, trainer=Noting(n)) for n, v in volunteers.items()}
     memory = Memory()
     app = volunteer_app(lambda context: noting[str(context.node_config["name"])])
     with contextlib.closing(InProcessGrid(app, list(TOKENS), 4)) as grid:
