@@ -12,7 +12,7 @@ from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.workers.jobs import TrainJob
 from nomoat.server.rounds.cohort import generator
 from nomoat.server.rounds.records import macro
-from nomoat.simulations.engine import Ground, seed_of, training_of
+from nomoat.simulations.engine import Ground, seed_of
 from nomoat.simulations.pooled_trainer import evaluate_job, train_job
 from nomoat.simulations.population import Member
 from nomoat.simulations.scenario import Scenario
@@ -75,7 +75,7 @@ def measure(scenario: Scenario, ground: Ground) -> Baselines:
 
 def _settings(scenario: Scenario, members: tuple[Member, ...]) -> TrainSettings:
     """As many steps in one go as one of these volunteers takes in all rounds (their mean)."""
-    settings = training_of(scenario)
+    settings = scenario.chosen.train_settings()
     per_round = [
         scenario.local_epochs * math.ceil(member.train_rows / scenario.batch_size)
         or scenario.local_steps
@@ -101,7 +101,7 @@ def _soloists(scenario: Scenario, members: tuple[Member, ...]) -> tuple[Member, 
 
 def _ask(scenario: Scenario, ground: Ground, vector: Vector) -> dict[str, Future[MeasuredLoss]]:
     adapter = Adapter(ground.initial.spec, vector)
-    settings = training_of(scenario)
+    settings = scenario.chosen.train_settings()
     return {
         member.name: ground.pool.submit(evaluate_job(member, adapter, settings))
         for member in ground.population.members

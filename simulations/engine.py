@@ -14,12 +14,7 @@ from pathlib import Path
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.messages import (
-    MAX_BATCH,
-    MAX_LOCAL_STEPS,
-    MAX_SEQ_LEN,
-    TrainSettings,
-)
+from nomoat.aggregation.protocol.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_SEQ_LEN
 from nomoat.client.round.masked_session import MaskedSession
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.lora.model.adapter_spec import initial_adapter
@@ -29,13 +24,13 @@ from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.rounds import cohort
 from nomoat.server.rounds.cohort import generator, round_seed
-from nomoat.server.rounds.records import Federation, FederationCheckpoint, Journal, Watcher
+from nomoat.server.rounds.records import FederationCheckpoint, Journal, Watcher
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.pooled_trainer import NoVault, PooledLabour
 from nomoat.simulations.population import Population, gather
 from nomoat.simulations.ranks import ranks_of
 from nomoat.simulations.scenario import Scenario
-from nomoat.simulations.seeded_keys import Community
+from nomoat.simulations.seeded_community import SeededCommunity
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,7 @@ def federate(
 
     own_machine = TaskLimits(2 * MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40, max_epochs=200)
     members = ground.population.members
-    community = Community.of(scenario, [member.name for member in members])
+    community = SeededCommunity.of(scenario, [member.name for member in members])
     ranks = ranks_of(scenario.ranks, len(members), scenario.rank, scenario.seed)
     volunteers = {
         member.name: RequestHandler(
@@ -104,6 +99,7 @@ def federate(
                 masking=MaskedSession(community.membership(member.name))
                 if scenario.secure
                 else None,
+                training_seed=community.training_seeds(member.name),
             ),
             PooledLabour(member, ground.pool, DiskPersonalStates(kept / f"{place:05d}")),
             NoVault(),
@@ -116,9 +112,8 @@ def federate(
         2 * MAX_DEFAULT_WORKERS,
         Dropout(seed_of(scenario, "dropout"), scenario.dropout),
     )
-    federation = federation_of(scenario, ground.base_hash)
     coordinator = Coordinator(
-        federation,
+        scenario.chosen.federation(ground.base_hash, seed_of(scenario, "federation")),
         journal,
         watcher,
         named_nodes,
@@ -158,39 +153,6 @@ def _check_size(scenario: Scenario, population: Population) -> None:
     found = len(population.members)
     if scenario.min_reports > found:
         raise UsageError(f"--min-reports {scenario.min_reports}: there are {found} volunteers")
-
-
-def federation_of(scenario: Scenario, base_hash: bytes) -> Federation:
-    """The coordinator's settings in a scenario."""
-    return Federation(
-        method=scenario.choices.check().name,
-        rounds=scenario.rounds,
-        training=training_of(scenario),
-        base_hash=base_hash,
-        seed=seed_of(scenario, "federation"),
-        fraction=scenario.fraction,
-        min_reports=scenario.min_reports,
-        tolerance=scenario.tolerance,
-        secure=scenario.secure,
-        clip=scenario.clip,
-        optimizer=scenario.optimizer,
-        schedule=scenario.lr_schedule,
-    )
-
-
-def training_of(scenario: Scenario) -> TrainSettings:
-    """The volunteers' settings in a scenario."""
-    return TrainSettings(
-        scenario.local_steps,
-        scenario.local_epochs,
-        scenario.batch_size,
-        scenario.seq_len,
-        scenario.lr,
-        scenario.weight_cap,
-        prox=scenario.prox,
-        keep_moments=scenario.optimizer_state == "keep",
-        personal=scenario.personal,
-    )
 
 
 @dataclass(frozen=True)

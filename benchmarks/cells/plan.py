@@ -110,7 +110,7 @@ def scenario(setting: Setting, cell: Cell) -> Scenario:
         local_steps=setting.local_steps,
         batch_size=setting.batch_size,
         seq_len=setting.seq_len,
-        lr=setting.lr,
+        learning_rate=setting.lr,
         rank=rank,
         ranks=RANKS[cell.ranks],
         alpha=SCALE * rank,

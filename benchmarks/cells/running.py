@@ -21,7 +21,7 @@ from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import SpecJob, TrainJob
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord, macro
-from nomoat.simulations.engine import Ground, federate, model_path, seed_of, training_of
+from nomoat.simulations.engine import Ground, federate, model_path, seed_of
 from nomoat.simulations.pooled_trainer import evaluate_job
 from nomoat.simulations.population import gather
 from nomoat.simulations.report.live_table import Silence
@@ -127,7 +127,7 @@ def _start_reference(common: Scenario, ground: Ground) -> Reference:
 
 
 def _train_pooled(common: Scenario, ground: Ground, steps: int, rows: int) -> Future[Trained]:
-    settings = training_of(common)
+    settings = common.chosen.train_settings()
     settings = replace(settings, local_steps=steps, batch_size=rows, local_epochs=0)
     spec, vector = ground.initial.spec, ground.initial.vector
     seed = seed_of(common, "pooled")
@@ -149,7 +149,9 @@ def _finish_reference(common: Scenario, ground: Ground, reference: Reference) ->
 def _loss(common: Scenario, ground: Ground, trained: Trained) -> float:
     adapter = Adapter(ground.initial.spec, trained.vector)
     asked = {
-        member.name: ground.pool.submit(evaluate_job(member, adapter, training_of(common)))
+        member.name: ground.pool.submit(
+            evaluate_job(member, adapter, common.chosen.train_settings())
+        )
         for member in ground.population.members
     }
     return macro({name: future.result().loss for name, future in asked.items()}) or math.nan

@@ -81,7 +81,7 @@ def prepare(folder: Path, settings: dict[str, object], workers: int) -> Plan:
         local_steps=scenario.local_steps,
         batch_size=scenario.batch_size,
         seq_len=scenario.seq_len,
-        lr=scenario.lr,
+        lr=scenario.learning_rate,
         rank=scenario.rank,
         alpha=scenario.alpha,
         weight_cap=scenario.weight_cap,

@@ -8,6 +8,7 @@ itself waits, held on this machine, until a short aggregation asks for it (docs/
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import TypeAlias, get_args
@@ -58,6 +59,12 @@ class Reason(StrEnum):
 def decline(round_number: int, reason: Reason) -> Decline:
     """A Decline in one of the fixed words: their plain text, which is what the wire takes."""
     return Decline(round_number, reason.value)
+
+
+def seed_from_announced(announced: bytes, name: str, round_number: int) -> bytes:
+    """32 bytes for one volunteer's training in one round, from the seed announced to everyone."""
+    label = b"nomoat volunteer\0" + round_number.to_bytes(4, "big")
+    return hashlib.sha256(label + announced + name.encode()).digest()
 
 
 class VolunteerPhase(Enum):
@@ -145,7 +152,8 @@ class RoundSession:
 
     name: its name in the roster. base_hash: content hash of the base model on this machine.
     held: what an earlier process left on disk, if anything. masking: how it takes part in secure
-    aggregation; without it, it only ever reports in the open.
+    aggregation; without it, it only ever reports in the open. training_seed: a task → the 32 bytes
+    that all chance of its training is drawn from.
     """
 
     def __init__(
@@ -155,8 +163,10 @@ class RoundSession:
         limits: TaskLimits,
         held: HeldUpdate | None = None,
         masking: MaskedSession | None = None,
+        training_seed: Callable[[TrainTask], bytes] | None = None,
     ) -> None:
         self.name = name
+        self._training_seed = training_seed or self._from_announced
         self._base_hash = base_hash
         self._limits = limits
         self._masking = masking
@@ -209,6 +219,9 @@ class RoundSession:
             self.phase = VolunteerPhase.IDLE if self.held is None else VolunteerPhase.HOLDING
         return decline(work.task.round, Reason.FAILED)
 
+    def _from_announced(self, task: TrainTask) -> bytes:
+        return seed_from_announced(task.seed, self.name, task.round)
+
     def _train(self, task: TrainTask) -> Answer | Work:
         self.complaint = None
         if self.held is not None and task.round < self.held.round:
@@ -216,9 +229,7 @@ class RoundSession:
         adapter = self._open(task)
         if isinstance(adapter, Decline):
             return adapter
-        seed = hashlib.sha256(
-            b"nomoat volunteer\0" + task.round.to_bytes(4, "big") + task.seed + self.name.encode()
-        ).digest()
+        seed = self._training_seed(task)
         rank = min(self._limits.rank, task.trainable_rank)
         try:
             method = methods.get(task.method)

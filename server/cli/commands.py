@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat.server.cli.setting_options import options_of, settings_command, takes_settings
+
 if TYPE_CHECKING:
+    import click
+
     from nomoat.aggregation.protocol.lineage import SignedVersion
     from nomoat.aggregation.protocol.roster import Event
     from nomoat.server.community.opened import OpenCommunity
@@ -25,12 +29,24 @@ app.add_typer(adapters, name="adapter")
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The community's folder.")]
 Where = Annotated[Path, typer.Option("--dir", metavar="DIR", help="The community's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
-Rounds = {"rich_help_panel": "Rounds"}
-Training = {"rich_help_panel": "What a volunteer does in a round"}
-Adapter = {"rich_help_panel": "Adapter"}
 
 
-@app.command()
+def init_options() -> list[click.Parameter]:
+    """One option for each setting of rounds, adapter and training."""
+    from nomoat.server.community.settings import CommunityRoundSettings
+    from nomoat.server.rounds import settings
+
+    return [
+        *options_of(CommunityRoundSettings, "Rounds", leave_out=("seed",)),
+        *options_of(settings.RoundSettings, "Rounds", leave_out=("min_reports",)),
+        *options_of(settings.ServerOptimizerSettings, "Server optimiser"),
+        *options_of(settings.AdapterSettings, "Adapter"),
+        *options_of(settings.TrainingSettings, "What a volunteer does in a round"),
+    ]
+
+
+@app.command(cls=settings_command(init_options))
+@takes_settings
 def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     folder: Folder,
     name: Annotated[str, typer.Option(help="The community's name.")],
@@ -46,53 +62,11 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     approve: Annotated[
         bool, typer.Option("--approve", help="Volunteers wait for your approval.")
     ] = False,
-    method: Annotated[
-        str | None, typer.Option(help="How adapters are aggregated.", **Rounds)
-    ] = None,
-    min_volunteers: Annotated[
-        int | None, typer.Option(help="Online before a round opens.", **Rounds)
-    ] = None,
-    min_reports: Annotated[
-        int | None, typer.Option(help="Fewer reports abandon a round.", **Rounds)
-    ] = None,
-    max_rounds: Annotated[int | None, typer.Option(**Rounds)] = None,
-    round_every: Annotated[
-        float | None, typer.Option(help="Seconds between two rounds, at least.", **Rounds)
-    ] = None,
-    train_deadline: Annotated[float | None, typer.Option(help="Seconds.", **Rounds)] = None,
-    secure: Annotated[
-        bool | None, typer.Option("--secure/--no-secure", help="Mask every update.", **Rounds)
-    ] = None,
-    allow_weak: Annotated[
-        bool | None, typer.Option("--allow-weak", help="Accept fewer than 8.", **Rounds)
-    ] = None,
-    personal: Annotated[
-        str | None, typer.Option(help="none, local-B or adapter: what stays at home.", **Rounds)
-    ] = None,
-    server_optimizer: Annotated[
-        str | None, typer.Option(help="plain, momentum, fedadam or fedyogi.", **Rounds)
-    ] = None,
-    server_lr: Annotated[float | None, typer.Option(**Rounds)] = None,
-    rank: Annotated[int, typer.Option(**Adapter)] = 8,
-    alpha: Annotated[float, typer.Option(**Adapter)] = 16.0,
-    targets: Annotated[
-        str, typer.Option(help="all-linear, or module names with commas.", **Adapter)
-    ] = "all-linear",
-    local_steps: Annotated[int | None, typer.Option(**Training)] = None,
-    batch_size: Annotated[int | None, typer.Option(**Training)] = None,
-    seq_len: Annotated[int | None, typer.Option(**Training)] = None,
-    learning_rate: Annotated[float | None, typer.Option("--lr", **Training)] = None,
-    lr_schedule: Annotated[
-        str | None, typer.Option(help="constant, cosine or warmup.", **Training)
-    ] = None,
-    prox: Annotated[float | None, typer.Option(help="FedProx.", **Training)] = None,
-    optimizer_state: Annotated[
-        str | None, typer.Option(help="reset or keep AdamW's moments each round.", **Training)
-    ] = None,
     seed: Annotated[
         str | None,
-        typer.Option(help="A number, as in simulate: the same federation again.", **Rounds),
+        typer.Option(help="A number, as in simulate: the same federation again."),
     ] = None,
+    **given: Any,
 ) -> None:
     """Make a community's folder: keys, certificate, settings, first adapter."""
     import datetime
@@ -103,39 +77,27 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.aggregation.errors import UsageError
     from nomoat.aggregation.protocol.enrolment import fingerprint
     from nomoat.server.community.certificates import split_address
-    from nomoat.server.community.creation import NewCommunity, make
+    from nomoat.server.community.creation import NewCommunity, Tables, make
     from nomoat.server.community.membership_rules import Admission
-    from nomoat.server.community.settings import AdapterSettings, CommunitySettings, ServerSettings
+    from nomoat.server.community.settings import (
+        CommunityRoundSettings,
+        CommunitySettings,
+        ServerSettings,
+    )
+    from nomoat.server.rounds.settings import AdapterSettings, TrainingSettings
     from nomoat.storage.settings import first_error
 
     _, port = split_address(address)
-    rounds = {
-        "method": method, "min_volunteers": min_volunteers, "min_reports": min_reports,
-        "max_rounds": max_rounds, "round_every": round_every, "train_deadline": train_deadline,
-        "secure": secure, "allow_weak": allow_weak, "personal": personal,
-        "server_optimizer": server_optimizer, "server_lr": server_lr,
-    }  # fmt: skip
-    training = {
-        "local_steps": local_steps, "batch_size": batch_size, "seq_len": seq_len,
-        "learning_rate": learning_rate, "lr_schedule": lr_schedule, "prox": prox,
-        "optimizer_state": optimizer_state,
-    }  # fmt: skip
+    admission = Admission.APPROVE if approve else Admission.OPEN
+    adapter, rounds, training = (
+        {key: value for key, value in given.items() if key in kind.model_fields}
+        for kind in (AdapterSettings, CommunityRoundSettings, TrainingSettings)
+    )
     try:
-        wanted = NewCommunity(
-            CommunitySettings(
-                name=name,
-                about=about,
-                admission=Admission.APPROVE if approve else Admission.OPEN,
-            ),
-            base,
-            license_,
-            AdapterSettings(rank=rank, alpha=alpha, targets=targets),
-            _given(rounds),
-            _given(training),
-            ServerSettings(port=port, address=address),
-            evaluation,
-            seed,
-        )
+        community = CommunitySettings(name=name, about=about, admission=admission)
+        server = ServerSettings(port=port, address=address)
+        tables = Tables(adapter, rounds, training)
+        wanted = NewCommunity(community, base, license_, tables, server, evaluation, seed)
         made = make(folder, wanted, datetime.datetime.now(datetime.UTC), os.urandom)
     except ValidationError as problem:
         raise UsageError(first_error(problem)) from None

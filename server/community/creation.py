@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.lora.data.conversations import Conversation, read, write_jsonl
-from nomoat.lora.model.adapter_spec import Targets, initial_adapter
+from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
@@ -23,16 +24,24 @@ from nomoat.server.community.database import Database
 from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import SEED_BYTES, Folder, create
 from nomoat.server.community.settings import (
-    AdapterSettings,
     BaseModelSettings,
+    CommunityRoundSettings,
     CommunitySettings,
-    RoundSettings,
     ServerSettings,
     Settings,
-    TrainingSettings,
 )
 from nomoat.server.community.versions import Provenance, VersionStore
 from nomoat.server.rounds.cohort import seed_of
+from nomoat.server.rounds.settings import AdapterSettings, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What was asked for of three tables of community.toml; the rest of them are defaults."""
+
+    adapter: dict[str, Any]
+    rounds: dict[str, Any]
+    training: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,7 @@ class NewCommunity:
     community: CommunitySettings
     model: str
     license: str
-    adapter: AdapterSettings
-    rounds: dict[str, object]
-    training: dict[str, object]
+    tables: Tables
     server: ServerSettings
     evaluation: Path | None
     seed: str | None = None
@@ -91,11 +98,8 @@ def make(
     if wanted.evaluation is not None and not evaluation:
         raise BadData(f"{wanted.evaluation}: no row in it can be used")
     shape = settings.adapter
-    targets: Targets = "all-linear"
-    if shape.targets != "all-linear":
-        targets = tuple(shape.targets.split(","))
     with contextlib.closing(Pool(str(settings.base.folder), 1)) as pool:
-        spec = pool.submit(SpecJob(shape.rank, shape.alpha, targets)).result()
+        spec = pool.submit(SpecJob(shape.rank, shape.alpha, shape.targets)).result()
         adapter = initial_adapter(spec, seeds.adapter)
         loss = _measure(evaluation, adapter, settings, pool) if evaluation else None
     key = create(folder, settings, now, entropy(32))
@@ -127,7 +131,8 @@ def _measure(
 
 def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
     base_folder = resolve(wanted.model)
-    rounds = RoundSettings(**{"seed": seeds.federation.hex(), **wanted.rounds})  # type: ignore[arg-type]
+    tables = wanted.tables
+    rounds = CommunityRoundSettings(**{"seed": seeds.federation.hex(), **tables.rounds})
     if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
         raise UsageError(
             f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
@@ -143,9 +148,9 @@ def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
     settings = Settings(
         community=wanted.community,
         base=base,
-        adapter=wanted.adapter,
+        adapter=AdapterSettings(**tables.adapter),
         rounds=rounds,
-        training=TrainingSettings(**wanted.training),  # type: ignore[arg-type]
+        training=TrainingSettings(**tables.training),
         server=wanted.server,
     )
     _ = settings.method  # refused now, not at the first round

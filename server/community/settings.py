@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from nomoat.aggregation.methods import AnyMethod
-from nomoat.aggregation.methods.composition import Choices, Personal
-from nomoat.aggregation.methods.server_optimizer import Kind, ServerOptimizer
-from nomoat.aggregation.protocol.messages import MAX_PROX, TrainSettings
 from nomoat.server.community.membership_rules import Admission
-from nomoat.server.rounds.learning_rate import Schedule
 from nomoat.server.rounds.records import Federation
+from nomoat.server.rounds.settings import (
+    AdapterSettings,
+    FederationSettings,
+    RoundSettings,
+    SettingsTable,
+    TrainingSettings,
+)
 from nomoat.storage.settings import FileSettings
 
-Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
-Share = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, le=30 * 86_400, description="Seconds.")]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class Section(BaseModel):
-    """A table of community.toml; a key nobody knows is a mistake, not a comment."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CommunitySettings(Section):
+class CommunitySettings(SettingsTable):
     """Who the community is."""
 
     name: str = Field(min_length=1, max_length=80)
@@ -37,7 +34,7 @@ class CommunitySettings(Section):
     admission: Admission = Admission.OPEN
 
 
-class BaseModelSettings(Section):
+class BaseModelSettings(SettingsTable):
     """The base model, named by the content of its files."""
 
     model: str = Field(min_length=1, max_length=200)
@@ -47,41 +44,28 @@ class BaseModelSettings(Section):
     bytes: int = Field(ge=0)
 
 
-class RoundSettings(Section):
+class CommunityRoundSettings(RoundSettings):
     """How rounds run. Times are seconds."""
 
-    method: str = "fedavg"
-    min_volunteers: Annotated[int, Field(ge=2, le=10_000)] = 2
-    min_reports: Annotated[int, Field(ge=0, le=10_000)] = 0  # 0: as many as min_volunteers
-    fraction: Share = 1.0
-    round_every: Annotated[float, Field(ge=0, le=30 * 86_400)] = 0.0
+    min_reports: Annotated[
+        int,
+        Field(ge=0, le=10_000, description="Fewer abandon a round; 0: as many as min-volunteers."),
+    ] = 0
+    min_volunteers: Annotated[
+        int, Field(ge=2, le=10_000, description="Online before a round opens.")
+    ] = 2
+    round_every: Annotated[
+        float, Field(ge=0, le=30 * 86_400, description="Seconds between two rounds, at least.")
+    ] = 0.0
     max_rounds: Count = 100
     train_deadline: Seconds = 3600.0
     aggregate_deadline: Seconds = 300.0
     evaluate_deadline: Seconds = 600.0
-    patience: Seconds = 120.0
-    tolerance: Annotated[float, Field(ge=0, le=10)] = 0.05
-    secure: bool = True
-    allow_weak: bool = False
+    patience: Annotated[
+        float, Field(gt=0, le=30 * 86_400, description="Seconds a volunteer may vanish.")
+    ] = 120.0
+    allow_weak: Annotated[bool, Field(description="Accept fewer than 8.")] = False
     seed: str = Field(pattern=r"^[0-9a-f]{64}$")
-    personal: Personal = "none"
-    server_optimizer: Kind = "plain"
-    server_lr: Annotated[float, Field(ge=0, le=1e3)] = 0.0  # 0: the optimiser's usual one
-    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    server_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    server_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    server_tau: Annotated[float, Field(gt=0, le=1e3)] = 1e-3
-
-    @property
-    def optimizer(self) -> ServerOptimizer:
-        """The server optimiser; UsageError for a parameter it does not have."""
-        return ServerOptimizer.of(
-            self.server_optimizer,
-            self.server_lr or None,
-            self.server_momentum,
-            (self.server_beta1, self.server_beta2),
-            self.server_tau,
-        )
 
     @property
     def least_reports(self) -> int:
@@ -89,43 +73,7 @@ class RoundSettings(Section):
         return max(2, self.min_reports) if self.min_reports else self.min_volunteers
 
 
-class AdapterSettings(Section):
-    """The adapter's shape, fixed when the community was made."""
-
-    rank: Annotated[int, Field(ge=1, le=1024)] = 8
-    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
-    targets: str = "all-linear"
-
-
-class TrainingSettings(Section):
-    """What one volunteer does in one round (aggregation/protocol/messages.py, TrainSettings)."""
-
-    local_steps: Count = 12
-    local_epochs: Annotated[int, Field(ge=0, le=100)] = 0
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
-    seq_len: Annotated[int, Field(ge=8, le=131_072)] = 128
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
-    weight_cap: Annotated[int, Field(ge=1, le=10**9)] = 1 << 20
-    lr_schedule: Schedule = "constant"
-    prox: Annotated[float, Field(ge=0, le=MAX_PROX)] = 0.0
-    optimizer_state: Literal["reset", "keep"] = "reset"
-
-    def settings(self, personal: Personal) -> TrainSettings:
-        """As the protocol has it."""
-        return TrainSettings(
-            self.local_steps,
-            self.local_epochs,
-            self.batch_size,
-            self.seq_len,
-            self.learning_rate,
-            self.weight_cap,
-            prox=self.prox,
-            keep_moments=self.optimizer_state == "keep",
-            personal=personal,
-        )
-
-
-class ServerSettings(Section):
+class ServerSettings(SettingsTable):
     """Where the coordinator listens and how it is reached from outside."""
 
     host: str = "0.0.0.0"
@@ -143,47 +91,28 @@ class Settings(FileSettings):
     community: CommunitySettings
     base: BaseModelSettings
     adapter: AdapterSettings = AdapterSettings()
-    rounds: RoundSettings
+    rounds: CommunityRoundSettings
     training: TrainingSettings = TrainingSettings()
     server: ServerSettings = ServerSettings()
 
-    def choices(self) -> Choices:
-        """How adapters are aggregated; ranks are the volunteers' own affair (COMMENTS)."""
-        return Choices(
-            self.rounds.method,
-            self.rounds.secure,
-            optimizer=self.rounds.optimizer,
-            keep_moments=self.training.optimizer_state == "keep",
-            personal=self.rounds.personal,
-            rank=self.adapter.rank,
-        )
+    @property
+    def chosen(self) -> FederationSettings:
+        """The set as a simulation has it, too; ranks are the volunteers' own affair."""
+        return FederationSettings(self.adapter, self.training, self.rounds, self.rounds.max_rounds)
 
     @property
     def method(self) -> AnyMethod:
-        """The method that runs; UsageError if the choices do not go together.
-
-        Where a personal choice is a method of its own (local-B), it is not rounds.method.
-        """
-        return self.choices().check()
+        """The method that runs; UsageError if the choices do not go together."""
+        return self.chosen.method()
 
     def federation(self) -> Federation:
         """What the round driver runs; UsageError if its choices do not go together."""
         rounds = self.rounds
-        return Federation(
-            method=self.method.name,
-            rounds=rounds.max_rounds,
-            training=self.training.settings(rounds.personal),
-            base_hash=bytes.fromhex(self.base.hash),
-            seed=bytes.fromhex(rounds.seed),
-            fraction=rounds.fraction,
-            min_reports=rounds.least_reports,
-            secure=rounds.secure,
-            tolerance=rounds.tolerance,
+        return replace(
+            self.chosen.federation(bytes.fromhex(self.base.hash), bytes.fromhex(rounds.seed)),
             train_deadline_s=rounds.train_deadline,
             aggregate_deadline_s=rounds.aggregate_deadline,
             evaluate_deadline_s=rounds.evaluate_deadline,
-            optimizer=rounds.optimizer,
-            schedule=self.training.lr_schedule,
         )
 
 
@@ -199,7 +128,8 @@ COMMENTS = {
         "Times are seconds. patience: how long a volunteer may vanish before a round goes on "
         "without it.\nseed makes cohorts and shuffling reproducible; it is no secret.\n"
         "personal: none, local-B (only A is averaged) or adapter (each trains one more, for "
-        "itself).\nserver_optimizer: plain, momentum, fedadam, fedyogi; server_lr 0 is its usual."
+        "itself).\nserver_optimizer: plain, momentum, fedadam, fedyogi; server_lr 0 is its usual.\n"
+        "clip: bound on each value of an update; 0 is what training can reach."
     ),
     "training": (
         "What each volunteer does in a round. lr_schedule (constant, cosine, warmup) runs over\n"

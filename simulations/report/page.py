@@ -93,7 +93,7 @@ def card(result: Result) -> str:
         "",
         f"{summary['volunteers']} simulated volunteers trained this LoRA adapter together in "
         f"{summary['rounds']} rounds ({summary['rounds_committed']} committed); their updates were "
-        f"aggregated with `{scenario.choices.check().name}`.",
+        f"aggregated with `{scenario.chosen.method().name}`.",
         "",
         "| adapter | held-out loss, nats per token |",
         "|---|---|",
@@ -114,8 +114,8 @@ def card(result: Result) -> str:
         "Loss on the reply's tokens, macro-averaged over the volunteers' held-out rows.",
         "",
         f"Rank {scenario.rank}, α {scenario.alpha:g}; {scenario.local_steps} steps of "
-        f"{scenario.batch_size} rows per round and volunteer at learning rate {scenario.lr:g}; "
-        f"seed {scenario.seed}; data `{scenario.data}`.",
+        f"{scenario.batch_size} rows per round and volunteer at learning rate "
+        f"{scenario.learning_rate:g}; seed {scenario.seed}; data `{scenario.data}`.",
         "",
         privacy(result),
         "",

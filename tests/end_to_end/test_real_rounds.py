@@ -20,7 +20,6 @@ from nomoat.simulations.population import gather
 from nomoat.simulations.scenario import Scenario
 
 ROUNDS, VOLUNTEERS, SEED = 2, 2, 11
-TRAINING = ("--local-steps", "3", "--batch-size", "4", "--seq-len", "32", "--rank", "4")
 STEP_S = 200.0
 
 
@@ -46,23 +45,26 @@ def scenario(tiny_model: Path, tiny_data: Path) -> Scenario:
 def ran(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     root, model = tmp_path_factory.mktemp("rounds"), Path(scenario.model)
     members = gather(scenario, root / "shards", root).members
-    quiet = {"OMP_NUM_THREADS": "1", "NOMOAT_TRAINING__WEIGHT_CAP": str(scenario.weight_cap)}
+    quiet = {"OMP_NUM_THREADS": "1"}
     watched = {
         "PYTHONPATH": str(Path(__file__).with_name("watched")),
         "WATCHED": str(root / "talked"),
         "FLWR_TELEMETRY_ENABLED": "1",  # what the machine's owner has set does not count
+        "SEED": str(SEED),
+        "NAMES": ",".join(member.name for member in members),
     }
+    program = (sys.executable, str(Path(__file__).with_name("seeded.py")))
     connected = set()
     with Federation(root, environment=quiet) as made:
         limits = ("--max-rounds", str(ROUNDS), "--min-volunteers", str(VOLUNTEERS))
         rows = ("--eval", str(members[0].held_out))
-        seed = ("--no-secure", "--seed", str(SEED))
-        made.init("same", model, (*limits, *rows, *seed, *TRAINING))
+        weak = ("--allow-weak",)  # the one thing that two volunteers have to be asked
+        made.init("same", model, (*limits, *weak, *rows, "--seed", str(SEED)))
         made.up("--until-done")
         made.wait("the port", lambda: bool(made.hosted()), STEP_S)
         link = made.invite(VOLUNTEERS)
         for member in members:
-            home = replace(made, environment=quiet | watched)
+            home = replace(made, environment=quiet | watched, program=program)
             home.join(member.name, link, member.train, model, "--heldout-data", member.held_out)
         for _ in made.watch("the rounds", lambda: len(made.records()) > ROUNDS, STEP_S):
             for member in members:
@@ -87,16 +89,17 @@ def peers(pid: int) -> set[tuple[str, int]]:
     return found
 
 
-def test_the_same_seed_names_and_rows_give_the_adapter_of_a_simulation(
+def test_the_same_seed_names_and_rows_give_the_adapter_of_a_simulation_at_the_defaults(
     ran: Ran, scenario: Scenario, tmp_path: Path
 ) -> None:
+    """Where volunteers draw the same; whoever draws for itself rounds its update differently."""
     out = tmp_path / "simulated"
     given = ("--model", scenario.model, "--data", scenario.data, "--by", "topic", "--quiet")
-    limits = ("--rounds", str(ROUNDS), "--volunteers", str(VOLUNTEERS), "--min-reports", "2")
-    seed = ("--no-secure", "--seed", str(SEED), "--out", str(out))
+    limits = ("--rounds", str(ROUNDS), "--volunteers", str(VOLUNTEERS))
+    seed = ("--seed", str(SEED), "--out", str(out))
     program = (sys.executable, "-m", "nomoat", "simulate")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*program, *given, *limits, *seed, *TRAINING], env=environment, check=True)
+    subprocess.run([*program, *given, *limits, *seed], env=environment, check=True)
     simulated, real = load_folder(out / "adapter"), load_folder(ran.exported)
     assert simulated.spec == real.spec
     np.testing.assert_allclose(real.vector, simulated.vector, atol=1e-6)

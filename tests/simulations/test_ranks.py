@@ -54,7 +54,9 @@ def test_the_community_has_the_largest_rank_unless_told_otherwise() -> None:
 
 def test_ranks_that_are_all_the_communitys_are_not_mixed() -> None:
     fedex = {"method": "fedex", "secure": False}
-    assert Scenario(**fedex, ranks="8", rank=8).choices.mixed_ranks is False
-    assert Scenario(**fedex, ranks="16,8", rank=8).choices.mixed_ranks is False  # all train 8
+    assert Scenario(**fedex, ranks="8", rank=8).chosen.choices().mixed_ranks is False
+    assert (
+        Scenario(**fedex, ranks="16,8", rank=8).chosen.choices().mixed_ranks is False
+    )  # all train 8
     with pytest.raises(UsageError, match=r"fedex cannot do mixed ranks; .*flexlora can"):
         Scenario(**fedex, ranks="4,8")

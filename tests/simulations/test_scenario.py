@@ -10,7 +10,7 @@ import pytest
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.simulations.engine import federation_of, training_of
+from nomoat.simulations.engine import seed_of
 from nomoat.simulations.scenario import Scenario, parse_partition, resolve
 
 
@@ -29,6 +29,14 @@ def test_settings_may_stand_at_the_top_of_the_file(tmp_path: Path) -> None:
     assert resolve(file, {}).rounds == 7
 
 
+def test_a_setting_goes_by_the_name_it_had_before_too(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('lr = 0.02\ntargets = "q_proj, v_proj"\n')
+    found = resolve(file, {})
+    assert (found.learning_rate, found.target_modules) == (0.02, ("q_proj", "v_proj"))
+    assert resolve(file, {"learning_rate": 0.03}).learning_rate == 0.03
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
     [
@@ -36,8 +44,8 @@ def test_settings_may_stand_at_the_top_of_the_file(tmp_path: Path) -> None:
         ({"local_steps": 0}, "local-steps"),
         ({"batch_size": 5000}, "batch-size"),
         ({"seq_len": 7}, "seq-len"),
-        ({"lr": 0.0}, "lr"),
-        ({"lr": float("nan")}, "lr"),
+        ({"learning_rate": 0.0}, "learning-rate"),
+        ({"lr": float("nan")}, "learning-rate"),
         ({"rank": 0}, "rank"),
         ({"fraction": 0.0}, "fraction"),
         ({"fraction": 1.1}, "fraction"),
@@ -75,12 +83,14 @@ def test_every_scenario_at_its_bounds_makes_settings_that_may_be_sent() -> None:
         {"lr": 10.0, "weight_cap": 10**9, "local_epochs": 100},
         {"lr": 1e-9, "weight_cap": 1, "seq_len": 8, "batch_size": 1},
     ):
-        settings = training_of(Scenario.model_validate(changes))
+        settings = Scenario.model_validate(changes).chosen.train_settings()
         assert isinstance(settings, TrainSettings)
         wire.encode(settings)
 
 
 def test_seeds_are_apart_by_purpose_and_by_scenario() -> None:
-    first, other = (federation_of(Scenario(seed=s), b"b" * 32) for s in (0, 1))
-    assert first.seed != other.seed
-    assert len(first.seed) == 32
+    found = {
+        seed_of(Scenario(seed=s), label) for s in (0, 1) for label in ("federation", "adapter")
+    }
+    assert len(found) == 4
+    assert {len(seed) for seed in found} == {32}

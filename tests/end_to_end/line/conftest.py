@@ -30,8 +30,8 @@ from nomoat.server.community.members import Registrar
 from nomoat.server.community.membership_rules import Admission
 from nomoat.server.community.settings import (
     BaseModelSettings,
+    CommunityRoundSettings,
     CommunitySettings,
-    RoundSettings,
     ServerSettings,
     Settings,
 )
@@ -80,7 +80,7 @@ class Town:
         settings = Settings(
             community=CommunitySettings(name="town"),
             base=BaseModelSettings(model="m", folder=Path("m"), hash=BASE_HASH.hex(), bytes=1),
-            rounds=RoundSettings(seed="00" * 32),
+            rounds=CommunityRoundSettings(seed="00" * 32),
             server=ServerSettings(address="localhost:1"),
         )
         create(self.folder, settings, datetime.datetime.now(datetime.UTC), KEY_SEED)

@@ -27,8 +27,8 @@ from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.settings import (
     BaseModelSettings,
+    CommunityRoundSettings,
     CommunitySettings,
-    RoundSettings,
     Settings,
 )
 from nomoat.server.community.versions import Provenance
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     settings = Settings(
         community=CommunitySettings(name="town"),
         base=BaseModelSettings(model="m", folder=Path("m"), hash="ab" * 32, bytes=1),
-        rounds=RoundSettings(seed="00" * 32),
+        rounds=CommunityRoundSettings(seed="00" * 32),
     )
     made = Folder(tmp_path / "town")
     create(made, settings, datetime.datetime.now(datetime.UTC), b"\7" * 32)

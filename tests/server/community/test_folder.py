@@ -17,8 +17,8 @@ from nomoat.server.community import certificates
 from nomoat.server.community.folder import Folder, create, describe, renew_certificate
 from nomoat.server.community.settings import (
     BaseModelSettings,
+    CommunityRoundSettings,
     CommunitySettings,
-    RoundSettings,
     ServerSettings,
     Settings,
 )
@@ -30,7 +30,7 @@ def settings(**changes: object) -> Settings:
     return Settings(
         community=CommunitySettings(name="Shakespeare", about='says "hi" # not a comment'),
         base=BaseModelSettings(model="pocket", folder=Path("m"), hash="ab" * 32, bytes=5),
-        rounds=RoundSettings(seed="cd" * 32, min_volunteers=3),
+        rounds=CommunityRoundSettings(seed="cd" * 32, min_volunteers=3),
         server=ServerSettings(address="train.example.org:9000", port=9000),
         **changes,  # type: ignore[arg-type]
     )

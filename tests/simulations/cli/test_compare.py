@@ -78,8 +78,8 @@ def test_other_settings_are_other_lines_the_best_first(tmp_path: Path) -> None:
         lay_down(tmp_path / "c", [4.0, None], method="fedavg", dropout=0.5),
     ]
     best, second, last = lines(*paths)
-    assert best.name == "fedavg lr=0.005 ranks=4,8 dropout=0.0"
-    assert second.name == "rolora lr=0.01 ranks=– dropout=0.0"
+    assert best.name == "fedavg learning_rate=0.005 ranks=4,8 dropout=0.0"
+    assert second.name == "rolora learning_rate=0.01 ranks=– dropout=0.0"
     assert (last.loss, last.spread, last.fall) == (None, None, None)
     assert comparison.page([last])
 

@@ -1,0 +1,100 @@
+"""One set of settings: the same defaults and the same options, wherever they are written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.server.cli.commands import init_options
+from nomoat.server.community.settings import (
+    BaseModelSettings,
+    CommunityRoundSettings,
+    CommunitySettings,
+    Settings,
+)
+from nomoat.server.rounds.settings import (
+    AdapterSettings,
+    RoundSettings,
+    ServerOptimizerSettings,
+    TrainingSettings,
+)
+from nomoat.simulations.cli.simulate import simulate_options
+from nomoat.simulations.scenario import DataSettings, Scenario
+from nomoat.storage.settings import load
+
+BASE, SEED = b"\xab" * 32, b"\xcd" * 32
+SHARED = (AdapterSettings, TrainingSettings, RoundSettings, ServerOptimizerSettings)
+
+
+def test_a_simulation_and_a_deployment_run_the_same_federation_at_the_defaults() -> None:
+    made = Settings(
+        community=CommunitySettings(name="x"),
+        base=BaseModelSettings(model="x", folder=Path("m"), hash=BASE.hex(), bytes=1),
+        rounds=CommunityRoundSettings(seed=SEED.hex()),
+    )
+    deployed, simulated = made.federation(), Scenario().chosen.federation(BASE, SEED)
+    only_deployed = {
+        f"{phase}_deadline_s": getattr(deployed, f"{phase}_deadline_s")
+        for phase in ("train", "aggregate", "evaluate")
+    }
+    assert deployed == replace(simulated, rounds=deployed.rounds, **only_deployed)
+    assert made.adapter.model_dump() == AdapterSettings().model_dump()
+    assert {name: getattr(Scenario(), name) for name in AdapterSettings.model_fields} == (
+        made.adapter.model_dump()
+    )
+
+
+def test_the_defaults_of_training_are_the_protocols() -> None:
+    assert TrainingSettings().settings("none") == TrainSettings()
+
+
+def test_both_command_lines_have_every_setting_of_the_set() -> None:
+    shared = {name for kind in SHARED for name in kind.model_fields}
+    simulate = {option.name for option in simulate_options()}
+    init = {option.name for option in init_options()}
+    assert shared <= simulate
+    assert shared <= init
+    assert simulate == set(Scenario.model_fields)
+    assert set(DataSettings.model_fields) <= simulate
+    assert set(CommunityRoundSettings.model_fields) - init == {"seed"}  # a number there, too
+
+
+def test_an_option_that_is_not_given_decides_nothing() -> None:
+    assert {option.default for option in (*simulate_options(), *init_options())} == {None}
+
+
+OLD = """
+[community]
+name = "before"
+[base]
+model = "m"
+folder = "m"
+hash = "{hash}"
+bytes = 5
+[adapter]
+rank = 4
+alpha = 8.0
+targets = "q_proj,v_proj"
+[rounds]
+min_volunteers = 5
+min_reports = 0
+server_lr = 0.0
+seed = "{seed}"
+[training]
+batch_size = 16
+learning_rate = 0.01
+weight_cap = 1048576
+"""
+
+
+def test_a_community_of_before_keeps_the_settings_it_was_made_with(tmp_path: Path) -> None:
+    file = tmp_path / "community.toml"
+    file.write_text(OLD.format(hash=BASE.hex(), seed=SEED.hex()))
+    settings = load(Settings, file)
+    assert settings.adapter.targets == ("q_proj", "v_proj")
+    federation = settings.federation()
+    training = federation.training
+    assert (training.batch_size, training.learning_rate, training.weight_cap) == (16, 0.01, 1 << 20)
+    assert federation.min_reports == 5
+    assert federation.optimizer.learning_rate == 1.0
