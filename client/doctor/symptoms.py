@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nomoat.client.doctor.checks import CheckResult, CheckStatus, Symptoms, worst
-from nomoat.client.machine.probes import attempt, torch_has_cuda
+from nomoat.client.machine.probes import attempt
+from nomoat.lora.device.present import torch_has_cuda
 
 if TYPE_CHECKING:
     from nomoat.client.connection.https import Endpoint

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.client.machine.probes import Gpu, attempt, gpu_of
+from nomoat.client.machine.probes import Gpu, attempt
+from nomoat.lora.device.present import gpu_of, is_apple
 from nomoat.lora.memory.prediction import DeviceOverhead, cpu_host, cuda_host
 
 WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
@@ -32,7 +32,7 @@ def free_memory(device: str, share: float = 1.0, ours: frozenset[int] = frozense
         free, whole = gpu
         return FreeMemory("cuda", int(min(free, share * whole)) - CONTEXT_BYTES, cuda_host())
     there = free_bytes() + sum(_held(pid) for pid in ours)
-    shared = device == "mps" or (device == "auto" and _is_apple())  # one memory for both
+    shared = device == "mps" or (device == "auto" and is_apple())  # one memory for both
     return FreeMemory("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
 
 
@@ -47,11 +47,6 @@ def gpu_memory(device: str, ours: frozenset[int]) -> tuple[int, int] | None:
         return None
     free, whole = found
     return free + (attempt("gpu processes", lambda: gpu.held(ours)) or 0), whole
-
-
-def _is_apple() -> bool:
-    """Whether this is a Mac with a GPU that torch uses; asked without loading torch."""
-    return (platform.system(), platform.machine()) == ("Darwin", "arm64")
 
 
 def free_bytes() -> int:

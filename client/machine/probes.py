@@ -10,13 +10,11 @@ import contextlib
 import logging
 import os
 import platform
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import datetime, tzinfo
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,34 +70,6 @@ class Probes:
         """The GPU's, or the hottest part of the processor's where there is no GPU."""
         gpu = attempt("gpu temperature", self._gpu.temperature_c)
         return gpu if gpu is not None else cpu_temperature_c()
-
-
-def gpu_of(device: str, environment: Mapping[str, str] = os.environ) -> int | str | None:
-    """NVML's index or UUID of the CUDA device meant by "auto", "cuda", "cuda:1" …; None for none.
-
-    CUDA counts only what CUDA_VISIBLE_DEVICES lists, and in NVML's order if CUDA_DEVICE_ORDER is
-    PCI_BUS_ID, as `nomoat run` sets it.
-    """
-    kind, _, number = device.partition(":")
-    if kind not in {"auto", "cuda"} or not torch_has_cuda():
-        return None
-    place = int(number) if number.isdecimal() else 0
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return place
-    listed = [entry.strip() for entry in visible.split(",") if entry.strip()]
-    if place >= len(listed):
-        return None
-    return int(listed[place]) if listed[place].isdecimal() else listed[place]
-
-
-def torch_has_cuda() -> bool:
-    """Whether the torch that is installed was built for CUDA, without loading it."""
-    found = find_spec("torch")
-    if found is None or found.origin is None:
-        return False
-    built = (Path(found.origin).parent / "version.py").read_text()
-    return re.search(r"^cuda\b.*=\s*['\"]", built, re.MULTILINE) is not None
 
 
 class Gpu:

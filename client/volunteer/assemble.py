@@ -35,7 +35,7 @@ from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
 from nomoat.client.identity.keys import load_identity, node_key
 from nomoat.client.machine.governor import Governor
 from nomoat.client.machine.policy import Action, Decision
-from nomoat.client.machine.probes import Probes, gpu_of, local_now
+from nomoat.client.machine.probes import Probes, local_now
 from nomoat.client.membership.joining import check_base, logged
 from nomoat.client.membership.roster_cache import RosterBook, aimed
 from nomoat.client.round.app import RequestHandler, volunteer_app
@@ -52,6 +52,7 @@ from nomoat.client.training.shared_worker import SharedWorkers
 from nomoat.client.training.trainer import Trainer
 from nomoat.client.volunteer.status import StateKeeper, alone
 from nomoat.flower.packets import to_reply
+from nomoat.lora.device.present import gpu_of
 from nomoat.storage.atomic import replacing
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import BadData, DoesNotFit, UsageError
+from nomoat.lora.device import backends
+from nomoat.lora.device.backends import Device
+from nomoat.lora.device.quantising import check_bitsandbytes
 from nomoat.lora.model.adapter_spec import initial_adapter, new_spec
 from nomoat.lora.model.files import content_hash, resolve
 
@@ -39,11 +41,11 @@ class BaseModel:
 def load(
     path_or_hub_id: str, device: str = "auto", dtype: str = "auto", bits: int | None = None
 ) -> BaseModel:
-    """Load a model and its tokenizer: float32, bfloat16 on a CUDA device unless `dtype` says so.
+    """Load a model and its tokenizer, in the device's own type unless `dtype` says another.
 
-    bits: of the frozen linear weights. 16: bfloat16, on a CPU, too; 8: LLM.int8() (Dettmers et al.
-    2022, arXiv:2208.07339); 4: NF4, scales quantised once more (Dettmers et al. 2023,
-    arXiv:2305.14314).
+    bits: of the frozen linear weights. 16: bfloat16 on a CPU and on MPS, too; 8: LLM.int8()
+    (Dettmers et al. 2022, arXiv:2208.07339); 4: NF4, scales quantised once more (Dettmers et al.
+    2023, arXiv:2305.14314).
     Raises BadData if it is missing, broken, or not a causal language model; DoesNotFit if the
     memory is too small, UsageError if `bits` cannot be had here.
     """
@@ -54,12 +56,14 @@ def load(
 
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
-    place = pick_device(device)
+    found = backends.pick(device)
+    found.start()
+    place = found.place
     tokenizer = _tokenizer(folder)
-    if bits == 16:
+    if bits == 16 and not found.own_memory:
         dtype = "bfloat16"
-    quantised = _quantised(bits, place)
-    model = _model(folder, _dtype(dtype, place), quantised)
+    quantised = _quantised(bits, found)
+    model = _model(folder, _dtype(dtype, found), quantised)
     try:
         if not quantised:  # a quantised model was loaded where it belongs
             model.to(place)  # type: ignore[arg-type]  # transformers wraps torch's `to` untyped
@@ -77,40 +81,22 @@ def load_tokenizer(path_or_hub_id: str) -> PreTrainedTokenizerBase:
     return _tokenizer(resolve(path_or_hub_id))
 
 
-def pick_device(device: str) -> torch.device:
-    """The device meant by "auto" (a GPU if there is one), "cpu", "mps", "cuda", "cuda:1" …"""
-    import torch
-
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        device = next((kind for kind, there in present.items() if there), "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"{device!r} is no device; auto, cpu, cuda and mps are") from None
-    if not present.get(place.type, True):
-        raise UsageError(f"there is no {place.type.upper()} device here; use cpu")
-    return place
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def _dtype(name: str, device: Device) -> torch.dtype:
     import torch
 
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return device.dtype()
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise UsageError(f"{name} is no floating point type of torch")
     return found
 
 
-def _quantised(bits: int | None, device: torch.device) -> dict[str, Any]:
+def _quantised(bits: int | None, device: Device) -> dict[str, Any]:
     """What from_pretrained needs to know of `bits`; UsageError in one line if it cannot be."""
     if bits in (None, 16):
         return {}
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError(f"a base of {bits} bits needs bitsandbytes: pip install 'nomoat[gpu]'")
-    import torch
+    check_bitsandbytes(f"a base of {bits} bits", device)
     from transformers import BitsAndBytesConfig
 
     if bits == 8:
@@ -120,9 +106,9 @@ def _quantised(bits: int | None, device: torch.device) -> dict[str, Any]:
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+            bnb_4bit_compute_dtype=device.dtype(),
         )
-    return {"quantization_config": config, "device_map": {"": device}}
+    return {"quantization_config": config, "device_map": {"": device.place}}
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

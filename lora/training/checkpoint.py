@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nomoat.aggregation.errors import BadData
+from nomoat.lora.device import backends
 from nomoat.storage.atomic import replacing
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def capture(
         tensors["gradient"] = flat.grad
     for name, value in optimizer.state.get(flat, {}).items():
         tensors[f"optimizer.{name}"] = torch.as_tensor(value)
-    if flat.is_cuda:
-        tensors["random.cuda"] = torch.cuda.get_rng_state(flat.device)
+    tensors |= backends.of(flat.device).random_state()
     # copies: the run may go on while the file is written
     return TrainingCheckpoint(
         job, place, {name: t.detach().cpu().clone() for name, t in tensors.items()}
@@ -97,8 +97,7 @@ def restore(
     moments = {k.partition(".")[2]: v for k, v in tensors.items() if k.startswith("optimizer.")}
     optimizer.state[flat] = {name: _placed(v, flat) for name, v in moments.items()}
     torch.set_rng_state(tensors["random"])
-    if flat.is_cuda and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], flat.device)
+    backends.of(flat.device).set_random_state(tensors)
     return saved.place
 
 

@@ -12,9 +12,10 @@ from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.data.batches import Batch, by_length, pieces
 from nomoat.lora.data.encoding import Encoder, Example
+from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import swap
 from nomoat.lora.training.loss import Losses, losses_of
-from nomoat.lora.training.out_of_memory import give_back, halved
+from nomoat.lora.training.out_of_memory import halved
 from nomoat.lora.training.train import piece_tokens
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def _in_pieces(loss_of: Losses, batch: Batch, most_tokens: int) -> tuple[list[to
             if fewer is None:
                 raise
         most_tokens = fewer
-        give_back(loss_of.device)  # out here: the exception, and all tensors it holds, are gone
+        backends.of(
+            loss_of.device
+        ).give_back()  # out here: the exception, and all tensors it holds, are gone
 
 
 def sample(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nomoat.lora.data.batches import Batch
+from nomoat.lora.device import backends
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,7 @@ class Losses:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.device = model.device
+        self._autocast = backends.of(model.device).autocast
         self._places: torch.Tensor | None = None
 
     def __call__(self, batch: Batch, reduction: str) -> torch.Tensor:
@@ -34,7 +36,7 @@ class Losses:
         self._places = torch.from_numpy(batch.places).to(self.device, non_blocking=True)
         targets = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)
         ids = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
-        with self._precision():
+        with self._autocast():
             logits = self._model(input_ids=ids, use_cache=False).logits
         return functional.cross_entropy(
             logits.view(len(targets), -1).float(), targets, reduction=reduction
@@ -46,13 +48,6 @@ class Losses:
         hidden, *rest = inputs
         chosen = hidden.flatten(0, 1).index_select(0, self._places)
         return (chosen.unsqueeze(0), *rest)
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        import torch
-
-        if self.device.type != "cuda":
-            return contextlib.nullcontext()
-        return torch.autocast("cuda", torch.bfloat16)
 
 
 @contextlib.contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.lora.device import backends
+from nomoat.lora.device.quantising import check_bitsandbytes
 from nomoat.lora.model.adapter_slot import slot
 
 if TYPE_CHECKING:
@@ -50,13 +51,6 @@ def flat_adamw(
     options: dict[str, Any] = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0.0, "fused": True}
     if adam_8bit:
         del options["fused"]
-        eight_bit = _bitsandbytes().optim.AdamW8bit
+        eight_bit = check_bitsandbytes("8-bit Adam", backends.of(flat.device)).optim.AdamW8bit
         return eight_bit([flat], lr=settings.learning_rate, **options), flat.grad
     return torch.optim.AdamW([flat], lr=settings.learning_rate, **options), flat.grad
-
-
-def _bitsandbytes() -> Any:
-    try:
-        return importlib.import_module("bitsandbytes")
-    except ImportError:
-        raise UsageError("8-bit Adam needs bitsandbytes: pip install 'nomoat[gpu]'") from None

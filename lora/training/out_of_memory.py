@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from nomoat.lora.data.batches import Batch, rows_each
-
-if TYPE_CHECKING:
-    import torch
 
 # Some shortages have no type of their own.
 FREED = ("can't allocate memory", "MPS backend out of memory")
@@ -42,16 +37,6 @@ def halved(problem: BaseException, batch: Batch, most_tokens: int) -> int | None
         return None
     rows = rows_each(batch, most_tokens)
     return -(-rows // 2) * batch.input_ids.shape[1] if rows > 1 else None
-
-
-def give_back(device: torch.device) -> None:
-    """Let go of what torch keeps for later: pieces of another size will not fit into it."""
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def _typed(problem: BaseException) -> bool:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nomoat.lora.data.batches import Batch, pieces
+from nomoat.lora.device import backends
 from nomoat.lora.training.checkpoint import RunPosition, TrainingCheckpoint, capture, restore
 from nomoat.lora.training.loss import Losses
-from nomoat.lora.training.out_of_memory import give_back, halved
+from nomoat.lora.training.out_of_memory import halved
 
 if TYPE_CHECKING:
     import torch
@@ -146,4 +147,4 @@ class RunProgress:
         assert self._flat.grad is not None
         self._flat.grad.zero_()
         self._piece, self._loss = 0, None
-        give_back(self._flat.device)
+        backends.of(self._flat.device).give_back()

@@ -16,6 +16,7 @@ from nomoat.aggregation.protocol.adapter import Adapter, Vector
 from nomoat.aggregation.protocol.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.data.batches import Batch, batch_of, shuffled_rows, steps_for
 from nomoat.lora.data.encoding import Example
+from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import extract, swap
 from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments, recall, remember
@@ -174,7 +175,7 @@ def _keeps_moments(run: _Run) -> bool:
 
 def piece_tokens(model: PeftModel, wanted: int | None) -> int:
     """Return the most padded tokens of a forward pass: `wanted`, or fewer on a CPU."""
-    likes = CPU_TOKENS if model.device.type == "cpu" else sys.maxsize
+    likes = CPU_TOKENS if backends.of(model.device).kind == "cpu" else sys.maxsize
     return likes if wanted is None else min(likes, wanted)
 
 

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError
+from nomoat.lora.device.backends import Device
 from nomoat.lora.training.checkpoint import Paused, TrainingCheckpoint, write
 from nomoat.lora.workers.jobs import Pause, Throttle
 
@@ -70,8 +71,8 @@ class WorkerOrders:
 class Between:
     """The hook for one training job (progress.Breaks.between)."""
 
-    def __init__(self, orders: WorkerOrders, path: Path | None) -> None:
-        self._orders, self._path = orders, path
+    def __init__(self, orders: WorkerOrders, path: Path | None, device: Device) -> None:
+        self._orders, self._path, self._device = orders, path, device
         self._saved_at = self._worked_from = orders.clock()
 
     def __call__(self, taken: Callable[[], TrainingCheckpoint]) -> None:
@@ -89,7 +90,7 @@ class Between:
 
     def _rest(self) -> bool:
         """Sleep so that work is `share` of the time; True if the work must stop."""
-        synchronise()
+        self._device.synchronise()  # else the GPU works on while this sleeps
         orders = self._orders
         until = orders.clock() + sleep_s(orders.share, orders.clock() - self._worked_from)
         while (left := until - orders.clock()) > 0:
@@ -111,11 +112,3 @@ def sleep_s(share: float, worked_s: float) -> float:
     if not (math.isfinite(worked_s) and worked_s > 0):
         return 0.0
     return min(MAX_SLEEP_S, worked_s * (1.0 - share) / share)
-
-
-def synchronise() -> None:
-    """Wait for a GPU: only then is the work that it was given done."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()

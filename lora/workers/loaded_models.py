@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nomoat.lora.model.base_model import BaseModel, load, pick_device
+from nomoat.lora.device import backends
+from nomoat.lora.model.base_model import BaseModel, load
 
 _held: dict[str, BaseModel] = {}
 
@@ -14,6 +15,6 @@ def keep(folder: str, base: BaseModel) -> None:
 
 def base_model(folder: str, device: str, bits: int | None = None) -> BaseModel:
     """Return the model in `folder`: the one kept if a CPU and all bits are meant, else loaded."""
-    if folder in _held and bits is None and pick_device(device).type == "cpu":
+    if folder in _held and bits is None and backends.pick(device).kind == "cpu":
         return _held[folder]
     return load(folder, device, bits=bits)

@@ -85,7 +85,7 @@ class Pool:
         self._device_known = threading.Event()
         if device == "cpu":
             self._device_known.set()
-        self._context = context_for(self._base.folder, shared)
+        self._context = context_for(self._base, shared)
         count = workers or default_workers()
         self._threads = [
             threading.Thread(target=self._serve, args=(i,), name=f"worker {i}", daemon=True)

@@ -25,8 +25,6 @@ torch.set_num_threads(1)
 
 
 def _preload(folder: str) -> None:
-    if torch.cuda.is_available():  # CUDA must start after the fork
-        return
     try:
         keep(folder, load(folder, "cpu"))
     except NomoatError:

@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import DoesNotFit, NomoatError
+from nomoat.lora.device.present import HIDING, may_use_gpu
 from nomoat.lora.workers import jobs, worker
 from nomoat.lora.workers.environment import PRELOAD_VARIABLE
 
@@ -76,19 +77,22 @@ def start(context: Any, base: jobs.HeldBase) -> WorkerProcess:
     return WorkerProcess(child, ours)
 
 
-def context_for(folder: str, shared: bool) -> Any:
-    """Return the multiprocessing context that starts workers for the base in `folder`.
+def context_for(base: jobs.HeldBase, shared: bool) -> Any:
+    """Return the multiprocessing context that starts workers for `base`.
 
     shared: fork them from a server that has imported torch and loaded the base (Linux); else each
-    is a new interpreter.
+    is a new interpreter, and always where a GPU may be used: a process that has started CUDA must
+    not be forked, and any library that the server imports may start it (bitsandbytes does). From
+    the server GPUs are hidden, so that none of them can.
     """
-    if sys.platform != "linux" or not shared:
+    if sys.platform != "linux" or not shared or may_use_gpu(base.device):
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOAD_MODULE])
-    with _variable(PRELOAD_VARIABLE, folder), _deaf_to_interrupts():
+    hidden = dict.fromkeys(HIDING, "")
+    with _variables({PRELOAD_VARIABLE: base.folder, **hidden}), _deaf_to_interrupts():
         forkserver.ensure_running()  # returns at once; imports and loads by itself
     return context
 
@@ -117,9 +121,14 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    os.environ[name] = value
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -17,6 +17,7 @@ from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatErro
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
 from nomoat.lora.data.conversations import read
 from nomoat.lora.data.encoding import Encoder, Example
+from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.adapter_spec import new_spec
 from nomoat.lora.training.checkpoint import Paused
@@ -107,7 +108,9 @@ class Worker:
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
 
     def _breaks(self, job: TrainJob) -> Breaks:
-        between = None if self._orders is None else Between(self._orders, job.checkpoint)
+        between = None
+        if self._orders is not None:
+            between = Between(self._orders, job.checkpoint, backends.of(self._base.device))
         name, saved = b"", None
         if job.checkpoint is not None:
             name = digest(job)
@@ -191,11 +194,9 @@ def main(pipe: Connection, base: HeldBase) -> None:
 def _device_kind(base: HeldBase) -> str:
     import torch
 
-    from nomoat.lora.model.base_model import pick_device
-
     if base.threads > 1:
         torch.set_num_threads(base.threads)
-    return str(pick_device(base.device).type)
+    return backends.pick(base.device).kind
 
 
 def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple[str, Any]]:

@@ -16,7 +16,7 @@ import pytest
 
 from nomoat.client.machine import probes
 from nomoat.client.machine.policy import Action, decide
-from nomoat.client.machine.probes import Probes, attempt, gpu_of, torch_has_cuda
+from nomoat.client.machine.probes import Probes, attempt
 from nomoat.client.machine.readings import GpuProgram, MachineLimits, Orders
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -80,48 +80,6 @@ def test_what_draws_is_judged_by_its_time_even_where_it_is_listed_as_computing(
     nvml.nvmlDeviceGetGraphicsRunningProcesses = lambda _: []
     (program,) = look(tmp_path).gpu_programs
     assert program.compute
-
-
-@pytest.mark.parametrize(
-    ("device", "visible", "meant"),
-    [
-        ("auto", None, 0),
-        ("cuda", None, 0),
-        ("cuda:1", None, 1),
-        ("cuda:1", "3, 2", 2),
-        ("auto", "GPU-8f2a", "GPU-8f2a"),
-        ("auto", "", None),
-        ("cuda:2", "0,1", None),
-        ("cpu", None, None),
-        ("mps", None, None),
-    ],
-)
-def test_the_device_that_is_looked_at_is_the_one_that_trains(
-    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, meant: int | str | None
-) -> None:
-    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    monkeypatch.setattr(probes, "torch_has_cuda", lambda: True)
-    assert gpu_of(device, environment) == meant
-    monkeypatch.setattr(probes, "torch_has_cuda", lambda: False)
-    assert gpu_of(device, environment) is None
-
-
-def test_whether_torch_was_built_for_cuda_is_known_without_loading_it() -> None:
-    import torch
-
-    assert torch_has_cuda() == (torch.version.cuda is not None)
-
-
-@pytest.mark.parametrize(("line", "cuda"), [("cuda: Optional[str] = '12.8'", True),
-                                            ("cuda: Optional[str] = None", False),
-                                            ('cuda = "12.4"', True)])  # fmt: skip
-def test_both_ways_in_which_torch_writes_its_version_are_read(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str, cuda: bool
-) -> None:
-    (tmp_path / "version.py").write_text(f"debug = False\n{line}\nhip: Optional[str] = None\n")
-    origin = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(probes, "find_spec", lambda _: origin)
-    assert torch_has_cuda() is cuda
 
 
 def test_a_device_that_is_not_used_is_not_looked_at(nvml: Any, tmp_path: Path) -> None:

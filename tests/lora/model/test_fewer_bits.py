@@ -95,7 +95,7 @@ def test_moments_that_cannot_be_kept_are_missed_in_one_line(
     import torch
 
     packing = SimpleNamespace(optim=SimpleNamespace(AdamW8bit=torch.optim.AdamW))
-    monkeypatch.setattr(training, "_bitsandbytes", lambda: packing)
+    monkeypatch.setattr(training, "check_bitsandbytes", lambda *_: packing)
     start, given = initial_adapter(spec, b"i"), Given(None, Breaks(adam_8bit=True))
     train(model, start, examples, SETTINGS, b"s", lambda: 0.0, given)
     assert not caplog.records

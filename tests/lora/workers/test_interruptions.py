@@ -6,14 +6,17 @@ import itertools
 import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from nomoat.lora.device.backends import Device
 from nomoat.lora.training.checkpoint import Paused, RunPosition, TrainingCheckpoint, read
 from nomoat.lora.workers import interruptions
 from nomoat.lora.workers.interruptions import Between, WorkerOrders
 from nomoat.lora.workers.jobs import Pause, ShardJob, Throttle
 
+DEVICE = Device(cast("Any", "cpu"))  # a processor waits for nothing
 JOB = b"j" * 32
 
 
@@ -32,7 +35,7 @@ def desk(step_s: float = 0.0) -> tuple[WorkerOrders, Connection]:
 
 def test_a_pause_writes_the_checkpoint_and_ends_the_work(tmp_path: Path) -> None:
     made, parent = desk()
-    between = Between(made, tmp_path / "c")
+    between = Between(made, tmp_path / "c", DEVICE)
     between(taken)
     assert not (tmp_path / "c").exists()
     parent.send(Pause())
@@ -43,7 +46,7 @@ def test_a_pause_writes_the_checkpoint_and_ends_the_work(tmp_path: Path) -> None
 
 def test_a_pause_is_seen_in_the_middle_of_a_rest(tmp_path: Path) -> None:
     made, parent = desk(0.01)
-    between = Between(made, tmp_path / "c")
+    between = Between(made, tmp_path / "c", DEVICE)
     parent.send(Throttle(0.01))
     parent.send(Pause())
     with pytest.raises(Paused):
@@ -58,20 +61,20 @@ def test_a_parent_that_is_gone_is_a_pause_too(tmp_path: Path) -> None:
     made, parent = desk()
     parent.close()
     with pytest.raises(Paused):
-        Between(made, tmp_path / "c")(taken)
+        Between(made, tmp_path / "c", DEVICE)(taken)
     assert (tmp_path / "c").exists()
     made, _parent = desk()
     made.orphaned.set()
     with pytest.raises(Paused):
-        Between(made, None)(taken)
+        Between(made, None, DEVICE)(taken)
 
 
 def test_a_run_is_saved_once_in_a_while_and_a_full_disk_does_not_end_it(tmp_path: Path) -> None:
     made, _parent = desk(2 * interruptions.SAVE_EVERY_S)
-    Between(made, tmp_path / "c")(taken)
+    Between(made, tmp_path / "c", DEVICE)(taken)
     assert (tmp_path / "c").exists()
     (tmp_path / "file").write_text("not a folder")
-    Between(made, tmp_path / "file" / "c")(taken)
+    Between(made, tmp_path / "file" / "c", DEVICE)(taken)
 
 
 def test_a_pause_stands_until_a_job_was_ended_by_it() -> None:

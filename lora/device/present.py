@@ -1,0 +1,98 @@
+"""Which GPUs there may be, asked without loading torch or a driver: asking starts nothing.
+
+A process that has started CUDA must not be forked, so whoever decides how worker processes come
+into being reads this module and no library.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+CPU: Final = "cpu"
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+# Emptied where a process must not start a GPU; ROCm's runtime reads the second one first.
+HIDING: Final = (VISIBLE, "HIP_VISIBLE_DEVICES")
+# Device files of the NVIDIA driver, of WSL, of Tegra, of AMD's and of Intel's compute drivers.
+NODES: Final = ("nvidiactl", "dxg", "nvhost-ctrl", "nvhost-gpu", "kfd", "dri/renderD128")
+_BUILT: Final = re.compile(r"^(cuda|hip|xpu)\b.*=\s*['\"]", re.MULTILINE)
+
+
+def names(device: str) -> tuple[str, ...]:
+    """Split "cuda:0,cuda:1" into the devices it lists, in order; most settings name one."""
+    return tuple(name.strip() for name in device.split(",") if name.strip()) or ("auto",)
+
+
+def torch_built_for() -> frozenset[str]:
+    """Return what the installed torch was built for, of "cuda", "hip" and "xpu"."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return frozenset()
+    return frozenset(_BUILT.findall((Path(found.origin).parent / "version.py").read_text()))
+
+
+def torch_has_cuda() -> bool:
+    """Tell whether the installed torch was built for CUDA."""
+    return "cuda" in torch_built_for()
+
+
+def driver_nodes(folder: Path = Path("/dev")) -> tuple[str, ...]:
+    """Return the GPU drivers' device files that this system has (Linux)."""
+    return tuple(name for name in NODES if (folder / name).exists())
+
+
+def may_use_gpu(device: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether a process told to use `device` may start a GPU. In doubt, yes."""
+    kinds = {name.partition(":")[0] for name in names(device)}
+    if kinds == {CPU}:
+        return False
+    if kinds != {"auto"}:
+        return True
+    if environment.get(VISIBLE) == "":
+        return False
+    if is_apple():
+        return True
+    return bool(torch_built_for()) and (sys.platform != "linux" or bool(driver_nodes()))
+
+
+def gpu_of(device: str, environment: Mapping[str, str] = os.environ) -> int | str | None:
+    """Return NVML's index or UUID of the first CUDA device meant by `device`; None for none.
+
+    CUDA counts only what CUDA_VISIBLE_DEVICES lists, and in NVML's order if CUDA_DEVICE_ORDER is
+    PCI_BUS_ID, as `nomoat run` sets it.
+    """
+    kind, _, number = names(device)[0].partition(":")
+    if kind not in {"auto", "cuda"} or not torch_has_cuda():
+        return None
+    place = int(number) if number.isdecimal() else 0
+    visible = environment.get(VISIBLE)
+    if visible is None:
+        return place
+    listed = [entry.strip() for entry in visible.split(",") if entry.strip()]
+    if place >= len(listed):
+        return None
+    return int(listed[place]) if listed[place].isdecimal() else listed[place]
+
+
+def is_apple() -> bool:
+    """Tell whether this is a Mac with a GPU that torch uses."""
+    return (platform.system(), platform.machine()) == ("Darwin", "arm64")
+
+
+def why_no_cuda(environment: Mapping[str, str] = os.environ) -> str:
+    """Say in half a line why there is no CUDA device, and what would bring one back."""
+    if not {"cuda", "hip"} & torch_built_for():
+        return "this torch was built without CUDA, see nomoat doctor"
+    visible = environment.get(VISIBLE)
+    if visible is not None:
+        shown = "is empty" if not visible.strip() else f"is {visible[:60]!r}"
+        return f"{VISIBLE} {shown}: unset it, or list devices that nvidia-smi -L shows"
+    if sys.platform == "linux" and not driver_nodes():
+        return "no GPU driver is loaded, see nomoat doctor"
+    return "the driver does not work with this torch, most likely because it is too old"
