@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.protocol.wire import Body, Limit, kind_of
-from nomoat.aggregation.secagg import client, server
-from nomoat.aggregation.secagg.messages import TO_COORDINATOR, TO_VOLUNTEER, AddressedBox, Member
+from nomoat.aggregation.secagg.client import session as client
+from nomoat.aggregation.secagg.client.session import ClientPhase
+from nomoat.aggregation.secagg.messages import (
+    TO_COORDINATOR,
+    TO_VOLUNTEER,
+    AddressedBox,
+    Participant,
+)
+from nomoat.aggregation.secagg.server import session as server
+from nomoat.aggregation.secagg.server.collector import ServerPhase
 
 DOCUMENT = Path(__file__).with_name("protocol.md")
 
@@ -25,7 +33,7 @@ def client_states() -> Iterator[str]:
     """One row per phase of a volunteer: what it accepts, and where that leads."""
     yield "| phase | a volunteer that … | accepts → next phase |"
     yield "|---|---|---|"
-    for phase in client.Phase:
+    for phase in ClientPhase:
         moves = [
             f"{message.__name__} → {following.name}"
             for (at, message), following in client.TRANSITIONS.items()
@@ -38,13 +46,15 @@ def server_states() -> Iterator[str]:
     """One row per phase of the coordinator."""
     yield "| phase | the coordinator is … | accepts | after closing |"
     yield "|---|---|---|---|"
-    for phase in server.Phase:
+    phases = list(ServerPhase)
+    for phase, following in zip(phases, [*phases[1:], None], strict=True):
         accepted = server.ACCEPTS.get(phase)
-        following = server.FOLLOWS.get(phase)
         name = accepted.__name__ if accepted else "nothing"
-        after = f"{following.name} or ABANDONED" if following else "nothing: it is over"
-        if phase is server.Phase.NEW:
-            after = f"{following.name if following else ''} (by opening)"
+        after = (
+            f"{following.name} or ABANDONED" if accepted and following else "nothing: it is over"
+        )
+        if phase is ServerPhase.NEW and following:
+            after = f"{following.name} (by opening)"
         yield f"| {phase.name} | {phase.value} | {name} | {after} |"
 
 
@@ -53,7 +63,7 @@ def messages() -> Iterator[str]:
     yield "| message | to | kind | fields in order |"
     yield "|---|---|---|---|"
     groups = (("volunteer", TO_VOLUNTEER), ("coordinator", TO_COORDINATOR))
-    for to, group in (*groups, ("inside another", (Member, AddressedBox))):
+    for to, group in (*groups, ("inside another", (Participant, AddressedBox))):
         for message in group:
             hints = typing.get_type_hints(message, include_extras=True)
             names = (f.name for f in dataclasses.fields(message))

@@ -13,7 +13,7 @@ from functools import partial
 
 from nomoat.aggregation.protocol.messages import TrainTask
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.aggregation.secagg.parameters import Policy, Roster
+from nomoat.aggregation.secagg.parameters import Policy, RosterView
 from nomoat.client.round.masked_session import Membership
 from nomoat.client.round.session import seed_from_announced
 from nomoat.server.rounds.cohort import round_seed, seed_of
@@ -31,7 +31,7 @@ class SeededCommunity:
     federation_seed: bytes
     policy: Policy
     keys: dict[str, SigningKey]
-    roster: Roster
+    roster: RosterView
 
     @classmethod
     def of(cls, scenario: Scenario, names: Sequence[str]) -> SeededCommunity:
@@ -42,7 +42,7 @@ class SeededCommunity:
         root = hashlib.sha256(repr(sorted(listed.items())).encode()).digest()
         policy = Policy(min_participants=scenario.min_reports, allow_weak=True)
         federation_seed = seed_of(scenario.seed, "federation")
-        return cls(seed, federation_seed, policy, keys, Roster(root, listed))
+        return cls(seed, federation_seed, policy, keys, RosterView(root, listed))
 
     def membership(self, name: str) -> Membership:
         """The keys, roster, policy and randomness with which `name` is in a session."""

@@ -7,17 +7,17 @@ from types import MappingProxyType
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.methods.base import Method, PlaintextMethod, SummedMethod
-from nomoat.aggregation.methods.fedask import FedAsk
-from nomoat.aggregation.methods.fedavg import FedAvg
-from nomoat.aggregation.methods.fedex import FedEx
-from nomoat.aggregation.methods.fedplora import FedPLora
-from nomoat.aggregation.methods.fedrot import FedRot
-from nomoat.aggregation.methods.fedsvd import FedSvd
-from nomoat.aggregation.methods.ffa import Ffa
-from nomoat.aggregation.methods.flexlora import FlexLora
-from nomoat.aggregation.methods.flora import Flora
-from nomoat.aggregation.methods.local_b import LocalB
-from nomoat.aggregation.methods.rolora import RoLora
+from nomoat.aggregation.methods.plaintext.fedex import FedEx
+from nomoat.aggregation.methods.plaintext.flexlora import FlexLora
+from nomoat.aggregation.methods.plaintext.flora import Flora
+from nomoat.aggregation.methods.summed.fedask import FedAsk
+from nomoat.aggregation.methods.summed.fedavg import FedAvg
+from nomoat.aggregation.methods.summed.fedplora import FedPLora
+from nomoat.aggregation.methods.summed.fedrot import FedRot
+from nomoat.aggregation.methods.summed.fedsvd import FedSvd
+from nomoat.aggregation.methods.summed.ffa import Ffa
+from nomoat.aggregation.methods.summed.local_b import LocalB
+from nomoat.aggregation.methods.summed.rolora import RoLora
 
 AnyMethod = SummedMethod | PlaintextMethod
 

@@ -59,7 +59,7 @@ class Factors:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class LocalRound:
     """A volunteer's part in a round: how many modules it trains, and a seed to choose them by."""
 
     round: int
@@ -146,7 +146,7 @@ class Method:
         """State before the first round."""
         return MethodState(adapter, adapter.spec.rank)
 
-    def start(self, broadcast: Adapter, turn: Turn) -> LocalStart:
+    def start(self, broadcast: Adapter, turn: LocalRound) -> LocalStart:
         """What a volunteer of rank turn.rank trains: the first modules; the rest stay frozen."""
         chosen = tuple(range(self._rank(broadcast, turn)))
         return self._start(broadcast, chosen, turn.round)
@@ -168,7 +168,7 @@ class Method:
         """The volunteer's side: what to report of `trained`, in the layout of manifest()."""
         raise NotImplementedError
 
-    def _rank(self, broadcast: Adapter, turn: Turn) -> int:
+    def _rank(self, broadcast: Adapter, turn: LocalRound) -> int:
         if not 1 <= turn.rank <= broadcast.spec.rank:
             raise LocalProtocolError(f"rank {turn.rank} is not in 1…{broadcast.spec.rank}")
         return turn.rank

@@ -9,9 +9,9 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.methods import server_optimizer
 from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
-from nomoat.aggregation.methods.local_b import LocalB
+from nomoat.aggregation.methods.plaintext.stacking import MAX_GROWN_RANK
 from nomoat.aggregation.methods.server_optimizer import ServerOptimizer
-from nomoat.aggregation.methods.stacking import MAX_GROWN_RANK
+from nomoat.aggregation.methods.summed.local_b import LocalB
 
 Personal = Literal["none", "local-B", "adapter"]
 

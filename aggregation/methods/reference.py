@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nomoat.aggregation.methods.base import (
+    LocalRound,
     LocalStart,
     MethodState,
     PlaintextMethod,
     SummedMethod,
-    Turn,
     Upload,
 )
 from nomoat.aggregation.protocol.adapter import Adapter, Vector
@@ -39,7 +39,7 @@ def play_round(
     round: int,
 ) -> MethodState:
     """Everybody starts from the broadcast, trains and reports; the next state."""
-    locals_ = [method.start(state.adapter, Turn(round, p.rank, p.seed)) for p in players]
+    locals_ = [method.start(state.adapter, LocalRound(round, p.rank, p.seed)) for p in players]
     trained = [player.train(local) for player, local in zip(players, locals_, strict=True)]
     if isinstance(method, PlaintextMethod):
         uploads = tuple(

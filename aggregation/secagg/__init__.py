@@ -1,1 +1,5 @@
-"""Secure aggregation: the coordinator learns the sum and nothing else."""
+"""Secure aggregation: the coordinator learns the sum of a session's updates and no addend.
+
+Both sides' sans-I/O machines and what they share: messages, thresholds, transcript, certificate.
+No randomness, clock or transport of its own; docs/protocol.md §10 to §18 is what it enacts.
+"""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.secagg import labels
-from nomoat.aggregation.secagg.prg import Keystream
+from nomoat.aggregation.secagg.masks.prg import Keystream
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from nomoat.aggregation.protocol.messages import Digest, Round
 from nomoat.aggregation.protocol.signing import SIGNATURE_BYTES
 from nomoat.aggregation.protocol.wire import Body, Limit, message
 from nomoat.aggregation.secagg.labels import COMMITMENT_BYTES
-from nomoat.aggregation.secagg.shamir import SHARE_BYTES
+from nomoat.aggregation.secagg.masks.shamir import SHARE_BYTES
 from nomoat.aggregation.sums.fixed_point import MAX_VALUE_BITS, MIN_VALUE_BITS
 
 MAX_PARTICIPANTS = 10_000
@@ -69,7 +69,7 @@ class KeysReport:
 
 @message("sa.member")
 @dataclass(frozen=True, slots=True)
-class Member:
+class Participant:
     """One volunteer of a session: its identity and its KeysReport."""
 
     identity: Key
@@ -86,7 +86,7 @@ class SessionRoster:
     neighbours: Annotated[int, Limit(1, MAX_PARTICIPANTS)]
     shares: Annotated[int, Limit(1, MAX_PARTICIPANTS)]
     quorum: Annotated[int, Limit(1, MAX_PARTICIPANTS)]
-    members: Annotated[tuple[Member, ...], Limit(2, MAX_PARTICIPANTS)]
+    members: Annotated[tuple[Participant, ...], Limit(2, MAX_PARTICIPANTS)]
 
 
 @message("sa.shares")

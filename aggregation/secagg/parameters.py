@@ -18,7 +18,7 @@ from nomoat.aggregation.secagg.thresholds import (
     thresholds,
 )
 from nomoat.aggregation.secagg.transcript import manifest_hash
-from nomoat.aggregation.sums.fixed_point import FixedPoint, Layout, most_value_bits
+from nomoat.aggregation.sums.fixed_point import ClipLayout, FixedPoint, most_value_bits
 
 VALUE_BITS = 21  # a step of 2^-20 of the clip bound: far below what float32 training notices
 DEFAULT_ASSUMPTIONS = Assumptions(corrupt_permille=100, dropout_permille=300)
@@ -44,7 +44,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class RosterView:
     """The community as this machine knows it: log head (32 bytes) and identity → name."""
 
     root: bytes
@@ -60,7 +60,7 @@ class Terms:
     base_hash: bytes
     adapter_hash: bytes
     manifest: Manifest
-    roster: Roster
+    roster: RosterView
     known: frozenset[bytes] = frozenset()
 
 
@@ -107,7 +107,7 @@ def propose(
 
 def check_offer(
     offer: SessionOffer, terms: Terms, policy: Policy, diary: Collection[Mark]
-) -> Layout:
+) -> ClipLayout:
     """The layout to encode in, if the offer is one to accept; else RemoteProtocolError (§11.2)."""
     about = (offer.round, offer.exchange, offer.base_hash, offer.adapter_hash)
     if about != (terms.round, terms.exchange, terms.base_hash, terms.adapter_hash):
@@ -122,7 +122,7 @@ def check_offer(
     _check_diary(offer, diary)
     try:
         FixedPoint(offer.value_bits, offer.n_max)
-        return Layout(terms.manifest, offer.clips)
+        return ClipLayout(terms.manifest, offer.clips)
     except LocalProtocolError as problem:
         raise _refusal(str(problem)) from None
 

@@ -61,7 +61,7 @@ class FixedPoint:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ClipLayout:
     """Which coordinates have which clip bound; the weight is the last coordinate (d)."""
 
     manifest: Manifest
@@ -113,7 +113,7 @@ class Contribution:
 
 
 def encode(
-    contribution: Contribution, layout: Layout, point: FixedPoint, start: int, noise: Noise
+    contribution: Contribution, layout: ClipLayout, point: FixedPoint, start: int, noise: Noise
 ) -> Ring:
     """Coordinates [start, start + len(noise)) of w·x as ring integers, stochastically rounded.
 
@@ -148,7 +148,7 @@ def _clamp(scaled: Vector, top: np.float32) -> None:
     np.clip(scaled, -top, top, out=scaled)
 
 
-def clamped(contribution: Contribution, layout: Layout) -> int:
+def clamped(contribution: Contribution, layout: ClipLayout) -> int:
     """How many coordinates lie beyond their clip bound and will be clamped."""
     x = contribution.vector
     parts = layout.segments(0, layout.manifest.size)
@@ -164,7 +164,7 @@ class WeightedSum:
     participants: int
 
 
-def decode(total: Ring, layout: Layout, point: FixedPoint, participants: int) -> WeightedSum:
+def decode(total: Ring, layout: ClipLayout, point: FixedPoint, participants: int) -> WeightedSum:
     """Ring sum (d + 1,) of `participants` contributions → their weighted mean.
 
     mean = C·ΣX / ΣW. Raises LocalProtocolError if the summed weight is not possible, which means

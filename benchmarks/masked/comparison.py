@@ -15,8 +15,8 @@ from masked.flower import Flower
 from masked.session import EXCHANGES, Ours
 from masked.timing import CLIP, timed, updates
 from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.secagg.masks.prg import Masks
 from nomoat.aggregation.secagg.parameters import VALUE_BITS
-from nomoat.aggregation.secagg.prg import Masks
 from nomoat.aggregation.sums.packing import blocks, packed_bytes
 
 

@@ -16,13 +16,18 @@ from masked.timing import CLIP, timed, updates
 from nomoat.aggregation.protocol import signing
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.aggregation.secagg import keys, masking, shamir
+from nomoat.aggregation.secagg.masks import keys, masking, shamir
+from nomoat.aggregation.secagg.masks.prg import Keystream
+from nomoat.aggregation.secagg.masks.shamir import SHARE_BYTES
 from nomoat.aggregation.secagg.messages import BOX_BYTES
 from nomoat.aggregation.secagg.parameters import DEFAULT_ASSUMPTIONS, VALUE_BITS
-from nomoat.aggregation.secagg.prg import Keystream
-from nomoat.aggregation.secagg.shamir import SHARE_BYTES
 from nomoat.aggregation.secagg.thresholds import thresholds
-from nomoat.aggregation.sums.fixed_point import Contribution, FixedPoint, Layout, most_value_bits
+from nomoat.aggregation.sums.fixed_point import (
+    ClipLayout,
+    Contribution,
+    FixedPoint,
+    most_value_bits,
+)
 from nomoat.aggregation.sums.packing import BLOCK, packed_bytes
 
 
@@ -70,7 +75,7 @@ def costs(size: int, repeats: int) -> Iterator[Cost]:
 
 def mask_once(size: int, neighbours: int, point: FixedPoint) -> float:
     """Seconds to round, mask, pack and hash one vector with that many neighbours."""
-    layout = Layout(Manifest((TensorSpec("update", (size,)),)), (CLIP,))
+    layout = ClipLayout(Manifest((TensorSpec("update", (size,)),)), (CLIP,))
     contribution = Contribution(updates(np.random.default_rng(0), size), 1.0)
     drawn = [os.urandom(32) for _ in range(neighbours + 1)]
     half = neighbours // 2

@@ -15,11 +15,11 @@ from masked.timing import CLIP, timed
 from nomoat.aggregation.protocol import signing, wire
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.aggregation.secagg.client import ClientSession
-from nomoat.aggregation.secagg.client_steps import Volunteer
-from nomoat.aggregation.secagg.keys import SessionSecrets
-from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
-from nomoat.aggregation.secagg.server import ACCEPTS, ServerSession, ServerStep
+from nomoat.aggregation.secagg.client.session import ClientSession
+from nomoat.aggregation.secagg.client.stages import Volunteer
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
+from nomoat.aggregation.secagg.parameters import Policy, RosterView, Terms, propose
+from nomoat.aggregation.secagg.server.session import ACCEPTS, ServerSession, ServerStep
 from nomoat.aggregation.sums.fixed_point import Contribution
 
 EXCHANGES = ("keys", "shares", "checks", "masked", "signatures", "reveals")
@@ -53,7 +53,7 @@ class Ours:
         self.ids = [key.public for key in people]
         names = {public: f"volunteer {i}" for i, public in enumerate(self.ids)}
         manifest = Manifest((TensorSpec("update", (self.size,)),))
-        roster = Roster(os.urandom(32), names)
+        roster = RosterView(os.urandom(32), names)
         terms = Terms(1, 1, os.urandom(32), os.urandom(32), manifest, roster)
         self.offer = propose(os.urandom(32), terms, (CLIP,), (8, self.count))
         self.server = ServerSession(self.offer, manifest, roster)

@@ -18,7 +18,7 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.roster import SignedEntry
 from nomoat.aggregation.secagg.messages import SessionOffer
-from nomoat.aggregation.secagg.parameters import Roster
+from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.client.connection.coordinator_api import CoordinatorClient, extend_roster
 from nomoat.client.home import CommunityFolder
 from nomoat.client.round.sealed_app import App
@@ -60,7 +60,7 @@ class RosterBook:
         with self._lock:
             self._aimed = self._at(head)
 
-    def current(self) -> Roster:
+    def current(self) -> RosterView:
         """The roster that is meant, as secure aggregation wants it."""
         aimed = self._aimed
         approved = {
@@ -68,7 +68,7 @@ class RosterBook:
             for name, member in aimed.members.items()
             if member.standing is Standing.APPROVED
         }
-        return Roster(aimed.head, approved)
+        return RosterView(aimed.head, approved)
 
     def _at(self, head: bytes) -> log.Roster:
         if head == self._newest.head:

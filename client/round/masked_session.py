@@ -13,11 +13,11 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Vector
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.aggregation.secagg.client import ClientSession
-from nomoat.aggregation.secagg.client_steps import Volunteer
-from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg.client.session import ClientSession
+from nomoat.aggregation.secagg.client.stages import Volunteer
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.aggregation.secagg.messages import SessionOffer, ToCoordinator, ToVolunteer
-from nomoat.aggregation.secagg.parameters import Mark, Policy, Roster, Terms
+from nomoat.aggregation.secagg.parameters import Mark, Policy, RosterView, Terms
 from nomoat.aggregation.sums.fixed_point import Contribution
 
 
@@ -30,7 +30,7 @@ class Membership:
     """
 
     identity: SigningKey = field(repr=False)
-    roster: Callable[[], Roster]
+    roster: Callable[[], RosterView]
     policy: Policy
     entropy: Callable[[bytes], bytes] = field(repr=False)
     required: bool = True

@@ -17,7 +17,7 @@ import numpy as np
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError, UsageError
-from nomoat.aggregation.methods.base import LocalStart, Turn
+from nomoat.aggregation.methods.base import LocalRound, LocalStart
 from nomoat.aggregation.methods.composition import Personal
 from nomoat.aggregation.protocol.adapter import Adapter, Manifest, Vector, as_bytes, as_vector
 from nomoat.aggregation.protocol.messages import (
@@ -239,7 +239,7 @@ class RoundSession:
                     f"here at most {rank} are: set another rank in settings.toml, or leave"
                 )
                 return decline(task.round, Reason.OVER_LIMITS)
-            local = method.start(adapter, Turn(task.round, rank, seed))
+            local = method.start(adapter, LocalRound(task.round, rank, seed))
         except (UsageError, LocalProtocolError):
             return decline(task.round, Reason.MALFORMED)
         self._move(TrainTask)

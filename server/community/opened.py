@@ -11,7 +11,7 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import Receipt, issue
-from nomoat.aggregation.secagg.parameters import Roster
+from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.server.community.database import Database
 from nomoat.server.community.folder import Folder
 from nomoat.server.community.members import Registrar
@@ -44,7 +44,7 @@ class OpenCommunity:
         """Version 0."""
         return self.registry.load(self.registry.get(0))
 
-    def secagg_roster(self) -> Roster:
+    def secagg_roster(self) -> RosterView:
         """The approved volunteers, as secure aggregation wants them."""
         roster = self.registrar.roster()
         approved = {
@@ -52,7 +52,7 @@ class OpenCommunity:
             for name, member in roster.members.items()
             if member.standing is Standing.APPROVED
         }
-        return Roster(roster.head, approved)
+        return RosterView(roster.head, approved)
 
     def credit(self, number: int, earned: Mapping[str, Credit], now: int) -> None:
         """Issue receipts for the updates that are in a round's sum."""

@@ -29,7 +29,7 @@ from nomoat.aggregation.protocol.messages import (
     TrainSettings,
     TrainTask,
 )
-from nomoat.aggregation.secagg.parameters import Roster, Terms, propose
+from nomoat.aggregation.secagg.parameters import RosterView, Terms, propose
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.flower.packets import packet_of, records_of, to_message
 from nomoat.flower.replies import REFUSED
@@ -73,7 +73,7 @@ class Coordinator:
     watcher: Watcher
     volunteers: Callable[[Grid], Mapping[str, int]]
     initial: Adapter
-    roster: Callable[[], Roster] | None = None
+    roster: Callable[[], RosterView] | None = None
     session_id: Callable[[int, int], bytes] = lambda _round, _exchange: secrets.token_bytes(32)
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep

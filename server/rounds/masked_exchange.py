@@ -16,8 +16,9 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, Vector
 from nomoat.aggregation.protocol.messages import Decline, ExchangeReply, Noted
 from nomoat.aggregation.secagg.messages import Abandoned, SessionOffer, ToVolunteer
-from nomoat.aggregation.secagg.parameters import Roster
-from nomoat.aggregation.secagg.server import ACCEPTS, Phase, ServerSession, ServerStep
+from nomoat.aggregation.secagg.parameters import RosterView
+from nomoat.aggregation.secagg.server.collector import ServerPhase
+from nomoat.aggregation.secagg.server.session import ACCEPTS, ServerSession, ServerStep
 from nomoat.server.rounds.conversation import Outgoing
 
 GRACE_S = 1.0
@@ -33,7 +34,7 @@ class MaskedSetup:
 
     offer: SessionOffer
     manifest: Manifest
-    roster: Roster
+    roster: RosterView
     reply: bytes = b""
     phase_deadline_s: float = math.inf
 
@@ -77,13 +78,13 @@ class MaskedExchange:
         if wire.peek_kind(packet, volunteer) == wire.kind_of(Decline):
             reason = wire.decode(packet, Decline, volunteer).reason
             raise RemoteProtocolError(volunteer, "§5", f"left the session: {reason}")
-        if self._session.phase is Phase.NEW:
+        if self._session.phase is ServerPhase.NEW:
             return self._take_note(volunteer, packet, now)
         if self._session.phase not in ACCEPTS:
             return []
         message = wire.decode(packet, ACCEPTS[self._session.phase], volunteer)
         self._session.receive(self._identities[volunteer], message)
-        if self._session.phase is Phase.MASKED:  # U3 is who got this far
+        if self._session.phase is ServerPhase.MASKED:  # U3 is who got this far
             self.contributors = tuple(sorted((*self.contributors, volunteer)))
         return self._go_on(now)
 
@@ -92,10 +93,10 @@ class MaskedExchange:
         if volunteer in self._gone or volunteer not in self._identities:
             return []
         self._gone.add(volunteer)
-        if self._session.phase is Phase.NEW:
+        if self._session.phase is ServerPhase.NEW:
             self._noting.discard(volunteer)
             return [] if self._noting else self._open(now)
-        if self._session.phase is Phase.MASKED:
+        if self._session.phase is ServerPhase.MASKED:
             self.contributors = tuple(name for name in self.contributors if name != volunteer)
         self._session.exclude(self._identities[volunteer], reason)
         return self._go_on(now)
@@ -104,7 +105,7 @@ class MaskedExchange:
         """Close a phase whose time is up."""
         if self.done or now < self.next_deadline:
             return []
-        if self._session.phase is Phase.NEW:
+        if self._session.phase is ServerPhase.NEW:
             self._gone |= self._noting
             return self._open(now)
         return self._close(now)

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.methods import METHODS, PlaintextMethod, SummedMethod, modules
-from nomoat.aggregation.methods.base import MethodState, Turn, Upload
-from nomoat.aggregation.methods.local_b import LocalB
+from nomoat.aggregation.methods.base import LocalRound, MethodState, Upload
 from nomoat.aggregation.methods.reference import Player, play_round
+from nomoat.aggregation.methods.summed.local_b import LocalB
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.aggregation.secagg.client import ClientSession
-from nomoat.aggregation.secagg.client_steps import Volunteer
-from nomoat.aggregation.secagg.keys import SessionSecrets
-from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
-from nomoat.aggregation.secagg.server import Phase, ServerSession
+from nomoat.aggregation.secagg.client.session import ClientSession
+from nomoat.aggregation.secagg.client.stages import Volunteer
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
+from nomoat.aggregation.secagg.parameters import Policy, RosterView, Terms, propose
+from nomoat.aggregation.secagg.server.collector import ServerPhase
+from nomoat.aggregation.secagg.server.session import ServerSession
 from nomoat.aggregation.sums.exact_sum import ExactSum
-from nomoat.aggregation.sums.fixed_point import Contribution, Layout, clamped
+from nomoat.aggregation.sums.fixed_point import ClipLayout, Contribution, clamped
 
 EVERY = {**METHODS, LocalB.name: LocalB()}  # a personal B is a method beside the others
 ALL = sorted(EVERY)
@@ -105,7 +106,7 @@ def test_zero_deltas_leave_the_model_as_it_is(method, round_number):
 def test_one_volunteer_alone_gets_exactly_what_it_trained(method, round_number):
     state = method.begin(make_adapter())
     alone = Player(0.3, RANK, drift(1), b"x")
-    local = method.start(state.adapter, Turn(round_number, RANK, b"x"))
+    local = method.start(state.adapter, LocalRound(round_number, RANK, b"x"))
     trained = local.whole(alone.train(local))
     after = play_round(method, state, [alone], round_number).adapter
     model = own_b(after, trained) if method.name == LocalB.name else after
@@ -189,7 +190,7 @@ def test_methods_called_exact_commit_the_mean_of_products(name, round_number):
         return two_modules
 
     players = [Player(0.5, RANK, train(1)), Player(0.25, RANK, train(2))]
-    local = method.start(adapter, Turn(round_number, RANK))
+    local = method.start(adapter, LocalRound(round_number, RANK))
     wanted = (2 * dense(local.whole(train(1)(local))) + dense(local.whole(train(2)(local)))) / 3
     got = dense(play_round(method, state, players, round_number).adapter)
     assert np.linalg.norm(got - wanted) <= 1e-5 * np.linalg.norm(wanted)
@@ -227,7 +228,7 @@ def test_a_volunteer_of_lower_rank_means_the_same_by_its_update(name, rslora):
     method = EVERY[name]
     state = method.begin(make_adapter(rslora=rslora))
     player = Player(1.0, 2, drift(3), b"seed")
-    local = method.start(state.adapter, Turn(1, 2, b"seed"))
+    local = method.start(state.adapter, LocalRound(1, 2, b"seed"))
     assert local.adapter.spec.rank == 2
     assert local.adapter.spec.scale == pytest.approx(state.adapter.spec.scale, rel=1e-10)
     trained = player.train(local)
@@ -277,7 +278,7 @@ def test_uploads_have_the_length_of_their_manifest(method, round_number):
     state = method.begin(make_adapter())
     spec = state.adapter.spec
     for rank in (2, RANK) if method.traits.mixed_ranks else (RANK,):
-        local = method.start(state.adapter, Turn(round_number, rank, b"s"))
+        local = method.start(state.adapter, LocalRound(round_number, rank, b"s"))
         vector = method.upload(local, drift(1)(local), round_number)
         assert vector.dtype == np.float32
         assert vector.size == method.manifest(spec, round_number, 1, rank).size
@@ -292,7 +293,7 @@ def test_the_server_learns_only_a_sum(name, round_number):
     state = method.begin(make_adapter())
     reports = []
     for player in cohort(3):
-        local = method.start(state.adapter, Turn(round_number, player.rank, player.seed))
+        local = method.start(state.adapter, LocalRound(round_number, player.rank, player.seed))
         reports.append(method.upload(local, player.train(local), round_number))
     swapped = [reports[0] + reports[1] / 2, reports[1] / 2, reports[2]]
     results = []
@@ -330,7 +331,7 @@ def test_layers_may_be_worked_on_in_any_order(name, round_number):
 
 def test_a_foreign_adapter_is_refused(method):
     state = method.begin(make_adapter())
-    local = method.start(state.adapter, Turn(1, RANK))
+    local = method.start(state.adapter, LocalRound(1, RANK))
     with pytest.raises(Exception, match="not the one that was started from"):
         method.upload(local, make_adapter(rank=2), 1, 1)
 
@@ -339,7 +340,7 @@ def test_a_rank_out_of_range_is_refused(method):
     state = method.begin(make_adapter())
     for rank in (0, RANK + 1):
         with pytest.raises(Exception, match="is not in 1"):
-            method.start(state.adapter, Turn(1, rank))
+            method.start(state.adapter, LocalRound(1, rank))
 
 
 @pytest.mark.parametrize("name", [n for n in ALL if isinstance(EVERY[n], PlaintextMethod)])
@@ -365,7 +366,7 @@ def masked_mean(method, state, round_number, exchange, reports, gone=()):
     """
     manifest = method.manifest(state.adapter.spec, round_number, exchange)
     keys = sorted((SigningKey(bytes([i + 1]) * 32) for i in range(len(reports))), key=_public)
-    roster = Roster(b"r" * 32, {key.public: f"v{i}" for i, key in enumerate(keys)})
+    roster = RosterView(b"r" * 32, {key.public: f"v{i}" for i, key in enumerate(keys)})
     digest = state.adapter.digest
     terms = Terms(round_number, exchange, b"b" * 32, digest, manifest, roster)
     clips = method.clips(state.adapter, round_number, exchange, 0.3)
@@ -374,7 +375,7 @@ def masked_mean(method, state, round_number, exchange, reports, gone=()):
     clients = {}
     for i, (key, (weight, vector)) in enumerate(zip(keys, reports, strict=True)):
         contribution, secrets = Contribution(vector, weight), SessionSecrets(bytes([i]) * 32)
-        assert not clamped(contribution, Layout(manifest, clips))  # the bounds are wide enough
+        assert not clamped(contribution, ClipLayout(manifest, clips))  # the bounds are wide enough
         clients[key.public] = ClientSession(
             Volunteer(key, terms, policy, (), contribution, secrets)
         )
@@ -383,7 +384,7 @@ def masked_mean(method, state, round_number, exchange, reports, gone=()):
     step = server.open([key.public for key in keys])
     while not server.over:
         for public, message in step.outgoing.items():
-            if server.phase is Phase.MASKED and public in silent:
+            if server.phase is ServerPhase.MASKED and public in silent:
                 continue
             answer = clients[public].receive(message).outgoing
             if answer is not None:
@@ -399,7 +400,9 @@ def _public(key):
 
 def masked_round(method, state, players, round_number, gone=()):
     """play_round() through secure aggregation's machines; `gone` vanish from every exchange."""
-    starts = [method.start(state.adapter, Turn(round_number, p.rank, p.seed)) for p in players]
+    starts = [
+        method.start(state.adapter, LocalRound(round_number, p.rank, p.seed)) for p in players
+    ]
     trained = [player.train(local) for player, local in zip(players, starts, strict=True)]
     reply = None
     for exchange in range(1, method.traits.exchanges + 1):
@@ -494,7 +497,7 @@ def test_averaging_factors_does_care():
 def test_a_personal_b_is_in_no_report_and_the_communitys_b_stands(round_number):
     method = LocalB()
     state = method.begin(make_adapter())
-    local = method.start(state.adapter, Turn(round_number, RANK))
+    local = method.start(state.adapter, LocalRound(round_number, RANK))
     trained = drift(1)(local)
     report = method.upload(local, trained, round_number)
     assert report.size == sum(layer.a.size for layer in state.adapter.spec.layers)

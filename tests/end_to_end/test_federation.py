@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
-from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.loopback.processes import Federation
 

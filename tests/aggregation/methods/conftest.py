@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nomoat.aggregation.methods.base import Turn
+from nomoat.aggregation.methods.base import LocalRound
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 
 SHAPES = {"down": (13, 29), "up": (24, 17), "wide": (8, 40)}
@@ -49,7 +49,7 @@ def mean_dense(method, state, players, round_number=1):
     total = sum(player.weight for player in players)
     result = {}
     for player in players:
-        local = method.start(state.adapter, Turn(round_number, player.rank, player.seed))
+        local = method.start(state.adapter, LocalRound(round_number, player.rank, player.seed))
         model = dense(player.train(local))
         if local.frozen is not None:
             frozen = dense(local.frozen)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.methods import get
-from nomoat.aggregation.methods.base import Turn
+from nomoat.aggregation.methods.base import LocalRound
 from nomoat.aggregation.methods.reference import Player, play_round
 
 
@@ -37,7 +37,7 @@ def test_fedavg_misses_exactly_the_cross_terms(lab):
     after = play_round(method, state, crowd, 1)
     wanted = lab.mean_dense(method, state, crowd)
     total = sum(p.weight for p in crowd)
-    trained = [p.train(method.start(state.adapter, Turn(1, 4))) for p in crowd]
+    trained = [p.train(method.start(state.adapter, LocalRound(1, 4))) for p in crowd]
     for layer, a, b in after.adapter.factors():
         cross = 0
         for player, adapter in zip(crowd, trained, strict=True):

@@ -7,8 +7,8 @@ import pytest
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.methods import METHODS, able, get
 from nomoat.aggregation.methods.composition import Choices
+from nomoat.aggregation.methods.plaintext.stacking import MAX_GROWN_RANK
 from nomoat.aggregation.methods.server_optimizer import ServerOptimizer
-from nomoat.aggregation.methods.stacking import MAX_GROWN_RANK
 
 ADAM = ServerOptimizer("fedadam", 0.01)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nomoat.aggregation.methods import get
-from nomoat.aggregation.methods.base import Turn
+from nomoat.aggregation.methods.base import LocalRound
 from nomoat.aggregation.methods.reference import Player, play_round
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.sums.exact_sum import ExactSum
@@ -28,7 +28,7 @@ def test_each_module_moves_by_the_mean_of_those_who_trained_it(lab):
         )
     ]
     after = play_round(method, state, crowd, 1)
-    chosen = [method.start(state.adapter, Turn(1, p.rank, p.seed)).modules for p in crowd]
+    chosen = [method.start(state.adapter, LocalRound(1, p.rank, p.seed)).modules for p in crowd]
     moves = (0.1, 0.2, -0.1, 0.3)
     for j in range(4):
         those = [(p.weight, m) for p, c, m in zip(crowd, chosen, moves, strict=True) if j in c]
@@ -42,7 +42,7 @@ def test_each_module_moves_by_the_mean_of_those_who_trained_it(lab):
 def test_a_module_that_nobody_trained_stays_bit_for_bit(lab):
     method = get("fedplora")
     state = method.begin(lab.adapter())
-    modules = method.start(state.adapter, Turn(1, 2, b"only")).modules
+    modules = method.start(state.adapter, LocalRound(1, 2, b"only")).modules
     after = play_round(method, state, [Player(1.0, 2, shift(0.1), b"only")], 1)
     rest = [j for j in range(4) if j not in modules]
     for (_, a0, _), (_, a1, _) in zip(
@@ -77,13 +77,13 @@ def test_modules_are_drawn_evenly_and_replayably(lab):
     adapter = lab.adapter()
     counts = np.zeros(4)
     for round_number in range(1, 201):
-        turn = Turn(round_number, 2, b"someone")
+        turn = LocalRound(round_number, 2, b"someone")
         modules = method.start(adapter, turn).modules
         assert modules == method.start(adapter, turn).modules
         counts[list(modules)] += 1
     assert counts.sum() == 400
     assert counts.min() > 75  # each is expected 100 ± 7 times
-    draws = {method.start(adapter, Turn(1, 2, bytes([i]))).modules for i in range(40)}
+    draws = {method.start(adapter, LocalRound(1, 2, bytes([i]))).modules for i in range(40)}
     assert len(draws) == 6
 
 
@@ -105,6 +105,6 @@ def test_indicator_travels_in_the_sum(lab):
     manifest = method.manifest(state.adapter.spec, 1)
     total = ExactSum.empty(manifest.size)
     for seed in (b"a", b"b"):
-        local = method.start(state.adapter, Turn(1, 2, seed))
+        local = method.start(state.adapter, LocalRound(1, 2, seed))
         total.add(method.upload(local, local.adapter, 1), 0.5)
     assert np.isclose(manifest.views(total.mean())["modules.trained"].sum(), 2)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.methods import get
-from nomoat.aggregation.methods.base import Turn
-from nomoat.aggregation.methods.fedrot import closest_rotation
+from nomoat.aggregation.methods.base import LocalRound
 from nomoat.aggregation.methods.reference import Player, play_round
+from nomoat.aggregation.methods.summed.fedrot import closest_rotation
 from nomoat.aggregation.protocol.adapter import Adapter
 
 
@@ -67,7 +67,7 @@ def test_upload_is_never_longer_than_fedavgs(lab):
         lengths = []
         for name in ("fedrot", "fedavg"):
             method = get(name)
-            local = method.start(state.adapter, Turn(1, 4))
+            local = method.start(state.adapter, LocalRound(1, 4))
             lengths.append(np.linalg.norm(method.upload(local, lab.drift(seed, 0.3)(local), 1)))
         assert lengths[0] <= lengths[1] * (1 + 1e-6)
 
@@ -75,5 +75,5 @@ def test_upload_is_never_longer_than_fedavgs(lab):
 def test_an_untrained_adapter_sends_almost_nothing(lab):
     method = get("fedrot")
     state = method.begin(lab.adapter())
-    local = method.start(state.adapter, Turn(1, 4))
+    local = method.start(state.adapter, LocalRound(1, 4))
     assert np.abs(method.upload(local, local.adapter, 1)).max() == pytest.approx(0, abs=1e-6)

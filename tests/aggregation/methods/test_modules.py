@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.methods import modules
-from nomoat.aggregation.methods.base import Turn
-from nomoat.aggregation.methods.fedavg import FedAvg
+from nomoat.aggregation.methods.base import LocalRound
+from nomoat.aggregation.methods.summed.fedavg import FedAvg
 from nomoat.aggregation.protocol.adapter import Adapter
 
 
@@ -67,7 +67,7 @@ def test_writing_back_another_alpha_keeps_the_model(lab, alpha, rslora):
 def test_a_local_start_is_the_broadcast_model_whatever_the_rank(lab):
     broadcast = lab.adapter()
     for rank in (1, 2, 3, 4):
-        local = FedAvg().start(broadcast, Turn(1, rank))
+        local = FedAvg().start(broadcast, LocalRound(1, rank))
         assert local.adapter.spec.rank == rank
         assert (local.frozen is None) == (rank == 4)
         model = lab.dense(local.adapter)
@@ -78,7 +78,7 @@ def test_a_local_start_is_the_broadcast_model_whatever_the_rank(lab):
 
 def test_training_a_part_leaves_the_rest_of_the_report_zero(lab):
     broadcast = lab.adapter()
-    local = FedAvg().start(broadcast, Turn(1, 2))
+    local = FedAvg().start(broadcast, LocalRound(1, 2))
     trained = Adapter(local.adapter.spec, local.adapter.vector + np.float32(0.1))
     report = Adapter(broadcast.spec, FedAvg().upload(local, trained, 1))
     for _, a, b in report.factors():

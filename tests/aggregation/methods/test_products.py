@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.methods import get
-from nomoat.aggregation.methods.base import Turn
-from nomoat.aggregation.methods.fedask import FedAsk
+from nomoat.aggregation.methods.base import LocalRound
+from nomoat.aggregation.methods.plaintext.stacking import MAX_GROWN_RANK
 from nomoat.aggregation.methods.reference import Player, play_round
-from nomoat.aggregation.methods.stacking import MAX_GROWN_RANK
+from nomoat.aggregation.methods.summed.fedask import FedAsk
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import MAX_RANK
 
@@ -88,7 +88,7 @@ def test_fedex_trains_on_from_the_plain_average(lab):
 
 def test_growth_is_bounded(lab, monkeypatch):
     assert 2 * MAX_GROWN_RANK <= MAX_RANK  # what an announcement may carry
-    monkeypatch.setattr("nomoat.aggregation.methods.stacking.MAX_GROWN_RANK", 9)
+    monkeypatch.setattr("nomoat.aggregation.methods.plaintext.stacking.MAX_GROWN_RANK", 9)
     method = get("flora")
     state = method.begin(lab.adapter())
     for number in (1, 2):
@@ -104,7 +104,7 @@ def test_growth_is_bounded(lab, monkeypatch):
 def test_a_rank_that_fills_the_bound_leaves_room_for_a_base_change_of_its_size(
     lab, monkeypatch, name, count
 ):
-    monkeypatch.setattr("nomoat.aggregation.methods.stacking.MAX_GROWN_RANK", 4)
+    monkeypatch.setattr("nomoat.aggregation.methods.plaintext.stacking.MAX_GROWN_RANK", 4)
     method = get(name)
     state = method.begin(lab.adapter())
     crowd = crowd_of(lab, count=count)
@@ -157,7 +157,7 @@ def test_fedask_and_flexlora_agree_on_the_default_width(lab):
 def test_fedask_sends_differences(lab):
     method = get("fedask")
     state = method.begin(lab.adapter())
-    local = method.start(state.adapter, Turn(1, 4))
+    local = method.start(state.adapter, LocalRound(1, 4))
     still = method.upload(local, local.adapter, 1, 1)
     assert not still.any()
     with pytest.raises(Exception, match="first one's reply"):

@@ -13,11 +13,11 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.aggregation.secagg.client import ClientSession
-from nomoat.aggregation.secagg.client_steps import Volunteer
-from nomoat.aggregation.secagg.keys import SessionSecrets
-from nomoat.aggregation.secagg.parameters import Mark, Policy, Roster, Terms, propose
-from nomoat.aggregation.secagg.server import ServerSession, ServerStep
+from nomoat.aggregation.secagg.client.session import ClientSession
+from nomoat.aggregation.secagg.client.stages import Volunteer
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
+from nomoat.aggregation.secagg.parameters import Mark, Policy, RosterView, Terms, propose
+from nomoat.aggregation.secagg.server.session import ServerSession, ServerStep
 from nomoat.aggregation.sums.fixed_point import Contribution
 
 OPENING = ("keys", "shares", "checks", "masked", "signatures", "reveals")
@@ -47,7 +47,7 @@ class Federation:
         self.ids = [key.public for key in self.keys]
         self.names = {public: f"volunteer {i}" for i, public in enumerate(self.ids)}
         self.manifest = Manifest((TensorSpec("a", (self.size - 4,)), TensorSpec("b", (2, 2))))
-        self.roster = Roster(rng.bytes(32), self.names)
+        self.roster = RosterView(rng.bytes(32), self.names)
         self.terms = Terms(3, 1, rng.bytes(32), rng.bytes(32), self.manifest, self.roster)
         self.clips = (self.clip, 2 * self.clip)
         self.vectors = [

@@ -9,11 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.secagg import keys, labels, reference, server, shamir, shares
-from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg import labels, reference
+from nomoat.aggregation.secagg.masks import keys, shamir, shares
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
+from nomoat.aggregation.secagg.masks.prg import Keystream
+from nomoat.aggregation.secagg.masks.shares import HeldShares
 from nomoat.aggregation.secagg.messages import BOX_BYTES, CheckReport, KeysReport, ShareSet
-from nomoat.aggregation.secagg.prg import Keystream
-from nomoat.aggregation.secagg.shares import HeldShares
+from nomoat.aggregation.secagg.server import session as server
 
 
 def transcript_of(made):
@@ -141,7 +143,7 @@ def test_a_dealer_whose_shares_do_not_make_its_secret_is_found_and_named(federat
 
     made = federation(8, up={"shares": cheat})
     step = made.run()
-    assert step.phase is server.Phase.ABANDONED
+    assert step.phase is server.ServerPhase.ABANDONED
     assert made.server.blamed == {
         made.ids[2]: "its shares do not make the secret that it committed to"
     }

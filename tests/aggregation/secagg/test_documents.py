@@ -14,7 +14,7 @@ from nomoat.aggregation.secagg.thresholds import is_weak, thresholds
 
 ROOT = Path(__file__).parents[3]
 OURS = [
-    *sorted((ROOT / "aggregation" / "secagg").glob("*.py")),
+    *sorted((ROOT / "aggregation" / "secagg").rglob("*.py")),
     ROOT / "aggregation" / "sums" / "fixed_point.py",
     ROOT / "aggregation" / "sums" / "packing.py",
 ]
@@ -34,7 +34,7 @@ def test_generated_tables_are_in_step_with_the_code():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", OURS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_paragraph_that_the_code_cites_exists(path):
     lines = [line for line in path.read_text().splitlines() if not ELSEWHERE.search(line)]
     cited = set(re.findall(r"§\d+(?:\.\d+)?", "\n".join(lines)))

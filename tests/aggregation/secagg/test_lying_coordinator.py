@@ -11,18 +11,20 @@ import pytest
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.aggregation.secagg import client, keys, labels
-from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg import labels
+from nomoat.aggregation.secagg.client import session as client
+from nomoat.aggregation.secagg.masks import keys
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.aggregation.secagg.messages import (
     AddressedBox,
     Certificate,
-    Member,
+    Participant,
     SharesDelivery,
     ShareSet,
     SurvivorSet,
 )
-from nomoat.aggregation.secagg.parameters import Policy, Roster, propose
-from nomoat.aggregation.secagg.server import Phase as ServerPhase
+from nomoat.aggregation.secagg.parameters import Policy, RosterView, propose
+from nomoat.aggregation.secagg.server.session import ServerPhase
 from nomoat.aggregation.secagg.transcript import from_bitmap, to_bitmap
 
 LOW_ORDER = [
@@ -108,7 +110,7 @@ def test_different_offers_to_different_volunteers_end_in_refusal_by_all_of_them(
     for i in range(8):
         made.clients[i].receive(replace(made.offer, clips=other_clips) if i % 2 else made.offer)
     members = tuple(
-        Member(made.ids[i], s.sent.box_key, s.sent.mask_key, s.sent.signature)
+        Participant(made.ids[i], s.sent.box_key, s.sent.mask_key, s.sent.signature)
         for i, s in enumerate(c._stage for c in made.clients)
     )
     roster = replace(next(iter(twin.run("shares").outgoing.values())), members=members)
@@ -252,7 +254,7 @@ def test_keys_of_an_earlier_session_are_refused(federation, running):
     made.offer = propose(b"\x01" * 32, made.terms, made.clips, (8, 8))  # … in another session
     session = made.clients[0]
     sent = session.receive(made.offer).outgoing
-    mine = Member(made.ids[0], sent.box_key, sent.mask_key, sent.signature)
+    mine = Participant(made.ids[0], sent.box_key, sent.mask_key, sent.signature)
     roster = replace(step.outgoing[first.ids[0]], members=(mine, *old[1:]))
     refuses(session, roster, "the keys of volunteer 1 are not signed for this session")
 
@@ -502,7 +504,7 @@ def test_both_shares_of_one_peer_cannot_be_asked_for(at_certificate):
         session.receive(certificate)
     with pytest.raises(RemoteProtocolError):
         session.receive(SurvivorSet(bits(made, *range(7))))
-    assert session.phase is client.Phase.REVEALED
+    assert session.phase is client.ClientPhase.REVEALED
 
 
 def test_which_share_is_revealed_follows_from_the_survivor_set(running):
@@ -574,7 +576,7 @@ def test_another_manifest_of_the_same_length_is_refused(federation):
 
 def test_a_roster_log_this_machine_does_not_know_is_refused(federation):
     made = federation(8)
-    terms = replace(made.terms, roster=Roster(b"\x01" * 32, made.names))
+    terms = replace(made.terms, roster=RosterView(b"\x01" * 32, made.names))
     refuses(made.client(0, terms=terms), made.offer, "roster is not the one this machine knows")
 
 

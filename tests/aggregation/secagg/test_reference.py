@@ -8,11 +8,12 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nomoat.aggregation.secagg import graph, keys, masking, reference, shamir, unmasking
-from nomoat.aggregation.secagg.keys import SessionSecrets
-from nomoat.aggregation.secagg.messages import Member
-from nomoat.aggregation.secagg.prg import Keystream, Masks
-from nomoat.aggregation.secagg.shares import commit_seed, point_of
+from nomoat.aggregation.secagg import graph, reference
+from nomoat.aggregation.secagg.masks import keys, masking, shamir, unmasking
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
+from nomoat.aggregation.secagg.masks.prg import Keystream, Masks
+from nomoat.aggregation.secagg.masks.shares import commit_seed, point_of
+from nomoat.aggregation.secagg.messages import Participant
 from nomoat.aggregation.sums.fixed_point import FixedPoint, decode, encode
 from nomoat.aggregation.sums.packing import pack, unpack
 
@@ -66,7 +67,7 @@ def test_masked_vectors_equal_the_twins_and_unmask_to_the_exact_sum(session):
         assert y.tolist() == slow[i]
         total += y
 
-    members = tuple(Member(bytes(32), bytes(32), public, bytes(64)) for public in publics)
+    members = tuple(Participant(bytes(32), bytes(32), public, bytes(64)) for public in publics)
     commitments = {i: commit_seed(transcript, i, s.self_seed) for i, s in enumerate(secrets)}
     published = unmasking.Published(transcript, members, commitments)
     found = [unmasking.masks_of_survivor(published, i, secrets[i].self_seed) for i in survivors] + [

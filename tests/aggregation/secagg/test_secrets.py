@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.secagg import keys, labels
-from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg import labels
+from nomoat.aggregation.secagg.masks import keys
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.aggregation.secagg.messages import Abandoned
 
 PURPOSES = ("box_private", "mask_private", "self_seed", "coefficient_key", "rounding_key")

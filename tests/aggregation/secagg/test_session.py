@@ -10,18 +10,20 @@ import pytest
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.secagg import client, masking, server
+from nomoat.aggregation.secagg.client import session as client
 from nomoat.aggregation.secagg.labels import SIGN_SHARES
+from nomoat.aggregation.secagg.masks import masking
 from nomoat.aggregation.secagg.messages import BOX_BYTES, Abandoned, MaskedReport, RevealReport
 from nomoat.aggregation.secagg.parameters import Policy
-from nomoat.aggregation.sums.fixed_point import Contribution, FixedPoint, Layout
+from nomoat.aggregation.secagg.server import session as server
+from nomoat.aggregation.sums.fixed_point import ClipLayout, Contribution, FixedPoint
 from nomoat.aggregation.sums.packing import packed_bytes
 
 EXCHANGES = ("keys", "shares", "checks", "masked", "signatures", "reveals")
 
 
 def check_sum(made, step, who):
-    assert step.phase is server.Phase.DONE
+    assert step.phase is server.ServerPhase.DONE
     assert step.result.participants == len(who)
     assert np.abs(step.result.mean - made.mean(who)).max() <= made.tolerance(who)
     assert step.result.weight == pytest.approx(sum(made.weights[i] for i in who), abs=1e-5)
@@ -48,7 +50,7 @@ def test_the_sum_survives_dropouts_at_every_boundary_down_to_exactly_t(federatio
 def test_one_dropout_more_abandons_the_round_and_nothing_is_revealed(federation, exchange):
     made = federation(8, n_min=6, drops={exchange: {1, 3, 5}})
     step = made.run()
-    assert step.phase is server.Phase.ABANDONED
+    assert step.phase is server.ServerPhase.ABANDONED
     assert step.result is None
     assert step.reason
     if exchange != "reveals":  # there, what was revealed are fewer than t shares of anything
@@ -67,7 +69,7 @@ def test_dropouts_spread_over_all_boundaries_of_a_sparse_graph(federation):
     made = federation(40, n_min=30, n_max=40, policy=Policy())
     made.drops = {"shares": {0}, "checks": {1, 2}, "masked": {3, 4, 5}, "signatures": {6}}
     step = made.run()
-    assert made.server.phase is server.Phase.DONE, step.reason
+    assert made.server.phase is server.ServerPhase.DONE, step.reason
     check_sum(made, step, set(range(40)) - set(range(6)))
 
 
@@ -75,7 +77,7 @@ def test_a_sparse_graph_without_a_quorum_of_signatures_reveals_nothing(federatio
     """Every secret could be recovered from the 22 who signed, but 23 must have."""
     made = federation(40, n_min=30, policy=Policy(), drops={"signatures": set(range(18))})
     step = made.run()
-    assert step.phase is server.Phase.ABANDONED
+    assert step.phase is server.ServerPhase.ABANDONED
     assert step.reason == "too few volunteers signed the list of survivors"
 
 
@@ -107,7 +109,7 @@ def sign_shares(made, i, report):
 
 def test_a_new_session_can_be_opened_after_one_that_was_abandoned(federation):
     made = federation(8, drops={"masked": {0, 1, 2}})
-    assert made.run().phase is server.Phase.ABANDONED
+    assert made.run().phase is server.ServerPhase.ABANDONED
     again = federation(8, seed=1)
     again.marks = made.marks  # the same diary: nothing was revealed, the update may go again
     again.clients = [again.client(i) for i in range(8)]
@@ -129,7 +131,7 @@ def test_one_participant_is_no_session_and_one_too_many_is_refused(federation):
     with pytest.raises(LocalProtocolError, match="more than the 8"):
         made.server.open(made.ids)
     alone = federation(2, drops={"keys": {1}})
-    assert alone.run().phase is server.Phase.ABANDONED
+    assert alone.run().phase is server.ServerPhase.ABANDONED
 
 
 def test_half_an_upload_is_a_dropout_and_not_an_error_of_the_session(federation):
@@ -192,7 +194,7 @@ def test_an_update_with_a_nan_or_an_infinity_never_reaches_the_wire(federation):
     late = made.vectors[0].copy()
     contribution = Contribution(late, 1.0)
     late[5] = np.nan  # after it was checked
-    layout, point = Layout(made.manifest, made.clips), FixedPoint(21, 2)
+    layout, point = ClipLayout(made.manifest, made.clips), FixedPoint(21, 2)
     keys = masking.MaskKeys((bytes(32),), ())
     with pytest.raises(LocalProtocolError):
         masking.masked_vector(contribution, layout, point, bytes(32), keys)
@@ -220,4 +222,4 @@ def test_reveal_is_persisted_in_the_same_step_that_sends_it(running):
     reply = made.clients[0].receive(step.outgoing[made.ids[0]])
     assert isinstance(reply.outgoing, RevealReport)
     assert [mark.kind for mark in reply.persist] == ["revealed"]
-    assert made.clients[0].phase is client.Phase.REVEALED
+    assert made.clients[0].phase is client.ClientPhase.REVEALED

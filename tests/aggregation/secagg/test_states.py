@@ -9,19 +9,22 @@ import pytest
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.secagg import client, server
+from nomoat.aggregation.secagg.client import session as client
+from nomoat.aggregation.secagg.client.session import ClientPhase
 from nomoat.aggregation.secagg.messages import TO_COORDINATOR, TO_VOLUNTEER, Abandoned
+from nomoat.aggregation.secagg.server import session as server
+from nomoat.aggregation.secagg.server.collector import ServerPhase
 
 EXCHANGES = ("keys", "shares", "checks", "masked", "signatures", "reveals")
 BY_TYPE_NAME = {cls.__name__: cls for cls in (*TO_VOLUNTEER, *TO_COORDINATOR)}
-CLIENT_PHASES = list(client.Phase)
+CLIENT_PHASES = list(ClientPhase)
 ARRIVAL = {  # which exchange's first half brings a volunteer into the phase
-    client.Phase.WAITING: "keys",
-    client.Phase.KEYS: "shares",
-    client.Phase.SHARES: "checks",
-    client.Phase.CHECKED: "masked",
-    client.Phase.MASKED: "signatures",
-    client.Phase.SIGNED: "reveals",
+    ClientPhase.WAITING: "keys",
+    ClientPhase.KEYS: "shares",
+    ClientPhase.SHARES: "checks",
+    ClientPhase.CHECKED: "masked",
+    ClientPhase.MASKED: "signatures",
+    ClientPhase.SIGNED: "reveals",
 }
 
 
@@ -44,14 +47,14 @@ def session_in(federation, phase):
     """Volunteer 0's session, brought into `phase`."""
     made = federation(4)
     if phase in ARRIVAL:
-        if phase is not client.Phase.WAITING:
+        if phase is not ClientPhase.WAITING:
             made.run(ARRIVAL[phase])
         return made.clients[0]
     made.run()
-    if phase is client.Phase.REVEALED:
+    if phase is ClientPhase.REVEALED:
         return made.clients[0]
     session = federation(4).clients[0]
-    if phase is client.Phase.ABANDONED:
+    if phase is ClientPhase.ABANDONED:
         session.receive(Abandoned("for a test"))
     else:
         session.stop()
@@ -73,7 +76,7 @@ def test_a_volunteer_takes_what_its_table_says_and_nothing_else(
     with pytest.raises(RemoteProtocolError, match=kind.__name__):
         session.receive(well_formed[kind])
     assert session.over
-    assert session.phase is (phase if phase in client.ENDED else client.Phase.REFUSED)
+    assert session.phase is (phase if phase in client.ENDED else ClientPhase.REFUSED)
     assert repr(session._secrets) == "<SessionSecrets erased>"
 
 
@@ -106,12 +109,12 @@ def test_the_coordinator_takes_what_its_table_says_and_names_whoever_sends_else(
     assert not made.server.over
 
 
-@pytest.mark.parametrize("phase", [server.Phase.NEW, server.Phase.DONE, server.Phase.ABANDONED])
+@pytest.mark.parametrize("phase", [ServerPhase.NEW, ServerPhase.DONE, ServerPhase.ABANDONED])
 def test_a_coordinator_without_a_session_takes_nothing(federation, well_formed, phase):
     made = federation(4)
-    if phase is server.Phase.DONE:
+    if phase is ServerPhase.DONE:
         made.run()
-    elif phase is server.Phase.ABANDONED:
+    elif phase is ServerPhase.ABANDONED:
         made.server.open(made.ids)
         made.server.abandon("for a test")
     assert made.server.phase is phase
@@ -120,7 +123,7 @@ def test_a_coordinator_without_a_session_takes_nothing(federation, well_formed, 
             made.server.receive(made.ids[0], well_formed[kind])
     with pytest.raises(LocalProtocolError, match="cannot be closed"):
         made.server.close()
-    if phase is not server.Phase.NEW:
+    if phase is not ServerPhase.NEW:
         with pytest.raises(LocalProtocolError):
             made.server.abandon("again")
         with pytest.raises(LocalProtocolError, match="opened once"):
@@ -128,12 +131,41 @@ def test_a_coordinator_without_a_session_takes_nothing(federation, well_formed, 
 
 
 def test_every_phase_is_reachable_and_every_session_can_end():
-    reached = {client.Phase.WAITING, client.Phase.REFUSED} | set(client.TRANSITIONS.values())
-    assert reached == set(client.Phase)
-    for phase in set(client.Phase) - client.ENDED:
-        assert client.TRANSITIONS[phase, Abandoned] is client.Phase.ABANDONED
-    assert set(server.FOLLOWS) | {server.Phase.DONE, server.Phase.ABANDONED} == set(server.Phase)
-    assert set(server.ACCEPTS) == set(server.FOLLOWS) - {server.Phase.NEW}
+    reached = {ClientPhase.WAITING, ClientPhase.REFUSED} | set(client.TRANSITIONS.values())
+    assert reached == set(ClientPhase)
+    for phase in set(ClientPhase) - client.ENDED:
+        assert client.TRANSITIONS[phase, Abandoned] is ClientPhase.ABANDONED
+    ends = {ServerPhase.NEW, ServerPhase.DONE, ServerPhase.ABANDONED}
+    assert set(server.ACCEPTS) == set(ServerPhase) - ends
+
+
+def closed(made, step):
+    """The next phase's step, everyone having answered `step`."""
+    for sender, message in step.outgoing.items():
+        reply = made.clients[made.ids.index(sender)].receive(message).outgoing
+        made.server.receive(sender, reply)
+    return made.server.close()
+
+
+def test_the_coordinator_goes_through_its_phases_in_the_order_of_the_table(federation):
+    made = federation(4)
+    passed = [made.server.phase]
+    step = made.server.open(made.ids)
+    while not made.server.over:
+        passed.append(made.server.phase)
+        step = closed(made, step)
+    assert [*passed, made.server.phase] == [p for p in ServerPhase if p is not p.ABANDONED]
+    assert [collector.phase for collector in server.COLLECTORS] == passed[1:]
+
+
+@pytest.mark.parametrize("before", range(len(server.COLLECTORS)))
+def test_every_phase_of_the_coordinator_can_be_abandoned(federation, before):
+    made = federation(4)
+    step = made.server.open(made.ids)
+    for _ in range(before):
+        step = closed(made, step)
+    assert made.server.phase is server.COLLECTORS[before].phase
+    assert made.server.abandon("for a test").phase is ServerPhase.ABANDONED
 
 
 @pytest.mark.parametrize("name", sorted(BY_TYPE_NAME))

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
-from nomoat.aggregation.secagg.messages import Member, SessionOffer, SessionRoster
+from nomoat.aggregation.secagg.messages import Participant, SessionOffer, SessionRoster
 from nomoat.aggregation.secagg.transcript import (
     BadSet,
     from_bitmap,
@@ -33,7 +33,7 @@ OFFER = SessionOffer(
     300,
     False,
 )
-MEMBERS = tuple(Member(bytes([i]) * 32, bytes(32), bytes(32), bytes(64)) for i in range(2))
+MEMBERS = tuple(Participant(bytes([i]) * 32, bytes(32), bytes(32), bytes(64)) for i in range(2))
 ROSTER = SessionRoster(1, 2, 2, MEMBERS)
 
 
@@ -57,7 +57,7 @@ def test_offer_numbers_and_every_field_of_every_member_are_in_the_transcript():
     for name in ("neighbours", "shares", "quorum"):
         found.append(session_hash(bytes(32), replace(ROSTER, **{name: 7})))
     for at in (0, 1):
-        for field in fields(Member):
+        for field in fields(Participant):
             member = replace(MEMBERS[at], **{field.name: other(getattr(MEMBERS[at], field.name))})
             members = (*MEMBERS[:at], member, *MEMBERS[at + 1 :])
             found.append(session_hash(bytes(32), replace(ROSTER, members=members)))

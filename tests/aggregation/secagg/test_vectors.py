@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.aggregation.secagg import keys, labels, reference, shamir
-from nomoat.aggregation.secagg.prg import Keystream, Masks
+from nomoat.aggregation.secagg import labels, reference
+from nomoat.aggregation.secagg.masks import keys, shamir
+from nomoat.aggregation.secagg.masks.prg import Keystream, Masks
 from nomoat.aggregation.secagg.thresholds import Assumptions, thresholds
 from nomoat.aggregation.sums.packing import BLOCK
 

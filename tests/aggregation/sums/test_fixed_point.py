@@ -8,9 +8,9 @@ import pytest
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.sums.fixed_point import (
+    ClipLayout,
     Contribution,
     FixedPoint,
-    Layout,
     clamped,
     decode,
     encode,
@@ -19,7 +19,7 @@ from nomoat.aggregation.sums.fixed_point import (
 )
 
 MANIFEST = Manifest((TensorSpec("a", (3, 100)), TensorSpec("b", (200,))))
-LAYOUT = Layout(MANIFEST, (0.5, 0.01))
+LAYOUT = ClipLayout(MANIFEST, (0.5, 0.01))
 
 
 def noise(rng, count):
@@ -57,7 +57,7 @@ def test_rounding_has_no_bias(value_bits):
     rng = np.random.default_rng(1)
     point, repeats = FixedPoint(value_bits, 2), 20_000
     manifest = Manifest((TensorSpec("a", (40,)),))
-    layout = Layout(manifest, (1.0,))
+    layout = ClipLayout(manifest, (1.0,))
     contribution = Contribution(rng.uniform(-1, 1, 40).astype(np.float32), 0.7)
     exact = contribution.vector.astype(float) * 0.7 * point.limit
     total = np.zeros(40)
@@ -87,7 +87,7 @@ def test_rounding_goes_to_a_neighbouring_integer_only():
 def test_the_largest_values_of_the_most_participants_do_not_overflow(value_bits, participants):
     point = FixedPoint(value_bits, participants)
     manifest = Manifest((TensorSpec("a", (2,)),))
-    layout = Layout(manifest, (0.1,))
+    layout = ClipLayout(manifest, (0.1,))
     extreme = Contribution(np.array([0.1, -0.1], np.float32), 1.0)
     largest = np.full(3, 2**16 - 1, np.uint16)
     encoded = encode(extreme, layout, point, 0, largest).astype(np.uint64)
@@ -150,7 +150,7 @@ def test_numbers_that_are_none_are_refused(bad):
 def test_what_rounding_looks_at_is_itself_rounded_to_the_nearest():
     point = FixedPoint(21, 2)
     fraction = 1 << point.fraction_bits
-    layout = Layout(Manifest((TensorSpec("a", (2,)),)), (1.0,))
+    layout = ClipLayout(Manifest((TensorSpec("a", (2,)),)), (1.0,))
     x = np.array([3.9, -3.9], np.float32) / np.float32(point.limit * fraction)
     drawn = np.array([fraction - 4, 4, 0], np.uint16)
     assert encode(Contribution(x, 1.0), layout, point, 0, drawn).view(np.int32)[:2].tolist() == [
@@ -187,7 +187,7 @@ def test_an_impossible_sum_of_weights_is_refused(weight):
 @pytest.mark.parametrize("clips", [(0.1,), (0.1, 0.0), (0.1, -1.0), (0.1, float("inf"))])
 def test_bounds_that_do_not_fit_the_manifest_are_refused(clips):
     with pytest.raises(LocalProtocolError, match="clip bound"):
-        Layout(MANIFEST, clips)
+        ClipLayout(MANIFEST, clips)
 
 
 def test_uniform_clips_are_one_per_tensor():

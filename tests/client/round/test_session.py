@@ -31,7 +31,7 @@ from nomoat.aggregation.protocol.messages import (
 )
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER
-from nomoat.aggregation.secagg.parameters import Policy, Roster, Terms, propose
+from nomoat.aggregation.secagg.parameters import Policy, RosterView, Terms, propose
 from nomoat.client.round.masked_session import MaskedAnswer, MaskedSession, Membership
 from nomoat.client.round.session import (
     EvaluateWork,
@@ -50,7 +50,7 @@ BASE = b"b" * 32
 START = Adapter(SPEC, np.linspace(-1, 1, SPEC.size, dtype=np.float32))
 SETTINGS = TrainSettings(local_steps=2, weight_cap=1000)
 KEYS = {name: SigningKey(name.encode().ljust(32, b".")) for name in ("ada", "bob", "cy")}
-ROSTER = Roster(b"r" * 32, {key.public: name for name, key in KEYS.items()})
+ROSTER = RosterView(b"r" * 32, {key.public: name for name, key in KEYS.items()})
 
 
 def train_task(number: int = 5, **changes: Any) -> TrainTask:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation import methods
-from nomoat.aggregation.methods.base import Turn
+from nomoat.aggregation.methods.base import LocalRound
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
 from nomoat.aggregation.protocol.messages import (
     AdapterShape,
@@ -63,7 +63,7 @@ def train_work(
     **settings: Any,
 ) -> TrainWork:
     start = broadcast(number) if start is None else start
-    local = methods.get(method).start(start, Turn(number, rank, b"seed"))
+    local = methods.get(method).start(start, LocalRound(number, rank, b"seed"))
     task = TrainTask(
         number,
         method,

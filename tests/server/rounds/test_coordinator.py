@@ -34,7 +34,7 @@ from nomoat.aggregation.protocol.messages import (
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, MaskedReport
-from nomoat.aggregation.secagg.parameters import Policy, Roster
+from nomoat.aggregation.secagg.parameters import Policy, RosterView
 from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.session import EvaluateWork, RoundSession, TaskLimits, TrainWork
@@ -116,9 +116,9 @@ def federation(**changes: Any) -> Federation:
     return replace(plain, **changes)
 
 
-def sessions(names: Iterable[str], secure: bool) -> tuple[dict[str, RequestHandler], Roster]:
+def sessions(names: Iterable[str], secure: bool) -> tuple[dict[str, RequestHandler], RosterView]:
     keys = {name: SigningKey(name.encode().ljust(32, b".")) for name in names}
-    roster = Roster(b"r" * 32, {key.public: name for name, key in keys.items()})
+    roster = RosterView(b"r" * 32, {key.public: name for name, key in keys.items()})
     policy = Policy(min_participants=2, allow_weak=True)
 
     def masking(name: str) -> MaskedSession | None:
@@ -142,7 +142,7 @@ def town(
     names: Iterable[str] = tuple(TOKENS),
     secure: bool = False,
     **grid_options: Any,
-) -> Iterator[tuple[InProcessGrid, Roster]]:
+) -> Iterator[tuple[InProcessGrid, RosterView]]:
     """A grid of volunteers; `twists` says who answers which kind of message otherwise."""
     volunteers, roster = sessions(names, secure)
     honest = volunteer_app(lambda context: volunteers[str(context.node_config["name"])])

@@ -12,7 +12,7 @@ import pytest
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.methods.base import MethodState, SummedMethod, Turn
+from nomoat.aggregation.methods.base import LocalRound, MethodState, SummedMethod
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes, as_vector
 from nomoat.aggregation.protocol.messages import (
@@ -619,7 +619,7 @@ def test_a_nan_in_either_of_two_exchanges_costs_only_its_sender(
     method = methods.get("fedask")
     assert isinstance(method, SummedMethod)
     rng = np.random.default_rng(4)
-    start = method.start(START, Turn(NUMBER, SPEC.rank, b"s"))
+    start = method.start(START, LocalRound(NUMBER, SPEC.rank, b"s"))
     trained = {
         name: Adapter(SPEC, START.vector + rng.normal(0, 0.05, SPEC.size).astype(np.float32))
         for name in ("ada", "bob", "cy")
@@ -664,7 +664,7 @@ def test_a_method_of_two_exchanges_asks_twice_and_commits_what_its_reference_say
     method = methods.get("fedask")
     assert isinstance(method, SummedMethod)
     rng = np.random.default_rng(3)
-    start = method.start(START, Turn(NUMBER, SPEC.rank, b"s"))
+    start = method.start(START, LocalRound(NUMBER, SPEC.rank, b"s"))
     trained = {
         name: Adapter(SPEC, START.vector + rng.normal(0, 0.05, SPEC.size).astype(np.float32))
         for name in ("ada", "bob", "cy")
@@ -705,7 +705,7 @@ def test_a_method_of_two_exchanges_asks_twice_and_commits_what_its_reference_say
 
 def test_too_few_in_the_second_exchange_abandon_the_round(play: Callable[..., Play]) -> None:
     method = methods.get("fedask")
-    start = method.start(START, Turn(NUMBER, SPEC.rank, b"s"))
+    start = method.start(START, LocalRound(NUMBER, SPEC.rank, b"s"))
     changed = Adapter(SPEC, START.vector + np.float32(0.01))
     game = play(("ada", "bob"), 2, method="fedask")
     game.start()

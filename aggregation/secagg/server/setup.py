@@ -10,44 +10,41 @@ from collections.abc import Mapping
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol import signing
-from nomoat.aggregation.secagg import graph, keys, labels
+from nomoat.aggregation.secagg import graph, labels
+from nomoat.aggregation.secagg.masks import keys
 from nomoat.aggregation.secagg.messages import (
     BOX_BYTES,
     AddressedBox,
     CheckReport,
     KeysReport,
-    Member,
+    Participant,
     SessionOffer,
     SessionRoster,
     SharesDelivery,
     ShareSet,
     SharesReport,
 )
-from nomoat.aggregation.secagg.parameters import Roster, agreed_thresholds
-from nomoat.aggregation.secagg.server_session import (
-    Collector,
-    Outgoing,
-    Session,
-    TooFew,
-    box_between,
-)
-from nomoat.aggregation.secagg.server_sum import CollectMasked
+from nomoat.aggregation.secagg.parameters import RosterView, agreed_thresholds
+from nomoat.aggregation.secagg.server.collector import Collector, Outgoing, ServerPhase, TooFew
+from nomoat.aggregation.secagg.server.formed_session import FormedSession, box_between
+from nomoat.aggregation.secagg.server.summing import CollectMasked
 from nomoat.aggregation.secagg.transcript import offer_hash, session_hash, to_bitmap
-from nomoat.aggregation.sums.fixed_point import Layout
+from nomoat.aggregation.sums.fixed_point import ClipLayout
 
 
-class CollectKeys:
+class CollectKeys(Collector):
     """R0 (§11)."""
 
-    enough = False
+    phase = ServerPhase.KEYS
+    accepts = KeysReport
 
     def __init__(
-        self, offer: SessionOffer, layout: Layout, roster: Roster, invited: frozenset[bytes]
+        self, offer: SessionOffer, layout: ClipLayout, roster: RosterView, invited: frozenset[bytes]
     ) -> None:
         self.expected = invited
         self._offer, self._layout, self._roster = offer, layout, roster
         self._offered = offer_hash(offer)
-        self._members: dict[bytes, Member] = {}
+        self._members: dict[bytes, Participant] = {}
         self._taken: set[bytes] = set()
 
     def take(self, sender: bytes, report: KeysReport) -> None:
@@ -66,7 +63,7 @@ class CollectKeys:
         if both[0] == both[1] or self._taken & set(both):
             raise RemoteProtocolError(name, "§11.3", "its key is used twice")
         self._taken |= set(both)
-        self._members[sender] = Member(sender, *both, report.signature)
+        self._members[sender] = Participant(sender, *both, report.signature)
 
     def close(self) -> tuple[Collector, Outgoing]:
         """Fix the participants and k, t, q; send everybody the list."""
@@ -80,7 +77,7 @@ class CollectKeys:
         roster = SessionRoster(needed.neighbours, needed.shares, needed.quorum, members)
         transcript = session_hash(self._offered, roster)
         ring = graph.build(len(members), needed.neighbours, transcript)
-        session = Session(
+        session = FormedSession(
             self._offer,
             self._layout,
             self._roster.names,
@@ -93,12 +90,13 @@ class CollectKeys:
         return CollectShares(session), dict.fromkeys(self._members, roster)
 
 
-class CollectShares:
+class CollectShares(Collector):
     """R1, first half (§12.3)."""
 
-    enough = False
+    phase = ServerPhase.SHARES
+    accepts = SharesReport
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: FormedSession) -> None:
         self.expected = frozenset(session.index_of)
         self._session = session
         self._dealt: dict[int, SharesReport] = {}
@@ -131,12 +129,13 @@ class CollectShares:
         )
 
 
-class CollectChecks:
+class CollectChecks(Collector):
     """R1, second half (§12.5)."""
 
-    enough = False
+    phase = ServerPhase.CHECKS
+    accepts = CheckReport
 
-    def __init__(self, session: Session, dealt: Mapping[int, SharesReport]) -> None:
+    def __init__(self, session: FormedSession, dealt: Mapping[int, SharesReport]) -> None:
         self.expected = session.identities(dealt)
         self._session, self._dealt = session, dealt
         self._complaints: dict[int, tuple[int, ...]] = {}

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from nomoat.aggregation.secagg import labels, shamir
-from nomoat.aggregation.secagg.keys import SessionSecrets
+from nomoat.aggregation.secagg import labels
+from nomoat.aggregation.secagg.masks import shamir
+from nomoat.aggregation.secagg.masks.keys import SessionSecrets
+from nomoat.aggregation.secagg.masks.prg import Keystream
 from nomoat.aggregation.secagg.messages import BOX_BYTES, SEALED_BYTES
-from nomoat.aggregation.secagg.prg import Keystream
 
 _NONCE = bytes(12)  # every key seals exactly one box: (session, source, destination)
 

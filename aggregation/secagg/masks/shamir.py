@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.secagg.prg import Keystream
+from nomoat.aggregation.secagg.masks.prg import Keystream
 
 PRIME = 2**31 - 1
 LIMBS = 9

@@ -1,56 +1,27 @@
-"""What all phases of the coordinator's session share: who is in it, and how a phase can end."""
+"""All that the coordinator's session has fixed once the keys are in: members, graph, transcript."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import signing
-from nomoat.aggregation.secagg import shares
-from nomoat.aggregation.secagg.messages import Member, SessionOffer, SharesReport, ToVolunteer
+from nomoat.aggregation.secagg.masks import shares
+from nomoat.aggregation.secagg.messages import Participant, SessionOffer, SharesReport
+from nomoat.aggregation.secagg.server.collector import TooFew
 from nomoat.aggregation.secagg.thresholds import Thresholds
-from nomoat.aggregation.sums.fixed_point import Layout, WeightedSum
-
-Outgoing: TypeAlias = Mapping[bytes, ToVolunteer]
-
-
-class TooFew(Exception):
-    """The session cannot go on; its text is a fixed phrase that may be sent to volunteers."""
-
-
-class BadSecret(Exception):
-    """Everybody revealed what it was dealt, and it does not make the dealer's secret (§15.5)."""
-
-    def __init__(self, dealer: bytes) -> None:
-        super().__init__("its shares do not make the secret that it committed to")
-        self.dealer = dealer
-
-
-class Collector(Protocol):
-    """One phase of the session. expected: whose answers it takes."""
-
-    expected: frozenset[bytes]
-
-    def close(self) -> tuple[Collector | WeightedSum, Outgoing]:
-        """End the phase: what follows, and what to send."""
-        ...
-
-    @property
-    def enough(self) -> bool:
-        """Whether waiting for more answers can be given up without losing anything."""
-        ...
+from nomoat.aggregation.sums.fixed_point import ClipLayout
 
 
 @dataclass(frozen=True)
-class Session:
-    """What is fixed once the keys are in. Volunteers are indices from here on."""
+class FormedSession:
+    """A session whose members are known. Volunteers are indices from here on."""
 
     offer: SessionOffer
-    layout: Layout
+    layout: ClipLayout
     names: Mapping[bytes, str]
-    members: tuple[Member, ...]
+    members: tuple[Participant, ...]
     needed: Thresholds
     transcript: bytes
     neighbours: tuple[tuple[int, ...], ...]
@@ -83,7 +54,7 @@ class Session:
 
 
 def box_between(
-    session: Session, dealt: Mapping[int, SharesReport], source: int, destination: int
+    session: FormedSession, dealt: Mapping[int, SharesReport], source: int, destination: int
 ) -> bytes:
     """The box that `source` made for its neighbour `destination`."""
     position = session.neighbours[source].index(destination)

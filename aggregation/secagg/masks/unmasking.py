@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nomoat.aggregation.secagg import keys, shamir
-from nomoat.aggregation.secagg.masking import MaskKeys, pair_mask_key, self_mask_key
-from nomoat.aggregation.secagg.messages import Member
-from nomoat.aggregation.secagg.shares import commit_seed
+from nomoat.aggregation.secagg.masks import keys, shamir
+from nomoat.aggregation.secagg.masks.masking import MaskKeys, pair_mask_key, self_mask_key
+from nomoat.aggregation.secagg.masks.shares import commit_seed
+from nomoat.aggregation.secagg.messages import Participant
 
 
 class BadDealer(Exception):
@@ -24,7 +24,7 @@ class Published:
     """What everybody may know of a session: T, members, commitments to the self-mask seeds."""
 
     transcript: bytes
-    members: tuple[Member, ...]
+    members: tuple[Participant, ...]
     seed_commitments: Mapping[int, bytes]
 
 

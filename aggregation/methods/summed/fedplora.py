@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from nomoat.aggregation.methods.base import LocalStart, MethodState, SummedMethod, Traits, Turn
+from nomoat.aggregation.methods.base import (
+    LocalRound,
+    LocalStart,
+    MethodState,
+    SummedMethod,
+    Traits,
+)
 from nomoat.aggregation.methods.lowrank import raw_bits
 from nomoat.aggregation.protocol.adapter import (
     Adapter,
@@ -32,7 +38,7 @@ class FedPLora(SummedMethod):
     source = "Zhang et al. 2026, Fed-PLoRA (arXiv:2602.16936)"
     traits = Traits(summable=True, mixed_ranks=True, exact=False, optimizers=True)
 
-    def start(self, broadcast: Adapter, turn: Turn) -> LocalStart:
+    def start(self, broadcast: Adapter, turn: LocalRound) -> LocalStart:
         """turn.rank modules, drawn by turn.round and turn.seed."""
         rank = broadcast.spec.rank
         order = np.argsort(raw_bits(rank, "fedplora", turn.round, turn.seed.hex()), kind="stable")

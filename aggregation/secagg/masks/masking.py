@@ -15,8 +15,8 @@ import numpy as np
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.secagg import labels
-from nomoat.aggregation.secagg.prg import Keystream, Masks
-from nomoat.aggregation.sums.fixed_point import Contribution, FixedPoint, Layout, Ring, encode
+from nomoat.aggregation.secagg.masks.prg import Keystream, Masks
+from nomoat.aggregation.sums.fixed_point import ClipLayout, Contribution, FixedPoint, Ring, encode
 from nomoat.aggregation.sums.packing import blocks, pack, packed_bytes, unpack
 
 _STREAMS_AT_ONCE = 256  # cipher states that the coordinator keeps while unmasking
@@ -50,7 +50,7 @@ def client_masks(own_key: bytes, index: int, pairs: Mapping[int, bytes]) -> Mask
 
 def masked_vector(
     contribution: Contribution,
-    layout: Layout,
+    layout: ClipLayout,
     point: FixedPoint,
     rounding_key: bytes,
     keys: MaskKeys,

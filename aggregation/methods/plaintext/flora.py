@@ -8,7 +8,12 @@ from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods import modules
 from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, Traits, Upload
 from nomoat.aggregation.methods.lowrank import fresh_rows
-from nomoat.aggregation.methods.stacking import Weighted, frozen_modules, grown, open_uploads
+from nomoat.aggregation.methods.plaintext.stacking import (
+    Weighted,
+    frozen_modules,
+    grown,
+    open_uploads,
+)
 
 
 class Flora(PlaintextMethod):

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nomoat.aggregation.errors import LocalProtocolError
-from nomoat.aggregation.secagg import certificate, labels, shamir, shares, unmasking
-from nomoat.aggregation.secagg.masking import MaskedSum, MaskKeys
+from nomoat.aggregation.secagg import certificate, labels
+from nomoat.aggregation.secagg.masks import shamir, shares, unmasking
+from nomoat.aggregation.secagg.masks.masking import MaskedSum, MaskKeys
 from nomoat.aggregation.secagg.messages import (
     MaskedReport,
     RevealReport,
@@ -16,25 +17,26 @@ from nomoat.aggregation.secagg.messages import (
     SurvivorSet,
     SurvivorSignature,
 )
-from nomoat.aggregation.secagg.server_session import (
+from nomoat.aggregation.secagg.server.collector import (
     BadSecret,
     Collector,
     Outgoing,
-    Session,
+    ServerPhase,
     TooFew,
-    box_between,
 )
+from nomoat.aggregation.secagg.server.formed_session import FormedSession, box_between
 from nomoat.aggregation.secagg.transcript import to_bitmap
 from nomoat.aggregation.sums.fixed_point import FixedPoint, WeightedSum, decode
 
 
-class CollectMasked:
+class CollectMasked(Collector):
     """R2 (§13)."""
 
-    enough = False
+    phase = ServerPhase.MASKED
+    accepts = MaskedReport
 
     def __init__(
-        self, session: Session, dealt: Mapping[int, SharesReport], members: frozenset[int]
+        self, session: FormedSession, dealt: Mapping[int, SharesReport], members: frozenset[int]
     ) -> None:
         self.expected = session.identities(members)
         self._session, self._dealt, self._members = session, dealt, members
@@ -73,7 +75,7 @@ class CollectMasked:
 class Progress:
     """After R2: U2, U3 and the masked sum."""
 
-    session: Session
+    session: FormedSession
     dealt: Mapping[int, SharesReport]
     members: frozenset[int]  # U2
     survivors: frozenset[int]  # U3
@@ -87,10 +89,11 @@ class Progress:
         return certificate.Statement(self.session.transcript, *sets)
 
 
-class CollectSignatures:
+class CollectSignatures(Collector):
     """R3 (§14)."""
 
-    enough = False
+    phase = ServerPhase.SIGNATURES
+    accepts = SurvivorSignature
 
     def __init__(self, progress: Progress) -> None:
         self.expected = progress.session.identities(progress.survivors)
@@ -118,8 +121,11 @@ class CollectSignatures:
         return following, dict.fromkeys(following.expected, certified)
 
 
-class CollectReveals:
+class CollectReveals(Collector):
     """R4 (§15)."""
+
+    phase = ServerPhase.REVEALS
+    accepts = RevealReport
 
     def __init__(self, progress: Progress, signers: frozenset[int]) -> None:
         self.expected = progress.session.identities(signers)

@@ -17,61 +17,37 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.secagg.messages import (
     Abandoned,
-    CheckReport,
-    KeysReport,
-    MaskedReport,
-    RevealReport,
     SessionOffer,
-    SharesReport,
-    SurvivorSignature,
     ToCoordinator,
     ToVolunteer,
 )
-from nomoat.aggregation.secagg.parameters import Roster
-from nomoat.aggregation.secagg.server_session import BadSecret, TooFew
-from nomoat.aggregation.secagg.server_steps import CollectKeys
+from nomoat.aggregation.secagg.parameters import RosterView
+from nomoat.aggregation.secagg.server.collector import BadSecret, Collector, ServerPhase, TooFew
+from nomoat.aggregation.secagg.server.setup import CollectChecks, CollectKeys, CollectShares
+from nomoat.aggregation.secagg.server.summing import (
+    CollectMasked,
+    CollectReveals,
+    CollectSignatures,
+)
 from nomoat.aggregation.secagg.thresholds import is_weak
 from nomoat.aggregation.secagg.transcript import manifest_hash
-from nomoat.aggregation.sums.fixed_point import FixedPoint, Layout, WeightedSum
+from nomoat.aggregation.sums.fixed_point import ClipLayout, FixedPoint, WeightedSum
 
-
-class Phase(Enum):
-    """Where the coordinator stands in a session."""
-
-    NEW = "not opened"
-    KEYS = "collecting keys"
-    SHARES = "collecting shares"
-    CHECKS = "collecting checks"
-    MASKED = "collecting masked vectors"
-    SIGNATURES = "collecting signatures on the survivors"
-    REVEALS = "collecting revealed shares"
-    DONE = "done"
-    ABANDONED = "abandoned"
-
-
-ACCEPTS: Mapping[Phase, type[ToCoordinator]] = {
-    Phase.KEYS: KeysReport,
-    Phase.SHARES: SharesReport,
-    Phase.CHECKS: CheckReport,
-    Phase.MASKED: MaskedReport,
-    Phase.SIGNATURES: SurvivorSignature,
-    Phase.REVEALS: RevealReport,
-}
-FOLLOWS: Mapping[Phase, Phase] = {
-    Phase.NEW: Phase.KEYS,
-    Phase.KEYS: Phase.SHARES,
-    Phase.SHARES: Phase.CHECKS,
-    Phase.CHECKS: Phase.MASKED,
-    Phase.MASKED: Phase.SIGNATURES,
-    Phase.SIGNATURES: Phase.REVEALS,
-    Phase.REVEALS: Phase.DONE,
+COLLECTORS: tuple[type[Collector], ...] = (
+    CollectKeys,
+    CollectShares,
+    CollectChecks,
+    CollectMasked,
+    CollectSignatures,
+    CollectReveals,
+)
+ACCEPTS: Mapping[ServerPhase, type[ToCoordinator]] = {
+    collector.phase: collector.accepts for collector in COLLECTORS
 }
 
 
@@ -79,7 +55,7 @@ FOLLOWS: Mapping[Phase, Phase] = {
 class ServerStep:
     """What to do now: send every message of `outgoing`; in DONE, use `result`."""
 
-    phase: Phase
+    phase: ServerPhase
     outgoing: Mapping[bytes, ToVolunteer] = field(default_factory=dict)
     result: WeightedSum | None = None
     reason: str = ""  # why it was abandoned
@@ -88,24 +64,24 @@ class ServerStep:
 class ServerSession:
     """One session, from the offer to the sum or to nothing."""
 
-    def __init__(self, offer: SessionOffer, manifest: Manifest, roster: Roster) -> None:
+    def __init__(self, offer: SessionOffer, manifest: Manifest, roster: RosterView) -> None:
         if offer.manifest_hash != manifest_hash(manifest) or offer.roster_root != roster.root:
             raise LocalProtocolError("the offer is not about this manifest and this roster")
         if is_weak(offer.n_min) and not offer.weak:
             raise LocalProtocolError(f"{offer.n_min} participants are weak; the offer must say so")
         FixedPoint(offer.value_bits, offer.n_max)
-        self.offer, self.phase = offer, Phase.NEW
+        self.offer, self.phase = offer, ServerPhase.NEW
         self.blamed: dict[bytes, str] = {}
         self.complaints: dict[bytes, tuple[bytes, ...]] = {}
-        self._layout, self._roster = Layout(manifest, offer.clips), roster
-        self._collector: Any = None
+        self._layout, self._roster = ClipLayout(manifest, offer.clips), roster
+        self._collector: Collector | None = None
         self._joined: frozenset[bytes] = frozenset()
         self._answered: set[bytes] = set()
 
     def open(self, volunteers: Collection[bytes]) -> ServerStep:
         """Offer the session to these volunteers, n_max of them at most."""
         invited = frozenset(volunteers)
-        if self.phase is not Phase.NEW:
+        if self.phase is not ServerPhase.NEW:
             raise LocalProtocolError("a session is opened once")
         if len(invited) != len(volunteers) or not invited <= self._roster.names.keys():
             raise LocalProtocolError("volunteers are repeated or not of the roster")
@@ -115,7 +91,7 @@ class ServerSession:
             )
         self._collector = CollectKeys(self.offer, self._layout, self._roster, invited)
         self._joined = invited
-        self.phase = FOLLOWS[self.phase]
+        self.phase = self._collector.phase
         return ServerStep(self.phase, dict.fromkeys(invited, self.offer))
 
     @property
@@ -123,18 +99,17 @@ class ServerSession:
         """Who may still answer in this phase."""
         if self._collector is None:
             return frozenset()
-        expected: frozenset[bytes] = self._collector.expected
-        return expected - self._answered - self.blamed.keys()
+        return self._collector.expected - self._answered - self.blamed.keys()
 
     @property
     def ready(self) -> bool:
-        """Whether there is nothing more to wait for."""
-        return not self.waiting or bool(self._collector.enough)
+        """True if there is nothing more to wait for."""
+        return not self.waiting or (self._collector is not None and self._collector.enough)
 
     @property
     def over(self) -> bool:
         """Whether the session has ended, with a sum or without."""
-        return self.phase in (Phase.DONE, Phase.ABANDONED)
+        return self.phase in (ServerPhase.DONE, ServerPhase.ABANDONED)
 
     def receive(self, sender: bytes, message: ToCoordinator) -> None:
         """Take one answer; RemoteProtocolError if it is late, unexpected or wrong.
@@ -143,10 +118,10 @@ class ServerSession:
         changes nothing.
         """
         name = self._roster.names.get(sender, "an unknown volunteer")
-        if sender not in self.waiting:
+        if self._collector is None or sender not in self.waiting:
             raise RemoteProtocolError(name, "§18", f"its {type(message).__name__} is not expected")
         try:
-            if type(message) is not ACCEPTS[self.phase]:
+            if type(message) is not self._collector.accepts:
                 sent = type(message).__name__
                 raise RemoteProtocolError(name, "§18", f"it sent {sent} while {self.phase.value}")
             self._collector.take(sender, message)
@@ -172,13 +147,12 @@ class ServerSession:
             return self.abandon("a volunteer dealt shares that cannot be used")
         except LocalProtocolError:  # the sum does not decode, and masks hide whose fault it is
             return self.abandon("the sum is not one of well-formed updates")
-        self.complaints |= getattr(self._collector, "accusations", {})
-        self.phase = FOLLOWS[self.phase]
+        self.complaints |= self._collector.accusations
         self._answered = set()
         if isinstance(following, WeightedSum):
-            self._collector = None
+            self._collector, self.phase = None, ServerPhase.DONE
             return ServerStep(self.phase, outgoing, following)
-        self._collector = following
+        self._collector, self.phase = following, following.phase
         self._joined = following.expected
         return ServerStep(self.phase, outgoing)
 
@@ -186,7 +160,7 @@ class ServerSession:
         """End the session without a sum; tells everyone who is still in it."""
         if self.over:
             raise LocalProtocolError(f"a session that is {self.phase.value} cannot be abandoned")
-        self.phase = Phase.ABANDONED
+        self.phase = ServerPhase.ABANDONED
         self._collector = None
         told = dict.fromkeys(self._joined, Abandoned(reason))
         return ServerStep(self.phase, told, reason=reason)

@@ -18,8 +18,8 @@ from typing import Any, NoReturn, TypeAlias
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.aggregation.secagg import client_steps as steps
-from nomoat.aggregation.secagg.client_steps import Reply, Volunteer
+from nomoat.aggregation.secagg.client import setup, summing
+from nomoat.aggregation.secagg.client.stages import Reply, Volunteer
 from nomoat.aggregation.secagg.messages import (
     TO_VOLUNTEER,
     Abandoned,
@@ -35,7 +35,7 @@ from nomoat.aggregation.secagg.messages import (
 from nomoat.aggregation.secagg.parameters import Mark
 
 
-class Phase(Enum):
+class ClientPhase(Enum):
     """Where a volunteer stands in a session."""
 
     WAITING = "waiting for an offer"
@@ -49,31 +49,31 @@ class Phase(Enum):
     REFUSED = "refused"
 
 
-TRANSITIONS: Mapping[tuple[Phase, type[ToVolunteer]], Phase] = {
-    (Phase.WAITING, SessionOffer): Phase.KEYS,
-    (Phase.KEYS, SessionRoster): Phase.SHARES,
-    (Phase.SHARES, SharesDelivery): Phase.CHECKED,
-    (Phase.CHECKED, ShareSet): Phase.MASKED,
-    (Phase.MASKED, SurvivorSet): Phase.SIGNED,
-    (Phase.SIGNED, Certificate): Phase.REVEALED,
-    (Phase.WAITING, Abandoned): Phase.ABANDONED,
-    (Phase.KEYS, Abandoned): Phase.ABANDONED,
-    (Phase.SHARES, Abandoned): Phase.ABANDONED,
-    (Phase.CHECKED, Abandoned): Phase.ABANDONED,
-    (Phase.MASKED, Abandoned): Phase.ABANDONED,
-    (Phase.SIGNED, Abandoned): Phase.ABANDONED,
-    (Phase.REVEALED, Abandoned): Phase.REVEALED,
+TRANSITIONS: Mapping[tuple[ClientPhase, type[ToVolunteer]], ClientPhase] = {
+    (ClientPhase.WAITING, SessionOffer): ClientPhase.KEYS,
+    (ClientPhase.KEYS, SessionRoster): ClientPhase.SHARES,
+    (ClientPhase.SHARES, SharesDelivery): ClientPhase.CHECKED,
+    (ClientPhase.CHECKED, ShareSet): ClientPhase.MASKED,
+    (ClientPhase.MASKED, SurvivorSet): ClientPhase.SIGNED,
+    (ClientPhase.SIGNED, Certificate): ClientPhase.REVEALED,
+    (ClientPhase.WAITING, Abandoned): ClientPhase.ABANDONED,
+    (ClientPhase.KEYS, Abandoned): ClientPhase.ABANDONED,
+    (ClientPhase.SHARES, Abandoned): ClientPhase.ABANDONED,
+    (ClientPhase.CHECKED, Abandoned): ClientPhase.ABANDONED,
+    (ClientPhase.MASKED, Abandoned): ClientPhase.ABANDONED,
+    (ClientPhase.SIGNED, Abandoned): ClientPhase.ABANDONED,
+    (ClientPhase.REVEALED, Abandoned): ClientPhase.REVEALED,
 }
-ENDED = frozenset({Phase.REVEALED, Phase.ABANDONED, Phase.REFUSED})
+ENDED = frozenset({ClientPhase.REVEALED, ClientPhase.ABANDONED, ClientPhase.REFUSED})
 
 _Handler: TypeAlias = Callable[[Any, Any], Reply]
 _HANDLERS: Mapping[type[ToVolunteer], _Handler] = {
-    SessionOffer: steps.on_offer,
-    SessionRoster: steps.on_roster,
-    SharesDelivery: steps.on_delivery,
-    ShareSet: steps.on_share_set,
-    SurvivorSet: steps.on_survivors,
-    Certificate: steps.on_certificate,
+    SessionOffer: setup.on_offer,
+    SessionRoster: setup.on_roster,
+    SharesDelivery: setup.on_delivery,
+    ShareSet: summing.on_share_set,
+    SurvivorSet: summing.on_survivors,
+    Certificate: summing.on_certificate,
 }
 
 
@@ -81,7 +81,7 @@ _HANDLERS: Mapping[type[ToVolunteer], _Handler] = {
 class Step:
     """What to do now: store every mark of `persist` durably, and only then send `outgoing`."""
 
-    phase: Phase
+    phase: ClientPhase
     outgoing: ToCoordinator | None = None
     persist: tuple[Mark, ...] = ()
 
@@ -90,7 +90,7 @@ class ClientSession:
     """One volunteer in one session."""
 
     def __init__(self, volunteer: Volunteer) -> None:
-        self.phase = Phase.WAITING
+        self.phase = ClientPhase.WAITING
         self._secrets = volunteer.secrets
         self._stage: object = volunteer
 
@@ -99,7 +99,7 @@ class ClientSession:
         following = TRANSITIONS.get((self.phase, type(message)))
         if following is None:
             was = self.phase
-            self._end(Phase.REFUSED)
+            self._end(ClientPhase.REFUSED)
             raise RemoteProtocolError(COORDINATOR, "§18", _unexpected(message, was))
         if isinstance(message, Abandoned):
             self._end(following)
@@ -107,7 +107,7 @@ class ClientSession:
         try:
             reply = _HANDLERS[type(message)](self._stage, message)
         except BaseException:
-            self._end(Phase.REFUSED)
+            self._end(ClientPhase.REFUSED)
             raise
         self.phase, self._stage = following, reply.stage
         if following in ENDED:
@@ -116,14 +116,14 @@ class ClientSession:
 
     def stop(self) -> None:
         """End the session from this side, secrets erased; may be called at any time."""
-        self._end(Phase.REFUSED)
+        self._end(ClientPhase.REFUSED)
 
     @property
     def over(self) -> bool:
         """Whether no message can make this session send anything again."""
         return self.phase in ENDED
 
-    def _end(self, phase: Phase) -> None:
+    def _end(self, phase: ClientPhase) -> None:
         if self.phase not in ENDED:
             self.phase = phase
         self._secrets.erase()
@@ -136,6 +136,6 @@ class ClientSession:
         return f"<ClientSession {self.phase.name}>"
 
 
-def _unexpected(message: object, phase: Phase) -> str:
+def _unexpected(message: object, phase: ClientPhase) -> str:
     known = type(message).__name__ if type(message) in TO_VOLUNTEER else "something else"
     return f"sent {known} to a volunteer that {phase.value}"

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from nomoat.aggregation.methods import lowrank, modules
 from nomoat.aggregation.methods.base import (
+    LocalRound,
     LocalStart,
     MethodState,
     PlaintextMethod,
     Traits,
-    Turn,
     Upload,
 )
-from nomoat.aggregation.methods.stacking import open_uploads
+from nomoat.aggregation.methods.plaintext.stacking import open_uploads
 from nomoat.aggregation.protocol.adapter import Adapter
 
 
@@ -30,7 +30,7 @@ class FlexLora(PlaintextMethod):
     source = "Bai et al. 2024, FlexLoRA (arXiv:2402.11505)"
     traits = Traits(summable=False, mixed_ranks=True, exact=True, optimizers=False, steady=False)
 
-    def start(self, broadcast: Adapter, turn: Turn) -> LocalStart:
+    def start(self, broadcast: Adapter, turn: LocalRound) -> LocalStart:
         """The first turn.rank modules alone."""
         chosen = tuple(range(self._rank(broadcast, turn)))
         part = modules.select(broadcast, chosen)

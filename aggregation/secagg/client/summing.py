@@ -1,0 +1,95 @@
+"""A volunteer from R2 on: its vector is masked, the survivors are signed, shares are revealed.
+
+Stage and message in, next stage and reply out (§13 to §15).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from nomoat.aggregation.secagg import certificate, labels
+from nomoat.aggregation.secagg.client.stages import Checked, Masked, Reply, Signed, lie
+from nomoat.aggregation.secagg.masks import masking
+from nomoat.aggregation.secagg.messages import (
+    Certificate,
+    MaskedReport,
+    RevealReport,
+    ShareSet,
+    SurvivorSet,
+    SurvivorSignature,
+)
+from nomoat.aggregation.sums.fixed_point import FixedPoint
+
+
+def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
+    """R2: mask the vector against everyone in U2, then forget the own secrets (§13)."""
+    session, volunteer = stage.session, stage.volunteer
+    members = session.set_of(share_set.members, "§13.1")
+    _check_share_set(stage, members)
+    own_key = masking.self_mask_key(volunteer.secrets.self_seed, session.transcript, session.index)
+    pairs = {i: key for i, key in stage.pair_keys.items() if i in members}
+    masked = masking.masked_vector(
+        volunteer.contribution,
+        stage.layout,
+        FixedPoint(session.offer.value_bits, len(session.identities)),
+        volunteer.secrets.rounding_key,
+        masking.client_masks(own_key, session.index, pairs),
+    )
+    digest = hashlib.sha256(masked).digest()
+    signed = (session.transcript, share_set.members, digest)
+    signature = session.identity.sign(labels.SIGN_MASKED, *signed)
+    volunteer.secrets.erase()
+    following = Masked(session, share_set.members, members, stage.held)
+    return Reply(following, MaskedReport(signature, masked))
+
+
+def _check_share_set(stage: Checked, members: frozenset[int]) -> None:
+    session = stage.session
+    if session.index not in members:
+        raise lie("§13.1", "U2 leaves this volunteer out")
+    if len(members) < session.needed.survivors:
+        raise lie("§13.1", f"{len(members)} of {session.needed.survivors} needed have shared")
+    circle = session.circle(members)
+    if not set(circle) <= stage.held.keys():
+        # Complained about, or its box was withheld: its secrets could not be recovered.
+        raise lie("§13.1", "U2 holds a neighbour whose shares this volunteer does not have")
+    if len(circle) < session.needed.shares:
+        raise lie("§13.1", f"{len(circle)} neighbours are in U2, {session.needed.shares} needed")
+
+
+def on_survivors(stage: Masked, proposal: SurvivorSet) -> Reply:
+    """R3: sign the one survivor set of this session (§14)."""
+    session = stage.session
+    survivors = session.set_of(proposal.members, "§14.1")
+    if session.index not in survivors:
+        raise lie("§14.2", "U3 leaves this volunteer out")
+    if not survivors <= stage.members:
+        raise lie("§14.2", "U3 holds someone who is not in U2")
+    if len(survivors) < session.needed.survivors:
+        raise lie("§14.2", f"{len(survivors)} survive of {session.needed.survivors} needed")
+    alive = len(session.circle(survivors)) - 1
+    if alive < session.needed.alive:
+        # A coordinator that chooses the dropouts would cut this volunteer off from all but a few.
+        raise lie("§14.2", f"{alive} neighbours survive of {session.needed.alive} needed")
+    statement = certificate.Statement(session.transcript, stage.shared, proposal.members)
+    signature = certificate.sign(session.identity, statement)
+    following = Signed(stage, statement, survivors)
+    return Reply(following, SurvivorSignature(signature), (session.mark("signed"),))
+
+
+def on_certificate(stage: Signed, certified: Certificate) -> Reply:
+    """R4: with a quorum's signatures on that very set, one share per neighbour (§15)."""
+    session, held = stage.masked.session, stage.masked.held
+    needed = session.needed.quorum
+    try:
+        certificate.verify(certified, stage.statement, session.identities, needed)
+    except certificate.BadCertificate as problem:
+        raise lie("§15.1", f"the certificate {problem}") from None
+    # Which of the two is revealed follows from U3 alone: nobody can ask for the other (§15.2).
+    revealed = b"".join(
+        held[i].seed if i in stage.survivors else held[i].key
+        for i in session.circle(stage.masked.members)
+    )
+    signed = (session.transcript, stage.statement.survivors, revealed)
+    signature = session.identity.sign(labels.SIGN_REVEAL, *signed)
+    return Reply(None, RevealReport(revealed, signature), (session.mark("revealed"),))
