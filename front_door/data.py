@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from nomoat.lora.data.preview import Preview
+
+RANK = 8  # as a community has it unless it says otherwise
+MEASURED = 1 << 30  # no row is cut while it is measured
 
 app = typer.Typer(help="Look at training data.", no_args_is_help=True)
 
@@ -18,28 +25,50 @@ def preview_file(
     model: Annotated[
         str, typer.Option(help="Whose tokenizer and template: a folder or hub id.")
     ] = "pocket",
-    seq_len: Annotated[int, typer.Option(min=8, help="Tokens per example.")] = 128,
+    seq_len: Annotated[
+        int | None, typer.Option(min=8, help="Tokens per example (default: from the data).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object on stdout.")] = False,
 ) -> None:
     """Show one encoded example with its trained tokens, counts, and what was dropped and why."""
     from rich.console import Console
 
+    from nomoat.aggregation.errors import BadData
     from nomoat.client.data.preview import as_json as to_json
     from nomoat.client.data.preview import render
-    from nomoat.lora.data.conversations import read
-    from nomoat.lora.data.encoding import Encoder, preview
-    from nomoat.lora.model.base_model import load_tokenizer
-    from nomoat.simulations.pocket import MODEL_DIR, POCKET
+    from nomoat.lora.data.files.listing import shown
+    from nomoat.lora.data.preview import in_words
 
-    dataset = read(file)
-    found = preview(
-        dataset, Encoder.of(load_tokenizer(str(MODEL_DIR) if model == POCKET else model), seq_len)
-    )
+    found = _previewed(file, model, seq_len)
     if as_json:
         json.dump(to_json(found), sys.stdout)
         sys.stdout.write("\n")
     else:
         Console().print(render(found))
+    if not found.usable:
+        raise BadData(f"no row of {shown(file)} can be trained on: {in_words(found.dropped)}")
+
+
+def _previewed(file: Path, model: str, seq_len: int | None) -> Preview:
+    from nomoat.client.training.row_fit import row_fits
+    from nomoat.lora.data.encoding import Encoder
+    from nomoat.lora.data.lengths import choose, measure
+    from nomoat.lora.data.preview import preview
+    from nomoat.lora.data.reading import read
+    from nomoat.lora.model.base_model import load_tokenizer
+    from nomoat.lora.model.context_length import context_length
+    from nomoat.lora.model.files import resolve
+    from nomoat.simulations.pocket import MODEL_DIR, POCKET
+
+    dataset = read(file)
+    folder = resolve(str(MODEL_DIR) if model == POCKET else model)
+    encoder, context = Encoder.of(load_tokenizer(str(folder)), MEASURED), context_length(folder)
+    lengths = measure(encoder, dataset.conversations)
+    reason = ""
+    if seq_len is None:
+        chosen = choose(lengths, context, row_fits(folder, RANK))
+        seq_len, reason = chosen.seq_len, chosen.reason
+    return preview(dataset, replace(encoder, seq_len=seq_len), lengths, context, reason)
 
 
 @app.command("scan")
@@ -54,7 +83,7 @@ def scan_file(
     from nomoat.client.data.secrets_report import render_scan
     from nomoat.client.data.split import scan_rows
     from nomoat.client.home import Home
-    from nomoat.lora.data.conversations import read
+    from nomoat.lora.data.reading import read
 
     found, keep = scan_rows(read(file.resolve())), secrets_allowlist.load(Home.find().root)
     if not as_json:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.aggregation.errors import BadData, UsageError
-from nomoat.lora.data.conversations import Conversation, Dropped, read, write_jsonl
+from nomoat.lora.data.conversations import Conversation, Dropped
+from nomoat.lora.data.normal_form import write_jsonl
+from nomoat.lora.data.reading import read
 from nomoat.server.rounds.cohort import generator
 from nomoat.simulations.partition import Shards, by_field, dirichlet, iid, split
 from nomoat.simulations.pocket import POCKET

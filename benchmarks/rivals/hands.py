@@ -222,7 +222,7 @@ class NomoatHands:
         return evaluate(self._model, adapter, rows, self._settings.batch_size).loss
 
     def _read(self, path: str) -> Any:
-        from nomoat.lora.data.conversations import read
+        from nomoat.lora.data.reading import read
 
         if path not in self._rows:
             conversations = read(Path(path)).conversations

@@ -137,8 +137,8 @@ def _prepared(task: Task) -> tuple[Any, Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from nomoat.lora.data.conversations import read
     from nomoat.lora.data.encoding import Encoder
+    from nomoat.lora.data.reading import read
     from nomoat.lora.workers import preloaded  # noqa: F401 - one thread, as our workers have
 
     dtype = torch.bfloat16 if task.device == "cuda" else torch.float32

@@ -1,54 +1,66 @@
-"""What a data file will teach, as a person reads it: one example, counts, what was dropped."""
+"""A data file's preview as a person reads it: one example, counts, what was dropped and why."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.text import Text
 
+from nomoat.lora.data.files.listing import names
+
 if TYPE_CHECKING:
-    from nomoat.lora.data.encoding import Preview
+    from nomoat.lora.data.preview import Preview
 
 TRAINED = "bold green"
 
 
 def as_json(preview: Preview) -> dict[str, Any]:
     """The preview as a JSON-able object."""
-    return {
-        "layout": preview.layout,
-        "template": preview.template,
-        "rows": preview.rows,
-        "examples": preview.examples,
-        "tokens": preview.tokens,
-        "trained_tokens": preview.trained_tokens,
-        "truncated": preview.truncated,
-        "first": {"origin": preview.first_origin, "tokens": [list(t) for t in preview.first]},
-        "dropped": [
-            {"reason": d.reason, "count": d.count, "first": d.first} for d in preview.dropped
-        ],
-    }
+    shown = asdict(preview)
+    first = {"origin": shown.pop("first_origin"), "tokens": [list(t) for t in preview.first]}
+    return {**shown, "first": first}
 
 
 def render(preview: Preview) -> Group:
     """The preview for a terminal; trained tokens stand in ⟦ ⟧ and in green."""
+    why = f" ({preview.seq_len_reason})" if preview.seq_len_reason else ""
     lines = [
         Text(
-            f"{preview.rows} rows ({preview.layout}) give {preview.examples} examples: "
-            f"{preview.tokens} tokens, {preview.trained_tokens} of them trained; "
-            f"{preview.truncated} cut to fit. Template: {preview.template}."
+            f"{preview.rows} rows ({preview.layout}) give {preview.examples} examples of at most "
+            f"{preview.seq_len} tokens{why}: {preview.tokens} tokens, {preview.trained_tokens} of "
+            f"them trained; {preview.truncated} cut to fit. Template: {preview.template}."
         ),
-        Text(),
-        Text(f"{preview.first_origin}, ⟦trained⟧ tokens marked:", "dim"),
-        marked(preview.first),
-        Text(),
+        *_files(preview),
     ]
+    if preview.first:
+        lines += [
+            Text(),
+            Text(f"{preview.first_origin}, ⟦trained⟧ tokens marked:", "dim"),
+            marked(preview.first),
+        ]
+    lines.append(Text())
     lines += [
         Text(f"dropped {d.count}: {d.reason} (first: {d.first})", "yellow") for d in preview.dropped
     ]
+    lines += [
+        Text(f"ignored in {d.count}: {d.reason} (first: {d.first})", "yellow")
+        for d in preview.ignored
+    ]
     if not preview.dropped:
         lines.append(Text("nothing dropped"))
-    return Group(*lines)
+    return Group(*lines, *(Text(f"warning: {words}", "bold red") for words in preview.warnings))
+
+
+def _files(preview: Preview) -> list[Text]:
+    """Which files were read, where there are several, and what beside them was not."""
+    lines = []
+    if len(preview.files) > 1:
+        read = ", ".join(f"{file.shown} ({file.rows})" for file in preview.files[:8])
+        more = f" and {len(preview.files) - 8} more" if len(preview.files) > 8 else ""
+        lines.append(Text(f"read: {read}{more}", "dim"))
+    return [*lines, *(Text(f"not read: {line}", "yellow") for line in names(preview.unread))]
 
 
 def marked(tokens: tuple[tuple[str, bool], ...]) -> Text:

@@ -13,7 +13,9 @@ from pathlib import Path
 from nomoat.aggregation.errors import BadData
 from nomoat.client.data.secrets_report import render_scan
 from nomoat.client.data.secrets_scan import Allowlist, Scan, scan
-from nomoat.lora.data.conversations import Conversation, Dataset, read, write_jsonl
+from nomoat.lora.data.conversations import Conversation, Dataset
+from nomoat.lora.data.normal_form import write_jsonl
+from nomoat.lora.data.reading import read
 from nomoat.storage.atomic import replacing
 
 FINDINGS = "left-out.txt"

@@ -130,7 +130,7 @@ def _certificate_days(endpoint: Endpoint) -> float:
 
 def _data(settings: VolunteerSettings) -> dict[str, Any]:
     from nomoat.aggregation.errors import NomoatError
-    from nomoat.lora.data.conversations import read
+    from nomoat.lora.data.reading import read
 
     try:
         return {"data_rows": len(read(settings.data).conversations)}

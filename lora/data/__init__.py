@@ -1,4 +1,4 @@
-"""From data files to token batches: rows, conversations, chat templates, encoding.
+"""From data files to token batches: conversations, chat templates, encoding.
 
 No model weights and no training.
 """

@@ -2,35 +2,30 @@
 
 Most templates do not mark which characters are the assistant's ({% generation %} is rare), so the
 template is run a second time with a sentinel in a reply's place: what stands around the sentinel
-stands around the reply. Every step checks itself; a template that cannot be followed gives a
-reason and never a wrong mask.
+stands around the reply. Every step checks itself; a template that cannot be followed, or leaves out
+what was said, gives a reason and never a wrong mask.
+
+Many templates leave out what an assistant thought before its earlier replies, as inference does.
+Such a reply is learnt in a text of its own, which ends with it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from nomoat.lora.data.conversations import Turn
+from nomoat.lora.data import reply_places
+from nomoat.lora.data.conversations import ChatTurn
+from nomoat.lora.data.messages import Chat, Form, Unclear, split_thought
+from nomoat.lora.data.reply_places import Rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SENTINEL = "XqREPLYqX"  # letters only, so that no template trims or escapes it
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A conversation as one string; `replies` are the [start, end) characters to learn."""
-
-    text: str
-    replies: tuple[tuple[int, int], ...]
-
-
-class Unclear(Exception):
-    """The template does not show where replies are; the message is the reason."""
+__all__ = ["ChatTemplate", "Rendered", "Unclear"]
 
 
 @dataclass(frozen=True)
@@ -52,32 +47,36 @@ class ChatTemplate:
         pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
         return cls(tokenizer, pattern)
 
-    def render(self, turns: Sequence[Turn]) -> Rendered:
-        """The whole conversation and the places of its replies, end-of-turn tokens included.
+    def render(self, turns: Sequence[ChatTurn], tools: str = "") -> tuple[Rendered, ...]:
+        """The conversation as texts with the places of its replies, end-of-turn tokens included.
 
-        Raises Unclear if the template refuses the turns or hides where a reply is.
+        One text, and one more for each reply whose thought the first leaves out. Raises Unclear if
+        the template refuses the turns, leaves something out, or hides where a reply is.
         """
-        try:
-            return self._located(turns)
-        except Unclear:
-            if turns[0].role != "system" or len(turns) < 2 or turns[1].role != "user":
-                raise
-            merged = Turn("user", f"{turns[0].text}\n\n{turns[1].text}")  # some know no system role
-            return self._located((merged, *turns[2:]))
+        turns = tuple(split_thought(turn) for turn in turns)
+        reason: Unclear | None = None
+        for form in self._forms(turns):
+            for variant in _variants(turns):
+                try:
+                    return self._texts(Chat(self.tokenizer, form, variant, tools))
+                except Unclear as problem:
+                    reason = reason or problem
+        assert reason is not None
+        raise reason
 
     def prompt(self, text: str) -> str:
         """What the model is given so that it answers `text`."""
-        return self._apply((Turn("user", text),), reply_next=True)
+        return Chat(self.tokenizer, Form(), (ChatTurn("user", text),)).text(reply_next=True)
 
     def self_test(self) -> str:
         """Why replies cannot be told from questions; empty if they can, on two exchanges."""
         turns = tuple(
-            Turn(role, f"{word} {number}")
+            ChatTurn(role, f"{word} {number}")
             for number in (11, 22)
             for role, word in (("user", "Question"), ("assistant", "Reply"))
         )
         try:
-            rendered = self.render(turns)
+            (rendered,) = self.render(turns)
         except Unclear as reason:
             return str(reason)
         learnt = [rendered.text[start:end] for start, end in rendered.replies]
@@ -85,40 +84,41 @@ class ChatTemplate:
             return "the chat template changes what the assistant says"
         return "the chat template mixes questions into replies" if "Question" in str(learnt) else ""
 
-    def _apply(self, turns: Sequence[Turn], reply_next: bool = False) -> str:
-        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-        options: Any = {"tokenize": False, "add_generation_prompt": reply_next}
-        try:
-            return str(self.tokenizer.apply_chat_template(messages, **options))
-        except Exception as problem:  # noqa: BLE001 - a template is a program: it raises anything
-            reason = " ".join(str(problem).split())[:120]
-            raise Unclear(f"the chat template refuses the conversation: {reason}") from None
+    @cached_property
+    def _thoughts_in_fields(self) -> bool:
+        """The template takes thoughts apart from what was said."""
+        return reply_places.writes_thoughts(Chat(self.tokenizer, Form(thoughts_in_fields=True)))
 
-    def _located(self, turns: Sequence[Turn]) -> Rendered:
-        whole = self._apply(turns)
-        places = (k for k, turn in enumerate(turns) if turn.role == "assistant")
-        return Rendered(whole, tuple(self._reply(turns, k, whole) for k in places))
+    def _forms(self, turns: Sequence[ChatTurn]) -> Iterator[Form]:
+        """The ways in which templates want messages; the usual one first."""
+        fields = any(turn.thought for turn in turns) and self._thoughts_in_fields
+        yield Form(thoughts_in_fields=fields)
+        if any(turn.calls for turn in turns):
+            yield Form(fields, null_content=True)
+            yield Form(fields, plain_ids=True)
+            yield Form(fields, null_content=True, plain_ids=True)
 
-    def _reply(self, turns: Sequence[Turn], index: int, whole: str) -> tuple[int, int]:
-        """[start, end) of reply `index`: its text, what its prompt leaves open, its closing."""
-        if index == 0:
-            raise Unclear("begins with a reply")
-        marked = (*turns[:index], Turn("assistant", SENTINEL), *turns[index + 1 :])
-        before, sentinel, behind = self._apply(marked).partition(SENTINEL)
-        text_end = len(whole) - len(behind)
-        text = whole[len(before) : text_end]
-        follows = whole.startswith(before) and whole.endswith(behind)
-        if not (sentinel and follows and text.strip() == turns[index].text.strip()):
-            raise Unclear("the chat template does not show where the reply is")
-        asked = self._apply(turns[:index], reply_next=True)
-        start = len(asked) if before.startswith(asked) else len(before)
-        return start, self._closed(turns[: index + 1], whole, text_end)
+    def _texts(self, chat: Chat) -> tuple[Rendered, ...]:
+        whole = chat.text()
+        reply_places.check_complete(chat, whole)
+        places: list[tuple[int, int]] = []
+        alone: list[Rendered] = []
+        for index, turn in enumerate(chat.turns):
+            if turn.role != "assistant" or not turn.trained:
+                continue
+            if index == 0:
+                raise Unclear("begins with a reply")
+            place = reply_places.find(chat, index, whole, self.specials)
+            if place is not None:
+                places.append(place)
+                continue
+            alone.append(reply_places.by_hand(chat.until(index), self.specials))
+        main = (Rendered(whole, tuple(places)),) if places else ()
+        return (*main, *alone)
 
-    def _closed(self, turns: Sequence[Turn], whole: str, text_end: int) -> int:
-        """One past the end-of-turn token that closes the last of `turns`; `text_end` if none."""
-        closing = self.specials.search(whole, text_end) if self.specials else None
-        if closing is None or whole[text_end : closing.start()].strip():
-            return text_end
-        alone = self._apply(turns)  # what opens the next turn closes nothing
-        belongs = closing.end() <= len(alone) or not whole.startswith(alone)
-        return closing.end() if belongs else text_end
+
+def _variants(turns: tuple[ChatTurn, ...]) -> Iterator[tuple[ChatTurn, ...]]:
+    """The turns, and with the system turn in the first question: some know no system role."""
+    yield turns
+    if len(turns) > 1 and (turns[0].role, turns[1].role) == ("system", "user"):
+        yield (replace(turns[1], text=f"{turns[0].text}\n\n{turns[1].text}"), *turns[2:])

@@ -1,11 +1,7 @@
-"""Conversations → token ids and which of them are learnt; what a preview shows of it.
+"""Conversations → token ids and which of them are learnt.
 
-The plain template, for tokenizers without a chat template:
-    <bos>{user}\\n{assistant}<eos>             {user}\\n{assistant}<eos> again for further exchanges
-    <bos>{system}\\n{user}\\n{assistant}<eos>
-    <bos>{text}<eos>                           plain text: everything after <bos> is learnt
-Learnt are the assistant's tokens and the <eos> after each reply; where a tokenizer has no <bos>,
-none stands there. Control tokens written out in the data stay ordinary text.
+A tokenizer's own chat template writes them if it can be followed (chat_template.py), else the plain
+one does (plain_template.py).
 """
 
 from __future__ import annotations
@@ -19,14 +15,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nomoat.lora.data import plain_template
 from nomoat.lora.data.chat_template import ChatTemplate, Unclear
-from nomoat.lora.data.conversations import Conversation, Dataset, Dropped, Tally, Turn
+from nomoat.lora.data.conversations import Conversation, Dropped, Tally
+from nomoat.lora.data.plain_template import Segment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Spans: TypeAlias = Sequence[tuple[int, int]]  # [start, end) characters of each token
 BATCH = 256  # conversations tokenised at a time
+TOO_LONG = "no trained token left after cutting to {}"
+NOTHING = "no token to learn from"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -47,29 +47,32 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """What training will see: the first example token by token, and counts over all."""
+class Tokens:
+    """A text before it is cut: ids, mask, and the text each token stands for.
 
-    layout: str
-    template: str
-    first: tuple[tuple[str, bool], ...]  # (text of the token, trained)
-    first_origin: str
-    rows: int
-    examples: int
-    tokens: int
-    trained_tokens: int
-    truncated: int
-    dropped: tuple[Dropped, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Tokens:
-    """A conversation before it is cut: ids, mask, and the text each token stands for."""
+    ends: the last learnt token is one that ends a reply.
+    """
 
     ids: list[int]
     trained: list[bool]
     spans: Spans
     source: str
+    ends: bool
+
+    @property
+    def all_learnt(self) -> bool:
+        """Plain text: cutting it loses nothing, its pieces follow one another."""
+        return all(self.trained[1:])
+
+    @property
+    def needed(self) -> int:
+        """Tokens up to the last one that is learnt; 0 if none is."""
+        return max((n for n, learnt in enumerate(self.trained, 1) if learnt and n > 1), default=0)
+
+    @property
+    def least(self) -> int:
+        """Tokens up to the first one that is learnt; 0 if none is."""
+        return next((n for n, learnt in enumerate(self.trained, 1) if learnt and n > 1), 0)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Encoder:
 
     def encode(self, conversation: Conversation) -> Example | str:
         """The conversation's (first) example, or why it has none."""
-        pieces = self._pieces(next(self._tokens((conversation,))))
+        pieces = self._pieces(next(self.tokens((conversation,))))
         return pieces if isinstance(pieces, str) else pieces[0]
 
     def encode_all(self, conversations: Iterable[Conversation]) -> Encoded:
@@ -109,14 +112,15 @@ class Encoder:
         tally, truncated = Tally(), 0
         source = iter(conversations)
         while batch := list(islice(source, BATCH)):
-            for conversation, tokens in zip(batch, self._tokens(batch), strict=True):
-                pieces = self._pieces(tokens)
-                if isinstance(pieces, str) or isinstance(tokens, str):
+            for conversation, texts in zip(batch, self.tokens(batch), strict=True):
+                pieces = self._pieces(texts)
+                if isinstance(texts, str) or isinstance(pieces, str):
                     tally.add(str(pieces), conversation.origin)
                     continue
                 examples += pieces
-                kept = len(pieces[0].input_ids)
-                truncated += len(pieces) == 1 and kept < len(tokens.ids)
+                truncated += any(
+                    text.needed > self.seq_len and not text.all_learnt for text in texts
+                )
         return Encoded(tuple(examples), truncated, tally.dropped())
 
     def prompt_ids(self, prompt: str, continue_text: bool = False) -> list[int]:
@@ -130,9 +134,10 @@ class Encoder:
 
     def show(self, conversation: Conversation) -> tuple[tuple[str, bool], ...]:
         """(text, trained) of each token of the conversation's first example."""
-        tokens = next(self._tokens((conversation,)))
-        if isinstance(tokens, str):
+        texts = next(self.tokens((conversation,)))
+        if isinstance(texts, str):
             return ()
+        tokens = texts[0]
         specials = set(self.tokenizer.all_special_ids)
         shown, told = [], 0
         rows = zip(tokens.ids, tokens.trained, tokens.spans, strict=True)
@@ -144,33 +149,36 @@ class Encoder:
             shown.append((text, trained))
         return tuple(shown)
 
-    def _tokens(self, conversations: Sequence[Conversation]) -> Iterator[_Tokens | str]:
-        """Each conversation's tokens, uncut, or why it has none."""
-        plans = [self._plan(conversation.turns) for conversation in conversations]
+    def tokens(self, conversations: Sequence[Conversation]) -> Iterator[list[Tokens] | str]:
+        """Each conversation's texts as tokens, uncut, or why it has none.
+
+        One text, or more where the chat template writes a reply apart (chat_template.py).
+        """
+        plans = [self._plan(conversation) for conversation in conversations]
         texts: dict[bool, list[str]] = {True: [], False: []}
         for plan in plans:
             if not isinstance(plan, str):
-                texts[plan.templated] += plan.segments
+                texts[plan.templated] += [segment.text for segment in plan.segments]
         encoded = {kind: self._rows(texts[kind], kind) for kind in texts}
         for plan in plans:
             if isinstance(plan, str):
                 yield plan
             elif plan.templated:
-                yield self._chat_tokens(plan, *next(encoded[True]))
+                yield [
+                    self._chat_tokens(segment, *next(encoded[True])) for segment in plan.segments
+                ]
             else:
-                yield self._plain_tokens(plan, [next(encoded[False]) for _ in plan.segments])
+                rows = [next(encoded[False]) for _ in plan.segments]
+                yield [self._plain_tokens(plan.segments, rows)]
 
-    def _plan(self, turns: Sequence[Turn]) -> _Plan | str:
-        if turns[0].role == "text":
-            text = turns[0].text
-            return _Plan((text,), (((0, len(text)),),), templated=False)
-        if self.chat is None:
-            return _plain_plan(turns)
+    def _plan(self, conversation: Conversation) -> _Plan | str:
+        if self.chat is None or conversation.turns[0].role == "text":
+            return _Plan(plain_template.segments(conversation), templated=False)
         try:
-            rendered = self.chat.render(turns)
+            rendered = self.chat.render(conversation.turns, conversation.tools)
         except Unclear as reason:
             return str(reason)
-        return _Plan((rendered.text,), (rendered.replies,), templated=True)
+        return _Plan(tuple(Segment(r.text, r.replies) for r in rendered), templated=True)
 
     def _rows(self, texts: list[str], control_tokens: bool) -> Iterator[tuple[list[int], Spans]]:
         if not texts:
@@ -193,32 +201,37 @@ class Encoder:
             verbose=False,
         )
 
-    def _plain_tokens(self, plan: _Plan, rows: Sequence[tuple[list[int], Spans]]) -> _Tokens:
+    def _plain_tokens(
+        self, segments: Sequence[Segment], rows: Sequence[tuple[list[int], Spans]]
+    ) -> Tokens:
         ids, start = self._bos(), 0
         spans: list[tuple[int, int]] = [(0, 0)] * len(ids)
         trained = [False] * len(ids)
-        for segment, learnt, (row, offsets) in zip(plan.segments, plan.learnt, rows, strict=True):
+        eos = self.tokenizer.eos_token_id
+        for segment, (row, offsets) in zip(segments, rows, strict=True):
             ids += row
-            trained += _mask(offsets, learnt)
+            trained += _mask(offsets, segment.learnt)
             spans += [(start + a, start + b) for a, b in offsets]
-            start += len(segment)
-            if learnt and self.tokenizer.eos_token_id is not None:
-                ids.append(_token(self.tokenizer.eos_token_id))
-                trained.append(True)
+            start += len(segment.text)
+            if eos is not None:
+                ids.append(_token(eos))
+                trained.append(bool(segment.learnt))
                 spans.append((start, start))
-        return _Tokens(ids, trained, spans, "".join(plan.segments))
+        return Tokens(ids, trained, spans, "".join(s.text for s in segments), eos is not None)
 
-    def _chat_tokens(self, plan: _Plan, ids: list[int], spans: Spans) -> _Tokens:
-        trained = _mask(spans, plan.learnt[0])
+    def _chat_tokens(self, segment: Segment, ids: list[int], spans: Spans) -> Tokens:
+        trained = _mask(spans, segment.learnt)
         specials = set(self.tokenizer.all_special_ids) | self._added_specials()
         last = max((place for place, flag in enumerate(trained) if flag), default=-1)
         eos = self.tokenizer.eos_token_id
-        if last >= 0 and ids[last] not in specials and eos is not None:
+        ends = last >= 0 and ids[last] in specials
+        if last >= 0 and not ends and eos is not None:
             end = spans[last][1]  # a template without an end of turn: stopping must be learnt
             ids = [*ids[: last + 1], _token(eos)]
             trained = [*trained[: last + 1], True]
             spans = [*spans[: last + 1], (end, end)]
-        return _Tokens(ids, trained, spans, plan.segments[0])
+            ends = True
+        return Tokens(ids, trained, spans, segment.text, ends)
 
     def _added_specials(self) -> set[int]:
         added = getattr(self.tokenizer, "added_tokens_decoder", {})
@@ -228,45 +241,34 @@ class Encoder:
         bos = self.tokenizer.bos_token_id
         return [] if bos is None else [_token(bos)]
 
-    def _pieces(self, tokens: _Tokens | str) -> list[Example] | str:
-        if isinstance(tokens, str):
-            return tokens
-        ids = np.asarray(tokens.ids, np.int32)
-        trained = np.asarray(tokens.trained, np.bool_)
-        trained[:1] = False
-        whole_text = trained[1:].all()
-        last = len(ids) - 1 if whole_text else 1
-        starts = range(0, max(last, 1), self.seq_len - 1)
-        cuts = [slice(start, start + self.seq_len) for start in starts]
-        pieces = [Example(ids[cut], _first_untrained(trained[cut])) for cut in cuts]
-        pieces = [piece for piece in pieces if piece.trained.any()]
+    def _pieces(self, texts: list[Tokens] | str) -> list[Example] | str:
+        if isinstance(texts, str):
+            return texts
+        pieces = [piece for tokens in texts for piece in _cut(tokens, self.seq_len)]
         if pieces:
             return pieces
-        if trained.any():
-            return f"no trained token left after cutting to {self.seq_len}"
-        return "no token to learn from"
+        learns = any(any(tokens.trained[1:]) for tokens in texts)
+        return TOO_LONG.format(self.seq_len) if learns else NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Texts to tokenise and, for each, the [start, end) characters to learn."""
+    """Texts to tokenise: the chat template's, each one example, or segments of one."""
 
-    segments: tuple[str, ...]
-    learnt: tuple[tuple[tuple[int, int], ...], ...]
+    segments: tuple[Segment, ...]
     templated: bool
 
 
-def _plain_plan(turns: Sequence[Turn]) -> _Plan:
-    """One segment per exchange: what was asked, a newline after each turn, and the reply."""
-    segments, learnt, asked = [], [], ""
-    for turn in turns:
-        if turn.role == "assistant":
-            segments.append(asked + turn.text)
-            learnt.append(((len(asked), len(asked) + len(turn.text)),))
-            asked = ""
-        else:
-            asked += turn.text + "\n"
-    return _Plan(tuple(segments), tuple(learnt), templated=False)
+def _cut(tokens: Tokens, seq_len: int) -> list[Example]:
+    """A text's examples that have anything to learn."""
+    ids = np.asarray(tokens.ids, np.int32)
+    trained = np.asarray(tokens.trained, np.bool_)
+    trained[:1] = False
+    last = len(ids) - 1 if trained[1:].all() else 1
+    starts = range(0, max(last, 1), seq_len - 1)
+    cuts = [slice(start, start + seq_len) for start in starts]
+    pieces = [Example(ids[cut], _first_untrained(trained[cut])) for cut in cuts]
+    return [piece for piece in pieces if piece.trained.any()]
 
 
 def _mask(spans: Spans, learnt: Sequence[tuple[int, int]]) -> list[bool]:
@@ -303,22 +305,3 @@ def collate(examples: Sequence[Example], pad_id: int) -> dict[str, NDArray[np.in
         ids[row, :n], mask[row, :n] = example.input_ids, 1
         labels[row, :n] = np.where(example.trained, example.input_ids, -100)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def preview(dataset: Dataset, encoder: Encoder) -> Preview:
-    """What training on `dataset` will see; BadData is left to the caller if nothing remains."""
-    encoded = encoder.encode_all(dataset.conversations)
-    examples = encoded.examples
-    first = next((c for c in dataset.conversations if not isinstance(encoder.encode(c), str)), None)
-    return Preview(
-        layout=dataset.layout,
-        template=encoder.template,
-        first=() if first is None else encoder.show(first),
-        first_origin="" if first is None else first.origin,
-        rows=len(dataset.conversations),
-        examples=len(examples),
-        tokens=sum(len(example.input_ids) for example in examples),
-        trained_tokens=sum(int(example.trained.sum()) for example in examples),
-        truncated=encoded.truncated,
-        dropped=(*dataset.dropped, *encoded.dropped),
-    )

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
-from nomoat.lora.data.conversations import read
 from nomoat.lora.data.encoding import Encoder, Example
+from nomoat.lora.data.reading import read
 from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.adapter_spec import new_spec

@@ -15,7 +15,9 @@ from typing import Any
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
-from nomoat.lora.data.conversations import Conversation, read, write_jsonl
+from nomoat.lora.data.conversations import Conversation
+from nomoat.lora.data.normal_form import write_jsonl
+from nomoat.lora.data.reading import read
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.workers.jobs import SpecJob

@@ -118,7 +118,8 @@ def share_out(root: Path, names: list[str]) -> dict[str, Path]:
     """Each volunteer's file: rows of one topic of the embedded data, another for everyone."""
     import platformdirs
 
-    from nomoat.lora.data.conversations import read, write_jsonl
+    from nomoat.lora.data.normal_form import write_jsonl
+    from nomoat.lora.data.reading import read
     from nomoat.simulations.partition import by_field
     from nomoat.simulations.pocket.corpus import cached_jsonl
 

@@ -14,7 +14,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 from nomoat.aggregation.protocol.adapter import AdapterSpec
-from nomoat.lora.data.conversations import Conversation, Turn
+from nomoat.lora.data.conversations import ChatTurn, Conversation
 from nomoat.lora.data.encoding import Encoder, Example
 
 SEED_TEXT = [
@@ -131,8 +131,10 @@ def conversations() -> tuple[Conversation, ...]:
     return tuple(
         Conversation(
             (
-                Turn("user", f"{words[i % 8]} {i}?"),
-                Turn("assistant", f"The {words[(i * 3) % 8]} of " + "very " * (i % 5) + "number."),
+                ChatTurn("user", f"{words[i % 8]} {i}?"),
+                ChatTurn(
+                    "assistant", f"The {words[(i * 3) % 8]} of " + "very " * (i % 5) + "number."
+                ),
             ),
             {"topic": words[i % 3]},
             f"rows.jsonl:{i + 1}",

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nomoat.aggregation.errors import BadData
-from nomoat.lora.data.conversations import Conversation, Turn
+from nomoat.lora.data.conversations import ChatTurn, Conversation
 from nomoat.simulations.partition import by_field, dirichlet, iid, names, split
 
 
 def rows_of(count: int, labels: int = 4) -> list[Conversation]:
     return [
-        Conversation((Turn("text", f"row {i}"),), {"topic": f"t{i % labels}"}, f"rows:{i + 1}")
+        Conversation((ChatTurn("text", f"row {i}"),), {"topic": f"t{i % labels}"}, f"rows:{i + 1}")
         for i in range(count)
     ]
 
@@ -72,7 +72,7 @@ def test_a_small_alpha_skews_and_a_large_one_does_not() -> None:
 
 def test_by_field_makes_one_volunteer_per_value_and_keeps_the_largest() -> None:
     rows = [
-        Conversation((Turn("text", str(i)),), {"who": who}, f"rows:{i}")
+        Conversation((ChatTurn("text", str(i)),), {"who": who}, f"rows:{i}")
         for i, who in enumerate(["ada", "bob", "ada", " ", "cy", "ada", "bob", ""])
     ]
     everyone = by_field(rows, "who", None)

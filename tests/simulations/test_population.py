@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nomoat.aggregation.errors import BadData, UsageError
-from nomoat.lora.data.conversations import read
+from nomoat.lora.data.reading import read
 from nomoat.simulations.population import MIN_ROWS, Population, gather
 from nomoat.simulations.scenario import Scenario
 

@@ -15,7 +15,7 @@ from nomoat.client.data import split as module
 from nomoat.client.data.secrets_scan import Allowlist
 from nomoat.client.data.split import prepare
 from nomoat.data import app as commands
-from nomoat.lora.data.conversations import read
+from nomoat.lora.data.reading import read
 
 
 def data(folder: Path, count: int) -> Path:

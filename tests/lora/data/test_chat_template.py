@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nomoat.lora.data.chat_template import ChatTemplate, Unclear
-from nomoat.lora.data.conversations import Conversation, Turn
+from nomoat.lora.data.conversations import ChatTurn, Conversation
 from nomoat.lora.data.encoding import Encoder, Example
 
 LLAMA2 = (
@@ -32,10 +32,10 @@ FORGETFUL = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
 )
 TALK = (
-    Turn("user", "Q1"),
-    Turn("assistant", "A1"),
-    Turn("user", "Q2"),
-    Turn("assistant", " A2\n"),
+    ChatTurn("user", "Q1"),
+    ChatTurn("assistant", "A1"),
+    ChatTurn("user", "Q2"),
+    ChatTurn("assistant", " A2\n"),
 )
 
 
@@ -43,7 +43,7 @@ def _encoder(make_tokenizer: Callable[..., Any], template: str, seq_len: int = 2
     return Encoder.of(make_tokenizer(template), seq_len)
 
 
-def _learnt(encoder: Encoder, *turns: Turn) -> list[str]:
+def _learnt(encoder: Encoder, *turns: ChatTurn) -> list[str]:
     """The learnt stretches, one string each, decoded from the ids."""
     example = encoder.encode(Conversation(turns, {}, ""))
     assert isinstance(example, Example), example
@@ -62,7 +62,7 @@ def test_chatml_learns_each_reply_and_its_end_of_turn(
     encoder = _encoder(make_tokenizer, chatml)
     assert encoder.template == "the tokenizer's chat template"
     assert _learnt(encoder, *TALK) == ["A1<|im_end|>", " A2\n<|im_end|>"]
-    system = (Turn("system", "S"), *TALK[:2])
+    system = (ChatTurn("system", "S"), *TALK[:2])
     assert _learnt(encoder, *system) == ["A1<|im_end|>"]
 
 
@@ -71,7 +71,7 @@ def test_llama2_learns_up_to_eos_and_takes_a_system_turn_into_the_question(
 ) -> None:
     encoder = _encoder(make_tokenizer, LLAMA2)
     assert _learnt(encoder, *TALK) == [" A1 </s>", " A2 </s>"]
-    example = encoder.encode(Conversation((Turn("system", "S"), *TALK[:2]), {}, ""))
+    example = encoder.encode(Conversation((ChatTurn("system", "S"), *TALK[:2]), {}, ""))
     assert isinstance(example, Example)
     assert encoder.tokenizer.decode(example.input_ids) == "<s>[INST] S\n\nQ1 [/INST] A1 </s>"
 
@@ -87,7 +87,7 @@ def test_replies_that_look_like_the_template_are_placed_right(
     make_tokenizer: Callable[..., Any],
 ) -> None:
     for said in ("t", "a", "im_end", "think", "assistant"):
-        turns = (Turn("user", said), Turn("assistant", said), *TALK[:2])
+        turns = (ChatTurn("user", said), ChatTurn("assistant", said), *TALK[:2])
         learnt = _learnt(_encoder(make_tokenizer, THINKING), *turns)
         assert learnt == [f"{said}<|im_end|>", "\n</think>\n\nA1<|im_end|>"]
 

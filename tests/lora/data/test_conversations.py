@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nomoat.aggregation.errors import BadData, NomoatError
-from nomoat.lora.data import conversations, rows
-from nomoat.lora.data.conversations import Conversation, Turn, read, write_jsonl
+from nomoat.lora.data import normal_form
+from nomoat.lora.data.conversations import ChatTurn, Conversation
+from nomoat.lora.data.files import streams
+from nomoat.lora.data.normal_form import write_jsonl
+from nomoat.lora.data.reading import read
 
-ASKED = (Turn("user", "q"), Turn("assistant", "a"))
+ASKED = (ChatTurn("user", "q"), ChatTurn("assistant", "a"))
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 
 
@@ -36,15 +39,15 @@ def _jsonl(path: Path, *values: Any) -> Path:
         ({"instruction": "q", "input": "", "output": "a"}, ASKED),
         (
             {"instruction": "q", "input": "i", "output": "a"},
-            (Turn("user", "q\n\ni"), Turn("assistant", "a")),
+            (ChatTurn("user", "q\n\ni"), ChatTurn("assistant", "a")),
         ),
         (
             {"instruction": "q", "context": "c", "response": "a", "category": "x"},
-            (Turn("user", "q\n\nc"), Turn("assistant", "a")),
+            (ChatTurn("user", "q\n\nc"), ChatTurn("assistant", "a")),
         ),
         (
             {"instruction": "q", "instances": [{"input": "i", "output": "a"}], "id": "t"},
-            (Turn("user", "q\n\ni"), Turn("assistant", "a")),
+            (ChatTurn("user", "q\n\ni"), ChatTurn("assistant", "a")),
         ),
         (
             {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
@@ -52,7 +55,7 @@ def _jsonl(path: Path, *values: Any) -> Path:
         ),
         ({"question": "q", "answer": "a"}, ASKED),
         ({"input": "q", "output": "a"}, ASKED),
-        ({"text": "just text"}, (Turn("text", "just text"),)),
+        ({"text": "just text"}, (ChatTurn("text", "just text"),)),
         (
             {
                 "messages": [
@@ -64,12 +67,12 @@ def _jsonl(path: Path, *values: Any) -> Path:
         ),
         (
             {"messages": [{"role": "developer", "content": "s"}, *CHAT]},
-            (Turn("system", "s"), *ASKED),
+            (ChatTurn("system", "s"), *ASKED),
         ),
     ],
 )
 def test_every_layout_is_found_from_its_columns(
-    tmp_path: Path, row: dict[str, Any], turns: tuple[Turn, ...]
+    tmp_path: Path, row: dict[str, Any], turns: tuple[ChatTurn, ...]
 ) -> None:
     found = read(_jsonl(tmp_path / "d.jsonl", row))
     assert found.conversations[0].turns == turns
@@ -119,7 +122,7 @@ def test_every_file_kind_gives_the_same_conversation(
 def test_text_files_are_read_paragraph_by_paragraph(tmp_path: Path) -> None:
     (tmp_path / "d.txt").write_text("one\ntwo\n\n\nthree\n")
     found = read(tmp_path / "d.txt").conversations
-    assert [c.turns[0] for c in found] == [Turn("text", "one\ntwo"), Turn("text", "three")]
+    assert [c.turns[0] for c in found] == [ChatTurn("text", "one\ntwo"), ChatTurn("text", "three")]
     assert [c.origin.rpartition(":")[2] for c in found] == ["1", "5"]
 
 
@@ -144,7 +147,7 @@ def test_rows_without_anything_to_learn_are_dropped_with_reason_count_and_place(
         {"prompt": "q", "completion": "  "},
         {"text": ""},
         {"prompt": "q", "completion": None},
-        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "narrator", "content": "x"}]},
         {"text": "half \ud800 pair"},
     )
     found = read(path)
@@ -152,7 +155,7 @@ def test_rows_without_anything_to_learn_are_dropped_with_reason_count_and_place(
     assert [(d.reason, d.count, d.first.rpartition(":")[2]) for d in found.dropped] == [
         ("has no reply to learn from", 1, "2"),
         ("is empty", 2, "3"),
-        ("has a turn of the role 'tool'", 1, "5"),
+        ("has a turn of the role 'narrator'", 1, "5"),
         ("has half of a surrogate pair, which is not Unicode text", 1, "6"),
     ]
 
@@ -212,7 +215,7 @@ def test_missing_files_and_folders_without_data_are_refused(tmp_path: Path) -> N
 def test_an_endless_line_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(streams, "MAX_LINE_BYTES", 1 << 20)
     (tmp_path / "d.jsonl").write_bytes(GOOD + b'{"text": "' + b"x" * (3 << 20))
     with pytest.raises(BadData, match=r"d\.jsonl:2: the line is longer than 1 MiB"):
         read(tmp_path / "d.jsonl")
@@ -229,8 +232,8 @@ SAID = WORDS.filter(str.strip)
 @given(
     rows=st.lists(
         st.one_of(
-            st.builds(lambda t: (Turn("text", t),), SAID),
-            st.builds(lambda q, a: (Turn("user", q), Turn("assistant", a)), SAID, SAID),
+            st.builds(lambda t: (ChatTurn("text", t),), SAID),
+            st.builds(lambda q, a: (ChatTurn("user", q), ChatTurn("assistant", a)), SAID, SAID),
         ),
         min_size=1,
         max_size=4,
@@ -239,7 +242,7 @@ SAID = WORDS.filter(str.strip)
 )
 def test_what_is_written_is_read_back_equal(
     tmp_path_factory: pytest.TempPathFactory,
-    rows: list[tuple[Turn, ...]],
+    rows: list[tuple[ChatTurn, ...]],
     fields: dict[str, str],
 ) -> None:
     path = tmp_path_factory.mktemp("normal") / "d.jsonl"
@@ -254,7 +257,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     before = path.read_bytes()
 
     def broken() -> Any:
-        yield Conversation((Turn("text", "new"),), {}, "")
+        yield Conversation((ChatTurn("text", "new"),), {}, "")
         raise BadData("stop")
 
     with pytest.raises(BadData, match="stop"):
@@ -269,5 +272,5 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(NomoatError, match=r"cannot write .*d\.jsonl: No space left on device"):
-        conversations.write_jsonl([Conversation(ASKED, {}, "")], tmp_path / "d.jsonl")
+        normal_form.write_jsonl([Conversation(ASKED, {}, "")], tmp_path / "d.jsonl")
     assert list(tmp_path.iterdir()) == []

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nomoat.lora.data.conversations import Conversation, Dataset, Dropped, Turn
-from nomoat.lora.data.encoding import Encoder, Example, collate, preview
+from nomoat.lora.data.conversations import ChatTurn, Conversation, Dataset, Dropped
+from nomoat.lora.data.encoding import Encoder, Example, collate
+from nomoat.lora.data.preview import preview
 
 
 def _said(*turns: tuple[str, str]) -> Conversation:
-    return Conversation(tuple(Turn(*turn) for turn in turns), {}, "f:1")
+    return Conversation(tuple(ChatTurn(*turn) for turn in turns), {}, "f:1")
 
 
 def _shown(encoder: Encoder, conversation: Conversation) -> tuple[str, str]:
@@ -136,13 +137,15 @@ def test_preview_counts_what_training_will_see(
     make_tokenizer: Callable[..., Any], conversations: tuple[Conversation, ...]
 ) -> None:
     encoder = Encoder.of(make_tokenizer(), 32)
-    too_long = Conversation((Turn("user", "zq" * 60), Turn("assistant", "a")), {}, "rows.jsonl:99")
+    too_long = Conversation(
+        (ChatTurn("user", "zq" * 60), ChatTurn("assistant", "a")), {}, "rows.jsonl:99"
+    )
     dataset = Dataset(
         (too_long, *conversations), (Dropped("is empty", 3, "rows.jsonl:50"),), "chat"
     )
     shown = preview(dataset, encoder)
     examples = encoder.encode_all(conversations).examples
-    assert shown.rows == 41
+    assert (shown.rows, shown.usable) == (44, 40)
     assert shown.examples == 40
     assert shown.tokens == sum(len(e.input_ids) for e in examples)
     assert shown.trained_tokens == sum(int(e.trained.sum()) for e in examples)

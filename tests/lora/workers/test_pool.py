@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from nomoat.aggregation.errors import BadData, DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.lora.data.conversations import Conversation, write_jsonl
+from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.data.encoding import Encoder
+from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.model.adapter_slot import attach, detach
 from nomoat.lora.model.base_model import initial_adapter
 from nomoat.lora.training.checkpoint import Paused

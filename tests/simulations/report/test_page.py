@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.lora.data.conversations import Conversation, Dropped, Turn
+from nomoat.lora.data.conversations import ChatTurn, Conversation, Dropped
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.baselines import Baselines
 from nomoat.simulations.population import Member, Population
@@ -150,11 +150,11 @@ def test_bytes_are_readable(count: int, text: str) -> None:
 
 
 def test_a_sample_asks_what_was_asked_and_continues_what_is_plain() -> None:
-    chat = Conversation((Turn("user", "q"), Turn("assistant", "a")), {}, "x:1")
+    chat = Conversation((ChatTurn("user", "q"), ChatTurn("assistant", "a")), {}, "x:1")
     assert _cut(chat) == ("q", "a", False)
-    plain = Conversation((Turn("text", "one two three four"),), {}, "x:2")
+    plain = Conversation((ChatTurn("text", "one two three four"),), {}, "x:2")
     assert _cut(plain) == ("one two", "three four", True)
-    single = Conversation((Turn("text", "one"),), {}, "x:3")
+    single = Conversation((ChatTurn("text", "one"),), {}, "x:3")
     assert _cut(single) == ("one", "", True)
 
 
