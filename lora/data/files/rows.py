@@ -116,22 +116,18 @@ def _json_lines(file: DataFile) -> Iterator[DataRow]:
 def _json_document(file: DataFile) -> Iterator[DataRow]:
     """Read one JSON value with all rows, or values one after the other (JSON Lines)."""
     text = streams.document(file)
-    start = _skip_blanks(text, 0)
-    if start == len(text):
-        return
-    value, end = _value(text, start, file.shown)
-    if (behind := _skip_blanks(text, end)) == len(text):
-        for number, row in enumerate(_rows_in(value, file), 1):
-            yield _record(row, f"{file.shown}:{number}")
-        return
-    line = 1 + text.count("\n", 0, start)
-    yield _record(value, f"{file.shown}:{line}")
-    while behind < len(text):
-        line += text.count("\n", start, behind)
-        start = behind
-        value, end = _value(text, start, file.shown)
-        yield _record(value, f"{file.shown}:{line}")
-        behind = _skip_blanks(text, end)
+    start, line = 0, 1
+    while (begins := _skip_blanks(text, start)) < len(text):
+        line += text.count("\n", start, begins)
+        origin = f"{file.shown}:{line}"
+        value, end = _value(text, begins, file.shown if file.kind == ".json" else origin)
+        if start == 0 and _skip_blanks(text, end) == len(text):
+            for number, row in enumerate(_rows_in(value, file), 1):
+                yield _record(row, f"{file.shown}:{number}")
+            return
+        yield _record(value, origin)
+        line += text.count("\n", begins, end)
+        start = end
 
 
 def _skip_blanks(text: str, start: int) -> int:

@@ -52,7 +52,7 @@ def test_hash_and_initial_adapter_need_no_torch(model_folder: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "import nomoat.lora.model.base_model as b, nomoat.lora.workers.pool\n"
-        "import nomoat.lora.data.conversations, nomoat.lora.model.adapter_folder\n"
+        "import nomoat.lora.data.reading, nomoat.lora.model.adapter_folder\n"
         "import nomoat.lora.data.encoding\n"
         "from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec\n"
         f"b.content_hash(Path({str(model_folder)!r}))\n"
