@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 
 from nomoat.aggregation.errors import BadData, LocalProtocolError
 from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, Adapter, AdapterSpec, LayerSpec
+from nomoat.lora.model.tensor_file import TensorFile
 from nomoat.storage.atomic import replacing_folder
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
-MAX_HEADER_BYTES = 100_000_000  # the format's own bound
-DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # on the hub
 
 
 def save_folder(
@@ -37,7 +38,7 @@ def save_folder(
 def load_folder(folder: Path) -> Adapter:
     """The adapter in a PEFT folder; BadData if it is not plain LoRA of one rank, or is broken."""
     config = _read_config(folder)
-    tensors = _read_safetensors(folder / WEIGHTS_FILE)
+    tensors = dict(TensorFile.open(folder / WEIGHTS_FILE))
     try:
         spec = _spec(config, tensors)
         return Adapter(spec, spec.manifest.join(tensors))
@@ -86,9 +87,10 @@ def _safetensors(adapter: Adapter, base_hash: bytes) -> bytes:
 def _with_front_matter(card: str, base_model_name: str) -> str:
     if card.startswith("---\n"):
         return card
-    base = json.dumps(base_model_name, ensure_ascii=False)  # a JSON string is a YAML string
+    # The hub refuses a card whose base_model is no id of its own, such as a folder's name.
+    linked = f'base_model: "{base_model_name}"\n' if REPOSITORY.fullmatch(base_model_name) else ""
     return (
-        f"---\nlibrary_name: peft\nbase_model: {base}\npipeline_tag: text-generation\n"
+        f"---\nlibrary_name: peft\n{linked}pipeline_tag: text-generation\n"
         f"tags:\n- lora\n- federated-learning\n- nomoat\n---\n\n{card}"
     )
 
@@ -129,32 +131,3 @@ def _spec(config: dict[str, Any], tensors: dict[str, NDArray[np.float32]]) -> Ad
     layers.sort(key=lambda layer: layer.name)
     names = (targets,) if isinstance(targets, str) else tuple(sorted(map(str, targets)))
     return AdapterSpec(tuple(layers), rank, float(alpha), bool(config.get("use_rslora")), names)
-
-
-def _read_safetensors(file: Path) -> dict[str, NDArray[np.float32]]:
-    try:
-        raw = file.read_bytes()
-    except OSError as problem:
-        raise BadData(f"cannot read {file}: {problem.strerror}") from None
-    try:
-        length = int.from_bytes(raw[:8], "little")
-        if not 0 < length <= min(MAX_HEADER_BYTES, len(raw) - 8):
-            raise ValueError("its header is cut off")
-        header = json.loads(raw[8 : 8 + length])
-        header.pop("__metadata__", None)
-        body = raw[8 + length :]
-        return {name: _tensor(entry, body) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-        raise BadData(f"{file} is not a safetensors file: {str(problem)[:80]}") from None
-
-
-def _tensor(entry: dict[str, Any], body: bytes) -> NDArray[np.float32]:
-    start, end = entry["data_offsets"]
-    width, shape = DTYPES[entry["dtype"]], [int(n) for n in entry["shape"]]
-    if not 0 <= start <= end <= len(body) or end - start != width * int(np.prod(shape)):
-        raise ValueError("a tensor's place does not match its shape")
-    if entry["dtype"] == "BF16":  # the upper half of a float32
-        halves = np.frombuffer(body[start:end], "<u2").astype(np.uint32) << np.uint32(16)
-        return halves.view(np.float32).reshape(shape)
-    kind = "<f4" if width == 4 else "<f2"
-    return np.frombuffer(body[start:end], kind).astype(np.float32).reshape(shape)

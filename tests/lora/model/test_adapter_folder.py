@@ -84,6 +84,12 @@ def test_the_card_has_front_matter_and_keeps_its_own(adapter: Adapter, tmp_path:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
 
 
+def test_the_card_links_no_base_that_the_hub_would_refuse(adapter: Adapter, tmp_path: Path) -> None:
+    for name in ("a local model", "/home/me/model", "model"):
+        save_folder(adapter, name, tmp_path / "a", "# Title\n", HASH)
+        assert "base_model:" not in (tmp_path / "a" / "README.md").read_text()
+
+
 def test_a_failed_save_leaves_the_old_folder(
     adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
