@@ -72,9 +72,8 @@ def _in_pieces(loss_of: Losses, batch: Batch, most_tokens: int) -> tuple[list[to
             if fewer is None:
                 raise
         most_tokens = fewer
-        backends.of(
-            loss_of.device
-        ).give_back()  # out here: the exception, and all tensors it holds, are gone
+        # Out here the exception, and all tensors it holds, are gone.
+        backends.of(loss_of.device).give_back()
 
 
 def sample(
