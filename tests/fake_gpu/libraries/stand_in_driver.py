@@ -20,8 +20,12 @@ FORKED = (
     "use the 'spawn' start method"
 )
 
-started = False
-inherited = False
+
+class Here:
+    """This process: whether it has a context, and whether it was forked from one that had."""
+
+    started = False
+    inherited = False
 
 
 def folder() -> Path:
@@ -42,13 +46,12 @@ def visible() -> bool:
 
 def start(by: str) -> None:
     """Make this process's context; RuntimeError in a fork of a process that had one."""
-    global started
     if not visible():
         return
-    if inherited:
+    if Here.inherited:
         raise RuntimeError(FORKED)
-    if not started:
-        started = True
+    if not Here.started:
+        Here.started = True
         take(CONTEXT_BYTES)
         say(f"start({by})")
 
@@ -62,12 +65,11 @@ def watch_forks() -> None:
     """Log forks of a process that has a context, and remember them in the child."""
 
     def before() -> None:
-        if started:
+        if Here.started:
             say("FORKED AFTER START")
 
     def after_in_child() -> None:
-        global inherited
-        inherited = inherited or started
+        Here.inherited = Here.inherited or Here.started
 
     os.register_at_fork(before=before, after_in_child=after_in_child)
 
