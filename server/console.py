@@ -6,7 +6,8 @@ import json
 import sys
 from dataclasses import dataclass, field
 
-from nomoat.server.rounds.records import RoundProgress, RoundRecord
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.watching import RoundProgress
 
 
 @dataclass

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import datetime
 import gc
-import json
 import logging
 import os
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
@@ -21,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.wire import PART_BYTES
+from nomoat.aggregation.sums.parallel import Run
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import describe, renew_certificate
@@ -31,14 +30,11 @@ from nomoat.server.port.http_app import Directory, ListenOptions, PortServices, 
 from nomoat.server.port.link_state import FleetState
 from nomoat.server.port.sealed_grid import Addressee, CommunitySigner, SealedGrid
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
-from nomoat.server.rounds.records import (
-    FederationCheckpoint,
-    RoundProgress,
-    RoundRecord,
-    Traffic,
-    Watcher,
-)
-from nomoat.storage.atomic import replacing
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.ports import Clock, Fleet
+from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
+from nomoat.server.state_file import StateFile
+from nomoat.storage.atomic import held
 
 log = logging.getLogger(__name__)
 
@@ -50,156 +46,107 @@ class Stopped(BaseException):
     """The operator wants the coordinator to end; not an error, so nothing catches it."""
 
 
-@dataclass
-class StateFile:
-    """Keeps state.json, for whoever asks how the coordinator is doing, and passes everything on."""
-
-    path: Path
-    port: int
-    then: Watcher
-    online: Callable[[], Mapping[str, int]]
-    _written: float = field(default=0.0, init=False)
-    _last: RoundProgress | None = field(default=None, init=False)
-    _failing: bool = field(default=False, init=False)
-
-    def progress(self, progress: RoundProgress) -> None:
-        """Something moved inside a round."""
-        self.then.progress(progress)
-        last = self._last
-        news = last is None or (progress.round, progress.phase) != (last.round, last.phase)
-        if news or (progress != last and time.monotonic() - self._written > 0.5):
-            self._write(progress)
-            self._last = progress
-
-    def ended(self, record: RoundRecord) -> None:
-        """A round ended."""
-        self.then.ended(record)
-        phase = "committed" if record.committed else "abandoned"
-        self._write(
-            RoundProgress(record.round, phase, len(record.contributors), len(record.cohort))
-        )
-
-    def waiting(self, round_number: int, present: int, needed: int) -> None:
-        """A round waits for volunteers."""
-        self.progress(RoundProgress(round_number, "waiting for volunteers", present, needed))
-
-    def _write(self, progress: RoundProgress) -> None:
-        self._written = time.monotonic()
-        state = {
-            "pid": os.getpid(),
-            "port": self.port,
-            "round": progress.round,
-            "phase": progress.phase,
-            "answered": progress.answered,
-            "asked": progress.asked,
-            "online": sorted(self.online()),
-            "at": int(time.time()),
-        }
-        try:
-            with replacing(self.path) as file:
-                file.write(json.dumps(state).encode())
-            self._failing = False
-        except NomoatError as problem:  # a full disk, perhaps; there may be room at the round's end
-            if not self._failing:
-                log.warning("%s", problem)
-            self._failing = True
-
-
 @contextmanager
-def hosting(office: OpenCommunity, watcher: Watcher, stop: threading.Event) -> Iterator[Deployment]:
-    """The community's port, open while the block runs."""
-    folder, settings = office.folder, office.settings
+def hosting(
+    community: OpenCommunity, watcher: Watcher, stop: threading.Event
+) -> Iterator[Deployment]:
+    """Open the community's port while the block runs.
+
+    NomoatError in one line if it cannot be: a key is missing, the port is taken, another process
+    has the folder.
+    """
+    folder, settings = community.folder, community.settings
     folder.check_keys()
     renewed = renew_certificate(folder, settings, datetime.datetime.now(datetime.UTC))
     if renewed:
         log.warning("a new server certificate was issued (the old one: %s)", renewed)
-    folder.flower.mkdir(exist_ok=True)
-    with ExitStack() as open_things:
-        open_things.enter_context(_alone(folder.flower / "up.lock"))
-        directory = Directory(office.registrar)
+    with ExitStack() as resources:
+        taken = f"{folder.root} is already up in another process"
+        resources.enter_context(held(folder.flower / "up.lock", taken))
+        directory = Directory(community.registrar)
         state = FleetState(folder.flower / "link.db", directory)
-        open_things.callback(state.close)
-        desk = _desk(office, state)
-        listening = ListenOptions(
-            settings.server.host,
-            settings.server.port,
-            folder.server_certificate,
-            folder.server_key,
-        )
-        gate = make_app(desk)
-        port = open_things.enter_context(serving(gate, listening))
-        open_things.callback(state.mail.close)
+        resources.callback(state.close)
+        http_app = make_app(_services(community, state))
+        port = resources.enter_context(serving(http_app, _listening(community)))
+        resources.callback(state.mail.close)
         grid = FleetGrid(state, settings.rounds.patience)
-        open_things.enter_context(open_run(state, grid))
-        file = StateFile(folder.root / "state.json", port, watcher, grid.online)
-        split = None
-        if folder.evaluation.exists():
-            pool = Pool(str(settings.base.folder), 1)
-            open_things.callback(pool.close, now=True)
-            split = EvaluationSplit(folder.evaluation, settings.training.settings("none"), pool)
-        sealed = _sealed(office, state, grid, directory)
-        gc.freeze()  # what is loaded stays: then collecting takes milliseconds (holding.py)
-        yield Deployment(office, grid, sealed, file, stop, split, lambda: gate.carried)
+        resources.enter_context(open_run(state, grid))
+        split = _evaluation_split(community, resources)
+        cores = resources.enter_context(ThreadPoolExecutor(os.cpu_count() or 1, "sum"))
+        gc.freeze()  # what is loaded stays: then collecting takes milliseconds (body_buffer.py)
+        yield Deployment(
+            community,
+            grid,
+            _sealed(community, state, grid, directory),
+            StateFile(folder.root / "state.json", port, watcher, grid.online),
+            stop,
+            split,
+            lambda: http_app.carried,
+            cores.map,  # numpy lets go of the interpreter's lock
+        )
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """An open port and what drives rounds through it."""
+    """An open port and what drives rounds through it. sums: how a sum is worked on."""
 
-    office: OpenCommunity
+    community: OpenCommunity
     grid: FleetGrid
     sealed: SealedGrid
     file: StateFile
     stop: threading.Event
     split: EvaluationSplit | None
     meter: Callable[[], Traffic]
+    sums: Run
 
     @property
     def port(self) -> int:
-        """Where the port is."""
+        """The number of the open port."""
         return self.file.port
 
     def run(self) -> FederationCheckpoint | None:
         """Run the rounds that are left; None if it was stopped before the last."""
-        office = self.office
-        settings = office.settings
-        initial = office.initial()
-        journal = CommunityJournal(
-            office.registry, initial.spec, settings.method.name, lambda: int(time.time())
-        )
-        coordinator = Coordinator(
-            settings.federation(),
-            journal,
-            self.file,
-            lambda _grid: self.grid.online(),
-            initial,
-            office.secagg_roster,
-            pause=self._pause,
-            before_round=self._before_round,
-            measure=self.split.measure if self.split else None,
-            meter=self.meter,
-            credit=lambda number, earned: office.credit(number, earned, int(time.time())),
-        )
+        ends: list[FederationCheckpoint] = []
         run_id = self.grid.run.run_id
         context = Context(
             run_id=run_id, node_id=0, node_config={}, state=RecordDict(), run_config={}
         )
         try:
-            coordinator_app(coordinator)(self.sealed, context)
+            coordinator_app(self._coordinator(), ends.append)(self.sealed, context)
         except Stopped:
             return None
         except OperationalError as problem:
             raise NomoatError(
-                f"{office.folder.flower}: {problem.orig}; make room and start nomoat up again"
+                f"{self.community.folder.flower}: {problem.orig}; make room and start nomoat up "
+                "again"
             ) from None
-        return coordinator.checkpoint
+        return ends[-1]
 
     def stay(self) -> None:
         """Keep the port open for whoever fetches adapters, until it is stopped."""
-        self.file.progress(
-            RoundProgress(self.office.settings.rounds.max_rounds, "all rounds done", 0, 0)
-        )
+        rounds = self.community.settings.rounds.max_rounds
+        self.file.progress(RoundProgress(rounds, "all rounds done", 0, 0))
         self.stop.wait()
+
+    def _coordinator(self) -> Coordinator:
+        community, initial = self.community, self.community.initial()
+        method = community.settings.method.name
+        return Coordinator(
+            community.settings.federation(),
+            initial,
+            CommunityJournal(community.registry, initial.spec, method, lambda: int(time.time())),
+            self.file,
+            Fleet(
+                lambda _grid: self.grid.online(),
+                community.secagg_roster,
+                self._before_round,
+                self.meter,
+            ),
+            Clock(time.monotonic, self._pause),
+            measure=self.split.measure if self.split else None,
+            credit=lambda number, earned: community.credit(number, earned, int(time.time())),
+            sums=self.sums,
+        )
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):
@@ -207,7 +154,7 @@ class Deployment:
 
     def _before_round(self, grid: Grid, number: int) -> None:
         """Wait until it is time and enough volunteers are there."""
-        rounds = self.office.settings.rounds
+        rounds = self.community.settings.rounds
         opens_at = time.monotonic() + (rounds.round_every if number > 1 else 0.0)
         while True:
             present = len(self.grid.online())
@@ -217,22 +164,37 @@ class Deployment:
             self._pause(LOOK_S)
 
 
-def _desk(office: OpenCommunity, state: FleetState) -> PortServices:
-    settings = office.settings
-    initial = office.initial()
-    key = office.registrar.key
-    authority = office.folder.authority_certificate.read_bytes()
+def _services(community: OpenCommunity, state: FleetState) -> PortServices:
+    settings = community.settings
+    initial = community.initial()
+    key = community.registrar.key
+    authority = community.folder.authority_certificate.read_bytes()
     # The largest reply: a masked vector of 4 to 8 bytes a value, and what surrounds it.
     method = settings.method
     exchanges = range(1, method.traits.exchanges + 1)
     sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
     max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
     info = describe(settings, key, authority, initial.spec.size)
-    return PortServices(state, office.registrar, office.registry, info, max_objects)
+    return PortServices(state, community.registrar, community.registry, info, max_objects)
+
+
+def _listening(community: OpenCommunity) -> ListenOptions:
+    server, folder = community.settings.server, community.folder
+    return ListenOptions(server.host, server.port, folder.server_certificate, folder.server_key)
+
+
+def _evaluation_split(community: OpenCommunity, resources: ExitStack) -> EvaluationSplit | None:
+    """The community's own rows and a process that measures on them, if it has any."""
+    folder, settings = community.folder, community.settings
+    if not folder.evaluation.exists():
+        return None
+    pool = Pool(str(settings.base.folder), 1)
+    resources.callback(pool.close, now=True)
+    return EvaluationSplit(folder.evaluation, settings.training.settings("none"), pool)
 
 
 def _sealed(
-    office: OpenCommunity, state: FleetState, grid: FleetGrid, directory: Directory
+    community: OpenCommunity, state: FleetState, grid: FleetGrid, directory: Directory
 ) -> SealedGrid:
     keys: dict[int, bytes] = {}  # a node's key never changes
 
@@ -242,20 +204,6 @@ def _sealed(
                 keys[found.node_id] = bytes(found.public_key)
         return directory.addressee(keys[node]) if node in keys else None
 
-    base_hash = bytes.fromhex(office.settings.base.hash)
-    sender = CommunitySigner(office.registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES))
-    return SealedGrid(grid, sender, who)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock the operating system releases with the process, however it ends."""
-    lock = sqlite3.connect(path, timeout=0, isolation_level=None)
-    try:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise NomoatError(f"{path.parent.parent} is already up in another process") from None
-        yield
-    finally:
-        lock.close()
+    base_hash = bytes.fromhex(community.settings.base.hash)
+    signer = CommunitySigner(community.registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES))
+    return SealedGrid(grid, signer, who)

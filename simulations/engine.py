@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +26,9 @@ from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.rounds import cohort
 from nomoat.server.rounds.cohort import generator, round_seed
-from nomoat.server.rounds.records import FederationCheckpoint, Journal, Watcher
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import Journal
+from nomoat.server.rounds.watching import Watcher
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.pooled_trainer import NoVault, PooledLabour
 from nomoat.simulations.population import Population, gather
@@ -83,7 +87,8 @@ def federate(
 
     from nomoat.client.round.app import RequestHandler, volunteer_app
     from nomoat.client.round.session import RoundSession, TaskLimits
-    from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
+    from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
+    from nomoat.server.rounds.ports import Fleet
     from nomoat.simulations.in_process_grid import InProcessGrid
 
     own_machine = TaskLimits(2 * MAX_LOCAL_STEPS, MAX_BATCH * MAX_SEQ_LEN, 1 << 40, max_epochs=200)
@@ -112,21 +117,23 @@ def federate(
         2 * MAX_DEFAULT_WORKERS,
         Dropout(seed_of(scenario, "dropout"), scenario.dropout),
     )
+    cores = ThreadPoolExecutor(os.cpu_count() or 1, "sum")
     coordinator = Coordinator(
         scenario.chosen.federation(ground.base_hash, seed_of(scenario, "federation")),
+        ground.initial,
         journal,
         watcher,
-        named_nodes,
-        ground.initial,
-        lambda: community.roster,
-        community.session_id,
+        Fleet(roster=lambda: community.roster),
+        session_id=community.session_id,
+        sums=cores.map,
     )
+    ends: list[FederationCheckpoint] = []
     context = Context(
         run_id=grid.run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={}
     )
-    with contextlib.closing(grid):
+    with contextlib.closing(grid), cores:
         try:
-            coordinator_app(coordinator)(grid, context)
+            coordinator_app(coordinator, ends.append)(grid, context)
         except BaseException:
             with silenced(
                 "nomoat.client.round.app"
@@ -134,8 +141,7 @@ def federate(
                 ground.pool.close(now=True)  # else the grid waits for those who wait for it
                 grid.close()
             raise
-    assert coordinator.checkpoint is not None
-    return coordinator.checkpoint
+    return ends[-1]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.lora.model.adapter_folder import save_folder
-from nomoat.server.rounds.records import Watcher
+from nomoat.server.rounds.watching import Watcher
 from nomoat.simulations import baselines
 from nomoat.simulations.engine import Ground, federate, prepared
 from nomoat.simulations.pocket import POCKET

@@ -29,7 +29,8 @@ from tomlkit.exceptions import TOMLKitError
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
-from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.scenario import Scenario
 from nomoat.storage import arrays
 from nomoat.storage.atomic import held, replacing

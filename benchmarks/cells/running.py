@@ -20,7 +20,8 @@ from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import SpecJob, TrainJob
 from nomoat.lora.workers.pool import Pool
-from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord, macro
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import RoundRecord, macro
 from nomoat.simulations.engine import Ground, federate, model_path, seed_of
 from nomoat.simulations.pooled_trainer import evaluate_job
 from nomoat.simulations.population import gather

@@ -14,7 +14,8 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
 from nomoat.server.community.versions import Provenance, VersionStore
-from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import RoundRecord
 from nomoat.storage import arrays
 
 

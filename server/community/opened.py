@@ -17,7 +17,7 @@ from nomoat.server.community.folder import Folder
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.settings import Settings
 from nomoat.server.community.versions import VersionStore
-from nomoat.server.rounds.receipts import Credit
+from nomoat.server.rounds.receipts import UpdateDigests
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class OpenCommunity:
         }
         return RosterView(roster.head, approved)
 
-    def credit(self, number: int, earned: Mapping[str, Credit], now: int) -> None:
+    def credit(self, number: int, earned: Mapping[str, UpdateDigests], now: int) -> None:
         """Issue receipts for the updates that are in a round's sum."""
         members, key = self.registrar.roster().members, self.registrar.key
         with self.registrar.store.transaction():

@@ -12,7 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.server.community.membership_rules import Admission
-from nomoat.server.rounds.records import Federation
+from nomoat.server.rounds.federation import Federation
 from nomoat.server.rounds.settings import (
     AdapterSettings,
     FederationSettings,

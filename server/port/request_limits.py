@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from nomoat.server.port.rate_limit import Rate, RateLimit
-from nomoat.server.rounds.records import Traffic
+from nomoat.server.rounds.watching import Traffic
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]

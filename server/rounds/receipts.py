@@ -15,7 +15,7 @@ UPLOADS = frozenset({wire.kind_of(Report), wire.kind_of(MaskedReport)})
 
 
 @dataclass(frozen=True, slots=True)
-class Credit:
+class UpdateDigests:
     """What one volunteer gave to one round: digests of its packets, tokens it learnt."""
 
     packets: tuple[bytes, ...]
@@ -37,10 +37,12 @@ class ReceivedUpdates:
         if kind in UPLOADS:
             self._packets.setdefault(volunteer, []).append(packet_digest(packet))
 
-    def earned(self, tokens: Mapping[str, int], contributors: tuple[str, ...]) -> dict[str, Credit]:
+    def earned(
+        self, tokens: Mapping[str, int], contributors: tuple[str, ...]
+    ) -> dict[str, UpdateDigests]:
         """What those earned whose updates are in the sum."""
         return {
-            name: Credit(tuple(self._packets[name]), tokens.get(name, 0))
+            name: UpdateDigests(tuple(self._packets[name]), tokens.get(name, 0))
             for name in contributors
             if name in self._packets
         }

@@ -24,8 +24,8 @@ from nomoat.aggregation.protocol.messages import (
     MAX_SEQ_LEN,
     TrainSettings,
 )
+from nomoat.server.rounds.federation import Federation
 from nomoat.server.rounds.learning_rate import Schedule
-from nomoat.server.rounds.records import Federation
 
 USUAL = TrainSettings()
 ALL_LINEAR = "all-linear"

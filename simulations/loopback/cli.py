@@ -47,7 +47,7 @@ def try_it(
 def _federate(root: Path, rounds: int, as_json: bool) -> None:
     from rich.console import Console
 
-    from nomoat.server.rounds.records import RoundProgress
+    from nomoat.server.rounds.watching import RoundProgress
     from nomoat.simulations.loopback.processes import Federation
     from nomoat.simulations.pocket import MODEL_DIR
     from nomoat.simulations.report.live_table import LiveTable, Silence

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from nomoat.server.rounds.records import RoundProgress, RoundRecord
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.watching import RoundProgress
 
 SHOWN_ROUNDS = 20
 

@@ -15,7 +15,9 @@ import pytest
 from nomoat.aggregation.methods import METHODS
 from nomoat.aggregation.methods.modules import same_scale
 from nomoat.lora.model.adapter_folder import load_folder
-from nomoat.server.rounds.records import FederationCheckpoint, RoundProgress, RoundRecord
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.watching import RoundProgress
 from nomoat.simulations.engine import Ground, federate, prepared
 from nomoat.simulations.report.live_table import Silence
 from nomoat.simulations.run import Machine, simulate

@@ -19,7 +19,9 @@ import numpy as np
 import pytest
 
 from nomoat.lora.model.adapter_folder import load_folder
-from nomoat.server.rounds.records import FederationCheckpoint, RoundProgress, RoundRecord
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.watching import RoundProgress
 from nomoat.simulations.report.results import Result
 from nomoat.simulations.run import Machine, simulate
 from nomoat.simulations.run_folder import RunFolder

@@ -10,7 +10,8 @@ from typing import Any
 
 from nomoat.server.console import ConsoleLines
 from nomoat.server.host import StateFile
-from nomoat.server.rounds.records import RoundProgress, RoundRecord
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.watching import RoundProgress
 
 
 def state_file(path: Path) -> StateFile:

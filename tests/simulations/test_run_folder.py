@@ -12,7 +12,8 @@ import pytest
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.run_folder import RunFolder, config_text, read_metrics
 from nomoat.simulations.scenario import Scenario
 

@@ -19,7 +19,8 @@ from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
 from nomoat.server.community.journal import CommunityJournal, pack, unpack
 from nomoat.server.community.versions import Provenance, VersionStore
-from nomoat.server.rounds.records import FederationCheckpoint, RoundRecord
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import RoundRecord
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 

@@ -40,16 +40,12 @@ from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.session import EvaluateWork, RoundSession, TaskLimits, TrainWork
 from nomoat.flower.packets import packet_of
 from nomoat.lora.training.train import Trained
-from nomoat.server.rounds.coordinator import Coordinator, coordinator_app, named_nodes
-from nomoat.server.rounds.receipts import Credit, ReceivedUpdates
-from nomoat.server.rounds.records import (
-    Federation,
-    FederationCheckpoint,
-    RoundProgress,
-    RoundRecord,
-    Traffic,
-    macro,
-)
+from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
+from nomoat.server.rounds.federation import Federation, FederationCheckpoint
+from nomoat.server.rounds.ports import Clock, Fleet, named_nodes
+from nomoat.server.rounds.receipts import ReceivedUpdates, UpdateDigests
+from nomoat.server.rounds.records import RoundRecord, macro
+from nomoat.server.rounds.watching import RoundProgress, Traffic
 from nomoat.simulations.in_process_grid import InProcessGrid
 from nomoat.simulations.pooled_trainer import NoVault
 
@@ -173,18 +169,16 @@ def run(
     with town(twists, secure=settings.secure, **options) as (grid, roster):
         coordinator = Coordinator(
             settings,
-            memory,
-            memory,
-            named_nodes,
             START,
-            lambda: roster,
-            lambda number, exchange: bytes([number, exchange]) * 16,
+            memory,
+            memory,
+            Fleet(roster=lambda: roster, meter=meter),
             measure=measure,
-            meter=meter,
+            session_id=lambda number, exchange: bytes([number, exchange]) * 16,
         )
-        coordinator_app(coordinator)(grid, context_of(grid))
-    assert coordinator.checkpoint is not None
-    return memory, coordinator.checkpoint
+        ends: list[FederationCheckpoint] = []
+        coordinator_app(coordinator, ends.append)(grid, context_of(grid))
+    return memory, ends[-1]
 
 
 def context_of(grid: InProcessGrid) -> Context:
@@ -563,7 +557,7 @@ def test_nobody_at_all_abandons_every_round_and_ends() -> None:
 def test_receipts_are_earned_by_the_packets_that_are_in_the_sum(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    earned: dict[int, dict[str, Credit]] = {}
+    earned: dict[int, dict[str, UpdateDigests]] = {}
     taken: dict[str, list[bytes]] = {}
     note = ReceivedUpdates.note
 
@@ -578,11 +572,10 @@ def test_receipts_are_earned_by_the_packets_that_are_in_the_sum(
         memory = Memory()
         Coordinator(
             settings,
-            memory,
-            memory,
-            named_nodes,
             START,
-            lambda: roster,
+            memory,
+            memory,
+            Fleet(roster=lambda: roster),
             credit=lambda number, found: earned.update({number: dict(found)}),
         ).run(grid)
     record = memory.records[-1]
@@ -603,7 +596,7 @@ def test_a_volunteer_that_is_not_on_the_grid_is_gone_and_not_waited_for() -> Non
             return nodes | extra
 
         claims_more.calls = 1  # type: ignore[attr-defined]
-        coordinator = Coordinator(federation(rounds=1), memory, memory, claims_more, START)
+        coordinator = Coordinator(federation(rounds=1), START, memory, memory, Fleet(claims_more))
         coordinator.run(grid)
     assert memory.records[-1].committed
     gone = memory.records[0].dropped | memory.records[1].dropped
@@ -624,7 +617,7 @@ def test_every_round_and_volunteer_trains_with_a_seed_of_its_own() -> None:
     memory = Memory()
     app = volunteer_app(lambda context: noting[str(context.node_config["name"])])
     with contextlib.closing(InProcessGrid(app, list(TOKENS), 4)) as grid:
-        Coordinator(federation(rounds=3), memory, memory, named_nodes, START).run(grid)
+        Coordinator(federation(rounds=3), START, memory, memory).run(grid)
     assert len(seeds) == len(set(seeds)) == 3 * len(TOKENS)
 
 
@@ -706,9 +699,7 @@ def test_stragglers_do_not_hold_up_a_round_and_their_late_answers_are_not_taken(
     }
     with town(twists) as (grid, _):
         settings = federation(rounds=1, train_deadline_s=100.0)
-        Coordinator(
-            settings, memory, memory, named_nodes, START, clock=clock, pause=clock.pause
-        ).run(grid)
+        Coordinator(settings, START, memory, memory, clock=Clock(clock, clock.pause)).run(grid)
     record = memory.records[-1]
     assert record.committed
     assert record.contributors == ("ada", "cy", "dee")
@@ -749,6 +740,6 @@ def test_hundreds_of_volunteers_take_seconds() -> None:
 
     memory = Memory()
     with contextlib.closing(InProcessGrid(Quick(), names, 4)) as grid:
-        end = Coordinator(federation(rounds=1), memory, memory, named_nodes, START).run(grid)
+        end = Coordinator(federation(rounds=1), START, memory, memory).run(grid)
     assert len(memory.records[-1].contributors) == 300
     np.testing.assert_allclose(end.state.adapter.vector, START.vector + STEP, atol=1e-6)

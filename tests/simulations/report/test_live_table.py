@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nomoat.server.rounds.records import RoundProgress, RoundRecord
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.watching import RoundProgress
 from nomoat.simulations.report.live_table import SHOWN_ROUNDS, LiveTable
 
 

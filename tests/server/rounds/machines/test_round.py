@@ -26,9 +26,10 @@ from nomoat.aggregation.protocol.messages import (
     TrainSettings,
     TrainTask,
 )
-from nomoat.server.rounds.conversation import Outgoing
-from nomoat.server.rounds.plain_exchange import PlainExchange
-from nomoat.server.rounds.round import TRANSITIONS, Round, RoundPhase, RoundPlan
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.machines.interfaces import Outgoing
+from nomoat.server.rounds.machines.plain_exchange import PlainExchange
+from nomoat.server.rounds.machines.round import TRANSITIONS, Round, RoundPhase, RoundPlan
 
 SPEC = AdapterSpec((LayerSpec("model.q", 6, 5, 2),), 2, 4.0, target_modules=("q",))
 START = Adapter(SPEC, np.linspace(-0.5, 0.5, SPEC.size, dtype=np.float32))
@@ -141,7 +142,7 @@ def play() -> Callable[..., Play]:
             cohort,
             cohort if evaluators is None else evaluators,
             minimum,
-            previous or {},
+            FederationCheckpoint(NUMBER - 1, state, previous or {}),
             0.05,
             train_s,
             evaluate_s,
@@ -156,7 +157,7 @@ def play() -> Callable[..., Play]:
                 aggregate_s,
             )
 
-        return Play(Round(plan, chosen, state, open_exchange))
+        return Play(Round(plan, chosen, open_exchange))
 
     return make
 
@@ -174,8 +175,8 @@ def test_a_round_commits_the_weighted_mean_of_its_reports(play: Callable[..., Pl
     assert outcome is not None
     assert outcome.committed
     expected = START.vector + np.float32(0.04 * 0.5 - 0.02 * 0.25 + 0.01 * 0.25)
-    np.testing.assert_allclose(outcome.state.adapter.vector, expected, atol=1e-6)
-    assert outcome.losses == {"ada": 1.0, "bob": 2.0, "cy": 3.0}
+    np.testing.assert_allclose(outcome.after.state.adapter.vector, expected, atol=1e-6)
+    assert outcome.after.losses == {"ada": 1.0, "bob": 2.0, "cy": 3.0}
     assert game.round.events.contributors == ("ada", "bob", "cy")
     assert game.round.done
 
@@ -200,8 +201,8 @@ def test_the_order_of_answers_changes_neither_a_bit_nor_the_record(
         assert outcome is not None
         found.add(
             (
-                outcome.state.adapter.digest,
-                tuple(outcome.losses.items()),
+                outcome.after.state.adapter.digest,
+                tuple(outcome.after.losses.items()),
                 game.round.events.contributors,
             )
         )
@@ -279,8 +280,8 @@ def test_too_few_volunteers_abandon_the_round_and_the_old_adapter_stands(
     outcome = game.round.outcome
     assert outcome is not None
     assert not outcome.committed
-    assert outcome.state.adapter is START
-    assert outcome.losses == {"v0": 2.5}
+    assert outcome.after.state.adapter is START
+    assert outcome.after.losses == {"v0": 2.5}
     assert outcome.reason == f"{size} of {minimum} ready"
 
 
@@ -305,7 +306,7 @@ def test_a_cohort_of_ten_thousand_takes_seconds_and_one_vector(play: Callable[..
     outcome = game.round.outcome
     assert outcome is not None
     assert outcome.committed
-    np.testing.assert_allclose(outcome.state.adapter.vector, START.vector + 0.01, atol=1e-6)
+    np.testing.assert_allclose(outcome.after.state.adapter.vector, START.vector + 0.01, atol=1e-6)
     assert len(game.round.events.contributors) == 10_000
 
 
@@ -389,7 +390,7 @@ def test_a_bad_report_is_refused_by_name_and_the_round_goes_on(
     outcome = game.round.outcome
     assert outcome is not None
     assert outcome.committed
-    np.testing.assert_allclose(outcome.state.adapter.vector, START.vector + 0.01, atol=1e-6)
+    np.testing.assert_allclose(outcome.after.state.adapter.vector, START.vector + 0.01, atol=1e-6)
     assert why in game.round.events.refused["bob"]
     assert game.round.events.contributors == ("ada", "cy")
     assert "bob" not in game.round.events.lost
@@ -460,7 +461,7 @@ def test_too_few_valid_reports_abandon_and_the_old_adapter_stands(
     outcome = game.round.outcome
     assert outcome is not None
     assert not outcome.committed
-    assert outcome.state.adapter is START
+    assert outcome.after.state.adapter is START
     assert outcome.reason == "1 of 2 reports valid"
     assert sorted(game.round.events.refused) == ["ada", "bob"]
 
@@ -481,8 +482,8 @@ def test_answering_twice_counts_once(play: Callable[..., Play]) -> None:
     game.tell("bob", evaluation(2.0))
     outcome = game.round.outcome
     assert outcome is not None
-    np.testing.assert_allclose(outcome.state.adapter.vector, START.vector + 0.02, atol=1e-6)
-    assert outcome.losses == {"ada": 1.0, "bob": 2.0}
+    np.testing.assert_allclose(outcome.after.state.adapter.vector, START.vector + 0.02, atol=1e-6)
+    assert outcome.after.losses == {"ada": 1.0, "bob": 2.0}
 
 
 def test_a_stranger_changes_nothing(play: Callable[..., Play]) -> None:
@@ -498,8 +499,8 @@ def test_a_stranger_changes_nothing(play: Callable[..., Play]) -> None:
         game.tell(name, evaluation())
     outcome = game.round.outcome
     assert outcome is not None
-    np.testing.assert_allclose(outcome.state.adapter.vector, START.vector + 0.01, atol=1e-6)
-    assert set(outcome.losses) == {"ada", "bob"}
+    np.testing.assert_allclose(outcome.after.state.adapter.vector, START.vector + 0.01, atol=1e-6)
+    assert set(outcome.after.losses) == {"ada", "bob"}
     assert "mallory" not in game.round.events.contributors
 
 
@@ -515,8 +516,8 @@ def test_a_worse_adapter_is_rejected_and_the_old_one_stands(play: Callable[..., 
     outcome = game.round.outcome
     assert outcome is not None
     assert not outcome.committed
-    assert outcome.state.adapter is START
-    assert outcome.losses == previous
+    assert outcome.after.state.adapter is START
+    assert outcome.after.losses == previous
     assert "rose by 10.0%" in outcome.reason
 
 
@@ -540,7 +541,8 @@ def test_where_b_stays_at_home_a_round_is_judged_by_those_who_have_one(
     game = play(method="local-B", previous=previous)
     settings = replace(game.round.plan.task.settings, personal="local-B")
     task = replace(game.round.plan.task, settings=settings)
-    game.round.plan = replace(game.round.plan, task=task, previous_personal=before)
+    standing = replace(game.round.plan.before, personal=before)
+    game.round.plan = replace(game.round.plan, task=task, before=standing)
     game.start()
     game.train(*own)
     for name in own:
@@ -550,8 +552,8 @@ def test_where_b_stays_at_home_a_round_is_judged_by_those_who_have_one(
     outcome = game.round.outcome
     assert outcome is not None
     assert outcome.committed is accepted
-    assert outcome.losses == previous
-    assert outcome.personal == ({k: v for k, v in own.items() if v} if accepted else {})
+    assert outcome.after.losses == previous
+    assert outcome.after.personal == ({k: v for k, v in own.items() if v} if accepted else before)
 
 
 @pytest.mark.parametrize("lie", [0.0, 1e4])
@@ -580,7 +582,7 @@ def test_an_adapter_that_nobody_measured_does_not_replace_one_that_was(
     outcome = game.round.outcome
     assert outcome is not None
     assert not outcome.committed
-    assert outcome.state.adapter is START
+    assert outcome.after.state.adapter is START
 
 
 def test_the_first_refusal_of_a_volunteer_is_the_one_on_record(play: Callable[..., Play]) -> None:
@@ -608,7 +610,7 @@ def test_everyone_gets_the_committed_candidate_to_evaluate(play: Callable[..., P
         game.tell(name, evaluation())
     outcome = game.round.outcome
     assert outcome is not None
-    assert as_bytes(outcome.state.adapter.vector) == measured.adapter
+    assert as_bytes(outcome.after.state.adapter.vector) == measured.adapter
 
 
 @pytest.mark.parametrize("spoilt", [1, 2])
@@ -653,7 +655,7 @@ def test_a_nan_in_either_of_two_exchanges_costs_only_its_sender(
         assert game.round.events.contributors == ("ada", "cy")
         assert game.round.events.lost == {}
         assert list(game.round.events.refused) == [n for n in cohort if n == "bob"]
-        adapters.append(outcome.state.adapter.vector)
+        adapters.append(outcome.after.state.adapter.vector)
     if spoilt == 1:  # bob is in no sum, so it is the round of the other two
         assert adapters[0].tobytes() == adapters[1].tobytes()
 
@@ -698,7 +700,7 @@ def test_a_method_of_two_exchanges_asks_twice_and_commits_what_its_reference_say
     ).astype(np.float32)
     expected: MethodState = method.commit(method.begin(START), mean, NUMBER, reply)
     for (_, a, b), (_, a2, b2) in zip(
-        outcome.state.adapter.factors(), expected.adapter.factors(), strict=True
+        outcome.after.state.adapter.factors(), expected.adapter.factors(), strict=True
     ):
         np.testing.assert_allclose(b @ a, b2 @ a2, atol=1e-5)
 
@@ -719,12 +721,13 @@ def test_too_few_in_the_second_exchange_abandon_the_round(play: Callable[..., Pl
     outcome = game.round.outcome
     assert outcome is not None
     assert not outcome.committed
-    assert outcome.state.adapter is START
+    assert outcome.after.state.adapter is START
 
 
 def test_a_plan_is_not_changed_by_its_round(play: Callable[..., Play]) -> None:
     previous = {"ada": 1.0}
     game = play(("ada", "bob"), 2, previous=previous)
-    before = replace(game.round.plan, previous_losses=dict(previous))
+    standing = replace(game.round.plan.before, losses=dict(previous))
+    before = replace(game.round.plan, before=standing)
     game.to(RoundPhase.COMMITTED, ("ada", "bob"))
     assert game.round.plan == before

@@ -13,7 +13,7 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec, as_bytes
 from nomoat.aggregation.protocol.messages import Decline, Report, ReportRequest
-from nomoat.server.rounds.plain_exchange import EachExchange, PlainExchange
+from nomoat.server.rounds.machines.plain_exchange import EachExchange, PlainExchange
 
 MANIFEST = Manifest((TensorSpec("a", (2, 8)), TensorSpec("b", (3, 2))))
 REQUEST = ReportRequest(2, 1, b"h" * 32)

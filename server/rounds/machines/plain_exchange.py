@@ -13,7 +13,7 @@ from nomoat.aggregation.protocol.messages import Decline, Report, ReportRequest
 from nomoat.aggregation.sums.admission import admit
 from nomoat.aggregation.sums.intake import Intake
 from nomoat.aggregation.sums.parallel import Run
-from nomoat.server.rounds.conversation import Outgoing
+from nomoat.server.rounds.machines.interfaces import Outgoing
 
 
 class ReportCollection:

@@ -19,7 +19,7 @@ from nomoat.aggregation.secagg.messages import Abandoned, SessionOffer, ToVolunt
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.aggregation.secagg.server.collector import ServerPhase
 from nomoat.aggregation.secagg.server.session import ACCEPTS, ServerSession, ServerStep
-from nomoat.server.rounds.conversation import Outgoing
+from nomoat.server.rounds.machines.interfaces import Outgoing
 
 GRACE_S = 1.0
 

@@ -6,30 +6,60 @@ import math
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.messages import Decline, EvaluateTask, Evaluation
-from nomoat.server.rounds.conversation import Outgoing
+from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
+from nomoat.aggregation.protocol.messages import (
+    AdapterShape,
+    Decline,
+    EvaluateTask,
+    Evaluation,
+    TrainTask,
+)
+from nomoat.server.rounds.machines.interfaces import Outgoing
 
 
 class FederatedEvaluation:
-    """Collect one Evaluation from each volunteer, until all have answered or time is up."""
+    """Collect one Evaluation from each volunteer, until all have answered or time is up.
+
+    own: the adapter, if the coordinator measures it on the community's rows, too; that is waited
+    for as long as it takes. losses and personal: volunteer → nats per token, with the adapter alone
+    and with what the volunteer keeps to itself.
+    """
+
+    stage = "evaluating"
 
     def __init__(
-        self, task: EvaluateTask, volunteers: tuple[str, ...], deadline_s: float = math.inf
+        self,
+        task: EvaluateTask,
+        volunteers: tuple[str, ...],
+        deadline_s: float = math.inf,
+        own: Adapter | None = None,
     ) -> None:
         self.losses: dict[str, float] = {}
         self.personal: dict[str, float] = {}
+        self.evaluation: float | None = None  # on the community's rows
         self.lost: dict[str, str] = {}
         self.refused: dict[str, str] = {}
+        self.next_deadline = math.inf
         self._task = task
         self._volunteers = volunteers
         self._waiting = set(volunteers)
         self._deadline_s = deadline_s
-        self.next_deadline = math.inf
+        self._own = own
 
     @property
     def done(self) -> bool:
-        """Nobody is waited for any more."""
-        return not self._waiting
+        """True once nobody is waited for any more."""
+        return not self._waiting and self._own is None
+
+    @property
+    def to_measure(self) -> Adapter | None:
+        """The adapter, while the coordinator's own measurement of it is waited for."""
+        return self._own
+
+    def measured(self, loss: float | None, now: float) -> list[Outgoing]:
+        """Take the coordinator's own measurement; None if it could not be made."""
+        self.evaluation, self._own = loss, None
+        return []
 
     def start(self, now: float) -> list[Outgoing]:
         """Ask everyone."""
@@ -77,3 +107,14 @@ class FederatedEvaluation:
         self.losses[volunteer] = evaluation.loss
         if evaluation.personal is not None:
             self.personal[volunteer] = evaluation.personal
+
+
+def evaluation_of(adapter: Adapter, task: TrainTask, number: int | None = None) -> EvaluateTask:
+    """The request to measure `adapter` under the settings of `task`."""
+    return EvaluateTask(
+        task.round if number is None else number,
+        task.base_hash,
+        AdapterShape.of(adapter.spec),
+        task.settings,
+        as_bytes(adapter.vector),
+    )

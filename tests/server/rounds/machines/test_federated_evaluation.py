@@ -18,7 +18,7 @@ from nomoat.aggregation.protocol.messages import (
     Ready,
     TrainSettings,
 )
-from nomoat.server.rounds.federated_evaluation import FederatedEvaluation
+from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation
 
 SPEC = AdapterSpec((LayerSpec("model.q", 3, 2, 1),), 1, 1.0, target_modules=("q",))
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))

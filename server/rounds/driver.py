@@ -1,0 +1,153 @@
+"""Carrying messages between a round's machines and a Grid, until the machine is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.flower.packets import packet_of, records_of, to_message
+from nomoat.flower.replies import REFUSED
+from nomoat.server.rounds.machines.interfaces import DrivenMachine, Outgoing
+from nomoat.server.rounds.ports import Clock, Fleet
+from nomoat.server.rounds.receipts import ReceivedUpdates
+from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.005
+
+
+@dataclass
+class Carried:
+    """The messages of one machine: bytes of payload, and which updates arrived whole."""
+
+    traffic: Traffic = field(default_factory=Traffic)
+    updates: ReceivedUpdates = field(default_factory=ReceivedUpdates)
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Drives machines over a grid. measure: an adapter's loss on the community's own rows."""
+
+    grid: Grid
+    fleet: Fleet
+    clock: Clock
+    watcher: Watcher
+    measure: Callable[[Adapter], Future[float]] | None = None
+
+    def drive(self, machine: DrivenMachine, number: int) -> Carried:
+        """Carry the messages of round `number` until its machine is done."""
+        return _Carrying(self, machine, number).carry()
+
+
+class _Carrying:
+    """One machine's messages under way."""
+
+    def __init__(self, driver: Driver, machine: DrivenMachine, number: int) -> None:
+        self._driver = driver
+        self._machine = machine
+        self._number = number
+        self._nodes = dict(driver.fleet.volunteers(driver.grid))
+        self._pending: dict[str, str] = {}  # message id → volunteer
+        self._asked = self._answered = 0
+        self._measuring: Future[float] | None = None
+        self._carried = Carried()
+
+    def carry(self) -> Carried:
+        """Send and receive until the machine is done."""
+        machine, clock = self._machine, self._driver.clock
+        outgoing = machine.start(clock.now())
+        while outgoing or not machine.done:
+            self._asked += len(outgoing)
+            outgoing = self._send(outgoing) + self._receive() + self._measure()
+            outgoing += machine.wake(clock.now())
+            self._driver.watcher.progress(
+                RoundProgress(self._number, machine.stage, self._answered, self._asked)
+            )
+            if not outgoing and not machine.done:
+                clock.pause(POLL_S)
+        return self._carried
+
+    def _send(self, outgoing: list[Outgoing]) -> list[Outgoing]:
+        """Push messages and note whose answers are pending; what the machine says to losses."""
+        known = [item for item in outgoing if item.volunteer in self._nodes]
+        gone = [item.volunteer for item in outgoing if item.volunteer not in self._nodes]
+        messages = self._messages(known)
+        ids = list(self._driver.grid.push_messages(messages)) if messages else []
+        latest = {volunteer: message_id for message_id, volunteer in self._pending.items()}
+        for item, message_id in zip(known, ids, strict=True):
+            if message_id:
+                # Asked something new: its answer to what it was asked before comes too late.
+                self._pending.pop(latest.get(item.volunteer, ""), None)
+                latest[item.volunteer] = message_id
+                self._pending[message_id] = item.volunteer
+                self._carried.traffic.down += item.packet.size
+            else:
+                gone.append(item.volunteer)
+        now = self._driver.clock.now()
+        return [more for name in gone for more in self._machine.leave(name, "gone", now)]
+
+    def _messages(self, outgoing: list[Outgoing]) -> list[Message]:
+        """Flower's messages; a packet for many is cut up once, as that copies it and hashes it."""
+        records = {id(item.packet): records_of(item.packet) for item in outgoing}
+        return [
+            to_message(
+                wire.peek_kind(item.packet, item.volunteer),
+                records[id(item.packet)],
+                self._nodes[item.volunteer],
+                str(self._number),
+            )
+            for item in outgoing
+        ]
+
+    def _receive(self) -> list[Outgoing]:
+        """Take the answers that are there; what the machine says to them."""
+        outgoing: list[Outgoing] = []
+        for reply in self._driver.grid.pull_messages(list(self._pending)):
+            volunteer = self._pending.pop(reply.metadata.reply_to_message_id, None)
+            if volunteer is not None:
+                outgoing += self._take(volunteer, reply)
+                self._answered += 1
+        return outgoing
+
+    def _take(self, volunteer: str, reply: Message) -> list[Outgoing]:
+        machine, now = self._machine, self._driver.clock.now()
+        if reply.has_error() and reply.error.code == REFUSED:
+            return machine.refuse(volunteer, reply.error.reason or "its seal does not hold", now)
+        if reply.has_error():
+            return machine.leave(volunteer, f"no answer (code {reply.error.code})", now)
+        try:
+            packet = packet_of(reply, volunteer)
+        except RemoteProtocolError as problem:
+            return machine.refuse(volunteer, problem.reason, now)
+        self._carried.traffic.up += packet.size
+        self._carried.updates.note(volunteer, packet)
+        return machine.receive(volunteer, packet, now)
+
+    def _measure(self) -> list[Outgoing]:
+        """Have the machine's adapter measured on the community's rows, and tell it the loss."""
+        adapter = self._machine.to_measure
+        if adapter is None or self._driver.measure is None:
+            return []
+        if self._measuring is None:
+            self._measuring = self._driver.measure(adapter)
+        if not self._measuring.done():
+            return []
+        return self._machine.measured(loss_of(self._measuring), self._driver.clock.now())
+
+
+def loss_of(measured: Future[float]) -> float | None:
+    """The loss, None if it could not be measured: the round goes by the volunteers' losses."""
+    try:
+        return measured.result()
+    except NomoatError as problem:
+        log.warning("the evaluation split was not measured: %s", problem)
+        return None

@@ -1,0 +1,113 @@
+"""Opening the exchanges of a round: masked or not, a sum or every upload, as the method asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from nomoat.aggregation.methods import AnyMethod
+from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.messages import ReportRequest, TrainSettings, TrainTask
+from nomoat.aggregation.secagg.parameters import RosterView, Terms, propose
+from nomoat.aggregation.sums.parallel import Run
+from nomoat.server.rounds.federation import Federation
+from nomoat.server.rounds.machines.interfaces import Exchange
+from nomoat.server.rounds.machines.masked_exchange import MaskedExchange, MaskedSetup
+from nomoat.server.rounds.machines.plain_exchange import EachExchange, PlainExchange
+from nomoat.server.rounds.machines.round_plan import OpenExchange
+
+PHASES = 6  # of a secure-aggregation session, which share its deadline
+STEPS_OF_EPOCHS = 1000  # assumed where training goes by epochs
+
+
+@dataclass(frozen=True)
+class Exchanges:
+    """Opens exchanges. roster: who may take part in a masked sum. sums: how a sum is worked on.
+
+    session_id: (round, exchange) → 32 bytes.
+    """
+
+    federation: Federation
+    method: AnyMethod
+    roster: Callable[[], RosterView] | None
+    session_id: Callable[[int, int], bytes]
+    sums: Run = map
+
+    def of_round(self, task: TrainTask, adapter: Adapter) -> OpenExchange:
+        """Return the opener of the exchanges of one round, over `adapter`."""
+
+        def open_exchange(ranks: Mapping[str, int], number: int, reply: bytes) -> Exchange:
+            request = ReportRequest(task.round, number, adapter.digest, reply)
+            if isinstance(self.method, PlaintextMethod):
+                return self._each(ranks, request, adapter, self.method)
+            if self.federation.secure:
+                return self._masked(tuple(ranks), task, adapter, request, self.method)
+            return self._plain(tuple(ranks), request, adapter, self.method)
+
+        return open_exchange
+
+    def _each(
+        self,
+        ranks: Mapping[str, int],
+        request: ReportRequest,
+        adapter: Adapter,
+        method: PlaintextMethod,
+    ) -> Exchange:
+        federation = self.federation
+        manifests = {
+            rank: method.manifest(adapter.spec, request.round, request.exchange, rank)
+            for rank in set(ranks.values())
+        }
+        deadline_s = federation.aggregate_deadline_s
+        return EachExchange(
+            ranks, request, manifests, federation.min_reports, deadline_s, self.sums
+        )
+
+    def _plain(
+        self,
+        cohort: tuple[str, ...],
+        request: ReportRequest,
+        adapter: Adapter,
+        method: SummedMethod,
+    ) -> Exchange:
+        federation = self.federation
+        manifest = method.manifest(adapter.spec, request.round, request.exchange)
+        deadline_s = federation.aggregate_deadline_s
+        return PlainExchange(
+            cohort, request, manifest, federation.min_reports, deadline_s, self.sums
+        )
+
+    def _masked(
+        self,
+        cohort: tuple[str, ...],
+        task: TrainTask,
+        adapter: Adapter,
+        request: ReportRequest,
+        method: SummedMethod,
+    ) -> Exchange:
+        federation = self.federation
+        assert self.roster is not None
+        roster, number = self.roster(), request.exchange
+        manifest = method.manifest(adapter.spec, task.round, number)
+        terms = Terms(task.round, number, federation.base_hash, adapter.digest, manifest, roster)
+        clip = federation.clip or reach(task.settings)
+        offer = propose(
+            self.session_id(task.round, number),
+            terms,
+            method.clips(adapter, task.round, number, clip),
+            (federation.min_reports, max(2, len(cohort))),
+        )
+        deadline_s = federation.aggregate_deadline_s / PHASES
+        setup = MaskedSetup(offer, manifest, roster, request.reply, deadline_s)
+        return MaskedExchange(cohort, setup)
+
+
+def reach(training: TrainSettings) -> float:
+    """A bound on how far AdamW moves one value in a round: 2 · steps · learning rate.
+
+    Its steps are about the learning rate each (Kingma & Ba 2015, §2.1); twice that leaves room.
+    Training by epochs has no step count that is known here: 1000 steps are assumed.
+    """
+    steps = training.local_steps if training.local_epochs == 0 else STEPS_OF_EPOCHS
+    return 2 * steps * training.learning_rate

@@ -1,0 +1,89 @@
+"""Writing down how a round went, from its machine and what it carried."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
+from nomoat.server.rounds.federation import Federation, FederationCheckpoint
+from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation
+from nomoat.server.rounds.machines.round import Round
+from nomoat.server.rounds.machines.round_plan import RoundPhase
+from nomoat.server.rounds.records import RoundRecord, macro, personal_loss
+from nomoat.server.rounds.watching import Traffic
+
+
+def record_of_start(
+    start: FederationCheckpoint,
+    online: tuple[str, ...],
+    found: FederatedEvaluation,
+    carried: Traffic,
+    seconds: float,
+) -> RoundRecord:
+    """The record of round 0, in which the adapter nobody has trained yet is measured."""
+    return RoundRecord(
+        0,
+        True,
+        "the base model",
+        online,
+        dropped=found.lost,
+        refused=found.refused,
+        loss=macro(start.losses),
+        losses=start.losses,
+        evaluation=start.evaluation,
+        bytes_up=carried.up,
+        bytes_down=carried.down,
+        seconds={"evaluating": seconds},
+        adapter=start.state.adapter.digest.hex(),
+    )
+
+
+def record_of_round(machine: Round, federation: Federation, carried: Traffic) -> RoundRecord:
+    """The record of a round that has ended."""
+    outcome, events = machine.outcome, machine.events
+    assert outcome is not None
+    after = outcome.after
+    personal = after.personal if outcome.committed else {}
+    ready = dict(sorted(events.ready.items()))
+    return RoundRecord(
+        machine.plan.task.round,
+        outcome.committed,
+        outcome.reason,
+        machine.plan.cohort,
+        events.contributors,
+        dict(sorted(events.lost.items())),
+        dict(sorted(events.refused.items())),
+        macro(after.losses),
+        after.losses,
+        evaluation=after.evaluation,
+        personal=personal,
+        personal_loss=personal_loss(after.losses, personal),
+        ranks={name: one.rank for name, one in ready.items()},
+        learning_rate=machine.plan.task.settings.learning_rate,
+        train_loss={name: one.last_loss for name, one in ready.items()},
+        tokens=sum(one.tokens for one in ready.values()),
+        bytes_up=carried.up,
+        bytes_down=carried.down,
+        seconds=phase_seconds(events.phase_started),
+        session=protection(federation, len(events.contributors)),
+        adapter=after.state.adapter.digest.hex(),
+        train_seconds={name: round(one.seconds, 6) for name, one in ready.items()},
+    )
+
+
+def protection(federation: Federation, participants: int) -> str:
+    """How an aggregation over that many was protected, in the words used wherever it is shown."""
+    if not federation.secure:
+        return "plain"
+    weak = participants < WEAK_BELOW or federation.min_reports < WEAK_BELOW
+    return f"weak: {participants} participants" if weak else f"secure: {participants} participants"
+
+
+def phase_seconds(started: Mapping[RoundPhase, float]) -> dict[str, float]:
+    """Seconds spent in each phase, from the times they began."""
+    order = sorted(started.items(), key=lambda item: item[1])
+    return {
+        phase.value: round(following - begun, 6)
+        for (phase, begun), (_, following) in itertools.pairwise(order)
+    }
