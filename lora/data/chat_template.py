@@ -94,9 +94,9 @@ class ChatTemplate:
         fields = any(turn.thought for turn in turns) and self._thoughts_in_fields
         yield Form(thoughts_in_fields=fields)
         if any(turn.calls for turn in turns):
-            yield Form(fields, null_content=True)
+            yield Form(fields, no_content=True)
             yield Form(fields, plain_ids=True)
-            yield Form(fields, null_content=True, plain_ids=True)
+            yield Form(fields, no_content=True, plain_ids=True)
 
     def _texts(self, chat: Chat) -> tuple[Rendered, ...]:
         whole = chat.text()

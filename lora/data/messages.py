@@ -24,11 +24,11 @@ class Form:
     """How a template wants what has no one form.
 
     thoughts_in_fields: as reasoning_content, else in the content between <think> and </think>.
-    null_content: a turn that only calls has none, not an empty one. plain_ids: of nine digits.
+    no_content: a turn that only calls has none, not an empty one. plain_ids: of nine digits.
     """
 
     thoughts_in_fields: bool = False
-    null_content: bool = False
+    no_content: bool = False
     plain_ids: bool = False
 
 
@@ -69,8 +69,8 @@ class Chat:
             message["content"] = with_thought(turn)
         if turn.calls:
             message["tool_calls"] = [self._call(call) for call in turn.calls]
-            if self.form.null_content and not turn.text:
-                message["content"] = None
+            if self.form.no_content and not turn.text:
+                del message["content"]
         if turn.role == "tool":
             message |= {"name": turn.name} if turn.name else {}
             message |= {"tool_call_id": self._id(turn.call_id)} if turn.call_id else {}

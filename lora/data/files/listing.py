@@ -76,7 +76,7 @@ def find(path: Path) -> Listing:
             raise BadData(f"the folder {shown(path)} holds no data file ({_kinds()}){rest}")
         files = sorted(walk.files, key=lambda file: (file.path.parts, file.member))
         return Listing(tuple(files), tuple(sorted(walk.unread, key=lambda u: u.shown)))
-    if not stat.S_ISREG(mode):
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
         raise BadData(f"{shown(path)} is neither a file nor a folder")
     if path.suffix.lower() == ".zip":
         listing = _in_zip(path)
