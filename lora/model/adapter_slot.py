@@ -10,13 +10,20 @@ import numpy as np
 from nomoat.aggregation.errors import BadData, LocalProtocolError, UsageError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
 from nomoat.lora.model.adapter_folder import load_folder, save_folder
-from nomoat.lora.model.adapter_spec import lora_config, read_spec
 from nomoat.lora.model.base_model import BaseModel
+from nomoat.lora.model.targets import (
+    PREFIX,
+    REFUSALS,
+    LoraShape,
+    attached_layers,
+    lora_config,
+    one_sentence,
+    put_adapter,
+)
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
-    from transformers import PreTrainedModel
 
 __all__ = ["attach", "detach", "extract", "load_folder", "save_folder", "slot", "swap"]
 
@@ -33,28 +40,39 @@ def attach(base: BaseModel, spec: AdapterSpec, frozen: AdapterSpec | None = None
     `frozen`: and beside it one for modules that are added but never trained. Raises BadData if the
     model's layers are not the spec's.
     """
-    import warnings
-
-    from peft import get_peft_model
-
-    config = lora_config(spec.rank, spec.alpha, spec.target_modules, spec.rslora)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fan_in_fan_out is set right by itself
-        try:
-            model: PeftModel = get_peft_model(base.model, config, adapter_name=SLOT)
-            found = read_spec(model, config)
-        except (ValueError, UsageError):
-            _strip(base.model)
-            raise BadData(f"{base.name} lacks the adapter's layers: it is another model") from None
-        except BaseException:
-            _strip(base.model)
-            raise
-    if found.layers != spec.layers:
+    shape = LoraShape(spec.rank, spec.alpha, spec.target_modules, spec.rslora)
+    try:
+        model = put_adapter(base.model, shape, spec.target_modules, SLOT)
+    except REFUSALS as problem:
+        raise _other_layers(base, one_sentence(problem)) from None
+    if different := _difference(model, spec):
         model.unload()
-        raise BadData(f"the layers of {base.name} are not the adapter's: it is another model")
+        raise _other_layers(base, different)
     if frozen is not None:
         _add_frozen(model, frozen)
     return model
+
+
+def _other_layers(base: BaseModel, why: str) -> BadData:
+    return BadData(
+        f"the layers of {base.name} are not the adapter's: {why}; it is another model, or another "
+        "version of PEFT"
+    )
+
+
+def _difference(model: PeftModel, spec: AdapterSpec) -> str | None:
+    """Name the first layer that only one of the two has; None if they are the same."""
+    try:
+        found = attached_layers(model, spec.rank)
+    except UsageError as problem:
+        return str(problem)
+    here, there = set(found), set(spec.layers)
+    for only, whose in ((here - there, "the model"), (there - here, "the adapter")):
+        if only:
+            layer = min(only, key=lambda layer: layer.name)
+            shape = f"{layer.d_out} × {layer.d_in}"
+            return f"only {whose} has {layer.name.removeprefix(PREFIX)} ({shape})"
+    return None if found == spec.layers else "they come in another order"
 
 
 def _add_frozen(model: PeftModel, spec: AdapterSpec) -> None:
@@ -64,20 +82,6 @@ def _add_frozen(model: PeftModel, spec: AdapterSpec) -> None:
     tuner.set_adapter([SLOT, FROZEN])
     for parameter in slot(model, spec, FROZEN).values():
         parameter.requires_grad_(False)
-
-
-def _strip(model: PreTrainedModel) -> None:
-    """Take out what an attach that failed half-way has put in: later adapters must not meet it.
-
-    A coordinator chooses the targets; one bad choice would otherwise stay until a restart.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, BaseTunerLayer):
-                setattr(parent, name, child.get_base_layer())
-    model.requires_grad_(False)
 
 
 def detach(model: PeftModel) -> None:

@@ -13,7 +13,8 @@ from nomoat.lora.device import backends
 from nomoat.lora.device.backends import Device
 from nomoat.lora.device.quantising import check_bitsandbytes
 from nomoat.lora.model.adapter_spec import initial_adapter, new_spec
-from nomoat.lora.model.files import content_hash, resolve
+from nomoat.lora.model.files import config, content_hash, resolve
+from nomoat.lora.model.programs import needs_own_code
 
 if TYPE_CHECKING:
     import torch
@@ -93,31 +94,33 @@ def _dtype(name: str, device: Device) -> torch.dtype:
 
 
 def _quantised(bits: int | None, device: Device) -> dict[str, Any]:
-    """What from_pretrained needs to know of `bits`; UsageError in one line if it cannot be."""
+    """Return from_pretrained's options for `bits`; UsageError in one line if it cannot be."""
     if bits in (None, 16):
         return {}
     check_bitsandbytes(f"a base of {bits} bits", device)
     from transformers import BitsAndBytesConfig
 
     if bits == 8:
-        config = BitsAndBytesConfig(load_in_8bit=True)
+        quantised = BitsAndBytesConfig(load_in_8bit=True)
     else:
-        config = BitsAndBytesConfig(
+        quantised = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=device.dtype(),
         )
-    return {"quantization_config": config, "device_map": {"": device.place}}
+    return {"quantization_config": quantised, "device_map": {"": device.place}}
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as problem:  # it raises whatever a broken file makes it raise
-        raise BadData(f"the tokenizer in {folder} cannot be loaded: {_line(problem)}") from problem
+        raise _unloadable(folder, "tokenizer", problem) from problem
     if not tokenizer.is_fast:
         raise BadData(
             f"the tokenizer in {folder} has no tokenizer.json and cannot place its tokens"
@@ -131,16 +134,17 @@ def _model(folder: Path, dtype: torch.dtype, quantised: dict[str, Any]) -> PreTr
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            kind = config.model_type
+        known = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if type(known) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            kind = known.model_type
             raise BadData(f"the model in {folder} ({kind}) is not a causal language model")
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=config,
+            config=known,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,
             output_loading_info=True,
             **quantised,
         )
@@ -151,7 +155,7 @@ def _model(folder: Path, dtype: torch.dtype, quantised: dict[str, Any]) -> PreTr
     except (MemoryError, torch.OutOfMemoryError) as problem:
         raise DoesNotFit(f"the model in {folder} needs more memory than is free") from problem
     except Exception as problem:  # as above
-        raise BadData(f"the model in {folder} cannot be loaded: {_line(problem)}") from problem
+        raise _unloadable(folder, "model", problem) from problem
     if missing:
         raise BadData(f"the weights in {folder} lack {missing[0]} ({len(missing)} in all)")
     model.config.use_cache = False  # training keeps no keys and values; generation asks for them
@@ -166,6 +170,16 @@ def _check_vocabulary(folder: Path, model: Any, tokenizer: Any) -> None:
             f"the tokenizer in {folder} has token {highest}, the model only {rows} tokens: "
             "they do not belong together"
         )
+
+
+def _unloadable(folder: Path, part: str, problem: BaseException) -> BadData:
+    if "trust_remote_code" in str(problem):  # transformers' own advice: never followed
+        own = needs_own_code(config(folder)) or "auto_map"
+        return BadData(
+            f"the {part} in {folder} needs code of its own ({own}), and nomoat runs no code from a "
+            "model's folder; choose a model that transformers knows by itself"
+        )
+    return BadData(f"the {part} in {folder} cannot be loaded: {_line(problem)}")
 
 
 def _line(problem: BaseException) -> str:

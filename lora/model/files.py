@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.errors import BadData
+from nomoat.lora.model.programs import check_no_foreign_parts, check_no_program
 
 WEIGHTS = "*.safetensors"
 TOKENIZER_FILES = (
@@ -34,7 +35,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def resolve(path_or_hub_id: str) -> Path:
-    """The local folder of a model; a hub id is fetched, or taken from the cache when offline.
+    """Return the local folder of a model; a hub id is fetched, or taken from the cache when offline.
 
     Raises BadData if there is no such model, or if its folder is not a model's.
     """
@@ -63,12 +64,17 @@ def _fetched(hub_id: str) -> Path:
 
 
 def checked(folder: Path) -> Path:
-    """`folder` if it holds config.json and safetensors; else BadData says what is missing."""
-    config(folder)
+    """Return `folder` if it holds config.json and safetensors and nothing that could run.
+
+    Raises BadData, which says what is missing or has to go.
+    """
+    found = config(folder)
     if not any(folder.glob(WEIGHTS)):
         others = any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.gguf"))
         hint = "; convert its weights to safetensors" if others else ""
         raise BadData(f"the model folder {folder} holds no weights (*.safetensors){hint}")
+    check_no_program(folder)
+    check_no_foreign_parts(folder, found)
     return folder
 
 
@@ -93,6 +99,7 @@ def content_hash(folder: Path) -> bytes:
 
     Over (name, size, SHA-256 of the content) of each file, in the order of their names; of the
     configuration only what changes the computation. Two volunteers with one hash train one model.
+    A folder with programs or pickles in it has no hash: BadData.
     """
     checked(folder)
     names = {path.name for path in folder.glob(WEIGHTS)}
