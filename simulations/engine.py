@@ -21,7 +21,9 @@ from nomoat.client.round.masked_session import MaskedSession
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
+from nomoat.lora.model.left_out import line
 from nomoat.lora.workers.cores import MAX_DEFAULT_WORKERS
+from nomoat.lora.workers.examining import examined
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.rounds import cohort
@@ -39,13 +41,17 @@ from nomoat.simulations.seeded_community import SeededCommunity
 
 @dataclass(frozen=True)
 class Ground:
-    """What a federation stands on: workers, base model, first adapter, and its volunteers."""
+    """Everything a federation stands on: workers, base model, first adapter, and its volunteers.
+
+    left_out: the parts of the base model that carry no adapter, as one sentence.
+    """
 
     pool: Pool
     model: str
     base_hash: bytes
     initial: Adapter
     population: Population
+    left_out: str = ""
 
 
 def model_path(scenario: Scenario) -> str:
@@ -65,15 +71,18 @@ def prepared(
     model = model_path(scenario)
     base_hash = content_hash(resolve(model))
     with Pool(model, workers) as pool:
-        shape = pool.submit(SpecJob(scenario.rank, scenario.alpha, scenario.targets))
+        shape = pool.submit(
+            SpecJob(scenario.rank, scenario.alpha, scenario.targets, seq_len=scenario.seq_len)
+        )
         population = gather(scenario, shards, pocket_cache)
         _check_size(scenario, population)
         # Flower takes a second to import: now, while the workers load.
         import nomoat.server.rounds.coordinator
         import nomoat.simulations.in_process_grid  # noqa: F401
 
-        initial = initial_adapter(shape.result(), seed_of(scenario, "adapter"))
-        yield Ground(pool, model, base_hash, initial, population)
+        found = examined(shape)
+        initial = initial_adapter(found.spec, seed_of(scenario, "adapter"))
+        yield Ground(pool, model, base_hash, initial, population, line(found.left_out))
 
 
 def federate(

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.model.adapter_folder import save_folder
 from nomoat.server.rounds.watching import Watcher
 from nomoat.simulations import baselines
 from nomoat.simulations.engine import Ground, federate, prepared
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.report import page, plots, samples
-from nomoat.simulations.report.results import Result
+from nomoat.simulations.report.results import Result, Sample
 from nomoat.simulations.run_folder import RunFolder, write_text
 from nomoat.simulations.scenario import Scenario
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What of this machine a run uses. started: monotonic seconds when the program began."""
+    """This machine as a run uses it. started: monotonic seconds when the program began."""
 
     workers: int | None
     pocket_cache: Path
@@ -47,21 +52,42 @@ def _simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: 
         folder.bind(ground.initial.spec, inputs_digest(ground))
         adapter = federate(scenario, ground, folder, watcher, folder.volunteers).state.adapter
         measured = baselines.measure(scenario, ground) if scenario.baselines else None
+        taken, undrawn = _samples(ground, adapter)
         result = Result(
             scenario,
             ground.population,
             adapter,
             folder.records(),
             measured,
-            samples.take(ground, adapter),
+            taken,
             time.monotonic() - machine.started,
             ground.pool.busy_seconds(),
+            ground.left_out,
+            undrawn,
         )
         base = "nomoat pocket model" if scenario.model == POCKET else ground.model
         save_folder(adapter, base, folder.adapter, page.card(result), ground.base_hash)
     folder.write_summary(result.summary())
-    plots.save_png(plots.loss_curve(result), folder.curve)
-    write_text(folder.report, page.page(result, folder.config.read_text("utf-8")))
+    return _drawn(result, folder)
+
+
+def _samples(ground: Ground, adapter: Adapter) -> tuple[tuple[Sample, ...], str]:
+    """The report's samples, or none and why: a model that cannot write has learnt all the same."""
+    try:
+        return samples.take(ground, adapter), ""
+    except NomoatError as problem:
+        return (), f"the report has no samples: {problem}"
+
+
+def _drawn(result: Result, folder: RunFolder) -> Result:
+    """Draw the report last, when all that the run found is safe; whatever fails is one line."""
+    try:
+        plots.save_png(plots.loss_curve(result), folder.curve)
+        write_text(folder.report, page.page(result, folder.config.read_text("utf-8")))
+    except Exception as problem:
+        log.debug("the report could not be drawn", exc_info=problem)
+        why = " ".join(str(problem).split())[:160] or type(problem).__name__
+        return replace(result, undrawn=f"the report could not be drawn: {why}")
     return result
 
 

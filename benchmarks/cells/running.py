@@ -76,7 +76,7 @@ def run(
             common = scenario(setting, replace(todo[0], method=POOLED))
             shape = pool.submit(SpecJob(common.rank, common.alpha, common.targets))
             population = gather(common, folder, pocket_cache)
-            initial = initial_adapter(shape.result(), seed_of(common, "adapter"))
+            initial = initial_adapter(shape.result().spec, seed_of(common, "adapter"))
             ground = Ground(pool, setting.model, base_hash, initial, population)
             yield from _run_place(setting, todo, ground, folder)
 

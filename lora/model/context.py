@@ -17,7 +17,12 @@ KEYS: Final = (
     "context_length",
     "n_ctx",
 )
-PARTS: Final = ("text_config", "llm_config", "language_config", "decoder")  # of models that see, too
+PARTS: Final = (
+    "text_config",
+    "llm_config",
+    "language_config",
+    "decoder",
+)  # of models that see, too
 
 
 def context_length(config: Mapping[str, Any]) -> int | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.aggregation.protocol.adapter import LORA_B, AdapterSpec
+from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import attach, detach, slot
 from nomoat.lora.model.adapter_spec import skeleton_of
 from nomoat.lora.model.base_model import BaseModel
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 
 TEXT = "The harbour master counts nineteen boats, two of them red, and writes: all is well (6:40)."
 TOKENS = 24  # of it that the model reads
-LEAK = 1e-6  # of the gradient, in later tokens: rounding; a model that looks ahead has 1e-3 and more
+LEAK = (
+    1e-6  # of the gradient, in later tokens: rounding; a model that looks ahead has 1e-3 and more
+)
 UNSEEN = "text never passes through it"
 PARTLY = "only some tokens pass through it"
 ODD = "it is not used as a linear layer"
@@ -70,22 +73,14 @@ def examine(base: BaseModel, shape: LoraShape) -> Examined:
         unusable |= dict.fromkeys(still, STILL)
 
 
-def unmoved(base: BaseModel, model: PeftModel, spec: AdapterSpec) -> tuple[str, ...]:
-    """Return the layers of the attached adapter that a short text gives no gradient.
-
-    Its values are as before.
-    """
-    context = context_of(base.model)
-    return _still(base, model, spec, _text(base, min(TOKENS, context or TOKENS)))
-
-
 def _text(base: BaseModel, most: int) -> torch.Tensor:
     """The first tokens of TEXT (1, n); of whatever there is if the tokenizer makes none of it."""
     import torch
 
     ids = base.tokenizer(TEXT, add_special_tokens=False)["input_ids"][:most]
     if len(ids) < 4:
-        rows = base.model.get_input_embeddings().num_embeddings  # type: ignore[attr-defined]
+        table: Any = base.model.get_input_embeddings()
+        rows = table.num_embeddings
         ids = [(7 * place + 3) % rows for place in range(most)]
     return torch.tensor([ids], device=base.device)
 
@@ -104,9 +99,11 @@ def _watched(base: BaseModel, ids: torch.Tensor) -> dict[str, str]:
     def watch(name: str) -> Any:
         def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             x = inputs[0] if inputs else None
-            if not isinstance(x, torch.Tensor) or not isinstance(output, torch.Tensor):
-                odd.add(name)
-            elif (*x.shape[:-1], widths[name]) != tuple(output.shape):
+            if (
+                not isinstance(x, torch.Tensor)
+                or not isinstance(output, torch.Tensor)
+                or (*x.shape[:-1], widths[name]) != tuple(output.shape)
+            ):
                 odd.add(name)
             else:
                 rows[name] += x.numel() // x.shape[-1]
@@ -185,7 +182,7 @@ def _still(
 
 @contextlib.contextmanager
 def _embedded(base: BaseModel) -> Iterator[list[torch.Tensor]]:
-    """What the table of tokens gives while the block runs, as leaves that get a gradient."""
+    """Collect what the table of tokens gives, as leaves that get a gradient."""
     kept: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -225,18 +222,13 @@ def _check_causal(base: BaseModel, tables: list[torch.Tensor], half: int) -> Non
         size = table.grad.flatten(0, -2).abs().amax(dim=1)  # of each token
         if float(size[half:].max()) > LEAK * float(size[:half].max()):
             raise BadData(
-                f"{base.name} ({_family(base)}) is not a causal language model: what it says of a token "
-                "depends on later ones, so it cannot be trained to write"
+                f"{base.name} ({_family(base)}) is not a causal language model: what it says of a "
+                "token depends on later ones, so it cannot be trained to write"
             )
 
 
 def _logits(base: BaseModel, model: Any, ids: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    precise: Any = contextlib.nullcontext()
-    if base.device.type == "cuda":
-        precise = torch.autocast("cuda", torch.bfloat16)
-    with precise:
+    with backends.of(base.device).autocast():
         logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
     return logits
 

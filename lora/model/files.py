@@ -35,7 +35,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def resolve(path_or_hub_id: str) -> Path:
-    """Return the local folder of a model; a hub id is fetched, or taken from the cache when offline.
+    """Return the local folder of a model; a hub id is fetched, or taken from the cache offline.
 
     Raises BadData if there is no such model, or if its folder is not a model's.
     """

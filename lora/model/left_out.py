@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
 NOT_LINEAR = "not made of linear layers"
@@ -16,7 +15,7 @@ SMALL = 0.001  # of the parameters: what is less is not worth a name
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A part of a model (`*`: in every layer), why it carries no adapter, its share of the values."""
+    """A part of a model (`*`: of every layer), why it carries no adapter, its share of values."""
 
     name: str
     why: str

@@ -32,7 +32,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What decides memory: vocabulary V, width d, MLP width f, layers L, heads and linear maps.
+    """Sizes that decide memory: vocabulary V, width d, MLP width f, layers L, heads, linear maps.
 
     `tied`: the output head is the embedding matrix itself. `qk_norm`: queries and keys of each head
     are normalised too.

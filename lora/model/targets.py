@@ -222,7 +222,7 @@ def _refused_alone(
     kinds: dict[str, set[str]] = {}
     for name in wanted:
         kinds.setdefault(name.rpartition(".")[2], set()).add(name)
-    found = {}
+    found: dict[str, str] = {}
     for kind in kinds.values():
         refused = _attached(skeleton, shape, selectors(kind, names))
         if isinstance(refused, str):

@@ -14,6 +14,7 @@ from nomoat.lora.data.batches import Batch, by_length, pieces
 from nomoat.lora.data.encoding import Encoder, Example
 from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import swap
+from nomoat.lora.model.context import context_of
 from nomoat.lora.training.loss import Losses, losses_of
 from nomoat.lora.training.out_of_memory import halved
 from nomoat.lora.training.train import piece_tokens
@@ -87,15 +88,31 @@ def sample(
     """Return the model's answer to `prompt`, or what it writes after it: greedy, so repeatable."""
     import torch
 
-    ids = torch.tensor([encoder.prompt_ids(prompt, continue_text)], device=model.device)
+    context = context_of(model.get_base_model())
+    asked, most = room_to_answer(encoder.prompt_ids(prompt, continue_text), max_new_tokens, context)
+    ids = torch.tensor([asked], device=model.device)
     with _carrying(model, adapter), torch.inference_mode():
         written = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            generation_config=_greedy(model, encoder, max_new_tokens),
+            generation_config=_greedy(model, encoder, most),
         )
     new = written[0, ids.shape[1] :]
     return str(encoder.tokenizer.decode(new, skip_special_tokens=True)).strip()
+
+
+def room_to_answer(
+    prompt: list[int], max_new_tokens: int, context: int | None
+) -> tuple[list[int], int]:
+    """Return the prompt's ids and how many may follow, within the tokens that the model reads.
+
+    A prompt that leaves less room loses its beginning, but never more than half of the context.
+    """
+    if context is None:
+        return prompt, max_new_tokens
+    room = min(max_new_tokens, max(1, context // 2))
+    kept = prompt[-(context - room) :] if context > room else prompt[-1:]
+    return kept, min(max_new_tokens, context - len(kept))
 
 
 def _greedy(model: Any, encoder: Encoder, max_new_tokens: int) -> Any:

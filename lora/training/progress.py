@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nomoat.aggregation.errors import BadData
 from nomoat.lora.data.batches import Batch, pieces
 from nomoat.lora.device import backends
 from nomoat.lora.training.checkpoint import RunPosition, TrainingCheckpoint, capture, restore
@@ -108,6 +109,8 @@ class RunProgress:
         cut = list(pieces(batch, self._limit))
         while self._piece < len(cut):
             loss = loss_of(cut[self._piece], "sum") / len(batch.targets)
+            if not loss.requires_grad:
+                raise BadData("no layer of the adapter takes part in what the model computes")
             loss.backward()
             part = loss.detach()
             self._loss = part if self._loss is None else self._loss + part

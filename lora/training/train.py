@@ -20,6 +20,7 @@ from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import extract, swap
 from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments, recall, remember
+from nomoat.lora.training.movement import check_layers_move
 from nomoat.lora.training.optimizer import CLIP_NORM, flat_adamw
 from nomoat.lora.training.progress import NO_BREAKS, Breaks, RunProgress
 
@@ -77,8 +78,8 @@ def train(  # noqa: PLR0913, PLR0917 - who trains what on what, and how
     x₀ the adapter as given; reported losses are without it (FedProx, Li et al. 2020,
     arXiv:1812.06127, eq. 2). Factors that `settings` freezes come back bit for bit. A run that
     resumes from its checkpoint (`given.breaks`) gives the bits of one that never paused. Raises
-    NomoatError if the loss or the adapter stops being finite, BadData without examples, Paused
-    where the breaks say so.
+    NomoatError if the loss or the adapter stops being finite, BadData without examples or if a
+    layer of the adapter does not move in the first step, Paused where the breaks say so.
     """
     if not examples:
         raise BadData("there is nothing to train on: no row has a trained token")
@@ -143,6 +144,8 @@ def _take_steps(
     with losses_of(model) as loss_of:
         for batch in _batches(run, progress.step):
             progress.accumulate(loss_of, batch)
+            if progress.step == 0:
+                check_layers_move(model, run.adapter.spec, batch)
             if start is not None:
                 gradient.add_(values.detach() - start, alpha=settings.prox)
             gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))

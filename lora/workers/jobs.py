@@ -11,7 +11,7 @@ import numpy as np
 
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.lora.model.adapter_spec import Targets
+from nomoat.lora.model.targets import Targets
 from nomoat.lora.training.moments import Moments
 
 
@@ -78,12 +78,16 @@ class SampleJob:
 
 @dataclass(frozen=True, slots=True)
 class SpecJob:
-    """The adapter's layers on the worker's model → AdapterSpec, so that nobody else needs torch."""
+    """Examine the worker's model → examination.Examined, so that nobody else needs torch.
+
+    seq_len: tokens of the rows that it shall read; UsageError if it cannot.
+    """
 
     rank: int
     alpha: float
     target_modules: Targets = "all-linear"
     rslora: bool = False
+    seq_len: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ Jobs are queued and handed out first come, first served, by one thread per worke
 A worker that dies fails only the job it was at, and is replaced before the next one.
 
     with Pool(model, workers=2) as pool:
-        spec = pool.submit(SpecJob(rank=8, alpha=16.0)).result()
+        spec = pool.submit(SpecJob(rank=8, alpha=16.0)).result().spec
         start = initial_adapter(spec, seed).vector
         futures = [pool.submit(TrainJob(rows, spec, start, settings, seed)) for rows in shards]
         vectors = [future.result().vector for future in futures]
@@ -31,7 +31,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, overload
 
 from nomoat.aggregation.errors import LocalProtocolError, NomoatError
-from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import resolve
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.workers import jobs
@@ -110,7 +110,7 @@ class Pool:
     @overload
     def submit(self, job: jobs.SampleJob) -> Future[tuple[str, ...]]: ...
     @overload
-    def submit(self, job: jobs.SpecJob) -> Future[AdapterSpec]: ...
+    def submit(self, job: jobs.SpecJob) -> Future[Examined]: ...
     @overload
     def submit(self, job: jobs.ShardJob) -> Future[jobs.ShardCounts]: ...
     def submit(self, job: jobs.Job) -> Future[Any]:

@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
+from functools import cached_property
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +20,9 @@ from nomoat.lora.data.encoding import Encoder, Example
 from nomoat.lora.data.reading import read
 from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
-from nomoat.lora.model.adapter_spec import new_spec
+from nomoat.lora.model.context import check_length, context_of
+from nomoat.lora.model.examination import Examined, examine
+from nomoat.lora.model.targets import LoraShape
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.checkpoint import read as read_checkpoint
 from nomoat.lora.training.evaluate import MeasuredLoss, evaluate, sample
@@ -73,8 +76,7 @@ class Worker:
             case SampleJob():
                 return self._sample(job)
             case SpecJob():
-                config = self._base.model.config
-                return new_spec(config, job.rank, job.alpha, job.target_modules, job.rslora)
+                return self._examine(job)
             case ShardJob():
                 return _counts(self.examples(job.shard, job.seq_len))
         raise LocalProtocolError(f"{type(job).__name__} is no job of a worker")
@@ -86,6 +88,7 @@ class Worker:
         if key in self._shards:
             self._shards.move_to_end(key)
             return self._shards[key]
+        check_length(self._context, seq_len)
         encoder = Encoder.of(self._base.tokenizer, seq_len)
         self._shards[key] = encoder.encode_all(read(shard).conversations).examples
         sizes = {k: sum(len(e.input_ids) for e in rows) for k, rows in self._shards.items()}
@@ -94,6 +97,15 @@ class Worker:
             oldest, _ = self._shards.popitem(last=False)
             total -= sizes[oldest]
         return self._shards[key]
+
+    @cached_property
+    def _context(self) -> int | None:
+        return context_of(self._base.model)
+
+    def _examine(self, job: SpecJob) -> Examined:
+        check_length(self._context, job.seq_len)
+        self._empty_slot()
+        return examine(self._base, LoraShape(job.rank, job.alpha, job.target_modules, job.rslora))
 
     def _train(self, job: TrainJob) -> Trained:
         examples = self.examples(job.shard, job.settings.seq_len)
@@ -143,12 +155,15 @@ class Worker:
         )
 
     def _model(self, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
-        if self._slot is not None and self._slot[0] != (spec, frozen):
-            detach(self._slot[1])
-            self._slot = None
-        if self._slot is None:
+        if self._slot is None or self._slot[0] != (spec, frozen):
+            self._empty_slot()
             self._slot = ((spec, frozen), attach(self._base, spec, frozen))
         return self._slot[1]
+
+    def _empty_slot(self) -> None:
+        if self._slot is not None:
+            detach(self._slot[1])
+        self._slot = None
 
 
 def _adapter(spec: AdapterSpec, vector: Vector | None) -> Adapter | None:

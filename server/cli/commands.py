@@ -102,6 +102,8 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     except ValidationError as problem:
         raise UsageError(first_error(problem)) from None
     _say(f"{name}: {fingerprint(made.key().public)}")
+    if parts := made.load().base.left_out:
+        _say(parts)
     _say(f"settings: {made.settings}")
     _say(f"next: nomoat up {folder}    and    nomoat invite {folder}")
 

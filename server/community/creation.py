@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import re
@@ -18,8 +17,10 @@ from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.data.reading import read
+from nomoat.lora.model import left_out
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
+from nomoat.lora.workers.examining import examined
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.community.database import Database
@@ -100,9 +101,12 @@ def make(
     if wanted.evaluation is not None and not evaluation:
         raise BadData(f"{wanted.evaluation}: no row in it can be used")
     shape = settings.adapter
-    with contextlib.closing(Pool(str(settings.base.folder), 1)) as pool:
-        spec = pool.submit(SpecJob(shape.rank, shape.alpha, shape.targets)).result()
-        adapter = initial_adapter(spec, seeds.adapter)
+    seq_len = settings.training.seq_len
+    job = SpecJob(shape.rank, shape.alpha, shape.targets, seq_len=seq_len)
+    with Pool(str(settings.base.folder), 1) as pool:
+        found = examined(pool.submit(job))
+        settings = _noting(settings, left_out.line(found.left_out))
+        adapter = initial_adapter(found.spec, seeds.adapter)
         loss = _measure(evaluation, adapter, settings, pool) if evaluation else None
     key = create(folder, settings, now, entropy(32))
     if evaluation:
@@ -115,6 +119,12 @@ def make(
     registry.add(adapter, measured, int(now.timestamp()))
     registry.store.close()
     return folder
+
+
+def _noting(settings: Settings, parts: str) -> Settings:
+    """The settings, with the parts of the base that carry no adapter: for the card."""
+    base = settings.base.model_copy(update={"left_out": parts})
+    return settings.model_copy(update={"base": base})
 
 
 def _measure(

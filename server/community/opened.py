@@ -71,6 +71,7 @@ def card(office: OpenCommunity, record: SignedVersion) -> str:
     loss = "not measured" if version.loss is None else f"{version.loss:.4f} nats per token"
     before = "not measured" if version.parent_loss is None else f"{version.parent_loss:.4f}"
     own = "not measured" if version.evaluation is None else f"{version.evaluation:.4f}"
+    parts = settings.base.left_out
     return f"""# {settings.community.name}: community adapter, version {version.number}
 
 A LoRA adapter trained together by {len(version.contributors)} volunteers of
@@ -79,7 +80,7 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - round {version.round}, method {version.method}
 - held-out loss {loss} (the version before: {before})
 - loss on the community's own evaluation split {own}
-- base model content hash {version.base_hash.hex()}
+{f"- {parts}" + chr(10) if parts else ""}- base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}
 - community {fingerprint(office.registrar.key.public)}

@@ -35,13 +35,17 @@ class CommunitySettings(SettingsTable):
 
 
 class BaseModelSettings(SettingsTable):
-    """The base model, named by the content of its files."""
+    """The base model, named by the content of its files.
+
+    left_out: its parts that carry no adapter, as the card names them.
+    """
 
     model: str = Field(min_length=1, max_length=200)
     folder: Path  # where this machine has it
     license: Annotated[str, Field(max_length=80)] = ""
     hash: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
+    left_out: str = ""
 
 
 class CommunityRoundSettings(RoundSettings):

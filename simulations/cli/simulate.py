@@ -15,6 +15,7 @@ from nomoat.server.cli.setting_options import options_of, settings_command, take
 
 if TYPE_CHECKING:
     import click
+    from rich.console import Console
 
 app = typer.Typer(add_completion=False)
 
@@ -82,11 +83,17 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
         sys.stdout.write("\n")
     elif not shell.quiet:
         console.print(f"\n{result.sentence()}\n", markup=False, highlight=False)
-        console.print(f"report   {folder.report}", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"adapter  {folder.adapter}", markup=False, highlight=False, soft_wrap=True)
+        report = f"report   {folder.report}" if folder.report.exists() else ""
+        _say(console, result.left_out, report, f"adapter  {folder.adapter}")
+    _say(console, result.undrawn)
     if not any(record["committed"] for record in result.records[1:]):
         reason = result.records[-1]["reason"]
         raise NomoatError(f"no round was committed; the last one: {reason} (see {folder.metrics})")
+
+
+def _say(console: Console, *lines: str) -> None:
+    for line in filter(None, lines):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:

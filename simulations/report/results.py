@@ -25,7 +25,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything the report shows. `records` are the objects of metrics.jsonl."""
+    """Everything the report shows. `records` are the objects of metrics.jsonl.
+
+    left_out: the parts of the base that carry no adapter. undrawn: what of the report could not be
+    made, and why; the adapter is whole all the same.
+    """
 
     scenario: Scenario
     population: Population
@@ -35,6 +39,8 @@ class Result:
     samples: tuple[Sample, ...]
     seconds: float
     busy_seconds: float
+    left_out: str = ""
+    undrawn: str = ""
 
     @property
     def base_loss(self) -> float | None:
@@ -75,6 +81,7 @@ class Result:
             "server_optimizer": self.scenario.server_optimizer,
             "sessions": sorted({record["session"] for record in rounds}),
             "adapter_values": self.adapter.spec.size,
+            "left_out": self.left_out,
             "bytes_up_per_volunteer_per_round": (
                 round(sum(record["bytes_up"] for record in rounds) / reports) if reports else 0
             ),

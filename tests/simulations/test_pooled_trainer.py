@@ -59,7 +59,7 @@ def bent(spec: AdapterSpec) -> dict[str, AdapterSpec]:
 def test_a_hostile_adapter_is_refused_and_leaves_no_trace_in_the_model(
     pool: Pool, member: Member
 ) -> None:
-    spec = pool.submit(SpecJob(4, 8.0)).result()
+    spec = pool.submit(SpecJob(4, 8.0)).result().spec
     start = initial_adapter(spec, b"seed")
     honest = train_job(member, start, SETTINGS, SEED)
     before = pool.submit(honest).result().vector.tobytes()
@@ -78,7 +78,7 @@ def test_the_same_task_gives_the_same_update_and_another_seed_another(
     pool: Pool, member: Member
 ) -> None:
     """Trap 7: the order of rows comes from the seed, and nothing else does."""
-    spec = pool.submit(SpecJob(4, 8.0)).result()
+    spec = pool.submit(SpecJob(4, 8.0)).result().spec
     start = initial_adapter(spec, b"seed")
     jobs = [train_job(member, start, SETTINGS, seed) for seed in (SEED, SEED, b"t" * 32)]
     first, again, other = (pool.submit(job).result().vector for job in jobs)
@@ -88,7 +88,7 @@ def test_the_same_task_gives_the_same_update_and_another_seed_another(
 
 def test_frozen_modules_are_in_the_model_a_worker_trains(pool: Pool, member: Member) -> None:
     """The first loss is that of the whole adapter, whatever part of it is trained."""
-    spec = pool.submit(SpecJob(4, 8.0)).result()
+    spec = pool.submit(SpecJob(4, 8.0)).result().spec
     rng = np.random.default_rng(1)
     whole = Adapter(spec, (rng.standard_normal(spec.size) * 0.2).astype(np.float32))
     entire = pool.submit(train_job(member, whole, SETTINGS, SEED)).result()

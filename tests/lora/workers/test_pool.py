@@ -94,8 +94,8 @@ def test_results_do_not_depend_on_the_number_of_workers(
 
 
 def test_every_kind_of_job(pool: Pool, spec: AdapterSpec, shards: list[Path], base: Any) -> None:
-    assert pool.submit(SpecJob(4, 8.0)).result() == spec
-    narrow = pool.submit(SpecJob(2, 4.0, ("q_proj",))).result()
+    assert pool.submit(SpecJob(4, 8.0)).result().spec == spec
+    narrow = pool.submit(SpecJob(2, 4.0, ("q_proj",))).result().spec
     start = initial_adapter(narrow, b"i").vector
     trained = pool.submit(TrainJob(shards[0], narrow, start, SETTINGS, b"s")).result()
     assert trained.steps == 3
@@ -211,7 +211,7 @@ from nomoat.aggregation.protocol.messages import TrainSettings
 
 def main():
     with Pool(sys.argv[1], workers=1) as pool:
-        spec = pool.submit(SpecJob(4, 8.0)).result()
+        spec = pool.submit(SpecJob(4, 8.0)).result().spec
         print(pool.submit(EvaluateJob(Path(sys.argv[2]), spec, None, TrainSettings())).result())
     assert not {"torch", "transformers", "peft"} & sys.modules.keys()
 
@@ -357,7 +357,7 @@ from nomoat.aggregation.protocol.messages import TrainSettings
 
 if __name__ == "__main__":
     pool = Pool(sys.argv[1], 1, "cpu", shared=False)
-    spec = pool.submit(SpecJob(4, 8.0)).result()
+    spec = pool.submit(SpecJob(4, 8.0)).result().spec
     settings = TrainSettings(local_steps=50_000, batch_size=4, seq_len=64)
     start = np.zeros(spec.size, np.float32)
     shard, path = Path(sys.argv[2]), Path(sys.argv[3])

@@ -1,0 +1,66 @@
+"""Every adapted layer must move in a first step: one that cannot is refused by its name.
+
+A layer without a gradient would be sent, masked and averaged in every round and never learn: a
+vision tower's under text, one whose weight a model reads without calling the layer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nomoat.aggregation.errors import BadData
+from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, AdapterSpec
+from nomoat.lora.data.batches import Batch
+from nomoat.lora.model.adapter_slot import slot
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import Tensor
+
+LEAST_DISTINCT = 4  # tokens: attention over fewer may have no gradient, whatever the layer
+NAMED = 3
+
+
+def check_layers_move(model: PeftModel, spec: AdapterSpec, batch: Batch) -> None:
+    """Raise BadData if the batch's gradient, just computed, is zero in some layers and not in all.
+
+    A batch that says nothing (a token after a token, a loss of zero) accuses no layer; nor does a
+    layer whose trained factor is multiplied by zeros.
+    """
+    if not _tells(batch):
+        return
+    names, moved = [], []
+    parameters = slot(model, spec)
+    for layer in spec.layers:
+        a, b = parameters[layer.name + LORA_A], parameters[layer.name + LORA_B]
+        if not b.requires_grad and not bool(b.any()):
+            continue
+        names.append(layer.name)
+        moved.append(_largest(a) + _largest(b))
+    if not moved:
+        return
+    import torch
+
+    sizes = torch.stack(moved).cpu().numpy()
+    still = [name for name, size in zip(names, sizes, strict=True) if size == 0]
+    if still and len(still) < len(names):
+        raise BadData(
+            f"{len(still)} of the adapter's {len(names)} layers cannot be trained, no gradient "
+            f"reaches them: {', '.join(still[:NAMED])}{' …' if len(still) > NAMED else ''}; choose "
+            "other --target-modules"
+        )
+
+
+def _tells(batch: Batch) -> bool:
+    width = batch.input_ids.shape[1]
+    far = bool((batch.places % width >= LEAST_DISTINCT).any())
+    return far and len(np.unique(batch.input_ids)) >= 2 * LEAST_DISTINCT
+
+
+def _largest(factor: Tensor) -> Tensor:
+    """The largest size of a gradient's values, 0 without one; of what is not finite, infinity."""
+    if not factor.requires_grad or factor.grad is None:
+        return factor.new_zeros(())
+    return factor.grad.abs().amax().float().nan_to_num(nan=float("inf"))
