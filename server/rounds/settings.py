@@ -67,7 +67,7 @@ class AdapterSettings(SettingsTable):
 
     @property
     def targets(self) -> tuple[str, ...] | Literal["all-linear"]:
-        """As lora/model/adapter_spec.py new_spec() takes them."""
+        """As lora/model/targets.py takes them."""
         return "all-linear" if self.target_modules == (ALL_LINEAR,) else self.target_modules
 
 
