@@ -133,7 +133,7 @@ def yield_seconds(task: Task, folder: Path, spec: AdapterSpec, repeats: int) -> 
 
 
 def _until_closed(trainer: Trainer, job: TrainJob) -> None:
-    from nomoat.client.training.trainer import Overtaken
+    from nomoat.client.round.work import Overtaken
 
     try:
         trainer.run(job)

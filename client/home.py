@@ -1,17 +1,20 @@
-"""Where a volunteer's files are and what its owner has set.
+"""The layout of a volunteer's files: one home, and in it a folder for each community.
 
     HOME/identity.key                      Ed25519, one for all communities
+    HOME/kept.json                         rows that look secret and are trained on all the same
     HOME/communities/ID/settings.toml      flags > NOMOAT_* > this file > defaults
                         community.info     what the community said of itself, signed
                         node.key           P-384, for this community alone
-                        roster.log         the roster as seen so far
+                        roster.log         the roster as far as it was seen
+                        roster.seen        when its entries were first seen here
                         version.rec, adapters/   the newest community adapter
-                         held/              an update that waits for its aggregation, and a
-                                            training that was laid down
-                         kept/              what stays here from round to round (personal parts)
-                         sent.jsonl, receipts/  the log of what left, and its receipts
-                         volunteer.log      what went on, rotated
-                        state.json         what this volunteer is doing, for `nomoat status`
+                        shards/            the owner's rows, split into training and held out
+                        held/              an update that waits for its aggregation, and the
+                                           checkpoint of a training that was interrupted
+                        kept/              personal state: stays here from round to round
+                        sent.jsonl, receipts/    the log of what left, and its receipts
+                        volunteer.log      what went on, rotated
+                        state.json         the volunteer's status, for `nomoat status`
                         orders.json        what its owner wants: pause, resume, finish
 
 HOME is NOMOAT_HOME, or the platform's data folder. Several communities live side by side.
@@ -20,77 +23,22 @@ HOME is NOMOAT_HOME, or the platform's data folder. Several communities live sid
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import platformdirs
-import tomlkit
-import tomlkit.items
-from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
-from nomoat.aggregation.errors import NomoatError, NotJoined, UsageError
+from nomoat.aggregation.errors import NotJoined, UsageError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, community_id
 from nomoat.aggregation.protocol.lineage import SignedVersion
-from nomoat.aggregation.protocol.messages import MAX_RANK
-from nomoat.aggregation.protocol.roster import Roster, SignedEntry, extend
-from nomoat.client.machine.limits_settings import HELP, MachineSettings
-from nomoat.client.round.session import TaskLimits
+from nomoat.client import settings as settings_file
+from nomoat.client.settings import VolunteerSettings
 from nomoat.storage.atomic import replacing
-from nomoat.storage.settings import FileSettings, load
 
 ID_DIGITS = 16
-
-
-class VolunteerSettings(FileSettings):
-    """What the owner of this machine has set for one community."""
-
-    model_config = SettingsConfigDict(env_prefix="NOMOAT_", extra="forbid", frozen=True)
-
-    address: str = Field(max_length=260)
-    name: str = Field(min_length=1, max_length=40)
-    data: Path
-    base: str = Field(max_length=400)  # where this machine has the base model
-    heldout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    heldout_data: Path | None = None
-    device: str = Field("auto", max_length=40)
-    poll_least: Annotated[float, Field(ge=0.01, le=3600)] = 1.0
-    poll_most: Annotated[float, Field(ge=0.01, le=3600)] = 2.0
-    max_steps: Annotated[int, Field(ge=1, le=100_000)] = 10_000
-    max_tokens_per_step: Annotated[int, Field(ge=8)] = 1 << 20
-    max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
-    rank: Annotated[int, Field(ge=1, le=MAX_RANK)] | Literal["auto"] = MAX_RANK
-    machine: MachineSettings = Field(default_factory=MachineSettings)
-
-    def limits(self, rank: int) -> TaskLimits:
-        """The most a coordinator may ask; `rank`: what `auto` comes to on this machine."""
-        return TaskLimits(
-            self.max_steps, self.max_tokens_per_step, self.max_adapter_values, rank=rank
-        )
-
-
-COMMENTS = {
-    "address": "where the coordinator is",
-    "data": "your file or folder; it never leaves this machine",
-    "heldout": "share of your rows kept for measuring, never trained on",
-    "heldout_data": "file with rows to measure with; then all of `data` is trained on",
-    "poll_least": "seconds between two looks for work when the line is not held open",
-    "max_steps": "the most a round may ask of this machine",
-    "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
-}
-
-
-def _machine(allowance: MachineSettings) -> tomlkit.items.Table:
-    """What was set, and the rest as comments to take up."""
-    table = tomlkit.table()
-    for line in HELP.splitlines():
-        table.add(tomlkit.comment(line))
-    for key, value in allowance.model_dump(mode="json", exclude_defaults=True).items():
-        table[key] = value
-    return table
 
 
 @dataclass(frozen=True)
@@ -133,12 +81,12 @@ class Home:
         """
         folders = self.joined()
         if wanted is not None:
-            folders = [p for p in folders if p.root.name.startswith(wanted) or p.name() == wanted]
+            folders = [f for f in folders if f.root.name.startswith(wanted) or f.name() == wanted]
         if not folders:
             what = f"no community {wanted!r} here" if wanted else "no community joined here"
             raise NotJoined(f"{what}; join one with: nomoat join LINK --data FILE")
         if len(folders) > 1:
-            names = ", ".join(f"{p.root.name[:8]} ({p.name()})" for p in folders)
+            names = ", ".join(f"{f.root.name[:8]} ({f.name()})" for f in folders)
             raise UsageError(f"which community? --community one of: {names}")
         return folders[0]
 
@@ -156,7 +104,7 @@ class CommunityFolder:
 
     @property
     def log(self) -> Path:
-        """What `nomoat run` wrote of its own accord."""
+        """The log of `nomoat run`, rotated."""
         return self.root / "volunteer.log"
 
     @property
@@ -166,22 +114,22 @@ class CommunityFolder:
 
     @property
     def held(self) -> Path:
-        """Where an update waits."""
+        """The folder of the update that waits for its aggregation."""
         return self.root / "held"
 
     @property
-    def kept(self) -> Path:
-        """What this volunteer keeps to itself between rounds."""
+    def personal_states(self) -> Path:
+        """The folder of what this volunteer keeps to itself from round to round."""
         return self.root / "kept"
 
     @property
     def checkpoint(self) -> Path:
-        """A training laid down in the middle."""
+        """The checkpoint of a training that was interrupted."""
         return self.held / "training.safetensors"
 
     @property
     def split(self) -> Path:
-        """The owner's rows as training wants them."""
+        """The folder of the owner's rows, split into training and held out."""
         return self.root / "shards"
 
     @property
@@ -190,8 +138,8 @@ class CommunityFolder:
         return self.root / "running.lock"
 
     @property
-    def state(self) -> Path:
-        """What the running volunteer last said of itself."""
+    def status(self) -> Path:
+        """The running volunteer's status."""
         return self.root / "state.json"
 
     def name(self) -> str:
@@ -200,70 +148,23 @@ class CommunityFolder:
 
     def load(self, **flags: Any) -> VolunteerSettings:
         """The settings; UsageError naming file and key if one cannot be."""
-        given = {key: value for key, value in flags.items() if value is not None}
-        return load(VolunteerSettings, self.settings, **given)
+        return settings_file.load(self.settings, **flags)
 
     def save(self, settings: VolunteerSettings) -> None:
         """Write settings.toml; comments of an older one survive."""
-        old = self.settings.read_text() if self.settings.exists() else ""
-        document = tomlkit.parse(old)
-        values = settings.model_dump(mode="json", exclude_none=True, exclude={"machine"})
-        for key, value in values.items():
-            if key in COMMENTS and key not in document:
-                document.add(tomlkit.comment(COMMENTS[key]))
-            document[key] = value
-        if "machine" not in document:  # its keys are the owner's: nothing here changes them
-            document.add("machine", _machine(settings.machine))
-        with replacing(self.settings) as file:
-            file.write(tomlkit.dumps(document).encode())
+        settings_file.save(self.settings, settings)
 
     def info(self) -> CommunityInfo:
-        """What the community said of itself when we joined; NotJoined if there is none."""
-        return wire.decode(wire.Packet(self._read("community.info")), CommunityInfo, str(self.root))
+        """The community as it described itself when we joined; NotJoined if there is none."""
+        try:
+            head = (self.root / "community.info").read_bytes()
+        except FileNotFoundError:
+            raise NotJoined(f"{self.root} is not a joined community; join it again") from None
+        return wire.decode(wire.Packet(head), CommunityInfo, str(self.root))
 
     def save_info(self, info: CommunityInfo) -> None:
-        """Keep what the community said of itself."""
+        """Keep the community's description of itself."""
         self._write("community.info", wire.encode(info).head)
-
-    def roster(self, public: bytes) -> Roster:
-        """The roster as far as this machine has seen it, verified again from its file."""
-        return extend(Roster.empty(public), self.entries())
-
-    def entries(self) -> list[SignedEntry]:
-        """The roster's entries on this machine's disk."""
-        return self._entries()[0]
-
-    def append_roster(self, entries: Iterable[SignedEntry]) -> None:
-        """Keep further entries of the roster: 4 bytes of length, then the entry, each."""
-        _, whole = self._entries()
-        try:
-            with self._log.open("r+b" if self._log.exists() else "wb") as file:
-                file.truncate(whole)  # a crash may have left half an entry
-                file.seek(whole)
-                for entry in entries:
-                    head = wire.encode(entry).head
-                    file.write(len(head).to_bytes(4, "big") + head)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as problem:
-            raise NomoatError(f"cannot write {self._log}: {problem.strerror}") from None
-
-    @property
-    def _log(self) -> Path:
-        return self.root / "roster.log"
-
-    def _entries(self) -> tuple[list[SignedEntry], int]:
-        """The whole entries in the log, and how many bytes they take."""
-        data = self._log.read_bytes() if self._log.exists() else b""
-        entries, at = [], 0
-        while at + 4 <= len(data):
-            end = at + 4 + int.from_bytes(data[at : at + 4], "big")
-            if end > len(data):
-                break
-            packet = wire.Packet(data[at + 4 : end])
-            entries.append(wire.decode(packet, SignedEntry, str(self._log)))
-            at = end
-        return entries, at
 
     def version(self) -> SignedVersion | None:
         """The newest version record this machine has verified."""
@@ -277,14 +178,8 @@ class CommunityFolder:
         self._write("version.rec", wire.encode(record).head)
 
     def adapter(self, record: SignedVersion) -> Path:
-        """Where the adapter of a version lies."""
+        """The file of a version's adapter."""
         return self.root / "adapters" / f"{record.version.adapter.hex()}.adapter"
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return (self.root / name).read_bytes()
-        except FileNotFoundError:
-            raise NotJoined(f"{self.root} is not a joined community; join it again") from None
 
     def _write(self, name: str, data: bytes) -> None:
         with replacing(self.root / name) as file:

@@ -95,7 +95,8 @@ def federate(
     from flwr.app import Context, RecordDict
 
     from nomoat.client.round.app import RequestHandler, volunteer_app
-    from nomoat.client.round.session import RoundSession, TaskLimits
+    from nomoat.client.round.session import RoundSession
+    from nomoat.client.round.task_limits import TaskLimits
     from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
     from nomoat.server.rounds.ports import Fleet
     from nomoat.simulations.in_process_grid import InProcessGrid

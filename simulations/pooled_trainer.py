@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.aggregation.secagg.parameters import Mark
-from nomoat.client.round.session import EvaluateWork, HeldUpdate, TrainWork
+from nomoat.client.data.split import Split
+from nomoat.client.round.work import EvaluateWork, HeldUpdate, TrainWork
 from nomoat.client.training import round_jobs
 from nomoat.client.training.personal_state import PersonalStates
-from nomoat.client.training.round_jobs import Rows
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 from nomoat.lora.workers.pool import Pool
@@ -27,15 +27,16 @@ class PooledLabour:
 
     def train(self, work: TrainWork) -> Trained:
         """The member's training in this round."""
-        return round_jobs.train(work, self._rows, self.personal_states, self.pool.submit)
+        return round_jobs.train(work, self._split, self.personal_states, self.pool.submit)
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
         """The member's held-out losses."""
-        return round_jobs.evaluate(work, self._rows, self.personal_states, self.pool.submit)
+        return round_jobs.evaluate(work, self._split, self.personal_states, self.pool.submit)
 
     @property
-    def _rows(self) -> Rows:
-        return Rows(self.member.train, self.member.held_out)
+    def _split(self) -> Split:
+        member = self.member
+        return Split(member.train, member.held_out, member.train_rows, member.held_out_rows)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nomoat.aggregation.protocol.messages import TrainTask
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.parameters import Policy, RosterView
 from nomoat.client.round.masked_session import Membership
-from nomoat.client.round.session import seed_from_announced
+from nomoat.client.round.task_checks import seed_from_announced
 from nomoat.server.rounds.cohort import round_seed, seed_of
 from nomoat.simulations.scenario import Scenario
 

@@ -7,7 +7,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,12 +19,42 @@ def _refusal(path: Path, problem: OSError) -> NomoatError:
     return NomoatError(f"cannot write {path}: {problem.strerror or problem}")
 
 
-@contextlib.contextmanager
-def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+def replacing(path: Path, mode: int = 0o644) -> AbstractContextManager[BinaryIO]:
     """A new file that takes the place of `path` when the block ends without an error.
 
     Raises NomoatError, in one line, when the disk is full or the place cannot be written.
     """
+    return _written_beside(path, mode, os.replace)
+
+
+def creating(path: Path, mode: int = 0o644) -> AbstractContextManager[BinaryIO]:
+    """As `replacing`, but NomoatError if there is a file at `path` by then."""
+    return _written_beside(path, mode, _link)
+
+
+@contextlib.contextmanager
+def appending(path: Path, keep: int | None = None, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """The file at its end, made if it is not there; on disk when the block has ended.
+
+    keep: bytes of the file to keep; what a crash left behind them is cut off first. Raises
+    NomoatError, in one line, when it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, mode), "r+b") as file:
+            if keep is not None:
+                file.truncate(keep)
+            file.seek(0, os.SEEK_END)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as problem:
+        raise _refusal(path, problem) from problem
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, mode: int, move: Callable[[str, Path], None]) -> Iterator[BinaryIO]:
+    """A file beside `path`, for its owner's eyes until it is whole and moved there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -35,12 +66,19 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, mode)
-        os.replace(name, path)
+        move(name, path)
     except OSError as problem:
         raise _refusal(path, problem) from problem
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def _link(name: str, path: Path) -> None:
+    try:
+        os.link(name, path)  # unlike rename, fails if somebody was faster
+    except FileExistsError:
+        raise NomoatError(f"{path} exists already; move it away first") from None
 
 
 @contextlib.contextmanager
@@ -66,15 +104,16 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def held(lock: Path, taken: str) -> Iterator[None]:
+def held(lock: Path, taken: str, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file that the operating system releases with the process, however it ends.
 
-    Raises NomoatError(taken) if another process, or another part of this one, holds it.
+    Raises NomoatError(taken) if another process, or another part of this one, holds it, and still
+    does after `wait_s`.
     """
     connection = None
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(lock, timeout=0, isolation_level=None)
+        connection = sqlite3.connect(lock, timeout=wait_s, isolation_level=None)
         connection.execute("BEGIN EXCLUSIVE")
     except OSError as problem:
         raise _refusal(lock, problem) from problem

@@ -116,6 +116,14 @@ class Roster:
         """The roster before anyone joined."""
         return cls(community, 0, community_id(community), {})
 
+    def approved(self) -> dict[bytes, str]:
+        """The identity and name of everyone who may take part: the roster of secure aggregation."""
+        return {
+            member.binding.identity: name
+            for name, member in self.members.items()
+            if member.standing is Standing.APPROVED
+        }
+
     def named(self, identity: bytes) -> Member | None:
         """The member with this Ed25519 key."""
         return next((m for m in self.members.values() if m.binding.identity == identity), None)

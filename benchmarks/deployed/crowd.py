@@ -20,18 +20,22 @@ from nomoat.aggregation.protocol.invitation import from_link
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.answering import Answering
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.flower_client import ConnectionSettings
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.connection.message_loop import serve
-from nomoat.client.home import Home, VolunteerSettings
+from nomoat.client.home import Home
 from nomoat.client.identity.keys import identity, load_identity, node_key
 from nomoat.client.membership.joining import join
-from nomoat.client.membership.roster_cache import RosterBook, aimed
+from nomoat.client.membership.roster_cache import RosterCache, with_offered_roster
+from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.sealed_app import SealParties, sealed
-from nomoat.client.round.session import EvaluateWork, RoundSession, TrainWork
+from nomoat.client.round.session import RoundSession
+from nomoat.client.round.work import EvaluateWork, TrainWork
+from nomoat.client.settings import VolunteerSettings
 from nomoat.lora.training.train import Trained
 from nomoat.simulations.pooled_trainer import NoVault
 
@@ -67,9 +71,6 @@ class Quiet:
         """Told on stderr: it should not happen here."""
         sys.stderr.write(f"{kind} withheld: {reason}\n")
 
-    def overtaken(self) -> None:
-        """Nothing to stop: arithmetic is quick."""
-
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
         """Nothing to note."""
 
@@ -91,19 +92,19 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     join(home, folder, settings, invitation.token(), info.ca)
     endpoint = Endpoint.at(settings.address, ca=info.ca)
     coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
-    book = RosterBook(folder, coordinator)
+    cache = RosterCache(RosterFile(folder.root), coordinator)
     policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
     membership = Membership(
-        coordinator.identity, book.current, policy, lambda _session: os.urandom(32), info.secure
+        coordinator.identity, cache.current, policy, lambda _session: os.urandom(32), info.secure
     )
     session = RoundSession(
         name, info.base_hash, settings.limits(MAX_RANK), masking=MaskedSession(membership)
     )
-    volunteer = RequestHandler(session, Arithmetic(), NoVault())
+    handler = RequestHandler(session, Arithmetic(), NoVault())
     parties = SealParties(coordinator.identity, info.public, info.base_hash)
-    app = sealed(aimed(volunteer_app(lambda _context: volunteer), book), parties)
+    app = sealed(with_offered_roster(volunteer_app(lambda _context: handler), cache), parties)
     line = ConnectionSettings(endpoint, node_key(folder.node_key))
-    work = threading.Thread(target=serve, args=(line, app, stop, Quiet()), daemon=True)
+    work = threading.Thread(target=serve, args=(line, Answering(app), stop, Quiet()), daemon=True)
     work.start()
 
 

@@ -13,8 +13,9 @@ import typer
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.enrolment import CommunityInfo
     from nomoat.client.data.split import Split
-    from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
+    from nomoat.client.home import CommunityFolder, Home
     from nomoat.client.machine.readings import Orders
+    from nomoat.client.settings import VolunteerSettings
     from nomoat.client.training.memory_fit import Bits
 
 app = typer.Typer(add_completion=False)
@@ -64,13 +65,14 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.client.connection import coordinator_api
     from nomoat.client.data import secrets_allowlist
     from nomoat.client.data.split import prepare
-    from nomoat.client.home import Home, VolunteerSettings
+    from nomoat.client.home import Home
     from nomoat.client.identity.keys import identity
     from nomoat.client.machine.free_memory import free_memory
     from nomoat.client.machine.limits_settings import MachineSettings
     from nomoat.client.membership.consent_sheet import sheet
     from nomoat.client.membership.joining import check_base, preview
     from nomoat.client.membership.joining import join as enrol
+    from nomoat.client.settings import VolunteerSettings
     from nomoat.client.training import community_fit
     from nomoat.client.training.memory_fit import check_bits
 
@@ -173,9 +175,9 @@ def _status(folder: CommunityFolder, as_json: bool) -> None:
     from datetime import UTC, datetime
 
     from nomoat.client.machine import owner_orders
-    from nomoat.client.volunteer.status import paused, read_state, running
+    from nomoat.client.volunteer.status import paused, read_status, running
 
-    info, state, orders = folder.info(), read_state(folder), owner_orders.read(folder.root)
+    info, state, orders = folder.info(), read_status(folder), owner_orders.read(folder.root)
     alive = running(folder)
     doing, why = (
         (state.doing, state.why) if state and alive else ("stopped", "nomoat run starts it")

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TypeAlias, TypeVar
 
 import httpx
@@ -38,13 +37,14 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from nomoat.aggregation.errors import Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.wire import COORDINATOR
+from nomoat.client.connection.backoff import Backoff
+from nomoat.client.connection.bounded_transport import BoundedTransport, skew
 from nomoat.client.connection.https import Endpoint, tls_context
 from nomoat.client.connection.rate_cap import RateCap
-from nomoat.flower.headers import HAVE, MAX_SKEW_S, WAIT
+from nomoat.flower.headers import HAVE, WAIT
 from nomoat.flower.objects import check_object, hashed_once, ids_in, put_together, take_apart
 from nomoat.flower.process import silence
 
-ANSWER_BYTES = 12 << 20  # one object (≤ 5 MiB) and what surrounds it; more is an attack
 MAX_OBJECTS = 300
 WAIT_S = 15
 BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
@@ -59,11 +59,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """How to reach a coordinator. door: with its authority. poll_s: (least, most) between polls.
+    """Settings of the line to a coordinator, whose endpoint has its authority.
 
-    pause_s: first and longest pause after a failure. upload_bytes_s,
-    download_bytes_s: network caps; None: none.
-    clock: unix time in seconds.
+    poll_s: least and most between two polls. pause_s: first and longest pause after a failure.
+    upload_bytes_s, download_bytes_s: network caps; None: none. clock: unix time in seconds.
     """
 
     endpoint: Endpoint
@@ -74,6 +73,10 @@ class ConnectionSettings:
     upload_bytes_s: float | None = None
     download_bytes_s: float | None = None
     clock: Callable[[], float] = time.time
+
+    def backoff(self) -> Backoff:
+        """Pauses from the first one on."""
+        return Backoff(*self.pause_s, self.chance)
 
 
 class UnknownNode(Exception):
@@ -288,52 +291,3 @@ class FlowerClient:
         except (httpx.TransportError, ssl.SSLError, ValueError) as problem:
             reason = str(problem)[:150] or type(problem).__name__
             raise Unreachable(f"{self.connection.endpoint.address}: {reason}") from None
-
-
-def skew(response: httpx.Response, now: float) -> str | None:
-    """That this machine's clock is too far from the coordinator's for its signatures, if it is."""
-    try:
-        ahead = round(now - parsedate_to_datetime(response.headers["date"]).timestamp())
-    except (KeyError, ValueError):
-        return None
-    if abs(ahead) <= MAX_SKEW_S:
-        return None
-    where = "ahead of" if ahead > 0 else "behind"
-    return f"this machine's clock is {abs(ahead)} s {where} the coordinator's; set it (NTP)"
-
-
-class BoundedTransport(httpx.HTTPTransport):
-    """TLS to one coordinator; an answer longer than ANSWER_BYTES, or packed, is cut off."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(verify=context, limits=httpx.Limits(max_connections=4), retries=0)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request."""
-        response = super().handle_request(request)
-        if "content-encoding" in response.headers:  # a small body could unpack to gigabytes
-            response.close()
-            raise httpx.RemoteProtocolError("the answer is packed", request=request)
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        response.stream = BoundedStream(response.stream, request)
-        return response
-
-
-class BoundedStream(httpx.SyncByteStream):
-    """A byte stream that ends in an error after ANSWER_BYTES."""
-
-    def __init__(self, stream: httpx.SyncByteStream, request: httpx.Request) -> None:
-        self._stream = stream
-        self._request = request
-
-    def __iter__(self) -> Iterator[bytes]:
-        size = 0
-        for chunk in self._stream:
-            size += len(chunk)
-            if size > ANSWER_BYTES:
-                raise httpx.RemoteProtocolError("the answer is too long", request=self._request)
-            yield chunk
-
-    def close(self) -> None:
-        """Close the connection or give it back."""
-        self._stream.close()

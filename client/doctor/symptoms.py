@@ -18,7 +18,8 @@ from nomoat.lora.device.present import torch_has_cuda
 
 if TYPE_CHECKING:
     from nomoat.client.connection.https import Endpoint
-    from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
+    from nomoat.client.home import CommunityFolder, Home
+    from nomoat.client.settings import VolunteerSettings
 
 TIMEOUT_S = 10.0
 MARKS = {
@@ -182,9 +183,9 @@ def _workers(folder: CommunityFolder) -> frozenset[int]:
     """The processes of the volunteer that runs here: they hold what a training needs already."""
     import psutil
 
-    from nomoat.client.volunteer.status import read_state, running
+    from nomoat.client.volunteer.status import read_status, running
 
-    state = read_state(folder) if running(folder) else None
+    state = read_status(folder) if running(folder) else None
     if state is None:
         return frozenset()
     children = attempt("workers", lambda: psutil.Process(state.pid).children())

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.errors import UsageError
 from nomoat.client.machine.readings import Orders
+from nomoat.storage.atomic import replacing
 
 FILE_NAME: Final = "orders.json"
 MAX_PAUSE_S: Final = 366 * 86400
@@ -88,13 +87,5 @@ def read(folder: Path, zone: tzinfo = UTC) -> Orders:
 
 def write(folder: Path, orders: Orders) -> None:
     """Put orders in force, whole or not at all; NomoatError if the file cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{FILE_NAME}.", dir=folder)
-        with os.fdopen(handle, "wb") as file:
-            file.write(encode(orders))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, folder / FILE_NAME)
-    except OSError as problem:
-        raise NomoatError(f"cannot write {folder / FILE_NAME}: {problem.strerror}") from problem
+    with replacing(folder / FILE_NAME) as file:
+        file.write(encode(orders))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, fingerprint
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.data.split import Split
-from nomoat.client.home import VolunteerSettings
 from nomoat.client.sent.log import SentMessage
+from nomoat.client.settings import VolunteerSettings
 
 
 def sheet(

@@ -18,10 +18,12 @@ from nomoat.client.connection.coordinator_api import (
     extend_roster,
 )
 from nomoat.client.connection.https import Endpoint
-from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
+from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity, node_key
+from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.sent.log import SentMessage
 from nomoat.client.sent.log_file import SentLog
+from nomoat.client.settings import VolunteerSettings
 from nomoat.lora.model.files import content_hash, resolve
 
 
@@ -80,8 +82,9 @@ def join(
     leaving = logged(folder, settings.address)
     standing, reason = coordinator_api.enrol(coordinator, settings.name, key, token, leaving)
     if standing is Standing.APPROVED:
-        known = roster.extend(roster.Roster.empty(info_public), folder.entries())
+        file = RosterFile(folder.root)
+        known = roster.extend(roster.Roster.empty(info_public), file.entries())
         known, added = extend_roster(coordinator, known, int(time.time()))
-        folder.append_roster(added)
+        file.append(added, time.time())
         check_own_entry(known, coordinator, settings.name, node_public_der(key.public_key()))
     return standing, reason

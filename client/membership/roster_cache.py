@@ -15,28 +15,31 @@ from flwr.app import Context, Message
 
 from nomoat.aggregation.protocol import roster as log
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.roster import SignedEntry
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import SessionOffer
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.client.connection.coordinator_api import CoordinatorClient, extend_roster
-from nomoat.client.home import CommunityFolder
+from nomoat.client.membership.roster_file import RosterFile, long_known
 from nomoat.client.round.sealed_app import App
+from nomoat.flower.packets import packet_of
+
+DAY_S = 86_400.0
 
 
 @dataclass
-class RosterBook:
-    """The log as far as it was verified, and the head that is meant at the moment."""
+class RosterCache:
+    """The log as far as it was verified, and the head that an offer has named."""
 
-    folder: CommunityFolder
+    file: RosterFile
     coordinator: CoordinatorClient
     clock: Callable[[], float] = time.time
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
-        self._entries: list[SignedEntry] = self.folder.entries()
+        self._entries: list[SignedEntry] = self.file.entries()
         self._newest = log.extend(log.Roster.empty(self.coordinator.community), self._entries)
-        self._aimed = self._newest
+        self._selected = self._newest
 
     @property
     def newest(self) -> log.Roster:
@@ -48,27 +51,25 @@ class RosterBook:
         with self._lock:
             roster, added = extend_roster(self.coordinator, self._newest, int(self.clock()))
             if added:
-                self.folder.append_roster(added)
+                self.file.append(added, self.clock())
                 self._entries += added
-            self._newest = self._aimed = roster
+            self._newest = self._selected = roster
             return roster
 
-    def aim(self, head: bytes) -> None:
+    def select(self, head: bytes) -> None:
         """Take the roster with this head for the next session, if the log has or gets it."""
         if head != self._newest.head:
             self.refresh()
         with self._lock:
-            self._aimed = self._at(head)
+            self._selected = self._at(head)
 
     def current(self) -> RosterView:
-        """The roster that is meant, as secure aggregation wants it."""
-        aimed = self._aimed
-        approved = {
-            member.binding.identity: name
-            for name, member in aimed.members.items()
-            if member.standing is Standing.APPROVED
-        }
-        return RosterView(aimed.head, approved)
+        """The selected roster, as secure aggregation wants it."""
+        return RosterView(self._selected.head, self._selected.approved())
+
+    def long_known(self, days: float) -> frozenset[bytes]:
+        """The identities that this machine has known for `days`."""
+        return long_known(self._entries, self.file.sightings(), self.clock() - days * DAY_S)
 
     def _at(self, head: bytes) -> log.Roster:
         if head == self._newest.head:
@@ -80,16 +81,14 @@ class RosterBook:
         return self._newest  # the offer will be refused: its roster is none of ours
 
 
-def aimed(app: App, book: RosterBook) -> App:
-    """`app`, with the book opened at the page an offer names before the app sees the offer."""
+def with_offered_roster(app: App, cache: RosterCache) -> App:
+    """`app`, with the roster that an offer names selected before the app sees the offer."""
     kind = wire.action_of(wire.kind_of(SessionOffer))
 
     def answer(message: Message, context: Context) -> Message:
         if message.metadata.message_type == kind:
-            head = message.content.config_records["head"]["bytes"]
-            assert isinstance(head, bytes)
-            offer = wire.decode(wire.Packet(head), SessionOffer, "coordinator")
-            book.aim(offer.roster_root)
+            packet = packet_of(message, COORDINATOR)
+            cache.select(wire.decode(packet, SessionOffer, COORDINATOR).roster_root)
         return app(message, context)
 
     return answer

@@ -1,7 +1,14 @@
 """The volunteer as a Flower ClientApp: bytes in, bytes out; decisions are session.py's.
 
+Flower calls one function for each type of message, with the message and a context. Every function
+registered here does the same: decode (the only place where bytes of the coordinator become
+values), ask the session, do the work it names, store what must survive a crash, encode the answer.
 Only the actions registered here exist; whatever else a coordinator sends is answered with a
-refusal. Nothing in a message is ever a path, a module name or code.
+refusal. Nothing in a message is ever a path, a module name or code, and no exception's text leaves.
+
+    handler = RequestHandler(RoundSession(…), trainer, DiskUpdateStore(folder))
+    app = volunteer_app(lambda context: handler)
+    reply = app(message, context)        # what the connection, or a simulation's grid, calls
 """
 
 from __future__ import annotations
@@ -19,21 +26,23 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.messages import (
     EvaluateTask,
     ExchangeReply,
-    Noted,
+    Report,
     ReportRequest,
     TrainTask,
 )
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, ToCoordinator
+from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, MaskedReport
 from nomoat.aggregation.secagg.parameters import Mark
-from nomoat.client.round.masked_session import MaskedAnswer
-from nomoat.client.round.session import (
+from nomoat.client.round.observer import RoundObserver
+from nomoat.client.round.session import RoundSession
+from nomoat.client.round.work import (
     Answer,
     EvaluateWork,
     HeldUpdate,
+    Overtaken,
     Reason,
     Request,
-    RoundSession,
+    Step,
     TrainWork,
     Work,
     decline,
@@ -45,56 +54,84 @@ log = logging.getLogger(__name__)
 
 
 class RoundTrainer(Protocol):
-    """Whoever trains and evaluates for this volunteer (a worker process, elsewhere)."""
+    """A port: trains and evaluates for this volunteer (a worker process, elsewhere)."""
 
     def train(self, work: TrainWork) -> Trained:
-        """Train; NomoatError if it cannot be done."""
+        """Train; NomoatError if it cannot be done, Overtaken if nobody waits for it any more."""
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
         """(mean nats per token, tokens, loss with what is kept here); NomoatError if it cannot."""
 
 
 class UpdateStore(Protocol):
-    """Where an update is kept until it is asked for."""
+    """A port: keeps an update until it is asked for, and the marks of secure aggregation."""
 
     def save(self, held: HeldUpdate) -> None:
-        """Keep `held`; when this returns it survives whatever the vault promises to survive."""
+        """Keep `held`; when this returns it survives whatever the store promises to survive."""
 
     def mark(self, marks: tuple[Mark, ...]) -> None:
-        """Keep marks of secure aggregation; the answer they belong to is sent after this."""
+        """Keep marks; the answer they belong to is sent after this."""
 
 
 @dataclass(frozen=True)
 class RequestHandler:
-    """One volunteer's session and the hands it works with."""
+    """One volunteer's session, and what it works with. observers: told of events as they happen."""
 
     session: RoundSession
     trainer: RoundTrainer
     store: UpdateStore
+    observers: tuple[RoundObserver, ...] = ()
 
-    def answer(self, request: Request) -> Answer | ToCoordinator:
+    def answer(self, request: Request) -> Answer:
         """Do what `request` asks, within the session's rules."""
         try:
             step = self.session.receive(request)
         except RemoteProtocolError as problem:
             log.warning("%s: refused: %s", self.session.name, problem)
+            lie = str(problem)
+            self._tell(lambda observer: observer.refused(lie))
             return decline(getattr(request, "round", 0), Reason.UNSAFE)
-        if isinstance(step, MaskedAnswer):
-            self.store.mark(step.marks)
-            return Noted(0) if step.answer is None else step.answer
+        if step.work is not None:
+            return self._do(step.work)
+        return self._give(step)
+
+    def _give(self, step: Step) -> Answer:
+        assert step.answer is not None
+        self.store.mark(step.marks)
+        if (complaint := step.complaint) is not None:
+            self._tell(lambda observer: observer.declined(complaint))
+        if (upload := step.upload) is not None:
+            self._tell(lambda observer: observer.uploading(upload))
+        if isinstance(step.answer, Report | MaskedReport):
+            self._tell(lambda observer: observer.reported())
+        return step.answer
+
+    def _do(self, work: Work) -> Answer:
         try:
-            if isinstance(step, TrainWork):
-                ready = self.session.trained(step, self.trainer.train(step))
-                assert self.session.held is not None
-                self.store.save(self.session.held)
-                return ready
-            if isinstance(step, EvaluateWork):
-                return self.session.evaluated(step, *self.trainer.evaluate(step))
+            return self._train(work) if isinstance(work, TrainWork) else self._evaluate(work)
+        except Overtaken as problem:
+            log.info("%s: %s", self.session.name, problem)
         except NomoatError as problem:
             log.warning("%s: %s", self.session.name, problem)
-            assert isinstance(step, Work)
-            return self.session.failed(step)
-        return step
+            reason = str(problem)
+            self._tell(lambda observer: observer.failed(work, reason))
+        return self.session.failed(work)
+
+    def _train(self, work: TrainWork) -> Answer:
+        ready = self.session.trained(work, self.trainer.train(work))
+        assert self.session.held is not None
+        self.store.save(self.session.held)
+        self._tell(lambda observer: observer.trained())
+        return ready
+
+    def _evaluate(self, work: EvaluateWork) -> Answer:
+        loss, tokens, personal = self.trainer.evaluate(work)
+        self._tell(lambda observer: observer.measured(loss, personal))
+        return self.session.evaluated(work, loss, tokens, personal)
+
+    def _tell(self, event: Callable[[RoundObserver], None]) -> None:
+        for observer in self.observers:
+            event(observer)
 
 
 Find: TypeAlias = Callable[[Context], RequestHandler]
@@ -110,11 +147,11 @@ def volunteer_app(find: Find) -> ClientApp:
     app = ClientApp()
     for action, kind in ACTIONS.items():
         category, name = action.split(".")
-        getattr(app, category)(name)(_handler(find, kind))
+        getattr(app, category)(name)(_respond_to(find, kind))
     return app
 
 
-def _handler(find: Find, kind: type) -> Callable[[Message, Context], Message]:
+def _respond_to(find: Find, kind: type) -> Callable[[Message, Context], Message]:
     def handle(message: Message, context: Context) -> Message:
         return to_reply(_respond(find, kind, message, context), message)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Vector
@@ -20,13 +21,16 @@ from nomoat.aggregation.secagg.messages import SessionOffer, ToCoordinator, ToVo
 from nomoat.aggregation.secagg.parameters import Mark, Policy, RosterView, Terms
 from nomoat.aggregation.sums.fixed_point import Contribution
 
+MaskedAnswer: TypeAlias = tuple[ToCoordinator | None, tuple[Mark, ...]]
+
 
 @dataclass(frozen=True)
 class Membership:
-    """What makes this machine a member: its key, its roster, its policy, its randomness.
+    """The things that make this machine a member: its key, its roster, its policy, its randomness.
 
     entropy: session id → 32 bytes, from the operating system; a simulation derives them from its
-    seed, where there is nothing to hide. required: never report without masks.
+    seed, where there is nothing to hide. required: never report without masks. known: the
+    identities this machine has known for long (docs/protocol.md §11.4).
     """
 
     identity: SigningKey = field(repr=False)
@@ -34,23 +38,29 @@ class Membership:
     policy: Policy
     entropy: Callable[[bytes], bytes] = field(repr=False)
     required: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class MaskedAnswer:
-    """Store `marks` durably, then send `answer` (None: nothing to say)."""
-
-    answer: ToCoordinator | None
-    marks: tuple[Mark, ...]
+    known: Callable[[], frozenset[bytes]] = frozenset
 
 
 class MaskedSession:
-    """One volunteer's sessions, one at a time."""
+    """One volunteer's sessions of secure aggregation, one at a time."""
 
     def __init__(self, membership: Membership, marks: tuple[Mark, ...] = ()) -> None:
         self.membership = membership
         self.marks = marks
         self._session: ClientSession | None = None
+
+    def too_few_known(self) -> str | None:
+        """Say why no session can satisfy the policy, if too few members are long known here."""
+        member = self.membership
+        if not member.policy.known_peers:
+            return None
+        peers = (member.known() & member.roster().names.keys()) - {member.identity.public}
+        if len(peers) >= member.policy.known_peers:
+            return None
+        return (
+            f"{len(peers)} other members are known to this machine for known_days, "
+            f"{member.policy.known_peers} must be (known_peers in settings.toml)"
+        )
 
     def open(
         self, offer: SessionOffer, terms: Terms, vector: Vector, weight: float
@@ -71,12 +81,15 @@ class MaskedSession:
         return self.receive(offer)
 
     def receive(self, message: ToVolunteer) -> MaskedAnswer:
-        """Take the next message of the session; RemoteProtocolError if there is none, or a lie."""
+        """(answer or None, marks to be stored before it is sent) for a message of the session.
+
+        RemoteProtocolError if there is no session, or the message is a lie.
+        """
         if self._session is None:
             raise RemoteProtocolError(COORDINATOR, "§13", "there is no session on this machine")
         step = self._session.receive(message)
         self.marks = (*self.marks, *step.persist)
-        return MaskedAnswer(step.outgoing, step.persist)
+        return step.outgoing, step.persist
 
     def stop(self) -> None:
         """End the present session, its secrets erased."""

@@ -1,4 +1,4 @@
-"""What a volunteer must not lose: the update that waits for its aggregation, and session marks.
+"""Files a volunteer must not lose: the update that waits for its aggregation, and session marks.
 
 Both are private (an update tells about the data it was trained on) and whole or absent.
 """
@@ -6,7 +6,6 @@ Both are private (an update tells about the data it was trained on) and whole or
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.secagg.parameters import Mark
-from nomoat.client.round.session import HeldUpdate
+from nomoat.client.round.work import HeldUpdate
 from nomoat.storage.arrays import pack, unpack
-from nomoat.storage.private import read_private, write_private
+from nomoat.storage.atomic import appending
+from nomoat.storage.private import PRIVATE, read_private, write_private
 
 PARTS = ("broadcast", "adapter", "frozen", "trained")
 
@@ -57,10 +57,10 @@ class DiskUpdateStore:
         unique = {a.digest.hex(): a for a in adapters.values() if a is not None}
         files = {k: np.frombuffer(lineage.to_file(a), np.uint8) for k, a in unique.items()}
         write_private(self._update, pack(meta, files))
-        (self.folder / "training.safetensors").unlink(missing_ok=True)  # what it was laid down in
+        (self.folder / "training.safetensors").unlink(missing_ok=True)  # its checkpoint
 
     def load(self) -> HeldUpdate | None:
-        """What is kept; NomoatError if it is damaged."""
+        """Read the update that was kept; NomoatError if it is damaged."""
         if not self._update.exists():
             return None
         data = read_private(self._update, "stored update")
@@ -81,17 +81,9 @@ class DiskUpdateStore:
         lines = "".join(
             json.dumps({**asdict(mark), "session": mark.session.hex()}) + "\n" for mark in marks
         )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._marks, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            with os.fdopen(handle, "ab") as file:
-                if not _ends_whole(handle):  # a crash cut the last line: it must not eat this one
-                    file.write(b"\n")
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as problem:
-            raise NomoatError(f"cannot write {self._marks}: {problem.strerror}") from None
+        whole = self._marks.read_bytes().rpartition(b"\n")[:2] if self._marks.exists() else ()
+        with appending(self._marks, sum(map(len, whole)), PRIVATE) as file:
+            file.write(lines.encode())
 
     def marks(self) -> tuple[Mark, ...]:
         """All marks; a last line cut short by a crash was never answered upon, and is dropped."""
@@ -106,15 +98,6 @@ class DiskUpdateStore:
             except (ValueError, KeyError):
                 continue
         return tuple(found)
-
-
-def _ends_whole(handle: int) -> bool:
-    """Whether a file is empty or ends with a newline."""
-    size = os.fstat(handle).st_size
-    if size == 0:
-        return True
-    os.lseek(handle, size - 1, os.SEEK_SET)
-    return os.read(handle, 1) == b"\n"
 
 
 def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> HeldUpdate:

@@ -7,14 +7,16 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.receipts import Receipt, SignedReceipt
 from nomoat.aggregation.protocol.receipts import check as check_receipt
 from nomoat.client.sent import log
+from nomoat.storage.atomic import appending, held
 from nomoat.storage.private import write_private
 
 LOG_NAME: Final = "sent.jsonl"
@@ -31,9 +33,7 @@ class SentLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._tail: tuple[log.ChainHead, int] | None = (
-            None  # what we wrote last, and its file's size
-        )
+        self._tail: tuple[log.ChainHead, int] | None = None  # our last line, the size after it
 
     def record(self, entry: log.SentMessage) -> None:
         """Write and sync one line; the caller sends only after this has returned.
@@ -44,11 +44,9 @@ class SentLog:
         with self._locked(), _refusing(self.folder / LOG_NAME):
             head = self._head()
             head, line = log.append(head, entry)
-            with (self.folder / LOG_NAME).open("ab") as file:
+            with appending(self.folder / LOG_NAME) as file:
                 file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-                self._tail = (head, file.tell())
+            self._tail = (head, _size(self.folder / LOG_NAME))
             write_private(self.folder / HEAD_NAME, f"{head.length} {head.hash.hex()}\n".encode())
 
     def check(self) -> log.VerifiedLog:
@@ -125,14 +123,10 @@ class SentLog:
         except FileNotFoundError:
             return b""
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with _refusing(self.folder / LOCK_NAME):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = (self.folder / LOCK_NAME).open("a+b")
-        with file:
-            _lock(file, self.folder / LOCK_NAME)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        lock = self.folder / LOCK_NAME
+        taken = f"another nomoat has held {lock} for {LOCK_TIMEOUT_S:.0f} s; end it"
+        return held(lock, taken, LOCK_TIMEOUT_S)
 
 
 def _size(path: Path) -> int:
@@ -148,27 +142,3 @@ def _refusing(path: Path) -> Iterator[None]:
         yield
     except OSError as problem:
         raise NomoatError(f"cannot use {path}: {problem.strerror or problem}") from problem
-
-
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Take the file's lock, which ends with the process that holds it."""
-    end = time.monotonic() + LOCK_TIMEOUT_S
-    while not _try_lock(file):
-        if time.monotonic() > end:
-            raise NomoatError(f"another nomoat has held {path} for {LOCK_TIMEOUT_S:.0f} s; end it")
-        time.sleep(0.01)
-
-
-def _try_lock(file: IO[bytes]) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from flwr.app import Message
 
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.protocol.envelope import SEAL
 from nomoat.aggregation.protocol.messages import Decline, Evaluation, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
+from nomoat.client.round.observer import RoundObserver
+from nomoat.client.round.work import Upload
 from nomoat.client.sent.log import SentMessage, tensors_of
 from nomoat.client.sent.log_file import SentLog
 
@@ -31,17 +32,14 @@ LAST_OF_A_ROUND = frozenset({wire.kind_of(Evaluation), wire.kind_of(Decline), "e
 
 
 @dataclass
-class Recorder:
-    """Writes the log of one community. uploaded: (tensors, L2 norm) of the update being reported.
-
-    community: its name. to: the coordinator's address.
-    """
+class Recorder(RoundObserver):
+    """Writes the log of one community. community: its name. to: the coordinator's address."""
 
     sent_log: SentLog
     community: str
     to: str
-    uploaded: Callable[[], tuple[Manifest, float] | None]
     clock: Callable[[], float] = time.time
+    _upload: Upload | None = field(default=None, init=False)  # what the next report carries
     _clip: float | None = field(default=None, init=False)
     _last: tuple[str, float] = field(default=("", 0.0), init=False)
 
@@ -65,18 +63,20 @@ class Recorder:
         self.sent_log.record(entry)
         self._last = (kind, self.clock())
 
+    def uploading(self, upload: Upload) -> None:
+        """Note what the next report is made of."""
+        self._upload = upload
+
     def handing_over(self) -> bool:
-        """Whether an update was announced and may still be asked for."""
+        """Return True if an update was announced and may still be asked for."""
         kind, at = self._last
         most_s = OTHERS_TRAIN_S if kind == READY else HAND_OVER_S
         return kind not in {"", *LAST_OF_A_ROUND} and 0 <= self.clock() - at < most_s
 
     def _update(self, entry: SentMessage, request: Message) -> SentMessage:
-        """With what the update is made of, and how it is hidden."""
-        uploaded = self.uploaded()
-        if uploaded is not None:
-            manifest, norm = uploaded
-            entry = replace(entry, tensors=tensors_of(manifest), norm=norm)
+        """Add what the update is made of, and how it is hidden."""
+        if (upload := self._upload) is not None:
+            entry = replace(entry, tensors=tensors_of(upload.manifest), norm=upload.norm)
         if request.metadata.message_type != SHARE_SET:
             return entry
         members = wire.decode(_head(request), ShareSet, COORDINATOR).members

@@ -9,8 +9,8 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import MAX_RANK
-from nomoat.client.home import VolunteerSettings
 from nomoat.client.machine.free_memory import FreeMemory, free_memory
+from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training.memory_fit import (
     Bits,
     Workload,

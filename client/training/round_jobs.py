@@ -1,17 +1,18 @@
-"""A volunteer's work as jobs for a worker: what to train and measure, and what to keep of it."""
+"""Work of a round as jobs for a worker, and what a volunteer keeps of their results."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from nomoat.aggregation.methods import modules
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.client.round.session import EvaluateWork, TrainWork
+from nomoat.client.data.split import Split
+from nomoat.client.round.work import EvaluateWork, TrainWork
 from nomoat.client.training.personal_state import PersonalState, PersonalStates
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.training.evaluate import MeasuredLoss
@@ -19,33 +20,25 @@ from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A volunteer's files: rows to train on, rows to measure on."""
-
-    train: Path
-    heldout: Path
-
-
 def train(
     work: TrainWork,
-    rows: Rows,
+    split: Split,
     personal_states: PersonalStates,
     submit: Callable[[TrainJob], Future[Trained]],
 ) -> Trained:
     """Train as `work` says, going on from what this volunteer kept; keep what it has to."""
     settings, local = work.task.settings, work.local
     if not (settings.keep_moments or settings.personal != "none"):
-        return submit(_job(work, rows, local.adapter)).result()
+        return submit(_job(work, split, local.adapter)).result()
     before = personal_states.newest(work.task.round, local.broadcast.digest)
     same = before if before is not None and _same_modules(before, work) else None
     start = local.adapter
     if settings.personal == "local-B" and same is not None:
         start = own_b(local.adapter, same.trained)
-    job = _job(work, rows, start)
+    job = _job(work, split, start)
     if settings.keep_moments and same is not None:
         job = replace(job, moments=same.moments)
-    own = submit(_personal_job(work, rows, before)) if settings.personal == "adapter" else None
+    own = submit(_personal_job(work, split, before)) if settings.personal == "adapter" else None
     result = submit(job).result()
     trained = Adapter(local.adapter.spec, result.vector)
     personal = None
@@ -66,18 +59,18 @@ def train(
 
 def evaluate(
     work: EvaluateWork,
-    rows: Rows,
+    split: Split,
     personal_states: PersonalStates,
     submit: Callable[[EvaluateJob], Future[MeasuredLoss]],
 ) -> tuple[float, int, float | None]:
     """(loss, tokens, loss with what this volunteer keeps to itself or None), nats per token."""
     settings = work.task.settings
-    asked = submit(evaluate_job(rows.heldout, work.adapter, settings))
+    asked = submit(evaluate_job(split.heldout, work.adapter, settings))
     own = personal_model(work, personal_states) if settings.personal != "none" else None
     if own is None:
         measured, personal = asked.result(), None
     else:
-        alone = submit(evaluate_job(rows.heldout, own, settings))
+        alone = submit(evaluate_job(split.heldout, own, settings))
         measured, personal = asked.result(), alone.result().loss
     return measured.loss, measured.tokens, personal
 
@@ -109,18 +102,18 @@ def own_b(community: Adapter, mine: Adapter) -> Adapter:
     )
 
 
-def _job(work: TrainWork, rows: Rows, start: Adapter) -> TrainJob:
+def _job(work: TrainWork, split: Split, start: Adapter) -> TrainJob:
     return TrainJob(
-        rows.train, start.spec, start.vector, work.task.settings, work.seed, work.local.frozen
+        split.train, start.spec, start.vector, work.task.settings, work.seed, work.local.frozen
     )
 
 
-def _personal_job(work: TrainWork, rows: Rows, before: PersonalState | None) -> TrainJob:
+def _personal_job(work: TrainWork, split: Split, before: PersonalState | None) -> TrainJob:
     """Training this volunteer's own adapter on top of the community's, as long as the other."""
     start = _personal_start(work, before)
     settings = replace(work.task.settings, train_a=True, train_b=True, prox=0.0, keep_moments=False)
     seed = hashlib.sha256(b"nomoat personal\0" + work.seed).digest()
-    return TrainJob(rows.train, start.spec, start.vector, settings, seed, work.local.broadcast)
+    return TrainJob(split.train, start.spec, start.vector, settings, seed, work.local.broadcast)
 
 
 def _personal_start(work: TrainWork, before: PersonalState | None) -> Adapter:

@@ -1,18 +1,31 @@
-"""The worker process that holds a base model: started when asked, gone when idle, one job a time.
+"""The worker process that holds a base model, shared by the communities that build on it.
 
-All communities of this process that build on one base take turns at one workbench, so the base is
-in memory once; their adapters are exchanged in the worker's slot. The process that talks to the
-coordinators never loads torch or a model.
+The process that talks to coordinators never loads torch or a model. A worker is started when there
+is a job and ended when there has been none for a while; all communities of this process with one
+base take turns at it, so the base is in memory once, and their adapters are exchanged in its slot.
+
+    submit ──▶ queue ──▶ one thread ──▶ pool of one worker ──▶ future
+
+The thread takes the first job whose owner is not paused. Pausing ends the worker, and with it all
+the memory it took; a training has written its checkpoint by then, stays first in the queue, and is
+resumed in another worker. A training that ran out of memory is tried again in smaller pieces.
+
+    worker = SharedWorker("pocket", device="cpu")
+    future = worker.submit(owner, job)
+    worker.pause(owner)        # returns when the memory is given back
+    worker.resume(owner)
+    trained = future.result()
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
-from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
+from nomoat.client.round.work import Overtaken
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 from nomoat.lora.workers.pool import Pool
@@ -20,14 +33,38 @@ from nomoat.lora.workers.pool import Pool
 IDLE_S = 120.0
 GRACE_S = 10.0  # for a piece of work and its checkpoint; then the worker is killed
 
+Job: TypeAlias = TrainJob | EvaluateJob
+
+
+class JobOwner(Protocol):
+    """A port: one community, which has the worker while a job of its own is done."""
+
+    def prepare(self, job: Job) -> Job:
+        """The job as it fits this machine when its turn comes; NomoatError if it does not."""
+
+    def shrink(self, job: Job, problem: DoesNotFit) -> Job:
+        """A job that takes less, after this one ran out of memory; DoesNotFit if there is none."""
+
+    def queued(self, waits: bool) -> None:
+        """Another community is at work on this machine, or that is over."""
+
+
+@dataclass(eq=False)
+class _Entry:
+    owner: JobOwner
+    job: Job
+    future: Future[Any] = field(default_factory=Future)
+    prepared: bool = False
+    # Logs of communities are told apart by the names of threads (volunteer/runner.py).
+    thread_name: str = field(default_factory=lambda: threading.current_thread().name)
+
 
 @dataclass
 class SharedWorker:
-    """One base model's worker, and whose job it is at.
+    """One base model's worker.
 
     model: folder or hub id of the base. bits: of its frozen weights; None: as usual. threads: cores
-    that a training uses. A user is any object that stands for one community; it has the bench while
-    its job is done.
+    that a training uses.
     """
 
     model: str
@@ -35,55 +72,76 @@ class SharedWorker:
     bits: int | None = None
     threads: int = 1
     idle_s: float = IDLE_S
-    _pool: Pool | None = field(default=None, init=False)
-    _user: object | None = field(default=None, init=False)  # whose job is being done
-    _shares: dict[object, float] = field(default_factory=dict, init=False)  # user → of the time
+    _queue: list[_Entry] = field(default_factory=list, init=False)
+    _running: _Entry | None = field(default=None, init=False)
+    _paused: set[JobOwner] = field(default_factory=set, init=False)
+    _waiting: set[JobOwner] = field(default_factory=set, init=False)  # as they were told
+    _shares: dict[JobOwner, float] = field(default_factory=dict, init=False)  # of the time
     _share: float = field(default=1.0, init=False)  # as the pool was told
+    _pool: Pool | None = field(default=None, init=False)
     _ending: list[Pool] = field(default_factory=list, init=False)  # their processes still are
-    _timer: threading.Timer | None = field(default=None, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
     _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
 
-    def do(
-        self,
-        user: object,
-        job: TrainJob | EvaluateJob,
-        wanted: Callable[[], bool],
-        queued: Callable[[bool], None],
-    ) -> Any:
-        """The job's result, once it is this user's turn; Paused if `wanted` stops being true.
+    def submit(self, owner: JobOwner, job: Job) -> Future[Any]:
+        """Queue a job: first come, first served. Never blocks.
 
-        queued: told when it has to wait for its turn, and when that is over.
+        The future raises Overtaken if the job is cancelled; an evaluation is not waited for while
+        its owner is paused, and raises NomoatError.
         """
-        pool = self._take(user, wanted, queued)
-        try:
-            try:
-                future = pool.submit(job)
-            except LocalProtocolError:  # the pool was ended between the two
-                raise Paused from None
-            return future.result()
-        finally:
-            self._give_back()
+        entry = _Entry(owner, job)
+        with self._changed:
+            if not self._refused(entry):
+                self._queue.append(entry)
+                self._wake()
+        return entry.future
 
-    def leave(self, user: object) -> None:
-        """End this user's job, and give the memory back unless somebody else is at work.
+    def pause(self, owner: JobOwner) -> None:
+        """End this owner's job and begin none until `resume`; see `release`."""
+        with self._changed:
+            self._paused.add(owner)
+            self._queue = [entry for entry in self._queue if not self._refused(entry)]
+            self._wake()
+        self.release(owner)
 
-        When it returns, that has happened; a training that has a checkpoint is laid down first.
+    def resume(self, owner: JobOwner) -> None:
+        """Go on."""
+        with self._changed:
+            self._paused.discard(owner)
+            self._wake()
+
+    def cancel(self, owner: JobOwner) -> None:
+        """End this owner's job, and drop those that wait: whoever asked for them has gone on."""
+        problem = Overtaken("this training is not wanted any more")
+        with self._changed:
+            running = self._running
+            at_it = running is not None and running.owner is owner
+            for entry in [*self._queue, *([running] if running is not None else [])]:
+                if entry.owner is owner and not entry.future.done():
+                    entry.future.set_exception(problem)
+            self._queue = [entry for entry in self._queue if entry.owner is not owner]
+            self._wake()
+        if at_it:
+            self.release(owner)
+
+    def release(self, owner: JobOwner) -> None:
+        """Give the memory back, unless another owner's job is being done.
+
+        When it returns, that has happened; a training has written its checkpoint first.
         """
         with self._changed:
-            self._changed.notify_all()  # it may wait for its turn
-            if self._user is not None and self._user is not user:
+            if self._running is not None and self._running.owner is not owner:
                 return
-            self._stop_timer()
             pool = self._put_away()
         if pool is not None:
             pool.pause(GRACE_S)
             self._ending.remove(pool)
 
-    def limit(self, user: object, share: float) -> None:
-        """Spend this share of the time on trainings of this user."""
+    def limit(self, owner: JobOwner, share: float) -> None:
+        """Spend this share of the time on trainings of this owner."""
         with self._changed:
-            self._shares[user] = share
-            if self._pool is not None and self._user in (None, user):
+            self._shares[owner] = share
+            if self._pool is not None and (self._running is None or self._running.owner is owner):
                 self._keep_to(self._pool, share)
 
     @property
@@ -92,58 +150,118 @@ class SharedWorker:
         pools = [*self._ending, *([self._pool] if self._pool is not None else [])]
         return frozenset().union(*(pool.pids for pool in pools))
 
-    def works_for(self, user: object) -> bool:
-        """Whether the worker is at a job of this user right now, its model loaded."""
-        pool = self._pool
-        return self._user is user and pool is not None and pool.working
+    def works_for(self, owner: JobOwner) -> bool:
+        """Return True while the worker is at a job of this owner, its model loaded."""
+        running, pool = self._running, self._pool
+        at_it = running is not None and running.owner is owner
+        return at_it and pool is not None and pool.working
 
-    def _take(
-        self, user: object, wanted: Callable[[], bool], queued: Callable[[bool], None]
-    ) -> Pool:
+    def _refused(self, entry: _Entry) -> bool:
+        """Fail what cannot wait: an evaluation whose owner is paused."""
+        if entry.owner in self._paused and isinstance(entry.job, EvaluateJob):
+            entry.future.set_exception(NomoatError("paused while evaluating"))
+            return True
+        return False
+
+    def _wake(self) -> None:
+        """Let the thread and the owners know that something has changed."""
+        if self._thread is None and self._first() is not None:
+            self._thread = threading.Thread(target=self._serve, name="shared worker", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+        before, self._waiting = self._waiting, self._kept_waiting()
+        for owner in before ^ self._waiting:
+            owner.queued(owner in self._waiting)
+
+    def _kept_waiting(self) -> set[JobOwner]:
+        """The owners whose job waits for another owner's to end."""
+        if self._running is None:
+            return set()
+        owners = {entry.owner for entry in self._queue}
+        return owners - self._paused - {self._running.owner}
+
+    def _first(self) -> _Entry | None:
+        return next((entry for entry in self._queue if entry.owner not in self._paused), None)
+
+    def _serve(self) -> None:
+        while (entry := self._next()) is not None:
+            threading.current_thread().name = entry.thread_name
+            try:
+                self._end(entry, result=self._result(entry))
+            except Exception as problem:  # noqa: BLE001 - it is the future's
+                self._take_back(entry, problem)
+
+    def _next(self) -> _Entry | None:
+        """The next job to do; None, and the worker is ended, if there was none for `idle_s`."""
         with self._changed:
-            if self._user is not None and wanted():
-                queued(True)
-                self._changed.wait_for(lambda: self._user is None or not wanted())
-                queued(False)
-            if not wanted():
+            self._changed.wait_for(lambda: self._first() is not None, self.idle_s)
+            entry = self._first()
+            if entry is not None:
+                self._queue.remove(entry)
+                self._running = entry
+                self._wake()
+                return entry
+            self._thread = None
+            pool = self._put_away()
+        if pool is not None:
+            pool.close()
+            self._ending.remove(pool)
+        return None
+
+    def _result(self, entry: _Entry) -> Any:
+        if not entry.prepared:
+            entry.job, entry.prepared = entry.owner.prepare(entry.job), True
+        with self._changed:
+            if entry.owner in self._paused or entry.future.done():
                 raise Paused
-            if self._pool is None:  # the model's folder may be away: nobody has the bench then
-                self._pool = Pool(
-                    self.model,
-                    1,
-                    self.device,
-                    shared=False,
-                    bits=self.bits,
-                    threads=self.threads,
-                )
-                self._share = 1.0
-            self._user = user
-            self._stop_timer()
-            self._keep_to(self._pool, self._shares.get(user, 1.0))
-            return self._pool
+            if self._pool is None:
+                self._pool, self._share = self._start(), 1.0
+            self._keep_to(self._pool, self._shares.get(entry.owner, 1.0))
+            try:
+                future = self._pool.submit(entry.job)
+            except LocalProtocolError:  # the pool was ended between the two
+                raise Paused from None
+        return future.result()
+
+    def _take_back(self, entry: _Entry, problem: Exception) -> None:
+        """Put a job back at the head of the queue if it can still be done, else say that not."""
+        try:
+            if isinstance(problem, DoesNotFit) and entry.prepared:
+                entry.job = entry.owner.shrink(entry.job, problem)
+            elif not isinstance(problem, Paused):
+                raise problem
+        except Exception as final:  # noqa: BLE001 - it is the future's
+            self._end(entry, problem=final)
+        else:
+            self._end(entry, again=True)
+
+    def _end(
+        self,
+        entry: _Entry,
+        *,
+        result: object = None,
+        problem: Exception | None = None,
+        again: bool = False,
+    ) -> None:
+        """Give the worker to the next job. A job that was cancelled meanwhile has its answer."""
+        with self._changed:
+            self._running = None
+            if not entry.future.done():
+                if problem is not None:
+                    entry.future.set_exception(problem)
+                elif not again:
+                    entry.future.set_result(result)
+                elif not self._refused(entry):
+                    self._queue.insert(0, entry)
+            self._wake()
+
+    def _start(self) -> Pool:
+        return Pool(self.model, 1, self.device, shared=False, bits=self.bits, threads=self.threads)
 
     def _keep_to(self, pool: Pool, share: float) -> None:
         if share != self._share:
             pool.limit(share)
             self._share = share
-
-    def _give_back(self) -> None:
-        with self._changed:
-            self._user = None
-            self._changed.notify_all()
-            if self._pool is not None:
-                self._timer = threading.Timer(self.idle_s, self._rest)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def _rest(self) -> None:
-        with self._changed:
-            if self._user is not None:
-                return
-            pool = self._put_away()
-        if pool is not None:
-            pool.close()
-            self._ending.remove(pool)
 
     def _put_away(self) -> Pool | None:
         pool, self._pool = self._pool, None
@@ -151,29 +269,24 @@ class SharedWorker:
             self._ending.append(pool)
         return pool
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
 
 class SharedWorkers:
-    """The workbenches of one process: one for each base model and way of holding it."""
+    """The shared workers of one process: one for each base model and way of holding it."""
 
     def __init__(self) -> None:
-        self._benches: dict[tuple[bytes, str, int | None, int], SharedWorker] = {}
+        self._workers: dict[tuple[bytes, str, int | None, int], SharedWorker] = {}
         self._lock = threading.Lock()
 
     def worker(
         self, base_hash: bytes, model: str, device: str, bits: int | None, threads: int = 1
     ) -> SharedWorker:
-        """The workbench with the base of this content hash, which lies at `model`."""
+        """The worker with the base of this content hash, which lies at `model`."""
         with self._lock:
             key = base_hash, device, bits, threads
-            return self._benches.setdefault(key, SharedWorker(model, device, bits, threads))
+            return self._workers.setdefault(key, SharedWorker(model, device, bits, threads))
 
     @property
     def pids(self) -> frozenset[int]:
         """All workers' process ids."""
         with self._lock:
-            return frozenset().union(*(worker.pids for worker in self._benches.values()))
+            return frozenset().union(*(worker.pids for worker in self._workers.values()))

@@ -15,7 +15,8 @@ from logging.handlers import RotatingFileHandler
 from nomoat.aggregation.errors import NomoatError
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.training.shared_worker import SharedWorkers
-from nomoat.client.volunteer.assemble import Kit, volunteer
+from nomoat.client.volunteer.assemble import volunteer
+from nomoat.client.volunteer.kit import Kit
 
 LOG_BYTES, LOG_FILES = 1 << 20, 3
 LOOK_S = 0.2
@@ -31,7 +32,7 @@ def take_part(home: Home, folders: Sequence[CommunityFolder], stop: threading.Ev
     """
     workers = SharedWorkers()
     level = logging.ERROR if len(folders) > 1 else logging.INFO  # one alone says it by ending
-    parts = [_Part(home, folder, workers, level) for folder in folders]
+    parts = [_CommunityThread(home, folder, workers, level) for folder in folders]
     for part in parts:
         part.start()
     while any(part.is_alive() for part in parts):
@@ -45,7 +46,7 @@ def take_part(home: Home, folders: Sequence[CommunityFolder], stop: threading.Ev
             raise part.problem
 
 
-class _Part(threading.Thread):
+class _CommunityThread(threading.Thread):
     """One community's volunteer. Its threads' names begin with its id, by which logs are told."""
 
     def __init__(
@@ -71,7 +72,7 @@ class _Part(threading.Thread):
             log.log(self._level, "%s", self._folder.root.name, exc_info=problem)
             self.problem = problem
         finally:
-            self.ended.set()  # its governor and errands end with it
+            self.ended.set()  # its governor and follower end with it
 
 
 def keep_logs(folders: Sequence[CommunityFolder]) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, UsageError
-from nomoat.aggregation.protocol.enrolment import CommunityInfo, bind
-from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
+from nomoat.aggregation.errors import NotJoined, UsageError
+from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
+from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.settings import VolunteerSettings
 
 KEYS = [SigningKey(bytes([i + 1]) * 32) for i in range(4)]
 NODE_KEYS = [ec.derive_private_key(3000 + i, ec.SECP384R1()) for i in range(4)]
@@ -34,15 +34,6 @@ def join(home: Home, name: str, key: SigningKey) -> CommunityFolder:
     folder.save_info(info(name, key))
     folder.save(settings(name=name))
     return folder
-
-
-def log(count: int) -> tuple[Roster, list[SignedEntry]]:
-    roster, entries = Roster.empty(KEYS[0].public), []
-    for number in range(count):
-        who = bind(f"vol{number}", KEYS[number], NODE_KEYS[number], KEYS[0].public)
-        entries.append(append(roster, Event.JOIN, who, KEYS[0], number))
-        roster = extend(roster, entries[-1:])
-    return roster, entries
 
 
 def test_the_home_is_where_the_variable_says(tmp_path: Path) -> None:
@@ -92,26 +83,3 @@ def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, line: str) -> No
     folder.settings.write_text(text)
     with pytest.raises(UsageError, match=r"settings\.toml"):
         folder.load()
-
-
-def test_a_roster_survives_a_restart_and_half_a_write(tmp_path: Path) -> None:
-    folder = join(Home(tmp_path), "one", KEYS[0])
-    roster, entries = log(4)
-    folder.append_roster(entries[:2])
-    folder.append_roster(entries[2:3])
-    path = folder.root / "roster.log"
-    path.write_bytes(path.read_bytes()[:-5])  # the machine died in the last write
-    assert folder.roster(KEYS[0].public).length == 2
-    folder.append_roster(entries[2:])
-    assert folder.roster(KEYS[0].public) == roster
-
-
-def test_a_roster_altered_on_disk_is_noticed(tmp_path: Path) -> None:
-    folder = join(Home(tmp_path), "one", KEYS[0])
-    folder.append_roster(log(3)[1])
-    path = folder.root / "roster.log"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(RemoteProtocolError):
-        folder.roster(KEYS[0].public)

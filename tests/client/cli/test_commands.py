@@ -17,11 +17,13 @@ from nomoat.aggregation.protocol.invitation import Claims, issue
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.cli.commands import app
 from nomoat.client.data.split import Split
-from nomoat.client.home import CommunityFolder, Home, VolunteerSettings
+from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.membership.consent_sheet import sheet
 from nomoat.client.sent.log import SentMessage, SentTensor
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
-from nomoat.client.volunteer.status import StateKeeper, alone
+from nomoat.client.settings import VolunteerSettings
+from nomoat.client.volunteer.status import alone
+from nomoat.client.volunteer.status_writer import StatusWriter
 
 KEY = SigningKey(b"\7" * 32)
 
@@ -87,7 +89,7 @@ def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(
 ) -> None:
     assert json.loads(run("status", "--json").stdout)["doing"] == "stopped"
     with alone(folder):
-        StateKeeper(folder).connected(1)
+        StatusWriter(folder).connected(1)
         shown = json.loads(run("status", "--json").stdout)
         assert (shown["doing"], shown["running"], shown["community"]) == ("waiting", True, "town")
         run("pause")
@@ -125,14 +127,14 @@ def test_status_says_how_the_last_update_was_hidden_and_among_how_many(
 
 def test_status_names_state_and_reason_in_one_line(folder: CommunityFolder) -> None:
     with alone(folder):
-        keeper = StateKeeper(folder)
-        keeper.connected(1)
+        writer = StatusWriter(folder)
+        writer.connected(1)
         at = datetime(2026, 1, 5, 14, 2).timestamp()
-        keeper.hold("GPU in use by another program (steam)", at)
-        keeper.connected(1)  # the line's own news do not hide it
+        writer.hold("GPU in use by another program (steam)", at)
+        writer.connected(1)  # the line's own news do not hide it
         line = run("status").stdout.splitlines()[0]
         assert line == "waiting: GPU in use by another program (steam), since 2026-01-05 14:02"
-        keeper.release()
+        writer.release()
         assert run("status").stdout.startswith("waiting: waiting for the coordinator")
 
 

@@ -10,9 +10,10 @@ import pytest
 import tomlkit
 
 from nomoat.aggregation.errors import UsageError
-from nomoat.client.home import CommunityFolder, VolunteerSettings
+from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.limits_settings import HELP, MachineSettings
 from nomoat.client.machine.readings import MachineLimits
+from nomoat.client.settings import VolunteerSettings
 
 MONDAY_NOON = datetime(2026, 1, 5, 12, 30, tzinfo=UTC)
 

@@ -28,14 +28,9 @@ from nomoat.aggregation.protocol.messages import (
 )
 from nomoat.aggregation.secagg.parameters import Mark
 from nomoat.client.round.app import ACTIONS, RequestHandler, volunteer_app
-from nomoat.client.round.session import (
-    EvaluateWork,
-    HeldUpdate,
-    Reason,
-    RoundSession,
-    TaskLimits,
-    TrainWork,
-)
+from nomoat.client.round.session import RoundSession
+from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.work import EvaluateWork, HeldUpdate, Reason, TrainWork
 from nomoat.lora.training.train import Trained
 from nomoat.simulations.in_process_grid import InProcessGrid
 
@@ -47,7 +42,7 @@ SECRET = "/home/ada/diary.jsonl:17: dear diary"
 
 @dataclass
 class FakeTrainer:
-    """Training and evaluation that do what a test says, and a vault that notes what it got."""
+    """Training and evaluation that do what a test says, and a store that notes what it got."""
 
     failure: Exception | None = None
     full: Exception | None = None
@@ -59,10 +54,10 @@ class FakeTrainer:
             raise self.failure
         return Trained(work.local.adapter.vector + np.float32(0.5), 2, 500, 4.0, 3.0, 0.5)
 
-    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
         if self.failure is not None:
             raise self.failure
-        return 2.5, 40
+        return 2.5, 40, None
 
     def save(self, held: HeldUpdate) -> None:
         if self.full is not None:

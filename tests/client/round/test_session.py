@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from nomoat.aggregation.protocol.messages import (
     Evaluation,
     ExchangeReply,
     LayerShape,
-    Noted,
     Ready,
     Report,
     ReportRequest,
@@ -30,17 +29,25 @@ from nomoat.aggregation.protocol.messages import (
     TrainTask,
 )
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.aggregation.secagg.messages import TO_VOLUNTEER
-from nomoat.aggregation.secagg.parameters import Policy, RosterView, Terms, propose
-from nomoat.client.round.masked_session import MaskedAnswer, MaskedSession, Membership
-from nomoat.client.round.session import (
-    EvaluateWork,
-    Reason,
-    RoundSession,
-    TaskLimits,
-    TrainWork,
-    VolunteerPhase,
+from nomoat.aggregation.secagg.messages import (
+    TO_VOLUNTEER,
+    KeysReport,
+    MemberKeys,
+    SessionRoster,
+    SharesReport,
 )
+from nomoat.aggregation.secagg.parameters import (
+    DEFAULT_ASSUMPTIONS,
+    Policy,
+    RosterView,
+    Terms,
+    propose,
+)
+from nomoat.aggregation.secagg.thresholds import thresholds
+from nomoat.client.round.masked_session import MaskedSession, Membership
+from nomoat.client.round.session import RoundSession, VolunteerPhase
+from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.work import EvaluateWork, Reason, Step, TrainWork
 from nomoat.lora.training.train import Trained
 
 SPEC = AdapterSpec(
@@ -80,9 +87,14 @@ def result(tokens: int = 500, change: float = 0.25) -> Trained:
     return Trained(START.vector + np.float32(change), 2, tokens, 4.0, 3.0, 0.5)
 
 
-def masking(name: str = "ada", required: bool = True) -> MaskedSession:
-    policy = Policy(min_participants=2, allow_weak=True)
-    membership = Membership(KEYS[name], lambda: ROSTER, policy, lambda s: s[:32], required)
+def masking(
+    name: str = "ada", required: bool = True, known: Iterable[str] = (), known_peers: int = 0
+) -> MaskedSession:
+    policy = Policy(min_participants=2, allow_weak=True, known_peers=known_peers)
+    peers = frozenset(KEYS[peer].public for peer in known)
+    membership = Membership(
+        KEYS[name], lambda: ROSTER, policy, lambda s: s[:32], required, lambda: peers
+    )
     return MaskedSession(membership)
 
 
@@ -93,13 +105,27 @@ def offer(number: int = 5, exchange: int = 1, session: bytes = b"q" * 32, **chan
     return replace(propose(session, terms, clips, (2, 3)), **changes)
 
 
+def answer(session: RoundSession, request: Any) -> Any:
+    """The answer of a step that asks for no work."""
+    step = session.receive(request)
+    assert step.work is None
+    return step.answer
+
+
+def work_of(session: RoundSession, request: Any) -> Any:
+    """The work of a step that has no answer yet."""
+    step = session.receive(request)
+    assert step.answer is None
+    return step.work
+
+
 def fresh(**options: Any) -> RoundSession:
     return RoundSession("ada", BASE, TaskLimits(), **options)
 
 
 def holding(number: int = 5, tokens: int = 500, **options: Any) -> RoundSession:
     session = fresh(**options)
-    work = session.receive(train_task(number))
+    work = work_of(session, train_task(number))
     assert isinstance(work, TrainWork)
     session.trained(work, result(tokens))
     return session
@@ -107,7 +133,13 @@ def holding(number: int = 5, tokens: int = 500, **options: Any) -> RoundSession:
 
 def training(**options: Any) -> RoundSession:
     session = fresh(**options)
-    assert isinstance(session.receive(train_task()), TrainWork)
+    assert isinstance(work_of(session, train_task()), TrainWork)
+    return session
+
+
+def retraining(**options: Any) -> RoundSession:
+    session = holding(**options)
+    assert isinstance(work_of(session, train_task()), TrainWork)
     return session
 
 
@@ -115,13 +147,20 @@ MAKE: dict[VolunteerPhase, Callable[..., RoundSession]] = {
     VolunteerPhase.IDLE: fresh,
     VolunteerPhase.TRAINING: training,
     VolunteerPhase.HOLDING: holding,
+    VolunteerPhase.RETRAINING: retraining,
+}
+AFTER_TASK = {
+    VolunteerPhase.IDLE: VolunteerPhase.TRAINING,
+    VolunteerPhase.TRAINING: VolunteerPhase.TRAINING,
+    VolunteerPhase.HOLDING: VolunteerPhase.RETRAINING,
+    VolunteerPhase.RETRAINING: VolunteerPhase.RETRAINING,
 }
 FIXED_WORDS = {reason.value for reason in Reason}
 
 
 def test_training_is_held_first_and_reported_when_asked() -> None:
     session = fresh()
-    work = session.receive(train_task())
+    work = work_of(session, train_task())
     assert isinstance(work, TrainWork)
     assert work.local.adapter.vector.tobytes() == START.vector.tobytes()
     assert session.held is None
@@ -129,17 +168,17 @@ def test_training_is_held_first_and_reported_when_asked() -> None:
     assert session.held is not None  # before anyone is told
     assert session.held.round == 5
     assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5, 2)
-    report = session.receive(report_request())
+    report = answer(session, report_request())
     assert isinstance(report, Report)
     assert report.weight == 0.5
     np.testing.assert_allclose(as_vector(report.vector), 0.25, atol=1e-6)
-    assert session.receive(report_request()) == report  # asked twice, the same
+    assert answer(session, report_request()) == report  # asked twice, the same
     assert session.phase is VolunteerPhase.HOLDING
 
 
 def test_weight_is_tokens_up_to_the_cap() -> None:
     for tokens, weight in ((1, 0.001), (999, 0.999), (1000, 1.0), (10**9, 1.0)):
-        report = holding(tokens=tokens).receive(report_request())
+        report = answer(holding(tokens=tokens), report_request())
         assert isinstance(report, Report)
         assert report.weight == weight
 
@@ -147,10 +186,10 @@ def test_weight_is_tokens_up_to_the_cap() -> None:
 def test_the_least_weight_there_can_be_is_still_one_that_may_be_sent() -> None:
     """One token under the largest cap a scenario takes."""
     session = fresh()
-    work = session.receive(train_task(settings=replace(SETTINGS, weight_cap=10**9)))
+    work = work_of(session, train_task(settings=replace(SETTINGS, weight_cap=10**9)))
     assert isinstance(work, TrainWork)
     session.trained(work, result(tokens=1))
-    report = session.receive(report_request())
+    report = answer(session, report_request())
     assert isinstance(report, Report)
     wire.encode(report)
 
@@ -180,21 +219,54 @@ def test_every_request_in_every_phase_gets_work_an_answer_or_a_fixed_word(
     try:
         step = session.receive(REQUESTS[request_name])
     except RemoteProtocolError:
-        step = None
-    if isinstance(step, Decline):
-        assert step.reason in FIXED_WORDS
-        assert session.phase is phase
-    if not isinstance(step, TrainWork):
+        step = Step()
+    if isinstance(step.answer, Decline):
+        assert step.answer.reason in FIXED_WORDS
+    if not isinstance(step.work, TrainWork):
         assert session.phase is phase
     else:
-        assert session.phase is VolunteerPhase.TRAINING
+        assert session.phase is AFTER_TASK[phase]
     assert session.held is held
+    assert step.answer is None or step.work is None
     if phase is not VolunteerPhase.HOLDING:
-        assert not isinstance(step, Report | MaskedAnswer | Noted)
+        assert isinstance(step.answer, Decline | None)
+        assert (step.upload, step.marks) == (None, ())
     if masked:
-        assert not isinstance(step, Report)  # a member under masks never reports in the open
-    if step is not None and not isinstance(step, TrainWork | EvaluateWork | MaskedAnswer):
-        wire.encode(step)
+        assert not isinstance(step.answer, Report)  # a member never reports in the open
+    if step.answer is not None:
+        wire.encode(step.answer)
+
+
+EVENTS: dict[str, Callable[[RoundSession, TrainWork], object]] = {
+    "trained": lambda session, work: session.trained(work, result()),
+    "failed": lambda session, work: session.failed(work),
+}
+
+
+@pytest.mark.parametrize("phase", list(VolunteerPhase))
+@pytest.mark.parametrize("event", EVENTS)
+def test_what_came_of_training_moves_a_session_as_its_table_says_or_is_our_own_error(
+    phase: VolunteerPhase, event: str
+) -> None:
+    session = MAKE[phase]()
+    held = session.held
+    following = {
+        ("trained", VolunteerPhase.TRAINING): VolunteerPhase.HOLDING,
+        ("trained", VolunteerPhase.RETRAINING): VolunteerPhase.HOLDING,
+        ("failed", VolunteerPhase.TRAINING): VolunteerPhase.IDLE,
+        ("failed", VolunteerPhase.RETRAINING): VolunteerPhase.HOLDING,
+        ("failed", VolunteerPhase.HOLDING): VolunteerPhase.HOLDING,
+    }.get((event, phase))
+    work = work_of(fresh(), train_task())
+    if following is None:
+        with pytest.raises(LocalProtocolError):
+            EVENTS[event](session, work)
+        assert (session.phase, session.held) == (phase, held)
+        return
+    EVENTS[event](session, work)
+    assert session.phase is following
+    if event == "failed":
+        assert session.held is held
 
 
 @pytest.mark.parametrize("kind", TO_VOLUNTEER)
@@ -213,58 +285,58 @@ def test_a_message_of_a_session_nobody_opened_is_refused_whatever_the_phase(
             step = session.receive(blank)
         except RemoteProtocolError:
             continue
-        assert isinstance(step, Decline)
+        assert isinstance(step.answer, Decline)
 
 
 def test_trained_without_training_is_our_own_error() -> None:
     session = fresh()
-    work = session.receive(train_task())
+    work = work_of(session, train_task())
     assert isinstance(work, TrainWork)
     session.trained(work, result())
     with pytest.raises(LocalProtocolError):
         session.trained(work, result(change=9.0))
-    report = session.receive(report_request())
+    report = answer(session, report_request())
     assert isinstance(report, Report)
     np.testing.assert_allclose(as_vector(report.vector), 0.25, atol=1e-6)
 
 
 def test_a_stale_round_is_declined_and_the_held_update_stays() -> None:
     session = holding(5)
-    answer = session.receive(train_task(4))
-    assert answer == Decline(4, Reason.STALE)
-    assert isinstance(session.receive(report_request(5)), Report)
+    said = answer(session, train_task(4))
+    assert said == Decline(4, Reason.STALE)
+    assert isinstance(answer(session, report_request(5)), Report)
 
 
 def test_a_round_announced_again_is_trained_again() -> None:
     """The coordinator may have died after our first answer."""
     session = holding(5)
-    work = session.receive(train_task(5))
+    work = work_of(session, train_task(5))
     assert isinstance(work, TrainWork)
     session.trained(work, result(change=0.5))
-    report = session.receive(report_request(5))
+    report = answer(session, report_request(5))
     assert isinstance(report, Report)
     np.testing.assert_allclose(as_vector(report.vector), 0.5, atol=1e-6)
 
 
 def test_a_new_round_replaces_what_is_held() -> None:
     session = holding(5)
-    work = session.receive(train_task(6))
+    work = work_of(session, train_task(6))
     assert isinstance(work, TrainWork)
-    assert session.receive(report_request(5)) == Decline(5, Reason.NOTHING_HELD)
+    assert answer(session, report_request(5)) == Decline(5, Reason.NOTHING_HELD)
     session.trained(work, result())
-    assert session.receive(report_request(5)) == Decline(5, Reason.NOTHING_HELD)
-    assert isinstance(session.receive(report_request(6)), Report)
+    assert answer(session, report_request(5)) == Decline(5, Reason.NOTHING_HELD)
+    assert isinstance(answer(session, report_request(6)), Report)
 
 
 def test_work_that_failed_leaves_what_was_held_before() -> None:
     session = holding(5)
-    work = session.receive(train_task(6))
+    work = work_of(session, train_task(6))
     assert isinstance(work, TrainWork)
     assert session.failed(work) == Decline(6, Reason.FAILED)
     assert session.phase is VolunteerPhase.HOLDING
-    assert isinstance(session.receive(report_request(5)), Report)
+    assert isinstance(answer(session, report_request(5)), Report)
     never = training()
-    work = never.receive(train_task())
+    work = work_of(never, train_task())
     assert isinstance(work, TrainWork)
     never.failed(work)
     assert never.phase is VolunteerPhase.IDLE
@@ -272,13 +344,13 @@ def test_work_that_failed_leaves_what_was_held_before() -> None:
 
 def test_evaluation_changes_nothing_that_is_held() -> None:
     session = holding(5)
-    work = session.receive(evaluate_task(5))
+    work = work_of(session, evaluate_task(5))
     assert isinstance(work, EvaluateWork)
     assert work.adapter.digest == START.digest
     assert session.evaluated(work, 2.5, 40) == Evaluation(5, 2.5, 40)
     assert session.failed(work) == Decline(5, Reason.FAILED)
     assert session.phase is VolunteerPhase.HOLDING
-    assert isinstance(session.receive(report_request(5)), Report)
+    assert isinstance(answer(session, report_request(5)), Report)
 
 
 @pytest.mark.parametrize("make", [train_task, evaluate_task])
@@ -299,21 +371,21 @@ def test_what_this_machine_does_not_allow_is_declined_in_a_fixed_word(
     make: Callable[..., Any], changes: dict[str, Any], reason: Reason
 ) -> None:
     session = fresh()
-    assert session.receive(make(**changes)) == Decline(5, reason)
+    assert answer(session, make(**changes)) == Decline(5, reason)
     assert session.phase is VolunteerPhase.IDLE
 
 
 def test_an_adapter_beyond_the_owners_limit_is_declined_before_it_is_trained() -> None:
     session = RoundSession("ada", BASE, TaskLimits(max_adapter_values=SPEC.size - 1))
-    assert session.receive(train_task()) == Decline(5, Reason.OVER_LIMITS)
+    assert answer(session, train_task()) == Decline(5, Reason.OVER_LIMITS)
     session = RoundSession("ada", BASE, TaskLimits(max_adapter_values=SPEC.size))
-    assert isinstance(session.receive(train_task()), TrainWork)
+    assert isinstance(work_of(session, train_task()), TrainWork)
 
 
 @pytest.mark.parametrize("changes", [{"method": "no such method"}, {"trainable_rank": 3}])
 def test_a_task_that_makes_no_sense_is_declined_as_malformed(changes: dict[str, Any]) -> None:
     session = fresh()
-    assert session.receive(train_task(**changes)) == Decline(5, Reason.MALFORMED)
+    assert answer(session, train_task(**changes)) == Decline(5, Reason.MALFORMED)
     assert session.phase is VolunteerPhase.IDLE
 
 
@@ -342,7 +414,7 @@ def test_hostile_adapter_shapes_never_get_past_the_decoder(layers: list[Any]) ->
 def test_a_shape_that_claims_more_than_it_sends_is_malformed_and_nothing_is_allocated() -> None:
     huge = tuple(LayerShape(f"model.{i:05d}", 1 << 20, 1 << 20) for i in range(20_000))
     shape = AdapterShape(huge, 1024, 4.0, False, ("a",))
-    assert fresh().receive(train_task(shape=shape)) == Decline(5, Reason.MALFORMED)
+    assert answer(fresh(), train_task(shape=shape)) == Decline(5, Reason.MALFORMED)
 
 
 @pytest.mark.parametrize("exchange", [2, 3, 4])
@@ -363,7 +435,7 @@ def test_a_second_session_over_a_revealed_update_is_refused_even_after_training_
     masks = masking()
     session = holding(masking=masks)
     masks.marks = (Mark("revealed", b"z" * 32, 5, 1),)
-    work = session.receive(train_task(5))
+    work = work_of(session, train_task(5))
     assert isinstance(work, TrainWork)
     session.trained(work, result())
     with pytest.raises(RemoteProtocolError, match="revealed"):
@@ -373,9 +445,10 @@ def test_a_second_session_over_a_revealed_update_is_refused_even_after_training_
 def test_a_member_under_masks_joins_the_offer_it_agrees_with_and_no_other() -> None:
     session = holding(masking=masking())
     step = session.receive(offer())
-    assert isinstance(step, MaskedAnswer)
-    assert step.answer is not None
+    assert isinstance(step.answer, KeysReport)
     assert step.marks
+    assert step.upload is not None
+    assert step.upload.norm == pytest.approx(0.25 * SPEC.size**0.5, rel=1e-6)
     with pytest.raises(RemoteProtocolError):  # joined once, with secrets that are used once
         session.receive(offer())
     for other in (
@@ -385,28 +458,28 @@ def test_a_member_under_masks_joins_the_offer_it_agrees_with_and_no_other() -> N
     ):
         with pytest.raises(RemoteProtocolError):
             session.receive(other)
-    assert session.receive(offer(number=6)) == Decline(6, Reason.NOTHING_HELD)
-    stale = session.receive(offer(adapter_hash=b"x" * 32))
+    assert answer(session, offer(number=6)) == Decline(6, Reason.NOTHING_HELD)
+    stale = answer(session, offer(adapter_hash=b"x" * 32))
     assert stale == Decline(5, Reason.STALE)
 
 
 def test_a_plain_report_is_refused_by_a_member_that_requires_masks() -> None:
-    assert holding(masking=masking()).receive(report_request()) == Decline(5, Reason.UNSAFE)
-    assert isinstance(holding(masking=masking(required=False)).receive(report_request()), Report)
-    assert holding().receive(offer()) == Decline(5, Reason.UNSAFE)
+    assert answer(holding(masking=masking()), report_request()) == Decline(5, Reason.UNSAFE)
+    assert isinstance(answer(holding(masking=masking(required=False)), report_request()), Report)
+    assert answer(holding(), offer()) == Decline(5, Reason.UNSAFE)
 
 
 @pytest.mark.parametrize("reply", [b"", b"\0" * 7, b"\0" * 8, b"\0\0\xc0\x7f" * 4])
 def test_a_reply_between_two_exchanges_that_is_none_is_refused(reply: bytes) -> None:
     """Missing, no float32 values, of another size, NaN."""
     session = fresh()
-    work = session.receive(train_task(method="fedask"))
+    work = work_of(session, train_task(method="fedask"))
     assert isinstance(work, TrainWork)
     session.trained(work, result())
-    assert isinstance(session.receive(report_request()), Report)
+    assert isinstance(answer(session, report_request()), Report)
     with pytest.raises(RemoteProtocolError):
         session.receive(report_request(exchange=2, reply=reply))
-    assert isinstance(session.receive(report_request()), Report)
+    assert isinstance(answer(session, report_request()), Report)
 
 
 def test_seeds_differ_by_volunteer_and_by_what_the_round_says() -> None:
@@ -414,7 +487,7 @@ def test_seeds_differ_by_volunteer_and_by_what_the_round_says() -> None:
     seeds = set()
     for name in ("ada", "bob"):
         for seed in (b"s" * 32, b"t" * 32):
-            work = RoundSession(name, BASE, TaskLimits()).receive(train_task(seed=seed))
+            work = work_of(RoundSession(name, BASE, TaskLimits()), train_task(seed=seed))
             assert isinstance(work, TrainWork)
             seeds.add(work.seed)
     assert len(seeds) == 4
@@ -422,12 +495,12 @@ def test_seeds_differ_by_volunteer_and_by_what_the_round_says() -> None:
 
 def test_a_machine_of_lower_rank_trains_fewer_modules_and_reports_the_whole() -> None:
     session = RoundSession("ada", BASE, TaskLimits(rank=1))
-    work = session.receive(train_task())
+    work = work_of(session, train_task())
     assert isinstance(work, TrainWork)
     assert work.local.adapter.spec.rank == 1
     vector = work.local.adapter.vector + np.float32(0.5)
     session.trained(work, Trained(vector, 2, 500, 4.0, 3.0, 0.5))
-    report = session.receive(report_request())
+    report = answer(session, report_request())
     assert isinstance(report, Report)
     change = Adapter(SPEC, as_vector(report.vector))
     for _, a, b in change.factors():
@@ -441,7 +514,7 @@ def test_a_held_update_from_an_earlier_process_is_reported_by_the_next() -> None
     held = holding(5).held
     session = fresh(held=held)
     assert session.phase is VolunteerPhase.HOLDING
-    assert isinstance(session.receive(report_request(5)), Report)
+    assert isinstance(answer(session, report_request(5)), Report)
 
 
 def test_what_was_broadcast_is_not_changed_by_holding_or_reporting() -> None:
@@ -466,14 +539,14 @@ def test_personal_settings_are_known_words_within_the_limits(
 ) -> None:
     limits = TaskLimits(max_steps=10, max_epochs=10)
     asked = train_task(settings=replace(SETTINGS, **changes))
-    assert RoundSession("ada", BASE, limits).receive(asked) == Decline(5, reason.value)
+    assert answer(RoundSession("ada", BASE, limits), asked) == Decline(5, reason.value)
     allowed = train_task(settings=replace(SETTINGS, personal="adapter", local_steps=5))
-    assert isinstance(RoundSession("ada", BASE, limits).receive(allowed), TrainWork)
+    assert isinstance(work_of(RoundSession("ada", BASE, limits), allowed), TrainWork)
 
 
 def test_a_rank_this_machine_affords_is_declared_and_trained() -> None:
     session = RoundSession("ada", BASE, TaskLimits(rank=1))
-    work = session.receive(train_task())
+    work = work_of(session, train_task())
     assert isinstance(work, TrainWork)
     assert work.local.adapter.spec.rank == 1
     part = Trained(work.local.adapter.vector + np.float32(0.25), 2, 500, 4.0, 3.0, 0.5)
@@ -482,18 +555,57 @@ def test_a_rank_this_machine_affords_is_declared_and_trained() -> None:
 
 def test_a_method_without_mixed_ranks_is_declined_by_a_machine_that_affords_less() -> None:
     session = RoundSession("ada", BASE, TaskLimits(rank=1))
-    answer = session.receive(train_task(method="fedex"))
-    assert answer == Decline(5, Reason.OVER_LIMITS.value)
-    assert session.complaint is not None
-    assert "needs all" in session.complaint  # for the owner; the wire has the fixed words alone
-    assert isinstance(
-        RoundSession("bob", BASE, TaskLimits()).receive(train_task(method="fedex")), TrainWork
-    )
+    step = session.receive(train_task(method="fedex"))
+    assert step.answer == Decline(5, Reason.OVER_LIMITS.value)
+    assert step.complaint is not None
+    assert "needs all" in step.complaint  # for the owner; the wire has the fixed words alone
+    unlimited = RoundSession("bob", BASE, TaskLimits())
+    assert isinstance(work_of(unlimited, train_task(method="fedex")), TrainWork)
 
 
 def test_a_personal_loss_is_said_beside_the_communitys() -> None:
     session = RoundSession("ada", BASE, TaskLimits())
-    work = session.receive(evaluate_task())
+    work = work_of(session, evaluate_task())
     assert isinstance(work, EvaluateWork)
     assert session.evaluated(work, 2.0, 10) == Evaluation(5, 2.0, 10, None)
     assert session.evaluated(work, 2.0, 10, 1.5) == Evaluation(5, 2.0, 10, 1.5)
+
+
+def test_a_task_is_declined_while_too_few_members_are_long_known_to_this_machine() -> None:
+    """Nobody trains for hours toward a session that its own policy must refuse."""
+    alone = fresh(masking=masking(known=["ada"], known_peers=1))  # oneself is no peer
+    step = alone.receive(train_task())
+    assert step.answer == Decline(5, Reason.UNSAFE.value)
+    assert step.complaint is not None
+    assert "0 other members are known" in step.complaint
+    assert "known_peers in settings.toml" in step.complaint
+    one = fresh(masking=masking(known=["ada", "bob"], known_peers=2))
+    assert "1 other members" in str(one.receive(train_task()).complaint)
+    two = fresh(masking=masking(known=["bob", "cy"], known_peers=2))
+    assert isinstance(work_of(two, train_task()), TrainWork)
+
+
+def test_a_session_without_the_long_known_peers_that_the_policy_asks_for_is_refused() -> None:
+    """bob is known for long, cy is not: a session of ada and cy is one the coordinator chose."""
+    terms = Terms(5, 1, BASE, START.digest, methods.get("fedavg").manifest(SPEC, 5, 1), ROSTER)
+    needed = thresholds(2, DEFAULT_ASSUMPTIONS)
+    policy = Policy(min_participants=2, allow_weak=True)
+    for partner, admitted in (("bob", True), ("cy", False)):
+        session = holding(masking=masking(known=["bob"], known_peers=1))
+        mine = session.receive(offer()).answer
+        other = MaskedSession(
+            Membership(KEYS[partner], lambda: ROSTER, policy, lambda _: b"e" * 32)
+        )
+        theirs, _ = other.open(offer(), terms, START.vector, 1.0)
+        members = [
+            MemberKeys(KEYS[name].public, keys.box_key, keys.mask_key, keys.signature)
+            for name, keys in (("ada", mine), (partner, theirs))
+            if isinstance(keys, KeysReport)
+        ]
+        members.sort(key=lambda member: member.identity)
+        roster = SessionRoster(needed.neighbours, needed.shares, needed.quorum, tuple(members))
+        if admitted:
+            assert isinstance(session.receive(roster).answer, SharesReport)
+        else:
+            with pytest.raises(RemoteProtocolError, match="0 participants are long known"):
+                session.receive(roster)

@@ -12,8 +12,8 @@ from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.secagg.parameters import Mark
-from nomoat.client.round.session import HeldUpdate
 from nomoat.client.round.update_store import DiskUpdateStore
+from nomoat.client.round.work import HeldUpdate
 
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 

@@ -233,7 +233,7 @@ def test_starting_over_keeps_the_old_file_as_it_was(tmp_path: Path) -> None:
 
 def test_a_log_that_cannot_be_written_is_an_error_before_sending(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(NomoatError, match="cannot use"):
+    with pytest.raises(NomoatError, match="cannot write"):
         SentLog(tmp_path / "file").record(sent(1))
 
 

@@ -15,6 +15,7 @@ from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import Decline, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
+from nomoat.client.round.work import Upload
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.sent.recorder import HAND_OVER_S, OTHERS_TRAIN_S, Recorder
 from nomoat.flower.packets import to_reply
@@ -50,8 +51,9 @@ class Clock:
 
 
 def recorder(folder: Path) -> Recorder:
-    uploaded = (SPEC.manifest, 1.5)
-    return Recorder(SentLog(folder), "town", "localhost:1", lambda: uploaded, Clock())
+    made = Recorder(SentLog(folder), "town", "localhost:1", Clock())
+    made.uploading(Upload(SPEC.manifest, 1.5))
+    return made
 
 
 def test_a_masked_update_is_logged_with_tensors_norm_clip_and_the_sessions_size(

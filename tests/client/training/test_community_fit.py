@@ -13,10 +13,10 @@ import pytest
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import MAX_RANK
-from nomoat.client.home import VolunteerSettings
 from nomoat.client.machine import free_memory as rooms
 from nomoat.client.machine.free_memory import WORKER_BYTES, FreeMemory, free_memory
 from nomoat.client.membership import joining
+from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit, memory_fit
 from nomoat.client.training.memory_fit import Workload
 from nomoat.lora.memory.prediction import cpu_host, cuda_host, predict

@@ -19,10 +19,10 @@ from nomoat.aggregation.protocol.messages import (
     TrainSettings,
     TrainTask,
 )
-from nomoat.client.round.session import EvaluateWork, TrainWork
+from nomoat.client.data.split import Split
+from nomoat.client.round.work import EvaluateWork, TrainWork
 from nomoat.client.training import round_jobs
 from nomoat.client.training.personal_state import DiskPersonalStates
-from nomoat.client.training.round_jobs import Rows
 from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.training.moments import Moments
 from nomoat.lora.training.train import Trained
@@ -30,7 +30,7 @@ from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 
 SPEC = AdapterSpec((LayerSpec("model.q", 6, 5, 4),), 4, 8.0, target_modules=("q",))
 START = Adapter(SPEC, np.linspace(-0.5, 0.5, SPEC.size, dtype=np.float32))
-ROWS = Rows(Path("train"), Path("heldout"))
+SPLIT = Split(Path("train"), Path("heldout"), 9, 1)
 
 
 def broadcast(number: int) -> Adapter:
@@ -91,14 +91,14 @@ def worker() -> Worker:
 
 def test_without_anything_to_keep_nothing_is_written(tmp_path: Path, worker: Worker) -> None:
     kept = DiskPersonalStates(tmp_path / "kept")
-    done = round_jobs.train(train_work(1), ROWS, kept, worker.submit)
+    done = round_jobs.train(train_work(1), SPLIT, kept, worker.submit)
     assert np.array_equal(done.vector, START.vector + 1)
     assert not kept.folder.exists()
-    loss, tokens, personal = round_jobs.evaluate(evaluate_work(1), ROWS, kept, worker.submit)
+    loss, tokens, personal = round_jobs.evaluate(evaluate_work(1), SPLIT, kept, worker.submit)
     assert (tokens, personal) == (10, None)
     assert loss == pytest.approx(float(broadcast(2).vector.sum()))
     train, evaluate = worker.jobs
-    assert (train.shard, evaluate.shard) == (ROWS.train, ROWS.heldout)
+    assert (train.shard, evaluate.shard) == (SPLIT.train, SPLIT.heldout)
     assert (train.frozen, train.moments) == (None, None)
 
 
@@ -106,7 +106,7 @@ def test_a_lower_rank_trains_its_modules_on_top_of_the_others(
     tmp_path: Path, worker: Worker
 ) -> None:
     asked = train_work(1, rank=1)
-    round_jobs.train(asked, ROWS, DiskPersonalStates(tmp_path), worker.submit)
+    round_jobs.train(asked, SPLIT, DiskPersonalStates(tmp_path), worker.submit)
     (job,) = worker.jobs
     assert job.spec.rank == 1
     assert job.frozen.spec.rank == 3
@@ -118,7 +118,7 @@ def test_moments_go_on_in_the_next_round_and_a_round_begun_again_has_the_same(
 ) -> None:
     kept = DiskPersonalStates(tmp_path)
     for number in (1, 2, 2):
-        round_jobs.train(train_work(number, keep_moments=True), ROWS, kept, worker.submit)
+        round_jobs.train(train_work(number, keep_moments=True), SPLIT, kept, worker.submit)
     first, second, again = (job.moments for job in worker.jobs)
     assert first is None
     assert second is not None
@@ -128,22 +128,22 @@ def test_moments_go_on_in_the_next_round_and_a_round_begun_again_has_the_same(
 
 def test_moments_of_other_modules_are_not_used(tmp_path: Path, worker: Worker) -> None:
     kept = DiskPersonalStates(tmp_path)
-    round_jobs.train(train_work(1, rank=4, keep_moments=True), ROWS, kept, worker.submit)
-    round_jobs.train(train_work(2, rank=2, keep_moments=True), ROWS, kept, worker.submit)
+    round_jobs.train(train_work(1, rank=4, keep_moments=True), SPLIT, kept, worker.submit)
+    round_jobs.train(train_work(2, rank=2, keep_moments=True), SPLIT, kept, worker.submit)
     assert worker.jobs[1].moments is None
 
 
 def test_ones_own_b_goes_on_with_the_communitys_a(tmp_path: Path, worker: Worker) -> None:
     kept = DiskPersonalStates(tmp_path)
     asked = {"method": "local-B", "personal": "local-B"}
-    round_jobs.train(train_work(1, **asked), ROWS, kept, worker.submit)
-    round_jobs.train(train_work(2, **asked), ROWS, kept, worker.submit)
+    round_jobs.train(train_work(1, **asked), SPLIT, kept, worker.submit)
+    round_jobs.train(train_work(2, **asked), SPLIT, kept, worker.submit)
     first, second = (Adapter(SPEC, job.vector) for job in worker.jobs)
     (_, a0, b0), (_, a1, b1) = next(first.factors()), next(second.factors())
     assert np.array_equal(a1, a0 + np.float32(0.25))  # the broadcast's, not its own
     assert np.array_equal(b1, b0 + 1)
     loss, _, personal = round_jobs.evaluate(
-        evaluate_work(2, personal="local-B"), ROWS, kept, worker.submit
+        evaluate_work(2, personal="local-B"), SPLIT, kept, worker.submit
     )
     assert personal is not None
     assert personal - loss == pytest.approx(1.5 * b0.size, rel=1e-5)
@@ -154,9 +154,11 @@ def test_ones_own_b_of_an_abandoned_round_is_forgotten_with_it(
 ) -> None:
     kept = DiskPersonalStates(tmp_path)
     asked = {"method": "local-B", "personal": "local-B"}
-    round_jobs.train(train_work(1, **asked), ROWS, kept, worker.submit)
+    round_jobs.train(train_work(1, **asked), SPLIT, kept, worker.submit)
     for number in (2, 3):  # round 2 was abandoned: 3 has the same broadcast
-        round_jobs.train(train_work(number, start=broadcast(2), **asked), ROWS, kept, worker.submit)
+        round_jobs.train(
+            train_work(number, start=broadcast(2), **asked), SPLIT, kept, worker.submit
+        )
     second, third = worker.jobs[1:]
     assert np.array_equal(second.vector, third.vector)
 
@@ -164,7 +166,7 @@ def test_ones_own_b_of_an_abandoned_round_is_forgotten_with_it(
 def test_a_personal_adapter_is_trained_on_top_and_goes_on(tmp_path: Path, worker: Worker) -> None:
     kept = DiskPersonalStates(tmp_path)
     for number in (1, 2):
-        round_jobs.train(train_work(number, personal="adapter"), ROWS, kept, worker.submit)
+        round_jobs.train(train_work(number, personal="adapter"), SPLIT, kept, worker.submit)
     jobs = [job for job in worker.jobs if job.frozen is not None]
     assert len(jobs) == 2
     assert len(worker.jobs) == 4
@@ -172,7 +174,7 @@ def test_a_personal_adapter_is_trained_on_top_and_goes_on(tmp_path: Path, worker
     assert np.array_equal(jobs[1].vector, jobs[0].vector + 1)
     assert jobs[0].seed != worker.jobs[1].seed
     job_before = len(worker.jobs)
-    round_jobs.evaluate(evaluate_work(2, personal="adapter"), ROWS, kept, worker.submit)
+    round_jobs.evaluate(evaluate_work(2, personal="adapter"), SPLIT, kept, worker.submit)
     community, own = worker.jobs[job_before:]
     assert isinstance(own, EvaluateJob)
     assert own.spec.rank == community.spec.rank + 4
@@ -183,13 +185,14 @@ def test_who_has_not_trained_yet_has_no_personal_loss(tmp_path: Path, worker: Wo
     for personal in ("adapter", "local-B"):
         asked = evaluate_work(3, personal=personal)
         assert (
-            round_jobs.evaluate(asked, ROWS, DiskPersonalStates(tmp_path), worker.submit)[2] is None
+            round_jobs.evaluate(asked, SPLIT, DiskPersonalStates(tmp_path), worker.submit)[2]
+            is None
         )
 
 
 def test_what_was_kept_of_another_model_is_not_used(tmp_path: Path, worker: Worker) -> None:
     kept = DiskPersonalStates(tmp_path)
-    round_jobs.train(train_work(1, personal="adapter"), ROWS, kept, worker.submit)
+    round_jobs.train(train_work(1, personal="adapter"), SPLIT, kept, worker.submit)
     other = replace(SPEC, target_modules=("k",))
     asked = replace(evaluate_work(2, personal="adapter"), adapter=Adapter(other, START.vector))
-    assert round_jobs.evaluate(asked, ROWS, kept, worker.submit)[2] is None
+    assert round_jobs.evaluate(asked, SPLIT, kept, worker.submit)[2] is None

@@ -14,13 +14,18 @@ import pytest
 from nomoat.aggregation.errors import BadData, DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
-from nomoat.aggregation.protocol.messages import AdapterShape, TrainSettings, TrainTask
+from nomoat.aggregation.protocol.messages import (
+    AdapterShape,
+    EvaluateTask,
+    TrainSettings,
+    TrainTask,
+)
 from nomoat.client.data.split import Split
-from nomoat.client.round.session import TrainWork
+from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
 from nomoat.client.training import shared_worker as module
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_worker import SharedWorker
-from nomoat.client.training.trainer import Overtaken, Trainer
+from nomoat.client.training.trainer import Trainer
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.workers.jobs import TrainJob
 
@@ -85,6 +90,13 @@ def at(worker: SharedWorker) -> Trainer:
     return Trainer(worker, Split(Path("t"), Path("h"), 5, 2), DiskPersonalStates(Path("kept")))
 
 
+def measure(one: Trainer, **settings: Any) -> tuple[float, int]:
+    told, shape = TrainSettings(**settings), AdapterShape.of(SPEC)
+    task = EvaluateTask(1, b"b" * 32, shape, told, as_bytes(ADAPTER.vector))
+    loss, tokens, _personal = one.evaluate(EvaluateWork(task, ADAPTER))
+    return loss, tokens
+
+
 def test_no_worker_until_there_is_work() -> None:
     trainer()
     assert FakePool.made == []
@@ -92,17 +104,17 @@ def test_no_worker_until_there_is_work() -> None:
 
 def test_work_is_done_on_the_rows_that_were_kept_and_the_worker_then_ends() -> None:
     one = trainer()
-    assert one.measure(ADAPTER, TrainSettings()) == (1.5, 10)
+    assert measure(one) == (1.5, 10)
     (pool,) = FakePool.made
     assert pool.jobs[0].shard == Path("h")
     assert pool.closed.wait(5)
-    one.measure(ADAPTER, TrainSettings())  # and a new one starts when it is needed again
+    measure(one)  # and a new one starts when it is needed again
     assert len(FakePool.made) == 2
 
 
 def test_a_worker_that_works_longer_than_the_idle_time_is_not_ended() -> None:
     one = trainer("slow", idle_s=0.01)
-    thread = threading.Thread(target=one.measure, args=(ADAPTER, TrainSettings()))
+    thread = threading.Thread(target=measure, args=(one,))
     thread.start()
     while not (FakePool.made and FakePool.made[0].futures):
         pass
@@ -115,7 +127,7 @@ def test_a_worker_that_works_longer_than_the_idle_time_is_not_ended() -> None:
 
 def test_closing_ends_the_worker_at_once() -> None:
     one = trainer(idle_s=60)
-    one.measure(ADAPTER, TrainSettings())
+    measure(one)
     one.close()
     assert FakePool.made[0].closed.is_set()
 
@@ -187,7 +199,7 @@ def test_an_evaluation_is_not_waited_for_while_paused() -> None:
     one = trainer()
     one.pause()
     with pytest.raises(NomoatError, match="paused"):
-        one.measure(ADAPTER, TrainSettings())
+        measure(one)
 
 
 def test_a_worker_killed_for_memory_is_followed_by_one_that_takes_less() -> None:
@@ -213,16 +225,16 @@ def test_an_evaluation_takes_no_more_at_once_than_a_training_may() -> None:
 
     one = trainer()
     one.fit = lambda job: replace(job, most_tokens=300)
-    one.measure(ADAPTER, TrainSettings())
+    measure(one)
     one.fit = never
-    one.measure(ADAPTER, TrainSettings(seq_len=64))
+    measure(one, seq_len=64)
     assert [job.most_tokens for job in FakePool.made[0].jobs] == [300, 64]
 
 
 def test_a_duty_is_kept_by_every_later_worker() -> None:
     one = trainer()
     one.limit(0.5)
-    one.measure(ADAPTER, TrainSettings())
+    measure(one)
     assert FakePool.made[0].shares == [0.5]
     one.limit(0.25)
     assert FakePool.made[0].shares == [0.5, 0.25]
@@ -232,7 +244,7 @@ def test_two_communities_take_turns_at_one_worker() -> None:
     worker = SharedWorker("slow", idle_s=60)
     one, other = at(worker), at(worker)
     turns: list[bool] = []
-    one.queued = other.queued = turns.append
+    one.on_queued = other.on_queued = turns.append
     first, got = training(one)
     pool = until(1)
     assert turns == []
@@ -297,13 +309,13 @@ def test_each_community_has_its_own_duty() -> None:
     worker = SharedWorker("quick", idle_s=60)
     one, other = at(worker), at(worker)
     one.limit(0.5)
-    one.measure(ADAPTER, TrainSettings())
-    other.measure(ADAPTER, TrainSettings())
-    one.measure(ADAPTER, TrainSettings())
+    measure(one)
+    measure(other)
+    measure(one)
     assert FakePool.made[0].shares == [0.5, 1.0, 0.5]
 
 
-def test_a_model_that_is_away_for_a_while_does_not_keep_the_bench(
+def test_a_model_that_is_away_for_a_while_does_not_keep_the_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     worker = SharedWorker("quick", idle_s=60)
@@ -314,10 +326,10 @@ def test_a_model_that_is_away_for_a_while_does_not_keep_the_bench(
 
     monkeypatch.setattr(module, "Pool", away)
     with pytest.raises(BadData):
-        one.measure(ADAPTER, TrainSettings())
+        measure(one)
     monkeypatch.setattr(module, "Pool", FakePool)
-    assert other.measure(ADAPTER, TrainSettings()) == (1.5, 10)
-    assert one.measure(ADAPTER, TrainSettings()) == (1.5, 10)
+    assert measure(other) == (1.5, 10)
+    assert measure(one) == (1.5, 10)
 
 
 def test_a_job_that_is_wrong_is_not_tried_for_ever() -> None:
@@ -332,7 +344,7 @@ def test_a_worker_that_is_just_ending_is_still_ours(monkeypatch: pytest.MonkeyPa
     """Else its last moments on a GPU would be taken for a stranger's program."""
     worker = SharedWorker("quick", idle_s=60)
     one = at(worker)
-    one.measure(ADAPTER, TrainSettings())
+    measure(one)
     seen = []
     monkeypatch.setattr(FakePool, "pids", property(lambda _: frozenset({7})))
     monkeypatch.setattr(FakePool, "pause", lambda *_: seen.append(worker.pids))
@@ -354,7 +366,7 @@ def test_an_evaluation_that_was_killed_for_memory_is_done_in_smaller_pieces() ->
     one = trainer("slow")
     one.fit = lambda job: replace(job, most_tokens=4 * job.settings.seq_len)
     got: list[Any] = []
-    thread = threading.Thread(target=lambda: got.append(one.measure(ADAPTER, TrainSettings())))
+    thread = threading.Thread(target=lambda: got.append(measure(one)))
     thread.start()
     pool = until(1)
     for attempt in range(2):

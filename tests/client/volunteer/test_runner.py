@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nomoat.aggregation.errors import Refused
-from nomoat.client.connection.message_loop import beneath
+from nomoat.client.connection.threads import beneath
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.training.shared_worker import SharedWorkers
 from nomoat.client.volunteer import runner

@@ -15,7 +15,8 @@ from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.client.volunteer.assemble import _explained
-from nomoat.client.volunteer.status import StateKeeper, alone, paused, read_state, running
+from nomoat.client.volunteer.status import alone, paused, read_status, running
+from nomoat.client.volunteer.status_writer import StatusWriter
 
 
 @pytest.fixture
@@ -50,38 +51,41 @@ def folder(tmp_path: Path) -> CommunityFolder:
 
 
 def test_counts_of_an_earlier_process_go_on(folder: CommunityFolder) -> None:
-    first = StateKeeper(folder)
-    first.answered("train.local", 1000, False)
-    first.answered("train.local", 10, True)
+    first = StatusWriter(folder)
+    for late, sent in ((False, 1000), (True, 10)):
+        first.working("train.local")
+        first.trained()
+        first.answered("train.local", sent, late)
+    first.working("evaluate.heldout")
     first.answered("evaluate.heldout", 5, False)
     first.version(3)
-    again = StateKeeper(folder).state
+    again = StatusWriter(folder).status
     assert (again.rounds, again.answered, again.late, again.sent_bytes) == (1, 3, 1, 1015)
     assert again.version == 3
 
 
 def test_status_says_why_it_is_not_training(folder: CommunityFolder) -> None:
-    keeper = StateKeeper(folder)
-    keeper.lost("localhost:1 does not answer", 8.0)
-    state = read_state(folder)
+    writer = StatusWriter(folder)
+    writer.lost("localhost:1 does not answer", 8.0)
+    state = read_status(folder)
     assert state is not None
     assert (state.doing, state.why) == (
         "connecting",
         "localhost:1 does not answer; next try in 8 s",
     )
-    keeper.connected(1)
-    keeper.answered("train.local", 0, True)
-    state = read_state(folder)
+    writer.connected(1)
+    writer.answered("train.local", 0, True)
+    state = read_status(folder)
     assert state is not None
     assert "too late" in state.why
 
 
 def test_a_lost_line_does_not_hide_that_it_is_training(folder: CommunityFolder) -> None:
-    keeper = StateKeeper(folder)
-    keeper.working("train.local")
-    keeper.lost("gone", 1.0)
-    keeper.connected(7)
-    state = read_state(folder)
+    writer = StatusWriter(folder)
+    writer.working("train.local")
+    writer.lost("gone", 1.0)
+    writer.connected(7)
+    state = read_status(folder)
     assert state is not None
     assert state.doing == "working"
 
@@ -90,42 +94,42 @@ def test_who_waits_for_another_communitys_training_does_not_say_that_it_works(
     folder: CommunityFolder,
 ) -> None:
     def said() -> tuple[str, str]:
-        state = read_state(folder)
+        state = read_status(folder)
         assert state is not None
         return state.doing, state.why
 
-    keeper = StateKeeper(folder)
-    keeper.working("train.local")
-    keeper.queued(True)
+    writer = StatusWriter(folder)
+    writer.working("train.local")
+    writer.queued(True)
     assert said() == ("waiting", "its turn: another community is at work on this machine")
-    keeper.connected(1)
+    writer.connected(1)
     assert said()[0] == "waiting"
-    keeper.hold("the owner paused it", 1_700_000_000.0)
+    writer.hold("the owner paused it", 1_700_000_000.0)
     assert said() == ("waiting", "the owner paused it")
-    keeper.release()
-    keeper.queued(False)
+    writer.release()
+    writer.queued(False)
     assert said() == ("working", "train.local")
 
 
 def test_a_damaged_or_missing_file_is_no_state(folder: CommunityFolder) -> None:
-    assert read_state(folder) is None
+    assert read_status(folder) is None
     for text in ("{", '{"unknown": 1}', "[]"):
-        folder.state.write_text(text)
-        assert read_state(folder) is None
+        folder.status.write_text(text)
+        assert read_status(folder) is None
 
 
 def test_a_full_disk_does_not_hide_why_nothing_is_trained(
     folder: CommunityFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = StateKeeper(folder)
-    keeper.lost("a reason that is rather long, to be overwritten by a short one", 1.0)
+    writer = StatusWriter(folder)
+    writer.lost("a reason that is rather long, to be overwritten by a short one", 1.0)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    keeper.hold("disk almost full", 1_700_000_000.0)
-    state = read_state(folder)
+    writer.hold("disk almost full", 1_700_000_000.0)
+    state = read_status(folder)
     assert state is not None
     assert (state.doing, state.why) == ("waiting", "disk almost full")
 
@@ -165,12 +169,12 @@ def test_what_ended_a_volunteer_at_its_start_is_what_status_says(folder: Communi
     """Under a service, exit codes are seen by nobody."""
     with pytest.raises(BadData), _explained(folder):
         raise BadData("d.jsonl has no row to train on")
-    state = read_state(folder)
+    state = read_status(folder)
     assert state is not None
     assert (state.doing, state.why) == ("stopped", "d.jsonl has no row to train on")
-    StateKeeper(folder).say("refused", "banned by the coordinator")
+    StatusWriter(folder).say("refused", "banned by the coordinator")
     with pytest.raises(Refused), _explained(folder):
         raise Refused("banned")
-    state = read_state(folder)
+    state = read_status(folder)
     assert state is not None
     assert state.doing == "refused"

@@ -21,6 +21,7 @@ from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.messages import Decline
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection import coordinator_api, flower_client, message_loop
+from nomoat.client.connection.answering import Answering
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.round.sealed_app import App, SealParties, sealed
 from nomoat.server.community import certificates
@@ -188,6 +189,7 @@ class Log:
         self.events.append(("answered", late))
 
     def overtaken(self) -> None:
+        """Not the line's: what is done on this machine is given up."""
         self.events.append(("overtaken",))
 
     def withheld(self, kind: str, reason: str) -> None:
@@ -236,7 +238,8 @@ class Person:
 
         def run() -> None:
             try:
-                message_loop.serve(self.line(), served, self.stop, self.log)
+                answering = Answering(served, overtaken=self.log.overtaken)
+                message_loop.serve(self.line(), answering, self.stop, self.log)
             except Exception as problem:  # noqa: BLE001
                 self.refused = problem
 

@@ -19,7 +19,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from nomoat.aggregation.errors import Unreachable
-from nomoat.client.connection import flower_client
+from nomoat.client.connection import bounded_transport
 from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
 from nomoat.client.connection.https import tls_context
 
@@ -134,6 +134,6 @@ def test_a_volunteer_cuts_off_an_answer_that_does_not_end(
     town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (person,) = people(1)
-    monkeypatch.setattr(flower_client, "ANSWER_BYTES", 4)
+    monkeypatch.setattr(bounded_transport, "ANSWER_BYTES", 4)
     with pytest.raises(Unreachable, match="too long"):
         FlowerClient(person.line()).activate()

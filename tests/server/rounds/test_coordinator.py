@@ -37,7 +37,9 @@ from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, MaskedReport
 from nomoat.aggregation.secagg.parameters import Policy, RosterView
 from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
-from nomoat.client.round.session import EvaluateWork, RoundSession, TaskLimits, TrainWork
+from nomoat.client.round.session import RoundSession
+from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.work import EvaluateWork, TrainWork
 from nomoat.flower.packets import packet_of
 from nomoat.lora.training.train import Trained
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
@@ -79,8 +81,8 @@ class Hands:
             vector, settings.local_steps, TOKENS[self.name], 4.0, 3.0, SECONDS[self.name]
         )
 
-    def evaluate(self, work: EvaluateWork) -> tuple[float, int]:
-        return 4.0 - float(work.adapter.vector.mean()), 10
+    def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
+        return 4.0 - float(work.adapter.vector.mean()), 10, None
 
 
 @dataclass

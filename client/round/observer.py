@@ -1,0 +1,30 @@
+"""What a round makes of this machine, told as it happens: to its status and to its log."""
+
+from __future__ import annotations
+
+from nomoat.client.round.work import Upload, Work
+
+
+class RoundObserver:
+    """Told of a round's events; here nothing comes of them. Subclasses override what they want."""
+
+    def trained(self) -> None:
+        """A training was done, and its update is stored."""
+
+    def measured(self, loss: float, own_loss: float | None) -> None:
+        """The held-out rows were measured, mean nats per token; own_loss: with what is kept."""
+
+    def declined(self, complaint: str) -> None:
+        """A task was declined; `complaint` says why, for the owner."""
+
+    def failed(self, work: Work, problem: str) -> None:
+        """Work could not be done."""
+
+    def refused(self, problem: str) -> None:
+        """The coordinator lied, or asks for what this machine's policy forbids."""
+
+    def uploading(self, upload: Upload) -> None:
+        """The update was handed to the exchange that asks for it."""
+
+    def reported(self) -> None:
+        """The answer that is about to leave carries the update, in the open or under masks."""

@@ -1,0 +1,63 @@
+"""Tasks checked against this machine before any work begins: its base model, its owner's limits."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import get_args
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.errors import LocalProtocolError, UsageError
+from nomoat.aggregation.methods.base import LocalRound
+from nomoat.aggregation.methods.composition import Personal
+from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
+from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.work import Reason, Step, TrainWork, declined
+
+
+def open_adapter(
+    task: TrainTask | EvaluateTask, base_hash: bytes, limits: TaskLimits
+) -> Adapter | Step:
+    """The adapter a task carries, once its base, size and settings are what we allow."""
+    if task.base_hash != base_hash:
+        return declined(task.round, Reason.OTHER_BASE)
+    try:
+        adapter = task.shape.open(task.adapter)
+    except LocalProtocolError:
+        return declined(task.round, Reason.MALFORMED)
+    if task.settings.personal not in get_args(Personal):
+        return declined(task.round, Reason.MALFORMED)
+    if not limits.allow(task.settings, adapter.spec.size):
+        why = "the round asks for more than max_* in settings.toml allow"
+        return declined(task.round, Reason.OVER_LIMITS, why)
+    return adapter
+
+
+def seed_from_announced(announced: bytes, name: str, round_number: int) -> bytes:
+    """32 bytes for one volunteer's training in one round, from the seed announced to everyone."""
+    label = b"nomoat volunteer\0" + round_number.to_bytes(4, "big")
+    return hashlib.sha256(label + announced + name.encode()).digest()
+
+
+def announced_seed(name: str, task: TrainTask) -> bytes:
+    """The same for a task."""
+    return seed_from_announced(task.seed, name, task.round)
+
+
+def train_work(
+    task: TrainTask, adapter: Adapter, limits: TaskLimits, seed: bytes
+) -> TrainWork | Step:
+    """The work of a task: the modules this machine affords, all chance drawn from `seed`."""
+    rank = min(limits.rank, task.trainable_rank)
+    try:
+        method = methods.get(task.method)
+        if rank < task.trainable_rank and not method.traits.mixed_ranks:
+            return declined(
+                task.round,
+                Reason.OVER_LIMITS,
+                f"{task.method} needs all {task.trainable_rank} modules trained by everyone, "
+                f"here at most {rank} are: set another rank in settings.toml, or leave",
+            )
+        return TrainWork(task, method.start(adapter, LocalRound(task.round, rank, seed)), seed)
+    except (UsageError, LocalProtocolError):
+        return declined(task.round, Reason.MALFORMED)

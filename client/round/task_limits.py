@@ -1,0 +1,31 @@
+"""The most a coordinator may ask of this machine in one task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nomoat.aggregation.protocol.messages import MAX_RANK, TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLimits:
+    """The owner's limits. max_epochs: when a task asks for passes over the data, not for steps.
+
+    rank: modules of the adapter that this machine trains at most.
+    """
+
+    max_steps: int = 10_000
+    max_tokens_per_step: int = 1 << 20
+    max_adapter_values: int = 1 << 28
+    max_epochs: int = 10
+    rank: int = MAX_RANK
+
+    def allow(self, settings: TrainSettings, adapter_values: int) -> bool:
+        """Return True if a task stays inside all limits; a personal adapter doubles its work."""
+        times = 2 if settings.personal == "adapter" else 1
+        return (
+            times * settings.local_steps <= self.max_steps
+            and times * settings.local_epochs <= self.max_epochs
+            and settings.batch_size * settings.seq_len <= self.max_tokens_per_step
+            and adapter_values <= self.max_adapter_values
+        )

@@ -1,0 +1,108 @@
+"""Values that a session gives and takes: requests, work, the held update, steps, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.methods.base import LocalStart
+from nomoat.aggregation.protocol.adapter import Adapter, Manifest
+from nomoat.aggregation.protocol.messages import (
+    Decline,
+    EvaluateTask,
+    Evaluation,
+    ExchangeReply,
+    Noted,
+    Ready,
+    Report,
+    ReportRequest,
+    TrainTask,
+)
+from nomoat.aggregation.secagg.messages import ToCoordinator, ToVolunteer
+from nomoat.aggregation.secagg.parameters import Mark
+
+Request: TypeAlias = TrainTask | ReportRequest | EvaluateTask | ExchangeReply | ToVolunteer
+Answer: TypeAlias = Ready | Report | Evaluation | Decline | Noted | ToCoordinator
+
+
+class Reason(StrEnum):
+    """Reasons to decline: fixed words, so that nothing of the machine leaks through them."""
+
+    OTHER_BASE = "base model differs"
+    OVER_LIMITS = "settings exceed my limits"
+    STALE = "stale round"
+    NOTHING_HELD = "nothing held for this round"
+    MALFORMED = "malformed request"
+    FAILED = "work failed"
+    PAUSED = "paused"
+    UNSAFE = "unsafe request refused"
+
+
+class Overtaken(NomoatError):
+    """The coordinator has gone on; nobody waits for this work any more."""
+
+
+def decline(round_number: int, reason: Reason) -> Decline:
+    """A Decline in one of the fixed words: their plain text, which is what the wire takes."""
+    return Decline(round_number, reason.value)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainWork:
+    """Train `local.adapter`; `seed` is this volunteer's own for this round."""
+
+    task: TrainTask
+    local: LocalStart
+    seed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateWork:
+    """Measure `adapter` on this volunteer's held-out rows."""
+
+    task: EvaluateTask
+    adapter: Adapter
+
+
+Work: TypeAlias = TrainWork | EvaluateWork
+
+
+@dataclass(frozen=True)
+class HeldUpdate:
+    """An update that waits for its aggregation: where training started, where it ended."""
+
+    round: int
+    method: str
+    local: LocalStart
+    trained: Adapter
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The update that a report carries: its tensors, and its L2 norm before any mask."""
+
+    manifest: Manifest
+    norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next thing to do: `work` if there is any, else store `marks`, then send `answer`.
+
+    answer: None where there is nothing to say. upload: set when an update is handed to the
+    exchange that asks for it. complaint: why a task was declined, in words for the owner alone.
+    """
+
+    answer: Answer | None = None
+    work: Work | None = None
+    marks: tuple[Mark, ...] = ()
+    upload: Upload | None = None
+    complaint: str | None = None
+
+
+def declined(round_number: int, reason: Reason, complaint: str | None = None) -> Step:
+    """Decline in a fixed word; `complaint` tells the owner more."""
+    return Step(decline(round_number, reason), complaint=complaint)

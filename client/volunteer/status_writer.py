@@ -1,0 +1,146 @@
+"""Keeps state.json up to date from what the connection, the rounds and the policy tell."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.client.home import CommunityFolder
+from nomoat.client.round.observer import RoundObserver
+from nomoat.client.round.work import TrainWork, Work
+from nomoat.client.volunteer.status import VolunteerStatus, read_status
+from nomoat.storage.atomic import replacing
+
+TURN = "its turn: another community is at work on this machine"
+
+
+class StatusWriter(RoundObserver):
+    """Writes one community's status; listens to its connection (message_loop.py) and rounds."""
+
+    def __init__(self, folder: CommunityFolder) -> None:
+        self._folder = folder
+        before = read_status(folder)
+        doing, why, now = "connecting", "connecting to the coordinator", time.time()
+        fresh = VolunteerStatus(os.getpid(), doing, why, now)
+        if before is not None:  # counts go on
+            fresh = replace(before, pid=os.getpid(), doing=doing, why=why, since=now)
+        self.status = fresh
+        self._held: tuple[str, float] | None = None  # why the policy waits, since when
+        self._queued = False
+        self._trained = False  # by the request that is being answered
+        self._note: str | None = None  # what came of it instead
+        self._write(fresh)
+
+    def connected(self, node_id: int) -> None:
+        """The coordinator knows us."""
+        del node_id
+        if self.status.doing != "working":
+            self.say("waiting", "waiting for the coordinator to open a round")
+
+    def lost(self, reason: str, retry_s: float) -> None:
+        """The line broke."""
+        if self.status.doing != "working":
+            self.say("connecting", f"{reason}; next try in {retry_s:.0f} s")
+
+    def working(self, kind: str) -> None:
+        """A message is being answered."""
+        self._trained, self._note = False, None
+        self.say("working", kind)
+
+    def trained(self) -> None:
+        """A training was done."""
+        self._trained = True
+        self.status = replace(self.status, complaint=None)
+
+    def measured(self, loss: float, own_loss: float | None) -> None:
+        """The held-out rows were measured, mean nats per token."""
+        self.status = replace(self.status, loss=loss, own_loss=own_loss)
+
+    def declined(self, complaint: str) -> None:
+        """A task was declined."""
+        self._note = f"the last task was declined: {complaint}"
+        self.status = replace(self.status, complaint=complaint)
+
+    def failed(self, work: Work, problem: str) -> None:
+        """Work could not be done."""
+        if isinstance(work, TrainWork):
+            self._note = f"the last training failed: {problem}"
+
+    def refused(self, problem: str) -> None:
+        """A message was refused."""
+        self._note = f"the last request was refused: {problem}"
+        self.status = replace(self.status, complaint=problem)
+
+    def reported(self) -> None:
+        """The update takes part in an aggregation."""
+        self.status = replace(self.status, complaint=None)
+
+    def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
+        """It was answered: by work, or by saying that there is none, and why."""
+        del kind
+        status = self.status
+        self.status = replace(
+            status,
+            answered=status.answered + 1,
+            late=status.late + late,
+            rounds=status.rounds + (self._trained and not late),
+            sent_bytes=status.sent_bytes + sent_bytes,
+        )
+        why = "waiting for the coordinator to go on"
+        if late:
+            why = "the last round went on without this volunteer: it was too late"
+        self.say("waiting", self._note or why)
+
+    def withheld(self, kind: str, reason: str) -> None:
+        """An answer did not leave, because it could not be logged."""
+        self.say("waiting", f"nothing leaves: {kind} could not be logged ({reason})")
+
+    def hold(self, reason: str, since: float) -> None:
+        """The policy lets nothing be done; what the line does is not what matters now."""
+        self._held = (reason, since)
+        self._write(self.status)
+
+    def release(self) -> None:
+        """The policy lets work go on."""
+        self._held = None
+        self._write(self.status)
+
+    def queued(self, waits: bool) -> None:
+        """Another community has what would do the work, or that is over."""
+        self._queued = waits
+        self._write(self.status)
+
+    def version(self, number: int) -> None:
+        """A version of the community adapter was fetched and verified."""
+        self.status = replace(self.status, version=number)
+        self._write(self.status)
+
+    def say(self, doing: str, why: str) -> None:
+        """Note what is being done, and why."""
+        self.status = replace(self.status, doing=doing, why=why, since=time.time())
+        self._write(self.status)
+
+    def _write(self, status: VolunteerStatus) -> None:
+        if self._held is not None and status.doing not in ("refused", "stopped"):
+            reason, since = self._held
+            status = replace(status, doing="waiting", why=reason, since=since)
+        elif self._queued and status.doing == "working":
+            status = replace(status, doing="waiting", why=TURN)
+        data = json.dumps(asdict(status)).encode()
+        try:
+            with replacing(self._folder.status) as file:
+                file.write(data)
+        except NomoatError:  # a full disk must not end a training, nor hide that it is full
+            with contextlib.suppress(OSError):
+                _overwrite(self._folder.status, data)
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write into the blocks that the file has already; a reader may meet it half written."""
+    with path.open("r+b") as file:
+        file.write(data.ljust(path.stat().st_size))  # JSON may end in blanks
