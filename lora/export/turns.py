@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import UsageError
+from nomoat.lora.data.chat_template import ChatTemplate
 from nomoat.lora.model.ending import special_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# The plain format of lora/data/encoding.py, for models without a template of their own. Jinja
+# The format of lora/data/plain_template.py, for models without a template of their own. Jinja
 # drops a newline at the end of a block: it is written as a string.
 PLAIN = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"
@@ -28,9 +29,11 @@ SYSTEM, FIRST, REPLY, SECOND = ("Xq1SYSTEMqX", "Xq2ASKqX", "Xq3REPLYqX", "Xq4AGA
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The tokenizer's chat template, or the plain format as one."""
+    """The tokenizer's chat template, or the plain format as one where training uses that."""
     own: Any = getattr(tokenizer, "chat_template", None)
-    return own if isinstance(own, str) and own else PLAIN
+    if not isinstance(own, str) or not own or ChatTemplate.of(tokenizer).self_test():
+        return PLAIN
+    return own
 
 
 def write(
@@ -38,10 +41,9 @@ def write(
 ) -> str:
     """A conversation as the model reads it; UsageError if its template refuses the roles."""
     applied: Any = tokenizer.apply_chat_template
-    if template_of(tokenizer) is PLAIN and tokenizer.bos_token is None:
+    template = template_of(tokenizer)
+    if template is PLAIN and tokenizer.bos_token is None:
         template = PLAIN.removeprefix("{{ bos_token }}")
-    else:
-        template = template_of(tokenizer)
     options = {"tokenize": False, "add_generation_prompt": answer_next, "chat_template": template}
     try:
         return str(applied([dict(m) for m in messages], **options))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nomoat.aggregation.errors import UsageError
-from nomoat.lora.data.conversations import Conversation, Turn
+from nomoat.lora.data.conversations import ChatTurn, Conversation
 from nomoat.lora.data.encoding import Encoder
 from nomoat.lora.export.turns import PLAIN, Turns, template_of, write
 
@@ -42,7 +42,8 @@ def test_the_plain_template_is_the_format_that_is_trained(
     tokenizer = make_tokenizer(None)
     assert template_of(tokenizer) is PLAIN
     turns = tuple(
-        Turn(m["role"], m["content"]) for m in [*ASKED, {"role": "assistant", "content": "four"}]
+        ChatTurn(m["role"], m["content"])
+        for m in [*ASKED, {"role": "assistant", "content": "four"}]
     )  # type: ignore[arg-type]
     example = Encoder.of(tokenizer, 256).encode(Conversation(turns, {}, "row"))
     assert not isinstance(example, str)
@@ -53,14 +54,18 @@ def test_the_plain_template_is_the_format_that_is_trained(
 
 
 def test_a_template_that_depends_on_more_than_roles_has_no_pieces(
-    make_tokenizer: Callable[..., Any],
+    make_tokenizer: Callable[..., Any], chatml: str
 ) -> None:
-    counted = "{% for m in messages %}{{ loop.index }}:{{ m['content'] }}|{% endfor %}"
+    counted = chatml.replace("{{ m['role'] }}", "{{ m['role'] }}{{ loop.index }}")
     with pytest.raises(UsageError, match="chat template"):
         Turns.of(make_tokenizer(counted))
+
+
+def test_a_template_that_training_cannot_follow_is_not_used_afterwards(
+    make_tokenizer: Callable[..., Any],
+) -> None:
     shouting = "{% for m in messages %}{{ m['content'] | upper }}|{% endfor %}"
-    with pytest.raises(UsageError, match="leaves out or changes"):
-        Turns.of(make_tokenizer(shouting))
+    assert template_of(make_tokenizer(shouting)) is PLAIN
 
 
 def test_ollamas_template_leaves_bos_to_ollama_where_the_file_says_so(
