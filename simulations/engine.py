@@ -19,9 +19,10 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import MAX_BATCH, MAX_LOCAL_STEPS, MAX_SEQ_LEN
 from nomoat.client.round.masked_session import MaskedSession
 from nomoat.client.training.personal_state import DiskPersonalStates
+from nomoat.lora.data import template_clock
+from nomoat.lora.model import left_out
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
-from nomoat.lora.model.left_out import line
 from nomoat.lora.workers.cores import MAX_DEFAULT_WORKERS
 from nomoat.lora.workers.examining import examined
 from nomoat.lora.workers.jobs import SpecJob
@@ -43,7 +44,7 @@ from nomoat.simulations.seeded_community import SeededCommunity
 class Ground:
     """Everything a federation stands on: workers, base model, first adapter, and its volunteers.
 
-    left_out: the parts of the base model that carry no adapter, as one sentence.
+    notes: sentences about the base model for the card: what of it carries no adapter, and the like.
     """
 
     pool: Pool
@@ -51,7 +52,7 @@ class Ground:
     base_hash: bytes
     initial: Adapter
     population: Population
-    left_out: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def model_path(scenario: Scenario) -> str:
@@ -69,7 +70,8 @@ def prepared(
 ) -> Iterator[Ground]:
     """Start the workers and share out the data meanwhile; the block runs while they live."""
     model = model_path(scenario)
-    base_hash = content_hash(resolve(model))
+    folder = resolve(model)
+    base_hash = content_hash(folder)
     with Pool(model, workers) as pool:
         shape = pool.submit(
             SpecJob(scenario.rank, scenario.alpha, scenario.targets, seq_len=scenario.seq_len)
@@ -81,8 +83,9 @@ def prepared(
         import nomoat.simulations.in_process_grid  # noqa: F401
 
         found = examined(shape)
+        notes = tuple(filter(None, (left_out.line(found.left_out), template_clock.line(folder))))
         initial = initial_adapter(found.spec, seed_of(scenario, "adapter"))
-        yield Ground(pool, model, base_hash, initial, population, line(found.left_out))
+        yield Ground(pool, model, base_hash, initial, population, notes)
 
 
 def federate(

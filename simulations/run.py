@@ -62,7 +62,7 @@ def _simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: 
             taken,
             time.monotonic() - machine.started,
             ground.pool.busy_seconds(),
-            ground.left_out,
+            ground.notes,
             undrawn,
         )
         base = "nomoat pocket model" if scenario.model == POCKET else ground.model

@@ -29,6 +29,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.lora.data.template_clock import TODAY
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.scenario import Scenario
@@ -204,6 +205,7 @@ def config_text(scenario: Scenario, argv: list[str]) -> str:
     document["versions"] = {name: version(name) for name in VERSIONS} | {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "template_clock": TODAY.isoformat(),  # the time that chat templates are told
     }
     return tomlkit.dumps(document)
 

@@ -21,6 +21,7 @@ from nomoat.lora.data import reply_places
 from nomoat.lora.data.conversations import ChatTurn
 from nomoat.lora.data.messages import Chat, Form, Unclear, split_thought
 from nomoat.lora.data.reply_places import Rendered
+from nomoat.lora.data.template_clock import draws
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,6 +71,8 @@ class ChatTemplate:
 
     def self_test(self) -> str:
         """Why replies cannot be told from questions; empty if they can, on two exchanges."""
+        if draws(str(self.tokenizer.chat_template)):
+            return "the chat template writes something at random"
         turns = tuple(
             ChatTurn(role, f"{word} {number}")
             for number in (11, 22)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nomoat.lora.data.conversations import ChatTurn, ToolCall
+from nomoat.lora.data.template_clock import with_fixed_clock
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +49,8 @@ class Chat:
         if self.tools:
             options["tools"] = json.loads(self.tools)
         try:
+            template = self.tokenizer.get_chat_template(tools=options.get("tools"))
+            options["chat_template"] = with_fixed_clock(template)
             return str(self.tokenizer.apply_chat_template(messages, **options))
         except Exception as problem:  # noqa: BLE001 - a template is a program: it raises anything
             reason = " ".join(str(problem).split())[:120]

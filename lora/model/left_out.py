@@ -27,7 +27,7 @@ def line(parts: Collection[LeftOut]) -> str:
     if not parts:
         return ""
     told = "; ".join(f"{part.name} ({part.share:.1%} of the values): {part.why}" for part in parts)
-    return f"left as they are: {told}"
+    return f"Left as they are: {told}."
 
 
 def grouped(

@@ -12,6 +12,7 @@ from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.secagg.parameters import RosterView
+from nomoat.lora.data import template_clock
 from nomoat.server.community.database import Database
 from nomoat.server.community.folder import Folder
 from nomoat.server.community.members import Registrar
@@ -71,7 +72,8 @@ def card(office: OpenCommunity, record: SignedVersion) -> str:
     loss = "not measured" if version.loss is None else f"{version.loss:.4f} nats per token"
     before = "not measured" if version.parent_loss is None else f"{version.parent_loss:.4f}"
     own = "not measured" if version.evaluation is None else f"{version.evaluation:.4f}"
-    parts = settings.base.left_out
+    told = (settings.base.left_out, template_clock.line(settings.base.folder))
+    notes = "".join(f"- {note}\n" for note in told if note)
     return f"""# {settings.community.name}: community adapter, version {version.number}
 
 A LoRA adapter trained together by {len(version.contributors)} volunteers of
@@ -80,7 +82,7 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - round {version.round}, method {version.method}
 - held-out loss {loss} (the version before: {before})
 - loss on the community's own evaluation split {own}
-{f"- {parts}" + chr(10) if parts else ""}- base model content hash {version.base_hash.hex()}
+{notes}- base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}
 - community {fingerprint(office.registrar.key.public)}

@@ -84,7 +84,7 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
     elif not shell.quiet:
         console.print(f"\n{result.sentence()}\n", markup=False, highlight=False)
         report = f"report   {folder.report}" if folder.report.exists() else ""
-        _say(console, result.left_out, report, f"adapter  {folder.adapter}")
+        _say(console, *result.notes, report, f"adapter  {folder.adapter}")
     _say(console, result.undrawn)
     if not any(record["committed"] for record in result.records[1:]):
         reason = result.records[-1]["reason"]

@@ -117,7 +117,7 @@ def card(result: Result) -> str:
         f"{scenario.batch_size} rows per round and volunteer at learning rate "
         f"{scenario.learning_rate:g}; seed {scenario.seed}; data `{scenario.data}`.",
         "",
-        *([result.left_out.capitalize() + ".", ""] if result.left_out else []),
+        *(line for note in result.notes for line in (note, "")),
         privacy(result),
         "",
     ]

@@ -27,7 +27,7 @@ class Sample:
 class Result:
     """Everything the report shows. `records` are the objects of metrics.jsonl.
 
-    left_out: the parts of the base that carry no adapter. undrawn: what of the report could not be
+    notes: sentences about the base model, for the card. undrawn: what of the report could not be
     made, and why; the adapter is whole all the same.
     """
 
@@ -39,7 +39,7 @@ class Result:
     samples: tuple[Sample, ...]
     seconds: float
     busy_seconds: float
-    left_out: str = ""
+    notes: tuple[str, ...] = ()
     undrawn: str = ""
 
     @property
@@ -81,7 +81,7 @@ class Result:
             "server_optimizer": self.scenario.server_optimizer,
             "sessions": sorted({record["session"] for record in rounds}),
             "adapter_values": self.adapter.spec.size,
-            "left_out": self.left_out,
+            "base_notes": list(self.notes),
             "bytes_up_per_volunteer_per_round": (
                 round(sum(record["bytes_up"] for record in rounds) / reports) if reports else 0
             ),
