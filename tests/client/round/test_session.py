@@ -32,7 +32,7 @@ from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import (
     TO_VOLUNTEER,
     KeysReport,
-    MemberKeys,
+    Participant,
     SessionRoster,
     SharesReport,
 )
@@ -598,7 +598,7 @@ def test_a_session_without_the_long_known_peers_that_the_policy_asks_for_is_refu
         )
         theirs, _ = other.open(offer(), terms, START.vector, 1.0)
         members = [
-            MemberKeys(KEYS[name].public, keys.box_key, keys.mask_key, keys.signature)
+            Participant(KEYS[name].public, keys.box_key, keys.mask_key, keys.signature)
             for name, keys in (("ada", mine), (partner, theirs))
             if isinstance(keys, KeysReport)
         ]
