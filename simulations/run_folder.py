@@ -19,7 +19,7 @@ import platform
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from tomlkit.exceptions import TOMLKitError
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
 from nomoat.lora.data.template_clock import TODAY
+from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.scenario import Scenario
@@ -127,7 +128,12 @@ class RunFolder:
         if len(records) != meta["round"]:
             raise UsageError(f"{self.metrics} lacks rounds of this run: start a new one")
         self._write_metrics([*records, meta["record"]])
-        return replace(checkpoint, personal=meta.get("personal", {}))
+        best = meta.get("best")
+        return replace(
+            checkpoint,
+            personal=meta.get("personal", {}),
+            best=None if best is None else HeldOutLosses(**best),
+        )
 
     def _stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
@@ -142,6 +148,7 @@ class RunFolder:
             "inputs": self._inputs.hex(),
             "losses": checkpoint.losses,
             "personal": checkpoint.personal,
+            "best": None if checkpoint.best is None else asdict(checkpoint.best),
             "record": record.as_json(),
         }
         with replacing(self.checkpoint) as file:

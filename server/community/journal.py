@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import AdapterSpec
 from nomoat.server.community.versions import Provenance, VersionStore
+from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.storage import arrays
@@ -78,8 +79,13 @@ class CommunityJournal:
 
 def pack(checkpoint: FederationCheckpoint) -> bytes:
     """A checkpoint as bytes."""
-    measured = {"losses": checkpoint.losses, "personal": checkpoint.personal}
-    meta = {"round": checkpoint.round, "evaluation": checkpoint.evaluation, **measured}
+    meta = {
+        "round": checkpoint.round,
+        "evaluation": checkpoint.evaluation,
+        "losses": checkpoint.losses,
+        "personal": checkpoint.personal,
+        "best": None if checkpoint.best is None else asdict(checkpoint.best),
+    }
     return arrays.pack(meta, checkpoint.to_arrays())
 
 
@@ -87,4 +93,10 @@ def unpack(data: bytes, spec: AdapterSpec) -> FederationCheckpoint:
     """What `pack` made, for an adapter of `spec`."""
     meta, values = arrays.unpack(data)
     read = FederationCheckpoint.from_arrays(meta["round"], spec, values, meta["losses"])
-    return replace(read, evaluation=meta["evaluation"], personal=meta.get("personal", {}))
+    best = meta.get("best")
+    return replace(
+        read,
+        evaluation=meta["evaluation"],
+        personal=meta.get("personal", {}),
+        best=None if best is None else HeldOutLosses(**best),
+    )

@@ -1,65 +1,128 @@
-"""Whether a new adapter replaces the old one: the community's adapter only gets better."""
+"""Deciding whether a new adapter replaces the old one: the community's adapter only gets better.
+
+A candidate is compared with the best version accepted so far, not with the one before it: ten
+steps down, each too small to tell from noise, are together a step that is not. Each evaluator
+measures every version on the same held-out rows, so its loss of the candidate over its loss of the
+best version is a paired comparison, in which what is easy or hard about its rows cancels. The
+change is the median over the evaluators common to both: fewer than half of them lying can neither
+block a good adapter nor carry a bad one. So is its noise, which the evaluators' disagreement shows:
+
+    σ = 1.4826 · cₙ · median |dᵥ − median d|         a robust standard deviation of the changes dᵥ
+    noise = t(0.95, n − 1) · 1.2533 · σ / √n          1.2533 σ/√n: the standard error of a median
+
+(Rousseeuw & Croux 1993 for σ; cₙ is Croux & Rousseeuw's 1992 correction for few values). A rise
+within the noise is accepted, as no change at all would be refused half of the time otherwise. But
+what counts as best moves only when a candidate is better by more than the noise: the luckiest of
+many equal measurements must not become the standard that honest ones are then held to.
+
+    best = HeldOutLosses({"ada": 2.0, "ben": 3.0, "cy": 2.5})
+    verdict = judge(best, HeldOutLosses({"ada": 1.9, "ben": 2.8, "cy": 2.4}))
+    verdict.accepted, verdict.best      # True, the candidate's losses: what the next is held to
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+LEAST_NOISE = 1e-3  # the same adapter, measured on another machine or with another batch size
+MOST_NOISE = 0.05  # however much evaluators disagree; also where one alone shows no noise
+MAD_TO_SIGMA = 1.4826  # of a normal distribution
+SIGMA_TO_MEDIAN = 1.2533  # √(π/2): the standard error of a median over that of a mean
+FEW = (1.196, 1.495, 1.363, 1.206, 1.200, 1.140, 1.129, 1.107)  # cₙ for n = 2 to 9
+T_95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)  # for n − 1 = 1 to 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class HeldOutLosses:
+    """One version's losses, nats per trained token: of volunteers, and on the community's rows."""
+
+    volunteers: Mapping[str, float] = field(default_factory=dict)
+    evaluation: float | None = None
+
+
+@dataclass(frozen=True)
 class Acceptance:
-    """Accepted or not, and why in a few words."""
+    """Accepted or not, why in a few words, and the losses the next candidate is held to."""
 
     accepted: bool
     reason: str
+    best: HeldOutLosses
 
 
 def judge(
-    previous: Mapping[str, float],
-    candidate: Mapping[str, float],
-    tolerance: float,
-    evaluation: tuple[float | None, float | None] = (None, None),
+    best: HeldOutLosses, candidate: HeldOutLosses, tolerance: float | None = None
 ) -> Acceptance:
-    """Accept unless the median volunteer's held-out loss rose by more than `tolerance`.
+    """Accept a candidate unless it is worse than the best version by more than the noise.
 
-    previous, candidate: volunteer → mean held-out loss (nats per token) of the adapter that stands
-    and of the one proposed. Only volunteers in both count; with none in common there is no evidence
-    against the candidate, but one that nobody measured does not replace one that was. The median
-    of the relative changes, not the mean of the losses: fewer than half of the evaluators lying
-    can neither block a good adapter nor carry a bad one.
-
-    evaluation: the same two losses on the community's own evaluation split, None where not
-    measured. A rise there counts against the candidate whatever volunteers say.
+    tolerance: the rise that is accepted instead, relative. Only volunteers in both count; with none
+    in common there is no evidence against the candidate, but one that nobody measured does not
+    replace one that was. A rise on the community's own rows counts against the candidate whatever
+    volunteers say; one measurement shows no noise, so MOST_NOISE is its.
     """
-    before, after = evaluation
-    measured = [*candidate.values(), *(() if after is None else (after,))]
+    reason = _unmeasured(best, candidate)
+    if reason is not None:
+        return Acceptance(False, reason, best)
+    before, after = best.evaluation, candidate.evaluation
+    own = None if before is None or after is None else _change(before, after)
+    most = MOST_NOISE if tolerance is None else tolerance
+    if own is not None and own > most:
+        return Acceptance(False, _rise("loss on the evaluation split", own, most), best)
+    common = sorted(best.volunteers.keys() & candidate.volunteers.keys())
+    if not common:
+        unopposed = f"loss on the evaluation split changed by {own or 0.0:+.1%}"
+        reason = "nothing to compare with" if own is None else unopposed
+        return Acceptance(True, reason, _best(best, candidate, better=False))
+    changes = [_change(best.volunteers[v], candidate.volunteers[v]) for v in common]
+    change, noise = statistics.median(changes), noise_of(changes)
+    allowed = noise if tolerance is None else tolerance
+    if change > allowed:
+        return Acceptance(False, _rise("held-out loss", change, allowed), best)
+    following = _best(best, candidate, better=change < -noise)
+    return Acceptance(True, f"held-out loss changed by {change:+.1%}", following)
+
+
+def noise_of(changes: Sequence[float]) -> float:
+    """The rise of the median of `changes` that their spread explains, 19 times in 20."""
+    n = len(changes)
+    if n < 2:
+        return MOST_NOISE
+    middle = statistics.median(changes)
+    spread = statistics.median(abs(change - middle) for change in changes)
+    sigma = MAD_TO_SIGMA * (FEW[n - 2] if n < 10 else n / (n - 0.8)) * spread
+    quantile = T_95[n - 2] if n < 12 else 1.645 + 1.6 / (n - 1)
+    noise = quantile * SIGMA_TO_MEDIAN * sigma / math.sqrt(n)
+    return min(MOST_NOISE, max(LEAST_NOISE, noise))
+
+
+def _unmeasured(best: HeldOutLosses, candidate: HeldOutLosses) -> str | None:
+    """Why a candidate cannot be judged at all, if it cannot."""
+    own = candidate.evaluation
+    measured = [*candidate.volunteers.values(), *(() if own is None else (own,))]
     if not all(math.isfinite(loss) for loss in measured):
-        return Acceptance(False, "held-out loss is not finite")
-    if (previous or before is not None) and not measured:
-        return Acceptance(False, "nobody measured the new adapter")
-    rise = None if before is None or after is None else _change(before, after)
-    if rise is not None and rise > tolerance:
-        reason = f"loss on the evaluation split rose by {rise:.1%} (at most {tolerance:.0%})"
-        return Acceptance(False, reason)
-    unopposed = f"loss on the evaluation split changed by {rise or 0.0:+.1%}"
-    return _by_volunteers(previous, candidate, tolerance) or Acceptance(
-        True, "nothing to compare with" if rise is None else unopposed
+        return "held-out loss is not finite"
+    if (best.volunteers or best.evaluation is not None) and not measured:
+        return "nobody measured the new adapter"
+    return None
+
+
+def _best(best: HeldOutLosses, candidate: HeldOutLosses, *, better: bool) -> HeldOutLosses:
+    """The losses to hold the next candidate to, once this one is accepted.
+
+    Not clearly better, it adds those it alone was measured by: they have nothing older to compare
+    with, and it is as good as the best as far as anybody can tell.
+    """
+    volunteers = (
+        dict(candidate.volunteers) if better else {**candidate.volunteers, **best.volunteers}
     )
+    known = [loss for loss in (best.evaluation, candidate.evaluation) if loss is not None]
+    return HeldOutLosses(volunteers, min(known, default=None))
 
 
-def _by_volunteers(
-    previous: Mapping[str, float], candidate: Mapping[str, float], tolerance: float
-) -> Acceptance | None:
-    """The verdict of the volunteers who measured both; None if there are none."""
-    both = previous.keys() & candidate.keys()
-    if not both:
-        return None
-    change = statistics.median(_change(previous[v], candidate[v]) for v in both)
-    if change > tolerance:
-        return Acceptance(False, f"held-out loss rose by {change:.1%} (at most {tolerance:.0%})")
-    return Acceptance(True, f"held-out loss changed by {change:+.1%}")
+def _rise(of: str, change: float, allowed: float) -> str:
+    return f"{of} rose by {change:.1%} over the best version (at most {allowed:.1%})"
 
 
 def _change(before: float, after: float) -> float:

@@ -14,6 +14,7 @@ from nomoat.aggregation.methods.modules import same_scale
 from nomoat.aggregation.methods.server_optimizer import OptimizerState, ServerOptimizer
 from nomoat.aggregation.protocol.adapter import AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.learning_rate import Schedule
 
 
@@ -33,7 +34,7 @@ class Federation:
     min_reports: int = 2
     secure: bool = True
     clip: float | None = None  # bound on each value of an update; None: what training can reach
-    tolerance: float = 0.05
+    tolerance: float | None = None  # relative rise of loss accepted; None: what noise explains
     train_deadline_s: float = math.inf
     aggregate_deadline_s: float = math.inf
     evaluate_deadline_s: float = math.inf
@@ -51,6 +52,7 @@ class FederationCheckpoint:
     moments: OptimizerState = field(default_factory=OptimizerState)  # the server optimiser's
     evaluation: float | None = None  # its loss on the community's evaluation split
     personal: dict[str, float] = field(default_factory=dict)  # losses with what each keeps
+    best: HeldOutLosses | None = None  # of the best version; None: of the one that stands
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """State and moments, to be stored."""

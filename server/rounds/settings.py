@@ -163,8 +163,9 @@ class RoundSettings(ServerOptimizerSettings):
         Field(ge=0, le=1e6, description="Bound on each value of an update; 0: what it can reach."),
     ] = 0.0
     tolerance: Annotated[
-        float, Field(ge=0, le=10, description="Relative rise of loss accepted.")
-    ] = 0.05
+        float,
+        Field(ge=0, le=10, description="Relative rise of loss accepted; 0: what noise explains."),
+    ] = 0.0
     personal: Annotated[
         Personal, Field(description="none, local-B or adapter: what stays at home.")
     ] = "none"
@@ -228,7 +229,7 @@ class FederationSettings:
             min_reports=chosen.least_reports,
             secure=chosen.secure,
             clip=chosen.clip or None,
-            tolerance=chosen.tolerance,
+            tolerance=chosen.tolerance or None,
             optimizer=chosen.optimizer,
             schedule=self.training.lr_schedule,
         )

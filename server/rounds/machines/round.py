@@ -38,7 +38,7 @@ from nomoat.aggregation.methods.base import PlaintextMethod
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, Vector, as_bytes
 from nomoat.aggregation.sums.parallel import Run
-from nomoat.server.rounds.acceptance import Acceptance, judge
+from nomoat.server.rounds.acceptance import Acceptance, HeldOutLosses, judge
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation, evaluation_of
 from nomoat.server.rounds.machines.interfaces import Exchange, Outgoing, ProtocolMachine
@@ -249,6 +249,7 @@ class Round:
             losses=dict(sorted(found.losses.items())),
             personal=dict(sorted(found.personal.items())),
             evaluation=found.evaluation,
+            best=verdict.best,
         )
         self.outcome = Outcome(True, verdict.reason, after)
         return []
@@ -259,7 +260,8 @@ class Round:
         if plan.task.settings.personal == "local-B":
             # The adapter alone is the base model, and whoever has no B of its own measures nothing.
             standing, losses = with_own(standing, before.personal), found.personal
-        return judge(standing, losses, plan.tolerance, (before.evaluation, found.evaluation))
+        best = before.best or HeldOutLosses(standing, before.evaluation)
+        return judge(best, HeldOutLosses(losses, found.evaluation), plan.tolerance)
 
     def _abandon(self, event: RoundEvent, reason: str, now: float) -> list[Outgoing]:
         self._move(event, now)

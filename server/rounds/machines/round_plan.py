@@ -37,7 +37,7 @@ class RoundPlan:
     evaluators: tuple[str, ...]
     min_reports: int
     before: FederationCheckpoint
-    tolerance: float
+    tolerance: float | None = None
     train_deadline_s: float = math.inf
     evaluate_deadline_s: float = math.inf
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)

@@ -19,6 +19,7 @@ from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
 from nomoat.server.community.journal import CommunityJournal, pack, unpack
 from nomoat.server.community.versions import Provenance, VersionStore
+from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
 
@@ -48,10 +49,13 @@ def journal(tmp_path: Path) -> CommunityJournal:
 
 
 def test_a_checkpoint_survives_being_packed() -> None:
-    checkpoint = replace(ended(3)[1], personal={"ada": 2.5})
+    best = HeldOutLosses({"ada": 2.4}, 0.9)
+    checkpoint = replace(ended(3)[1], personal={"ada": 2.5}, best=best)
     again = unpack(pack(checkpoint), SPEC)
     assert (again.round, again.losses, again.evaluation) == (3, {"ada": 2.7}, 1.0)
     assert again.personal == {"ada": 2.5}
+    assert again.best == best
+    assert unpack(pack(ended(3)[1]), SPEC).best is None
     assert again.state.adapter.digest == checkpoint.state.adapter.digest
 
 

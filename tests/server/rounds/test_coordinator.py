@@ -110,7 +110,7 @@ class Memory:
 
 def federation(**changes: Any) -> Federation:
     settings = TrainSettings(local_steps=2, learning_rate=0.05, weight_cap=400)
-    plain = Federation("fedavg", 2, settings, BASE, b"s" * 32, secure=False)
+    plain = Federation("fedavg", 2, settings, BASE, b"s" * 32, secure=False, tolerance=0.05)
     return replace(plain, **changes)
 
 
