@@ -12,9 +12,9 @@ from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.workers.jobs import TrainJob
 from nomoat.server.rounds.cohort import generator
 from nomoat.server.rounds.records import macro
-from nomoat.simulations.engine import Ground, seed_of
 from nomoat.simulations.pooled_trainer import evaluate_job, train_job
-from nomoat.simulations.population import Member
+from nomoat.simulations.population import SimulatedVolunteer
+from nomoat.simulations.preparation import PreparedFederation
 from nomoat.simulations.scenario import Scenario
 
 MOST_SOLO = 32  # solo runs cost volunteers² evaluations: with more volunteers, a drawn sample
@@ -39,7 +39,7 @@ class Baselines:
         return macro(self.solo) or 0.0
 
 
-def measure(scenario: Scenario, ground: Ground) -> Baselines:
+def measure(scenario: Scenario, ground: PreparedFederation) -> Baselines:
     """Train and evaluate the baselines on the federation's own workers."""
     members = ground.population.members
     solo_jobs = {
@@ -47,7 +47,7 @@ def measure(scenario: Scenario, ground: Ground) -> Baselines:
             member,
             ground.initial,
             _settings(scenario, (member,)),
-            seed_of(scenario, f"solo {member.name}"),
+            scenario.seed_of(f"solo {member.name}"),
         )
         for member in _soloists(scenario, members)
     }
@@ -56,7 +56,7 @@ def measure(scenario: Scenario, ground: Ground) -> Baselines:
         ground.initial.spec,
         ground.initial.vector,
         _settings(scenario, members),
-        seed_of(scenario, "pooled"),
+        scenario.seed_of("pooled"),
     )
     pooled = ground.pool.submit(pooled_job)  # first: nothing can run beside the last long job
     trained = {name: ground.pool.submit(job) for name, job in solo_jobs.items()}
@@ -73,7 +73,7 @@ def measure(scenario: Scenario, ground: Ground) -> Baselines:
     )
 
 
-def _settings(scenario: Scenario, members: tuple[Member, ...]) -> TrainSettings:
+def _settings(scenario: Scenario, members: tuple[SimulatedVolunteer, ...]) -> TrainSettings:
     """As many steps in one go as one of these volunteers takes in all rounds (their mean)."""
     settings = scenario.chosen.train_settings()
     per_round = [
@@ -92,14 +92,18 @@ def _settings(scenario: Scenario, members: tuple[Member, ...]) -> TrainSettings:
     )
 
 
-def _soloists(scenario: Scenario, members: tuple[Member, ...]) -> tuple[Member, ...]:
+def _soloists(
+    scenario: Scenario, members: tuple[SimulatedVolunteer, ...]
+) -> tuple[SimulatedVolunteer, ...]:
     if len(members) <= MOST_SOLO:
         return members
-    drawn = generator(seed_of(scenario, "soloists")).permutation(len(members))[:MOST_SOLO]
+    drawn = generator(scenario.seed_of("soloists")).permutation(len(members))[:MOST_SOLO]
     return tuple(members[i] for i in sorted(drawn))
 
 
-def _ask(scenario: Scenario, ground: Ground, vector: Vector) -> dict[str, Future[MeasuredLoss]]:
+def _ask(
+    scenario: Scenario, ground: PreparedFederation, vector: Vector
+) -> dict[str, Future[MeasuredLoss]]:
     adapter = Adapter(ground.initial.spec, vector)
     settings = scenario.chosen.train_settings()
     return {

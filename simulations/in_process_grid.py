@@ -13,8 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeAlias
 
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 
+from nomoat.client.round.sealed_app import App
 from nomoat.flower.objects import identify, through_the_wire
 from nomoat.flower.polling_grid import NodeInfo, PollingGrid, Run
 from nomoat.flower.process import speak_as_coordinator
@@ -32,7 +32,7 @@ def everyone_answers(_volunteer: str, _message_type: str, _group: str) -> bool:
 
 
 class InProcessGrid(PollingGrid):
-    """A grid whose nodes are the named volunteers, all served by one ClientApp.
+    """A grid whose nodes are the named volunteers, all served by one app.
 
     threads: how many volunteers are served at once. absent decides, message by message, who has
     vanished; their answer is an error, as if their connection were gone.
@@ -40,7 +40,7 @@ class InProcessGrid(PollingGrid):
 
     def __init__(
         self,
-        app: ClientApp,
+        app: App,
         volunteers: Sequence[str],
         threads: int,
         absent: Absent = everyone_answers,

@@ -14,14 +14,14 @@ from nomoat.client.training.personal_state import PersonalStates
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 from nomoat.lora.workers.pool import Pool
-from nomoat.simulations.population import Member
+from nomoat.simulations.population import SimulatedVolunteer
 
 
 @dataclass(frozen=True)
-class PooledLabour:
+class PooledTrainer:
     """Trains and evaluates one member's rows in whichever worker is free."""
 
-    member: Member
+    member: SimulatedVolunteer
     pool: Pool
     personal_states: PersonalStates
 
@@ -40,7 +40,7 @@ class PooledLabour:
 
 
 @dataclass(frozen=True)
-class NoVault:
+class NoUpdateStore:
     """A simulated machine has no disk of its own: its session keeps the update in memory."""
 
     def save(self, held: HeldUpdate) -> None:
@@ -50,11 +50,15 @@ class NoVault:
         """Nothing to do."""
 
 
-def train_job(member: Member, adapter: Adapter, settings: TrainSettings, seed: bytes) -> TrainJob:
+def train_job(
+    member: SimulatedVolunteer, adapter: Adapter, settings: TrainSettings, seed: bytes
+) -> TrainJob:
     """Training on a member's rows."""
     return TrainJob(member.train, adapter.spec, adapter.vector, settings, seed)
 
 
-def evaluate_job(member: Member, adapter: Adapter, settings: TrainSettings) -> EvaluateJob:
+def evaluate_job(
+    member: SimulatedVolunteer, adapter: Adapter, settings: TrainSettings
+) -> EvaluateJob:
     """Evaluation on a member's held-out rows."""
     return round_jobs.evaluate_job(member.held_out, adapter, settings)

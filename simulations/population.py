@@ -21,7 +21,7 @@ DEFAULT_VOLUNTEERS = 10
 
 
 @dataclass(frozen=True)
-class Member:
+class SimulatedVolunteer:
     """One simulated volunteer: training rows and held-out rows, each a JSON lines file."""
 
     name: str
@@ -35,7 +35,7 @@ class Member:
 class Population:
     """All volunteers of a federation, by name, and what of the data was not used."""
 
-    members: tuple[Member, ...]
+    members: tuple[SimulatedVolunteer, ...]
     dropped: tuple[Dropped, ...]
     too_small: int  # volunteers left out for having fewer than MIN_ROWS rows
     everyone: Path  # all training rows in one file, for the pooled baseline
@@ -55,13 +55,13 @@ def gather(scenario: Scenario, folder: Path, pocket_cache: Path) -> Population:
             f"{scenario.data}: {len(usable)} volunteers have {MIN_ROWS} rows or more; "
             "a federation needs two: use fewer volunteers or more data"
         )
-    members: list[Member] = []
+    members: list[SimulatedVolunteer] = []
     everyone: list[Conversation] = []
     shown: list[Conversation] = []
     for index, (name, rows) in enumerate(sorted(usable.items())):
         rng = generator(_seed(scenario.seed, f"split {name}"))
         train, held_out = split(rows, scenario.eval_fraction, scenario.eval_rows, rng)
-        member = Member(
+        member = SimulatedVolunteer(
             name,
             folder / f"{index:05d}.train.jsonl",
             folder / f"{index:05d}.held_out.jsonl",

@@ -13,8 +13,8 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.model.adapter_folder import save_folder
 from nomoat.server.rounds.watching import Watcher
 from nomoat.simulations import baselines
-from nomoat.simulations.engine import Ground, federate, prepared
 from nomoat.simulations.pocket import POCKET
+from nomoat.simulations.preparation import PreparedFederation, prepared
 from nomoat.simulations.report import page, plots, samples
 from nomoat.simulations.report.results import Result, Sample
 from nomoat.simulations.run_folder import RunFolder, write_text
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Machine:
+class RunResources:
     """This machine as a run uses it. started: monotonic seconds when the program began."""
 
     workers: int | None
@@ -32,7 +32,9 @@ class Machine:
     started: float
 
 
-def simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: Watcher) -> Result:
+def simulate(
+    scenario: Scenario, folder: RunFolder, machine: RunResources, watcher: Watcher
+) -> Result:
     """Run or finish the federation of `scenario`; writes everything but the page's pictures last.
 
     What was killed goes on from its last ended round and ends with the same adapter.
@@ -44,11 +46,15 @@ def simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: W
         raise
 
 
-def _simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: Watcher) -> Result:
+def _simulate(
+    scenario: Scenario, folder: RunFolder, machine: RunResources, watcher: Watcher
+) -> Result:
     with (
         folder.occupied(),
         prepared(scenario, machine.workers, folder.shards, machine.pocket_cache) as ground,
     ):
+        from nomoat.simulations.engine import federate  # imports Flower: `prepared` has by now
+
         folder.bind(ground.initial.spec, inputs_digest(ground))
         adapter = federate(scenario, ground, folder, watcher, folder.volunteers).state.adapter
         measured = baselines.measure(scenario, ground) if scenario.baselines else None
@@ -71,7 +77,7 @@ def _simulate(scenario: Scenario, folder: RunFolder, machine: Machine, watcher: 
     return _drawn(result, folder)
 
 
-def _samples(ground: Ground, adapter: Adapter) -> tuple[tuple[Sample, ...], str]:
+def _samples(ground: PreparedFederation, adapter: Adapter) -> tuple[tuple[Sample, ...], str]:
     """The report's samples, or none and why: a model that cannot write has learnt all the same."""
     try:
         return samples.take(ground, adapter), ""
@@ -91,7 +97,7 @@ def _drawn(result: Result, folder: RunFolder) -> Result:
     return result
 
 
-def inputs_digest(ground: Ground) -> bytes:
+def inputs_digest(ground: PreparedFederation) -> bytes:
     """SHA-256 over base model and everyone's rows: what a resumed run must find again."""
     hashed = hashlib.sha256(ground.base_hash)
     for member in ground.population.members:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nomoat.aggregation.errors import UsageError
+from nomoat.server.rounds.cohort import seed_of
 from nomoat.server.rounds.settings import (
     AdapterSettings,
     FederationSettings,
@@ -96,6 +97,10 @@ class Scenario(DataSettings, AdapterSettings, TrainingSettings, RoundSettings):
         """The set as a deployment has it, too."""
         mixed = self.ranks is not None and any(rank < self.rank for rank in parse(self.ranks))
         return FederationSettings(self, self, self, self.rounds, mixed)
+
+    def seed_of(self, label: str) -> bytes:
+        """32 bytes for one purpose, from the scenario's seed."""
+        return seed_of(self.seed, label)
 
 
 def parse_partition(text: str) -> float | None:

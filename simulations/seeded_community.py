@@ -7,28 +7,33 @@ bit. There is nothing to hide on a machine that holds everybody's data.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from nomoat.aggregation.protocol.envelope import NONCE_BYTES
 from nomoat.aggregation.protocol.messages import TrainTask
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.parameters import Policy, RosterView
 from nomoat.client.round.masked_session import Membership
+from nomoat.client.round.sealed_app import SealParties
 from nomoat.client.round.task_checks import seed_from_announced
+from nomoat.server.port.sealed_grid import CommunitySigner
 from nomoat.server.rounds.cohort import round_seed, seed_of
 from nomoat.simulations.scenario import Scenario
 
 
 @dataclass(frozen=True)
 class SeededCommunity:
-    """Everyone's signing key, the roster that lists them, and what each of them draws.
+    """The community's and everyone's signing key, the roster, and what each of them draws.
 
     federation_seed: 32 bytes, what the coordinator's draws come from.
     """
 
     seed: bytes
     federation_seed: bytes
+    key: SigningKey
     policy: Policy
     keys: dict[str, SigningKey]
     roster: RosterView
@@ -42,25 +47,37 @@ class SeededCommunity:
         root = hashlib.sha256(repr(sorted(listed.items())).encode()).digest()
         policy = Policy(min_participants=scenario.min_reports, allow_weak=True)
         federation_seed = seed_of(scenario.seed, "federation")
-        return cls(seed, federation_seed, policy, keys, RosterView(root, listed))
+        key = SigningKey(_derive(seed, b"community"))
+        return cls(seed, federation_seed, key, policy, keys, RosterView(root, listed))
 
     def membership(self, name: str) -> Membership:
         """The keys, roster, policy and randomness with which `name` is in a session."""
         entropy = partial(_derive, self.seed, name.encode())
         return Membership(self.keys[name], lambda: self.roster, self.policy, entropy)
 
+    def parties(self, name: str, base_hash: bytes) -> SealParties:
+        """The identities between which the messages of `name` are sealed."""
+        return SealParties(self.keys[name], self.key.public, base_hash)
+
+    def signer(self, base_hash: bytes) -> CommunitySigner:
+        """The community as the sender of messages; a nonce is the number of a request."""
+        count = itertools.count()
+        return CommunitySigner(
+            self.key, base_hash, lambda: next(count).to_bytes(NONCE_BYTES, "big")
+        )
+
     def session_id(self, round_number: int, exchange: int) -> bytes:
         """32 bytes that name one session."""
         return _derive(self.seed, b"session", f"{round_number}.{exchange}".encode())
 
+    def training_seed(self, name: str, round_number: int) -> bytes:
+        """32 bytes that all chance of `name`'s training in a round is drawn from."""
+        drawn = round_seed(self.federation_seed, "train", round_number)
+        return seed_from_announced(drawn, name, round_number)
+
     def training_seeds(self, name: str) -> Callable[[TrainTask], bytes]:
-        """The source of all that `name` draws in a training: 32 bytes for each round."""
-
-        def seed(task: TrainTask) -> bytes:
-            drawn = round_seed(self.federation_seed, "train", task.round)
-            return seed_from_announced(drawn, name, task.round)
-
-        return seed
+        """The seed of each of `name`'s trainings, as its session asks for it."""
+        return lambda task: self.training_seed(name, task.round)
 
 
 def _derive(seed: bytes, *labels: bytes) -> bytes:

@@ -22,9 +22,10 @@ from nomoat.lora.workers.jobs import SpecJob, TrainJob
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord, macro
-from nomoat.simulations.engine import Ground, federate, model_path, seed_of
+from nomoat.simulations.engine import federate
 from nomoat.simulations.pooled_trainer import evaluate_job
 from nomoat.simulations.population import gather
+from nomoat.simulations.preparation import PreparedFederation, model_path
 from nomoat.simulations.report.live_table import Silence
 from nomoat.simulations.scenario import Scenario
 
@@ -76,13 +77,13 @@ def run(
             common = scenario(setting, replace(todo[0], method=POOLED))
             shape = pool.submit(SpecJob(common.rank, common.alpha, common.targets))
             population = gather(common, folder, pocket_cache)
-            initial = initial_adapter(shape.result().spec, seed_of(common, "adapter"))
-            ground = Ground(pool, setting.model, base_hash, initial, population)
+            initial = initial_adapter(shape.result().spec, common.seed_of("adapter"))
+            ground = PreparedFederation(pool, setting.model, base_hash, initial, population)
             yield from _run_place(setting, todo, ground, folder)
 
 
 def _run_place(
-    setting: Setting, todo: list[Cell], ground: Ground, folder: Path
+    setting: Setting, todo: list[Cell], ground: PreparedFederation, folder: Path
 ) -> Iterator[tuple[Cell, Row]]:
     # The long reference trains on one worker while the first method has the others.
     pooled = [cell for cell in todo if cell.method == POOLED]
@@ -94,7 +95,7 @@ def _run_place(
         yield pooled[0], _finish_reference(scenario(setting, pooled[0]), ground, reference)
 
 
-def _run_method(setting: Setting, cell: Cell, ground: Ground, kept: Path) -> Row:
+def _run_method(setting: Setting, cell: Cell, ground: PreparedFederation, kept: Path) -> Row:
     try:
         asked = scenario(setting, cell)
     except UsageError as refusal:
@@ -117,7 +118,7 @@ def _run_method(setting: Setting, cell: Cell, ground: Ground, kept: Path) -> Row
     }
 
 
-def _start_reference(common: Scenario, ground: Ground) -> Reference:
+def _start_reference(common: Scenario, ground: PreparedFederation) -> Reference:
     volunteers = len(ground.population.members)
     steps, rows = common.rounds * common.local_steps, common.batch_size
     return Reference(
@@ -127,15 +128,17 @@ def _start_reference(common: Scenario, ground: Ground) -> Reference:
     )
 
 
-def _train_pooled(common: Scenario, ground: Ground, steps: int, rows: int) -> Future[Trained]:
+def _train_pooled(
+    common: Scenario, ground: PreparedFederation, steps: int, rows: int
+) -> Future[Trained]:
     settings = common.chosen.train_settings()
     settings = replace(settings, local_steps=steps, batch_size=rows, local_epochs=0)
     spec, vector = ground.initial.spec, ground.initial.vector
-    seed = seed_of(common, "pooled")
+    seed = common.seed_of("pooled")
     return ground.pool.submit(TrainJob(ground.population.everyone, spec, vector, settings, seed))
 
 
-def _finish_reference(common: Scenario, ground: Ground, reference: Reference) -> Row:
+def _finish_reference(common: Scenario, ground: PreparedFederation, reference: Reference) -> Row:
     trained = {name: future.result() for name, future in vars(reference).items()}
     losses = {name: _loss(common, ground, one) for name, one in trained.items()}
     return {
@@ -147,7 +150,7 @@ def _finish_reference(common: Scenario, ground: Ground, reference: Reference) ->
     }
 
 
-def _loss(common: Scenario, ground: Ground, trained: Trained) -> float:
+def _loss(common: Scenario, ground: PreparedFederation, trained: Trained) -> float:
     adapter = Adapter(ground.initial.spec, trained.vector)
     asked = {
         member.name: ground.pool.submit(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from deployed import model
 from nomoat.server.rounds.records import RoundRecord
-from nomoat.simulations.loopback.processes import Federation
+from nomoat.simulations.loopback.processes import LoopbackFederation
 
 NAMES = ("ada", "ben", "cleo")
 START_S, ROUND_S = 180.0, 120.0
@@ -37,19 +37,19 @@ class Community:
     rounds: int
 
     @contextmanager
-    def up(self) -> Iterator[Federation]:
+    def up(self) -> Iterator[LoopbackFederation]:
         """A coordinator that is up and waits for volunteers; everything ends with the block."""
         self.root.mkdir(parents=True)
         masks = ("--allow-weak",) if self.secure else ("--no-secure",)
         people = ("--min-volunteers", str(len(NAMES)), "--max-rounds", str(self.rounds))
-        with Federation(self.root, environment=self.environment) as federation:
+        with LoopbackFederation(self.root, environment=self.environment) as federation:
             shape = ("--rank", str(model.RANK))
             federation.init("benchmark", self.base, (*people, *masks, *shape, *TRAINING))
             federation.up()
             federation.wait("the coordinator", lambda: bool(federation.hosted()), START_S)
             yield federation
 
-    def join(self, federation: Federation, names: tuple[str, ...] = NAMES) -> None:
+    def join(self, federation: LoopbackFederation, names: tuple[str, ...] = NAMES) -> None:
         """Invite and start these volunteers, each with rows of its own."""
         link = federation.invite(len(names))
         for name in names:
@@ -68,7 +68,7 @@ class Ended:
 
 
 def follow(
-    federation: Federation, rounds: int, note: Callable[[], None] = lambda: None
+    federation: LoopbackFederation, rounds: int, note: Callable[[], None] = lambda: None
 ) -> list[Ended]:
     """Rounds 0 to `rounds`, each noted within LOOK_S of its end; `note` is called with each."""
     ended: list[Ended] = []

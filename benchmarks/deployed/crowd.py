@@ -37,7 +37,7 @@ from nomoat.client.round.session import RoundSession
 from nomoat.client.round.work import EvaluateWork, TrainWork
 from nomoat.client.settings import VolunteerSettings
 from nomoat.lora.training.train import Trained
-from nomoat.simulations.pooled_trainer import NoVault
+from nomoat.simulations.pooled_trainer import NoUpdateStore
 
 STEP = np.float32(1e-3)
 
@@ -100,7 +100,7 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     session = RoundSession(
         name, info.base_hash, settings.limits(MAX_RANK), masking=MaskedSession(membership)
     )
-    handler = RequestHandler(session, Arithmetic(), NoVault())
+    handler = RequestHandler(session, Arithmetic(), NoUpdateStore())
     parties = SealParties(coordinator.identity, info.public, info.base_hash)
     app = sealed(with_offered_roster(volunteer_app(lambda _context: handler), cache), parties)
     line = ConnectionSettings(endpoint, node_key(folder.node_key))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deployed.community import follow
 from deployed.idle import peak_mb
-from nomoat.simulations.loopback.processes import Federation
+from nomoat.simulations.loopback.processes import LoopbackFederation
 
 START_S = 180.0
 ROUNDS = 1
@@ -43,7 +43,7 @@ def peak(root: Path, base: Path, environment: Mapping[str, str], crowd_of: Crowd
     volunteers = crowd_of.volunteers
     masks = ("--allow-weak",) if crowd_of.secure else ("--no-secure",)
     people = ("--min-volunteers", str(volunteers), "--max-rounds", str(ROUNDS))
-    with Federation(root, environment=environment) as federation:
+    with LoopbackFederation(root, environment=environment) as federation:
         shape = ("--rank", str(crowd_of.rank))
         federation.init("growth", base, (*people, *masks, *shape, *TRAINING))
         started = time.monotonic()

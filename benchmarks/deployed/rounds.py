@@ -12,7 +12,7 @@ from pathlib import Path
 from deployed.capture import Capture
 from deployed.community import NAMES, Community, Ended, follow, overheads, phases, walls
 from deployed.idle import Idle, cpu_s, watch
-from nomoat.simulations.loopback.processes import Federation
+from nomoat.simulations.loopback.processes import LoopbackFederation
 
 REST_S = 130.0  # a volunteer gives its worker's memory back after 120 s
 JOIN_S = 120.0
@@ -104,7 +104,7 @@ def run(root: Path, plan: Plan) -> Rounds:
         return found
 
 
-def waits(federation: Federation) -> bool:
+def waits(federation: LoopbackFederation) -> bool:
     """Whether the first volunteer has joined and waits for a round."""
     return federation.state(NAMES[0]).get("doing") == "waiting"
 
@@ -112,7 +112,7 @@ def waits(federation: Federation) -> bool:
 class _Seen:
     """Counters, noted whenever a round ends."""
 
-    def __init__(self, federation: Federation, capture: Capture | None) -> None:
+    def __init__(self, federation: LoopbackFederation, capture: Capture | None) -> None:
         self._federation = federation
         self._capture = capture
         self._bytes: list[tuple[int, int]] = []

@@ -12,8 +12,12 @@ import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from nomoat.simulations.scenario import Scenario
 
 PLAN_VARIABLE = "NOMOAT_BENCHMARK_PLAN"
 
@@ -62,7 +66,7 @@ def prepare(folder: Path, settings: dict[str, object], workers: int) -> Plan:
     """The plan of the federation that `nomoat simulate` runs with these settings."""
     import platformdirs
 
-    from nomoat.simulations.engine import prepared
+    from nomoat.simulations.preparation import prepared
     from nomoat.simulations.scenario import resolve
 
     scenario = resolve(None, settings)
@@ -91,22 +95,13 @@ def prepare(folder: Path, settings: dict[str, object], workers: int) -> Plan:
     )
 
 
-def _seeds(scenario: object, names: list[str]) -> tuple[tuple[str, ...], ...]:
-    """The seeds volunteers derive in `nomoat simulate`: same batches, so the same losses."""
-    import hashlib
+def _seeds(scenario: Scenario, names: list[str]) -> tuple[tuple[str, ...], ...]:
+    """The seeds volunteers draw from in `nomoat simulate`: same batches, so the same losses."""
+    from nomoat.simulations.seeded_community import SeededCommunity
 
-    from nomoat.server.rounds.cohort import round_seed
-    from nomoat.simulations.engine import seed_of
-    from nomoat.simulations.scenario import Scenario
-
-    assert isinstance(scenario, Scenario)
-    federation = seed_of(scenario, "federation")
-    rounds = []
-    for number in range(1, scenario.rounds + 1):
-        label = b"nomoat volunteer\0" + number.to_bytes(4, "big")
-        start = label + round_seed(federation, "train", number)
-        rounds.append(tuple(hashlib.sha256(start + n.encode()).hexdigest() for n in names))
-    return tuple(rounds)
+    community = SeededCommunity.of(scenario, names)
+    rounds = range(1, scenario.rounds + 1)
+    return tuple(tuple(community.training_seed(n, r).hex() for n in names) for r in rounds)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nomoat.simulations.report.comparison import Line, Run
+    from nomoat.simulations.report.comparison import FinishedRun, Line
 
 app = typer.Typer(add_completion=False)
 
@@ -47,7 +47,7 @@ def compare(
     console.print(f"page  {out}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _read(paths: Sequence[Path], console: Console) -> list[Run]:
+def _read(paths: Sequence[Path], console: Console) -> list[FinishedRun]:
     from nomoat.aggregation.errors import UsageError
     from nomoat.simulations.report import comparison
 

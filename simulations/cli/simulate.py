@@ -68,11 +68,11 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
 
     from nomoat.aggregation.errors import NomoatError
     from nomoat.simulations.report.live_table import LiveTable, Silence
-    from nomoat.simulations.run import Machine, simulate
+    from nomoat.simulations.run import RunResources, simulate
 
     scenario, folder = _open(file, given, shell)
     console = Console(stderr=True)
-    machine = Machine(shell.workers, _pocket_cache(), STARTED)
+    machine = RunResources(shell.workers, _pocket_cache(), STARTED)
     if shell.quiet:
         result = simulate(scenario, folder, machine, Silence())
     else:

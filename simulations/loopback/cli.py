@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nomoat.simulations.loopback.processes import Federation
+    from nomoat.simulations.loopback.processes import LoopbackFederation
 
 app = typer.Typer(add_completion=False)
 
@@ -48,14 +48,14 @@ def _federate(root: Path, rounds: int, as_json: bool) -> None:
     from rich.console import Console
 
     from nomoat.server.rounds.watching import RoundProgress
-    from nomoat.simulations.loopback.processes import Federation
+    from nomoat.simulations.loopback.processes import LoopbackFederation
     from nomoat.simulations.pocket import MODEL_DIR
     from nomoat.simulations.report.live_table import LiveTable, Silence
 
     console = Console(stderr=True)
     started = time.monotonic()
     names = [f"volunteer{number + 1}" for number in range(VOLUNTEERS)]
-    with Federation(root) as federation:
+    with LoopbackFederation(root) as federation:
         console.print("making a community: keys, certificate, first adapter …", style="dim")
         options = ("--min-volunteers", str(VOLUNTEERS), "--allow-weak", "--max-rounds", str(rounds))
         federation.init("nomoat try", MODEL_DIR, (*options, *TRAINING))
@@ -89,7 +89,7 @@ def _federate(root: Path, rounds: int, as_json: bool) -> None:
         _end(federation, names, started, as_json)
 
 
-def _end(federation: Federation, names: list[str], started: float, as_json: bool) -> None:
+def _end(federation: LoopbackFederation, names: list[str], started: float, as_json: bool) -> None:
     verified = json.loads(
         federation.call("adapter", "verify", "--dir", str(federation.folder), "--json")
     )

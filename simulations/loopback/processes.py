@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 @dataclass
-class Federation:
+class LoopbackFederation:
     """A community and its volunteers below `root`; everything ends with the block."""
 
     root: Path
@@ -54,7 +54,7 @@ class Federation:
         """A volunteer's home."""
         return self.root / name
 
-    def __enter__(self) -> Federation:
+    def __enter__(self) -> LoopbackFederation:
         return self
 
     def __exit__(

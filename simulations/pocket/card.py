@@ -9,7 +9,7 @@ BAR_CHARS = 40
 
 
 @dataclass(frozen=True)
-class Run:
+class PretrainingRun:
     """What one pretraining run used and measured; losses in nats per token."""
 
     packages: tuple[Package, ...]
@@ -26,19 +26,19 @@ class Run:
     software: str
 
 
-def loss_csv(run: Run) -> str:
+def loss_csv(run: PretrainingRun) -> str:
     """The loss curve as comma-separated values."""
     rows = [f"{at.step},{at.train_loss:.4f},{at.held_out_loss:.4f}" for at in run.curve]
     return "\n".join(["step,train_loss,held_out_loss", *rows, ""])
 
 
-def model_card(run: Run) -> str:
+def model_card(run: PretrainingRun) -> str:
     """The model's README.md."""
     sections = [_head(run), _use(), _training(run), _curve(run), _data(run), _limits()]
     return "\n\n".join(sections) + "\n"
 
 
-def _head(run: Run) -> str:
+def _head(run: PretrainingRun) -> str:
     return f"""\
 ---
 license: apache-2.0
@@ -76,7 +76,7 @@ model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
 ```"""
 
 
-def _training(run: Run) -> str:
+def _training(run: PretrainingRun) -> str:
     recipe = run.recipe
     last = run.curve[-1]
     epochs = recipe.steps * recipe.batch_tokens / run.tokens
@@ -113,7 +113,7 @@ python -m nomoat.simulations.pocket.pretrain --out DIR --seed {recipe.seed} \
 ```"""
 
 
-def _curve(run: Run) -> str:
+def _curve(run: PretrainingRun) -> str:
     top = max(at.held_out_loss for at in run.curve)
     rows = [
         f"{at.step:6d}  {at.train_loss:5.3f}     {at.held_out_loss:5.3f}  "
@@ -124,7 +124,7 @@ def _curve(run: Run) -> str:
     return f"## Loss, in nats per token\n\n```\n{body}\n```\n\nThe same is in loss.csv."
 
 
-def _data(run: Run) -> str:
+def _data(run: PretrainingRun) -> str:
     rows = [
         f"| {package.name} | {package.version} | {package.licence} | {len(package.docstrings)} |"
         for package in run.packages

@@ -76,7 +76,7 @@ class Docstring:
 
 
 @dataclass(frozen=True)
-class Row:
+class CorpusRow:
     """One training pair of the volunteer who holds `topic`."""
 
     module: str
@@ -136,7 +136,7 @@ def summary_of(docstring: str) -> str:
     return " ".join(re.split(r"\n[ \t]*\n", docstring.strip(), maxsplit=1)[0].split())
 
 
-def rows(root: Path | None = None) -> tuple[Row, ...]:
+def rows(root: Path | None = None) -> tuple[CorpusRow, ...]:
     """Every volunteer's pairs, topic by topic; the same on every run of the same Python.
 
     `root` is the standard library's folder, by default the running Python's. A topic that this
@@ -144,11 +144,11 @@ def rows(root: Path | None = None) -> tuple[Row, ...]:
     StandardLibraryNotFound. A pair that occurs twice stays with the first topic that has it.
     """
     root = standard_library() if root is None else root
-    first_seen: dict[tuple[str, str], Row] = {}
+    first_seen: dict[tuple[str, str], CorpusRow] = {}
     for topic in TOPICS:
         for module in topic.modules:
             for item in _module_docstrings(root, module):
-                row = Row(item.module, item.signature, item.summary, topic.name)
+                row = CorpusRow(item.module, item.signature, item.summary, topic.name)
                 first_seen.setdefault((row.signature, row.summary), row)
     if not first_seen:
         raise StandardLibraryNotFound(root)

@@ -20,7 +20,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from nomoat.simulations.pocket.card import Run, loss_csv, model_card
+from nomoat.simulations.pocket.card import PretrainingRun, loss_csv, model_card
 from nomoat.simulations.pocket.corpus import Docstring, docstrings, standard_library
 from nomoat.simulations.pocket.packages import Package, collect, read_list
 from nomoat.simulations.pocket.training import (
@@ -98,7 +98,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
 
 def pretrain(
     packages: Sequence[Package], out: Path, recipe: Recipe, minutes: float | None = None
-) -> Run:
+) -> PretrainingRun:
     """Train the tokenizer and the model, write the folder with its card, tell what was measured.
 
     With `minutes`, the number of steps that fit into them replaces the recipe's.
@@ -114,7 +114,7 @@ def pretrain(
     curve = train(model, documents, held_out, recipe)
     seconds, cpu_seconds = time.monotonic() - started, time.process_time() - started_cpu
     save(model, tokenizer, out)
-    run = Run(
+    run = PretrainingRun(
         packages=tuple(packages),
         recipe=recipe,
         parameters=model.num_parameters(),
@@ -132,7 +132,7 @@ def pretrain(
     return run
 
 
-def write_report(run: Run, out: Path) -> None:
+def write_report(run: PretrainingRun, out: Path) -> None:
     """Write loss.csv and README.md, the model card, beside the model."""
     (out / "loss.csv").write_text(loss_csv(run), encoding="utf-8")
     (out / "README.md").write_text(model_card(run), encoding="utf-8")

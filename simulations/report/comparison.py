@@ -32,7 +32,7 @@ Records = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run: its settings, the objects of metrics.jsonl, the object of summary.json."""
 
     path: Path
@@ -86,7 +86,7 @@ class Line:
         return " ".join([self.method, *(f"{k}={v}" for k, v in self.settings.items())])
 
 
-def read(path: Path) -> Run:
+def read(path: Path) -> FinishedRun:
     """The run in a folder; UsageError, in one line, if there is none, or none that has ended."""
     if not path.is_dir():
         raise UsageError(f"{path} is no folder: give the folders of runs (nomoat simulate --out)")
@@ -104,16 +104,16 @@ def read(path: Path) -> Run:
     if len(records) != scenario.rounds + 1:
         raise damaged
     try:
-        run = Run(path, scenario, records, json.loads(folder.summary.read_text("utf-8")))
+        run = FinishedRun(path, scenario, records, json.loads(folder.summary.read_text("utf-8")))
         _line([run], {})  # all that a line takes must be there
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise damaged from None
     return run
 
 
-def compare(runs: Sequence[Run]) -> list[Line]:
+def compare(runs: Sequence[FinishedRun]) -> list[Line]:
     """One line per setting, the lowest loss first; UsageError if a seed is there twice."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
         key = run.scenario.model_copy(update=NO_DIFFERENCE).model_dump_json()
         groups.setdefault(key, []).append(run)
@@ -179,7 +179,7 @@ def page(lines: Sequence[Line]) -> str:
     )
 
 
-def _line(runs: Sequence[Run], differing: dict[str, Any]) -> Line:
+def _line(runs: Sequence[FinishedRun], differing: dict[str, Any]) -> Line:
     runs = sorted(runs, key=lambda run: run.scenario.seed)
     settings = runs[0].scenario.model_dump()
     finals = [run.losses[-1] for run in runs]
@@ -205,7 +205,7 @@ def _line(runs: Sequence[Run], differing: dict[str, Any]) -> Line:
     )
 
 
-def _rounds_to_share(runs: Sequence[Run]) -> float | None:
+def _rounds_to_share(runs: Sequence[FinishedRun]) -> float | None:
     """The mean over seeds that all reached it, of those whose pooled baseline was measured."""
     measured = [run for run in runs if run.pooled_loss is not None]
     reached = [rounds_to(run.losses, run.pooled_loss, SHARE) for run in measured]
@@ -217,8 +217,8 @@ def _differing(scenarios: Sequence[Scenario]) -> dict[str, Any]:
     return {k: v for k, v in every[0].items() if any(one[k] != v for one in every)} if every else {}
 
 
-def _refuse_twins(group: Sequence[Run]) -> None:
-    by_seed: dict[int, Run] = {}
+def _refuse_twins(group: Sequence[FinishedRun]) -> None:
+    by_seed: dict[int, FinishedRun] = {}
     for run in group:
         twin = by_seed.setdefault(run.scenario.seed, run)
         if twin is not run:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.workers.jobs import SampleJob
-from nomoat.simulations.engine import Ground
+from nomoat.simulations.preparation import PreparedFederation
 from nomoat.simulations.report.results import Sample
 
 SAMPLES = 3
 NEW_TOKENS = 48
 
 
-def take(ground: Ground, adapter: Adapter) -> tuple[Sample, ...]:
+def take(ground: PreparedFederation, adapter: Adapter) -> tuple[Sample, ...]:
     """Greedy samples for the first held-out row of volunteers spread over the roster."""
     members = ground.population.members
     places = sorted({round(i * (len(members) - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})

@@ -18,9 +18,10 @@ from nomoat.lora.model.adapter_folder import load_folder
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
-from nomoat.simulations.engine import Ground, federate, prepared
+from nomoat.simulations.engine import federate
+from nomoat.simulations.preparation import PreparedFederation, prepared
 from nomoat.simulations.report.live_table import Silence
-from nomoat.simulations.run import Machine, simulate
+from nomoat.simulations.run import RunResources, simulate
 from nomoat.simulations.run_folder import RunFolder
 from nomoat.simulations.scenario import Scenario
 
@@ -76,7 +77,7 @@ def scenario(settings: dict[str, Any]) -> Callable[..., Scenario]:
 @pytest.fixture(scope="module")
 def grounds(
     scenario: Callable[..., Scenario], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Ground, Ground]]:
+) -> Iterator[tuple[PreparedFederation, PreparedFederation]]:
     """The same federation's ground with one worker and with two."""
     with contextlib.ExitStack() as open_things:
         made = []
@@ -86,7 +87,9 @@ def grounds(
         yield made[0], made[1]
 
 
-def play(scenario: Scenario, ground: Ground, out: Path) -> tuple[RunFolder, FederationCheckpoint]:
+def play(
+    scenario: Scenario, ground: PreparedFederation, out: Path
+) -> tuple[RunFolder, FederationCheckpoint]:
     """Run what is left of a scenario's rounds in a folder."""
     folder = RunFolder(out)
     folder.bind(ground.initial.spec, b"the same")
@@ -102,7 +105,7 @@ def timeless(folder: RunFolder) -> list[dict[str, Any]]:
 def test_every_method_ends_the_same_whoever_works_and_wherever_it_was_cut(
     method: str,
     scenario: Callable[..., Scenario],
-    grounds: tuple[Ground, Ground],
+    grounds: tuple[PreparedFederation, PreparedFederation],
     tmp_path: Path,
 ) -> None:
     one, two = grounds
@@ -132,7 +135,7 @@ def dense(checkpoint: FederationCheckpoint) -> np.ndarray:
 def test_masks_change_nothing_but_what_fixed_point_rounds(
     method: str,
     scenario: Callable[..., Scenario],
-    grounds: tuple[Ground, Ground],
+    grounds: tuple[PreparedFederation, PreparedFederation],
     tmp_path: Path,
 ) -> None:
     """Also where a report holds more than factors: module shares, sketches of products."""
@@ -178,10 +181,10 @@ def test_a_killed_run_resumes_to_the_same_end_whatever_it_remembers(
 ) -> None:
     wanted = scenario(rounds=3, **COMPOSED[name])
     whole = RunFolder.create(tmp_path / "whole", wanted, [])
-    machine = Machine(2, tmp_path, time.monotonic())
+    machine = RunResources(2, tmp_path, time.monotonic())
     found = simulate(wanted, whole, machine, Silence())
     cut = RunFolder.create(tmp_path / "cut", wanted, [])
-    machine = Machine(1, tmp_path, time.monotonic())
+    machine = RunResources(1, tmp_path, time.monotonic())
     for number, phase in kills:
         with pytest.raises(Killed):
             simulate(wanted, cut, machine, KillIn(number, phase))
@@ -209,7 +212,7 @@ def test_a_killed_run_resumes_to_the_same_end_whatever_it_remembers(
 def test_every_setting_has_an_effect(
     changes: dict[str, Any],
     scenario: Callable[..., Scenario],
-    grounds: tuple[Ground, Ground],
+    grounds: tuple[PreparedFederation, PreparedFederation],
     tmp_path: Path,
 ) -> None:
     plain = {"secure": False, "ranks": None}
@@ -220,7 +223,9 @@ def test_every_setting_has_an_effect(
 
 
 def test_a_personal_adapter_is_measured_beside_the_communitys_and_changes_nothing_of_it(
-    scenario: Callable[..., Scenario], grounds: tuple[Ground, Ground], tmp_path: Path
+    scenario: Callable[..., Scenario],
+    grounds: tuple[PreparedFederation, PreparedFederation],
+    tmp_path: Path,
 ) -> None:
     alone, with_own = tmp_path / "alone", tmp_path / "own"
     usual, end = play(scenario(), grounds[1], alone)
@@ -236,7 +241,9 @@ def test_a_personal_adapter_is_measured_beside_the_communitys_and_changes_nothin
 
 
 def test_a_b_kept_at_home_never_reaches_the_community(
-    scenario: Callable[..., Scenario], grounds: tuple[Ground, Ground], tmp_path: Path
+    scenario: Callable[..., Scenario],
+    grounds: tuple[PreparedFederation, PreparedFederation],
+    tmp_path: Path,
 ) -> None:
     wanted = scenario(personal="local-B", ranks=None)
     folder, end = play(wanted, grounds[1], tmp_path / "run")
@@ -263,7 +270,7 @@ def test_an_adapter_that_grew_is_exported_whole(
 ) -> None:
     wanted = scenario(method=method)
     folder = RunFolder.create(tmp_path / "run", wanted, [])
-    found = simulate(wanted, folder, Machine(2, tmp_path, time.monotonic()), Silence())
+    found = simulate(wanted, folder, RunResources(2, tmp_path, time.monotonic()), Silence())
     loaded = load_folder(folder.adapter)
     assert loaded.digest == found.adapter.digest
     assert loaded.spec == same_scale(found.adapter.spec, loaded.spec.rank)

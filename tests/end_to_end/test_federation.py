@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.server.rounds.records import RoundRecord
-from nomoat.simulations.loopback.processes import Federation
+from nomoat.simulations.loopback.processes import LoopbackFederation
 
 HONEST = ("ada", "ben", "cleo")
 NAMES = (*HONEST, "mallory")
@@ -36,7 +36,7 @@ def rows(path: Path, topic: str) -> Path:
     return path
 
 
-def machine(federation: Federation, fault: str = "honest") -> Federation:
+def machine(federation: LoopbackFederation, fault: str = "honest") -> LoopbackFederation:
     """The same federation, whose next process runs on a machine with this fault (faulty.py)."""
     program = (sys.executable, str(Path(__file__).with_name("faulty.py")), fault)
     return replace(federation, program=program)
@@ -51,11 +51,11 @@ def told(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def federation(tmp_path: Path, told: Path, tiny_model: Path) -> Iterator[Federation]:
+def federation(tmp_path: Path, told: Path, tiny_model: Path) -> Iterator[LoopbackFederation]:
     environment = {"OMP_NUM_THREADS": "1", "TOLD": str(told)}
     root = tmp_path / "federation"
     root.mkdir()
-    with Federation(root, environment=environment) as made:
+    with LoopbackFederation(root, environment=environment) as made:
         made.init("faults", tiny_model, OPTIONS)
         made.up()
         made.wait("the port", lambda: bool(made.hosted()), STEP_S)
@@ -68,7 +68,9 @@ def federation(tmp_path: Path, told: Path, tiny_model: Path) -> Iterator[Federat
 
 
 @pytest.mark.timeout(1200)
-def test_rounds_go_on_whatever_happens_to_the_machines(federation: Federation, told: Path) -> None:
+def test_rounds_go_on_whatever_happens_to_the_machines(
+    federation: LoopbackFederation, told: Path
+) -> None:
     """One story, because starting processes is what costs: each part says what it promises."""
 
     def trains(name: str, number: int) -> bool:
@@ -135,7 +137,7 @@ def test_rounds_go_on_whatever_happens_to_the_machines(federation: Federation, t
     nothing_secret_left(federation, told)
 
 
-def nothing_secret_left(federation: Federation, told: Path) -> None:
+def nothing_secret_left(federation: LoopbackFederation, told: Path) -> None:
     """No secret of a session was in a message or is in a file, whatever was killed in between; a
     private key is in its own file alone.
     """
@@ -188,7 +190,7 @@ def holds(data: bytes, secrets: list[bytes]) -> bool:
     )
 
 
-def versions(federation: Federation) -> list[dict[str, Any]]:
+def versions(federation: LoopbackFederation) -> list[dict[str, Any]]:
     listed = federation.call("adapter", "list", "--json", "--dir", str(federation.folder))
     found: list[dict[str, Any]] = json.loads(listed)
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nomoat.simulations.loopback.processes import Federation
+from nomoat.simulations.loopback.processes import LoopbackFederation
 from nomoat.simulations.pocket import MODEL_DIR
 
 OPTIONS = (
@@ -21,8 +21,8 @@ WORKER_BYTES = 100 << 20  # a process with torch in it has more
 
 
 @pytest.fixture
-def federation(tmp_path: Path) -> Iterator[Federation]:
-    with Federation(tmp_path, environment={"OMP_NUM_THREADS": "1"}) as made:
+def federation(tmp_path: Path) -> Iterator[LoopbackFederation]:
+    with LoopbackFederation(tmp_path, environment={"OMP_NUM_THREADS": "1"}) as made:
         made.init("home", MODEL_DIR, OPTIONS)
         made.up()
         made.wait("the port", lambda: bool(made.hosted()), STEP_S)
@@ -39,24 +39,24 @@ def rows(path: Path, topic: str) -> Path:
     return path
 
 
-def trains(federation: Federation, name: str) -> bool:
+def trains(federation: LoopbackFederation, name: str) -> bool:
     state = federation.state(name)
     return (state.get("doing"), state.get("why")) == ("working", "train.local")
 
 
-def workers(federation: Federation, name: str) -> list[psutil.Process]:
+def workers(federation: LoopbackFederation, name: str) -> list[psutil.Process]:
     client = psutil.Process(federation.processes[name].pid)
     children = client.children(recursive=True)
     return [child for child in children if child.memory_info().rss > WORKER_BYTES]
 
 
-def checkpoints(federation: Federation, name: str) -> list[Path]:
+def checkpoints(federation: LoopbackFederation, name: str) -> list[Path]:
     return list(federation.home(name).glob("communities/*/held/training.safetensors"))
 
 
 @pytest.mark.timeout(900)
 def test_a_round_survives_a_pause_and_a_kill_and_everything_that_left_is_receipted(
-    federation: Federation,
+    federation: LoopbackFederation,
 ) -> None:
     """One story, because starting processes is what costs."""
     federation.wait("ada training", lambda: trains(federation, "ada"), STEP_S)

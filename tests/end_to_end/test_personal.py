@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.simulations.loopback.processes import Federation
+from nomoat.simulations.loopback.processes import LoopbackFederation
 
 OPTIONS = (
     "--min-volunteers", "2", "--min-reports", "2", "--allow-weak",
@@ -21,9 +21,9 @@ STEP_S = 200.0
 @contextmanager
 def community(
     root: Path, model: Path, rounds: int, personal: str, ranks: dict[str, int]
-) -> Iterator[Federation]:
+) -> Iterator[LoopbackFederation]:
     """A community whose rounds have ended; its port is still open."""
-    with Federation(root, environment={"OMP_NUM_THREADS": "1"}) as made:
+    with LoopbackFederation(root, environment={"OMP_NUM_THREADS": "1"}) as made:
         made.init("own", model, (*OPTIONS, "--max-rounds", str(rounds), "--personal", personal))
         made.up()
         made.wait("the port", lambda: bool(made.hosted()), STEP_S)

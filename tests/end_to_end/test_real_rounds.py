@@ -15,7 +15,7 @@ import pytest
 
 from nomoat.lora.model.adapter_folder import load_folder
 from nomoat.server.rounds.records import RoundRecord
-from nomoat.simulations.loopback.processes import Federation
+from nomoat.simulations.loopback.processes import LoopbackFederation
 from nomoat.simulations.population import gather
 from nomoat.simulations.scenario import Scenario
 
@@ -55,7 +55,7 @@ def ran(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     }
     program = (sys.executable, str(Path(__file__).with_name("seeded.py")))
     connected = set()
-    with Federation(root, environment=quiet) as made:
+    with LoopbackFederation(root, environment=quiet) as made:
         limits = ("--max-rounds", str(ROUNDS), "--min-volunteers", str(VOLUNTEERS))
         rows = ("--eval", str(members[0].held_out))
         weak = ("--allow-weak",)  # the one thing that two volunteers have to be asked

@@ -23,7 +23,7 @@ from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
 from nomoat.simulations.report.results import Result
-from nomoat.simulations.run import Machine, simulate
+from nomoat.simulations.run import RunResources, simulate
 from nomoat.simulations.run_folder import RunFolder
 from nomoat.simulations.scenario import Scenario
 
@@ -87,7 +87,7 @@ def simulated(settings: dict[str, Any]) -> Callable[..., Result]:
         else:
             scenario = Scenario.model_validate(settings | changes)
             folder = RunFolder.create(out, scenario, ["simulate", "--out", str(out)])
-        machine = Machine(workers, out / "cache", time.monotonic())
+        machine = RunResources(workers, out / "cache", time.monotonic())
         return simulate(scenario, folder, machine, watch or Watch())
 
     return run

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nomoat.simulations.loopback.processes import Federation
+from nomoat.simulations.loopback.processes import LoopbackFederation
 from nomoat.simulations.pocket import MODEL_DIR
 
 ROUNDS = 2
@@ -24,9 +24,9 @@ WORKER_BYTES = 100 << 20  # a process with torch in it has more
 
 
 @pytest.fixture
-def communities(tmp_path: Path) -> Iterator[tuple[Federation, Federation]]:
+def communities(tmp_path: Path) -> Iterator[tuple[LoopbackFederation, LoopbackFederation]]:
     made = tuple(
-        Federation(tmp_path / name, environment={"OMP_NUM_THREADS": "1"}) for name in NAMES
+        LoopbackFederation(tmp_path / name, environment={"OMP_NUM_THREADS": "1"}) for name in NAMES
     )
     with made[0] as farm, made[1] as town:
         for name, one in zip(NAMES, made, strict=True):
@@ -36,14 +36,14 @@ def communities(tmp_path: Path) -> Iterator[tuple[Federation, Federation]]:
         yield farm, town
 
 
-def workers(federation: Federation, name: str) -> list[int]:
+def workers(federation: LoopbackFederation, name: str) -> list[int]:
     children = psutil.Process(federation.processes[name].pid).children(recursive=True)
     return [child.pid for child in children if child.memory_info().rss > WORKER_BYTES]
 
 
 @pytest.mark.timeout(600)
 def test_volunteers_of_two_communities_hold_their_base_once(
-    communities: tuple[Federation, Federation], tmp_path: Path
+    communities: tuple[LoopbackFederation, LoopbackFederation], tmp_path: Path
 ) -> None:
     farm, _ = communities
     rows = tmp_path / "rows.jsonl"

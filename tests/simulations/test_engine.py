@@ -1,45 +1,100 @@
-"""Dropouts and seeds of a simulation depend on the scenario and on nothing that happens in it."""
+"""A simulation sends what a deployment sends: signed both ways, to one volunteer, once."""
 
 from __future__ import annotations
 
-from nomoat.simulations.engine import Dropout, seed_of
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.protocol.messages import (
+    AdapterShape,
+    Decline,
+    EvaluateTask,
+    TrainSettings,
+)
+from nomoat.client.round.app import RequestHandler
+from nomoat.client.round.session import Reason, RoundSession, TaskLimits
+from nomoat.flower.packets import packet_of, records_of, to_message
+from nomoat.flower.seals import sealed_parts
+from nomoat.simulations.engine import all_volunteers, sealed_grid
+from nomoat.simulations.in_process_grid import InProcessGrid
+from nomoat.simulations.pooled_trainer import NoUpdateStore
 from nomoat.simulations.scenario import Scenario
+from nomoat.simulations.seeded_community import SeededCommunity
 
-NAMES = [f"v{i:03d}" for i in range(400)]
-AGGREGATION = ("query.report", "query.sa_offer")
-
-
-def test_about_the_asked_part_drops_out_of_each_round_before_or_after_training() -> None:
-    dropout = Dropout(b"s" * 32, 0.3)
-    early = [name for name in NAMES if dropout(name, "train.local", "1")]
-    late = [name for name in NAMES if dropout(name, "query.report", "1")]
-    assert 0.2 < len(late) / len(NAMES) < 0.4
-    assert set(early) < set(late)  # who is gone before training is gone after it, too
-    assert 0.35 < len(early) / len(late) < 0.65
-    for kind in AGGREGATION:
-        assert [name for name in NAMES if dropout(name, kind, "1")] == late
-
-
-def test_whoever_vanishes_is_drawn_anew_each_round_and_the_same_whenever_asked() -> None:
-    dropout = Dropout(b"s" * 32, 0.3)
-    rounds = [frozenset(n for n in NAMES if dropout(n, "query.report", str(r))) for r in (1, 2, 3)]
-    assert len(set(rounds)) == 3
-    again = [n for n in reversed(NAMES) if dropout(n, "query.report", "1")]
-    assert frozenset(again) == rounds[0]
-    other = Dropout(b"t" * 32, 0.3)
-    assert frozenset(n for n in NAMES if other(n, "query.report", "1")) != rounds[0]
+NAMES = ("ada", "ben")
+BASE, OTHER_BASE = b"b" * 32, b"o" * 32
+SPEC = AdapterSpec((LayerSpec("q", 2, 2, 1),), 1, 2.0, False, ("q",))
+# About another base: a volunteer declines it without any work.
+TASK = EvaluateTask(
+    1,
+    OTHER_BASE,
+    AdapterShape.of(SPEC),
+    TrainSettings(),
+    as_bytes(np.zeros(SPEC.size, np.float32)),
+)
 
 
-def test_held_out_losses_are_measured_of_everyone() -> None:
-    dropout = Dropout(b"s" * 32, 0.99)
-    assert not any(dropout(name, "evaluate.heldout", "1") for name in NAMES)
+def request() -> Message:
+    packet = wire.encode(TASK)
+    return to_message(wire.peek_kind(packet, "us"), records_of(packet), 1, "1")
 
 
-def test_without_dropout_nobody_vanishes() -> None:
-    dropout = Dropout(b"s" * 32, 0.0)
-    assert not any(dropout(n, k, "1") for n in NAMES for k in ("train.local", *AGGREGATION))
+@pytest.fixture
+def community() -> SeededCommunity:
+    return SeededCommunity.of(Scenario(), NAMES)
 
 
-def test_no_two_purposes_share_a_seed() -> None:
-    seeds = {seed_of(Scenario(seed=s), x) for s in (0, 1, 10) for x in ("a", "b", "1", "a 1")}
-    assert len(seeds) == 12
+@pytest.fixture
+def passing() -> list[Message]:
+    return []
+
+
+@pytest.fixture
+def grid(community: SeededCommunity, passing: list[Message]) -> Iterator[InProcessGrid]:
+    """A simulation's grid, whose messages can be looked at as they arrive and as they leave."""
+    sessions = {name: RoundSession(name, BASE, TaskLimits()) for name in NAMES}
+    nobody: Any = None
+    handlers = {n: RequestHandler(one, nobody, NoUpdateStore()) for n, one in sessions.items()}
+    app = all_volunteers(handlers, community, BASE)
+
+    def seen(message: Message, context: Any) -> Message:
+        passing.append(message)
+        answer = app(message, context)
+        passing.append(answer)
+        return answer
+
+    with contextlib.closing(InProcessGrid(seen, NAMES, 2)) as made:
+        yield made
+
+
+def test_a_message_is_sealed_both_ways_and_the_round_sees_no_seal(
+    grid: InProcessGrid, community: SeededCommunity, passing: list[Message]
+) -> None:
+    sealed = sealed_grid(grid, community, BASE)
+    (reply,) = sealed.send_and_receive([request()])
+    answer = wire.decode(packet_of(reply, "ada"), Decline, "ada")
+    assert answer.reason == Reason.OTHER_BASE.value
+    assert "seal" in sealed_parts(passing[1])
+    assert "seal" not in sealed_parts(reply)
+
+
+def test_a_simulated_volunteer_answers_nothing_that_is_not_sealed(grid: InProcessGrid) -> None:
+    (reply,) = grid.send_and_receive([request()])
+    assert reply.has_error()
+    assert reply.error.reason == "RemoteProtocolError"
+
+
+def test_a_reply_under_another_members_seal_is_refused(
+    grid: InProcessGrid, community: SeededCommunity
+) -> None:
+    exchanged = {"ada": community.keys["ben"], "ben": community.keys["ada"]}
+    community.keys.update(exchanged)  # whose keys the coordinator thinks are whose
+    (reply,) = sealed_grid(grid, community, BASE).send_and_receive([request()])
+    assert reply.has_error()

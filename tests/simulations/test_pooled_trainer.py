@@ -17,7 +17,7 @@ from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
 from nomoat.simulations.pooled_trainer import evaluate_job, train_job
-from nomoat.simulations.population import Member
+from nomoat.simulations.population import SimulatedVolunteer
 
 SETTINGS = TrainSettings(local_steps=2, batch_size=4, seq_len=48)
 SEED = b"s" * 32
@@ -30,8 +30,8 @@ def pool(tiny_model: Path) -> Iterator[Pool]:
 
 
 @pytest.fixture(scope="module")
-def member(tiny_data: Path) -> Member:
-    return Member("ada", tiny_data, tiny_data, 60, 60)
+def member(tiny_data: Path) -> SimulatedVolunteer:
+    return SimulatedVolunteer("ada", tiny_data, tiny_data, 60, 60)
 
 
 def bent(spec: AdapterSpec) -> dict[str, AdapterSpec]:
@@ -57,7 +57,7 @@ def bent(spec: AdapterSpec) -> dict[str, AdapterSpec]:
 
 
 def test_a_hostile_adapter_is_refused_and_leaves_no_trace_in_the_model(
-    pool: Pool, member: Member
+    pool: Pool, member: SimulatedVolunteer
 ) -> None:
     spec = pool.submit(SpecJob(4, 8.0)).result().spec
     start = initial_adapter(spec, b"seed")
@@ -75,7 +75,7 @@ def test_a_hostile_adapter_is_refused_and_leaves_no_trace_in_the_model(
 
 
 def test_the_same_task_gives_the_same_update_and_another_seed_another(
-    pool: Pool, member: Member
+    pool: Pool, member: SimulatedVolunteer
 ) -> None:
     """Trap 7: the order of rows comes from the seed, and nothing else does."""
     spec = pool.submit(SpecJob(4, 8.0)).result().spec
@@ -86,7 +86,9 @@ def test_the_same_task_gives_the_same_update_and_another_seed_another(
     assert first.tobytes() != other.tobytes()
 
 
-def test_frozen_modules_are_in_the_model_a_worker_trains(pool: Pool, member: Member) -> None:
+def test_frozen_modules_are_in_the_model_a_worker_trains(
+    pool: Pool, member: SimulatedVolunteer
+) -> None:
     """The first loss is that of the whole adapter, whatever part of it is trained."""
     spec = pool.submit(SpecJob(4, 8.0)).result().spec
     rng = np.random.default_rng(1)

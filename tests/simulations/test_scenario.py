@@ -10,7 +10,6 @@ import pytest
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.simulations.engine import seed_of
 from nomoat.simulations.scenario import Scenario, parse_partition, resolve
 
 
@@ -89,8 +88,6 @@ def test_every_scenario_at_its_bounds_makes_settings_that_may_be_sent() -> None:
 
 
 def test_seeds_are_apart_by_purpose_and_by_scenario() -> None:
-    found = {
-        seed_of(Scenario(seed=s), label) for s in (0, 1) for label in ("federation", "adapter")
-    }
+    found = {Scenario(seed=s).seed_of(label) for s in (0, 1) for label in ("federation", "adapter")}
     assert len(found) == 4
     assert {len(seed) for seed in found} == {32}

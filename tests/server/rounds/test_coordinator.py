@@ -49,7 +49,7 @@ from nomoat.server.rounds.receipts import ReceivedUpdates, UpdateDigests
 from nomoat.server.rounds.records import RoundRecord, macro
 from nomoat.server.rounds.watching import RoundProgress, Traffic
 from nomoat.simulations.in_process_grid import InProcessGrid
-from nomoat.simulations.pooled_trainer import NoVault
+from nomoat.simulations.pooled_trainer import NoUpdateStore
 
 SPEC = AdapterSpec(
     (LayerSpec("model.a", 8, 6, 4), LayerSpec("model.b", 5, 8, 4)), 4, 8.0, target_modules=("a",)
@@ -128,7 +128,9 @@ def sessions(names: Iterable[str], secure: bool) -> tuple[dict[str, RequestHandl
 
     return {
         name: RequestHandler(
-            RoundSession(name, BASE, TaskLimits(), masking=masking(name)), Hands(name), NoVault()
+            RoundSession(name, BASE, TaskLimits(), masking=masking(name)),
+            Hands(name),
+            NoUpdateStore(),
         )
         for name in names
     }, roster

@@ -41,7 +41,7 @@ def short():
 
 
 @pytest.fixture(scope="module")
-def real_rows() -> tuple[corpus.Row, ...]:
+def real_rows() -> tuple[corpus.CorpusRow, ...]:
     return rows()
 
 
@@ -58,7 +58,7 @@ def library(tmp_path: Path) -> Path:
     return root
 
 
-def test_every_topic_of_a_full_python_has_rows(real_rows: tuple[corpus.Row, ...]) -> None:
+def test_every_topic_of_a_full_python_has_rows(real_rows: tuple[corpus.CorpusRow, ...]) -> None:
     expected = {topic.name for topic in TOPICS}
     if not (standard_library() / "tkinter").is_dir():
         expected.discard("tkinter")
@@ -81,7 +81,7 @@ def test_rows_do_not_depend_on_the_order_of_a_folder(
     assert rows(library) == before
 
 
-def test_summaries_are_folded_bounded_and_distinct(real_rows: tuple[corpus.Row, ...]) -> None:
+def test_summaries_are_folded_bounded_and_distinct(real_rows: tuple[corpus.CorpusRow, ...]) -> None:
     for row in real_rows:
         assert MIN_SUMMARY_CHARS < len(row.summary) < MAX_SUMMARY_CHARS
         assert row.summary == " ".join(row.summary.split())

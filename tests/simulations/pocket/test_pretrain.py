@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nomoat.simulations.pocket.card import Run
+from nomoat.simulations.pocket.card import PretrainingRun
 from nomoat.simulations.pocket.packages import PackageUnusable, collect, read_list
 from nomoat.simulations.pocket.pretrain import pretrain
 from nomoat.simulations.pocket.training import Recipe, epoch_batches, learning_rate
@@ -138,7 +138,7 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert rates[-1] == pytest.approx(0.05 * recipe.learning_rate, rel=0.01)
 
 
-def tiny_run(site: Path, out: Path) -> Run:
+def tiny_run(site: Path, out: Path) -> PretrainingRun:
     threads = torch.get_num_threads()
     try:
         return pretrain(collect(["box", "lid"], [], search=[str(site)]), out, TINY)

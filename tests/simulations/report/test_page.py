@@ -16,7 +16,7 @@ from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.lora.data.conversations import ChatTurn, Conversation, Dropped
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.baselines import Baselines
-from nomoat.simulations.population import Member, Population
+from nomoat.simulations.population import Population, SimulatedVolunteer
 from nomoat.simulations.report import page, plots
 from nomoat.simulations.report.results import Result, Sample
 from nomoat.simulations.report.samples import _cut
@@ -39,7 +39,7 @@ def result() -> Callable[..., Result]:
 
     def make(**changes: Any) -> Result:
         path = Path("x")
-        members = tuple(Member(name, path, path, 9, 3) for name in ("ada", "bob"))
+        members = tuple(SimulatedVolunteer(name, path, path, 9, 3) for name in ("ada", "bob"))
         population = Population(members, (Dropped("is empty", 2, "x:1"),), 0, path, ())
         rounds = [
             record(n, {"ada": 4.0 - n, "bob": 5.0 - n}, bytes_up=100 * n, bytes_down=300)
