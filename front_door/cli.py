@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from nomoat import __version__
-from nomoat.client.cli.commands import app as client
-from nomoat.client.cli.upkeep import app as upkeep
+from nomoat.client.cli.app import app as client
 from nomoat.data import app as data
 from nomoat.server.cli.commands import app as server
 from nomoat.simulations.cli.compare import app as comparing
@@ -40,6 +39,6 @@ def front_door(
 
 
 app.add_typer(data, name="data")
-for room in (simulations, comparing, trying, server, client, upkeep):
+for room in (simulations, comparing, trying, server, client):
     app.registered_commands += room.registered_commands
     app.registered_groups += room.registered_groups

@@ -1,111 +1,111 @@
-"""`nomoat sent`, `sent --verify`, `sent --preview` and `nomoat credit` as text."""
+"""`nomoat sent` and `nomoat credit`: what left this machine, and what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from nomoat.aggregation.protocol.receipts import Credit
-from nomoat.client.sent.log import Reconciled, SentMessage, SentTensor, VerifiedLog
+import typer
 
-SHOWN_TENSORS = 3
+from nomoat.client.cli import options
+from nomoat.client.cli.output import say, say_or_json
 
+if TYPE_CHECKING:
+    from nomoat.client.home import CommunityFolder, Home
 
-def render_sent(entries: Sequence[SentMessage], last: int = 20) -> str:
-    """The last messages that left, newest last, and what they come to."""
-    if not entries:
-        return "nothing has left this machine"
-    total = sum(entry.bytes for entry in entries)
-    head = f"{len(entries)} messages, {size(total)} in all"
-    return "\n".join([head, *(render_entry(entry) for entry in entries[-last:])])
+app = typer.Typer(add_completion=False)
 
-
-def render_entry(entry: SentMessage) -> str:
-    """One message on one line."""
-    said = [
-        f"{when(entry.at)}  round {entry.round}  {entry.message} to {entry.to}, {size(entry.bytes)}"
-    ]
-    if entry.tensors:
-        said.append(tensors(entry.tensors))
-    if entry.norm is not None:
-        clip = f", values within ±{entry.clip:.3g}" if entry.clip is not None else ", unclipped"
-        said.append(f"norm {entry.norm:.4g}{clip}")
-    said += _protection(entry)
-    return "; ".join(said)
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Check the chain and the community's receipts.")
+]
+ShowNext = Annotated[
+    bool, typer.Option("--preview", help="What a round would send; nothing is sent.")
+]
+StartOver = Annotated[
+    bool, typer.Option("--start-over", help="Put a broken log aside and begin a new one.")
+]
+Last = Annotated[int, typer.Option(min=1, help="Messages to show.")]
 
 
-def _protection(entry: SentMessage) -> list[str]:
-    """How the update was hidden, or that it was not."""
-    said = []
-    if entry.masked:
-        others = f" among {entry.session_size}" if entry.session_size is not None else ""
-        said.append(f"masked{others}")
-    elif entry.tensors:
-        said.append("NOT masked: the coordinator can read it")
-    if entry.epsilon is not None:
-        said.append(f"privacy spent ε = {entry.epsilon:.3g} at δ = {entry.delta or 0:.1g}")
-    return said
+@app.command()
+def sent(
+    community: options.Which = None,
+    verify: Verify = False,
+    preview: ShowNext = False,
+    start_over: StartOver = False,
+    last: Last = 20,
+    as_json: options.AsJson = False,
+) -> None:
+    """Everything that left this machine: when, to whom, what, and how it was hidden."""
+    import time
+
+    from nomoat.client.home import Home
+    from nomoat.client.sent.log_file import SentLog
+
+    home = Home.find()
+    folder = home.choose(community)
+    if start_over:
+        typer.echo(f"the old log is now {SentLog(folder.root).start_over(time.time())}")
+    elif preview:
+        _preview(home, folder, as_json)
+    elif verify:
+        _verify(home, folder, as_json)
+    else:
+        _show(folder, last, as_json)
 
 
-def tensors(found: Sequence[SentTensor]) -> str:
-    """Names and shapes, the first few in full."""
-    shown = [f"{t.name} {'×'.join(map(str, t.shape))}" for t in found[:SHOWN_TENSORS]]
-    more = f" and {len(found) - SHOWN_TENSORS} more" if len(found) > SHOWN_TENSORS else ""
-    return f"{len(found)} tensors ({', '.join(shown)}{more})"
+def _show(folder: CommunityFolder, last: int, as_json: bool) -> None:
+    from nomoat.client.cli.sent_page import render_sent, sent_json
+    from nomoat.client.sent.log_file import SentLog
+
+    entries = SentLog(folder.root).check().entries
+    say_or_json(as_json, sent_json(entries[-last:]), render_sent(entries, last))
 
 
-def render_preview(entry: SentMessage) -> str:
-    """What the first round would send, before anything is sent."""
-    return "a round would send:\n  " + render_entry(entry) + "\nnothing has been sent."
+def _preview(home: Home, folder: CommunityFolder, as_json: bool) -> None:
+    from nomoat.client.cli.sent_page import render_preview, sent_json
+    from nomoat.client.sent.preview import next_update
+
+    entry = next_update(home, folder)
+    say_or_json(as_json, sent_json([entry])[0], render_preview(entry))
 
 
-def render_verified(checked: VerifiedLog, found: Reconciled, problems: Sequence[str]) -> str:
-    """What `--verify` found; the last line is the verdict."""
-    lines = [f"the chain is whole: {checked.head.length} messages, {checked.head.hash.hex()[:16]}…"]
-    if checked.torn:
-        lines.append("a last line was never finished: its message did not leave")
-    lines.append(f"{found.receipted} updates have the community's receipt")
-    if found.unreceipted:
-        lines.append(f"{len(found.unreceipted)} have none: the coordinator did not use them")
-    lines += [f"not a valid receipt: {problem}" for problem in problems]
-    for receipt in found.unlogged:
-        lines.append(
-            f"round {receipt.round}: a receipt for {receipt.packet.hex()[:16]}…, which is not in "
-            "the log: it lost its end, or something left unseen"
-        )
-    good = not problems and not found.unlogged
-    return "\n".join([*lines, "verified" if good else "NOT verified"])
+def _verify(home: Home, folder: CommunityFolder, as_json: bool) -> None:
+    from nomoat.client.cli.sent_page import render_verified, verified_json
+    from nomoat.client.identity.keys import load_identity
+    from nomoat.client.sent.log import reconcile
+    from nomoat.client.sent.log_file import SentLog
+
+    sent_log = SentLog(folder.root)
+    checked = sent_log.check()
+    mine = load_identity(home.identity).public
+    receipts, problems = sent_log.receipts(folder.info().public, mine)
+    older = [receipt for receipt in receipts if receipt.at < sent_log.began()]
+    found = reconcile(checked.entries, [receipt for receipt in receipts if receipt not in older])
+    shown = verified_json(checked, found, problems, len(older))
+    say_or_json(as_json, shown, render_verified(checked, found, problems))
+    if older:
+        say(f"{len(older)} receipts belong to a log that was put aside")
+    raise typer.Exit(0 if shown["ok"] else 1)
 
 
-def render_credit(credits: Sequence[Credit], names: dict[bytes, str]) -> str:
-    """Credit per community, from receipts alone."""
-    if not credits:
-        return "no receipts yet: credit begins with the first update a community takes"
-    lines = []
-    for credit in credits:
-        name = names.get(credit.community, credit.community.hex()[:16] + "…")
-        span = f"{when(credit.first_at)} to {when(credit.last_at)}"
-        lines.append(f"{name}: {credit.rounds} rounds, {credit.tokens:,} tokens, {span}")
-    return "\n".join(lines)
+@app.command()
+def credit(as_json: options.AsJson = False) -> None:
+    """Show what you gave, counted from receipts that the communities signed."""
+    from nomoat.aggregation.protocol.receipts import credits_of
+    from nomoat.client.cli.sent_page import credit_json, render_credit
+    from nomoat.client.home import Home
+    from nomoat.client.identity.keys import load_identity
+    from nomoat.client.sent.log_file import SentLog
 
-
-def sent_json(entries: Sequence[SentMessage]) -> list[dict[str, Any]]:
-    """For `--json`."""
-    return [asdict(entry) for entry in entries]
-
-
-def when(at_s: float) -> str:
-    """A time of the log, UTC."""
-    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
-def size(count: int) -> str:
-    """Bytes for a person: powers of 1024."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+    home = Home.find()
+    folders = home.chosen(None)
+    mine, names, found = load_identity(home.identity).public, {}, []
+    for folder in folders:
+        info = folder.info()
+        names[info.public] = info.name
+        receipts, problems = SentLog(folder.root).receipts(info.public, mine)
+        found += receipts
+        for problem in problems:
+            say(f"not counted: {problem}")
+    credits = credits_of(found)
+    say_or_json(as_json, credit_json(credits, names), render_credit(credits, names))

@@ -1,14 +1,61 @@
-"""What is in force after `nomoat pause`, `resume` and `finish`, as text."""
+"""A volunteer's status and orders as text, and as JSON."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
+from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
+from nomoat.client.volunteer.status import Activity, VolunteerStatus
+
+
+def render_status(
+    folder: CommunityFolder, now: Activity, status: VolunteerStatus | None, protection: str
+) -> str:
+    """The status, one fact a line, the activity first."""
+    since = f", since {_clock(status.since)}" if status is not None else ""
+    then = "; stops after this round, as you asked" if now.finishing else ""
+    lines = [
+        f"{now.doing}: {now.why}{since}{then}",
+        f"community {folder.name()} ({folder.root.name[:8]})",
+        f"protection {protection}",
+    ]
+    if status is None:
+        return "\n".join(lines)
+    if status.complaint is not None:
+        lines.append(f"this machine last declined: {status.complaint}")
+    version = "none yet" if status.version is None else str(status.version)
+    lines.append(
+        f"rounds trained {status.rounds}, too late {status.late}, "
+        f"sent {status.sent_bytes / 1e6:.1f} MB, newest adapter version {version}"
+    )
+    if status.loss is not None:
+        own = "" if status.own_loss is None else f", {status.own_loss:.4f} with your own part"
+        lines.append(f"held-out loss on your rows {status.loss:.4f}{own}")
+    return "\n".join(lines)
+
+
+def status_json(
+    folder: CommunityFolder, now: Activity, status: VolunteerStatus | None, protection: str
+) -> dict[str, Any]:
+    """The same for `--json`."""
+    values = asdict(status) if status is not None else {}
+    return {
+        **values,
+        "community": folder.name(),
+        "id": folder.root.name,
+        "running": now.running,
+        "doing": now.doing,
+        "why": now.why,
+        "finishing": now.finishing,
+        "protection": protection,
+    }
 
 
 def render_orders(orders: Orders, now: datetime) -> str:
-    """What is in force after pause, resume or finish."""
+    """The orders in force after pause, resume or finish."""
     said = []
     if orders.paused and orders.paused_until is None:
         said.append("paused until nomoat resume; memory is given back within seconds")
@@ -22,3 +69,7 @@ def render_orders(orders: Orders, now: datetime) -> str:
 def _since(at: datetime, now: datetime) -> str:
     local = at.astimezone(now.tzinfo)
     return f"{local:%H:%M}" if local.date() == now.date() else f"{local:%Y-%m-%d %H:%M}"
+
+
+def _clock(at_s: float) -> str:
+    return _since(datetime.fromtimestamp(at_s).astimezone(), datetime.now().astimezone())

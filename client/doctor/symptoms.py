@@ -1,4 +1,4 @@
-"""`nomoat doctor`: collects symptoms from this machine and prints what the checks say."""
+"""Symptoms collected from this machine and its coordinator, for the checks to judge."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import shutil
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat.client.doctor.checks import CheckResult, CheckStatus, Symptoms, worst
+from nomoat.client.doctor.checks import Symptoms
 from nomoat.client.machine.probes import attempt
 from nomoat.lora.device.present import torch_has_cuda
 
@@ -22,40 +21,6 @@ if TYPE_CHECKING:
     from nomoat.client.settings import VolunteerSettings
 
 TIMEOUT_S = 10.0
-MARKS = {
-    CheckStatus.GOOD: "ok",
-    CheckStatus.WARN: "!",
-    CheckStatus.BAD: "✗",
-    CheckStatus.UNKNOWN: "?",
-}
-
-
-def render_doctor(results: Sequence[CheckResult]) -> str:
-    """One line a check, the mending command below it; the summary last."""
-    width = max((len(result.check) for result in results), default=0)
-    lines = []
-    for result in results:
-        lines.append(f"{MARKS[result.status]:>2}  {result.check:<{width}}  {result.text}")
-        if result.mend:
-            lines.append(f"    {'':<{width}}  → {result.mend}")
-    return "\n".join([*lines, _summary(results)])
-
-
-def _summary(results: Sequence[CheckResult]) -> str:
-    bad = sum(result.status is CheckStatus.BAD for result in results)
-    if bad:
-        return f"{bad} problem{'s' if bad > 1 else ''} to mend"
-    if worst(tuple(results)) is CheckStatus.GOOD:
-        return "all is well"
-    return "nothing is broken; look at the lines marked ! and ?"
-
-
-def doctor_json(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
-    """For `--json`."""
-    return [
-        {"check": f.check, "verdict": f.status.value, "text": f.text, "mend": f.mend}
-        for f in results
-    ]
 
 
 def symptoms(home: Home, folder: CommunityFolder | None) -> Symptoms:
@@ -270,8 +235,3 @@ def _free_memory() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
-
-
-def exit_code(results: Sequence[CheckResult]) -> int:
-    """1 if something is broken, else 0."""
-    return int(any(result.status is CheckStatus.BAD for result in results))

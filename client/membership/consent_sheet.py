@@ -16,7 +16,7 @@ def sheet(
 ) -> str:
     """The sheet as text, one fact a line.
 
-    rank: modules this machine trains at most. fit: what a training takes of this machine (fits.py).
+    rank: modules this machine trains at most. fit: what a training takes of it (community_fit.py).
     """
     megabytes = 4 * info.adapter_values / 1e6
     rows = f"{split.train_rows} rows to train on, {split.heldout_rows} kept to measure with"
@@ -36,6 +36,7 @@ def sheet(
             f"losses and counts, your name {settings.name} and its public keys",
             f"Received     {megabytes:.1f} MB a round: the community adapter",
             f"Protection   {protection(info)}",
+            *_peers(settings),
             "Code         only what is installed here runs; the coordinator cannot send code, "
             "paths or files",
             "Leaving      nomoat leave, at any time; nomoat pause gives your machine back",
@@ -43,8 +44,18 @@ def sheet(
     )
 
 
+def _peers(settings: VolunteerSettings) -> list[str]:
+    if not settings.known_peers:
+        return []
+    days = f"{settings.known_days:g} days"
+    return [
+        f"Peers        only among {settings.known_peers} or more others that this machine has "
+        f"known for {days}, so not in its first {days} here"
+    ]
+
+
 def protection(info: CommunityInfo) -> str:
-    """How updates are protected, in one line."""
+    """Say how updates are protected, in one line."""
     if not info.secure:
         return "NONE: the coordinator sees every volunteer's update"
     if info.min_participants < WEAK_BELOW:
@@ -56,7 +67,7 @@ def protection(info: CommunityInfo) -> str:
 
 
 def protection_now(info: CommunityInfo, sent: Sequence[SentMessage]) -> str:
-    """The same with the real size of the last session an update of ours was summed in."""
+    """Say the same with the real size of the last session an update of ours was summed in."""
     updates = [entry for entry in sent if entry.tensors]
     if not updates:
         return f"{protection(info)}; nothing was sent yet"

@@ -50,7 +50,7 @@ def logged(folder: CommunityFolder, to: str) -> Callable[[wire.Packet], None]:
 
 
 def preview(settings: VolunteerSettings, seq_len: int) -> str:
-    """What the data will teach, as `nomoat data preview` shows it.
+    """Preview what the data will teach, as `nomoat data preview` does.
 
     In a process of its own: a tokenizer brings hundreds of megabytes that a volunteer who waits
     for a round must not hold.
@@ -88,3 +88,11 @@ def join(
         file.append(added, time.time())
         check_own_entry(known, coordinator, settings.name, node_public_der(key.public_key()))
     return standing, reason
+
+
+def tell_that_we_leave(home: Home, folder: CommunityFolder) -> None:
+    """Tell the coordinator; NomoatError if it cannot be told."""
+    info = folder.info()
+    endpoint = Endpoint.at(folder.load().address, ca=info.ca)
+    coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
+    coordinator_api.leave(coordinator, int(time.time()))

@@ -1,4 +1,4 @@
-"""What a round would send, before anything is sent."""
+"""The update that a round would send, before anything is sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nomoat.client.sent.log import SentMessage, tensors_of
 VALUE_BYTES = 4  # at most: masked values are packed into fewer bits
 
 
-def outlook(home: Home, folder: CommunityFolder) -> SentMessage:
+def next_update(home: Home, folder: CommunityFolder) -> SentMessage:
     """The largest message of the next round, as the log will show it: size at most, norm unknown.
 
     Asks the coordinator for the adapter's shape if it is not known here yet.

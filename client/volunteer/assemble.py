@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from flwr.app import Context, Message
 
@@ -178,7 +179,7 @@ def _session(kit: Kit, cache: RosterCache, store: DiskUpdateStore) -> RoundSessi
         ),
         lambda _session: os.urandom(32),
         info.secure,
-        lambda: cache.long_known(settings.known_days),
+        partial(cache.long_known, settings.known_days) if settings.known_peers else frozenset,
     )
     return RoundSession(
         settings.name,

@@ -48,6 +48,44 @@ def read_status(folder: CommunityFolder) -> VolunteerStatus | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """A volunteer's activity as its owner is told: of a process that runs, or that has ended."""
+
+    doing: str
+    why: str
+    running: bool
+    finishing: bool = False
+
+
+def activity(
+    status: VolunteerStatus | None, orders: Orders, alive: bool, now: datetime
+) -> Activity:
+    """The activity at `now`. status: as last written; alive: its process still holds the lock."""
+    if not alive:
+        return _ended(status)
+    if paused(orders, now) and (status is None or status.doing != "working"):
+        return Activity("paused", _until(orders), alive, orders.finish)
+    if status is None:
+        return Activity("stopped", "nomoat run starts it", alive, orders.finish)
+    return Activity(status.doing, status.why, alive, orders.finish)
+
+
+def _ended(status: VolunteerStatus | None) -> Activity:
+    if status is None:
+        return Activity("stopped", "nomoat run starts it", False)
+    if status.doing == "refused":
+        return Activity("refused", status.why, False)
+    why = status.why if status.doing == "stopped" else "killed, or the machine went down"
+    return Activity("stopped", f"{why}; nomoat run starts it again", False)
+
+
+def _until(orders: Orders) -> str:
+    if orders.paused_until is None:
+        return "until nomoat resume"
+    return f"until {orders.paused_until.astimezone():%Y-%m-%d %H:%M}"
+
+
 def paused(orders: Orders, now: datetime) -> bool:
     """Return True if the owner's pause holds at `now`."""
     until = orders.paused_until

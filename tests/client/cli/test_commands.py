@@ -15,7 +15,7 @@ from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, Unreachabl
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.invitation import Claims, issue
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.client.cli.commands import app
+from nomoat.client.cli.app import app
 from nomoat.client.data.split import Split
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.membership.consent_sheet import sheet
@@ -50,7 +50,7 @@ def info(**changes: object) -> CommunityInfo:
 SETTINGS = VolunteerSettings(
     address="localhost:1", name="ada", data=Path("/home/ada/d.jsonl"), base="pocket"
 )
-SHARDS = Split(Path("t"), Path("h"), 90, 10)
+SPLIT = Split(Path("t"), Path("h"), 90, 10)
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,6 @@ def test_status_names_state_and_reason_in_one_line(folder: CommunityFolder) -> N
 
 
 def test_the_log_is_rotated_and_shown(folder: CommunityFolder) -> None:
-    from nomoat.client.cli import upkeep
     from nomoat.client.volunteer import runner
 
     kept = logging.getLogger().handlers[:]
@@ -155,7 +154,7 @@ def test_the_log_is_rotated_and_shown(folder: CommunityFolder) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     assert folder.log.stat().st_size <= runner.LOG_BYTES
     assert folder.log.with_suffix(".log.1").exists()
-    shown = CliRunner().invoke(upkeep.app, ["logs", "-n", "2"]).stdout.splitlines()
+    shown = run("logs", "-n", "2").stdout.splitlines()
     assert len(shown) == 2
     assert shown[-1].split()[-2] == f"{3 * runner.LOG_BYTES // 100 - 1:06d}"
 
@@ -176,11 +175,11 @@ def test_leaving_asks_deletes_and_works_without_the_coordinator(
 
 
 def shown_by(community: CommunityInfo) -> str:
-    return sheet(community, SETTINGS, SHARDS, 8, "cpu: fits")
+    return sheet(community, SETTINGS, SPLIT, 8, "cpu: fits")
 
 
 def test_the_sheet_says_what_leaves_and_what_stays() -> None:
-    shown = sheet(info(), SETTINGS, SHARDS, 8, "cpu: a training takes about 0.5 GB")
+    shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: a training takes about 0.5 GB")
     for words in ("town", "pocket", "apache-2.0", "90 rows", "10 kept", "stays on this machine",
                   "1.0 MB", "takes about 0.5 GB", "only what is installed",
                   "ada", "sum of 8 or more"):  # fmt: skip
@@ -190,6 +189,33 @@ def test_the_sheet_says_what_leaves_and_what_stays() -> None:
 def test_the_sheet_does_not_hide_weak_or_missing_protection() -> None:
     assert "NONE" in shown_by(info(secure=False))
     assert "weak" in shown_by(info(min_participants=3, allow_weak=True))
+
+
+def test_the_sheet_says_when_the_owner_asks_for_peers_that_are_known_for_long() -> None:
+    assert "Peers" not in shown_by(info())
+    wary = SETTINGS.model_copy(update={"known_peers": 3, "known_days": 14.0})
+    shown = sheet(info(), wary, SPLIT, 8, "cpu: fits")
+    assert "only among 3 or more others that this machine has known for 14 days" in shown
+
+
+def test_status_says_what_this_machine_declined_until_it_takes_part_again(
+    folder: CommunityFolder,
+) -> None:
+    with alone(folder):
+        writer = StatusWriter(folder)
+        writer.working("train.local")
+        writer.declined("0 other members are known to this machine for known_days, 2 must be")
+        writer.answered("train.local", 10, False)
+        shown = run("status").stdout
+        assert shown.startswith("waiting: the last task was declined: 0 other members are known")
+        writer.working("evaluate.heldout")
+        writer.answered("evaluate.heldout", 10, False)  # what comes next does not hide it
+        assert "this machine last declined: 0 other members" in run("status").stdout
+        assert "known_days" in json.loads(run("status", "--json").stdout)["complaint"]
+        writer.working("train.local")
+        writer.trained()
+        writer.answered("train.local", 10, False)
+        assert "declined" not in run("status").stdout
 
 
 def test_a_community_cannot_draw_on_the_terminal_or_fake_a_line() -> None:

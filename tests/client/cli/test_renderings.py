@@ -10,12 +10,14 @@ import pytest
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.receipts import Receipt, credits_of
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.client.cli import identity, sent
+from nomoat.client.cli import sent_page as sent
+from nomoat.client.cli.identity import render_phrase
 from nomoat.client.cli.status_page import (
     render_orders,
 )
 from nomoat.client.data.secrets_report import render_scan
 from nomoat.client.data.secrets_scan import Allowlist, scan
+from nomoat.client.identity import transfer
 from nomoat.client.identity.keys import load_identity
 from nomoat.client.machine.readings import Orders
 from nomoat.client.sent.log import ChainHead, SentMessage, SentTensor, append, check, reconcile
@@ -93,8 +95,8 @@ def test_sizes(count: int, text: str) -> None:
 def test_an_identity_goes_to_paper_and_back(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     create_private(old, KEY.raw().hex().encode())
-    shown = identity.render_phrase(identity.export_phrase(old))
-    public = identity.import_phrase(shown.rpartition("\n\n")[0], new)
+    shown = render_phrase(transfer.export_phrase(old))
+    public = transfer.import_phrase(shown.rpartition("\n\n")[0], new)
     assert public == KEY.public.hex()
     assert load_identity(new).public == KEY.public
 
@@ -102,15 +104,15 @@ def test_an_identity_goes_to_paper_and_back(tmp_path: Path) -> None:
 def test_an_identity_goes_to_a_file_and_back_and_replaces_nothing(tmp_path: Path) -> None:
     old, file, new = tmp_path / "old", tmp_path / "backup", tmp_path / "new"
     create_private(old, KEY.raw().hex().encode())
-    identity.export_file(old, file, "correct horse", os.urandom)
-    assert identity.import_file(file, "correct horse", new) == KEY.public.hex()
+    transfer.export_file(old, file, "correct horse", os.urandom)
+    assert transfer.import_file(file, "correct horse", new) == KEY.public.hex()
     with pytest.raises(NomoatError, match="exists already"):
-        identity.import_file(file, "correct horse", old)
+        transfer.import_file(file, "correct horse", old)
     with pytest.raises(NomoatError, match="exists already"):
-        identity.export_file(old, file, "correct horse", os.urandom)
+        transfer.export_file(old, file, "correct horse", os.urandom)
     assert KEY.raw().hex().encode() not in file.read_bytes()
     with pytest.raises(NomoatError, match="cannot read"):
-        identity.import_file(tmp_path / "absent", "correct horse", tmp_path / "x")
+        transfer.import_file(tmp_path / "absent", "correct horse", tmp_path / "x")
 
 
 def test_a_scan_tells_what_is_left_out_and_how_to_keep_it() -> None:

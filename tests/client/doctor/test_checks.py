@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nomoat.client.cli.doctor import doctor_json, exit_code, render_doctor
 from nomoat.client.doctor import symptoms as shell
 from nomoat.client.doctor.checks import CheckResult, CheckStatus, Symptoms, examine, worst
-from nomoat.client.doctor.symptoms import doctor_json, exit_code, local_symptoms, render_doctor
+from nomoat.client.doctor.symptoms import local_symptoms
 
 HEALTHY = Symptoms(
     platform="linux",

@@ -73,7 +73,7 @@ def enrol(folder: Path, name: str, number: int, token: bytes) -> None:
 def test_the_commands_load_nothing_heavy_until_they_run() -> None:
     heavy = {"flwr", "torch", "transformers", "pydantic", "cryptography", "numpy", "sqlalchemy"}
     program = (
-        "import sys, nomoat.server.cli.commands, nomoat.client.cli.commands; "
+        "import sys, nomoat.server.cli.commands, nomoat.client.cli.app; "
         "import nomoat.simulations.loopback.cli; "
         f"print(sorted({heavy!r} & set(sys.modules)))"
     )

@@ -1,0 +1,121 @@
+"""`nomoat join` and `nomoat leave`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nomoat.client.cli import options
+from nomoat.client.cli.output import say
+
+if TYPE_CHECKING:
+    from nomoat.client.volunteer.joining import Candidate
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    link: options.Link,
+    data: options.Data,
+    base: options.Base = None,
+    name: options.Name = None,
+    device: options.Device = "auto",
+    heldout: options.Heldout = 0.1,
+    heldout_data: options.HeldoutData = None,
+    rank: options.Rank = None,
+    bits: options.BaseBits = "auto",
+    known_peers: options.KnownPeers = 0,
+    yes: options.Yes = False,
+    only_enrol: options.EnrolOnly = False,
+    detach: options.Detach = False,
+) -> None:
+    """Join a community: read the sheet, accept it, and train whenever a round asks."""
+    from nomoat.aggregation.protocol.invitation import from_link
+    from nomoat.client.cli.run import start
+    from nomoat.client.home import Home
+    from nomoat.client.volunteer.joining import Wish, consider, enrol
+
+    home, invitation = Home.find(), from_link(link)
+    wish = Wish(
+        data=data,
+        base=base,
+        name=name or _own_name(),
+        device=device,
+        heldout=heldout,
+        heldout_data=heldout_data,
+        rank=_rank(rank),
+        bits=None if bits == "auto" else int(bits),
+        known_peers=known_peers,
+    )
+    candidate = consider(home, invitation, wish)
+    _agree(candidate, yes)
+    say(f"joined {candidate.info.name} as {enrol(home, candidate, invitation)}")
+    if not only_enrol:
+        start(home, [candidate.folder], candidate.folder.root.name, detach)
+
+
+def _agree(candidate: Candidate, yes: bool) -> None:
+    """Show the sheet and, unless that was waived, ask; Refused if it is not accepted."""
+    from nomoat.aggregation.errors import Refused
+    from nomoat.client.membership.joining import preview
+
+    say(candidate.sheet())
+    sys.stderr.write(candidate.left_out())
+    if yes:
+        return
+    sys.stderr.write(preview(candidate.settings, candidate.info.seq_len))
+    if not typer.confirm("Take part?", default=False, err=True):
+        raise Refused("not joined: the sheet was not accepted")
+
+
+@app.command()
+def leave(
+    community: options.Which = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Leave a community: its coordinator is told, and everything of it here is deleted."""
+    import shutil
+
+    from nomoat.aggregation.errors import NomoatError, UsageError
+    from nomoat.client.home import Home
+    from nomoat.client.membership.joining import tell_that_we_leave
+    from nomoat.client.volunteer.status import running
+
+    home = Home.find()
+    folder = home.choose(community)
+    name = folder.name()
+    if running(folder):
+        raise UsageError(f"{name} is running here; nomoat finish first")
+    if not yes and not typer.confirm(f"Leave {name}?", default=False, err=True):
+        raise NomoatError("still a member: nothing was changed")
+    try:
+        tell_that_we_leave(home, folder)
+    except NomoatError as problem:
+        say(f"{problem}; left here all the same")
+    shutil.rmtree(folder.root)
+    typer.echo(f"left {name}")
+
+
+def _rank(text: str | None) -> int | Literal["auto"]:
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.aggregation.protocol.messages import MAX_RANK
+
+    if text is None:
+        return MAX_RANK
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_RANK:
+        raise UsageError(f"--rank {text}: give a number from 1 to {MAX_RANK}, or auto")
+    return int(text)
+
+
+def _own_name() -> str:
+    """This account's name, as far as it may be one here."""
+    import getpass
+    import re
+
+    found = re.sub(r"[^a-z0-9._-]+", "-", getpass.getuser().lower()).strip("._-")
+    return found[:40] or "volunteer"

@@ -1,0 +1,73 @@
+"""`nomoat run`: takes part, in the foreground or in a session of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from nomoat.client.cli import options
+from nomoat.client.cli.output import say
+
+if TYPE_CHECKING:
+    from nomoat.client.home import CommunityFolder, Home
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(community: options.Which = None, detach: options.Detach = False) -> None:
+    """Take part again in every community this machine has joined, or in one."""
+    from nomoat.client.home import Home
+
+    home = Home.find()
+    start(home, home.chosen(community), community, detach)
+
+
+def start(home: Home, folders: Sequence[CommunityFolder], named: str | None, detach: bool) -> None:
+    """Take part until the owner ends it; `named`: the one community that was asked for."""
+    import os
+    import signal
+    import threading
+    from dataclasses import replace
+
+    from nomoat.client.machine import owner_orders
+
+    if detach:
+        _detach(folders[0].root if named else home.root, named)
+        return
+    os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the driver's own library counts
+    from nomoat.client.volunteer.runner import keep_logs, take_part
+
+    keep_logs(folders)
+    for folder in folders:
+        orders = owner_orders.read(folder.root)
+        if orders.finish:  # it was obeyed: to run again is to want more
+            owner_orders.write(folder.root, replace(orders, finish=False))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    names = ", ".join(folder.name() for folder in folders)
+    say(f"taking part in {names}; Ctrl-C ends it")
+    take_part(home, folders, stop)
+    say("stopped; what was finished is kept")
+
+
+def _detach(folder: Path, named: str | None) -> None:
+    """Start `nomoat run` in a session of its own."""
+    import subprocess
+
+    only = () if named is None else ("--community", named)
+    with (folder / "volunteer.out").open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "nomoat", "run", *only],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    say(f"in the background as process {process.pid}; see: nomoat status, nomoat logs")

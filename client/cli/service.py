@@ -1,0 +1,52 @@
+"""`nomoat service install` and `remove`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nomoat.client.cli import options
+
+if TYPE_CHECKING:
+    from nomoat.client.service.unit_files import Installation
+
+app = typer.Typer(help="Start with the session, without a terminal.", no_args_is_help=True)
+
+
+@app.command("install")
+def install(
+    community: options.Which = None,
+    show: Annotated[
+        bool, typer.Option("--print", help="Show the file and the commands, change nothing.")
+    ] = False,
+) -> None:
+    """Take part whenever you are logged in, from now on and after every reboot."""
+    from nomoat.client.service import install as service
+
+    wanted = _installation(community)
+    if show:
+        typer.echo(wanted.content.decode("utf-16" if sys.platform == "win32" else "utf-8"))
+        typer.echo(service.render_manual(wanted), err=True)
+        return
+    typer.echo(service.install(wanted, sys.platform))
+
+
+@app.command("remove")
+def remove(community: options.Which = None) -> None:
+    """Stop the service and delete its file."""
+    from nomoat.client.service import install as service
+
+    typer.echo(service.remove(_installation(community)))
+
+
+def _installation(community: str | None) -> Installation:
+    import os
+
+    from nomoat.client.home import Home
+    from nomoat.client.service.install import wanted
+
+    home = Home.find()
+    (first, *_) = home.chosen(community)
+    return wanted(home, None if community is None else first, os.environ)

@@ -1,0 +1,133 @@
+"""The way into a community: everything is known before the sheet is accepted, nothing done."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nomoat.aggregation.errors import Refused, UsageError
+from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
+from nomoat.aggregation.protocol.invitation import Invitation
+from nomoat.client.connection import coordinator_api
+from nomoat.client.data import secrets_allowlist
+from nomoat.client.data.split import FINDINGS, Split, prepare
+from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.identity.keys import identity
+from nomoat.client.machine.free_memory import free_memory
+from nomoat.client.machine.limits_settings import MachineSettings
+from nomoat.client.membership.consent_sheet import sheet
+from nomoat.client.membership.joining import check_base, join
+from nomoat.client.settings import VolunteerSettings
+from nomoat.client.training import community_fit
+from nomoat.client.training.memory_fit import check_bits
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The owner's choices. base, bits: None for the community's, and for what fits."""
+
+    data: Path
+    base: str | None
+    name: str
+    device: str
+    heldout: float
+    heldout_data: Path | None
+    rank: int | Literal["auto"]
+    bits: int | None
+    known_peers: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A community this machine may join: what it would be asked for, and what it would do.
+
+    rank: modules trained here at most. fit: what a training takes of this machine.
+    """
+
+    folder: CommunityFolder
+    info: CommunityInfo
+    settings: VolunteerSettings
+    split: Split
+    rank: int
+    fit: str
+
+    def sheet(self) -> str:
+        """The consent sheet."""
+        return sheet(self.info, self.settings, self.split, self.rank, self.fit)
+
+    def left_out(self) -> str:
+        """Rows that look secret and are left out, and how to keep them; empty if there are none."""
+        return (self.folder.split / FINDINGS).read_text() if self.split.secret_rows else ""
+
+
+def consider(home: Home, invitation: Invitation, wish: Wish) -> Candidate:
+    """Ask the community what it is, and check that this machine and its data can take part.
+
+    Raises what keeps it from that; nothing of ours is sent.
+    """
+    endpoint, community = coordinator_api.endpoint_of(invitation), invitation.claims.community
+    info = coordinator_api.look(endpoint, community, int(time.time()))
+    if wish.known_peers and not info.secure:
+        raise UsageError(f"--known-peers protects nothing: {info.name} does not mask updates")
+    folder, base = home.folder(info.public), _local(wish.base or info.base_model)
+    check_base(base, info.base_hash, info.name)
+    settings = _settings(invitation, info, wish, base)
+    machine = settings.machine
+    check_bits(machine)
+    most = community_fit.rank_of(settings, info)
+    community_fit.check_rank(info, base, most)
+    split = prepare(
+        settings.data,
+        folder.split,
+        settings.heldout,
+        secrets_allowlist.load(home.root),
+        heldout_data=settings.heldout_data,
+    )
+    memory = free_memory(settings.device)
+    fit = community_fit.line(info, base, memory, machine.base_bits, most)
+    return Candidate(folder, info, settings, split, most, fit)
+
+
+def enrol(home: Home, candidate: Candidate, invitation: Invitation) -> str:
+    """Join after the sheet was accepted; our name and what it waits for, if for anything.
+
+    Refused if the community does not want this volunteer.
+    """
+    folder, info, settings = candidate.folder, candidate.info, candidate.settings
+    identity(home.identity, os.urandom)
+    folder.save_info(info)
+    standing, reason = join(home, folder, settings, invitation.token(), info.ca)
+    if standing in (Standing.BANNED, Standing.LEFT):
+        raise Refused(f"{info.name} has you as {standing.value}: {reason or 'no reason given'}")
+    folder.save(settings)
+    return settings.name + (" (waits for approval)" if standing is Standing.PENDING else "")
+
+
+def _settings(
+    invitation: Invitation, info: CommunityInfo, wish: Wish, base: str
+) -> VolunteerSettings:
+    bits = wish.bits
+    if bits is None:
+        most = 1 if wish.rank == "auto" else wish.rank
+        bits = community_fit.bits(info, base, free_memory(wish.device), most)
+    return VolunteerSettings(
+        address=invitation.claims.address,
+        name=wish.name,
+        data=wish.data.resolve(),
+        base=base,
+        device=wish.device,
+        heldout=wish.heldout,
+        heldout_data=wish.heldout_data and wish.heldout_data.resolve(),
+        rank=wish.rank,
+        known_peers=wish.known_peers,
+        machine=MachineSettings.model_validate({"base_bits": bits}),
+    )
+
+
+def _local(base: str) -> str:
+    """A folder by its whole path, a hub id as it is."""
+    path = Path(base).expanduser()
+    return str(path.resolve()) if path.is_dir() else base

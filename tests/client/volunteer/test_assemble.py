@@ -1,0 +1,106 @@
+"""What an owner has set reaches the parts that keep to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.protocol.enrolment import CommunityInfo, bind
+from nomoat.aggregation.protocol.messages import AdapterShape, Decline, TrainSettings, TrainTask
+from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.connection.coordinator_api import CoordinatorClient
+from nomoat.client.connection.https import Endpoint
+from nomoat.client.home import Home
+from nomoat.client.membership.roster_cache import DAY_S, RosterCache
+from nomoat.client.membership.roster_file import RosterFile
+from nomoat.client.round.update_store import DiskUpdateStore
+from nomoat.client.round.work import Step, TrainWork
+from nomoat.client.settings import VolunteerSettings
+from nomoat.client.volunteer.assemble import _session
+from nomoat.client.volunteer.kit import Kit
+
+COMMUNITY = SigningKey(b"c" * 32)
+KEYS = [SigningKey(bytes([i + 1]) * 32) for i in range(4)]
+NOW = 1_800_000_000.0
+SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
+START = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
+TASK = TrainTask(
+    1, "fedavg", b"b" * 32, AdapterShape.of(SPEC), 2, TrainSettings(local_steps=2), b"s" * 32,
+    as_bytes(START.vector),
+)  # fmt: skip
+
+
+def joined() -> list[SignedEntry]:
+    roster, entries = Roster.empty(COMMUNITY.public), []
+    for number, key in enumerate(KEYS):
+        node = ec.derive_private_key(7000 + number, ec.SECP384R1())
+        who = bind(f"vol{number}", key, node, COMMUNITY.public)
+        entries.append(append(roster, Event.JOIN, who, COMMUNITY, number))
+        roster = extend(roster, entries[-1:])
+    return entries
+
+
+def first_task(folder: Path, changes: dict[str, float], seen: list[tuple[int, float]]) -> Step:
+    """The answer of vol0 to a task at NOW. seen: (entries, days before NOW they came), in order."""
+    community = Home(folder).folder(COMMUNITY.public)
+    community.save_info(
+        CommunityInfo(
+            "town",
+            COMMUNITY.public,
+            "",
+            "pocket",
+            "",
+            b"b" * 32,
+            0,
+            9,
+            "fedavg",
+            1,
+            1,
+            8,
+            True,
+            2,
+            True,
+            "open",
+            1,
+            1,
+            b"ca",
+            0,
+            bytes(64),
+        )
+    )
+    made = VolunteerSettings(address="h:1", name="vol0", data=Path("d"), base="pocket")
+    community.save(made.model_copy(update=changes))
+    file, entries = RosterFile(community.root), joined()
+    for count, days in seen:
+        file.append(entries[len(file.entries()) :][:count], NOW - days * DAY_S)
+    coordinator = CoordinatorClient(Endpoint("h", 1), KEYS[0], COMMUNITY.public)
+    kit = Kit(community, community.load(), coordinator)
+    cache = RosterCache(file, coordinator, lambda: NOW)
+    return _session(kit, cache, DiskUpdateStore(community.held)).receive(TASK)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seen", "takes_part"),
+    [
+        ({}, [(4, 0.0)], True),  # by default nobody has to be known
+        ({"known_peers": 1}, [(4, 0.0)], False),
+        ({"known_peers": 1}, [(1, 99.0), (3, 29.0)], False),  # it knows itself alone for so long
+        ({"known_peers": 1}, [(2, 31.0), (2, 0.0)], True),
+        ({"known_peers": 2}, [(2, 31.0), (2, 0.0)], False),
+        ({"known_peers": 2, "known_days": 7.0}, [(2, 31.0), (2, 8.0)], True),
+    ],
+)
+def test_a_policy_can_require_peers_that_this_machine_has_known_for_long(
+    tmp_path: Path, settings: dict[str, float], seen: list[tuple[int, float]], takes_part: bool
+) -> None:
+    step = first_task(tmp_path, settings, seen)
+    if takes_part:
+        assert isinstance(step.work, TrainWork)
+    else:
+        assert isinstance(step.answer, Decline)
+        assert "known_peers in settings.toml" in str(step.complaint)
