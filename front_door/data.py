@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from nomoat.lora.data.preview import Preview
 
 RANK = 8  # as a community has it unless it says otherwise
-MEASURED = 1 << 30  # no row is cut while it is measured
 
 app = typer.Typer(help="Look at training data.", no_args_is_help=True)
 
@@ -52,17 +51,20 @@ def preview_file(
 def _previewed(file: Path, model: str, seq_len: int | None) -> Preview:
     from nomoat.client.training.row_fit import row_fits
     from nomoat.lora.data.encoding import Encoder
-    from nomoat.lora.data.lengths import choose, measure
+    from nomoat.lora.data.lengths import UNCUT, choose, measure
     from nomoat.lora.data.preview import preview
     from nomoat.lora.data.reading import read
     from nomoat.lora.model.base_model import load_tokenizer
-    from nomoat.lora.model.context_length import context_length
-    from nomoat.lora.model.files import resolve
+    from nomoat.lora.model.context import context_length
+    from nomoat.lora.model.files import config, resolve
     from nomoat.simulations.pocket import MODEL_DIR, POCKET
 
     dataset = read(file)
     folder = resolve(str(MODEL_DIR) if model == POCKET else model)
-    encoder, context = Encoder.of(load_tokenizer(str(folder)), MEASURED), context_length(folder)
+    encoder, context = (
+        Encoder.of(load_tokenizer(str(folder)), UNCUT),
+        context_length(config(folder)),
+    )
     lengths = measure(encoder, dataset.conversations)
     reason = ""
     if seq_len is None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.aggregation.errors import BadData, UsageError
-from nomoat.lora.data.conversations import Conversation, Dropped
+from nomoat.lora.data.conversations import Conversation, Dataset, Dropped, Tally, merged
+from nomoat.lora.data.files.listing import Unread
 from nomoat.lora.data.normal_form import write_jsonl
+from nomoat.lora.data.preview import in_words
 from nomoat.lora.data.reading import read
 from nomoat.server.rounds.cohort import generator
 from nomoat.simulations.partition import Shards, by_field, dirichlet, iid, split
@@ -33,54 +35,119 @@ class SimulatedVolunteer:
 
 @dataclass(frozen=True)
 class Population:
-    """All volunteers of a federation, by name, and what of the data was not used."""
+    """All volunteers of a federation, by name, and what became of every row that was read.
+
+    A row is trained on, held out, or counted: in `dropped`, or in `set_aside` if a setting asks for
+    fewer than there are. ignored, unread: as in Dataset.
+    """
 
     members: tuple[SimulatedVolunteer, ...]
     dropped: tuple[Dropped, ...]
     too_small: int  # volunteers left out for having fewer than MIN_ROWS rows
     everyone: Path  # all training rows in one file, for the pooled baseline
     first_held_out: tuple[Conversation, ...]  # one per volunteer, for samples
+    read: int = 0
+    set_aside: tuple[Dropped, ...] = ()
+    ignored: tuple[Dropped, ...] = ()
+    unread: tuple[Unread, ...] = ()
+
+    @property
+    def trained(self) -> int:
+        """Rows to train on, of all volunteers."""
+        return sum(member.train_rows for member in self.members)
+
+    @property
+    def held_out(self) -> int:
+        """Rows to measure with, of all volunteers."""
+        return sum(member.held_out_rows for member in self.members)
 
 
-def gather(scenario: Scenario, folder: Path, pocket_cache: Path) -> Population:
-    """Read the data, share it out and write one pair of files per volunteer into `folder`.
+def read_data(scenario: Scenario, pocket_cache: Path) -> Dataset:
+    """Read the scenario's data; BadData as lora/data/reading.py has it."""
+    return read(_data_path(scenario, pocket_cache))
+
+
+def gather(scenario: Scenario, dataset: Dataset, folder: Path) -> Population:
+    """Share the rows out and write one pair of files per volunteer into `folder`.
 
     The same scenario gives the same files. BadData if fewer than two volunteers are left.
     """
-    dataset = read(_data_path(scenario, pocket_cache))
     shards = _share(scenario, dataset.conversations)
     usable = {name: rows for name, rows in shards.items() if len(rows) >= MIN_ROWS}
     if len(usable) < 2:
+        lost = f" ({in_words(dataset.dropped)})" if dataset.dropped else ""
         raise BadData(
-            f"{scenario.data}: {len(usable)} volunteers have {MIN_ROWS} rows or more; "
+            f"{scenario.data}: {len(usable)} volunteers have {MIN_ROWS} rows or more{lost}; "
             "a federation needs two: use fewer volunteers or more data"
         )
+    books = _Books.of(scenario, dataset.conversations, shards)
     members: list[SimulatedVolunteer] = []
     everyone: list[Conversation] = []
     shown: list[Conversation] = []
     for index, (name, rows) in enumerate(sorted(usable.items())):
         rng = generator(_seed(scenario.seed, f"split {name}"))
         train, held_out = split(rows, scenario.eval_fraction, scenario.eval_rows, rng)
-        member = SimulatedVolunteer(
-            name,
-            folder / f"{index:05d}.train.jsonl",
-            folder / f"{index:05d}.held_out.jsonl",
-            len(train),
-            len(held_out),
-        )
-        write_jsonl(train, member.train)
-        write_jsonl(held_out, member.held_out)
-        members.append(member)
+        start = folder / f"{index:05d}"
+        files = start.with_suffix(".train.jsonl"), start.with_suffix(".held_out.jsonl")
+        write_jsonl(train, files[0])
+        write_jsonl(held_out, files[1])
+        members.append(SimulatedVolunteer(name, *files, len(train), len(held_out)))
+        books.held_out_of(scenario, rows, train, held_out)
         everyone += train
         shown.append(held_out[0])
     write_jsonl(everyone, folder / "everyone.train.jsonl")
     return Population(
         tuple(members),
-        dataset.dropped,
+        merged(dataset.dropped, books.lost.dropped()),
         len(shards) - len(usable),
         folder / "everyone.train.jsonl",
         tuple(shown),
+        dataset.rows,
+        books.set_aside.dropped(),
+        dataset.ignored,
+        dataset.unread,
     )
+
+
+@dataclass(frozen=True)
+class _Books:
+    """Counts usable rows that nobody gets: lost, or set aside because a setting says so."""
+
+    lost: Tally
+    set_aside: Tally
+
+    @classmethod
+    def of(cls, scenario: Scenario, rows: Sequence[Conversation], shards: Shards) -> _Books:
+        """Count the rows that are in no shard, or in one that is too small."""
+        books, owned = cls(Tally(), Tally()), set[int]()
+        for shard in shards.values():
+            owned.update(map(id, shard))
+            for row in shard if len(shard) < MIN_ROWS else ():
+                reason = f"is of a volunteer with fewer than {MIN_ROWS} rows"
+                books.lost.add(reason, row.origin)
+        by = scenario.by or ""
+        for row in rows:
+            if id(row) in owned:
+                continue
+            if by and row.fields.get(by, "").strip():
+                books.set_aside.add(f"is of none of the {len(shards)} largest", row.origin)
+            else:
+                books.lost.add(f"has no field {by!r}", row.origin)
+        return books
+
+    def held_out_of(
+        self,
+        scenario: Scenario,
+        rows: Sequence[Conversation],
+        train: Sequence[Conversation],
+        held_out: Sequence[Conversation],
+    ) -> None:
+        """Count a volunteer's rows that were drawn as held out and are too many."""
+        used = {id(row) for row in (*train, *held_out)}
+        for row in rows:
+            if id(row) not in used:
+                reason = f"is held out beyond --eval-rows {scenario.eval_rows}"
+                self.set_aside.add(reason, row.origin)
 
 
 def _data_path(scenario: Scenario, pocket_cache: Path) -> Path:

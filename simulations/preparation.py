@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nomoat.aggregation.errors import UsageError
@@ -16,8 +16,9 @@ from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.workers.examining import examined
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
+from nomoat.simulations.measured_rows import check_dropped, usable_rows
 from nomoat.simulations.pocket import MODEL_DIR, POCKET
-from nomoat.simulations.population import Population, gather
+from nomoat.simulations.population import Population, gather, read_data
 from nomoat.simulations.scenario import Scenario
 
 
@@ -25,7 +26,9 @@ from nomoat.simulations.scenario import Scenario
 class PreparedFederation:
     """Workers, the base model, the adapter of round 0, and the volunteers with their rows.
 
-    notes: sentences about the base model for the card: what of it carries no adapter, and the like.
+    scenario: as it was asked for, with the sequence length that its data needs. notes: sentences
+    about the base model for the card: what of it carries no adapter, and the like. warnings: of
+    rows that are cut.
     """
 
     pool: Pool
@@ -33,7 +36,9 @@ class PreparedFederation:
     base_hash: bytes
     initial: Adapter
     population: Population
+    scenario: Scenario
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -48,15 +53,20 @@ def prepared(
         shape = pool.submit(
             SpecJob(scenario.rank, scenario.alpha, scenario.targets, seq_len=scenario.seq_len)
         )
-        population = gather(scenario, shards, pocket_cache)
-        _check_size(scenario, population)
+        dataset = read_data(scenario, pocket_cache)
         # Flower takes a second to import: now, while the workers load.
         import nomoat.simulations.engine  # noqa: F401
 
+        usable = usable_rows(scenario, dataset, pool, model, shards)
+        population = gather(scenario, usable.dataset, shards)
+        check_dropped(scenario, population, usable)
+        _check_size(scenario, population)
+        scenario = scenario.model_copy(update={"seq_len": usable.chosen.seq_len})
         found = examined(shape)
         initial = initial_adapter(found.spec, scenario.seed_of("adapter"))
         notes = tuple(filter(None, (left_out.line(found.left_out), template_clock.line(folder))))
-        yield PreparedFederation(pool, model, base_hash, initial, population, notes)
+        ready = PreparedFederation(pool, model, base_hash, initial, population, scenario)
+        yield replace(ready, notes=notes, warnings=usable.warnings())
 
 
 def model_path(scenario: Scenario) -> str:

@@ -55,26 +55,40 @@ def _simulate(
     ):
         from nomoat.simulations.engine import federate  # imports Flower: `prepared` has by now
 
+        scenario = ground.scenario
+        folder.settle(scenario)
         folder.bind(ground.initial.spec, inputs_digest(ground))
         adapter = federate(scenario, ground, folder, watcher, folder.volunteers).state.adapter
-        measured = baselines.measure(scenario, ground) if scenario.baselines else None
-        taken, undrawn = _samples(ground, adapter)
-        result = Result(
-            scenario,
-            ground.population,
-            adapter,
-            folder.records(),
-            measured,
-            taken,
-            time.monotonic() - machine.started,
-            ground.pool.busy_seconds(),
-            ground.notes,
-            undrawn,
-        )
-        base = "nomoat pocket model" if scenario.model == POCKET else ground.model
-        save_folder(adapter, base, folder.adapter, page.card(result), ground.base_hash)
+        result = _result(scenario, ground, adapter, folder, machine)
+        if result.committed:  # else there is no adapter to tell of
+            base = "nomoat pocket model" if scenario.model == POCKET else ground.model
+            save_folder(adapter, base, folder.adapter, page.card(result), ground.base_hash)
     folder.write_summary(result.summary())
-    return _drawn(result, folder)
+    return _drawn(result, folder) if result.committed else result
+
+
+def _result(
+    scenario: Scenario,
+    ground: PreparedFederation,
+    adapter: Adapter,
+    folder: RunFolder,
+    machine: RunResources,
+) -> Result:
+    measured = baselines.measure(scenario, ground) if scenario.baselines else None
+    taken, undrawn = _samples(ground, adapter)
+    return Result(
+        scenario,
+        ground.population,
+        adapter,
+        folder.records(),
+        measured,
+        taken,
+        time.monotonic() - machine.started,
+        ground.pool.busy_seconds(),
+        ground.notes,
+        undrawn,
+        ground.warnings,
+    )
 
 
 def _samples(ground: PreparedFederation, adapter: Adapter) -> tuple[tuple[Sample, ...], str]:

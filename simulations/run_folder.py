@@ -78,11 +78,19 @@ class RunFolder:
         if not folder.config.exists():
             raise UsageError(f"{path} holds no run to resume: config.toml is missing")
         try:
-            settings = tomlkit.parse(folder.config.read_text("utf-8")).unwrap()
-            return folder, Scenario.model_validate(settings["scenario"])
+            settings = tomlkit.parse(folder.config.read_text("utf-8")).unwrap()["scenario"]
+            # What may be dropped was decided when the run began, or nobody asked then.
+            return folder, Scenario.model_validate({**settings, "allow_dropping": True})
         except (OSError, ValueError, KeyError, TOMLKitError) as problem:
             why = " ".join(str(problem).split())[:160]
             raise UsageError(f"{folder.config} is not what a run wrote: {why}") from None
+
+    def settle(self, scenario: Scenario) -> None:
+        """Write into config.toml what the run chose itself: its sequence length."""
+        document = tomlkit.parse(self.config.read_text("utf-8"))
+        if document["scenario"]["seq_len"] != scenario.seq_len:
+            document["scenario"]["seq_len"] = scenario.seq_len
+            write_text(self.config, tomlkit.dumps(document))
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[None]:

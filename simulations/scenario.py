@@ -9,6 +9,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from nomoat.aggregation.errors import UsageError
+from nomoat.lora.data.files.listing import shown
+from nomoat.lora.data.layouts.tools import has_half_a_pair
 from nomoat.server.rounds.cohort import seed_of
 from nomoat.server.rounds.settings import (
     AdapterSettings,
@@ -32,6 +34,9 @@ class DataSettings(SettingsTable):
     ] = None
     partition: Annotated[str, Field(description="iid or dirichlet:ALPHA.")] = "iid"
     label: Annotated[str | None, Field(description="Field that dirichlet skews.")] = None
+    allow_dropping: Annotated[
+        bool, Field(description="Go on if over 20 % of the rows cannot be used.")
+    ] = False
     eval_fraction: Annotated[
         float, Field(gt=0, lt=1, description="Part of each volunteer's rows held out.")
     ] = 0.2
@@ -123,6 +128,9 @@ def resolve(file: Path | None, given: dict[str, Any]) -> Scenario:
     """Defaults, then the TOML file, then the command line's; UsageError if one is wrong."""
     settings = _read(file) if file else {}
     settings |= {name: value for name, value in given.items() if value is not None}
+    for name in ("data", "model"):
+        if has_half_a_pair(str(settings.get(name, ""))):  # how Python holds a byte that is not
+            raise UsageError(f"--{name}: {shown(settings[name])} is no UTF-8 name; rename it")
     try:
         return Scenario.model_validate(settings)
     except ValidationError as problem:

@@ -92,7 +92,7 @@ class TrainSettings:
     local_steps: Annotated[int, Limit(1, MAX_LOCAL_STEPS)] = 12
     local_epochs: Annotated[int, Limit(0, 100)] = 0
     batch_size: Annotated[int, Limit(1, MAX_BATCH)] = 8
-    seq_len: Annotated[int, Limit(8, MAX_SEQ_LEN)] = 128
+    seq_len: Annotated[int, Limit(8, MAX_SEQ_LEN)] = 512
     learning_rate: Annotated[float, Limit(0, 10)] = 5e-3
     weight_cap: Annotated[int, Limit(1, 10**9)] = 1 << 16
     train_a: bool = True

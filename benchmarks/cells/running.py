@@ -24,7 +24,7 @@ from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord, macro
 from nomoat.simulations.engine import federate
 from nomoat.simulations.pooled_trainer import evaluate_job
-from nomoat.simulations.population import gather
+from nomoat.simulations.population import gather, read_data
 from nomoat.simulations.preparation import PreparedFederation, model_path
 from nomoat.simulations.report.live_table import Silence
 from nomoat.simulations.scenario import Scenario
@@ -76,9 +76,9 @@ def run(
             folder = Path(tempfile.mkdtemp(dir=scratch))
             common = scenario(setting, replace(todo[0], method=POOLED))
             shape = pool.submit(SpecJob(common.rank, common.alpha, common.targets))
-            population = gather(common, folder, pocket_cache)
+            population = gather(common, read_data(common, pocket_cache), folder)
             initial = initial_adapter(shape.result().spec, common.seed_of("adapter"))
-            ground = PreparedFederation(pool, setting.model, base_hash, initial, population)
+            ground = PreparedFederation(pool, setting.model, base_hash, initial, population, common)
             yield from _run_place(setting, todo, ground, folder)
 
 

@@ -84,7 +84,7 @@ def prepare(folder: Path, settings: dict[str, object], workers: int) -> Plan:
         rounds=scenario.rounds,
         local_steps=scenario.local_steps,
         batch_size=scenario.batch_size,
-        seq_len=scenario.seq_len,
+        seq_len=ground.scenario.seq_len,
         lr=scenario.learning_rate,
         rank=scenario.rank,
         alpha=scenario.alpha,

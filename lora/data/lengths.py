@@ -12,12 +12,16 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.data.conversations import Conversation, Dropped, Tally
 from nomoat.lora.data.encoding import BATCH, NOTHING, TOO_LONG, Encoder, Tokens
 
-USUAL, MOST = 512, 4096  # tokens: where nothing is known of the data, and at most
+USUAL = TrainSettings().seq_len  # where nothing is known of the data
+MOST = 4096  # that is chosen unasked
 WHOLE = 0.95  # of the rows are to be whole
 LEAST = 8
+UNCUT = 1 << 30  # of an encoder that only measures
+NEVER = 1 << 60
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -58,9 +62,6 @@ class RowLengths:
         if not len(possible):
             return 0
         return int(np.quantile(possible, share, method="inverted_cdf"))
-
-
-NEVER = 1 << 60
 
 
 def measure(encoder: Encoder, conversations: Sequence[Conversation]) -> RowLengths:

@@ -96,9 +96,7 @@ def warnings(
         )
     if rows - usable > DROPPED_SHARE * rows:
         mend = f"; {mending(lengths, context)}" if short else ""
-        found.append(
-            f"{rows - usable} of {rows} rows are dropped: training asks for --allow-dropping{mend}"
-        )
+        found.append(f"{rows - usable} of {rows} rows are dropped{mend}")
     if usable and not lengths.end_tokens(seq_len):
         mend = f"; {mending(lengths, context)}" if short else "; the tokenizer has none"
         found.append(f"no end token is trained, so the model will not learn when to stop{mend}")
@@ -112,4 +110,4 @@ def too_many_dropped(rows: int, dropped: tuple[Dropped, ...]) -> bool:
 
 def in_words(dropped: tuple[Dropped, ...]) -> str:
     """Reasons with their counts, on one line."""
-    return "; ".join(f"{each.count} {each.reason} (first: {each.first})" for each in dropped)
+    return "; ".join(f"{each.count}: {each.reason} (first: {each.first})" for each in dropped)

@@ -99,6 +99,13 @@ class ShardJob:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthsJob:
+    """Measure a shard's rows in tokens → lengths.RowLengths, with what the model reads at most."""
+
+    shard: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ShardCounts:
     """A shard as training sees it."""
 
@@ -120,7 +127,7 @@ class Throttle:
 
 
 Order: TypeAlias = Pause | Throttle
-Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob
+Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob | LengthsJob
 
 
 OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing"})

@@ -39,6 +39,7 @@ from nomoat.lora.workers.cores import default_workers
 from nomoat.lora.workers.process import WorkerProcess, context_for, failure, start
 
 if TYPE_CHECKING:
+    from nomoat.lora.data.lengths import RowLengths
     from nomoat.lora.training.evaluate import MeasuredLoss
     from nomoat.lora.training.train import Trained
 
@@ -113,6 +114,8 @@ class Pool:
     def submit(self, job: jobs.SpecJob) -> Future[Examined]: ...
     @overload
     def submit(self, job: jobs.ShardJob) -> Future[jobs.ShardCounts]: ...
+    @overload
+    def submit(self, job: jobs.LengthsJob) -> Future[tuple[RowLengths, int | None]]: ...
     def submit(self, job: jobs.Job) -> Future[Any]:
         """Queue a job: first come, first served. Never blocks."""
         with self._lock:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
+from nomoat.lora.data import lengths
 from nomoat.lora.data.encoding import Encoder, Example
 from nomoat.lora.data.reading import read
 from nomoat.lora.device import backends
@@ -36,6 +37,7 @@ from nomoat.lora.workers.jobs import (
     HeldBase,
     Interval,
     Job,
+    LengthsJob,
     SampleJob,
     ShardCounts,
     ShardJob,
@@ -79,6 +81,10 @@ class Worker:
                 return self._examine(job)
             case ShardJob():
                 return _counts(self.examples(job.shard, job.seq_len))
+            case LengthsJob():
+                encoder = Encoder.of(self._base.tokenizer, lengths.UNCUT)
+                rows = read(job.shard).conversations
+                return lengths.measure(encoder, rows), self._context
         raise LocalProtocolError(f"{type(job).__name__} is no job of a worker")
 
     def examples(self, shard: Path, seq_len: int) -> tuple[Example, ...]:

@@ -167,7 +167,7 @@ def describe(
     settings: Settings, key: SigningKey, authority: bytes, adapter_values: int
 ) -> Callable[[int], CommunityInfo]:
     """unix time → what the community says of itself, signed."""
-    training = settings.training
+    training = settings.training.settings(settings.rounds.personal)
     blank = CommunityInfo(
         name=settings.community.name,
         public=key.public,

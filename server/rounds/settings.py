@@ -29,6 +29,8 @@ from nomoat.server.rounds.learning_rate import Schedule
 
 USUAL = TrainSettings()
 ALL_LINEAR = "all-linear"
+FROM_DATA = 0  # as a sequence length
+LEAST_SEQ_LEN = 8
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,10 @@ class TrainingSettings(SettingsTable):
         USUAL.local_epochs
     )
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH)] = USUAL.batch_size
-    seq_len: Annotated[int, Field(ge=8, le=MAX_SEQ_LEN, description="Tokens.")] = USUAL.seq_len
+    seq_len: Annotated[
+        int,
+        Field(ge=0, le=MAX_SEQ_LEN, description="Tokens of a row; 0: what its data needs."),
+    ] = FROM_DATA
     learning_rate: Annotated[float, Field(gt=0, le=10), Flags(("--learning-rate", "--lr"))] = (
         USUAL.learning_rate
     )
@@ -102,13 +107,20 @@ class TrainingSettings(SettingsTable):
     def _renamed_rate(cls, values: Any) -> Any:
         return renamed(values, "lr", "learning_rate")
 
+    @field_validator("seq_len")
+    @classmethod
+    def _long_enough(cls, value: int) -> int:
+        if value != FROM_DATA and value < LEAST_SEQ_LEN:
+            raise ValueError(f"give {LEAST_SEQ_LEN} tokens or more, or 0 for what the data needs")
+        return value
+
     def settings(self, personal: Personal) -> TrainSettings:
-        """As the protocol has it."""
+        """As the protocol has it; a sequence length that was left open is the usual one."""
         return TrainSettings(
             self.local_steps,
             self.local_epochs,
             self.batch_size,
-            self.seq_len,
+            self.seq_len or USUAL.seq_len,
             self.learning_rate,
             self.weight_cap,
             prox=self.prox,

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import click
     from rich.console import Console
 
+    from nomoat.simulations.report.results import Result
+    from nomoat.simulations.run_folder import RunFolder
+
 app = typer.Typer(add_completion=False)
 
 STARTED = time.monotonic()
@@ -83,10 +86,9 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
         sys.stdout.write("\n")
     elif not shell.quiet:
         console.print(f"\n{result.sentence()}\n", markup=False, highlight=False)
-        report = f"report   {folder.report}" if folder.report.exists() else ""
-        _say(console, *result.notes, report, f"adapter  {folder.adapter}")
+        _say(console, *_facts(result, folder))
     _say(console, result.undrawn)
-    if not any(record["committed"] for record in result.records[1:]):
+    if not result.committed:
         reason = result.records[-1]["reason"]
         raise NomoatError(f"no round was committed; the last one: {reason} (see {folder.metrics})")
 
@@ -94,6 +96,15 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
 def _say(console: Console, *lines: str) -> None:
     for line in filter(None, lines):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _facts(result: Result, folder: RunFolder) -> list[str]:
+    """What a terminal shows of a run beside its sentence: its rows, and where its files are."""
+    first, *further = result.row_lines()
+    rows = [f"rows     {first}", *(f"         {line}" for line in further)]
+    report = f"report   {folder.report}" if folder.report.exists() else ""
+    adapter = f"adapter  {folder.adapter}" if folder.adapter.exists() else ""
+    return [*rows, f"seq-len  {result.scenario.seq_len}", *result.notes, report, adapter]
 
 
 def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:

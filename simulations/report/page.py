@@ -36,6 +36,7 @@ def page(result: Result, config: str) -> str:
         samples=result.samples,
         privacy=privacy(result),
         own=_own(result),
+        rows=result.row_lines(),
         config=config,
     )
 

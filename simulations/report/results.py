@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.lora.data.files.listing import names
 from nomoat.server.rounds.records import personal_loss
 from nomoat.simulations.baselines import Baselines
 from nomoat.simulations.population import Population
@@ -41,6 +42,7 @@ class Result:
     busy_seconds: float
     notes: tuple[str, ...] = ()
     undrawn: str = ""
+    warnings: tuple[str, ...] = ()  # of rows that are cut
 
     @property
     def base_loss(self) -> float | None:
@@ -51,6 +53,11 @@ class Result:
     def community_loss(self) -> float | None:
         """Macro held-out loss of the adapter that stands."""
         return _loss(self.records[-1])
+
+    @property
+    def committed(self) -> bool:
+        """At least one round changed the adapter."""
+        return any(record["committed"] for record in self.records[1:])
 
     @property
     def personal(self) -> dict[str, float]:
@@ -66,8 +73,6 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """The object of summary.json."""
         rounds = self.records[1:]
-        reports = sum(len(record["contributors"]) for record in rounds)
-        volunteers = len(self.population.members)  # everyone evaluates, whoever trains
         found: dict[str, Any] = {
             "base": {"loss": self.base_loss},
             "community": {"loss": self.community_loss, "adapter": self.adapter.digest.hex()},
@@ -82,23 +87,14 @@ class Result:
             "sessions": sorted({record["session"] for record in rounds}),
             "adapter_values": self.adapter.spec.size,
             "base_notes": list(self.notes),
-            "bytes_up_per_volunteer_per_round": (
-                round(sum(record["bytes_up"] for record in rounds) / reports) if reports else 0
-            ),
-            "bytes_down_per_volunteer_per_round": (
-                round(sum(r["bytes_down"] for r in rounds) / (len(rounds) * volunteers))
-            ),
+            **self._traffic(rounds),
             "seconds": round(self.seconds, 3),
             "overhead_ratio": round(self.seconds / max(self.busy_seconds, 1e-9), 4),
             "losses": {
                 "base": self.records[0]["losses"],
                 "community": self.records[-1]["losses"],
             },
-            "rows_dropped": [
-                {"reason": d.reason, "count": d.count, "first": d.first}
-                for d in self.population.dropped
-            ],
-            "volunteers_too_small": self.population.too_small,
+            **self._rows(),
         }
         if self.scenario.personal != "none":
             found["personal"] = {
@@ -111,9 +107,51 @@ class Result:
             found["pooled"] = {"loss": self.baselines.pooled}
         return found
 
+    def _traffic(self, rounds: list[dict[str, Any]]) -> dict[str, int]:
+        reports = sum(len(record["contributors"]) for record in rounds)
+        volunteers = len(self.population.members)  # everyone evaluates, whoever trains
+        up, down = (sum(record[way] for record in rounds) for way in ("bytes_up", "bytes_down"))
+        return {
+            "bytes_up_per_volunteer_per_round": round(up / reports) if reports else 0,
+            "bytes_down_per_volunteer_per_round": round(down / (len(rounds) * volunteers)),
+        }
+
+    def _rows(self) -> dict[str, Any]:
+        """Tell what became of every row that was read."""
+        found = self.population
+        dropped = (*found.dropped, *found.set_aside)
+        return {
+            "seq_len": self.scenario.seq_len,
+            "rows": {
+                "read": found.read,
+                "trained": found.trained,
+                "held_out": found.held_out,
+                "dropped": sum(each.count for each in dropped),
+            },
+            "rows_dropped": [asdict(each) for each in dropped],
+            "rows_ignored": [asdict(each) for each in found.ignored],
+            "files_unread": [asdict(each) for each in found.unread],
+            "warnings": list(self.warnings),
+            "volunteers_too_small": found.too_small,
+        }
+
     def _with_own(self) -> dict[str, Any]:
         nobody: dict[str, Any] = {"losses": {}, "personal": {}}
         return next((r for r in reversed(self.records) if r.get("personal")), nobody)
+
+    def row_lines(self) -> list[str]:
+        """Tell what became of the rows that were read, a line each."""
+        found = self.population
+        dropped = (*found.dropped, *found.set_aside)
+        lost = sum(each.count for each in dropped)
+        lines = [
+            f"{found.read} read: {found.trained} to train on, {found.held_out} to measure with, "
+            f"{lost} not used"
+        ]
+        lines += [f"{each.count}: {each.reason} (first: {each.first})" for each in dropped]
+        lines += [f"ignored in {d.count}: {d.reason} (first: {d.first})" for d in found.ignored]
+        lines += [f"not read: {line}" for line in names(found.unread)]
+        return [*lines, *(f"warning: {words}" for words in self.warnings)]
 
     def sentence(self) -> str:
         """One sentence that says what came out."""

@@ -16,7 +16,7 @@ import pytest
 from nomoat.lora.model.adapter_folder import load_folder
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.loopback.processes import LoopbackFederation
-from nomoat.simulations.population import gather
+from nomoat.simulations.population import gather, read_data
 from nomoat.simulations.scenario import Scenario
 
 ROUNDS, VOLUNTEERS, SEED = 2, 2, 11
@@ -44,7 +44,7 @@ def scenario(tiny_model: Path, tiny_data: Path) -> Scenario:
 @pytest.fixture(scope="module")
 def ran(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     root, model = tmp_path_factory.mktemp("rounds"), Path(scenario.model)
-    members = gather(scenario, root / "shards", root).members
+    members = gather(scenario, read_data(scenario, root), root / "shards").members
     quiet = {"OMP_NUM_THREADS": "1"}
     watched = {
         "PYTHONPATH": str(Path(__file__).with_name("watched")),

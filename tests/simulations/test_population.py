@@ -10,7 +10,7 @@ import pytest
 
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.lora.data.reading import read
-from nomoat.simulations.population import MIN_ROWS, Population, gather
+from nomoat.simulations.population import MIN_ROWS, Population, gather, read_data
 from nomoat.simulations.scenario import Scenario
 
 
@@ -27,7 +27,8 @@ def data_file(folder: Path, sizes: dict[str, int]) -> Path:
 
 def gathered(folder: Path, data: Path, **settings: Any) -> Population:
     folder.mkdir()
-    return gather(Scenario(data=str(data), **settings), folder, folder / "cache")
+    scenario = Scenario(data=str(data), **settings)
+    return gather(scenario, read_data(scenario, folder / "cache"), folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
