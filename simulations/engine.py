@@ -23,6 +23,7 @@ from nomoat.client.round.masked_session import MaskedSession
 from nomoat.client.round.sealed_app import App, sealed
 from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.lora.workers.cores import MAX_DEFAULT_WORKERS
 from nomoat.server.port.sealed_grid import Addressee, SealedGrid
@@ -93,7 +94,7 @@ def _handlers(
             ground.base_hash,
             replace(LIMITS, rank=ranks[place]),
             masking=masked,
-            training_seed=community.training_seeds(member.name),
+            origin=TrainingOrigin(community.training_seeds(member.name), version_by_round),
         )
         states = DiskPersonalStates(kept / f"{place:05d}")
         trainer = PooledTrainer(member, ground.pool, states)

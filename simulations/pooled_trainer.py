@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.data.split import Split
 from nomoat.client.round.work import EvaluateWork, HeldUpdate, TrainWork
 from nomoat.client.training import round_jobs
@@ -47,6 +47,9 @@ class NoUpdateStore:
         """Nothing to do."""
 
     def mark(self, marks: tuple[Mark, ...]) -> None:
+        """Nothing to do."""
+
+    def drop(self) -> None:
         """Nothing to do."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.protocol.wire import COORDINATOR
+from nomoat.aggregation.secagg.diary import CohortRule, Mark, Place, permitted
 from nomoat.aggregation.secagg.messages import SessionOffer, SessionRoster
 from nomoat.aggregation.secagg.thresholds import (
     WEAK_BELOW,
@@ -29,13 +29,15 @@ class Policy:
     """The least a volunteer accepts; below 8 participants only with `allow_weak`, too.
 
     known_peers: how many other participants must be of `Terms.known`, which slows a coordinator
-    that invents volunteers down to the speed at which it can age them.
+    that invents volunteers down to the speed at which it can age them. repeats: how many sums with
+    other participants may follow a first one from the same adapter within a day (§19.4).
     """
 
     min_participants: int = WEAK_BELOW
     allow_weak: bool = False
     min_corrupt_permille: int = 100
     known_peers: int = 0
+    repeats: int = 2
 
     @property
     def least(self) -> int:
@@ -53,7 +55,11 @@ class RosterView:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What this volunteer knows without being told: its round, models, shapes and peers."""
+    """What this volunteer knows without being told: its round, models, shapes and peers.
+
+    version: what it trained from, 32 bytes; of its own adapter the digest where there is no
+    lineage. now: unix time.
+    """
 
     round: int
     exchange: int
@@ -62,16 +68,14 @@ class Terms:
     manifest: Manifest
     roster: RosterView
     known: frozenset[bytes] = frozenset()
+    version: bytes = b""
+    now: int = 0
 
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One line of a volunteer's session diary; it is on disk before the message it belongs to."""
-
-    kind: Literal["joined", "signed", "revealed"]
-    session: bytes
-    round: int
-    exchange: int
+    @property
+    def place(self) -> Place:
+        """Where a sum on these terms stands among all sums."""
+        version = self.version or self.adapter_hash
+        return Place(self.round, self.exchange, version, self.adapter_hash, self.now)
 
 
 def propose(
@@ -107,8 +111,11 @@ def propose(
 
 def check_offer(
     offer: SessionOffer, terms: Terms, policy: Policy, diary: Collection[Mark]
-) -> ClipLayout:
-    """The layout to encode in, if the offer is one to accept; else RemoteProtocolError (§11.2)."""
+) -> tuple[ClipLayout, CohortRule]:
+    """The layout to encode in and the rule for participants, if the offer is one to accept.
+
+    Else RemoteProtocolError (§11.2).
+    """
     about = (offer.round, offer.exchange, offer.base_hash, offer.adapter_hash)
     if about != (terms.round, terms.exchange, terms.base_hash, terms.adapter_hash):
         raise _refusal("the session is about another round or another model than the training")
@@ -120,9 +127,10 @@ def check_offer(
         raise _refusal(f"the session assumes fewer than {policy.min_corrupt_permille}‰ corrupt")
     _check_size(offer, policy)
     _check_diary(offer, diary)
+    rule = permitted(terms.place, diary, policy.repeats)
     try:
         FixedPoint(offer.value_bits, offer.n_max)
-        return ClipLayout(terms.manifest, offer.clips)
+        return ClipLayout(terms.manifest, offer.clips), rule
     except LocalProtocolError as problem:
         raise _refusal(str(problem)) from None
 
@@ -141,10 +149,6 @@ def _check_diary(offer: SessionOffer, diary: Collection[Mark]) -> None:
     # was joined once, in this process or an earlier one, is over for this volunteer.
     if any(mark.session == offer.session for mark in diary):
         raise _refusal("this machine has taken part in that session before")
-    # Two sums over the same update and almost the same peers differ by one update.
-    revealed = {(mark.round, mark.exchange) for mark in diary if mark.kind == "revealed"}
-    if (offer.round, offer.exchange) in revealed:
-        raise _refusal("this round's update is already part of a revealed sum")
 
 
 def agreed_thresholds(offer: SessionOffer, participants: int) -> Thresholds:

@@ -34,6 +34,7 @@ from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.sealed_app import SealParties, sealed
 from nomoat.client.round.session import RoundSession
+from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
 from nomoat.client.round.work import EvaluateWork, TrainWork
 from nomoat.client.settings import VolunteerSettings
 from nomoat.lora.training.train import Trained
@@ -98,7 +99,11 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
         coordinator.identity, cache.current, policy, lambda _session: os.urandom(32), info.secure
     )
     session = RoundSession(
-        name, info.base_hash, settings.limits(MAX_RANK), masking=MaskedSession(membership)
+        name,
+        info.base_hash,
+        settings.limits(MAX_RANK),
+        masking=MaskedSession(membership),
+        origin=TrainingOrigin.announced(name, version_by_round),
     )
     handler = RequestHandler(session, Arithmetic(), NoUpdateStore())
     parties = SealParties(coordinator.identity, info.public, info.base_hash)

@@ -21,6 +21,7 @@ from nomoat.client.connection.https import Endpoint
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity, node_key
 from nomoat.client.membership.roster_file import RosterFile
+from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log import SentMessage
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.settings import VolunteerSettings
@@ -78,6 +79,8 @@ def join(
     coordinator = CoordinatorClient(
         Endpoint.at(settings.address, ca=ca), load_identity(home.identity), info_public
     )
+    if not folder.node_key.exists():  # else it was a member: a diary it has no more was lost
+        DiskUpdateStore(folder.held).begin()
     key = node_key(folder.node_key)
     leaving = logged(folder, settings.address)
     standing, reason = coordinator_api.enrol(coordinator, settings.name, key, token, leaving)

@@ -31,8 +31,8 @@ from nomoat.aggregation.protocol.messages import (
     TrainTask,
 )
 from nomoat.aggregation.protocol.wire import COORDINATOR
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, MaskedReport
-from nomoat.aggregation.secagg.parameters import Mark
 from nomoat.client.round.observer import RoundObserver
 from nomoat.client.round.session import RoundSession
 from nomoat.client.round.work import (
@@ -72,6 +72,9 @@ class UpdateStore(Protocol):
     def mark(self, marks: tuple[Mark, ...]) -> None:
         """Keep marks; the answer they belong to is sent after this."""
 
+    def drop(self) -> None:
+        """Forget the update: it has left for good."""
+
 
 @dataclass(frozen=True)
 class RequestHandler:
@@ -97,7 +100,7 @@ class RequestHandler:
 
     def _give(self, step: Step) -> Answer:
         assert step.answer is not None
-        self.store.mark(step.marks)
+        self._remember(step.marks)
         if (complaint := step.complaint) is not None:
             self._tell(lambda observer: observer.declined(complaint))
         if (upload := step.upload) is not None:
@@ -105,6 +108,18 @@ class RequestHandler:
         if isinstance(step.answer, Report | MaskedReport):
             self._tell(lambda observer: observer.reported())
         return step.answer
+
+    def _remember(self, marks: tuple[Mark, ...]) -> None:
+        """Store marks, and delete the update they put an end to.
+
+        After a lost diary nobody knows where the stored update has been: it goes first, so that a
+        crash in between cannot bring it back.
+        """
+        if any(mark.kind == "lost" for mark in marks):
+            self.store.drop()
+        self.store.mark(marks)
+        if self.session.has_left(marks):
+            self.store.drop()
 
     def _do(self, work: Work) -> Answer:
         try:

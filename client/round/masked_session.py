@@ -16,9 +16,10 @@ from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.client.session import ClientSession
 from nomoat.aggregation.secagg.client.stages import Volunteer
+from nomoat.aggregation.secagg.diary import Mark, Place, lost, spent
 from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.aggregation.secagg.messages import SessionOffer, ToCoordinator, ToVolunteer
-from nomoat.aggregation.secagg.parameters import Mark, Policy, RosterView, Terms
+from nomoat.aggregation.secagg.parameters import Policy, RosterView, Terms
 from nomoat.aggregation.sums.fixed_point import Contribution
 
 MaskedAnswer: TypeAlias = tuple[ToCoordinator | None, tuple[Mark, ...]]
@@ -30,7 +31,8 @@ class Membership:
 
     entropy: session id → 32 bytes, from the operating system; a simulation derives them from its
     seed, where there is nothing to hide. required: never report without masks. known: the
-    identities this machine has known for long (docs/protocol.md §11.4).
+    identities this machine has known for long (docs/protocol.md §11.4). clock: unix time, by which
+    a diary is less strict after a day (§19.4).
     """
 
     identity: SigningKey = field(repr=False)
@@ -39,6 +41,7 @@ class Membership:
     entropy: Callable[[bytes], bytes] = field(repr=False)
     required: bool = True
     known: Callable[[], frozenset[bytes]] = frozenset
+    clock: Callable[[], float] = lambda: 0.0
 
 
 class MaskedSession:
@@ -97,6 +100,28 @@ class MaskedSession:
             self._session.stop()
             self._session = None
 
-    def forget_before(self, round_number: int) -> None:
-        """Drop marks of rounds that are over; sessions of the present one must be remembered."""
-        self.marks = tuple(mark for mark in self.marks if mark.round >= round_number)
+    @property
+    def now(self) -> int:
+        """Unix time."""
+        return int(self.membership.clock())
+
+    @property
+    def lost(self) -> bool:
+        """True if the diary was lost and no version has been seen since (§19.5)."""
+        return lost(self.marks)
+
+    def spent(self, place: Place) -> bool:
+        """Return True if no training at this place may enter a sum any more (§19.2)."""
+        return spent(place.round, place.version, self.marks)
+
+    def find_again(self, place: Place) -> tuple[Mark, ...]:
+        """Begin anew after a lost diary: nothing leaves until the next version (§19.5).
+
+        Returns the mark that says so, to be stored; none if nothing was lost.
+        """
+        if not self.lost:
+            return ()
+        about = (place.round, place.exchange, place.version, place.adapter)
+        mark = Mark("lost", b"", *about, at=place.now)
+        self.marks = (*self.marks, mark)
+        return (mark,)

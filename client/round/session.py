@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,11 +43,13 @@ from nomoat.aggregation.protocol.messages import (
     TrainTask,
 )
 from nomoat.aggregation.protocol.wire import COORDINATOR
+from nomoat.aggregation.secagg.diary import Mark, Place
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVolunteer
 from nomoat.aggregation.secagg.parameters import Terms
 from nomoat.client.round.masked_session import MaskedSession
-from nomoat.client.round.task_checks import announced_seed, open_adapter, train_work
+from nomoat.client.round.task_checks import open_adapter, train_work
 from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.training_origin import TrainingOrigin
 from nomoat.client.round.work import (
     EvaluateWork,
     HeldUpdate,
@@ -96,8 +97,8 @@ class RoundSession:
 
     name: its name in the roster. base_hash: content hash of the base model on this machine.
     held: the update an earlier process left on disk, if any. masking: how it takes part in secure
-    aggregation; without it, it only ever reports in the open. training_seed: a task → the 32 bytes
-    that all chance of its training is drawn from.
+    aggregation; without it, it only ever reports in the open. origin: what this machine
+    itself knows of a training; without it, the coordinator chooses its chance.
     """
 
     def __init__(
@@ -107,15 +108,16 @@ class RoundSession:
         limits: TaskLimits,
         held: HeldUpdate | None = None,
         masking: MaskedSession | None = None,
-        training_seed: Callable[[TrainTask], bytes] | None = None,
+        origin: TrainingOrigin | None = None,
     ) -> None:
         self.name = name
-        self.held = held
+        # Whatever an update of before a lost diary has been in, it enters nothing more (§19.5).
+        self.held = held = None if masking is not None and masking.lost else held
         self.phase = VolunteerPhase.IDLE if held is None else VolunteerPhase.HOLDING
         self._base_hash = base_hash
         self._limits = limits
         self._masking = masking
-        self._training_seed = training_seed or partial(announced_seed, name)
+        self._origin = origin or TrainingOrigin.announced(name)
         self._replies: dict[int, Vector] = {}  # exchange → what the exchange before gave
 
     def receive(self, request: Request) -> Step:
@@ -132,7 +134,8 @@ class RoundSession:
         self._move(Trained)
         weight = min(result.tokens, work.task.settings.weight_cap) / work.task.settings.weight_cap
         trained = Adapter(work.local.adapter.spec, result.vector)
-        self.held = HeldUpdate(work.task.round, work.task.method, work.local, trained, weight)
+        about = (work.task.round, work.task.method, work.local)
+        self.held = HeldUpdate(*about, trained, weight, work.version)
         return Ready(
             work.task.round,
             result.steps,
@@ -149,6 +152,11 @@ class RoundSession:
         """Report measured losses, mean nats per token over `tokens`."""
         return Evaluation(work.task.round, loss, tokens, personal)
 
+    def has_left(self, marks: tuple[Mark, ...]) -> bool:
+        """Return True if the held update goes out for good with what these marks stand before."""
+        sent = [mark.exchange for mark in marks if mark.kind == "masked"]
+        return self.held is not None and any(map(self.held.last_exchange, sent))
+
     def failed(self, work: Work) -> Decline:
         """Take back work that could not be done; the coordinator learns that, not why."""
         if isinstance(work, TrainWork):
@@ -164,14 +172,17 @@ class RoundSession:
             return adapter
         if self._masking is not None and (why := self._masking.too_few_known()) is not None:
             return declined(task.round, Reason.UNSAFE, why)
-        work = train_work(task, adapter, self._limits, self._training_seed(task))
+        work = train_work(task, adapter, self._limits, self._origin)
         if isinstance(work, Step):
             return work
+        if self._masking is not None:
+            place = Place(task.round, 1, work.version, adapter.digest, self._masking.now)
+            marks = self._masking.find_again(place)
+            if self._masking.spent(place):
+                return Step(decline(task.round, Reason.SPENT), marks=marks)
+            self._masking.stop()
         self._move(TrainTask)
         self._replies = {}
-        if self._masking is not None:
-            self._masking.stop()
-            self._masking.forget_before(task.round)
         return Step(work=work)
 
     def on_evaluate_task(self, task: EvaluateTask) -> Step:
@@ -255,6 +266,8 @@ class RoundSession:
             manifest,
             member.roster(),
             member.known(),
+            held.version,
+            masking.now,
         )
 
     def _move(self, event: type) -> None:

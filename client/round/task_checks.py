@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import get_args
 
 from nomoat.aggregation import methods
@@ -12,6 +11,7 @@ from nomoat.aggregation.methods.composition import Personal
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
 from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.training_origin import TrainingOrigin
 from nomoat.client.round.work import Reason, Step, TrainWork, declined
 
 
@@ -33,21 +33,10 @@ def open_adapter(
     return adapter
 
 
-def seed_from_announced(announced: bytes, name: str, round_number: int) -> bytes:
-    """32 bytes for one volunteer's training in one round, from the seed announced to everyone."""
-    label = b"nomoat volunteer\0" + round_number.to_bytes(4, "big")
-    return hashlib.sha256(label + announced + name.encode()).digest()
-
-
-def announced_seed(name: str, task: TrainTask) -> bytes:
-    """The same for a task."""
-    return seed_from_announced(task.seed, name, task.round)
-
-
 def train_work(
-    task: TrainTask, adapter: Adapter, limits: TaskLimits, seed: bytes
+    task: TrainTask, adapter: Adapter, limits: TaskLimits, origin: TrainingOrigin
 ) -> TrainWork | Step:
-    """The work of a task: the modules this machine affords, all chance drawn from `seed`."""
+    """The work of a task: the modules this machine affords, its chance and version of `origin`."""
     rank = min(limits.rank, task.trainable_rank)
     try:
         method = methods.get(task.method)
@@ -58,6 +47,8 @@ def train_work(
                 f"{task.method} needs all {task.trainable_rank} modules trained by everyone, "
                 f"here at most {rank} are: set another rank in settings.toml, or leave",
             )
-        return TrainWork(task, method.start(adapter, LocalRound(task.round, rank, seed)), seed)
+        seed = origin.seed_of(task)
+        local = method.start(adapter, LocalRound(task.round, rank, seed))
+        return TrainWork(task, local, seed, origin.version_of(adapter.digest, task.round))
     except (UsageError, LocalProtocolError):
         return declined(task.round, Reason.MALFORMED)

@@ -16,7 +16,7 @@ from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.round.work import HeldUpdate
 from nomoat.storage.arrays import pack, unpack
 from nomoat.storage.atomic import appending
@@ -49,6 +49,7 @@ class DiskUpdateStore:
             "round": held.round,
             "method": held.method,
             "weight": held.weight,
+            "version": held.version.hex(),
             "modules": list(local.modules),
             "factors": asdict(local.factors),
             "digests": {k: a.digest.hex() for k, a in adapters.items() if a is not None},
@@ -78,26 +79,52 @@ class DiskUpdateStore:
         """Append marks; on disk when this returns."""
         if not marks:
             return
-        lines = "".join(
-            json.dumps({**asdict(mark), "session": mark.session.hex()}) + "\n" for mark in marks
-        )
+        lines = "".join(json.dumps(_row(mark)) + "\n" for mark in marks)
         whole = self._marks.read_bytes().rpartition(b"\n")[:2] if self._marks.exists() else ()
         with appending(self._marks, sum(map(len, whole)), PRIVATE) as file:
             file.write(lines.encode())
 
     def marks(self) -> tuple[Mark, ...]:
-        """All marks; a last line cut short by a crash was never answered upon, and is dropped."""
+        """All marks; a last line cut short by a crash was never answered upon, and is dropped.
+
+        A diary is begun when this machine joins: one that is missing or empty was lost, and says so
+        (docs/protocol.md §19.5).
+        """
+        data = self._marks.read_bytes() if self._marks.exists() else b""
+        found = [mark for line in data.split(b"\n")[:-1] if (mark := _mark(line)) is not None]
+        return tuple(found) or (Mark("lost", b"", 0, 0),)
+
+    def begin(self) -> None:
+        """Begin the diary of a machine that has just joined."""
         if not self._marks.exists():
-            return ()
-        found = []
-        for line in self._marks.read_text().split("\n")[:-1]:
-            try:
-                row = json.loads(line)
-                session = bytes.fromhex(row["session"])
-                found.append(Mark(row["kind"], session, row["round"], row["exchange"]))
-            except (ValueError, KeyError):
-                continue
-        return tuple(found)
+            self.mark((Mark("begun", b"", 0, 0),))
+
+    def drop(self) -> None:
+        """Delete the update: it has left, and enters no other sum."""
+        self._update.unlink(missing_ok=True)
+
+
+def _row(mark: Mark) -> dict[str, object]:
+    fields = asdict(mark)
+    return {k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}
+
+
+def _mark(line: bytes) -> Mark | None:
+    """The mark in a line; None if it is none."""
+    try:
+        row = json.loads(line)
+        return Mark(
+            row["kind"],
+            bytes.fromhex(row["session"]),
+            row["round"],
+            row["exchange"],
+            bytes.fromhex(row.get("version", "")),
+            bytes.fromhex(row.get("adapter", "")),
+            bytes.fromhex(row.get("cohort", "")),
+            row.get("at", 0),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> HeldUpdate:
@@ -108,4 +135,6 @@ def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> HeldUpdate:
         tuple(meta["modules"]),
         Factors(**meta["factors"]),
     )
-    return HeldUpdate(meta["round"], meta["method"], local, kept["trained"], meta["weight"])
+    version = bytes.fromhex(meta.get("version", ""))
+    about = (meta["round"], meta["method"], local)
+    return HeldUpdate(*about, kept["trained"], meta["weight"], version)

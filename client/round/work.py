@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from nomoat.aggregation import methods
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import LocalStart
 from nomoat.aggregation.protocol.adapter import Adapter, Manifest
@@ -20,8 +21,8 @@ from nomoat.aggregation.protocol.messages import (
     ReportRequest,
     TrainTask,
 )
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.aggregation.secagg.messages import ToCoordinator, ToVolunteer
-from nomoat.aggregation.secagg.parameters import Mark
 
 Request: TypeAlias = TrainTask | ReportRequest | EvaluateTask | ExchangeReply | ToVolunteer
 Answer: TypeAlias = Ready | Report | Evaluation | Decline | Noted | ToCoordinator
@@ -38,6 +39,7 @@ class Reason(StrEnum):
     FAILED = "work failed"
     PAUSED = "paused"
     UNSAFE = "unsafe request refused"
+    SPENT = "trained from this version already"
 
 
 class Overtaken(NomoatError):
@@ -51,11 +53,12 @@ def decline(round_number: int, reason: Reason) -> Decline:
 
 @dataclass(frozen=True, slots=True)
 class TrainWork:
-    """Train `local.adapter`; `seed` is this volunteer's own for this round."""
+    """Train `local.adapter` of `version`; `seed` is this volunteer's own for this round."""
 
     task: TrainTask
     local: LocalStart
     seed: bytes
+    version: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +74,21 @@ Work: TypeAlias = TrainWork | EvaluateWork
 
 @dataclass(frozen=True)
 class HeldUpdate:
-    """An update that waits for its aggregation: where training started, where it ended."""
+    """An update that waits for its aggregation: where training started, where it ended.
+
+    version: of what it was trained from (TrainingOrigin); empty in files of before there was any.
+    """
 
     round: int
     method: str
     local: LocalStart
     trained: Adapter
     weight: float
+    version: bytes = b""
+
+    def last_exchange(self, exchange: int) -> bool:
+        """Return True if nothing of this update is asked for after that exchange."""
+        return exchange >= methods.get(self.method).traits.exchanges
 
 
 @dataclass(frozen=True, slots=True)

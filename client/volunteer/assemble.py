@@ -43,6 +43,7 @@ from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.sealed_app import App, SealParties, sealed
 from nomoat.client.round.session import RoundSession
+from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import Reason, decline
 from nomoat.client.sent.log_file import SentLog
@@ -180,6 +181,7 @@ def _session(kit: Kit, cache: RosterCache, store: DiskUpdateStore) -> RoundSessi
         lambda _session: os.urandom(32),
         info.secure,
         partial(cache.long_known, settings.known_days) if settings.known_peers else frozenset,
+        time.time,
     )
     return RoundSession(
         settings.name,
@@ -187,6 +189,7 @@ def _session(kit: Kit, cache: RosterCache, store: DiskUpdateStore) -> RoundSessi
         settings.limits(_rank(settings, info)),
         store.load(),
         MaskedSession(membership, store.marks()),
+        TrainingOrigin.announced(settings.name, version_by_round),
     )
 
 

@@ -20,6 +20,7 @@ from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.client import setup, summing
 from nomoat.aggregation.secagg.client.stages import Reply, Volunteer
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.aggregation.secagg.messages import (
     TO_VOLUNTEER,
     Abandoned,
@@ -32,7 +33,6 @@ from nomoat.aggregation.secagg.messages import (
     ToCoordinator,
     ToVolunteer,
 )
-from nomoat.aggregation.secagg.parameters import Mark
 
 
 class ClientPhase(Enum):

@@ -19,8 +19,8 @@ from nomoat.aggregation.secagg.client.stages import (
     Shared,
     Volunteer,
     lie,
-    mark_of,
 )
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.aggregation.secagg.masks import keys, masking, shares
 from nomoat.aggregation.secagg.masks.shares import BadBox, HeldShares
 from nomoat.aggregation.secagg.messages import (
@@ -38,14 +38,17 @@ from nomoat.aggregation.secagg.transcript import offer_hash, session_hash
 
 def on_offer(volunteer: Volunteer, offer: SessionOffer) -> Reply:
     """R0: check the offer against terms, policy and diary; send two signed public keys (§11)."""
-    layout = check_offer(offer, volunteer.terms, volunteer.policy, volunteer.diary)
+    terms = volunteer.terms
+    layout, rule = check_offer(offer, terms, volunteer.policy, volunteer.diary)
     offered = offer_hash(offer)
     box = keys.public_of(volunteer.secrets.box_private)
     mask = keys.public_of(volunteer.secrets.mask_private)
     signature = volunteer.identity.sign(labels.SIGN_KEYS, offered, box, mask)
     report = KeysReport(box, mask, signature)
-    stage = Keyed(volunteer, offer, layout, offered, report)
-    return Reply(stage, report, (mark_of("joined", offer),))
+    place = terms.place
+    about = (offer.session, place.round, place.exchange, place.version, place.adapter)
+    joined = Mark("joined", *about, at=place.now)
+    return Reply(Keyed(volunteer, offer, layout, offered, report, joined, rule), report, (joined,))
 
 
 def on_roster(stage: Keyed, roster: SessionRoster) -> Reply:
@@ -63,6 +66,8 @@ def on_roster(stage: Keyed, roster: SessionRoster) -> Reply:
         needed,
         index,
         ring.neighbours(index),
+        stage.blank,
+        stage.rule,
     )
     box_secrets, pair_keys = _agree_all(stage, session, roster)
     secrets = volunteer.secrets

@@ -7,16 +7,17 @@ is left, and only its neighbours' shares are held.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol import signing
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg import certificate
+from nomoat.aggregation.secagg.diary import CohortRule, Kind, Mark
 from nomoat.aggregation.secagg.masks import keys
 from nomoat.aggregation.secagg.masks.shares import HeldShares
 from nomoat.aggregation.secagg.messages import KeysReport, SessionOffer, ToCoordinator
-from nomoat.aggregation.secagg.parameters import Mark, Policy, Terms
+from nomoat.aggregation.secagg.parameters import Policy, Terms
 from nomoat.aggregation.secagg.thresholds import Thresholds
 from nomoat.aggregation.secagg.transcript import BadSet, from_bitmap
 from nomoat.aggregation.sums.fixed_point import ClipLayout, Contribution
@@ -50,6 +51,8 @@ class Keyed:
     layout: ClipLayout
     offered: bytes  # the offer's hash
     sent: KeysReport
+    blank: Mark  # what all marks of this session have in common
+    rule: CohortRule
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class JoinedSession:
     needed: Thresholds
     index: int
     neighbours: tuple[int, ...]
+    blank: Mark
+    rule: CohortRule
 
     def set_of(self, bitmap: bytes, section: str) -> frozenset[int]:
         """A bitmap as indices, or RemoteProtocolError."""
@@ -71,9 +76,13 @@ class JoinedSession:
         except BadSet as problem:
             raise lie(section, f"a set {problem}") from None
 
-    def mark(self, kind: str) -> Mark:
+    def mark(self, kind: Kind, cohort: bytes = b"") -> Mark:
         """A diary line about this session."""
-        return mark_of(kind, self.offer)
+        return replace(self.blank, kind=kind, cohort=cohort)
+
+    def cohort(self, members: frozenset[int]) -> list[bytes]:
+        """The identities of these members."""
+        return [self.identities[index] for index in sorted(members)]
 
     def circle(self, members: frozenset[int]) -> tuple[int, ...]:
         """Those of the neighbours and itself that are in `members`, ascending."""
@@ -129,11 +138,6 @@ class Reply:
     stage: object
     outgoing: ToCoordinator
     persist: tuple[Mark, ...] = ()
-
-
-def mark_of(kind: str, offer: SessionOffer) -> Mark:
-    """A diary line about an offered session."""
-    return Mark(kind, offer.session, offer.round, offer.exchange)  # type: ignore[arg-type]
 
 
 def lie(section: str, reason: str) -> RemoteProtocolError:

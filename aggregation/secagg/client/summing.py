@@ -9,6 +9,7 @@ import hashlib
 
 from nomoat.aggregation.secagg import certificate, labels
 from nomoat.aggregation.secagg.client.stages import Checked, Masked, Reply, Signed, lie
+from nomoat.aggregation.secagg.diary import cohort_digest
 from nomoat.aggregation.secagg.masks import masking
 from nomoat.aggregation.secagg.messages import (
     Certificate,
@@ -40,7 +41,8 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
     signature = session.identity.sign(labels.SIGN_MASKED, *signed)
     volunteer.secrets.erase()
     following = Masked(session, share_set.members, members, stage.held)
-    return Reply(following, MaskedReport(signature, masked))
+    # From here on the update may be in a sum, whether or not this volunteer hears of it (§19.1).
+    return Reply(following, MaskedReport(signature, masked), (session.mark("masked"),))
 
 
 def _check_share_set(stage: Checked, members: frozenset[int]) -> None:
@@ -55,6 +57,7 @@ def _check_share_set(stage: Checked, members: frozenset[int]) -> None:
         raise lie("§13.1", "U2 holds a neighbour whose shares this volunteer does not have")
     if len(circle) < session.needed.shares:
         raise lie("§13.1", f"{len(circle)} neighbours are in U2, {session.needed.shares} needed")
+    session.rule.check(session.cohort(members))
 
 
 def on_survivors(stage: Masked, proposal: SurvivorSet) -> Reply:
@@ -71,6 +74,7 @@ def on_survivors(stage: Masked, proposal: SurvivorSet) -> Reply:
     if alive < session.needed.alive:
         # A coordinator that chooses the dropouts would cut this volunteer off from all but a few.
         raise lie("§14.2", f"{alive} neighbours survive of {session.needed.alive} needed")
+    session.rule.check(session.cohort(survivors))
     statement = certificate.Statement(session.transcript, stage.shared, proposal.members)
     signature = certificate.sign(session.identity, statement)
     following = Signed(stage, statement, survivors)
@@ -92,4 +96,5 @@ def on_certificate(stage: Signed, certified: Certificate) -> Reply:
     )
     signed = (session.transcript, stage.statement.survivors, revealed)
     signature = session.identity.sign(labels.SIGN_REVEAL, *signed)
-    return Reply(None, RevealReport(revealed, signature), (session.mark("revealed"),))
+    mark = session.mark("revealed", cohort_digest(session.cohort(stage.survivors)))
+    return Reply(None, RevealReport(revealed, signature), (mark,))

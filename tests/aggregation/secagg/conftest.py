@@ -15,8 +15,9 @@ from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.client.session import ClientSession
 from nomoat.aggregation.secagg.client.stages import Volunteer
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.aggregation.secagg.masks.keys import SessionSecrets
-from nomoat.aggregation.secagg.parameters import Mark, Policy, RosterView, Terms, propose
+from nomoat.aggregation.secagg.parameters import Policy, RosterView, Terms, propose
 from nomoat.aggregation.secagg.server.session import ServerSession, ServerStep
 from nomoat.aggregation.sums.fixed_point import Contribution
 

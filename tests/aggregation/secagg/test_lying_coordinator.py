@@ -526,12 +526,16 @@ def test_a_restarted_volunteer_does_not_answer_a_replayed_certificate(at_certifi
     refuses(restarted, made.offer, "taken part in that session before")
 
 
-def test_an_update_that_was_revealed_is_in_no_other_session_of_its_round(federation):
+@pytest.mark.parametrize("until", ["", "reveals", "signatures"])
+def test_an_update_that_has_left_is_in_no_other_session_of_its_round_or_version(federation, until):
+    """Whether or not its sender heard of a sum: others may have revealed what it takes."""
     made = federation(8)
-    made.run()
+    made.run(until)
     again = propose(b"\x07" * 32, made.terms, made.clips, (8, 8))
-    refuses(made.client(0), again, "already part of a revealed sum")
+    refuses(made.client(0), again, "has left already")
     later = replace(made.terms, round=4)
+    refuses(made.client(0, terms=later), replace(again, round=4), "has left already")
+    later = replace(made.terms, round=4, version=b"v" * 32)
     accepted = made.client(0, terms=later).receive(replace(again, round=4))
     assert accepted.outgoing
 

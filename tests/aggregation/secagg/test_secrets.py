@@ -147,6 +147,10 @@ def test_marks_hold_only_what_a_diary_needs(federation):
         "session": made.offer.session,
         "round": 3,
         "exchange": 1,
+        "version": made.terms.adapter_hash,
+        "adapter": made.terms.adapter_hash,
+        "cohort": b"",
+        "at": 0,
     }
 
 

@@ -26,7 +26,7 @@ from nomoat.aggregation.protocol.messages import (
     TrainSettings,
     TrainTask,
 )
-from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.round.app import ACTIONS, RequestHandler, volunteer_app
 from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
@@ -66,6 +66,9 @@ class FakeTrainer:
 
     def mark(self, marks: tuple[Mark, ...]) -> None:
         """Nothing to keep."""
+
+    def drop(self) -> None:
+        """Nothing to forget."""
 
 
 @dataclass

@@ -430,15 +430,14 @@ def test_an_update_is_never_summed_in_an_exchange_its_method_does_not_have(excha
 
 
 def test_a_second_session_over_a_revealed_update_is_refused_even_after_training_it_again() -> None:
-    from nomoat.aggregation.secagg.parameters import Mark
+    from nomoat.aggregation.secagg.diary import Mark
 
     masks = masking()
     session = holding(masking=masks)
     masks.marks = (Mark("revealed", b"z" * 32, 5, 1),)
-    work = work_of(session, train_task(5))
-    assert isinstance(work, TrainWork)
-    session.trained(work, result())
-    with pytest.raises(RemoteProtocolError, match="revealed"):
+    for number, reason in ((4, Reason.STALE), (5, Reason.SPENT)):
+        assert session.receive(train_task(number)).answer == Decline(number, reason)
+    with pytest.raises(RemoteProtocolError, match="has left already"):
         session.receive(offer())
 
 

@@ -11,7 +11,7 @@ import pytest
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.aggregation.secagg.parameters import Mark
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import HeldUpdate
 

@@ -39,6 +39,7 @@ from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
 from nomoat.client.round.work import EvaluateWork, TrainWork
 from nomoat.flower.packets import packet_of
 from nomoat.lora.training.train import Trained
@@ -128,7 +129,13 @@ def sessions(names: Iterable[str], secure: bool) -> tuple[dict[str, RequestHandl
 
     return {
         name: RequestHandler(
-            RoundSession(name, BASE, TaskLimits(), masking=masking(name)),
+            RoundSession(
+                name,
+                BASE,
+                TaskLimits(),
+                masking=masking(name),
+                origin=TrainingOrigin.announced(name, version_by_round),
+            ),
             Hands(name),
             NoUpdateStore(),
         )
