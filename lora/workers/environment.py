@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 
 PRELOAD_VARIABLE = "NOMOAT_PRELOAD_MODEL"  # the folder of the base that the fork server loads
 
@@ -20,3 +21,11 @@ def prepare() -> None:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asks for GPUs without starting CUDA
     # With nomoat[gpu], peft imports it, and on a CPU it tells of kernels that nobody asked for.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    _bars_without_semaphore()
+
+
+def _bars_without_semaphore() -> None:
+    """Give progress bars a lock of this process: a worker that is killed would leak tqdm's own."""
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())
