@@ -188,7 +188,8 @@ def _evaluation_split(community: OpenCommunity, resources: ExitStack) -> Evaluat
     folder, settings = community.folder, community.settings
     if not folder.evaluation.exists():
         return None
-    pool = Pool(str(settings.base.folder), 1)
+    base = settings.base
+    pool = Pool(str(base.folder), 1, base_hash=bytes.fromhex(base.hash))
     resources.callback(pool.close, now=True)
     return EvaluationSplit(folder.evaluation, settings.training.settings("none"), pool)
 

@@ -49,7 +49,7 @@ def prepared(
     model = model_path(scenario)
     folder = resolve(model)
     base_hash = content_hash(folder)
-    with Pool(model, workers) as pool:
+    with Pool(model, workers, base_hash=base_hash) as pool:
         shape = pool.submit(
             SpecJob(scenario.rank, scenario.alpha, scenario.targets, seq_len=scenario.seq_len)
         )

@@ -64,7 +64,7 @@ class SharedWorker:
     """One base model's worker.
 
     model: folder or hub id of the base. bits: of its frozen weights; None: as usual. threads: cores
-    that a training uses.
+    that a training uses. base_hash: of the base's files; what they do not have trains nothing.
     """
 
     model: str
@@ -72,6 +72,7 @@ class SharedWorker:
     bits: int | None = None
     threads: int = 1
     idle_s: float = IDLE_S
+    base_hash: bytes | None = None
     _queue: list[_Entry] = field(default_factory=list, init=False)
     _running: _Entry | None = field(default=None, init=False)
     _paused: set[JobOwner] = field(default_factory=set, init=False)
@@ -256,7 +257,15 @@ class SharedWorker:
             self._wake()
 
     def _start(self) -> Pool:
-        return Pool(self.model, 1, self.device, shared=False, bits=self.bits, threads=self.threads)
+        return Pool(
+            self.model,
+            1,
+            self.device,
+            shared=False,
+            bits=self.bits,
+            threads=self.threads,
+            base_hash=self.base_hash,
+        )
 
     def _keep_to(self, pool: Pool, share: float) -> None:
         if share != self._share:
@@ -283,7 +292,9 @@ class SharedWorkers:
         """The worker with the base of this content hash, which lies at `model`."""
         with self._lock:
             key = base_hash, device, bits, threads
-            return self._workers.setdefault(key, SharedWorker(model, device, bits, threads))
+            return self._workers.setdefault(
+                key, SharedWorker(model, device, bits, threads, base_hash=base_hash)
+            )
 
     @property
     def pids(self) -> frozenset[int]:

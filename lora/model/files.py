@@ -109,9 +109,22 @@ def content_hash(folder: Path) -> bytes:
     for name in sorted(names):
         file = folder / name
         found = file.stat()
-        digest = _file_digest(str(file), found.st_size, found.st_mtime_ns)
+        digest = _file_digest(str(file), found.st_size, (found.st_mtime_ns, found.st_ctime_ns))
         hashed.update(f"{name}\0{found.st_size}\0".encode() + digest)
     return hashed.digest()
+
+
+def check_unchanged(folder: Path, wanted: bytes) -> None:
+    """Raise BadData unless the files of the base model still have the content hash `wanted`.
+
+    Weights are mapped: a file that is written over changes the model that a process holds. Only
+    files whose times have changed are read again.
+    """
+    if content_hash(folder) != wanted:
+        raise BadData(
+            f"the base model in {folder} is not the one that was agreed on: its files have "
+            "changed; put them back, and nothing is lost"
+        )
 
 
 def _config_digest(folder: Path) -> bytes:
@@ -120,7 +133,7 @@ def _config_digest(folder: Path) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _file_digest(path: str, size: int, mtime_ns: int) -> bytes:
+def _file_digest(path: str, size: int, changed_ns: tuple[int, int]) -> bytes:
     hashed = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK_BYTES):

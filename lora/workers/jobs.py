@@ -23,6 +23,7 @@ class HeldBase:
     device: str = "auto"
     bits: int | None = None
     threads: int = 1
+    base_hash: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -60,10 +60,11 @@ class Pool:
     forked from a server that holds the base and lives as long as this process; else each process
     loads its own, and what it took is given back when it ends. bits: of the base's frozen weights
     (16; 4 or 8 with bitsandbytes); None: as usual. threads: of each worker; with more than one a
-    result may differ in its last bits.
+    result may differ in its last bits. base_hash: of the base's files, checked when a worker starts
+    and at every job.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a base, and how it is held: jobs.HeldBase
         self,
         model: str,
         workers: int | None = None,
@@ -72,8 +73,9 @@ class Pool:
         shared: bool = True,
         bits: int | None = None,
         threads: int = 1,
+        base_hash: bytes | None = None,
     ) -> None:
-        self._base = jobs.HeldBase(str(resolve(model)), device, bits, threads)
+        self._base = jobs.HeldBase(str(resolve(model)), device, bits, threads, base_hash)
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = self._pausing = False

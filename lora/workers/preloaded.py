@@ -11,6 +11,8 @@ from nomoat.lora.workers.environment import PRELOAD_VARIABLE, prepare
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle, imports included
 prepare()
+with open(os.devnull) as _nothing:  # a model's folder is read in here: nobody may be asked anything
+    os.dup2(_nothing.fileno(), 0)
 
 import peft  # noqa: E402, F401
 import torch  # noqa: E402
@@ -26,7 +28,9 @@ torch.set_num_threads(1)
 
 def _preload(folder: str) -> None:
     try:
-        keep(folder, load(folder, "cpu"))
+        base = load(folder, "cpu")
+        _ = base.base_hash  # read once, here: every worker asks for it
+        keep(folder, base)
     except NomoatError:
         return  # each worker meets the same error and reports it
     gc.collect()

@@ -23,6 +23,7 @@ from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.context import check_length, context_of
 from nomoat.lora.model.examination import Examined, examine
+from nomoat.lora.model.files import check_unchanged
 from nomoat.lora.model.targets import LoraShape
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.checkpoint import read as read_checkpoint
@@ -61,8 +62,13 @@ _Shape = tuple[AdapterSpec, AdapterSpec | None]  # of what is trained, and of wh
 class Worker:
     """One base model with one adapter slot, and the shards it has encoded lately."""
 
-    def __init__(self, base: BaseModel, orders: WorkerOrders | None = None) -> None:
+    def __init__(
+        self, base: BaseModel, orders: WorkerOrders | None = None, base_hash: bytes | None = None
+    ) -> None:
+        """Hold `base`; BadData if its files are not those of `base_hash`, now or at any job."""
         self._base = base
+        self._base_hash = base_hash
+        self._check_base()
         self._orders = orders
         self._recomputes = False
         self._slot: tuple[_Shape, PeftModel] | None = None
@@ -70,6 +76,16 @@ class Worker:
 
     def run(self, job: Job) -> Any:
         """Do the job and return its result, whose type stands at the job's class."""
+        self._check_base()
+        result = self._do(job)
+        self._check_base()
+        return result
+
+    def _check_base(self) -> None:
+        if self._base_hash is not None:
+            check_unchanged(self._base.folder, self._base_hash)
+
+    def _do(self, job: Job) -> Any:
         match job:
             case TrainJob():
                 return self._train(job)
@@ -224,7 +240,9 @@ def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple
     from nomoat.lora.workers.loaded_models import base_model
 
     def load() -> tuple[str, Any]:
-        return "ready", Worker(base_model(base.folder, base.device, base.bits), orders)
+        return "ready", Worker(
+            base_model(base.folder, base.device, base.bits), orders, base.base_hash
+        )
 
     what, value = _attempt(load)
     return (value, (what, None)) if what == "ready" else (None, (what, value))
