@@ -69,8 +69,7 @@ def plain(pipe: Connection, task: Task) -> None:
     import torch
 
     model, tokenizer, examples = _prepared(task)
-    from nomoat.lora.data.batches import shuffled_rows
-    from nomoat.lora.data.encoding import collate
+    from nomoat.lora.data.batches import collate, shuffled_rows
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     half = torch.autocast(task.device, torch.bfloat16, enabled=task.device == "cuda")

@@ -112,3 +112,19 @@ def steps_for(rows: int, size: int, passes: int) -> int:
 
 def _entropy(seed: bytes) -> int:
     return int.from_bytes(hashlib.sha256(b"nomoat batch order\0" + seed).digest(), "big")
+
+
+def collate(examples: Sequence[Example], pad_id: int) -> dict[str, NDArray[np.int64]]:
+    """input_ids, attention_mask and labels (−100: not learnt), each (batch, longest), int64.
+
+    Padding stands on the right and is known by its position alone: a pad id that is also the
+    <eos> id hides no <eos>.
+    """
+    shape = (len(examples), max(len(example.input_ids) for example in examples))
+    ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
+    labels = np.full(shape, -100, np.int64)
+    for row, example in enumerate(examples):
+        n = len(example.input_ids)
+        ids[row, :n], mask[row, :n] = example.input_ids, 1
+        labels[row, :n] = np.where(example.trained, example.input_ids, -100)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}

@@ -66,11 +66,11 @@ class ChatTemplate:
         raise reason
 
     def prompt(self, text: str) -> str:
-        """What the model is given so that it answers `text`."""
+        """Write the prompt that the model is given so that it answers `text`."""
         return Chat(self.tokenizer, Form(), (ChatTurn("user", text),)).text(reply_next=True)
 
     def self_test(self) -> str:
-        """Why replies cannot be told from questions; empty if they can, on two exchanges."""
+        """Try two exchanges; return why replies cannot be told from questions, "" if they can."""
         if draws(str(self.tokenizer.chat_template)):
             return "the chat template writes something at random"
         turns = tuple(

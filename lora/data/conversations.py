@@ -1,4 +1,4 @@
-"""What training rows are: conversations of turns, with all that was not made into one.
+"""Training rows: conversations of turns, with all that was not made into one.
 
 A row is in `Dataset.conversations` or counted in `Dataset.dropped`; nothing else happens to it.
 """

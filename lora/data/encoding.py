@@ -272,7 +272,7 @@ def _cut(tokens: Tokens, seq_len: int) -> list[Example]:
 
 
 def _mask(spans: Spans, learnt: Sequence[tuple[int, int]]) -> list[bool]:
-    """Whether each token holds a character to learn (half of a merged token is enough)."""
+    """Mark the tokens that hold a character to learn (half of a merged token is enough)."""
     if not spans:
         return []
     first, behind = np.asarray(spans, np.int64).T
@@ -289,19 +289,3 @@ def _first_untrained(trained: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _token(value: Any) -> int:
     """A special token's id (a few tokenizers keep a list of them: the first)."""
     return int(value[0] if isinstance(value, list) else value)
-
-
-def collate(examples: Sequence[Example], pad_id: int) -> dict[str, NDArray[np.int64]]:
-    """input_ids, attention_mask and labels (−100: not learnt), each (batch, longest), int64.
-
-    Padding stands on the right and is known by its position alone: a pad id that is also the
-    <eos> id hides no <eos>.
-    """
-    shape = (len(examples), max(len(example.input_ids) for example in examples))
-    ids, mask = np.full(shape, pad_id, np.int64), np.zeros(shape, np.int64)
-    labels = np.full(shape, -100, np.int64)
-    for row, example in enumerate(examples):
-        n = len(example.input_ids)
-        ids[row, :n], mask[row, :n] = example.input_ids, 1
-        labels[row, :n] = np.where(example.trained, example.input_ids, -100)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}

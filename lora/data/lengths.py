@@ -1,4 +1,4 @@
-"""How long rows are in tokens, measured once; what any sequence length does to them follows.
+"""Row lengths in tokens, measured once; what any sequence length does to the rows follows.
 
 Also the rule by which a sequence length is chosen where nobody names one (docs/adr/0007).
 """
@@ -51,7 +51,7 @@ class RowLengths:
         return int((self.usable(seq_len) & self.ends & (self.needed <= seq_len)).sum())
 
     def reason(self, row: int, seq_len: int) -> str:
-        """Why a row is not usable; "" if it is."""
+        """Return why a row is not usable; "" if it is."""
         if self.least[row] <= seq_len:
             return ""
         return self.reasons[row] or TOO_LONG.format(seq_len)
@@ -148,7 +148,7 @@ def choose(
 
 
 def mending(lengths: RowLengths, context: int | None) -> str:
-    """Which --seq-len would leave 95 % of the rows whole, as the end of a sentence."""
+    """Name the --seq-len that would leave 95 % of the rows whole, as the end of a sentence."""
     needed = -(-lengths.holding() // LEAST) * LEAST
     if context is not None and needed > context:
         return f"{WHOLE:.0%} of the rows need --seq-len {needed}, but the model reads {context}"

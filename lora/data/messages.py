@@ -1,4 +1,4 @@
-"""Turns as a chat template takes them: messages, in the forms in which templates want them."""
+"""A conversation in the form that chat templates take: messages, and how each wants them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Unclear(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a template wants what has no one form.
+    """The form a template wants of what has several.
 
     thoughts_in_fields: as reasoning_content, else in the content between <think> and </think>.
     no_content: a turn that only calls has none, not an empty one. plain_ids: of nine digits.
@@ -43,7 +43,7 @@ class Chat:
     tools: str = ""
 
     def text(self, reply_next: bool = False) -> str:
-        """What the template writes; Unclear if it refuses."""
+        """Run the template; Unclear if it refuses."""
         messages = [self._message(turn) for turn in self.turns]
         options: Any = {"tokenize": False, "add_generation_prompt": reply_next}
         if self.tools:

@@ -1,4 +1,4 @@
-"""How conversations are written for tokenizers without a chat template.
+"""Conversations as they are written for tokenizers without a chat template.
 
     <bos>{user}\\n{assistant}<eos>             {user}\\n{assistant}<eos> again for further exchanges
     <bos>{system}\\n{user}\\n{assistant}<eos>

@@ -49,7 +49,7 @@ def preview(
     context: int | None = None,
     reason: str = "",
 ) -> Preview:
-    """What training on `dataset` will see; BadData is left to the caller if nothing remains.
+    """Encode `dataset` as training will; BadData is left to the caller if nothing remains.
 
     lengths: of its conversations, if they were measured. context: what the model reads at most.
     reason: where the encoder's sequence length comes from.
@@ -85,7 +85,7 @@ def preview(
 def warnings(
     rows: int, lengths: RowLengths, seq_len: int, context: int | None = None
 ) -> tuple[str, ...]:
-    """What to beware of at `seq_len`: rows cut, rows dropped, ends that are never learnt."""
+    """Warn of what happens at `seq_len`: rows cut, rows dropped, ends that are never learnt."""
     found: list[str] = []
     usable, cut = int(lengths.usable(seq_len).sum()), lengths.cut(seq_len)
     short = lengths.holding() > seq_len

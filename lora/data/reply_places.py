@@ -1,4 +1,4 @@
-"""Where a reply stands in what a chat template wrote: found with sentinels, and checked.
+"""Places of replies in what a chat template wrote: found with sentinels, and checked.
 
 A sentinel is a word that no template trims or escapes. What the template writes around it when it
 stands in a reply's place is what it writes around the reply.
@@ -30,7 +30,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What the template writes around a reply: before its thought (or text), between, behind.
+    """The template's words around a reply: before its thought (or text), between, behind.
 
     Without a thought, `between` is empty.
     """

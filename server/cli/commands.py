@@ -98,7 +98,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         server = ServerSettings(port=port, address=address)
         tables = Tables(adapter, rounds, training)
         wanted = NewCommunity(community, base, license_, tables, server, evaluation, seed)
-        made = make(folder, wanted, datetime.datetime.now(datetime.UTC), os.urandom)
+        made = make(folder, wanted, datetime.datetime.now(datetime.UTC), os.urandom, _say)
     except ValidationError as problem:
         raise UsageError(first_error(problem)) from None
     _say(f"{name}: {fingerprint(made.key().public)}")

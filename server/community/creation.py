@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat.aggregation.errors import BadData, UsageError
+from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.data.normal_form import write_jsonl
-from nomoat.lora.data.reading import read
 from nomoat.lora.model import left_out
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import content_hash, resolve
@@ -26,6 +25,7 @@ from nomoat.lora.workers.pool import Pool
 from nomoat.server.community.database import Database
 from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import SEED_BYTES, Folder, create
+from nomoat.server.community.row_length import evaluation_rows
 from nomoat.server.community.settings import (
     BaseModelSettings,
     CommunityRoundSettings,
@@ -85,21 +85,23 @@ class Seeds:
 
 
 def make(
-    root: Path, wanted: NewCommunity, now: datetime.datetime, entropy: Callable[[int], bytes]
+    root: Path,
+    wanted: NewCommunity,
+    now: datetime.datetime,
+    entropy: Callable[[int], bytes],
+    say: Callable[[str], None] = lambda _: None,
 ) -> Folder:
     """Make a community in `root`: examined base, keys, certificates, version 0.
 
-    UsageError for what cannot be combined, BadData for a base or an evaluation file that is none;
-    nothing is written before all of it has been checked.
+    say: told what was chosen for the owner, and why. UsageError for what cannot be combined,
+    BadData for a base or an evaluation file that is none; nothing is written before all of it has
+    been checked.
     """
     folder = Folder(root)
     if folder.settings.exists():
         raise UsageError(f"{root} holds a community already")
     seeds = Seeds.of(wanted.seed, entropy)
     settings = _settings(wanted, seeds)
-    evaluation = read(wanted.evaluation).conversations if wanted.evaluation is not None else ()
-    if wanted.evaluation is not None and not evaluation:
-        raise BadData(f"{wanted.evaluation}: no row in it can be used")
     shape = settings.adapter
     seq_len = settings.training.seq_len
     job = SpecJob(shape.rank, shape.alpha, shape.targets, seq_len=seq_len)
@@ -107,6 +109,11 @@ def make(
         found = examined(pool.submit(job))
         settings = _noting(settings, left_out.line(found.left_out))
         adapter = initial_adapter(found.spec, seeds.adapter)
+        rows = evaluation_rows(wanted.evaluation, seq_len, settings.base.folder, pool)
+        for note in rows.notes:
+            say(note)
+        settings = _with_length(settings, rows.chosen.seq_len)
+        evaluation = rows.dataset.conversations if rows.dataset else ()
         loss = _measure(evaluation, adapter, settings, pool) if evaluation else None
     key = create(folder, settings, now, entropy(32))
     if evaluation:
@@ -125,6 +132,11 @@ def _noting(settings: Settings, parts: str) -> Settings:
     """The settings, with the parts of the base that carry no adapter: for the card."""
     base = settings.base.model_copy(update={"left_out": parts})
     return settings.model_copy(update={"base": base})
+
+
+def _with_length(settings: Settings, seq_len: int) -> Settings:
+    training = settings.training.model_copy(update={"seq_len": seq_len})
+    return settings.model_copy(update={"training": training})
 
 
 def _measure(

@@ -13,7 +13,7 @@ ABOUT_DATASETS = frozenset({"dataset_info.json", "dataset_infos.json"})
 
 @dataclass(frozen=True, slots=True)
 class SavedDataset:
-    """What a folder's own description says. `tables`: the files with its rows, None if unsaid.
+    """A folder as its own description has it. `tables`: the files with its rows, None if unsaid.
 
     splits: of a dictionary of data sets, None if the folder is none.
     """
@@ -22,7 +22,7 @@ class SavedDataset:
     splits: tuple[str, ...] | None = None
 
     def leaves_out(self, name: str) -> str:
-        """Why an entry of the folder is not read; empty if it is."""
+        """Return why an entry of the folder is not read; empty if it is."""
         if name in ABOUT_DATASETS:
             return "describes the data"
         if self.tables is not None and name not in self.tables:

@@ -199,7 +199,7 @@ def _in_zip(path: Path) -> Listing:
 
 
 def _unwanted(member: zipfile.ZipInfo, file: DataFile) -> str:
-    """Why a member of a known kind is not read; empty if it is."""
+    """Return why a member of a known kind is not read; empty if it is."""
     parts = PurePosixPath(member.filename).parts
     if any(part.startswith(".") or part.lower() in LEFT_BY_SYSTEMS for part in parts):
         return "hidden, or left by a system"

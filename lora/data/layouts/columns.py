@@ -1,4 +1,4 @@
-"""How files name their columns: the layout of a row is found from the names it has."""
+"""Column names: the layout of a row is found from those it has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nomoat.aggregation.errors import BadData
 from nomoat.lora.data.conversations import ChatTurn
 from nomoat.lora.data.files.rows import DataRow
 from nomoat.lora.data.layouts.tools import tools_in
-from nomoat.lora.data.layouts.turns import ATTACHED, Turns, is_missing, text_of
+from nomoat.lora.data.layouts.turns import ATTACHED, TurnReader, is_missing, text_of
 
 SYSTEM = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
@@ -31,7 +31,7 @@ class ReadRow:
 
 @dataclass(frozen=True, slots=True)
 class ColumnLayout:
-    """How one family of files names its columns.
+    """The names that one family of files gives its columns.
 
     needs: all must be there. takes: joined to the question. context: of SYSTEM, TOOLS and HISTORY.
     lists: it is this layout only if the needed column is a list (its name says little).
@@ -90,7 +90,7 @@ def _chat(row: DataRow, layout: ColumnLayout) -> ReadRow:
     notes: list[str] = []
     offered: list[str] = []
     for name in layout.needs:
-        turns = Turns(row.origin, name, notes=notes, tools=offered)
+        turns = TurnReader(row.origin, name, notes=notes, tools=offered)
         turns.found.extend(found)
         for item in _list(row.values[name], row.origin, name):
             turns.add(item)
@@ -156,7 +156,7 @@ def _history(row: DataRow, layout: ColumnLayout) -> list[ChatTurn]:
     value = row.values.get("history")
     if "history" not in layout.context or not _there(value):
         return []
-    turns = Turns(row.origin, "history")
+    turns = TurnReader(row.origin, "history")
     for item in _list(value, row.origin, "history"):
         if isinstance(item, Mapping):
             turns.add(item)

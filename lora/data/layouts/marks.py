@@ -100,7 +100,7 @@ def _said(value: object, key: str, origin: str) -> bool:
 
 
 def _plainly(value: object, key: str) -> bool | None:
-    """What a column of this name says as a mark; None if it may well be something else."""
+    """Read a column of this name as a mark; None if it may well be something else."""
     if isinstance(value, str):
         return SAID.get(value.strip().lower())
     if isinstance(value, bool):

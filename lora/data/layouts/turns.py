@@ -52,8 +52,8 @@ ATTACHED = ("images", "image", "audio", "audios", "video", "videos", "files", "a
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
-    """A row's turns as they come in: `notes` are what was found in them and is not used.
+class TurnReader:
+    """Reads a row's turns one by one: `notes` are what was found in them and is not used.
 
     tools: what a system turn offers.
     """
@@ -138,7 +138,7 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What a turn's content holds."""
+    """A turn's content, read."""
 
     text: str
     thought: str = ""
@@ -146,7 +146,7 @@ class _Said:
     results: tuple[ChatTurn, ...] = ()
 
     @classmethod
-    def of(cls, turns: Turns, item: Mapping[str, Any], role: str) -> _Said:
+    def of(cls, turns: TurnReader, item: Mapping[str, Any], role: str) -> _Said:
         """Read the content; BadData if there is none and nothing in its place."""
         value = next((item[key] for key in CONTENT if item.get(key) is not None), None)
         if value is None:
@@ -167,7 +167,7 @@ class _Said:
         return replace(said, thought=own or said.thought)
 
     @classmethod
-    def _of_parts(cls, turns: Turns, parts: list[Any]) -> _Said:
+    def _of_parts(cls, turns: TurnReader, parts: list[Any]) -> _Said:
         texts, thoughts = list[str](), list[str]()
         calls, results = list[ToolCall](), list[ChatTurn]()
         for part in parts:
@@ -186,7 +186,7 @@ class _Said:
         return cls("".join(texts), "\n".join(thoughts), tuple(calls), tuple(results))
 
     @classmethod
-    def _result(cls, turns: Turns, part: Mapping[str, Any]) -> ChatTurn:
+    def _result(cls, turns: TurnReader, part: Mapping[str, Any]) -> ChatTurn:
         content = part.get("content")
         inner = content if isinstance(content, list) else [{"type": "text", "text": content}]
         text = cls._of_parts(turns, inner).text

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nomoat.lora.data.batches import collate
 from nomoat.lora.data.conversations import ChatTurn, Conversation, Dataset, Dropped
-from nomoat.lora.data.encoding import Encoder, Example, collate
+from nomoat.lora.data.encoding import Encoder, Example
 from nomoat.lora.data.preview import preview
 
 

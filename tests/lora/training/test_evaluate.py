@@ -10,8 +10,8 @@ import pytest
 from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.lora.data.batches import Batch
-from nomoat.lora.data.encoding import Encoder, Example, collate
+from nomoat.lora.data.batches import Batch, collate
+from nomoat.lora.data.encoding import Encoder, Example
 from nomoat.lora.model.adapter_slot import swap
 from nomoat.lora.model.base_model import initial_adapter
 from nomoat.lora.training.evaluate import evaluate, sample

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nomoat.lora.data.batches import batch_of
-from nomoat.lora.data.encoding import Example, collate
+from nomoat.lora.data.batches import batch_of, collate
+from nomoat.lora.data.encoding import Example
 from nomoat.lora.training.loss import losses_of
 
 SMALL = {"vocab_size": 320, "num_hidden_layers": 2, "num_attention_heads": 4}

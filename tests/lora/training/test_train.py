@@ -13,8 +13,8 @@ from nomoat.aggregation.errors import BadData, LocalProtocolError, NomoatError
 from nomoat.aggregation.methods import modules
 from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, Adapter, AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.lora.data.batches import shuffled, steps_for
-from nomoat.lora.data.encoding import Example, collate
+from nomoat.lora.data.batches import collate, shuffled, steps_for
+from nomoat.lora.data.encoding import Example
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, extract, slot, swap
 from nomoat.lora.model.base_model import initial_adapter
 from nomoat.lora.training.loss import losses_of
