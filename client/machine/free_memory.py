@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.client.machine.probes import Gpu, attempt
+from nomoat.lora.device.gpu_queue import queue_for
 from nomoat.lora.device.present import gpu_of, is_apple
 from nomoat.lora.memory.prediction import DeviceOverhead, cpu_host, cuda_host
 
@@ -37,7 +38,10 @@ def free_memory(device: str, share: float = 1.0, ours: frozenset[int] = frozense
 
 
 def gpu_memory(device: str, ours: frozenset[int]) -> tuple[int, int] | None:
-    """(bytes free or ours, bytes in all) of the NVIDIA device meant; None if none is."""
+    """(bytes free or ours, bytes in all) of the NVIDIA device meant; None if none is.
+
+    Ours are those, too, that programs have which take turns with ours: not while we have ours.
+    """
     which = gpu_of(device)
     if which is None:
         return None
@@ -46,7 +50,9 @@ def gpu_memory(device: str, ours: frozenset[int]) -> tuple[int, int] | None:
     if found is None:
         return None
     free, whole = found
-    return free + (attempt("gpu processes", lambda: gpu.held(ours)) or 0), whole
+    queue = queue_for(device)
+    turns = ours if queue is None else ours | queue.pids()
+    return free + (attempt("gpu processes", lambda: gpu.held(turns)) or 0), whole
 
 
 def free_bytes() -> int:

@@ -9,13 +9,16 @@ be kept (°C, W, idle).
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import Final
 
+from nomoat.client.machine import courtesy
+from nomoat.client.machine.courtesy import Courtesy, Neighbourhood
 from nomoat.client.machine.readings import GpuProgram, MachineLimits, Orders, Readings
 from nomoat.client.machine.weekly_schedule import Week
 
@@ -46,6 +49,7 @@ class Decision:
     reason: str
     since: datetime
     blocks: tuple[Block, ...] = ()
+    courtesy: Courtesy = field(default_factory=Courtesy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +64,16 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`blocked` gives the reason or None; the block outlives its cause by `settle_s`."""
+    """`blocked` gives the reason or None; the block outlives its cause by `settle_s`.
+
+    spread_s: and by up to so many more, drawn anew each time. Two programs that make way for each
+    other, and cannot talk, must not come back at the same time for ever.
+    """
 
     name: str
     settle_s: float
     blocked: Callable[[Situation], str | None]
+    spread_s: float = 0.0
 
 
 def decide(
@@ -87,12 +96,28 @@ def decide(
         for rule in RULES
         if (block := _judge(rule, readings, limits, orders, held.get(rule.name))) is not None
     )
+    kept = _courtesy(before, blocks, readings)
+    if kept.until is not None:
+        blocks = (*blocks, _break(kept.until, readings.now))
     if orders.finish and not in_round:
-        return _decision(Action.STOP, "finished, as you asked", blocks, readings, before)
-    if blocks:
-        return _decision(Action.WAIT, blocks[0].text, blocks, readings, before)
-    reason = "this round, then stopping as you asked" if orders.finish else "all limits kept"
-    return _decision(Action.TRAIN, reason, blocks, readings, before)
+        decision = _decision(Action.STOP, "finished, as you asked", blocks, readings, before)
+    elif blocks:
+        decision = _decision(Action.WAIT, blocks[0].text, blocks, readings, before)
+    else:
+        reason = "this round, then stopping as you asked" if orders.finish else "all limits kept"
+        decision = _decision(Action.TRAIN, reason, blocks, readings, before)
+    return replace(decision, courtesy=kept)
+
+
+def _courtesy(before: Decision | None, blocks: tuple[Block, ...], readings: Readings) -> Courtesy:
+    outside = any(block.rule == "outside" and block.gone_since is None for block in blocks)
+    seen = Neighbourhood(outside, readings.apart, free=not blocks)
+    return courtesy.after(before.courtesy if before else Courtesy(), seen, readings.now)
+
+
+def _break(until: datetime, now: datetime) -> Block:
+    text = f"letting programs outside this container have the GPU, until {_when(until, now)}"
+    return Block("courtesy", text, until - courtesy.BREAK)
 
 
 def _judge(
@@ -105,7 +130,8 @@ def _judge(
         return None
     gone = held.gone_since or readings.now
     waited_s = readings.now.timestamp() - gone.timestamp()
-    if not 0 <= waited_s < rule.settle_s:  # a clock set back ends the wait rather than prolong it
+    settle_s = rule.settle_s + rule.spread_s * _drawn(limits.lots, held.since)
+    if not 0 <= waited_s < settle_s:  # a clock set back ends the wait rather than prolong it
         return None
     return Block(rule.name, held.text, held.since, gone)
 
@@ -147,14 +173,29 @@ def _quiet(s: Situation) -> str | None:
     return "quiet hours" + _next(s.limits.quiet_hours, s.readings.now)
 
 
+def _drawn(lots: bytes, since: datetime) -> float:
+    """A number in [0, 1) that is this volunteer's and this block's alone."""
+    digest = hashlib.sha256(lots + since.isoformat().encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32
+
+
 def _gpu_in_use(s: Situation) -> str | None:
+    shown = _disturbing(s, outside=False)
+    return f"GPU in use by another program ({shown})" if shown else None
+
+
+def _gpu_in_use_outside(s: Situation) -> str | None:
+    shown = _disturbing(s, outside=True)
+    return f"GPU in use by a program outside this container (process {shown})" if shown else None
+
+
+def _disturbing(s: Situation, outside: bool) -> str:
+    """The names of programs to yield to, at most three."""
     if not s.limits.yield_gpu or s.readings.gpu_programs is None:
-        return None
-    names = sorted({p.name for p in s.readings.gpu_programs if _disturbs(p, s.limits)})
-    if not names:
-        return None
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"GPU in use by another program ({shown})"
+        return ""
+    programs = [p for p in s.readings.gpu_programs if p.outside is outside]
+    names = sorted({p.name for p in programs if _disturbs(p, s.limits)})
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _disturbs(program: GpuProgram, limits: MachineLimits) -> bool:
@@ -238,6 +279,7 @@ RULES: Final = (
     Rule("schedule", 0.0, _schedule),
     Rule("quiet", 0.0, _quiet),
     Rule("gpu", 60.0, _gpu_in_use),
+    Rule("outside", 60.0, _gpu_in_use_outside, spread_s=120.0),
     Rule("idle", 0.0, _in_use),
     Rule("battery", 30.0, _battery),
     Rule("metered", 30.0, _metered),

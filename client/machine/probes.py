@@ -39,20 +39,26 @@ def attempt(name: str, probe: Callable[[], T | None]) -> T | None:
 class Probes:
     """Looks at this machine. `pids`: our own processes, which disturb nobody.
 
-    Keeps what must be remembered between looks: processor times and NVML's session.
+    turns: processes that take turns with ours at the GPU, which are no strangers either. Keeps what
+    must be remembered between looks: processor times and NVML's session.
     """
 
     def __init__(
-        self, folder: Path, pids: Callable[[], frozenset[int]], gpu: int | str | None = 0
+        self,
+        folder: Path,
+        pids: Callable[[], frozenset[int]],
+        gpu: int | str | None = 0,
+        turns: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         self._folder = folder
-        self._pids = pids
+        self._pids, self._turns = pids, turns
         self._gpu = Gpu(gpu)
         self._processor = Processor()
 
     def readings(self, now: datetime) -> Readings:
         """One look at everything; `now` is local and has its zone."""
         pids = attempt("pids", self._pids) or frozenset({os.getpid()})
+        programs = attempt("programs", lambda: self._gpu.programs(pids | self._turns()))
         return Readings(
             now=now,
             idle_s=attempt("idle", idle_s),
@@ -61,7 +67,8 @@ class Probes:
             temperature_c=attempt("temperature", self._temperature),
             power_w=attempt("power", self._gpu.power_w),
             vram_share=attempt("vram", lambda: self._gpu.memory_share(pids)),
-            gpu_programs=attempt("programs", lambda: self._gpu.programs(pids)),
+            gpu_programs=programs,
+            apart=self._gpu.apart,
             other_cpu_share=attempt("cpu", lambda: self._processor.other_share(pids)),
             free_disk_bytes=attempt("disk", lambda: shutil.disk_usage(self._folder).free),
         )
@@ -82,6 +89,9 @@ class Gpu:
         self._which = which
         self._nvml: Any = None
         self._seen_us = 0  # NVML's time of the last utilisation sample
+        self._ours: frozenset[int] = frozenset()  # that were ours: the driver lists the dead, too
+        self._outside: frozenset[int] = frozenset()  # at the last look
+        self.apart = False
 
     def power_w(self) -> float:
         """Board power."""
@@ -98,18 +108,32 @@ class Gpu:
         return self.held(pids) / self.memory()[1]
 
     def programs(self, pids: frozenset[int]) -> tuple[GpuProgram, ...]:
-        """Programs on the device that are not ours."""
+        """Programs on the device that are not ours.
+
+        A process that this system has not counts from the second look on: it may be our own, just
+        started, under the id that its container's host has for it.
+        """
         nvml, device = self._open()
+        self._ours |= pids
+        before, self._outside = self._outside, frozenset()
         busy = attempt("gpu time", lambda: self._busy(nvml, device)) or {}
         found = {}
         drawing = {process.pid for process in nvml.nvmlDeviceGetGraphicsRunningProcesses(device)}
         for process in self._running(nvml, device):
-            if process.pid not in pids:
-                name = attempt("name", partial(_name, process.pid)) or str(process.pid)
+            known = attempt("name", partial(_name, process.pid))
+            self.apart = self.apart or (known is None and process.pid in pids)
+            if process.pid not in self._ours:
+                name, outside = known or str(process.pid), known is None
+                if outside:
+                    self._outside |= {process.pid}
+                    if process.pid not in before:
+                        continue
                 # Under Windows whatever draws may be listed as computing, too.
                 compute = process.pid not in drawing
                 share = busy.get(process.pid, 0.0 if busy else None)  # the idle have no sample
-                found[process.pid] = GpuProgram(name, compute, process.usedGpuMemory, share)
+                found[process.pid] = GpuProgram(
+                    name, compute, process.usedGpuMemory, share, outside
+                )
         return tuple(found.values())
 
     @staticmethod

@@ -22,12 +22,16 @@ DESKTOP_PROGRAMS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GpuProgram:
-    """Another program on our GPU. `busy_share`: of the GPU's time, None if the driver is silent."""
+    """Another program on our GPU. `busy_share`: of the GPU's time, None if the driver is silent.
+
+    outside: this system has no such process; it runs beside this container, or on its host.
+    """
 
     name: str
     compute: bool
     memory_bytes: int | None = None
     busy_share: float | None = None
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Readings:
     power_w: float | None = None
     vram_share: float | None = None  # ours, of the device's memory
     gpu_programs: tuple[GpuProgram, ...] | None = None
+    apart: bool = False  # in a container: the driver knows our processes by other ids
     other_cpu_share: float | None = None  # of all cores, by other programs
     free_disk_bytes: int | None = None
 
@@ -67,6 +72,7 @@ class MachineLimits:
     max_other_cpu_share: float | None = None
     other_cpu_margin: float = 0.15
     min_free_disk_bytes: int = 1 << 30
+    lots: bytes = b""  # drawn at the start: waiting must not be in step with others'
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.messages import MAX_RANK
-from nomoat.client.machine.free_memory import FreeMemory, free_memory
+from nomoat.client.machine.free_memory import CONTEXT_BYTES, FreeMemory, free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.lora.memory.plan import MemoryPlan, plan, shorter
 from nomoat.lora.memory.prediction import FP32, Optimizer, TrainingShape, Weights
@@ -20,6 +22,7 @@ from nomoat.lora.training.train import CPU_TOKENS
 from nomoat.lora.workers.jobs import TrainJob
 
 Bits = Literal[4, 8, 16]
+GIVEN_BACK_S = (1.0, 2.0, 4.0)  # a driver gives back late what an ended process had
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ def fitted(
     device: str,
     machine: MachineSettings,
     ours: frozenset[int] = frozenset(),
+    rest: Callable[[float], None] = time.sleep,
 ) -> TrainJob:
     """`job` in pieces that fit the free memory, activations recomputed where they must be.
 
@@ -138,11 +142,19 @@ def fitted(
     model whose need cannot be predicted is tried as it is.
     """
     job = replace(job, adam_8bit=machine.adam_8bit)
-    memory = free_memory(device, machine.max_vram_share or 1.0, ours)
-    try:
-        chosen = planned_or_cut(_workload(job), resolve(base), memory, machine.base_bits).training
-    except UsageError:  # another family of models
-        return job
+    share, folder = machine.max_vram_share or 1.0, resolve(base)
+    for late_s in (*GIVEN_BACK_S, None):
+        memory = free_memory(device, share, ours)
+        try:
+            found = planned_or_cut(_workload(job), folder, memory, machine.base_bits)
+            break
+        except UsageError:  # another family of models
+            return job
+        except DoesNotFit:
+            if late_s is None or memory.device != "cuda":
+                raise
+            rest(late_s)
+    chosen = found.training
     most_tokens = chosen.micro_batch * chosen.seq_len
     if not memory.host.quantises:
         most_tokens = min(most_tokens, max(CPU_TOKENS, chosen.seq_len))
@@ -151,7 +163,13 @@ def fitted(
         settings=replace(job.settings, seq_len=chosen.seq_len),
         most_tokens=most_tokens,
         checkpointing=chosen.checkpointing,
+        needs_bytes=_needs(found, memory),
     )
+
+
+def _needs(found: MemoryPlan, memory: FreeMemory) -> int | None:
+    """Bytes of the GPU, for sharing it with others of ours."""
+    return found.predicted.total + CONTEXT_BYTES if memory.device == "cuda" else None
 
 
 def _workload(job: TrainJob) -> Workload:

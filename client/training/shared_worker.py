@@ -31,6 +31,7 @@ from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 from nomoat.lora.workers.pool import Pool
 
 IDLE_S = 120.0
+TURN = "its turn: another community is at work on this machine"
 GRACE_S = 10.0  # for a piece of work and its checkpoint; then the worker is killed
 
 Job: TypeAlias = TrainJob | EvaluateJob
@@ -45,8 +46,8 @@ class JobOwner(Protocol):
     def shrink(self, job: Job, problem: DoesNotFit) -> Job:
         """A job that takes less, after this one ran out of memory; DoesNotFit if there is none."""
 
-    def queued(self, waits: bool) -> None:
-        """Another community is at work on this machine, or that is over."""
+    def queued(self, reason: str | None) -> None:
+        """A job waits for its turn, in words whose; None when that is over."""
 
 
 @dataclass(eq=False)
@@ -172,7 +173,7 @@ class SharedWorker:
         self._changed.notify_all()
         before, self._waiting = self._waiting, self._kept_waiting()
         for owner in before ^ self._waiting:
-            owner.queued(owner in self._waiting)
+            owner.queued(TURN if owner in self._waiting else None)
 
     def _kept_waiting(self) -> set[JobOwner]:
         """The owners whose job waits for another owner's to end."""
@@ -257,7 +258,7 @@ class SharedWorker:
             self._wake()
 
     def _start(self) -> Pool:
-        return Pool(
+        pool = Pool(
             self.model,
             1,
             self.device,
@@ -266,6 +267,14 @@ class SharedWorker:
             threads=self.threads,
             base_hash=self.base_hash,
         )
+        pool.tell_of_turns(self._tell)
+        return pool
+
+    def _tell(self, reason: str | None) -> None:
+        """Pass on why the running job waits for the GPU."""
+        running = self._running
+        if running is not None:
+            running.owner.queued(reason)
 
     def _keep_to(self, pool: Pool, share: float) -> None:
         if share != self._share:

@@ -36,8 +36,8 @@ class Trainer:
     """Trains and evaluates one community's work on this machine's rows.
 
     checkpoint: the file of a training that is interrupted. fit: makes a job fit this machine's
-    memory when its turn comes; it may raise DoesNotFit. on_queued: told when another community has
-    the worker, and when that is over.
+    memory when its turn comes; it may raise DoesNotFit. on_queued: told why a job
+    waits for its turn, and None when that is over.
     """
 
     worker: SharedWorker
@@ -45,7 +45,7 @@ class Trainer:
     personal_states: PersonalStates
     checkpoint: Path | None = None
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
-    on_queued: Callable[[bool], None] = lambda waits: None
+    on_queued: Callable[[str | None], None] = lambda reason: None
     _at_work: int = field(default=0, init=False)  # pauses included
     _overtaken: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
@@ -118,7 +118,7 @@ class Trainer:
     def prepare(self, job: Job) -> Job:
         """The job as it fits this machine now."""
         if isinstance(job, EvaluateJob):
-            return replace(job, most_tokens=self._most_tokens(job))
+            return self._fit_evaluation(job)
         fitted = self.fit(replace(job, checkpoint=self.checkpoint))
         if fitted.settings.seq_len < job.settings.seq_len:
             least, whole = fitted.settings.seq_len, job.settings.seq_len
@@ -134,9 +134,9 @@ class Trainer:
             raise problem
         return replace(job, most_tokens=max(least, most // 2))  # what is free has changed
 
-    def queued(self, waits: bool) -> None:
-        """Another community has the worker, or that is over."""
-        self.on_queued(waits)
+    def queued(self, reason: str | None) -> None:
+        """A job waits for its turn, or that is over."""
+        self.on_queued(reason)
 
     def _submit(self, job: Job) -> Future[Any]:
         with self._lock:
@@ -144,13 +144,14 @@ class Trainer:
                 raise Overtaken("this training is not wanted any more")
             return self.worker.submit(self, job)
 
-    def _most_tokens(self, job: EvaluateJob) -> int | None:
-        """Tokens of one forward pass: what a training with these settings may have."""
+    def _fit_evaluation(self, job: EvaluateJob) -> EvaluateJob:
+        """As much at once as a training with these settings may have."""
         training = TrainJob(job.shard, job.spec, np.empty(0, np.float32), job.settings, b"")
         try:
-            return self.fit(training).most_tokens
+            fits = self.fit(training)
         except DoesNotFit:  # that would; without a gradient, one row may
-            return job.settings.seq_len
+            return replace(job, most_tokens=job.settings.seq_len)
+        return replace(job, most_tokens=fits.most_tokens, needs_bytes=fits.needs_bytes)
 
     @contextmanager
     def _working(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from flwr.app import Context, Message
@@ -60,6 +60,7 @@ from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.flower.packets import to_reply
+from nomoat.lora.device.gpu_queue import queue_for
 from nomoat.lora.device.present import gpu_of
 
 log = logging.getLogger(__name__)
@@ -224,8 +225,9 @@ def _governor(
     kit: Kit, trainer: Trainer, status: StatusWriter, recorder: Recorder, workers: SharedWorkers
 ) -> Governor:
     machine = kit.settings.machine
-    gpu = gpu_of(kit.settings.device)
-    probes = Probes(kit.folder.root, lambda: workers.pids | {os.getpid()}, gpu)
+    gpu, queue = gpu_of(kit.settings.device), queue_for(kit.settings.device)
+    turns = frozenset if queue is None else queue.pids
+    probes = Probes(kit.folder.root, lambda: workers.pids | {os.getpid()}, gpu, turns)
 
     def handing_over() -> bool:
         return status.status.doing == "working" or recorder.handing_over()
@@ -238,7 +240,7 @@ def _governor(
 
     return Governor(
         kit.folder.root,
-        machine.limits(),
+        replace(machine.limits(), lots=os.urandom(16)),
         probes.readings,
         trainer,
         handing_over,

@@ -16,8 +16,6 @@ from nomoat.client.round.work import TrainWork, Work
 from nomoat.client.volunteer.status import VolunteerStatus, read_status
 from nomoat.storage.atomic import replacing
 
-TURN = "its turn: another community is at work on this machine"
-
 
 class StatusWriter(RoundObserver):
     """Writes one community's status; listens to its connection (message_loop.py) and rounds."""
@@ -31,7 +29,7 @@ class StatusWriter(RoundObserver):
             fresh = replace(before, pid=os.getpid(), doing=doing, why=why, since=now)
         self.status = fresh
         self._held: tuple[str, float] | None = None  # why the policy waits, since when
-        self._queued = False
+        self._queued: str | None = None  # why a job waits for its turn
         self._trained = False  # by the request that is being answered
         self._note: str | None = None  # what came of it instead
         self._write(fresh)
@@ -110,9 +108,9 @@ class StatusWriter(RoundObserver):
         self._held = None
         self._write(self.status)
 
-    def queued(self, waits: bool) -> None:
-        """Another community has what would do the work, or that is over."""
-        self._queued = waits
+    def queued(self, reason: str | None) -> None:
+        """Somebody else has what would do the work, or that is over."""
+        self._queued = reason
         self._write(self.status)
 
     def version(self, number: int) -> None:
@@ -129,8 +127,8 @@ class StatusWriter(RoundObserver):
         if self._held is not None and status.doing not in ("refused", "stopped"):
             reason, since = self._held
             status = replace(status, doing="waiting", why=reason, since=since)
-        elif self._queued and status.doing == "working":
-            status = replace(status, doing="waiting", why=TURN)
+        elif self._queued is not None and status.doing == "working":
+            status = replace(status, doing="waiting", why=self._queued)
         data = json.dumps(asdict(status)).encode()
         try:
             with replacing(self._folder.status) as file:

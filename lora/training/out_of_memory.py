@@ -27,6 +27,12 @@ def device_lost(problem: BaseException) -> bool:
     return not _typed(problem) and _says(problem, LOST)
 
 
+def device_failed(problem: BaseException) -> bool:
+    """Tell whether the GPU itself failed: after such an error nothing works in this process."""
+    text = str(problem)
+    return isinstance(problem, RuntimeError) and ("CUDA error:" in text or "HIP error:" in text)
+
+
 def halved(problem: BaseException, batch: Batch, most_tokens: int) -> int | None:
     """Return the padded tokens of half as many rows as a piece of `batch` has under `most_tokens`.
 

@@ -34,6 +34,7 @@ class TrainJob:
     an earlier round. checkpoint: the file that is written when the run has to pause, and resumed.
     most_tokens: padded tokens of one forward pass at most. checkpointing: activations are computed
     again where they are needed, to save memory. adam_8bit: moments in 8 bits (bitsandbytes).
+    needs_bytes: of the device, as predicted; None where nobody has.
     """
 
     shard: Path
@@ -47,13 +48,14 @@ class TrainJob:
     most_tokens: int | None = None
     checkpointing: bool = False
     adam_8bit: bool = False
+    needs_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EvaluateJob:
-    """Loss of the adapter (None: of the base alone) on a shard → evaluate.Measured.
+    """Loss of the adapter (None: of the base alone) on a shard → evaluate.MeasuredLoss.
 
-    most_tokens: as in TrainJob.
+    most_tokens, needs_bytes: as in TrainJob.
     """
 
     shard: Path
@@ -61,6 +63,7 @@ class EvaluateJob:
     vector: Vector | None = field(repr=False)
     settings: TrainSettings
     most_tokens: int | None = None
+    needs_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -131,7 +134,12 @@ Order: TypeAlias = Pause | Throttle
 Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob | LengthsJob
 
 
-OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing"})
+OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing", "needs_bytes"})
+
+
+def need_bytes(job: Job) -> int | None:
+    """Return what the job takes of the device at its peak, None if nobody has predicted it."""
+    return job.needs_bytes if isinstance(job, TrainJob | EvaluateJob) else None
 
 
 def digest(job: TrainJob) -> bytes:

@@ -12,7 +12,9 @@ Jobs are queued and handed out first come, first served, by one thread per worke
 
     submit ──▶ queue ──▶ thread ──pipe──▶ worker ──▶ future.set_result
 
-A worker that dies fails only the job it was at, and is replaced before the next one.
+A worker that dies fails only the job it was at, and is replaced before the next one. A worker on a
+GPU is started when it is the pool's turn there, and ends when others wait and it is idle or its
+turn is over (lora/device/turns.py); a training that has a checkpoint goes on in the next turn.
 
     with Pool(model, workers=2) as pool:
         spec = pool.submit(SpecJob(rank=8, alpha=16.0)).result().spec
@@ -25,18 +27,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, overload
 
-from nomoat.aggregation.errors import LocalProtocolError, NomoatError
+from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import resolve
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.workers import jobs
 from nomoat.lora.workers.cores import default_workers
-from nomoat.lora.workers.process import WorkerProcess, context_for, failure, start
+from nomoat.lora.workers.gpu_turn import WorkerTurn
+from nomoat.lora.workers.process import context_for
+from nomoat.lora.workers.serving import PoolState, Task, serve
 
 if TYPE_CHECKING:
     from nomoat.lora.data.lengths import RowLengths
@@ -44,12 +47,6 @@ if TYPE_CHECKING:
     from nomoat.lora.training.train import Trained
 
 KILL_TIMEOUT_S = 2.0  # for all; a worker still starting ends by itself when its parent is gone
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    job: jobs.Job
-    future: Future[Any] = field(default_factory=Future)
 
 
 class Pool:
@@ -75,32 +72,18 @@ class Pool:
         threads: int = 1,
         base_hash: bytes | None = None,
     ) -> None:
-        self._base = jobs.HeldBase(str(resolve(model)), device, bits, threads, base_hash)
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        base = jobs.HeldBase(str(resolve(model)), device, bits, threads, base_hash)
+        self._state = PoolState(base, context_for(base, shared), WorkerTurn(device))
         self._lock = threading.Lock()
-        self._closed = self._pausing = False
-        self._doing: dict[int, jobs.Job] = {}
-        self._begun: set[int] = set()  # whose training has taken its first piece, or is about to
-        self._share = 1.0
-        self._busy: list[jobs.Interval] = []
-        self._processes: dict[int, WorkerProcess] = {}
-        self._on_gpu: bool | None = False if device == "cpu" else None
-        self._device_known = threading.Event()
         if device == "cpu":
-            self._device_known.set()
-        self._context = context_for(self._base, shared)
-        count = workers or default_workers()
-        self._threads = [
-            threading.Thread(target=self._serve, args=(i,), name=f"worker {i}", daemon=True)
-            for i in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+            self._state.on_gpu = False
+            self._state.device_known.set()
+        self._workers = serve(self._state, workers or default_workers())
 
     @property
     def intervals(self) -> tuple[jobs.Interval, ...]:
         """Spans of time in which each finished job ran."""
-        return tuple(self._busy)
+        return tuple(self._state.busy)
 
     def busy_seconds(self) -> float:
         """Return the seconds in which at least one worker was at a job that has finished."""
@@ -121,28 +104,29 @@ class Pool:
     def submit(self, job: jobs.Job) -> Future[Any]:
         """Queue a job: first come, first served. Never blocks."""
         with self._lock:
-            if self._closed:
+            if self._state.closed:
                 raise LocalProtocolError("the worker pool is closed")
-            task = _Task(job)
-            self._tasks.put(task)
+            task = Task(job)
+            self._state.tasks.put(task)
         return task.future
 
     def close(self, now: bool = False) -> None:
         """End the workers after what is queued; `now`: drop what is queued and kill them."""
         with self._lock:
-            if self._closed and not now:
+            if self._state.closed and not now:
                 return
-            self._closed = True
+            self._state.closed = True
         if now:
+            self._state.killing = True
             self._drop_queued()
-        for _ in self._threads:
-            self._tasks.put(None)
+        for _ in self._workers:
+            self._state.tasks.put(None)
         if now:
-            for process in list(self._processes.values()):
+            for process in list(self._state.processes.values()):
                 process.kill()
         ends = time.monotonic() + KILL_TIMEOUT_S
-        for thread in self._threads:
-            thread.join(max(0.0, ends - time.monotonic()) if now else None)
+        for worker in self._workers:
+            worker.thread.join(max(0.0, ends - time.monotonic()) if now else None)
 
     def pause(self, grace_s: float) -> None:
         """End the workers at once and give their memory back; unfinished jobs raise Paused.
@@ -150,41 +134,46 @@ class Pool:
         The checkpoint of a training that has begun is written first, within `grace_s`, if its job
         has a place for one; what has not begun has nothing to lose. The pool is closed.
         """
+        state = self._state
         with self._lock:
-            self._closed = self._pausing = True
-        while not self._tasks.empty():
-            if (task := self._tasks.get()) is not None:
+            state.closed = state.pausing = True
+        while not state.tasks.empty():
+            if (task := state.tasks.get()) is not None:
                 task.future.set_exception(Paused())
-        for index, process in list(self._processes.items()):
-            if self._writes_checkpoint(index):
+        for index, process in list(state.processes.items()):
+            if state.keeps(index):
                 process.tell(jobs.Pause())
             else:
                 process.kill()
         ends = time.monotonic() + grace_s
-        for _ in self._threads:
-            self._tasks.put(None)
-        for thread in self._threads:
-            thread.join(max(0.0, ends - time.monotonic()))
-        for process in list(self._processes.values()):
+        for _ in self._workers:
+            state.tasks.put(None)
+        for worker in self._workers:
+            worker.thread.join(max(0.0, ends - time.monotonic()))
+        for process in list(state.processes.values()):
             process.kill()
             process.process.join()
 
     def limit(self, share: float) -> None:
         """Let workers spend this share of the time working, in (0, 1]; training only."""
-        self._share = share
-        for process in list(self._processes.values()):
+        self._state.share = share
+        for process in list(self._state.processes.values()):
             process.tell(jobs.Throttle(share))
+
+    def tell_of_turns(self, told: Callable[[str | None], None]) -> None:
+        """Call `told` with why work waits for its turn at the GPU, and with None after that."""
+        self._state.turn.told = told
 
     @property
     def working(self) -> bool:
         """True while a worker that has loaded the base is at a job."""
-        return bool(self._doing)
+        return bool(self._state.doing)
 
     @property
     def pids(self) -> frozenset[int]:
-        """The workers' process ids."""
-        found = (process.process.pid for process in list(self._processes.values()))
-        return frozenset(pid for pid in found if pid is not None)
+        """The workers' process ids, here and as the GPU's driver numbers them."""
+        found = (process.process.pid for process in list(self._state.processes.values()))
+        return self._state.gpu_pids | {pid for pid in found if pid is not None}
 
     def __enter__(self) -> Pool:
         return self
@@ -192,86 +181,8 @@ class Pool:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(now=kind is not None)
 
-    def _writes_checkpoint(self, index: int) -> bool:
-        """Tell whether this worker's job has something to keep, and a place for it."""
-        job = self._doing.get(index)
-        trains = isinstance(job, jobs.TrainJob) and job.checkpoint is not None
-        return trains and index in self._begun
-
     def _drop_queued(self) -> None:
-        while not self._tasks.empty():
-            task = self._tasks.get()
+        while not self._state.tasks.empty():
+            task = self._state.tasks.get()
             if task is not None:
                 task.future.cancel()
-
-    def _serve(self, index: int) -> None:
-        """One thread per worker: start it, hand it jobs one by one, replace it when it dies."""
-        if index:  # a GPU takes one worker, and only a worker knows whether there is one
-            self._device_known.wait()
-            if self._on_gpu:
-                return
-        process = self._start(index)
-        while (task := self._tasks.get()) is not None:
-            if not task.future.set_running_or_notify_cancel():
-                continue
-            if not isinstance(process, WorkerProcess):
-                process = self._start(index)
-            if isinstance(process, WorkerProcess):
-                process = self._do(process, task, index)
-            else:
-                task.future.set_exception(Paused() if self._pausing else process)
-        if isinstance(process, WorkerProcess):
-            if self._pausing:
-                process.stop(0.0)
-            else:
-                process.stop()
-
-    def _start(self, index: int) -> WorkerProcess | NomoatError:
-        """Return a worker that has loaded the base, or why there is none."""
-        try:
-            process = start(self._context, self._base)
-        except OSError as problem:
-            self._device_known.set()
-            return NomoatError(f"a worker process cannot be started: {problem}")
-        self._processes[index] = process
-        if self._pausing:  # `pause` may have looked before this process was noted
-            process.kill()
-        if self._share < 1.0:
-            process.tell(jobs.Throttle(self._share))
-        try:
-            what, value = process.hear()
-            if what == "device":
-                self._on_gpu = value != "cpu"
-                self._device_known.set()
-                what, value = process.hear()
-        except (EOFError, OSError):
-            return process.died()
-        finally:
-            self._device_known.set()
-        return process if what == "ready" else failure(what, value)
-
-    def _do(self, process: WorkerProcess, task: _Task, index: int) -> WorkerProcess | NomoatError:
-        self._doing[index] = task.job
-        try:
-            process.tell(task.job)
-            while (answer := process.hear())[0] == "begun":
-                self._begun.add(index)
-            what, value = answer
-        except (EOFError, OSError):
-            death = process.died()
-            task.future.set_exception(Paused() if self._pausing else death)
-            return death
-        finally:
-            self._doing.pop(index, None)
-            self._begun.discard(index)
-        if what == "lost":
-            process.stop()  # first: what is tried next needs its memory
-        if what == "paused":
-            task.future.set_exception(Paused())
-        elif what == "done":
-            result, interval = value
-            self._busy.append(interval)
-            task.future.set_result(result)
-        else:
-            task.future.set_exception(failure(what, value))
-        return value if what == "lost" else process

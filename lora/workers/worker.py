@@ -19,7 +19,8 @@ from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
 from nomoat.lora.data import lengths
 from nomoat.lora.data.encoding import Encoder, Example
 from nomoat.lora.data.reading import read
-from nomoat.lora.device import backends
+from nomoat.lora.device import backends, nvml_pids
+from nomoat.lora.device.present import gpu_of
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.context import check_length, context_of
 from nomoat.lora.model.examination import Examined, examine
@@ -28,7 +29,7 @@ from nomoat.lora.model.targets import LoraShape
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.checkpoint import read as read_checkpoint
 from nomoat.lora.training.evaluate import MeasuredLoss, evaluate, sample
-from nomoat.lora.training.out_of_memory import device_lost, out_of_memory
+from nomoat.lora.training.out_of_memory import device_failed, device_lost, out_of_memory
 from nomoat.lora.training.progress import Breaks
 from nomoat.lora.training.train import Given, Trained, train
 from nomoat.lora.workers.environment import prepare
@@ -200,7 +201,8 @@ def _counts(examples: tuple[Example, ...]) -> ShardCounts:
 def main(pipe: Connection, base: HeldBase) -> None:
     """Serve jobs from `pipe` until it closes. Each answer is (what, value).
 
-    First ("device", "cpu" | "cuda"), then ("ready", None) or ("error", …); for each job
+    First ("device", ("cpu" | "cuda" …, this process's ids at the GPU's driver)), then ("ready",
+    None) or ("error", …); for each job
     ("done", (result, Interval)), ("paused", None), ("error", NomoatError), ("crash", traceback
     text) or ("lost", DoesNotFit), after which this process ends: its GPU may be of no use to it
     any more. Before a training's first piece comes ("begun", None). Orders (jobs.Order) have no
@@ -211,7 +213,7 @@ def main(pipe: Connection, base: HeldBase) -> None:
     orders = WorkerOrders(pipe)
     threading.Thread(target=_end_with_parent, args=(orders,), daemon=True).start()
     try:
-        pipe.send(_attempt(lambda: ("device", _device_kind(base))))
+        pipe.send(_attempt(lambda: ("device", _started_device(base))))
         worker: Worker | None = None
         while True:
             if worker is None:
@@ -228,12 +230,18 @@ def main(pipe: Connection, base: HeldBase) -> None:
         return  # the parent has closed the pool
 
 
-def _device_kind(base: HeldBase) -> str:
+def _started_device(base: HeldBase) -> tuple[str, frozenset[int]]:
+    """Start the device; (its kind, the ids that its driver has for this process)."""
     import torch
 
     if base.threads > 1:
         torch.set_num_threads(base.threads)
-    return backends.pick(base.device).kind
+    device, which = backends.pick(base.device), gpu_of(base.device)
+    before = nvml_pids.on_device(which)
+    device.start()
+    if device.kind != "cuda":
+        return device.kind, frozenset()
+    return device.kind, nvml_pids.ours(before, nvml_pids.on_device(which), os.getpid())
 
 
 def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple[str, Any]]:
@@ -275,6 +283,9 @@ def _attempt(work: Any) -> tuple[str, Any]:
                 "the memory is too small for this batch; use a smaller batch size, sequence length "
                 "or model"
             )
+        if device_failed(problem):
+            said = " ".join(str(problem).split())[:120]
+            return "lost", NomoatError(f"the GPU failed ({said}); if it happens again, see dmesg")
         return "crash", traceback.format_exc()
 
 

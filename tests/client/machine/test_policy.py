@@ -50,6 +50,7 @@ def test_training_when_every_limit_is_kept() -> None:
 
 
 STEAM = GpuProgram("steam", compute=False, busy_share=0.6)
+OUTSIDE = GpuProgram("4711", compute=True, outside=True)
 
 BLOCKING = {
     "idle": ({"idle_s": 10.0}, "you are using this machine"),
@@ -59,6 +60,7 @@ BLOCKING = {
     "power": ({"power_w": 250.0}, "power draw 250 W"),
     "vram": ({"vram_share": 0.9}, "GPU memory 90%"),
     "gpu": ({"gpu_programs": (STEAM,)}, "another program (steam)"),
+    "outside": ({"gpu_programs": (OUTSIDE,)}, "outside this container (process 4711)"),
     "cpu": ({"other_cpu_share": 0.9}, "processor 90%"),
     "disk": ({"free_disk_bytes": 1 << 20}, "disk almost full"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from nomoat.client.data.split import Split
 from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
 from nomoat.client.training import shared_worker as module
 from nomoat.client.training.personal_state import DiskPersonalStates
-from nomoat.client.training.shared_worker import SharedWorker
+from nomoat.client.training.shared_worker import TURN, SharedWorker
 from nomoat.client.training.trainer import Trainer
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.workers.jobs import TrainJob
@@ -66,6 +67,9 @@ class FakePool:
 
     def limit(self, share: float) -> None:
         self.shares.append(share)
+
+    def tell_of_turns(self, told: Callable[[str | None], None]) -> None:
+        self.told = told
 
     @property
     def working(self) -> bool:
@@ -243,7 +247,7 @@ def test_a_duty_is_kept_by_every_later_worker() -> None:
 def test_two_communities_take_turns_at_one_worker() -> None:
     worker = SharedWorker("slow", idle_s=60)
     one, other = at(worker), at(worker)
-    turns: list[bool] = []
+    turns: list[str | None] = []
     one.on_queued = other.on_queued = turns.append
     first, got = training(one)
     pool = until(1)
@@ -252,7 +256,7 @@ def test_two_communities_take_turns_at_one_worker() -> None:
     second.join(0.2)
     assert second.is_alive()
     assert len(pool.futures) == 1  # it waits for its turn
-    assert turns == [True]
+    assert turns == [TURN]
     assert one.working != other.working
     pool.futures[0].set_result("done")
     first.join(5)
@@ -261,7 +265,7 @@ def test_two_communities_take_turns_at_one_worker() -> None:
     pool.futures[1].set_result("done, too")
     second.join(5)
     assert (got, got_too) == (["done"], ["done, too"])
-    assert turns == [True, False]
+    assert turns == [TURN, None]
     assert len(FakePool.made) == 1
 
 

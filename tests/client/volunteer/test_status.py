@@ -14,6 +14,7 @@ from nomoat.aggregation.errors import BadData, NomoatError, Refused
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
+from nomoat.client.training.shared_worker import TURN
 from nomoat.client.volunteer.assemble import _explained
 from nomoat.client.volunteer.status import alone, paused, read_status, running
 from nomoat.client.volunteer.status_writer import StatusWriter
@@ -100,14 +101,14 @@ def test_who_waits_for_another_communitys_training_does_not_say_that_it_works(
 
     writer = StatusWriter(folder)
     writer.working("train.local")
-    writer.queued(True)
-    assert said() == ("waiting", "its turn: another community is at work on this machine")
+    writer.queued(TURN)
+    assert said() == ("waiting", TURN)
     writer.connected(1)
     assert said()[0] == "waiting"
     writer.hold("the owner paused it", 1_700_000_000.0)
     assert said() == ("waiting", "the owner paused it")
     writer.release()
-    writer.queued(False)
+    writer.queued(None)
     assert said() == ("working", "train.local")
 
 

@@ -29,6 +29,7 @@ def install() -> None:
     if os.environ.get("FAKE_GPU_MISSING") != "1":  # else only the libraries are there
         changes["nomoat.lora.device.present"] = _is_present
         changes["nomoat.lora.device.backends"] = _stands_in
+        changes["nomoat.lora.device.gpu_queue"] = _keeps_its_tickets
     sys.meta_path.insert(0, _Changing(changes))
 
 
@@ -65,6 +66,10 @@ def _drag_in(_: ModuleType) -> None:
 def _is_present(present: Any) -> None:
     present.torch_built_for = lambda: frozenset({"cuda"})
     present.driver_nodes = lambda: ("nvidiactl",)
+
+
+def _keeps_its_tickets(gpu_queue: Any) -> None:
+    gpu_queue.shared_folder = lambda: driver.folder() / "turns"
 
 
 def _stands_in(backends: Any) -> None:

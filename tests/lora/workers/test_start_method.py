@@ -18,7 +18,7 @@ if __name__ == "__main__":
         import peft  # as a program might that embeds this one
     with Pool(sys.argv[1], 2) as pool:
         for future in [pool.submit(SpecJob(4, 8.0)) for _ in range(4)]:
-            print(future.result().spec.rank, pool._on_gpu)
+            print(future.result().spec.rank, pool._state.on_gpu)
 """
 
 
