@@ -25,10 +25,12 @@ from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import describe, renew_certificate
 from nomoat.server.community.journal import CommunityJournal
 from nomoat.server.community.opened import OpenCommunity
-from nomoat.server.port.fleet_grid import FleetGrid, open_run
-from nomoat.server.port.http_app import Directory, ListenOptions, PortServices, make_app, serving
-from nomoat.server.port.link_state import FleetState
-from nomoat.server.port.sealed_grid import Addressee, CommunitySigner, SealedGrid
+from nomoat.server.fleet.fleet_grid import FleetGrid, open_run
+from nomoat.server.fleet.link_state import FleetState
+from nomoat.server.fleet.sealed_grid import Addressee, CommunitySigner, SealedGrid
+from nomoat.server.port.http_app import make_app
+from nomoat.server.port.listening import ListenOptions, serving
+from nomoat.server.port.services import Directory, PortServices
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
@@ -68,7 +70,7 @@ def hosting(
         resources.callback(state.close)
         http_app = make_app(_services(community, state))
         port = resources.enter_context(serving(http_app, _listening(community)))
-        resources.callback(state.mail.close)
+        resources.callback(state.pulls.close)
         grid = FleetGrid(state, settings.rounds.patience)
         resources.enter_context(open_run(state, grid))
         split = _evaluation_split(community, resources)

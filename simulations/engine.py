@@ -26,7 +26,7 @@ from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.lora.workers.cores import MAX_DEFAULT_WORKERS
-from nomoat.server.port.sealed_grid import Addressee, SealedGrid
+from nomoat.server.fleet.sealed_grid import Addressee, SealedGrid
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Fleet

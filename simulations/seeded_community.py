@@ -20,7 +20,7 @@ from nomoat.aggregation.secagg.parameters import Policy, RosterView
 from nomoat.client.round.masked_session import Membership
 from nomoat.client.round.sealed_app import SealParties
 from nomoat.client.round.training_origin import seed_from_announced
-from nomoat.server.port.sealed_grid import CommunitySigner
+from nomoat.server.fleet.sealed_grid import CommunitySigner
 from nomoat.server.rounds.cohort import round_seed, seed_of
 from nomoat.simulations.scenario import Scenario
 

@@ -1,4 +1,4 @@
-"""What a network peer meets: HTTP application, limits, buffers, uploads, the fleet grid.
+"""The port: the HTTP application a network peer meets, its limits, its buffers, its paths.
 
 Everything that arrives is hostile; nothing is decided here about rounds.
 """

@@ -37,10 +37,12 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import VersionStore
-from nomoat.server.port.fleet_grid import FleetGrid, open_run
-from nomoat.server.port.http_app import Directory, ListenOptions, PortServices, make_app, serving
-from nomoat.server.port.link_state import FleetState
-from nomoat.server.port.sealed_grid import Addressee, CommunitySigner, SealedGrid
+from nomoat.server.fleet.fleet_grid import FleetGrid, open_run
+from nomoat.server.fleet.link_state import FleetState
+from nomoat.server.fleet.sealed_grid import Addressee, CommunitySigner, SealedGrid
+from nomoat.server.port.http_app import make_app
+from nomoat.server.port.listening import ListenOptions, serving
+from nomoat.server.port.services import Directory, PortServices
 
 BASE_HASH = b"\xab" * 32
 KEY_SEED = b"\7" * 32
@@ -107,7 +109,7 @@ class Town:
             "127.0.0.1", self.port, self.folder.server_certificate, self.folder.server_key
         )
         self.port = self.running.enter_context(serving(make_app(self.desk), listening))
-        self.running.callback(self.state.mail.close)
+        self.running.callback(self.state.pulls.close)
         self.running.enter_context(open_run(self.state, self.fleet_grid))
 
     def down(self) -> None:
@@ -141,7 +143,7 @@ class Town:
     def wait_held(self, node: int, seconds: float = 10.0) -> None:
         """Wait until a request of this node is held open."""
         until = time.monotonic() + seconds
-        while node not in self.state.mail._waiting:
+        while node not in self.state.pulls._waiting:
             assert time.monotonic() < until, "no request is held open"
             time.sleep(0.01)
 

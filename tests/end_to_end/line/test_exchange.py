@@ -23,7 +23,7 @@ from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
 from nomoat.flower.replies import REFUSED
-from nomoat.server.port.sealed_grid import CommunitySigner, SealedGrid
+from nomoat.server.fleet.sealed_grid import CommunitySigner, SealedGrid
 
 
 def test_messages_and_large_bodies_come_back_whole(town: Any, people: Any, read: Any) -> None:
@@ -48,13 +48,13 @@ def test_a_waiting_volunteer_hears_at_once_and_asks_rarely(
     person.serve()
     town.wait_for(person.name)
     pulls = []
-    waiting = town.state.mail.wait
+    waiting = town.state.pulls.wait
 
     async def counted(node: int, seconds: float) -> bool:
         pulls.append(seconds)
         return await waiting(node, seconds)
 
-    monkeypatch.setattr(town.state.mail, "wait", counted)
+    monkeypatch.setattr(town.state.pulls, "wait", counted)
     time.sleep(0.7)
     assert len(pulls) <= 2
     started = time.monotonic()
@@ -199,7 +199,7 @@ def test_a_ban_counts_from_the_next_message_on(town: Any, people: Any) -> None:
     town.registrar.order(banned.name, Event.BAN, "junk", int(time.time()))
     assert set(town.fleet_grid.online()) == {other.name}
     node = next(n.node_id for n in town.state.get_node_info() if n.owner_name == banned.name)
-    town.state.mail.ring([node])
+    town.state.pulls.ring([node])
     banned.thread.join(10)
     assert isinstance(banned.refused, Refused)
     assert other.refused is None

@@ -38,8 +38,9 @@ from nomoat.client.connection.coordinator_api import (
 from nomoat.client.connection.https import Endpoint, call
 from nomoat.server.community import certificates
 from nomoat.server.community.versions import Provenance
-from nomoat.server.port import http_app
-from nomoat.server.port.http_app import ListenOptions, make_app, serving
+from nomoat.server.port import routes
+from nomoat.server.port.http_app import make_app
+from nomoat.server.port.listening import ListenOptions, serving
 
 NOW = int(time.time())
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
@@ -259,7 +260,7 @@ def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
         mine = Receipt(key.public, person.coordinator.identity.public, number, packet, 70, NOW)
         return issue(mine, key)
 
-    monkeypatch.setattr(http_app, "PAGE", 2)
+    monkeypatch.setattr(routes, "PAGE", 2)
     monkeypatch.setattr(coordinator_api, "PAGE", 2)
     for number in range(1, 6):
         store.put_receipt(receipt(one, number, bytes([number]) * 32))

@@ -1,100 +1,39 @@
 """What volunteers' nodes talk to: Flower's link state in one SQLite file, contents beside it.
 
-Everything here touches interfaces flwr does not promise to keep (docs/adr/0002-flower-embedded.md);
-tests/end_to_end/line pins what is relied on. Differs from Flower's on purpose: a node that comes
+Differs from Flower's on purpose: a node that comes
 back under its own key takes over at once, and whatever it says it does not have is offered to it
 again; a reply is taken although its sender has left.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.app import Message
-from flwr.common.constant import NOOP_FLWR_AID, Status
-from flwr.proto.message_pb2 import ObjectTree
-from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
-from flwr.supercore.object_store import NoObjectInStoreError
-from flwr.supercore.run import RunStatus
-from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
-from flwr.superlink.federation import NoOpFederationManager
 
 from nomoat.flower.objects import ids_in
 from nomoat.flower.process import silence
-from nomoat.server.port.object_files import ObjectFiles
-from nomoat.server.port.pending_uploads import PendingUploads
+from nomoat.server.fleet.flower_server import (
+    OWNER,
+    RUNNING,
+    NoObjectInStoreError,
+    NoOpFederationManager,
+    ObjectTree,
+    RunStatuses,
+    SqlLinkState,
+    int64_to_uint64,
+    uint64_to_int64,
+)
+from nomoat.server.fleet.held_pulls import HeldPulls
+from nomoat.server.fleet.object_files import ObjectFiles
+from nomoat.server.fleet.pending_uploads import PendingUploads
 
 log = logging.getLogger(__name__)
 
 NameOf = Callable[[bytes], str | None]
-
-
-class HeldPulls:
-    """Wakes pulls that are held open until their node has a message; one pull a node."""
-
-    def __init__(self, has_mail: Callable[[int], bool]) -> None:
-        self._has_mail = has_mail
-        self._lock = threading.Lock()
-        self._waiting: dict[int, HeldPull] = {}
-        self._closed = False
-
-    def ring(self, nodes: Iterable[int]) -> None:
-        """There is something for these nodes; callable from any thread."""
-        with self._lock:
-            for waiter in [self._waiting[node] for node in nodes if node in self._waiting]:
-                waiter.wake()
-
-    def dismiss(self, node: int) -> None:
-        """End the pull this node left open, with nothing."""
-        with self._lock:
-            waiter = self._waiting.pop(node, None)
-            if waiter is not None:
-                waiter.wake()
-
-    def close(self) -> None:
-        """Let everybody go."""
-        self._closed = True
-        self.ring(list(self._waiting))
-
-    async def wait(self, node: int, seconds: float) -> bool:
-        """Return when `node` has a message, or after `seconds`.
-
-        False if a newer pull of the same node took this one's place: whoever made this one is gone,
-        and a message given to it would be lost.
-        """
-        waiter = HeldPull(asyncio.get_running_loop(), asyncio.Event())
-        self.dismiss(node)
-        with self._lock:
-            self._waiting[node] = waiter
-        try:
-            # Looked at after registering: what comes in between rings.
-            if not self._closed and not await asyncio.to_thread(self._has_mail, node):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(waiter.event.wait(), seconds)
-        finally:
-            with self._lock:
-                newest = self._waiting.get(node) is waiter
-                if newest:
-                    del self._waiting[node]
-        return newest
-
-
-@dataclass(frozen=True, slots=True)
-class HeldPull:
-    """A pull that is held open."""
-
-    loop: asyncio.AbstractEventLoop
-    event: asyncio.Event
-
-    def wake(self) -> None:
-        """Let it go on, from any thread."""
-        self.loop.call_soon_threadsafe(self.event.set)
 
 
 class FleetState(SqlLinkState):
@@ -115,11 +54,11 @@ class FleetState(SqlLinkState):
         self.folder = database.parent
         self.name_of = name_of
         self.arrived = threading.Event()
-        self.mail = HeldPulls(self.has_mail)
+        self.pulls = HeldPulls(self.has_mail)
         self.run_id = 0  # the one that is open
         self._registering = threading.Lock()
         self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
-        self._spool = objects
+        self._objects = objects
         self._uploads = PendingUploads()
 
     def state(self) -> FleetState:
@@ -136,14 +75,14 @@ class FleetState(SqlLinkState):
             if known is None:
                 known = super().get_node_id_by_public_key(public_key)
             if known is None:
-                known = self.create_node(NOOP_FLWR_AID, name, public_key, 30.0)
+                known = self.create_node(OWNER, name, public_key, 30.0)
             self._node_ids[public_key] = known
         return known
 
-    def get_run_status(self, run_ids: set[int]) -> dict[int, RunStatus]:
+    def get_run_status(self, run_ids: set[int]) -> RunStatuses:
         """The open run is running, as long as this process is; Flower asks at every request."""
         if run_ids == {self.run_id}:
-            return {self.run_id: RunStatus(Status.RUNNING, "", "")}
+            return {self.run_id: RUNNING}
         return super().get_run_status(run_ids)
 
     def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
@@ -151,7 +90,7 @@ class FleetState(SqlLinkState):
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """Activate, taking over from an earlier process of the same key (its request is signed)."""
-        self.mail.dismiss(node_id)
+        self.pulls.dismiss(node_id)
         if not super().activate_node(node_id, heartbeat_interval):
             self.deactivate_node(node_id)
             return super().activate_node(node_id, heartbeat_interval)
@@ -170,7 +109,7 @@ class FleetState(SqlLinkState):
             {"node": uint64_to_int64(node_id)},
         )
         for asked, reply in ((row["asked"], row["reply"]) for row in rows):
-            if asked in have or (reply and self._spool.whole(reply)):
+            if asked in have or (reply and self._objects.whole(reply)):
                 continue
             if reply:
                 self.query("DELETE FROM message_res WHERE message_id = :reply", {"reply": reply})
@@ -182,10 +121,10 @@ class FleetState(SqlLinkState):
 
     def contents(self, reply_id: str) -> dict[str, bytes] | None:
         """Every object of a reply, None while one is missing."""
-        if not self._spool.whole(reply_id):
+        if not self._objects.whole(reply_id):
             return None
-        tree = self._spool.get_object_tree(reply_id)
-        found = {object_id: self._spool.get(object_id) for object_id in ids_in(tree)}
+        tree = self._objects.get_object_tree(reply_id)
+        found = {object_id: self._objects.get(object_id) for object_id in ids_in(tree)}
         contents = {object_id: content for object_id, content in found.items() if content}
         return contents if len(contents) == len(found) else None
 
@@ -202,7 +141,7 @@ class FleetState(SqlLinkState):
     def preregister_object_tree(self, object_tree: ObjectTree, session_id: str) -> list[str]:
         """Announce a message's objects; those that are not here yet, which the upload owes."""
         run_id = self._uploads.run_of(session_id)
-        missing = self._spool.preregister(run_id, object_tree)
+        missing = self._objects.preregister(run_id, object_tree)
         self._uploads.owe(session_id, missing)
         return missing
 
@@ -213,7 +152,7 @@ class FleetState(SqlLinkState):
         if not self._uploads.owes(run_id, session_id, object_id):
             return False
         try:
-            self._spool.put(object_id, object_content)
+            self._objects.put(object_id, object_content)
         except (NoObjectInStoreError, ValueError) as problem:
             log.warning("an object was refused: %s", problem)
             return False
@@ -223,7 +162,7 @@ class FleetState(SqlLinkState):
 
     def get_object(self, run_id: int, object_id: str) -> bytes | None:
         """An object, b"" if it is still on its way, None if nobody announced it."""
-        return self._spool.get(object_id)
+        return self._objects.get(object_id)
 
     def delete_sessions_in_run(self, run_id: int) -> None:
         """Forget the uploads of a run."""
@@ -276,6 +215,6 @@ class FleetState(SqlLinkState):
 
     def close(self) -> None:
         """Let held requests go and close the database."""
-        self.mail.close()
+        self.pulls.close()
         if self._engine is not None:
             self._engine.dispose()

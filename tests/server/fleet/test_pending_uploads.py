@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nomoat.server.port.pending_uploads import PendingUploads
+from nomoat.server.fleet.pending_uploads import PendingUploads
 
 RUN = 3
 

@@ -3,7 +3,7 @@
 Flower keeps objects in SQLite, a dozen statements each; what is under way ends with its process, so
 that buys nothing. Flower's own in-memory store does the bookkeeping here, and large contents are
 laid aside as files: what waits to be fetched or added up costs no memory, however many volunteers
-report. Uses private flwr interfaces: see grid.py.
+report.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from nomoat.server.fleet.flower_server import InMemoryObjectStore, ObjectTree
 
 LARGE_BYTES = 64 << 10
 

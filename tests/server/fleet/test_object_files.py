@@ -13,7 +13,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.object_store import NoObjectInStoreError
 
-from nomoat.server.port.object_files import LARGE_BYTES, ObjectFiles
+from nomoat.server.fleet.object_files import LARGE_BYTES, ObjectFiles
 
 RUN = 7
 

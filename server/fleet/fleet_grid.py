@@ -1,7 +1,7 @@
 """Flower's Grid over the state that volunteers' nodes talk to: no SuperLink, no other process.
 
-Uses private flwr interfaces as link_state.py does. Differs from Flower's on purpose: a volunteer
-that is only offline is waited for, not reported as failed, until `patience_s` has passed.
+Differs from Flower's on purpose: a volunteer that is only offline is waited for, not reported as
+failed, until `patience_s` has passed.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from flwr.app import Message
-from flwr.common.constant import NOOP_FLWR_AID, SubStatus
-from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
 
 from nomoat.flower.objects import Objects, hashed_once, put_together, take_apart
 from nomoat.flower.polling_grid import NodeInfo, PollingGrid, Run
 from nomoat.flower.process import speak_as_coordinator
 from nomoat.flower.replies import COORDINATOR_NODE, FAILED, UNREACHABLE, error_reply
-from nomoat.server.port.link_state import FleetState
+from nomoat.server.fleet.flower_server import NodeStatus, begin_run, end_run
+from nomoat.server.fleet.link_state import FleetState
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +89,7 @@ class FleetGrid(PollingGrid):
             for object_id, objects in missing.items():
                 content = objects.content(object_id)
                 self._state.store_object(self.run.run_id, session, object_id, content)
-        self._state.mail.ring({message.metadata.dst_node_id for message in batch})
+        self._state.pulls.ring({message.metadata.dst_node_id for message in batch})
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -188,13 +186,7 @@ def open_run(state: FleetState, grid: FleetGrid) -> Iterator[Run]:
 
     Flower stamps messages with one process-wide task, so a process has one run at a time.
     """
-    run_id = state.create_run(
-        "nomoat/rounds", "1", "", {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
-    )
-    run = state.get_run_info(run_ids=[run_id])[0]
-    task_id: Any = run.primary_task_id
-    if not (state.claim_task(task_id) and state.activate_task(task_id)):
-        raise RuntimeError("Flower did not start the run")
+    run_id, task_id = begin_run(state)
     stop = threading.Event()
 
     def beat() -> None:
@@ -204,6 +196,7 @@ def open_run(state: FleetState, grid: FleetGrid) -> Iterator[Run]:
     thread = threading.Thread(target=beat, name="run heartbeat", daemon=True)
     thread.start()
     speak_as_coordinator(run_id, task_id)
+    run = state.get_run_info(run_ids=[run_id])[0]
     grid.set_run(run)
     state.run_id = run_id
     try:
@@ -212,4 +205,4 @@ def open_run(state: FleetState, grid: FleetGrid) -> Iterator[Run]:
         stop.set()
         thread.join()
         state.run_id = 0
-        state.finish_task(task_id, SubStatus.COMPLETED, "")
+        end_run(state, task_id)

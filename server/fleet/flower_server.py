@@ -1,0 +1,128 @@
+"""Flower's server side, as far as a coordinator uses it: the one file to look at when flwr changes.
+
+flwr does not promise to keep any of this (docs/adr/0002-flower-embedded.md); tests/end_to_end/line
+pins what is relied on. The classes are bases of ours (link_state.py, object_files.py); the
+functions say what a call of its fleet protocol is about.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from fastapi import FastAPI, Request
+from flwr.common.constant import NOOP_FLWR_AID, Status, SubStatus
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore.constant import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    NOOP_FEDERATION_ID,
+    NodeStatus,
+    TaskType,
+)
+from flwr.supercore.error import http_error_translator
+from flwr.supercore.object_store import NoObjectInStoreError
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
+from flwr.supercore.run import RunStatus
+from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from flwr.superlink.routers.fleet.router import router as fleet_router
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from nomoat.flower.objects import ids_in
+
+__all__ = [
+    "InMemoryObjectStore",
+    "NoObjectInStoreError",
+    "NoOpFederationManager",
+    "NodeStatus",
+    "ObjectTree",
+    "SqlLinkState",
+    "int64_to_uint64",
+    "uint64_to_int64",
+]
+
+FLEET = fleet_router.prefix + "/"
+OWNER = NOOP_FLWR_AID
+RUNNING = RunStatus(Status.RUNNING, "", "")
+RunStatuses = dict[int, RunStatus]
+
+
+def fleet_app(state: SqlLinkState, rules: Middleware) -> FastAPI:
+    """Flower's fleet protocol over `state`, its nodes authenticated; then `rules`, then the call.
+
+    No SuperLink is started, and nothing else of Flower's can be reached.
+    """
+    middleware = [
+        Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
+        Middleware(ProtobufTranslationMiddleware),
+        Middleware(NodeAuthMiddleware),
+        rules,
+    ]
+    app = FastAPI(middleware=middleware, openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.linkstate_factory = state
+    app.state.enable_supernode_auth = True
+    app.include_router(fleet_router)
+    return app
+
+
+def call_in(request: Request) -> Any:
+    """The fleet call that the middleware has found in a request, None if it holds none."""
+    return getattr(request.state, "protobuf_request", None)
+
+
+def key_in(request: Request) -> bytes:
+    """The node key (PEM) whose signature on an authenticated request was checked."""
+    return base64.b64decode(request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER])
+
+
+def node_of(call: Any) -> int:
+    """The node that says it makes a call, 0 where a call names none."""
+    return int(call.node.node_id if hasattr(call, "node") else getattr(call, "node_id", 0))
+
+
+def run_of(call: Any) -> int | None:
+    """The run a call is about, None if it is about none."""
+    if isinstance(call, PushMessagesRequest):
+        return call.messages_list[0].metadata.run_id if call.messages_list else 0
+    return call.run_id if hasattr(call, "run_id") else None
+
+
+def asks_for_messages(call: Any) -> bool:
+    """True of a pull."""
+    return isinstance(call, PullMessagesRequest)
+
+
+def sends_messages(call: Any) -> bool:
+    """True of a push."""
+    return isinstance(call, PushMessagesRequest)
+
+
+def may_push(call: PushMessagesRequest, max_objects: int) -> bool:
+    """True if a push holds one reply, of the node that sends it, of at most `max_objects`."""
+    if len(call.messages_list) != 1 or len(call.message_object_trees) != 1:
+        return False
+    metadata, tree = call.messages_list[0].metadata, call.message_object_trees[0]
+    if metadata.src_node_id != call.node.node_id or metadata.message_id != tree.object_id:
+        return False
+    return all(count < max_objects for count, _ in enumerate(ids_in(tree)))
+
+
+def begin_run(state: SqlLinkState) -> tuple[int, int]:
+    """Make a run and start its task: (run id, task id)."""
+    run_id = state.create_run(
+        "nomoat/rounds", "1", "", {}, NOOP_FEDERATION_ID, None, OWNER, TaskType.SERVER_APP
+    )
+    task_id: Any = state.get_run_info(run_ids=[run_id])[0].primary_task_id
+    if not (state.claim_task(task_id) and state.activate_task(task_id)):
+        raise RuntimeError("Flower did not start the run")
+    return run_id, task_id
+
+
+def end_run(state: SqlLinkState, task_id: int) -> None:
+    """Finish a run's task."""
+    state.finish_task(task_id, SubStatus.COMPLETED, "")

@@ -1,0 +1,92 @@
+"""Serving an ASGI application over TLS, in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from nomoat.aggregation.errors import NomoatError
+
+
+@dataclass(frozen=True)
+class ListenOptions:
+    """An address to listen on, and the certificate shown there. port 0 picks a free one."""
+
+    host: str
+    port: int
+    certificate: Path
+    key: Path
+
+
+@contextmanager
+def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> Iterator[int]:
+    """Serve `app` over TLS in a thread while the block runs; yields the port.
+
+    NomoatError if the port is taken or the certificate cannot be read.
+    """
+    bound = bind(listening.host, listening.port)
+    port = int(bound.getsockname()[1])
+    try:
+        config = uvicorn.Config(
+            app,
+            ssl_certfile=str(listening.certificate),
+            ssl_keyfile=str(listening.key),
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=75,
+            limit_concurrency=2000,
+            timeout_graceful_shutdown=2,
+        )
+        config.load()
+    except (OSError, ssl.SSLError) as problem:
+        bound.close()
+        raise NomoatError(f"certificate {listening.certificate}: {problem}") from None
+    server = uvicorn.Server(config)
+    thread = threading.Thread(
+        target=lambda: asyncio.run(_serve(server, bound)), name="fleet", daemon=True
+    )
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        bound.close()
+
+
+async def _serve(server: uvicorn.Server, bound: socket.socket) -> None:
+    await server.serve([bound])
+    for connection in list(server.server_state.connections):
+        # A peer in the middle of a request would wait for the answer of a server that is gone.
+        connection.transport.abort()
+    await asyncio.sleep(0)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; NomoatError in one line if there is none to be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as problem:
+        listener.close()
+        raise NomoatError(
+            f"cannot listen on {host}:{port}: {problem.strerror}; choose another --port"
+        ) from None
+    return listener

@@ -1,0 +1,76 @@
+"""Rules for nodes that have proven who they are: hostile ones remain."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+
+from nomoat.flower import headers
+from nomoat.server.fleet import flower_server
+from nomoat.server.port.rate_limit import RateLimit
+from nomoat.server.port.request_limits import App, Receive, Scope, Send
+from nomoat.server.port.services import PortServices
+
+log = logging.getLogger(__name__)
+
+MAX_WAIT_S = 20.0
+
+
+class NodeRules:
+    """Refuses what an authenticated node may not do: hurry, reply as another, register a flood.
+
+    Plain ASGI: a BaseHTTPMiddleware costs every request a task and two streams.
+    """
+
+    def __init__(self, app: App, services: PortServices) -> None:
+        self._app = app
+        self._services = services
+        self._rate = RateLimit(services.caps.node)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a fleet call on, or refuse it."""
+        answer = None
+        if scope["type"] == "http":
+            answer = await self._refusal(Request(scope))
+        await (answer or self._app)(scope, receive, send)
+
+    async def _refusal(self, request: Request) -> Response | None:
+        """The answer to a call that may not be made now, None to any other."""
+        call = flower_server.call_in(request)
+        if call is None:
+            return None
+        node, services = flower_server.node_of(call), self._services
+        if not self._rate.allow(str(node), time.monotonic()):
+            return JSONResponse({"error": "too many requests; slow down"}, 429)
+        if flower_server.run_of(call) not in (None, services.state.run_id):
+            return JSONResponse({"error": "that run is over"}, 403)
+        pushes = flower_server.sends_messages(call)
+        if pushes and not flower_server.may_push(call, services.max_objects):
+            log.warning("node %d: refused a reply that is not its own or too large", node)
+            return JSONResponse({"error": "not a reply this node may send"}, 400)
+        if flower_server.asks_for_messages(call) and headers.WAIT in request.headers:
+            return await self._held(node, request)
+        return None
+
+    async def _held(self, node: int, request: Request) -> Response | None:
+        """Hold a pull until there is something for it; why it gets nothing, or None."""
+        state, have = self._services.state, request.headers.get(headers.HAVE, "")
+        await run_in_threadpool(state.offer_again, node, frozenset(have.split(",")))
+        if not await state.pulls.wait(node, wait_s(request.headers[headers.WAIT])):
+            return JSONResponse({"error": "a newer request took this one's place"}, 409)
+        if not await run_in_threadpool(self._may_still_speak, request):
+            return JSONResponse({"error": "no longer a member"}, 401)
+        return None
+
+    def _may_still_speak(self, request: Request) -> bool:
+        """False if it has been banned since it was authenticated, before it waited."""
+        return self._services.state.name_of(flower_server.key_in(request)) is not None
+
+
+def wait_s(header: str) -> float:
+    """Seconds for which a pull may be held until there is something to deliver."""
+    return min(float(header), MAX_WAIT_S) if header.isdigit() else 0.0

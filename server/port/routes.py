@@ -1,0 +1,128 @@
+"""Our own paths: enrolment, the roster, receipts, versions, adapters (docs/protocol.md §5, §6).
+
+Bodies and answers are wire messages, refusals JSON with one line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, JSONResponse
+
+from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
+from nomoat.aggregation.protocol import lineage, wire
+from nomoat.aggregation.protocol.enrolment import PROOF_HEADER, Standing, check_proof
+from nomoat.aggregation.protocol.receipts import PAGE, Receipts
+from nomoat.server.port.services import PortServices
+
+log = logging.getLogger(__name__)
+
+WIRE = "application/octet-stream"
+
+
+def add_routes(app: FastAPI, services: PortServices) -> None:
+    """Serve our own paths beside Flower's."""
+    _add_membership(app, services)
+    _add_downloads(app, services)
+
+
+def _add_membership(app: FastAPI, services: PortServices) -> None:
+    """Paths for whoever joins, belongs, or leaves."""
+
+    @app.get("/community")
+    def community() -> Response:
+        return _wire(services.info(services.now()))
+
+    @app.post("/enroll")
+    async def enroll(request: Request) -> Response:
+        body = await request.body()
+        return await _answered(lambda: services.registrar.enrol(body, services.now()))
+
+    @app.post("/leave")
+    async def leave(request: Request) -> Response:
+        def left() -> None:
+            services.registrar.leave(_asker(request, services), services.now())
+
+        return await _answered(left)
+
+    @app.get("/roster")
+    async def roster(request: Request, after: int = 0) -> Response:
+        def page() -> object:
+            _asker(request, services)
+            return services.registrar.page(max(0, after))
+
+        return await _answered(page)
+
+
+def _add_downloads(app: FastAPI, services: PortServices) -> None:
+    """Paths for members who fetch their receipts, and the versions of the adapter."""
+
+    @app.get("/receipts")
+    async def receipts(request: Request, after: int = 0) -> Response:
+        def own() -> object:
+            asker = _asker(request, services)
+            found = services.registrar.store.receipts(asker, max(0, after), PAGE)
+            return Receipts(tuple(found))
+
+        return await _answered(own)
+
+    @app.get("/versions")
+    async def versions(request: Request, after: int = 0) -> Response:
+        def listed() -> object:
+            _check_approved(request, services)
+            records = services.registry.store.versions(max(0, after), lineage.PAGE)
+            return lineage.Versions(tuple(records))
+
+        return await _answered(listed)
+
+    @app.get("/adapter/{digest}")
+    async def adapter(request: Request, digest: str) -> Response:
+        def found() -> Path:
+            _check_approved(request, services)
+            path = services.registry.path(bytes.fromhex(digest))
+            if not path.is_file():
+                raise UsageError("no such adapter")
+            return path
+
+        return await _answered(found)
+
+
+async def _answered(work: Callable[[], object]) -> Response:
+    """The result of `work` as a response, its refusal as one line of JSON."""
+    try:
+        result = await run_in_threadpool(work)
+    except Refused as problem:
+        return JSONResponse({"refused": str(problem)}, 403)
+    except RemoteProtocolError as problem:
+        log.warning("refused: %s", problem)
+        return JSONResponse({"error": problem.reason}, 400)
+    except UsageError as problem:
+        return JSONResponse({"error": str(problem)}, 404)
+    except NomoatError as problem:
+        log.error("%s", problem)
+        return JSONResponse({"error": "the coordinator cannot do that now"}, 503)
+    if isinstance(result, Path):
+        return FileResponse(result, media_type=WIRE)
+    return Response(status_code=204) if result is None else _wire(result)
+
+
+def _asker(request: Request, services: PortServices) -> bytes:
+    """The proven identity of whoever asks; it must have enrolled."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    target = f"{request.method} {request.url.path}{query}"
+    proof = request.headers.get(PROOF_HEADER, "")
+    return check_proof(proof, services.registrar.key.public, target, services.now())
+
+
+def _check_approved(request: Request, services: PortServices) -> None:
+    member = services.registrar.roster().named(_asker(request, services))
+    if member is None or member.standing is not Standing.APPROVED:
+        raise Refused("only approved volunteers may download")
+
+
+def _wire(message: object) -> Response:
+    return Response(wire.encode(message).head, media_type=WIRE)

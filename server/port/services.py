@@ -1,0 +1,72 @@
+"""The coordinator's parts that its port serves, and who may speak there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+)
+
+from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
+from nomoat.server.community.members import Registrar
+from nomoat.server.community.versions import VersionStore
+from nomoat.server.fleet.link_state import FleetState
+from nomoat.server.fleet.sealed_grid import Addressee
+from nomoat.server.port.request_limits import Caps
+
+
+class Directory:
+    """Node keys (PEM) of those who may speak, from the roster; follows it as it grows."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        self._registrar = registrar
+        self._known: tuple[int, dict[bytes, Addressee]] = (-1, {})  # replaced whole: threads
+
+    def __call__(self, pem: bytes) -> str | None:
+        """The volunteer with this node key, if it may speak."""
+        found = self.addressee(pem)
+        return None if found is None else found.name
+
+    def addressee(self, pem: bytes) -> Addressee | None:
+        """Name and identity of the volunteer with this node key, if it may speak."""
+        roster = self._registrar.roster()
+        length, by_pem = self._known
+        if roster.length != length:
+            by_pem = {
+                to_pem(member.binding.node_key): Addressee(name, member.binding.identity)
+                for name, member in roster.members.items()
+                if member.standing is Standing.APPROVED
+            }
+            self._known = (roster.length, by_pem)
+        return by_pem.get(pem)
+
+
+@dataclass(frozen=True)
+class PortServices:
+    """The parts a request may reach. info: the community's signed description at a unix time.
+
+    max_objects: most Flower objects one reply may be made of. clock: unix time.
+    """
+
+    state: FleetState
+    registrar: Registrar
+    registry: VersionStore
+    info: Callable[[int], CommunityInfo]
+    max_objects: int
+    caps: Caps = field(default_factory=Caps)
+    clock: Callable[[], float] = time.time
+
+    def now(self) -> int:
+        """Unix time in seconds."""
+        return int(self.clock())
+
+
+def to_pem(der: bytes) -> bytes:
+    """A public key as Flower spells it."""
+    key = load_der_public_key(der)
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
