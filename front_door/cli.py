@@ -10,6 +10,8 @@ from nomoat import __version__
 from nomoat.client.cli.app import app as client
 from nomoat.data import app as data
 from nomoat.server.cli.commands import app as server
+from nomoat.serving.cli.chat import app as chatting
+from nomoat.serving.cli.serve import app as serving
 from nomoat.simulations.cli.compare import app as comparing
 from nomoat.simulations.cli.simulate import app as simulations
 from nomoat.simulations.loopback.cli import app as trying
@@ -39,6 +41,6 @@ def front_door(
 
 
 app.add_typer(data, name="data")
-for room in (simulations, comparing, trying, server, client):
+for room in (simulations, comparing, trying, server, client, chatting, serving):
     app.registered_commands += room.registered_commands
     app.registered_groups += room.registered_groups

@@ -15,6 +15,7 @@ import numpy as np
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, Vector
 from nomoat.aggregation.protocol.messages import MAX_RANK
+from nomoat.lora.export.factors import PREFIX, Factor
 
 
 def side_by_side(adapters: Sequence[Adapter], weights: Sequence[float] | None = None) -> Adapter:
@@ -44,6 +45,27 @@ def side_by_side(adapters: Sequence[Adapter], weights: Sequence[float] | None = 
             views[layer.a.name][rows] = a
             views[layer.b.name][:, rows] = b * scale
         start = rows.stop
+    return Adapter(spec, vector)
+
+
+def of_factors(factors: Sequence[Factor]) -> Adapter:
+    """Factors of any ranks as one adapter: the largest rank, the others filled up with zeros."""
+    rank = max(factor.rank for factor in factors)
+    if rank > MAX_RANK:
+        raise UsageError(f"an adapter of rank {rank} is beyond {MAX_RANK}")
+    named = {f"{PREFIX}{factor.module}": factor for factor in factors}
+    layers = tuple(
+        LayerSpec(name, named[name].b.shape[0], named[name].a.shape[1], rank)
+        for name in sorted(named)
+    )
+    targets = tuple(sorted({factor.module.rpartition(".")[2] for factor in factors}))
+    spec = AdapterSpec(layers, rank, float(rank), False, targets)
+    vector: Vector = np.zeros(spec.size, np.float32)
+    views = spec.manifest.views(vector)
+    for layer in layers:
+        factor = named[layer.name]
+        views[layer.a.name][: factor.rank] = factor.a
+        views[layer.b.name][:, : factor.rank] = factor.b
     return Adapter(spec, vector)
 
 

@@ -20,7 +20,7 @@ from nomoat.lora.export.llama_cpp.vocabulary import Vocabulary
 from nomoat.lora.export.merged_folder import write_merged
 from nomoat.lora.export.order import Exported, ExportTarget, Order
 from nomoat.lora.export.self_check import BOUNDS, NOT_INSTALLED, Comparison
-from nomoat.lora.export.turns import PLAIN, Turns, template_of
+from nomoat.lora.export.turns import PLAIN, TurnFormat, template_of
 from nomoat.lora.export.weights import BaseWeights
 from nomoat.lora.inference import llama_server
 from nomoat.lora.model.adapter_folder import save_folder
@@ -153,7 +153,7 @@ def _phone(order: Order, fresh: Path, compared: Comparison) -> tuple[str, str]:
 
 def _ollama(order: Order, fresh: Path, compared: Comparison) -> tuple[str, str]:
     path, checked = _one_file(order, fresh, compared, order.quant or "q8_0")
-    turns = Turns.of(compared.tokenizer)
+    turns = TurnFormat.of(compared.tokenizer)
     opened = _vocabulary(compared).add_bos
     bos = str(compared.tokenizer.bos_token) if opened else None
     lines = [f"FROM ./{path.name}", f'TEMPLATE """{turns.go_template(bos)}"""']

@@ -53,7 +53,7 @@ def write(
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class TurnFormat:
     """The text around turns. opening: before the first question without a system message.
 
     system: before and after a system message that comes first; answering: between a question and
@@ -67,7 +67,7 @@ class Turns:
     stop: str
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Turns:
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> TurnFormat:
         """Find them; UsageError if they depend on more than the role."""
         asked = [_turn("user", FIRST), _turn("assistant", REPLY), _turn("user", SECOND)]
         whole = write(tokenizer, asked, answer_next=True)

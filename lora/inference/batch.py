@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Row:
+class AnswerRow:
     """One answer on its way. tokens: those written so far."""
 
     question: Question
@@ -31,16 +31,16 @@ class Row:
 
 
 @dataclass(eq=False)
-class Batch:
+class AnswerBatch:
     """The rows at work and what the model remembers of them."""
 
     base: BaseModel
     bank: VoiceBank
-    rows: list[Row] = field(default_factory=list)
+    rows: list[AnswerRow] = field(default_factory=list)
     _cache: Any = None  # transformers.DynamicCache
     _mask: torch.Tensor | None = None  # (rows, columns): 1 where a row has a token
 
-    def admit(self, rows: Sequence[Row]) -> torch.Tensor:
+    def admit(self, rows: Sequence[AnswerRow]) -> torch.Tensor:
         """Read the prompts of new rows; the logits after each, (len(rows), V) float32 on the CPU.
 
         They join the batch, behind the rows that are there, before its next step.

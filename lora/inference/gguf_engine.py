@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.inference import llama_server
 from nomoat.lora.inference.llama_server import LlamaServer, Setup
@@ -19,6 +18,7 @@ from nomoat.lora.inference.requests import (
     Deliver,
     Ended,
     Failed,
+    NotOffered,
     Piece,
     Question,
     TokenLogProb,
@@ -40,7 +40,7 @@ class _Loaded:
 
 
 @dataclass(eq=False)
-class _Answer:
+class _Cancellable:
     gone: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
@@ -81,15 +81,15 @@ class GgufEngine:
         if idle:
             llama_server.stop(old.server)
 
-    def submit(self, question: Question, deliver: Deliver) -> _Answer:
+    def submit(self, question: Question, deliver: Deliver) -> _Cancellable:
         """Answer a question."""
         limit = room(question, self.context)
         with self._lock:
             loaded = self._loaded
             if question.voice not in loaded.places or self._closed:
-                raise UsageError("this adapter is not offered here")
+                raise NotOffered
             loaded.users += 1
-        answer = _Answer()
+        answer = _Cancellable()
         self._pool.submit(self._run, loaded, (question, limit), deliver, answer)
         return answer
 
@@ -100,7 +100,7 @@ class GgufEngine:
         llama_server.stop(self._loaded.server)
 
     def _run(
-        self, loaded: _Loaded, asked: tuple[Question, int], deliver: Deliver, answer: _Answer
+        self, loaded: _Loaded, asked: tuple[Question, int], deliver: Deliver, answer: _Cancellable
     ) -> None:
         question, limit = asked
         place = loaded.places[question.voice]
@@ -136,7 +136,7 @@ class GgufEngine:
 
 @dataclass
 class _Progress:
-    """Turns llama.cpp's chunks into events. text: all that was told so far."""
+    """TurnFormat llama.cpp's chunks into events. text: all that was told so far."""
 
     question: Question
     limit: int
@@ -168,7 +168,7 @@ class _Progress:
 
 
 def _body(question: Question, limit: int) -> dict[str, Any]:
-    """What llama.cpp is asked: none of the samplers it adds by itself."""
+    """The request to llama.cpp: none of the samplers it adds by itself."""
     settings = question.sampling
     body: dict[str, Any] = {
         "prompt": list(question.prompt),

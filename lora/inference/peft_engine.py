@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.inference import sampling as sampled
 from nomoat.lora.inference.answer_text import AnswerText
-from nomoat.lora.inference.batch import Batch, Row
+from nomoat.lora.inference.batch import AnswerBatch, AnswerRow
 from nomoat.lora.inference.requests import (
     BASE,
     AnswerEvent,
     Deliver,
     Ended,
     Failed,
+    NotOffered,
     Piece,
     Question,
     TokenLogProb,
@@ -40,7 +40,7 @@ SHORTEST_CONTEXT: Final = 1 << 20  # of a model that states none
 class _Answer:
     """A question in the engine's hands."""
 
-    row: Row
+    row: AnswerRow
     text: AnswerText
     deliver: Deliver
     gone: threading.Event = field(default_factory=threading.Event)
@@ -69,8 +69,8 @@ class PeftEngine:
         self._offered: frozenset[str] = frozenset({BASE})
         self._held: dict[str, Adapter] = {}
         self._bank = VoiceBank(base)
-        self._batch = Batch(base, self._bank)
-        self._answers: dict[Row, _Answer] = {}
+        self._batch = AnswerBatch(base, self._bank)
+        self._answers: dict[AnswerRow, _Answer] = {}
         self._waiting: list[_Answer] = []
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -90,8 +90,8 @@ class PeftEngine:
     def submit(self, question: Question, deliver: Deliver) -> _Answer:
         """Answer a question."""
         if question.voice not in self._offered or self._closed:
-            raise UsageError("this adapter is not offered here")
-        row = Row(question, room(question, self.context), self._rng(question))
+            raise NotOffered
+        row = AnswerRow(question, room(question, self.context), self._rng(question))
         text = AnswerText(self._text, question.sampling.stop)
         answer = _Answer(row, text, deliver)
         self._inbox.put(answer)
@@ -152,7 +152,7 @@ class PeftEngine:
         if self._batch.rows:
             self._write(list(self._batch.rows), self._batch.step())
 
-    def _write(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
+    def _write(self, rows: Sequence[AnswerRow], logits: torch.Tensor) -> None:
         """Choose a token for each row, tell it, and let go of rows that have ended."""
         ended = []
         for row, values in zip(rows, logits, strict=True):
@@ -182,7 +182,7 @@ class PeftEngine:
             self._tell(answer, Piece(text))
         self._tell(answer, Ended(reason, len(row.question.prompt), len(row.tokens)))
 
-    def _told(self, logits: torch.Tensor, row: Row) -> TokenLogProb:
+    def _told(self, logits: torch.Tensor, row: AnswerRow) -> TokenLogProb:
         token = row.tokens[-1]
         own, others = sampled.told(logits, token, row.question.sampling.logprobs or 0)
         named = tuple((self._text([other]), value) for other, value in others)
@@ -192,7 +192,7 @@ class PeftEngine:
         if not answer.gone.is_set():
             answer.deliver(event)
 
-    def _drop(self, rows: Sequence[Row]) -> None:
+    def _drop(self, rows: Sequence[AnswerRow]) -> None:
         if not rows:
             return
         for row in rows:
@@ -204,7 +204,7 @@ class PeftEngine:
         for answer in [*self._answers.values(), *self._waiting]:
             self._tell(answer, Failed(reason))
         self._answers, self._waiting = {}, []
-        self._batch = Batch(self._base, self._bank)
+        self._batch = AnswerBatch(self._base, self._bank)
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(

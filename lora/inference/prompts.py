@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from nomoat.aggregation.errors import UsageError
@@ -36,6 +37,17 @@ class Prompts:
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Prompts:
         """The prompts of a tokenizer."""
         return cls(tokenizer, template_of(tokenizer) is PLAIN)
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Characters of the longest token, counted generously."""
+        return max(map(len, self.tokenizer.get_vocab()), default=1)
+
+    def checked(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Ids somebody else made; UsageError for one that is no token's."""
+        if wrong := [token for token in ids if not 0 <= token < len(self.tokenizer)]:
+            raise UsageError(f"there is no token {wrong[0]}: there are {len(self.tokenizer)}")
+        return tuple(ids)
 
     def chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The ids after which the model answers; UsageError if the template refuses the roles.

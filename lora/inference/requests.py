@@ -22,9 +22,16 @@ class ContextExceeded(UsageError):
         )
 
 
+class NotOffered(UsageError):
+    """The engine has not been given this voice, or has closed."""
+
+    def __init__(self) -> None:
+        super().__init__("this adapter is not offered here")
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. temperature 0: the likeliest one.
+    """Settings by which the next token is chosen. temperature 0: the likeliest one.
 
     top_p: of the probability mass (Holtzman et al. 2020, arXiv:1904.09751). stop: texts that end
     the answer and are not part of it. logprobs: alternatives told of each token; None: none, and
@@ -111,7 +118,7 @@ class Engine(Protocol):
     def submit(self, question: Question, deliver: Deliver) -> Running:
         """Answer a question; `deliver` is called by the engine's thread, event by event.
 
-        Raises ContextExceeded, or UsageError for a voice that is not offered.
+        Raises ContextExceeded, or NotOffered.
         """
 
     def close(self) -> None:
@@ -119,7 +126,12 @@ class Engine(Protocol):
 
 
 def room(question: Question, context: int) -> int:
-    """Tokens the answer may have; ContextExceeded if the prompt leaves none."""
+    """Tokens the answer may have; ContextExceeded if the prompt leaves none.
+
+    UsageError for an empty prompt: there is nothing to go on from.
+    """
+    if not question.prompt:
+        raise UsageError("the prompt is empty, and this model has no token to begin with")
     left = context - len(question.prompt)
     if left < 1:
         raise ContextExceeded(len(question.prompt), context)

@@ -10,7 +10,7 @@ import pytest
 from nomoat.aggregation.errors import UsageError
 from nomoat.lora.data.conversations import ChatTurn, Conversation
 from nomoat.lora.data.encoding import Encoder
-from nomoat.lora.export.turns import PLAIN, Turns, template_of, write
+from nomoat.lora.export.turns import PLAIN, TurnFormat, template_of, write
 
 ASKED = [
     {"role": "user", "content": "one"},
@@ -30,7 +30,7 @@ def test_pieces_write_conversations_as_the_template_does(
 ) -> None:
     template = {"none": None, "chatml": chatml, "default system": WITH_DEFAULT_SYSTEM}[which]
     tokenizer = make_tokenizer(template)
-    turns = Turns.of(tokenizer)
+    turns = TurnFormat.of(tokenizer)
     for messages in (ASKED[:1], ASKED, [{"role": "system", "content": "be brief"}, *ASKED]):
         assert turns.render(messages) == write(tokenizer, messages, answer_next=True)
     assert turns.stop == ("</s>" if which == "none" else "<|im_end|>") or which != "none"
@@ -58,7 +58,7 @@ def test_a_template_that_depends_on_more_than_roles_has_no_pieces(
 ) -> None:
     counted = chatml.replace("{{ m['role'] }}", "{{ m['role'] }}{{ loop.index }}")
     with pytest.raises(UsageError, match="chat template"):
-        Turns.of(make_tokenizer(counted))
+        TurnFormat.of(make_tokenizer(counted))
 
 
 def test_a_template_that_training_cannot_follow_is_not_used_afterwards(
@@ -71,7 +71,7 @@ def test_a_template_that_training_cannot_follow_is_not_used_afterwards(
 def test_ollamas_template_leaves_bos_to_ollama_where_the_file_says_so(
     make_tokenizer: Callable[..., Any],
 ) -> None:
-    turns = Turns.of(make_tokenizer(None))
+    turns = TurnFormat.of(make_tokenizer(None))
     assert '"<s>"' in turns.go_template(None)
     assert '"<s>"' not in turns.go_template("<s>")
     assert '{{ "</s>" }}' in turns.go_template("<s>")

@@ -1,0 +1,70 @@
+"""`nomoat serve`: an OpenAI-compatible server on this machine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from nomoat.serving.cli.options import (
+    AdapterOption,
+    BaseOption,
+    CommunityOption,
+    DeviceOption,
+    EngineOption,
+    QuantOption,
+    ThreadsOption,
+    engine_kind,
+    found,
+    machine,
+)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def serve(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    adapter: AdapterOption = None,
+    community: CommunityOption = None,
+    base: BaseOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8010,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="NOMOAT_API_KEY", help="What clients say; a fresh one if left out."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="A web page that may ask: https://example.org.")
+    ] = None,
+    engine: EngineOption = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+    quant: QuantOption = "f16",
+) -> None:
+    """Answer OpenAI's API (chat, completions, streaming) for base, community and personal."""
+    import secrets
+
+    from nomoat.lora.inference.prompts import Prompts
+    from nomoat.serving import engines
+    from nomoat.serving.http.app import ApiService, make_app
+    from nomoat.serving.http.running import bound, serve_app
+    from nomoat.serving.sources.find import folder_of
+    from nomoat.serving.voices import EngineVoices
+
+    what, kind = found(adapter, community, base), engine_kind(engine)
+    used = machine(device, threads, quant)
+    with bound(host, port) as listening, engines.running(folder_of(what.base), kind, used) as made:
+        voices = EngineVoices(made.engine, what.source)
+        voices.prepare()
+        secret = key or secrets.token_urlsafe(24)
+        service = ApiService(
+            voices, Prompts.of(made.tokenizer), secret, time.time, tuple(allow_origin or ())
+        )
+        names = ", ".join(name for name in what.source.voices() if "@" not in name)
+        sys.stderr.write(f"{what.source.title}: {names} ({made.said})\n")
+        url = f"http://{host}:{listening.getsockname()[1]}/v1"
+        sys.stdout.write(f"OPENAI_BASE_URL={url}\nOPENAI_API_KEY={secret}\n")
+        sys.stdout.flush()
+        serve_app(make_app(service), listening)
