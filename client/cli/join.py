@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,6 +12,7 @@ from nomoat.client.cli import options
 from nomoat.client.cli.output import say
 
 if TYPE_CHECKING:
+    from nomoat.aggregation.protocol.enrolment import CommunityInfo
     from nomoat.client.volunteer.joining import Candidate
 
 app = typer.Typer(add_completion=False)
@@ -50,11 +52,26 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         bits=None if bits == "auto" else int(bits),
         known_peers=known_peers,
     )
-    candidate = consider(home, invitation, wish)
+    candidate = consider(home, invitation, wish, _ask_base(yes))
     _agree(candidate, yes)
     say(f"joined {candidate.info.name} as {enrol(home, candidate, invitation)}")
     if not only_enrol:
         start(home, [candidate.folder], candidate.folder.root.name, detach)
+
+
+def _ask_base(yes: bool) -> Callable[[CommunityInfo], str]:
+    """Ask on the terminal where the base model is; UsageError where nobody can answer."""
+
+    def ask(info: CommunityInfo) -> str:
+        from nomoat.client.membership.base_model import asked_for, fetchable
+
+        if yes or not sys.stdin.isatty():
+            raise asked_for(info)
+        say(str(asked_for(info)))
+        default = info.base_model if fetchable(info) else None
+        return str(typer.prompt("Base model: a folder, or an id", default=default, err=True))
+
+    return ask
 
 
 def _agree(candidate: Candidate, yes: bool) -> None:

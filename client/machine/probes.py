@@ -279,7 +279,9 @@ def _idle_macos() -> float | None:
     import subprocess
 
     command = ["/usr/sbin/ioreg", "-c", "IOHIDSystem", "-d", "4"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+    shown = subprocess.run(
+        command, capture_output=True, text=True, timeout=5, check=True, stdin=subprocess.DEVNULL
+    ).stdout
     found = [line for line in shown.splitlines() if '"HIDIdleTime"' in line]
     return int(found[0].rpartition("=")[2]) / 1e9 if found else None
 

@@ -25,17 +25,8 @@ from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log import SentMessage
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.settings import VolunteerSettings
-from nomoat.lora.model.files import content_hash, resolve
 
-
-def check_base(base: str, wanted: bytes, name: str) -> None:
-    """Raise BadData unless the base model here is, byte for byte, the community's."""
-    found = content_hash(resolve(base))
-    if found != wanted:
-        raise BadData(
-            f"{base} is not the base model of {name}: its content hash is {found.hex()[:16]}…, "
-            f"the community's {wanted.hex()[:16]}…; get the right one and say --base"
-        )
+PREVIEW_LIMIT_S = 300.0  # a chat template is a program, and may not end
 
 
 def logged(folder: CommunityFolder, to: str) -> Callable[[wire.Packet], None]:
@@ -57,12 +48,20 @@ def preview(settings: VolunteerSettings, seq_len: int) -> str:
     for a round must not hold.
     """
     what = ("data", "preview", str(settings.data), "--model", settings.base)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "nomoat", *what, "--seq-len", str(seq_len)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "nomoat", *what, "--seq-len", str(seq_len)],
+            stdin=subprocess.DEVNULL,  # a base is a stranger's: nothing of it may ask for a "y"
+            capture_output=True,
+            text=True,
+            timeout=PREVIEW_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BadData(
+            f"the data could not be shown within {PREVIEW_LIMIT_S:.0f} seconds; try nomoat data "
+            f"preview {settings.data} --model {settings.base}"
+        ) from None
     if done.returncode != 0:
         raise BadData(done.stderr.strip().rpartition("\n")[2].removeprefix("nomoat: "))
     return f"\n{done.stdout}\n"

@@ -39,7 +39,14 @@ def wanted(
 
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run one of the system's own commands and keep what it says."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def install(wanted: Installation, platform: str, run: Run = run) -> str:

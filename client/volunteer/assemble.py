@@ -36,7 +36,7 @@ from nomoat.client.identity.keys import node_key
 from nomoat.client.machine.governor import Governor
 from nomoat.client.machine.policy import Action, Decision
 from nomoat.client.machine.probes import Probes, local_now
-from nomoat.client.membership.joining import check_base
+from nomoat.client.membership.base_model import check_base
 from nomoat.client.membership.roster_cache import RosterCache, with_offered_roster
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.app import RequestHandler, volunteer_app

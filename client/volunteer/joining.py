@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,9 @@ from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import identity
 from nomoat.client.machine.free_memory import free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
+from nomoat.client.membership.base_model import check_base, check_trains
 from nomoat.client.membership.consent_sheet import sheet
-from nomoat.client.membership.joining import check_base, join
+from nomoat.client.membership.joining import join
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit
 from nomoat.client.training.memory_fit import check_bits
@@ -27,7 +29,7 @@ from nomoat.client.training.memory_fit import check_bits
 
 @dataclass(frozen=True)
 class Wish:
-    """The owner's choices. base, bits: None for the community's, and for what fits."""
+    """The owner's choices. base: None if it has to be asked for. bits: None for what fits."""
 
     data: Path
     base: str | None
@@ -63,17 +65,21 @@ class Candidate:
         return (self.folder.split / FINDINGS).read_text() if self.split.secret_rows else ""
 
 
-def consider(home: Home, invitation: Invitation, wish: Wish) -> Candidate:
+def consider(
+    home: Home, invitation: Invitation, wish: Wish, ask_base: Callable[[CommunityInfo], str]
+) -> Candidate:
     """Ask the community what it is, and check that this machine and its data can take part.
 
-    Raises what keeps it from that; nothing of ours is sent.
+    ask_base: asks the owner where the base model is. Raises what keeps it from that; nothing of
+    ours is sent, and nothing that the coordinator names is opened.
     """
     endpoint, community = coordinator_api.endpoint_of(invitation), invitation.claims.community
     info = coordinator_api.look(endpoint, community, int(time.time()))
     if wish.known_peers and not info.secure:
         raise UsageError(f"--known-peers protects nothing: {info.name} does not mask updates")
-    folder, base = home.folder(info.public), _local(wish.base or info.base_model)
+    folder, base = home.folder(info.public), _local(wish.base or ask_base(info))
     check_base(base, info.base_hash, info.name)
+    parts = check_trains(info, base, wish.device)
     settings = _settings(invitation, info, wish, base)
     machine = settings.machine
     check_bits(machine)
@@ -88,7 +94,7 @@ def consider(home: Home, invitation: Invitation, wish: Wish) -> Candidate:
     )
     memory = free_memory(settings.device)
     fit = community_fit.line(info, base, memory, machine.base_bits, most)
-    return Candidate(folder, info, settings, split, most, fit)
+    return Candidate(folder, info, settings, split, most, f"{fit}\n{parts}" if parts else fit)
 
 
 def enrol(home: Home, candidate: Candidate, invitation: Invitation) -> str:

@@ -107,6 +107,7 @@ class LoopbackFederation:
         """Run a command to its end; its stdout. NomoatError with its last line if it fails."""
         done = subprocess.run(
             [*self.program, *arguments],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             env=self._environment(home),
             check=False,

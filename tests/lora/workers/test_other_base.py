@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.client.membership.joining import check_base
+from nomoat.client.membership.base_model import check_base
 from nomoat.lora.model.adapter_slot import attach, detach, save_folder
 from nomoat.lora.model.base_model import content_hash, initial_adapter, load
 from nomoat.lora.training.evaluate import evaluate

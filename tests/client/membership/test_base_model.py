@@ -1,0 +1,106 @@
+"""A base that the coordinator names is opened only if the owner says so, and only if it trains."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nomoat.aggregation.errors import UsageError
+from nomoat.client.cli import join as command
+from nomoat.client.membership import base_model
+from nomoat.client.membership.base_model import asked_for, check_trains, fetchable
+from nomoat.lora.model.examination import Examined
+from nomoat.lora.model.left_out import LeftOut
+from nomoat.lora.workers.jobs import SpecJob
+
+
+def info(**changes: Any) -> Any:
+    return SimpleNamespace(**{
+        "name": "town", "base_model": "someone/some-model", "base_hash": b"h" * 32, "seq_len": 128,
+        **changes,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_without_base_and_without_anybody_to_ask_nothing_is_opened(
+    yes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/etc\n"))
+    with pytest.raises(UsageError, match=r"builds on 'someone/some-model': .* --base FOLDER, or"):
+        command._ask_base(yes)(info())
+
+
+def test_a_place_on_this_machine_is_no_answer_that_a_coordinator_may_suggest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "private" / "folder").mkdir(parents=True)
+    for name in ("private/folder", str(tmp_path), "../x", "~/x", "folder", "a/../b"):
+        assert not fetchable(info(base_model=name)), name
+    assert fetchable(info())
+
+
+def test_what_a_coordinator_names_cannot_draw_on_the_terminal() -> None:
+    assert "\x1b" not in str(asked_for(info(base_model="\x1b[2Jsome-model")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    def make(**config: Any) -> Path:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "model.safetensors").write_bytes(b"")
+        return tmp_path
+
+    return make
+
+
+def test_a_base_that_reads_less_than_the_communitys_rows_is_refused(
+    folder: Callable[..., Path],
+) -> None:
+    base = folder(model_type="gpt2", n_positions=48)
+    with pytest.raises(UsageError, match="the model reads 48 tokens; --seq-len 48"):
+        check_trains(info(), str(base), "cpu")
+
+
+def test_a_family_whose_layers_are_known_is_not_loaded(
+    folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_model, "Pool", None)
+    assert check_trains(info(), str(folder(model_type="llama")), "cpu") == ""
+
+
+def test_another_family_is_examined_by_attaching_in_a_process_of_its_own(
+    folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Pool:
+        def __init__(self, *given: Any, **options: Any) -> None:
+            asked.append((given, options))
+
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def submit(self, job: SpecJob) -> SpecJob:
+            asked.append(job)
+            return job
+
+    found = Examined(None, (LeftOut("model.vision", "text never passes", 0.5),), 256)  # type: ignore[arg-type]
+    monkeypatch.setattr(base_model, "Pool", Pool)
+    monkeypatch.setattr(base_model, "examined", lambda future: found)
+    base = folder(model_type="gemma3", text_config={"max_position_embeddings": 256})
+    told = check_trains(info(), str(base), "cpu")
+    assert told == "Left as they are: model.vision (50.0% of the values): text never passes."
+    (_, options), job = asked
+    assert options == {"shared": False, "base_hash": b"h" * 32}
+    assert job.seq_len == 128
