@@ -31,10 +31,12 @@ def table_rows(file: DataFile, known: Collection[str]) -> Iterator[dict[str, Any
     except ImportError:
         raise BadData(f"{file.shown}: reading tables needs pyarrow (pip install pyarrow)") from None
     number = 0
-    problems = (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, KeyError)
+    broken = (ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+    problems = (pyarrow.ArrowException, OSError, *broken)
     with streams.seekable(file) as stream:
         try:
             for batch in _batches(stream):
+                batch.validate(full=True)  # offsets out of bounds, bytes that are not UTF-8
                 _check_names(batch.schema, file)
                 columns = [
                     _column(name, batch.column(place), name in known, f"{file.shown}:{number + 1}")
