@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nomoat.aggregation.methods import METHODS, SummedMethod, get
-from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, Upload
+from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, PlaintextReport
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, Vector
 from nomoat.aggregation.sums.intake import Intake
 
@@ -180,7 +180,7 @@ def measure_flexlora(size: Size) -> dict[str, Spent]:
     spec = AdapterSpec((LayerSpec("layer", width, width, rank),), rank, 16.0)
     rng = np.random.default_rng(3)
     vectors = [rng.standard_normal(spec.size, np.float32) for _ in range(count)]
-    uploads = tuple(Upload(1.0, vector, rank) for vector in vectors)
+    uploads = tuple(PlaintextReport(1.0, vector, rank) for vector in vectors)
     state = MethodState(Adapter(spec, vectors[0]), rank)
     method = get("flexlora")
     assert isinstance(method, PlaintextMethod)

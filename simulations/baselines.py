@@ -1,4 +1,4 @@
-"""What the federation is measured against: each volunteer alone, and all data in one place."""
+"""Baselines of a federation: each volunteer alone, and all data in one place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a simulated volunteer works: jobs for the shared pool, updates kept in memory."""
+"""A simulated volunteer's work: jobs for the shared pool, updates kept in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which simulated volunteer has which rank: a list that goes round, or shares of the volunteers."""
+"""Ranks of simulated volunteers: a list that goes round, or shares of the volunteers."""
 
 from __future__ import annotations
 

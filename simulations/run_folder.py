@@ -1,4 +1,4 @@
-"""What a run leaves behind, and goes on from after a kill: one folder.
+"""A run's folder: all that it leaves behind, and goes on from after a kill.
 
     config.toml             every setting, the versions, the command that repeats the run
     metrics.jsonl           one object per round

@@ -29,7 +29,7 @@ def pack(meta: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], Arrays]:
-    """What `pack` made; ValueError if a byte of it has changed."""
+    """Read what `pack` made; ValueError if a byte of it has changed."""
     try:
         length = int.from_bytes(data[:LENGTH_BYTES], "little")
         said = json.loads(data[LENGTH_BYTES : LENGTH_BYTES + length])["__metadata__"]

@@ -1,4 +1,4 @@
-"""What a LoRA aggregation method is: a few pure functions around one adapter, the broadcast.
+"""A LoRA aggregation method: a few pure functions around one adapter, the broadcast.
 
 The model of a round that all methods share: the community adapter is a sum of rank-1 modules
 s·bⱼaⱼᵀ; a volunteer trains some of them (all, if its rank allows) and keeps the others frozen in
@@ -23,7 +23,7 @@ from nomoat.aggregation.sums.parallel import Run
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What a method can do, by which it is chosen or refused.
+    """The abilities of a method, by which it is chosen or refused.
 
     summable: the coordinator needs only Σ wᵢxᵢ and Σ wᵢ, as under secure aggregation.
     mixed_ranks: volunteers may train fewer modules than the community adapter has.
@@ -47,7 +47,7 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """Which of A and B are trained and sent in a round."""
+    """The factors, A and B, that are trained and sent in a round."""
 
     a: bool = True
     b: bool = True
@@ -69,7 +69,7 @@ class LocalRound:
 
 @dataclass(frozen=True)
 class LocalStart:
-    """What a volunteer loads: modules to train and modules that only take part in the forward.
+    """The modules a volunteer loads: those it trains, and those that only take part in the forward.
 
     `adapter` and `frozen` have the broadcast's scale s; base + s·frozen + s·adapter is the
     broadcast model. `modules` are the places of `adapter`'s modules in the broadcast.
@@ -111,7 +111,7 @@ class MethodState:
     def from_arrays(
         cls, spec: AdapterSpec, arrays: Mapping[str, NDArray[np.generic]]
     ) -> MethodState:
-        """What to_arrays stored, for an adapter of `spec`."""
+        """Read what to_arrays stored, for an adapter of `spec`."""
         kept = {
             name.removeprefix("kept."): values.astype(np.float32)
             for name, values in arrays.items()
@@ -122,7 +122,7 @@ class MethodState:
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class PlaintextReport:
     """One volunteer's report to a plaintext method: weight > 0, its vector, its rank."""
 
     weight: float
@@ -131,7 +131,7 @@ class Upload:
 
 
 class Method:
-    """What every method has. Methods hold no state; each function is pure."""
+    """The functions every method has. Methods hold no state; each function is pure."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -139,7 +139,7 @@ class Method:
     traits: ClassVar[Traits]
 
     def factors(self, round: int) -> Factors:
-        """What volunteers train in this round."""
+        """Return the factors that volunteers train in this round."""
         return Factors()
 
     def begin(self, adapter: Adapter) -> MethodState:
@@ -147,7 +147,7 @@ class Method:
         return MethodState(adapter, adapter.spec.rank)
 
     def start(self, broadcast: Adapter, turn: LocalRound) -> LocalStart:
-        """What a volunteer of rank turn.rank trains: the first modules; the rest stay frozen."""
+        """Deal out a volunteer's modules: the first turn.rank are trained, the rest stay frozen."""
         chosen = tuple(range(self._rank(broadcast, turn)))
         return self._start(broadcast, chosen, turn.round)
 
@@ -192,7 +192,7 @@ class SummedMethod(Method):
     """
 
     def carried(self, round: int) -> Factors:
-        """Which factors' change is sent and summed: those that are trained."""
+        """Return the factors whose change is sent and summed: those that are trained."""
         return self.factors(round)
 
     def manifest(
@@ -202,7 +202,7 @@ class SummedMethod(Method):
         exchange: int = 1,
         rank: int | None = None,
     ) -> Manifest:
-        """What is carried of every layer, at the broadcast's rank whatever the volunteer's."""
+        """Name the tensors of an upload, at the broadcast's rank whatever the volunteer's."""
         return modules.factor_manifest(spec, self.carried(round).key)
 
     def upload(
@@ -231,7 +231,7 @@ class SummedMethod(Method):
     def reply(
         self, state: MethodState, mean: Vector, round: int, exchange: int, run: Run = map
     ) -> Vector:
-        """What volunteers get between two exchanges; only methods with several have one.
+        """Return what volunteers get between two exchanges; only methods with several have one.
 
         run: how layers are worked on.
         """
@@ -284,7 +284,7 @@ class PlaintextMethod(Method):
         return trained.vector.copy()
 
     def commit_each(
-        self, state: MethodState, uploads: tuple[Upload, ...], round: int
+        self, state: MethodState, uploads: tuple[PlaintextReport, ...], round: int
     ) -> MethodState:
         """The next state from all reports of the round (in roster order, for equal bits)."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What of a federation's choices go together: method, masks, ranks, optimisers, personalisation."""
+"""Choices that go together: method, masks, ranks, optimisers, personalisation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Personal = Literal["none", "local-B", "adapter"]
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """How adapters are aggregated, as it was asked for.
+    """The way of aggregating that was asked for; `check` says if it can be.
 
     mixed_ranks: some volunteers train fewer modules than the community adapter has; not known
     where volunteers choose their ranks themselves, when the round refuses them one by one.

@@ -41,17 +41,6 @@ def same_scale(spec: AdapterSpec, rank: int) -> AdapterSpec:
     return AdapterSpec(layers, rank, alpha, spec.rslora, spec.target_modules)
 
 
-def rescale(adapter: Adapter, spec: AdapterSpec) -> Adapter:
-    """The same s·BA under `spec`'s α: B is multiplied by s/s'. Layers and rank must agree."""
-    if spec.layers != adapter.spec.layers:
-        raise LocalProtocolError("rescaling needs the same layers and rank")
-    ratio = adapter.spec.scale / spec.scale
-    values = {}
-    for layer, a, b in adapter.factors():
-        values[layer.a.name], values[layer.b.name] = a, (b * ratio).astype(np.float32)
-    return Adapter(spec, spec.manifest.join(values))
-
-
 def factor_manifest(spec: AdapterSpec, key: str) -> Manifest:
     """The manifest of both factors ("ab"), of A ("a") or of B ("b")."""
     if key == "ab":

@@ -14,8 +14,8 @@ from nomoat.aggregation.methods.base import (
     LocalStart,
     MethodState,
     PlaintextMethod,
+    PlaintextReport,
     SummedMethod,
-    Upload,
 )
 from nomoat.aggregation.protocol.adapter import Adapter, Vector
 from nomoat.aggregation.sums.exact_sum import ExactSum
@@ -43,7 +43,7 @@ def play_round(
     trained = [player.train(local) for player, local in zip(players, locals_, strict=True)]
     if isinstance(method, PlaintextMethod):
         uploads = tuple(
-            Upload(player.weight, method.upload(local, adapter, round), player.rank)
+            PlaintextReport(player.weight, method.upload(local, adapter, round), player.rank)
             for player, local, adapter in zip(players, locals_, trained, strict=True)
         )
         return method.commit_each(state, uploads, round)

@@ -1,4 +1,4 @@
-"""What the coordinator does with the mean update before it is added: plain, momentum, adaptive.
+"""Server optimisers: the coordinator's step from the mean update, plain, with momentum, adaptive.
 
 The mean update Δ plays the part of a negative gradient (Reddi et al. 2021, arXiv:2003.00295,
 Alg. 2; momentum: Hsu et al. 2019, arXiv:1909.06335). It composes with every method whose update
@@ -74,7 +74,7 @@ class ServerOptimizer:
 
     @property
     def has_memory(self) -> bool:
-        """Whether it keeps moments from round to round."""
+        """True if it keeps moments from round to round."""
         return self.kind != "plain"
 
 
@@ -91,7 +91,7 @@ class OptimizerState:
 def step(
     optimizer: ServerOptimizer, state: OptimizerState, update: Vector, key: str
 ) -> tuple[Vector, OptimizerState]:
-    """What to add to the adapter instead of the mean update Δ, and the new moments.
+    """Return what is added to the adapter instead of the mean update Δ, and the new moments.
 
     plain: ηΔ.  momentum: m ← β₁m + Δ, ηm.
     fedadam: m ← β₁m + (1−β₁)Δ, v ← β₂v + (1−β₂)Δ², ηm/(√v + τ).

@@ -1,4 +1,4 @@
-"""What coordinator and volunteers say to each other, and who signs it.
+"""The messages between coordinator and volunteers, and their signatures.
 
 Frozen messages, the only decoder of bytes, signatures; nothing here adds up adapters.
 """

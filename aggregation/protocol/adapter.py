@@ -1,4 +1,4 @@
-"""What a LoRA adapter is on the wire: named float32 tensors, in one order, as one flat vector."""
+"""A LoRA adapter on the wire: named float32 tensors, in one order, as one flat vector."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Manifest:
 
     @cached_property
     def slices(self) -> Mapping[str, slice]:
-        """Where each tensor lies in the flat vector."""
+        """The slice of the flat vector that each tensor takes."""
         found, start = {}, 0
         for tensor in self.tensors:
             found[tensor.name] = slice(start, start + tensor.size)
@@ -145,11 +145,6 @@ class AdapterSpec:
     def scale(self) -> float:
         """s in ΔW = s·BA: α/r, or α/√r under rsLoRA (arXiv:2312.03732)."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-
-    def with_rank(self, rank: int) -> AdapterSpec:
-        """The same layers and α at another rank."""
-        layers = tuple(LayerSpec(x.name, x.d_out, x.d_in, rank) for x in self.layers)
-        return AdapterSpec(layers, rank, self.alpha, self.rslora, self.target_modules)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a volunteer enters a community: what it presents, what it is told, and the double binding.
+"""Enrolment: what a volunteer presents, what it is told, and the double binding of its keys.
 
 A volunteer has two keys: its Ed25519 identity, ours, and the P-384 node key Flower's transport
 authenticates. Each signs the other together with name and community, so that neither can be
@@ -47,7 +47,7 @@ UnixTime = Annotated[int, wire.Limit(0, 2**40)]
 
 
 class Standing(StrEnum):
-    """Where a volunteer stands with its community."""
+    """A volunteer's standing with its community."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -90,7 +90,7 @@ class Enrolled:
 @wire.message("community")
 @dataclass(frozen=True, slots=True)
 class CommunityInfo:
-    """What a community says of itself before anyone joins; signed with its key.
+    """A community's account of itself, for whoever may join; signed with its key.
 
     `ca` is its certificate authority (PEM), which every later connection is checked against.
     Sizes are in values (float32); `protocol_low` to `protocol_high` is what it speaks.
@@ -182,7 +182,7 @@ def check_answer(reply: Enrolled, request: wire.Packet, public: bytes) -> Standi
 
 
 def info_bytes(info: CommunityInfo) -> bytes:
-    """What the signature of a CommunityInfo covers: all of it but the signature."""
+    """Encode what the signature of a CommunityInfo covers: all of it but the signature."""
     blank = {name: getattr(info, name) for name in info.__dataclass_fields__}
     return wire.encode(CommunityInfo(**{**blank, "signature": bytes(SIGNATURE_BYTES)})).head
 

@@ -30,7 +30,7 @@ NONCE_BYTES = 16
 
 
 class Direction(Enum):
-    """Who speaks; its value is the signature's domain label."""
+    """The side that speaks; the value is the signature's domain label."""
 
     TO_VOLUNTEER = "envelope.to-volunteer"
     TO_COORDINATOR = "envelope.to-coordinator"
@@ -38,7 +38,7 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where a packet belongs: both ends know all of it, so only the nonce is ever sent.
+    """The place a packet belongs to: both ends know all of it, so only the nonce is ever sent.
 
     community: the community's id, 32 bytes. volunteer: the volunteer's Ed25519 public key, 32
     bytes. kind: the Flower message type. nonce: the request's 16 random bytes, the reply's too.
@@ -58,7 +58,7 @@ class Context:
             raise LocalProtocolError(f"envelope context has fields of {sizes} bytes")
 
     def parts(self) -> tuple[bytes, ...]:
-        """What of the context a signature covers, besides the direction (its label)."""
+        """Return what of the context a signature covers, besides the direction (its label)."""
         return (self.community, self.volunteer, self.kind.encode(), self.nonce, self.base_hash)
 
 

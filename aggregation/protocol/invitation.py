@@ -26,7 +26,10 @@ MAX_LINK = 4096
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What an invitation says. address: host:port. certificate: SHA-256 of the authority's, DER."""
+    """The content of an invitation. address: host:port.
+
+    certificate: SHA-256 of the authority's, DER.
+    """
 
     address: Annotated[str, wire.Limit(3, 260)]
     certificate: Digest
@@ -45,7 +48,7 @@ class Invitation:
     signature: Signature
 
     def token(self) -> bytes:
-        """What a volunteer presents when it enrols."""
+        """Return what a volunteer presents when it enrols."""
         return wire.encode(self).head
 
     def link(self) -> str:

@@ -81,7 +81,7 @@ class AdapterShape:
 @message("train.settings")
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """How a volunteer trains this round. Steps are optimiser steps; lr is this round's peak.
+    """A volunteer's training in a round. Steps are optimiser steps; lr is this round's peak.
 
     `local_epochs` > 0 replaces `local_steps`: as many steps as that many passes over the data need.
     `prox`: FedProx's μ. `keep_moments`: go on with the optimiser's state of the last round this

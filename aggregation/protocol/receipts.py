@@ -57,7 +57,7 @@ class Receipts:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What one community's receipts add up to: a round counts once, with its largest receipt."""
+    """The sum of one community's receipts: a round counts once, with its largest receipt."""
 
     community: bytes
     rounds: int

@@ -36,7 +36,7 @@ PAGE = 2_000
 
 
 class Event(StrEnum):
-    """What an entry says of a volunteer."""
+    """The kinds of entry, each said of one volunteer."""
 
     JOIN = "join"
     HOLD = "hold"

@@ -67,6 +67,6 @@ def _is_valid(public: bytes, signature: bytes, signed: bytes) -> bool:
 
 
 def is_weak(public: bytes) -> bool:
-    """Whether this public key is a point of small order, in any encoding: good for nobody."""
+    """True if this public key is a point of small order, in any encoding: good for nobody."""
     y = int.from_bytes(public, "little") & ((1 << 255) - 1)
     return y % _P in _SMALL_ORDER

@@ -23,7 +23,7 @@ class BadCertificate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What is signed: in session `transcript`, of those in U2 (`shared`), U3 is summed."""
+    """The statement that is signed: in `transcript`, of those in U2 (`shared`), U3 is summed."""
 
     transcript: bytes
     shared: bytes  # bitmap of U2

@@ -1,4 +1,4 @@
-"""Who masks and shares with whom: a Harary ring over a permutation that everybody recomputes.
+"""The graph of masks and shares: a Harary ring over a permutation that everybody recomputes.
 
 Bell et al. 2020 (doi:10.1145/3372297.3417885): a random k-regular graph keeps honest
 survivors connected and no neighbourhood mostly corrupt, at logarithmic degree.

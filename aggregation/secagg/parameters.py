@@ -1,4 +1,4 @@
-"""What a volunteer insists on before it takes part: its pinned policy, which nobody can lower."""
+"""The terms of a session: an offer, and a volunteer's pinned policy, which nobody can lower."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RosterView:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What this volunteer knows without being told: its round, models, shapes and peers.
+    """All that this volunteer knows without being told: its round, models, shapes and peers.
 
     version: what it trained from, 32 bytes; of its own adapter the digest where there is no
     lineage. now: unix time.

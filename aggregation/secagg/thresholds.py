@@ -23,7 +23,7 @@ CORRECTNESS_BITS = 20  # η: probability that an honest session cannot be unmask
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What fraction of a session may be corrupt (γ) and may drop out (δ), in thousandths."""
+    """The fractions of a session that may be corrupt (γ) and may drop out (δ), in thousandths."""
 
     corrupt_permille: int
     dropout_permille: int
@@ -42,7 +42,7 @@ class Thresholds:
 
 
 def is_weak(participants: int) -> bool:
-    """Whether a session is so small that it must be asked for and labelled "weak"."""
+    """True if a session is so small that it must be asked for and labelled "weak"."""
     return participants < WEAK_BELOW
 
 

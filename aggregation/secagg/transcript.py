@@ -1,4 +1,4 @@
-"""What a session is, as 32 bytes in every signature and key derivation; and sets of members.
+"""A session's transcript: 32 bytes in every signature and key derivation; and sets of members.
 
 The offer hash H(SessionOffer) is signed in R0, the transcript T = H(offer hash, SessionRoster) from
 R1 on. Clients that were shown different models, manifests, clips, thresholds or peers have

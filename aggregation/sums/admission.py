@@ -62,7 +62,7 @@ def open_report(
 
 
 def fault(vector: Vector, manifest: Manifest, norm: float, max_norm: float) -> str:
-    """What is wrong with a report whose norm is beyond max_norm, or infinite by a value."""
+    """Say what is wrong with a report whose norm is beyond max_norm, or infinite by a value."""
     for name, values in manifest.views(vector).items():
         largest = float(np.abs(values).max(initial=0.0))
         if not math.isfinite(largest):

@@ -30,7 +30,7 @@ Noise = NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True)
 class FixedPoint:
-    """How many bits a value has, and how many volunteers may be added."""
+    """The bits of a value, and the number of volunteers that may be added."""
 
     value_bits: int
     participants: int
@@ -62,7 +62,7 @@ class FixedPoint:
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """Which coordinates have which clip bound; the weight is the last coordinate (d)."""
+    """The clip bound of each coordinate; the weight is the last coordinate (d)."""
 
     manifest: Manifest
     clips: tuple[float, ...]  # one per tensor, the largest |x| of any of its coordinates
@@ -97,7 +97,7 @@ class ClipLayout:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one volunteer adds: vector (d,) float32 and its weight in (0, 1]."""
+    """One volunteer's addend: vector (d,) float32 and its weight in (0, 1]."""
 
     vector: Vector
     weight: float
@@ -148,16 +148,9 @@ def _clamp(scaled: Vector, top: np.float32) -> None:
     np.clip(scaled, -top, top, out=scaled)
 
 
-def clamped(contribution: Contribution, layout: ClipLayout) -> int:
-    """How many coordinates lie beyond their clip bound and will be clamped."""
-    x = contribution.vector
-    parts = layout.segments(0, layout.manifest.size)
-    return sum(int(np.count_nonzero(np.abs(x[where]) > clip)) for where, clip in parts)
-
-
 @dataclass(frozen=True)
 class WeightedSum:
-    """What an aggregation yields: Σw and the mean Σw·x / Σw as float32 (d,)."""
+    """The result of an aggregation: Σw and the mean Σw·x / Σw as float32 (d,)."""
 
     mean: Vector
     weight: float
@@ -184,8 +177,3 @@ def decode(total: Ring, layout: ClipLayout, point: FixedPoint, participants: int
 def most_value_bits(participants: int) -> int:
     """The largest v with participants·2^v < 2^32."""
     return (((1 << RING_BITS) - 1) // participants).bit_length() - 1
-
-
-def uniform_clips(manifest: Manifest, clip: float) -> tuple[float, ...]:
-    """The same clip bound for every tensor."""
-    return (clip,) * len(manifest.tensors)

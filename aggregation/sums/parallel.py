@@ -1,4 +1,4 @@
-"""How independent pieces of work are run: in turn, or on several cores."""
+"""Maps over independent pieces of work: in turn, or on several cores."""
 
 from __future__ import annotations
 

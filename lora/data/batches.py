@@ -43,12 +43,6 @@ def batch_of(examples: Sequence[Example]) -> Batch:
     return Batch(ids, np.concatenate(places), np.concatenate(targets).astype(np.int64))
 
 
-def shuffled(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[Batch]:
-    """Batches without end, of the rows that `shuffled_rows` gives."""
-    for rows in shuffled_rows(examples, size, seed):
-        yield batch_of([examples[row] for row in rows])
-
-
 def shuffled_rows(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[list[int]]:
     """The rows of one batch after the other, without end: every row once per pass, each pass in a
     new order drawn from `seed`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import tempfile
@@ -13,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nomoat.server.rounds.watching import Watcher
     from nomoat.simulations.loopback.processes import LoopbackFederation
 
 app = typer.Typer(add_completion=False)
@@ -47,46 +49,60 @@ def try_it(
 def _federate(root: Path, rounds: int, as_json: bool) -> None:
     from rich.console import Console
 
-    from nomoat.server.rounds.watching import RoundProgress
     from nomoat.simulations.loopback.processes import LoopbackFederation
-    from nomoat.simulations.pocket import MODEL_DIR
     from nomoat.simulations.report.live_table import LiveTable, Silence
 
     console = Console(stderr=True)
     started = time.monotonic()
     names = [f"volunteer{number + 1}" for number in range(VOLUNTEERS)]
     with LoopbackFederation(root) as federation:
-        console.print("making a community: keys, certificate, first adapter …", style="dim")
-        options = ("--min-volunteers", str(VOLUNTEERS), "--allow-weak", "--max-rounds", str(rounds))
-        federation.init("nomoat try", MODEL_DIR, (*options, *TRAINING))
-        files = share_out(root, names)
-        federation.up()
-        link = federation.invite(VOLUNTEERS)
-        federation.wait("the coordinator", lambda: bool(federation.hosted()), START_S)
-        for name in names:
-            federation.join(name, link, files[name], MODEL_DIR)
-        console.print(
-            f"invited {VOLUNTEERS} volunteers; each is a process with its own keys and data "
-            f"(TLS on localhost:{federation.port})",
-            style="dim",
-        )
-        table = Silence() if as_json else LiveTable(console, rounds)
-        shown = 0
-        with table if isinstance(table, LiveTable) else contextlib.nullcontext():
-            limit = START_S + rounds * ROUND_S
-            for _ in federation.watch(
-                "the rounds", lambda: len(federation.records()) > rounds, limit
-            ):
-                for record in federation.records()[shown:]:
-                    table.ended(record)
-                    shown += 1
-                state = federation.hosted()
-                if state:
-                    counts = (state["answered"], state["asked"])
-                    table.progress(RoundProgress(state["round"], state["phase"], *counts))
-            for record in federation.records()[shown:]:
-                table.ended(record)
+        _start(federation, names, rounds, console)
+        if as_json:
+            _follow(federation, rounds, Silence())
+        else:
+            with LiveTable(console, rounds) as table:
+                _follow(federation, rounds, table)
         _end(federation, names, started, as_json)
+
+
+def _start(federation: LoopbackFederation, names: list[str], rounds: int, console: Console) -> None:
+    """Make the community, open its port, and let every volunteer join."""
+    from nomoat.simulations.pocket import MODEL_DIR
+
+    console.print("making a community: keys, certificate, first adapter …", style="dim")
+    options = ("--min-volunteers", str(VOLUNTEERS), "--allow-weak", "--max-rounds", str(rounds))
+    federation.init("nomoat try", MODEL_DIR, (*options, *TRAINING))
+    files = share_out(federation.root, names)
+    federation.up()
+    link = federation.invite(VOLUNTEERS)
+    federation.wait("the coordinator", lambda: bool(federation.hosted()), START_S)
+    for name in names:
+        federation.join(name, link, files[name], MODEL_DIR)
+    console.print(
+        f"invited {VOLUNTEERS} volunteers; each is a process with its own keys and data "
+        f"(TLS on localhost:{federation.port})",
+        style="dim",
+    )
+
+
+def _follow(federation: LoopbackFederation, rounds: int, watcher: Watcher) -> None:
+    """Tell `watcher` of everything until the rounds are over."""
+    from nomoat.server.rounds.watching import RoundProgress
+
+    shown = 0
+
+    def over() -> bool:
+        return len(federation.records()) > rounds
+
+    for _ in federation.watch("the rounds", over, START_S + rounds * ROUND_S):
+        for record in federation.records()[shown:]:
+            watcher.ended(record)
+            shown += 1
+        if state := federation.hosted():
+            counts = (state["answered"], state["asked"])
+            watcher.progress(RoundProgress(state["round"], state["phase"], *counts))
+    for record in federation.records()[shown:]:
+        watcher.ended(record)
 
 
 def _end(federation: LoopbackFederation, names: list[str], started: float, as_json: bool) -> None:

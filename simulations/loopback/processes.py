@@ -138,7 +138,7 @@ class LoopbackFederation:
         return [RoundRecord(**json.loads(line)) for line in lines]
 
     def state(self, name: str) -> dict[str, Any]:
-        """What a volunteer says of itself; empty before it has."""
+        """Read a volunteer's status; empty before it has written one."""
         for path in self.home(name).glob("communities/*/state.json"):
             try:
                 found: dict[str, Any] = json.loads(path.read_text())
@@ -148,7 +148,7 @@ class LoopbackFederation:
         return {}
 
     def hosted(self) -> dict[str, Any]:
-        """What the coordinator says of itself; empty before it has."""
+        """Read the coordinator's status; empty before it has written one."""
         try:
             found: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
         except (OSError, ValueError):

@@ -10,7 +10,7 @@ BAR_CHARS = 40
 
 @dataclass(frozen=True)
 class PretrainingRun:
-    """What one pretraining run used and measured; losses in nats per token."""
+    """One pretraining run, as used and measured; losses in nats per token."""
 
     packages: tuple[Package, ...]
     recipe: Recipe

@@ -45,7 +45,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 @dataclass(frozen=True)
 class Topic:
-    """What one volunteer holds: the top-level modules and packages of one subject."""
+    """One volunteer's subject: the top-level modules and packages of one subject."""
 
     name: str
     modules: tuple[str, ...]
@@ -243,7 +243,7 @@ def _signature(definition: Definition) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether the text can be encoded; an escape such as \\ud800 in a source cannot."""
+    """True if the text can be encoded; an escape such as \\ud800 in a source cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -116,7 +116,7 @@ def _docstrings(distribution: importlib.metadata.Distribution) -> Iterator[Docst
 
 
 def _is_copy(module: Sequence[Docstring], forbidden: frozenset[str]) -> bool:
-    """Whether so much of the module is the standard library's text that it must be a copy."""
+    """True if so much of the module is the standard library's text that it must be a copy."""
     shared = sum(_key(item.summary) in forbidden for item in module)
     return shared >= COPY_AT_LEAST and shared >= COPY_SHARE * len(module)
 

@@ -151,7 +151,7 @@ def train(
 
 
 def steps_within(seconds: float, documents: Sequence[Document], recipe: Recipe) -> int:
-    """How many steps fit into the time, measured on a throw-away model."""
+    """Return the number of steps that fit into the time, measured on a throw-away model."""
     model, probe = build_model(recipe), 20
     batches = endless_batches(documents, recipe.batch_tokens, random.Random(recipe.seed))
     optimizer = torch.optim.AdamW(model.parameters())

@@ -1,4 +1,4 @@
-"""What a simulation came to: results, curves, samples, pages.
+"""The outcome of a simulation: results, curves, samples, pages.
 
 Reads what a run wrote; runs nothing.
 """

@@ -1,4 +1,4 @@
-"""What the terminal shows while a federation runs: a growing table, or one line per round."""
+"""The terminal's view of a running federation: a growing table, or one line per round."""
 
 from __future__ import annotations
 

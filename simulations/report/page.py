@@ -42,7 +42,7 @@ def page(result: Result, config: str) -> str:
 
 
 def privacy(result: Result) -> str:
-    """What protected the updates of this run, and what did not."""
+    """Say what protected the updates of this run, and what did not."""
     if not result.scenario.secure:
         return PLAIN
     sessions = sorted({r["session"] for r in result.records[1:] if r["session"]})
@@ -62,7 +62,7 @@ OWN = {
 
 
 def _own(result: Result) -> dict[str, Any] | None:
-    """What the section about personal parts shows; None if nobody keeps any."""
+    """Return what the section about personal parts shows; None if nobody keeps any."""
     personal = result.scenario.personal
     if personal == "none":
         return None

@@ -53,7 +53,7 @@ def loss_curve(result: Result) -> Figure:
 
 
 def gains(result: Result, most: int = 40) -> Figure:
-    """How much each volunteer's held-out loss fell, best first."""
+    """Draw the fall of each volunteer's held-out loss, best first."""
     base, last = result.records[0]["losses"], result.records[-1]["losses"]
     drops = sorted(((base[v] - last[v], v) for v in base.keys() & last.keys()), reverse=True)[:most]
     figure = _figure(7.6, max(1.6, 0.27 * len(drops) + 0.8))

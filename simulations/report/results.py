@@ -1,4 +1,4 @@
-"""What a run found: its summary as one object, and the sentence a newcomer reads."""
+"""The findings of a run: its summary as one object, and the sentence a newcomer reads."""
 
 from __future__ import annotations
 

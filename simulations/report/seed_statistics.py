@@ -1,4 +1,4 @@
-"""What is said of one federation run with several seeds."""
+"""Statistics of one federation run with several seeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def spread(values: Sequence[float | None]) -> float | None:
 
 
 def fall(losses: Losses) -> float | None:
-    """How far the loss fell from round 0 to the last.
+    """Return the fall of the loss from round 0 to the last.
 
     Every seed holds out other rows; its spread tells federations apart where the loss's cannot.
     """

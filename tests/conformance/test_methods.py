@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.methods import METHODS, PlaintextMethod, SummedMethod, modules
-from nomoat.aggregation.methods.base import LocalRound, MethodState, Upload
+from nomoat.aggregation.methods.base import LocalRound, MethodState, PlaintextReport
 from nomoat.aggregation.methods.reference import Player, play_round
 from nomoat.aggregation.methods.summed.local_b import LocalB
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
@@ -20,7 +20,7 @@ from nomoat.aggregation.secagg.parameters import Policy, RosterView, Terms, prop
 from nomoat.aggregation.secagg.server.collector import ServerPhase
 from nomoat.aggregation.secagg.server.session import ServerSession
 from nomoat.aggregation.sums.exact_sum import ExactSum
-from nomoat.aggregation.sums.fixed_point import ClipLayout, Contribution, clamped
+from nomoat.aggregation.sums.fixed_point import ClipLayout, Contribution
 
 EVERY = {**METHODS, LocalB.name: LocalB()}  # a personal B is a method beside the others
 ALL = sorted(EVERY)
@@ -348,7 +348,11 @@ def test_plaintext_methods_refuse_nothing_and_bad_weights(name):
     method = EVERY[name]
     state = method.begin(make_adapter())
     good = state.adapter.vector
-    for uploads in ((), (Upload(0.0, good, RANK),), (Upload(float("nan"), good, RANK),)):
+    for uploads in (
+        (),
+        (PlaintextReport(0.0, good, RANK),),
+        (PlaintextReport(float("nan"), good, RANK),),
+    ):
         with pytest.raises(Exception, match="positive weight"):
             method.commit_each(state, uploads, 1)
 
@@ -375,7 +379,8 @@ def masked_mean(method, state, round_number, exchange, reports, gone=()):
     clients = {}
     for i, (key, (weight, vector)) in enumerate(zip(keys, reports, strict=True)):
         contribution, secrets = Contribution(vector, weight), SessionSecrets(bytes([i]) * 32)
-        assert not clamped(contribution, ClipLayout(manifest, clips))  # the bounds are wide enough
+        segments = ClipLayout(manifest, clips).segments(0, manifest.size)
+        assert all((np.abs(vector[where]) <= clip).all() for where, clip in segments)  # wide enough
         clients[key.public] = ClientSession(
             Volunteer(key, terms, policy, (), contribution, secrets)
         )

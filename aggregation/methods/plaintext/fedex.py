@@ -6,7 +6,7 @@ import numpy as np
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods import modules
-from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, Traits, Upload
+from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, PlaintextReport, Traits
 from nomoat.aggregation.methods.lowrank import Floats
 from nomoat.aggregation.methods.plaintext.stacking import (
     Weighted,
@@ -31,7 +31,7 @@ class FedEx(PlaintextMethod):
     def commit_each(
         self,
         state: MethodState,
-        uploads: tuple[Upload, ...],
+        uploads: tuple[PlaintextReport, ...],
         round: int,
     ) -> MethodState:
         """Average, then the residual into the base."""

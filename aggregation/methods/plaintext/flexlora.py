@@ -10,8 +10,8 @@ from nomoat.aggregation.methods.base import (
     LocalStart,
     MethodState,
     PlaintextMethod,
+    PlaintextReport,
     Traits,
-    Upload,
 )
 from nomoat.aggregation.methods.plaintext.stacking import open_uploads
 from nomoat.aggregation.protocol.adapter import Adapter
@@ -39,7 +39,7 @@ class FlexLora(PlaintextMethod):
     def commit_each(
         self,
         state: MethodState,
-        uploads: tuple[Upload, ...],
+        uploads: tuple[PlaintextReport, ...],
         round: int,
     ) -> MethodState:
         """Stack, decompose, truncate."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods import modules
-from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, Traits, Upload
+from nomoat.aggregation.methods.base import MethodState, PlaintextMethod, PlaintextReport, Traits
 from nomoat.aggregation.methods.lowrank import fresh_rows
 from nomoat.aggregation.methods.plaintext.stacking import (
     Weighted,
@@ -33,7 +33,7 @@ class Flora(PlaintextMethod):
     )
 
     def commit_each(
-        self, state: MethodState, uploads: tuple[Upload, ...], round: int
+        self, state: MethodState, uploads: tuple[PlaintextReport, ...], round: int
     ) -> MethodState:
         """Stack onto the base, then fresh factors for the next round."""
         if any(upload.rank > state.rank for upload in uploads):
@@ -54,7 +54,9 @@ class Flora(PlaintextMethod):
         return grown(state, modules.build(spec, fresh), base)
 
 
-def _untouched(state: MethodState, uploads: tuple[Upload, ...]) -> dict[str, list[Weighted]]:
+def _untouched(
+    state: MethodState, uploads: tuple[PlaintextReport, ...]
+) -> dict[str, list[Weighted]]:
     """Trainable modules as broadcast, each weighted with those whose rank did not reach it.
 
     Only a first broadcast with B ≠ 0 has anything there.

@@ -1,4 +1,4 @@
-"""What the plaintext methods share: reports as weighted factors, and a base change that grows.
+"""Common to the plaintext methods: reports as weighted factors, and a base change that grows.
 
 A change of the base model is kept as further rank-1 modules of the broadcast, after the trainable
 ones: no d_out × d_in matrix is built, the community adapter stays one PEFT adapter that can be
@@ -13,7 +13,7 @@ import numpy as np
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods import lowrank, modules
-from nomoat.aggregation.methods.base import MethodState, Upload
+from nomoat.aggregation.methods.base import MethodState, PlaintextReport
 from nomoat.aggregation.methods.lowrank import Floats
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
 
@@ -22,7 +22,9 @@ Weighted = tuple[float, Floats, Floats]  # (p, A (r, d_in), B (d_out, r))
 MAX_GROWN_RANK = 512  # modules of a broadcast, the weakest are cut off; twice its rank if more
 
 
-def open_uploads(spec: AdapterSpec, uploads: Sequence[Upload]) -> dict[str, list[Weighted]]:
+def open_uploads(
+    spec: AdapterSpec, uploads: Sequence[PlaintextReport]
+) -> dict[str, list[Weighted]]:
     """Layer name → (pᵢ, Aᵢ, Bᵢ) of every report, Σpᵢ = 1.
 
     LocalProtocolError if there is none, a weight is not positive or a vector does not fit its

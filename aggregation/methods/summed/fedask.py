@@ -86,7 +86,7 @@ class FedAsk(SummedMethod):
     def clips(
         self, broadcast: Adapter, round: int, exchange: int, reach: float
     ) -> tuple[float, ...]:
-        """What a sketch does not exceed if no value of A or B moves further than `reach`.
+        """Bound a sketch's values, if no value of A or B moves further than `reach`.
 
         Exchange 1: the smaller of two bounds of |(ΔBA₀ + B₀ΔA + ΔBΔA)Ω|, by Hölder's inequality,
         and six standard deviations of a normal Ω, which training has not seen. Exchange 2: Hölder

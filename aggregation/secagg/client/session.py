@@ -36,7 +36,7 @@ from nomoat.aggregation.secagg.messages import (
 
 
 class ClientPhase(Enum):
-    """Where a volunteer stands in a session."""
+    """A volunteer's place in a session."""
 
     WAITING = "waiting for an offer"
     KEYS = "sent keys"
@@ -78,8 +78,8 @@ _HANDLERS: Mapping[type[ToVolunteer], _Handler] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What to do now: store every mark of `persist` durably, and only then send `outgoing`."""
+class ClientStep:
+    """Instructions: store every mark of `persist` durably, and only then send `outgoing`."""
 
     phase: ClientPhase
     outgoing: ToCoordinator | None = None
@@ -94,7 +94,7 @@ class ClientSession:
         self._secrets = volunteer.secrets
         self._stage: object = volunteer
 
-    def receive(self, message: ToVolunteer) -> Step:
+    def receive(self, message: ToVolunteer) -> ClientStep:
         """Take the coordinator's next message; RemoteProtocolError ends the session for good."""
         following = TRANSITIONS.get((self.phase, type(message)))
         if following is None:
@@ -103,7 +103,7 @@ class ClientSession:
             raise RemoteProtocolError(COORDINATOR, "§18", _unexpected(message, was))
         if isinstance(message, Abandoned):
             self._end(following)
-            return Step(self.phase)
+            return ClientStep(self.phase)
         try:
             reply = _HANDLERS[type(message)](self._stage, message)
         except BaseException:
@@ -112,7 +112,7 @@ class ClientSession:
         self.phase, self._stage = following, reply.stage
         if following in ENDED:
             self._end(following)
-        return Step(following, reply.outgoing, reply.persist)
+        return ClientStep(following, reply.outgoing, reply.persist)
 
     def stop(self) -> None:
         """End the session from this side, secrets erased; may be called at any time."""
@@ -120,7 +120,7 @@ class ClientSession:
 
     @property
     def over(self) -> bool:
-        """Whether no message can make this session send anything again."""
+        """True if no message can make this session send anything again."""
         return self.phase in ENDED
 
     def _end(self, phase: ClientPhase) -> None:

@@ -1,4 +1,4 @@
-"""What a volunteer knows at each stage of a session: frozen, and no more than is still needed.
+"""A volunteer's knowledge at each stage of a session: frozen, and no more than is still needed.
 
 What a stage does not carry on is gone: after the masked vector is out, no secret of this volunteer
 is left, and only its neighbours' shares are held.
@@ -25,7 +25,10 @@ from nomoat.aggregation.sums.fixed_point import ClipLayout, Contribution
 
 @dataclass(frozen=True)
 class Volunteer:
-    """Who takes part, with what, on which terms. secrets: fresh ones, for this session alone."""
+    """A participant: its key, terms, policy and update.
+
+    secrets: fresh ones, for this session alone.
+    """
 
     identity: signing.SigningKey = field(repr=False)
     terms: Terms = field(repr=False)

@@ -42,7 +42,7 @@ def pair_mask_key(agreed: bytes, transcript: bytes, one: int, other: int) -> byt
 
 
 def client_masks(own_key: bytes, index: int, pairs: Mapping[int, bytes]) -> MaskKeys:
-    """What volunteer `index` applies: its self mask, + towards higher indices, − towards lower."""
+    """List the masks of volunteer `index`: its own, + towards higher indices, − towards lower."""
     higher = tuple(key for other, key in pairs.items() if other > index)
     lower = tuple(key for other, key in pairs.items() if other < index)
     return MaskKeys((own_key, *higher), lower)

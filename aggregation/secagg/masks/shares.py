@@ -28,7 +28,7 @@ class BadBox(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HeldShares:
-    """What one volunteer holds of another's secrets."""
+    """One volunteer's shares of another's secrets."""
 
     seed: bytes = field(repr=False)
     key: bytes = field(repr=False)
@@ -36,7 +36,7 @@ class HeldShares:
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """What R1 sends, and the share of the self-mask seed that the dealer keeps."""
+    """The shares as R1 sends them, and the share of the self-mask seed that the dealer keeps."""
 
     seed_commitment: bytes
     own_commitment: bytes

@@ -21,7 +21,7 @@ class BadDealer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What everybody may know of a session: T, members, commitments to the self-mask seeds."""
+    """The public part of a session: T, members, commitments to the self-mask seeds."""
 
     transcript: bytes
     members: tuple[Participant, ...]

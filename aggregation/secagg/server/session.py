@@ -53,7 +53,7 @@ ACCEPTS: Mapping[ServerPhase, type[ToCoordinator]] = {
 
 @dataclass(frozen=True, slots=True)
 class ServerStep:
-    """What to do now: send every message of `outgoing`; in DONE, use `result`."""
+    """Instructions: send every message of `outgoing`; in DONE, use `result`."""
 
     phase: ServerPhase
     outgoing: Mapping[bytes, ToVolunteer] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class ServerSession:
 
     @property
     def waiting(self) -> frozenset[bytes]:
-        """Who may still answer in this phase."""
+        """The identities that may still answer in this phase."""
         if self._collector is None:
             return frozenset()
         return self._collector.expected - self._answered - self.blamed.keys()
@@ -108,7 +108,7 @@ class ServerSession:
 
     @property
     def over(self) -> bool:
-        """Whether the session has ended, with a sum or without."""
+        """True if the session has ended, with a sum or without."""
         return self.phase in (ServerPhase.DONE, ServerPhase.ABANDONED)
 
     def receive(self, sender: bytes, message: ToCoordinator) -> None:

@@ -1,4 +1,4 @@
-"""What the coordinator collects in R0 and R1, and what it makes of it when a phase is closed.
+"""The coordinator's collectors of R0 and R1: keys, shares, and complaints about them (§11, §12).
 
 A collector takes one volunteer's answer at a time (RemoteProtocolError names a bad one) and closes
 into the next collector and what to send, or raises TooFew: nothing has been revealed then.
@@ -154,7 +154,7 @@ class CollectChecks(Collector):
 
     @property
     def accusations(self) -> dict[bytes, tuple[bytes, ...]]:
-        """Who complained about whom."""
+        """Accuser → accused, by identity."""
         keys_of = self._session.members
         return {
             keys_of[index].identity: tuple(keys_of[i].identity for i in accused)

@@ -1,4 +1,4 @@
-"""What the coordinator collects from R2 on: the masked sum, the survivors' word, and the masks."""
+"""The coordinator's collectors from R2 on: the masked sum, the survivors' word, and the masks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Progress:
 
     @property
     def statement(self) -> certificate.Statement:
-        """What survivors sign."""
+        """The statement that survivors sign."""
         count = len(self.session.members)
         sets = (to_bitmap(self.members, count), to_bitmap(self.survivors, count))
         return certificate.Statement(self.session.transcript, *sets)
@@ -165,7 +165,7 @@ class CollectReveals(Collector):
 
     @property
     def enough(self) -> bool:
-        """Whether every secret that is needed can be recovered."""
+        """True if every secret that is needed can be recovered."""
         threshold = self._progress.session.needed.shares
         return all(len(found) >= threshold for found in self._shares.values())
 

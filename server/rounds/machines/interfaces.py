@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from nomoat.aggregation.methods.base import Upload
+from nomoat.aggregation.methods.base import PlaintextReport
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, Vector
 
@@ -54,7 +54,9 @@ class Exchange(ProtocolMachine, Protocol):
     """
 
     mean: Vector | None  # (d,), once found
-    uploads: tuple[Upload, ...]  # in the order of contributors; empty where there is a mean
+    uploads: tuple[
+        PlaintextReport, ...
+    ]  # in the order of contributors; empty where there is a mean
     contributors: tuple[str, ...]
     failed: str | None  # why it cannot be found any more
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.methods.base import Upload
+from nomoat.aggregation.methods.base import PlaintextReport
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, Vector
 from nomoat.aggregation.protocol.messages import Decline, ExchangeReply, Noted
@@ -51,7 +51,7 @@ class MaskedExchange:
         self._gone: set[str] = set()
         self.next_deadline = math.inf
         self.mean: Vector | None = None
-        self.uploads: tuple[Upload, ...] = ()  # never: that is the point of it
+        self.uploads: tuple[PlaintextReport, ...] = ()  # never: that is the point of it
         self.contributors: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}  # empty: what is wrong shows at once, or never
         self.failed: str | None = None

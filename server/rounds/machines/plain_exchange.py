@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.methods.base import Upload
+from nomoat.aggregation.methods.base import PlaintextReport
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, Vector
 from nomoat.aggregation.protocol.messages import Decline, Report, ReportRequest
@@ -38,7 +38,7 @@ class ReportCollection:
         self._deadline_s = deadline_s
         self.next_deadline = math.inf
         self.mean: Vector | None = None
-        self.uploads: tuple[Upload, ...] = ()
+        self.uploads: tuple[PlaintextReport, ...] = ()
         self.contributors: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}
         self.failed: str | None = None
@@ -153,12 +153,12 @@ class EachExchange(ReportCollection):
         self._run = run
         self._ranks = ranks
         self._manifests = manifests
-        self._kept: dict[str, Upload] = {}
+        self._kept: dict[str, PlaintextReport] = {}
 
     def _take(self, volunteer: str, report: Report) -> None:
         rank, weight = self._ranks[volunteer], report.weight
         vector = admit(volunteer, report.vector, self._manifests[rank], weight, run=self._run)
-        self._kept[volunteer] = Upload(weight, vector, rank)
+        self._kept[volunteer] = PlaintextReport(weight, vector, rank)
 
     def _finish(self) -> None:
         self.uploads = tuple(self._kept[name] for name in self.contributors)

@@ -53,17 +53,6 @@ def test_alpha_survives_the_way_to_another_rank_and_back(lab, rslora, rank):
     assert modules.same_scale(there, 4) == spec
 
 
-@pytest.mark.parametrize(("alpha", "rslora"), [(4.0, False), (16.0, True), (1e-3, False)])
-def test_writing_back_another_alpha_keeps_the_model(lab, alpha, rslora):
-    """Export: B takes what α gives up."""
-    adapter = lab.adapter(alpha=8.0)
-    written = modules.rescale(adapter, lab.spec(alpha=alpha, rslora=rslora))
-    assert written.spec.alpha == alpha
-    assert lab.distance(lab.dense(written), lab.dense(adapter)) < 1e-6
-    with pytest.raises(Exception, match="same layers and rank"):
-        modules.rescale(adapter, lab.spec(rank=2))
-
-
 def test_a_local_start_is_the_broadcast_model_whatever_the_rank(lab):
     broadcast = lab.adapter()
     for rank in (1, 2, 3, 4):

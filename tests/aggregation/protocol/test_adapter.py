@@ -109,7 +109,7 @@ def test_an_adapter_is_float32_and_nothing_else(dtype):
 )
 def test_scale_is_pefts(rank, rslora, scale):
     """Trap 4: r = 8, α = 16 scales by 2.0, and by 5.657 with rsLoRA."""
-    made = spec(8, 16.0, rslora=rslora).with_rank(rank)
+    made = spec(rank, 16.0, rslora=rslora)
     assert made.scale == pytest.approx(scale)
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from builders import adapter
 from nomoat.aggregation.errors import RemoteProtocolError
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.enrolment import community_id
 from nomoat.aggregation.protocol.lineage import (
     SignedVersion,
@@ -22,12 +22,6 @@ from nomoat.aggregation.protocol.signing import SigningKey
 
 KEY = SigningKey(b"\7" * 32)
 ORIGIN = community_id(KEY.public)
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
-
-
-def adapter(seed: int) -> Adapter:
-    values = np.random.default_rng(seed).standard_normal(SPEC.size)
-    return Adapter(SPEC, values.astype(np.float32))
 
 
 def chain(length: int) -> list[SignedVersion]:

@@ -11,11 +11,9 @@ from nomoat.aggregation.sums.fixed_point import (
     ClipLayout,
     Contribution,
     FixedPoint,
-    clamped,
     decode,
     encode,
     most_value_bits,
-    uniform_clips,
 )
 
 MANIFEST = Manifest((TensorSpec("a", (3, 100)), TensorSpec("b", (200,))))
@@ -126,14 +124,13 @@ def test_weights_are_honoured_and_their_sum_known():
     assert found.weight == pytest.approx(1.75, abs=3e-6)
 
 
-def test_values_beyond_the_clip_are_clamped_and_counted_per_tensor():
+def test_values_beyond_the_clip_are_clamped_to_their_tensors_own():
     x = np.zeros(500, np.float32)
     x[[0, 10]] = 0.6, -7
     x[300:303] = 0.02, 0.009, -0.02
     contribution = Contribution(x, 0.5)
     point = FixedPoint(21, 1)
     rng = np.random.default_rng(4)
-    assert clamped(contribution, LAYOUT) == 4
     found = decode(summed([contribution], point, rng), LAYOUT, point, 1).mean
     assert found[[0, 10]] == pytest.approx([0.5, -0.5], rel=1e-5)
     assert found[300:303] == pytest.approx([0.01, 0.009, -0.01], rel=1e-4)
@@ -188,10 +185,6 @@ def test_an_impossible_sum_of_weights_is_refused(weight):
 def test_bounds_that_do_not_fit_the_manifest_are_refused(clips):
     with pytest.raises(LocalProtocolError, match="clip bound"):
         ClipLayout(MANIFEST, clips)
-
-
-def test_uniform_clips_are_one_per_tensor():
-    assert uniform_clips(MANIFEST, 0.2) == (0.2, 0.2)
 
 
 @pytest.mark.parametrize("value_bits", [7, 25])

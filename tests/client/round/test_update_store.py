@@ -15,8 +15,6 @@ from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import HeldUpdate
 
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
-
 
 def adapter(seed: int, rank: int = 2) -> Adapter:
     spec = AdapterSpec((LayerSpec("q", 4, 3, rank),), rank, 2.0 * rank, target_modules=("q",))

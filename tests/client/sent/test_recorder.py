@@ -9,9 +9,9 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from builders import SPEC
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import Decline, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
@@ -20,7 +20,6 @@ from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.sent.recorder import HAND_OVER_S, OTHERS_TRAIN_S, Recorder
 from nomoat.flower.packets import to_reply
 
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 OFFER = SessionOffer(
     b"s" * 32, 3, 1, b"b" * 32, b"a" * 32, b"m" * 32, b"r" * 32, (0.5, 0.25), 16, 2, 9, 100, 100,
     True,

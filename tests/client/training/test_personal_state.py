@@ -8,18 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders import adapter
 from nomoat.aggregation.errors import NomoatError
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.client.training.personal_state import DiskPersonalStates, PersonalState
 from nomoat.lora.training.moments import Moments
-
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
-
-
-def adapter(seed: int) -> Adapter:
-    values = np.random.default_rng(seed).standard_normal(SPEC.size)
-    return Adapter(SPEC, values.astype(np.float32))
-
 
 BROADCAST = b"the one at hand".ljust(32)
 

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from builders import SPEC
 from nomoat.aggregation.errors import BadData, DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.methods.base import Factors, LocalStart
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.messages import (
     AdapterShape,
     EvaluateTask,
@@ -30,7 +31,6 @@ from nomoat.client.training.trainer import Trainer
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.workers.jobs import TrainJob
 
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
 
 

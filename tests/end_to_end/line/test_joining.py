@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders import adapter
 from nomoat.aggregation.errors import (
     Incompatible,
     NomoatError,
@@ -21,7 +22,6 @@ from nomoat.aggregation.errors import (
     Unreachable,
 )
 from nomoat.aggregation.protocol import roster, wire
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.enrolment import Standing, node_public_der
 from nomoat.aggregation.protocol.invitation import Invitation, from_link
 from nomoat.aggregation.protocol.receipts import Receipt, SignedReceipt, issue
@@ -43,12 +43,6 @@ from nomoat.server.port.http_app import make_app
 from nomoat.server.port.listening import ListenOptions, serving
 
 NOW = int(time.time())
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
-
-
-def adapter(seed: int) -> Adapter:
-    values = np.random.default_rng(seed).standard_normal(SPEC.size)
-    return Adapter(SPEC, values.astype(np.float32))
 
 
 def test_a_link_leads_to_the_community_it_names_and_into_its_roster(town: Any, people: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders import at_rank
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
 from nomoat.lora.inference.peft_engine import PeftEngine
 from nomoat.lora.inference.requests import AnswerEvent, Ended, Engine, Failed, Piece, Question
@@ -67,7 +68,7 @@ def voices(spec: AdapterSpec) -> dict[str, Adapter]:
     """Three adapters that change answers, of different ranks."""
     found = {}
     for number, rank in enumerate((4, 2, 6)):
-        shape = spec.with_rank(rank)
+        shape = at_rank(spec, rank)
         drawn = np.random.default_rng(number).standard_normal(shape.size) * 0.3
         found[f"v{number}"] = Adapter(shape, drawn.astype(np.float32))
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders import at_rank
 from nomoat.aggregation.errors import BadData, LocalProtocolError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
 from nomoat.lora.model.adapter_slot import attach, detach, extract, slot, swap
@@ -54,7 +55,7 @@ def test_a_slot_of_other_keys_or_shapes_is_refused_not_skipped(
     with pytest.raises(LocalProtocolError, match="which the adapter has not"):
         swap(model, _random(half, 1))
     with pytest.raises(LocalProtocolError, match=r"lora_A\.weight is \(4, .*\) in the model"):
-        swap(model, _random(spec.with_rank(2), 1))
+        swap(model, _random(at_rank(spec, 2), 1))
     layers = tuple(
         type(x)(x.name.replace("model.layers", "model.blocks"), x.d_out, x.d_in, x.rank)
         for x in spec.layers

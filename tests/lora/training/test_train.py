@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,7 +14,7 @@ from nomoat.aggregation.errors import BadData, LocalProtocolError, NomoatError
 from nomoat.aggregation.methods import modules
 from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, Adapter, AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.lora.data.batches import collate, shuffled, steps_for
+from nomoat.lora.data.batches import Batch, batch_of, collate, shuffled_rows, steps_for
 from nomoat.lora.data.encoding import Example
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, extract, slot, swap
 from nomoat.lora.model.base_model import initial_adapter
@@ -22,6 +23,12 @@ from nomoat.lora.training.moments import Moments
 from nomoat.lora.training.train import Given, Trained, train
 
 SETTINGS = TrainSettings(local_steps=6, batch_size=8, seq_len=64, learning_rate=1e-2)
+
+
+def shuffled(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[Batch]:
+    """Batches without end, of the rows that training takes in this order."""
+    for rows in shuffled_rows(examples, size, seed):
+        yield batch_of([examples[row] for row in rows])
 
 
 def _clock() -> float:

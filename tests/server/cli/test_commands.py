@@ -16,9 +16,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner, Result
 
+from builders import adapter
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
 from nomoat.aggregation.protocol.invitation import from_link
 from nomoat.aggregation.protocol.signing import SigningKey
@@ -32,13 +32,6 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import Provenance
-
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
-
-
-def adapter(seed: int) -> Adapter:
-    values = np.random.default_rng(seed).standard_normal(SPEC.size)
-    return Adapter(SPEC, values.astype(np.float32))
 
 
 def run(*arguments: str) -> Result:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders import SPEC, adapter
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.methods.modules import append
 from nomoat.aggregation.methods.server_optimizer import OptimizerState
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
 from nomoat.server.community.journal import CommunityJournal, pack, unpack
@@ -22,13 +22,6 @@ from nomoat.server.community.versions import Provenance, VersionStore
 from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
-
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
-
-
-def adapter(seed: int) -> Adapter:
-    values = np.random.default_rng(seed).standard_normal(SPEC.size)
-    return Adapter(SPEC, values.astype(np.float32))
 
 
 def ended(number: int, committed: bool = True) -> tuple[RoundRecord, FederationCheckpoint]:

@@ -7,18 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders import adapter
 from nomoat.aggregation.errors import NomoatError, UsageError
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
 from nomoat.server.community.versions import Provenance, VersionStore
-
-SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
-
-
-def adapter(seed: int) -> Adapter:
-    values = np.random.default_rng(seed).standard_normal(SPEC.size)
-    return Adapter(SPEC, values.astype(np.float32))
 
 
 def measured(round_: int) -> Provenance:
