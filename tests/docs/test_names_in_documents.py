@@ -1,0 +1,53 @@
+"""Paths and names in the documents that lead through the house are real."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("ARCHITECTURE.md", "docs/a-round.md", "docs/glossary.md")
+PATH = re.compile(r"`([a-z_]+/(?:[a-zA-Z0-9_.-]+/)*(?:[a-zA-Z0-9_.-]+\.(?:py|md|toml))?)`")
+NAME = re.compile(r"`([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)*)`")
+FLOWERS = {"Grid", "ServerApp", "ClientApp"}
+
+
+def defined() -> set[str]:
+    """Every class of the product."""
+    files = (file for room in ROOT.iterdir() if room.is_dir() for file in room.rglob("*.py"))
+    ours = (file for file in files if file.relative_to(ROOT).parts[0] not in (".venv", "build"))
+    trees = (ast.parse(file.read_text("utf-8")) for file in ours)
+    return {
+        node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_in_a_document_exists(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    paths = PATH.findall(text)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_class_that_the_documents_name_exists() -> None:
+    known = defined() | FLOWERS
+    for document in DOCUMENTS:
+        text = (ROOT / document).read_text("utf-8")
+        assert {name for name in NAME.findall(text) if name not in known} == set(), document
+
+
+def test_the_glossary_names_each_class_where_it_stands() -> None:
+    rows = re.findall(r"`([a-z_/]+\.py)`((?: `\w+`,?)*)", (ROOT / "docs/glossary.md").read_text())
+    assert len(rows) > 30
+    for path, names in rows:
+        text = (ROOT / path).read_text("utf-8")
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"\b(?:class|def) {name}\b", text), f"{name} is not in {path}"
+
+
+def test_the_glossary_has_each_term_once() -> None:
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/glossary.md").read_text("utf-8"), re.M)
+    terms = [row.strip() for row in rows if row.strip() not in ("term", "---") and "---" not in row]
+    assert len(terms) == len(set(terms)) > 35
