@@ -78,19 +78,19 @@ class Database:
                 raise
             self._execute("COMMIT")
 
-    def issue(self, identifier: bytes) -> IssuedInvitation | None:
+    def invitation(self, identifier: bytes) -> IssuedInvitation | None:
         """An invitation by its identifier."""
         row = self._one("SELECT uses, used, expires, revoked FROM invites WHERE identifier = ?",
                         identifier)  # fmt: skip
         return row and IssuedInvitation(identifier, row[0], row[1], row[2], bool(row[3]))
 
-    def issues(self) -> list[IssuedInvitation]:
+    def invitations(self) -> list[IssuedInvitation]:
         """All invitations, the last to expire first."""
         rows = self._all("SELECT identifier, uses, used, expires, revoked FROM invites "
                          "ORDER BY expires DESC")  # fmt: skip
         return [IssuedInvitation(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
 
-    def put_issue(self, issue: IssuedInvitation) -> None:
+    def put_invitation(self, issue: IssuedInvitation) -> None:
         """Write an invitation, new or changed."""
         values = (issue.identifier, issue.uses, issue.used, issue.expires, issue.revoked)
         self._execute("INSERT OR REPLACE INTO invites VALUES (?, ?, ?, ?, ?)", *values)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from nomoat.aggregation.errors import Refused, UsageError
 from nomoat.aggregation.protocol.invitation import Claims, Invitation
 
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 MAX_LIFE_S = 366 * 86_400
+WHY_NOT = {
+    "revoked": "was revoked",
+    "expired": "has expired; ask for a new one",
+    "used up": "is used up; ask for a new one",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,14 @@ class IssuedInvitation:
     used: int
     expires: int
     revoked: bool
+
+    def state(self, now: int) -> Literal["open", "used up", "expired", "revoked"]:
+        """Its state at a unix time; only while it is open does it admit anybody."""
+        if self.revoked:
+            return "revoked"
+        if now >= self.expires:
+            return "expired"
+        return "open" if self.used < self.uses else "used up"
 
 
 def parse_duration(text: str) -> int:
@@ -40,15 +54,10 @@ def redeem(claims: Claims, issue: IssuedInvitation | None, now: int) -> IssuedIn
     """
     if issue is None:
         raise Refused("this invitation is not known here (any more)")
-    if issue.revoked:
-        raise Refused("this invitation was revoked")
-    if now >= min(issue.expires, claims.expires):
-        raise Refused("this invitation has expired; ask for a new one")
-    if issue.used >= issue.uses:
-        raise Refused("this invitation is used up; ask for a new one")
-    return IssuedInvitation(
-        issue.identifier, issue.uses, issue.used + 1, issue.expires, issue.revoked
-    )
+    state = replace(issue, expires=min(issue.expires, claims.expires)).state(now)
+    if state != "open":
+        raise Refused(f"this invitation {WHY_NOT[state]}")
+    return replace(issue, used=issue.used + 1)
 
 
 def qr_text(invitation: Invitation) -> str:

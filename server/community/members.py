@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nomoat.aggregation.errors import NomoatError, Refused, UsageError
 from nomoat.aggregation.protocol import invitation, roster, wire
@@ -46,17 +46,27 @@ class Registrar:
         """Issue an invitation and remember it."""
         with self.store.transaction():
             issue = IssuedInvitation(claims.identifier, claims.uses, 0, claims.expires, False)
-            self.store.put_issue(issue)
+            self.store.put_invitation(issue)
         return invitation.issue(claims, self.key)
 
-    def revoke(self, identifier: bytes) -> None:
-        """Make an invitation worthless."""
+    def revoke(self, identifier: str) -> IssuedInvitation:
+        """Make an invitation worthless, and return it.
+
+        identifier: in hex, or the beginning of it. UsageError if it is no invitation's, or more
+        than one's.
+        """
         with self.store.transaction():
-            issue = self.store.issue(identifier)
-            if issue is None:
-                raise UsageError(f"no invitation {identifier.hex()}")
-            spent = IssuedInvitation(identifier, issue.uses, issue.used, issue.expires, True)
-            self.store.put_issue(spent)
+            found = [
+                issued
+                for issued in self.store.invitations()
+                if identifier and issued.identifier.hex().startswith(identifier.lower())
+            ]
+            if len(found) != 1:
+                which = "more than one invitation begins with" if found else "no invitation has id"
+                raise UsageError(f"{which} {identifier!r}; see: nomoat invite DIR --list")
+            revoked = replace(found[0], revoked=True)
+            self.store.put_invitation(revoked)
+        return revoked
 
     def enrol(self, request: bytes, now: int) -> Enrolled:
         """Answer an enrolment: the volunteer's standing, signed.
@@ -137,7 +147,7 @@ class Registrar:
 
     def _redeem(self, token: bytes, now: int) -> None:
         claims = invitation.from_token(token, self.key.public).claims
-        self.store.put_issue(redeem(claims, self.store.issue(claims.identifier), now))
+        self.store.put_invitation(redeem(claims, self.store.invitation(claims.identifier), now))
 
     def _append(self, event: Event, binding: Binding, reason: str, now: int) -> Standing:
         known = self.roster()

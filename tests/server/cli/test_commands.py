@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner, Result
 
 from builders import adapter
-from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.errors import NomoatError, Refused, UsageError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
-from nomoat.aggregation.protocol.invitation import from_link
+from nomoat.aggregation.protocol.invitation import Claims, from_link
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.cli.commands import app
 from nomoat.server.community.folder import Folder, create
@@ -108,6 +108,48 @@ def test_an_invitation_is_shown_as_a_qr_code_too(folder: Path, tmp_path: Path) -
     result = run("invite", str(folder), "--svg", str(tmp_path / "qr.svg"))
     assert "█" in result.stderr or "▄" in result.stderr
     assert b"<svg" in (tmp_path / "qr.svg").read_bytes()
+
+
+def test_invitations_are_listed_and_a_revoked_one_admits_nobody_any_more(folder: Path) -> None:
+    links = [run("invite", str(folder), "--uses", "2", "--quiet").stdout for _ in range(2)]
+    ids = [from_link(link).claims.identifier.hex() for link in links]
+    enrol(folder, "ada", 1, from_link(links[0]).token())
+    assert run("invite", str(folder), "--revoke", ids[0][:8]).stdout == ""
+    rows = json.loads(run("invite", str(folder), "--list", "--json").stdout)
+    assert {row["id"]: (row["state"], row["used"], row["uses"]) for row in rows} == {
+        ids[0]: ("revoked", 1, 2),
+        ids[1]: ("open", 0, 2),
+    }
+    with pytest.raises(Refused, match="was revoked"):
+        enrol(folder, "ben", 2, from_link(links[0]).token())
+    enrol(folder, "ben", 2, from_link(links[1]).token())
+    shown = run("invite", str(folder), "--list").stdout
+    assert "revoked" in shown
+    assert "1 of 2" in shown
+    assert "nomoat://" not in shown
+    standings = json.loads(run("volunteers", str(folder), "list", "--json").stdout)
+    assert [row["standing"] for row in standings] == ["approved", "approved"]  # they stay
+
+
+@pytest.mark.parametrize("identifier", ["", "ffffffffffff", "not hex at all"])
+def test_an_invitation_that_is_not_there_cannot_be_revoked(folder: Path, identifier: str) -> None:
+    run("invite", str(folder), "--quiet")
+    with pytest.raises(
+        UsageError, match=r"^no invitation has id .*; see: nomoat invite DIR --list"
+    ):
+        run("invite", str(folder), "--revoke", identifier)
+
+
+def test_an_id_that_begins_two_invitations_revokes_neither(folder: Path) -> None:
+    registrar = OpenCommunity.open(folder).registrar
+    for number in range(2):
+        claims = Claims("h:1", bytes(32), registrar.key.public, b"\1" * 15 + bytes([number]), 1, 9)
+        registrar.invite(claims)
+    with pytest.raises(UsageError, match="more than one"):
+        run("invite", str(folder), "--revoke", "0101")
+    assert not any(issued.revoked for issued in registrar.store.invitations())
+    run("invite", str(folder), "--revoke", ("01" * 15 + "00").upper())
+    assert sorted(issued.revoked for issued in registrar.store.invitations()) == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_bad_invitation_is_refused_clearly(tmp_path: Path, case: str) -> None:
     elif case == "unknown":
         token = issue(claims, KEY).token()
     elif case == "revoked":
-        office.revoke(b"\1" * 16)
+        office.revoke((b"\1" * 16).hex())
     elif case == "foreign":
         token = issue(
             Claims("h:1", bytes(32), stranger.public, b"u" * 16, 5, now + 9), stranger
@@ -139,9 +139,9 @@ def test_names_and_keys_are_taken_once(tmp_path: Path) -> None:
         enrol(office, person(0, "other"), token)
     with pytest.raises(Refused, match="node key"):
         enrol(office, person(2, key=0), token)
-    issue_left = office.store.issue(b"\1" * 16)
-    assert issue_left is not None
-    assert issue_left.used == 1
+    left = office.store.invitation(b"\1" * 16)
+    assert left is not None
+    assert left.used == 1
 
 
 @pytest.mark.parametrize("name", ["../x", "A", "a b", ".a", "a\n", "a" * 41])

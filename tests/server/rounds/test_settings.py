@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.server.cli.commands import init_options
+from nomoat.server.cli.community import init_options
 from nomoat.server.community.settings import (
     BaseModelSettings,
     CommunityRoundSettings,

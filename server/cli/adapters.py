@@ -1,0 +1,108 @@
+"""`nomoat adapter`: versions are listed, shown, verified, exported and gone back to."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.server.cli.options import AsJson, InFolder, opened, print_json, say
+
+if TYPE_CHECKING:
+    from nomoat.aggregation.protocol.lineage import SignedVersion
+
+app = typer.Typer(help="Versions of the community adapter.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_versions(folder: InFolder = Path(), as_json: AsJson = False) -> None:
+    """All versions: round, contributors, held-out loss."""
+    from rich.console import Console
+    from rich.table import Table
+
+    records = opened(folder).registry.store.versions()
+    if as_json:
+        print_json([_row(record) for record in records])
+        return
+    table = Table("version", "round", "contributors", "loss", "evaluation", "adapter", "note")
+    for record in records:
+        shown = _row(record)
+        losses = (shown["loss"], shown["evaluation"])
+        loss, own = ("" if value is None else f"{value:.4f}" for value in losses)
+        count = str(len(shown["contributors"]))
+        row = (str(shown["number"]), str(shown["round"]), count, loss, own)
+        table.add_row(*row, shown["adapter"][:12], shown["note"])
+    Console().print(table)
+
+
+@app.command()
+def show(
+    number: Annotated[int | None, typer.Argument(help="The newest if left out.")] = None,
+    folder: InFolder = Path(),
+) -> None:
+    """One version, as JSON."""
+    print_json(_row(opened(folder).registry.get(number)))
+
+
+@app.command()
+def verify(folder: InFolder = Path(), as_json: AsJson = False) -> None:
+    """Check every version: chain, signatures, files."""
+    count = opened(folder).registry.verify()
+    if as_json:
+        print_json({"versions": count, "ok": True})
+    else:
+        typer.echo(f"{count} versions: chain, signatures and files are whole")
+
+
+@app.command()
+def export(
+    to: Annotated[Path, typer.Argument(help="A new folder.")],
+    number: Annotated[int | None, typer.Option("--version", help="The newest if left out.")] = None,
+    folder: InFolder = Path(),
+) -> None:
+    """Write a version as a PEFT adapter folder."""
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.lora.model.adapter_folder import save_folder
+    from nomoat.server.community.opened import card
+
+    community = opened(folder)
+    record = community.registry.get(number)
+    if to.exists():
+        raise UsageError(f"{to} exists already; choose another folder")
+    base = community.settings.base
+    adapter = community.registry.load(record)
+    save_folder(adapter, base.model, to, card(community, record), bytes.fromhex(base.hash))
+    typer.echo(str(to))
+
+
+@app.command()
+def rollback(
+    number: Annotated[int, typer.Argument(help="The version to go back to.")],
+    folder: InFolder = Path(),
+) -> None:
+    """Go on from an older version: a new one is added, none is rewritten."""
+    record = opened(folder).registry.rollback(number, int(time.time()))
+    typer.echo(f"version {record.version.number} is version {number} again")
+    say("a coordinator that is up goes on from it after its next start")
+
+
+def _row(record: SignedVersion) -> dict[str, Any]:
+    version = record.version
+    return {
+        "number": version.number,
+        "record": record.digest.hex(),
+        "parent": version.parent.hex(),
+        "adapter": version.adapter.hex(),
+        "base_hash": version.base_hash.hex(),
+        "round": version.round,
+        "method": version.method,
+        "contributors": list(version.contributors),
+        "loss": version.loss,
+        "parent_loss": version.parent_loss,
+        "evaluation": version.evaluation,
+        "note": version.note,
+        "at": version.at,
+        "signature": record.signature.hex(),
+    }

@@ -1,0 +1,195 @@
+"""`nomoat init` and `nomoat up`: a community is made, and run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nomoat.server.cli.options import Folder, given, say
+from nomoat.server.cli.setting_options import options_of, takes_settings
+
+if TYPE_CHECKING:
+    import threading
+
+    import click
+
+    from nomoat.server.community.creation import NewCommunity
+
+
+def init_options() -> list[click.Parameter]:
+    """One option for each setting of rounds, adapter and training."""
+    from nomoat.server.community.settings import CommunityRoundSettings
+    from nomoat.server.rounds import settings
+
+    return [
+        *options_of(CommunityRoundSettings, "Rounds", leave_out=("seed",)),
+        *options_of(settings.RoundSettings, "Rounds", leave_out=("min_reports",)),
+        *options_of(settings.ServerOptimizerSettings, "Server optimiser"),
+        *options_of(settings.AdapterSettings, "Adapter"),
+        *options_of(settings.TrainingSettings, "What a volunteer does in a round"),
+    ]
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The options of `nomoat init`. settings: those that init_options() gives, where given."""
+
+    name: str
+    base: str
+    about: str
+    license: str
+    evaluation: Path | None
+    address: str
+    approve: bool
+    seed: str | None
+    settings: dict[str, Any]
+
+
+@takes_settings
+def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    folder: Folder,
+    name: Annotated[str, typer.Option(help="The community's name.")],
+    base: Annotated[str, typer.Option(help="Base model: a Hugging Face folder or hub id.")],
+    about: Annotated[str, typer.Option(help="A line for those who are invited.")] = "",
+    license_: Annotated[str, typer.Option("--license", help="The base model's licence.")] = "",
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", help="Rows kept for measuring versions.")
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="HOST:PORT as volunteers reach it.")
+    ] = "localhost:8443",
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Volunteers wait for your approval.")
+    ] = False,
+    seed: Annotated[
+        str | None,
+        typer.Option(help="A number, as in simulate: the same federation again."),
+    ] = None,
+    **settings: Any,
+) -> None:
+    """Make a community's folder: keys, certificate, settings, first adapter."""
+    options = InitOptions(name, base, about, license_, evaluation, address, approve, seed, settings)
+    _make(folder, options)
+
+
+def _make(folder: Path, options: InitOptions) -> None:
+    import datetime
+    import os
+
+    from pydantic import ValidationError
+
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.aggregation.protocol.enrolment import fingerprint
+    from nomoat.server.community.creation import make
+    from nomoat.storage.settings import first_error
+
+    try:
+        wanted = _wanted(options)
+        made = make(folder, wanted, datetime.datetime.now(datetime.UTC), os.urandom, say)
+    except ValidationError as problem:
+        raise UsageError(first_error(problem)) from None
+    say(f"{options.name}: {fingerprint(made.key().public)}")
+    if parts := made.load().base.left_out:
+        say(parts)
+    say(f"settings: {made.settings}")
+    say(f"next: nomoat up {folder}    and    nomoat invite {folder}")
+
+
+def _wanted(options: InitOptions) -> NewCommunity:
+    from nomoat.server.community.certificates import split_address
+    from nomoat.server.community.creation import NewCommunity, Tables
+    from nomoat.server.community.membership_rules import Admission
+    from nomoat.server.community.settings import (
+        CommunityRoundSettings,
+        CommunitySettings,
+        ServerSettings,
+    )
+    from nomoat.server.rounds.settings import AdapterSettings, TrainingSettings
+
+    _, port = split_address(options.address)
+    admission = Admission.APPROVE if options.approve else Admission.OPEN
+    adapter, rounds, training = (
+        {key: value for key, value in options.settings.items() if key in kind.model_fields}
+        for kind in (AdapterSettings, CommunityRoundSettings, TrainingSettings)
+    )
+    return NewCommunity(
+        CommunitySettings(name=options.name, about=options.about, admission=admission),
+        options.base,
+        options.license,
+        Tables(adapter, rounds, training),
+        ServerSettings(port=port, address=options.address),
+        options.evaluation,
+        options.seed,
+    )
+
+
+def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    folder: Folder,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Run this many rounds in all.")] = None,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="End with the last round; else stay reachable.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One object per round.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")] = False,
+) -> None:
+    """Open the community's port and run its rounds until all are done (Ctrl-C ends it)."""
+    import contextlib
+
+    _prepare_process(folder, quiet)
+    from nomoat.server.community.opened import OpenCommunity
+    from nomoat.server.console import ConsoleLines
+    from nomoat.server.host import hosting
+
+    tables = {
+        "server": given({"host": host, "port": port}),
+        "rounds": given({"max_rounds": rounds}),
+    }
+    flags: dict[str, Any] = {name: table for name, table in tables.items() if table}
+    community = OpenCommunity.open(folder, **flags)
+    tell = (lambda _text: None) if quiet else say
+    with (
+        contextlib.closing(community.registrar.store),
+        hosting(community, ConsoleLines(as_json, quiet), _stopped_by_signals()) as deployment,
+    ):
+        where = f"{community.settings.server.host}:{deployment.port}"
+        tell(f"{community.settings.community.name} is up on {where}")
+        checkpoint = deployment.run()
+        if checkpoint is not None and not until_done:
+            tell("all rounds are done; the port stays open (Ctrl-C ends it)")
+            deployment.stay()
+    tell("all rounds are done" if checkpoint is not None else "stopped; nothing is lost")
+
+
+def _prepare_process(folder: Path, quiet: bool) -> None:
+    """Set what must be set before numpy and Flower are imported."""
+    import logging
+    import os
+
+    from nomoat.server.heap import return_freed_memory
+
+    os.environ.setdefault("FLWR_HOME", str((folder / "flower").resolve()))
+    # Read when numpy is imported: BLAS threads would spin against those of the sum.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return_freed_memory()  # many threads, each with adapters in passing
+    logging.basicConfig(
+        level=logging.ERROR if quiet else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def _stopped_by_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    import signal
+    import threading
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

@@ -1,0 +1,87 @@
+"""`nomoat volunteers`: those who take part are listed, approved, held and banned."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nomoat.server.cli.options import AsJson, Folder, opened, print_json
+
+if TYPE_CHECKING:
+    from nomoat.aggregation.protocol.roster import Event
+
+app = typer.Typer(
+    help="Who takes part: list, approve, hold, release, ban.", invoke_without_command=True
+)
+
+Reason = Annotated[str, typer.Option(help="They see it.")]
+
+
+@app.callback()
+def volunteers(ctx: typer.Context, folder: Folder, as_json: AsJson = False) -> None:
+    """Who takes part."""
+    ctx.obj = folder
+    if ctx.invoked_subcommand is None:
+        _list(folder, as_json)
+
+
+@app.command("list")
+def list_volunteers(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Everyone who ever enrolled, and where they stand."""
+    _list(ctx.obj, as_json)
+
+
+@app.command()
+def approve(ctx: typer.Context, name: str) -> None:
+    """Let a pending, held or returning volunteer take part."""
+    from nomoat.aggregation.protocol.roster import Event
+
+    _order(ctx.obj, name, Event.RELEASE, "")
+
+
+@app.command()
+def hold(ctx: typer.Context, name: str, reason: Reason = "") -> None:
+    """Leave a volunteer out until it is approved again."""
+    from nomoat.aggregation.protocol.roster import Event
+
+    _order(ctx.obj, name, Event.HOLD, reason)
+
+
+@app.command()
+def ban(ctx: typer.Context, name: str, reason: Reason = "") -> None:
+    """Take no message of this volunteer any more, from its next one on."""
+    from nomoat.aggregation.protocol.roster import Event
+
+    _order(ctx.obj, name, Event.BAN, reason)
+
+
+def _order(folder: Path, name: str, event: Event, reason: str) -> None:
+    standing = opened(folder).registrar.order(name, event, reason, int(time.time()))
+    typer.echo(f"{name} is {standing.value}")
+
+
+def _list(folder: Path, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nomoat.aggregation.protocol.enrolment import fingerprint
+
+    rows = [
+        {
+            "name": applicant.binding.name,
+            "standing": applicant.standing.value,
+            "reason": applicant.reason,
+            "key": fingerprint(applicant.binding.identity),
+        }
+        for applicant in opened(folder).registrar.store.applicants()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("name", "standing", "reason", "key")
+    for row in rows:
+        table.add_row(row["name"], row["standing"], row["reason"], row["key"][:19])
+    Console().print(table)
