@@ -1,4 +1,4 @@
-"""The C heap of a training process: whether freed memory goes back to the system at once."""
+"""The C heap of a process with many threads: freed memory goes back to the system at once."""
 
 from __future__ import annotations
 

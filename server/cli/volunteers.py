@@ -22,7 +22,7 @@ Reason = Annotated[str, typer.Option(help="They see it.")]
 
 @app.callback()
 def volunteers(ctx: typer.Context, folder: Folder, as_json: AsJson = False) -> None:
-    """Who takes part."""
+    """List and order those who take part."""
     ctx.obj = folder
     if ctx.invoked_subcommand is None:
         _list(folder, as_json)

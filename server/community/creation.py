@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import re
@@ -40,7 +41,7 @@ from nomoat.server.rounds.settings import AdapterSettings, TrainingSettings
 
 @dataclass(frozen=True)
 class Tables:
-    """What was asked for of three tables of community.toml; the rest of them are defaults."""
+    """The settings asked for in three tables of community.toml; the rest of them are defaults."""
 
     adapter: dict[str, Any]
     rounds: dict[str, Any]
@@ -49,8 +50,8 @@ class Tables:
 
 @dataclass(frozen=True)
 class NewCommunity:
-    """What `nomoat init` was asked for. `folder` holds the base model on this machine, or its hub
-    id stands in `model`.
+    """A community as `nomoat init` is asked to make it. `model` is a folder on this machine or a
+    hub id.
     """
 
     community: CommunitySettings
@@ -64,7 +65,7 @@ class NewCommunity:
 
 @dataclass(frozen=True)
 class Seeds:
-    """What cohorts and shuffling are drawn from, and what the first adapter is: 32 bytes each."""
+    """Seeds of cohorts and shuffling, and of the first adapter: 32 bytes each."""
 
     federation: bytes
     adapter: bytes
@@ -118,13 +119,11 @@ def make(
     key = create(folder, settings, now, entropy(32))
     if evaluation:
         write_jsonl(evaluation, folder.evaluation)
-    registry = VersionStore(
-        Database(folder.database), folder.adapters, key, bytes.fromhex(settings.base.hash)
-    )
     note = "the base model: nothing trained yet"
-    measured = Provenance(0, settings.method.name, (), None, None, note, loss)
-    registry.add(adapter, measured, int(now.timestamp()))
-    registry.store.close()
+    start = Provenance(0, settings.method.name, (), None, None, note, loss)
+    with contextlib.closing(Database(folder.database)) as database:
+        versions = VersionStore(database, folder.adapters, key, bytes.fromhex(settings.base.hash))
+        versions.add(adapter, start, int(now.timestamp()))
     return folder
 
 

@@ -60,7 +60,7 @@ class Folder:
 
     @property
     def flower(self) -> Path:
-        """What Flower keeps while the coordinator runs."""
+        """The folder in which Flower keeps what is under way while the coordinator runs."""
         return self.root / "flower"
 
     @property

@@ -21,7 +21,7 @@ WHY_NOT = {
 
 @dataclass(frozen=True, slots=True)
 class IssuedInvitation:
-    """What the store keeps of an invitation. expires: unix seconds."""
+    """An invitation as the database keeps it. expires: unix seconds."""
 
     identifier: bytes
     uses: int

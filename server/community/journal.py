@@ -30,7 +30,7 @@ class CommunityJournal:
     clock: Callable[[], int]
 
     def last(self) -> FederationCheckpoint | None:
-        """Where to go on from: the last ended round, or what an operator has rolled back to.
+        """The checkpoint to go on from: the last ended round's, or one rolled back to.
 
         NomoatError if the stored state cannot be read.
         """
@@ -90,7 +90,7 @@ def pack(checkpoint: FederationCheckpoint) -> bytes:
 
 
 def unpack(data: bytes, spec: AdapterSpec) -> FederationCheckpoint:
-    """What `pack` made, for an adapter of `spec`."""
+    """The checkpoint that `pack` made bytes of, for an adapter of `spec`."""
     meta, values = arrays.unpack(data)
     read = FederationCheckpoint.from_arrays(meta["round"], spec, values, meta["losses"])
     best = meta.get("best")

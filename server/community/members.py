@@ -33,7 +33,7 @@ PEER = "applicant"
 
 @dataclass
 class Registrar:
-    """Who belongs to one community. `key` is the community's."""
+    """Admits volunteers to one community and keeps its roster. `key` is the community's."""
 
     store: Database
     key: SigningKey

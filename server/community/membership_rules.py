@@ -1,4 +1,4 @@
-"""Who may take part, decided without I/O: states of a volunteer and what moves it between them.
+"""Deciding who may take part, without I/O: states of a volunteer and what moves it between them.
 
 A volunteer that waits for approval is not in the roster; from its join on, the roster's own table
 (aggregation/protocol/roster.py) is the only one.
@@ -12,13 +12,13 @@ from enum import StrEnum
 
 from nomoat.aggregation.errors import Refused, UsageError
 from nomoat.aggregation.protocol.enrolment import Binding, Standing
-from nomoat.aggregation.protocol.roster import STANDINGS, Event, Roster
+from nomoat.aggregation.protocol.roster import STANDINGS, Event
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,38}[a-z0-9]|[a-z0-9]")
 
 
 class Admission(StrEnum):
-    """Whether an invitation is enough, or a coordinator must approve each volunteer."""
+    """The way to be admitted: an invitation is enough, or each volunteer is approved, too."""
 
     OPEN = "open"
     APPROVE = "approve"
@@ -26,7 +26,7 @@ class Admission(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Applicant:
-    """What the store knows of an enrolled volunteer."""
+    """An enrolled volunteer as the database knows it."""
 
     binding: Binding
     standing: Standing
@@ -35,7 +35,7 @@ class Applicant:
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Whoever already holds the name, the identity or the node key that is asked for."""
+    """The applicants that already hold the name, the identity or the node key asked for."""
 
     by_name: Applicant | None
     by_identity: Applicant | None
@@ -69,7 +69,7 @@ def known_already(known: Holders, binding: Binding) -> Applicant | None:
 
 
 def admit(admission: Admission) -> Standing:
-    """Where a new volunteer with a good invitation stands."""
+    """The standing of a new volunteer with a good invitation."""
     return Standing.APPROVED if admission is Admission.OPEN else Standing.PENDING
 
 
@@ -85,9 +85,3 @@ def event_for(standing: Standing, wanted: Event) -> Event:
     if (standing, wanted) not in STANDINGS:
         raise UsageError(f"it is {standing.value}: {wanted.value} changes nothing")
     return wanted
-
-
-def may_speak(roster: Roster, name: str) -> bool:
-    """Whether messages of `name` are taken at all."""
-    member = roster.members.get(name)
-    return member is not None and member.standing is Standing.APPROVED

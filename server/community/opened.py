@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
+from nomoat.aggregation.protocol.enrolment import fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.secagg.parameters import RosterView
@@ -48,12 +48,7 @@ class OpenCommunity:
     def secagg_roster(self) -> RosterView:
         """The approved volunteers, as secure aggregation wants them."""
         roster = self.registrar.roster()
-        approved = {
-            member.binding.identity: name
-            for name, member in roster.members.items()
-            if member.standing is Standing.APPROVED
-        }
-        return RosterView(roster.head, approved)
+        return RosterView(roster.head, roster.approved())
 
     def credit(self, number: int, earned: Mapping[str, UpdateDigests], now: int) -> None:
         """Issue receipts for the updates that are in a round's sum."""

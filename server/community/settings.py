@@ -27,7 +27,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class CommunitySettings(SettingsTable):
-    """Who the community is."""
+    """The community's name, and how one is admitted to it."""
 
     name: str = Field(min_length=1, max_length=80)
     about: Annotated[str, Field(max_length=2000)] = ""
@@ -49,7 +49,7 @@ class BaseModelSettings(SettingsTable):
 
 
 class CommunityRoundSettings(RoundSettings):
-    """How rounds run. Times are seconds."""
+    """The course of rounds in a deployment. Times are seconds."""
 
     min_reports: Annotated[
         int,
@@ -78,7 +78,7 @@ class CommunityRoundSettings(RoundSettings):
 
 
 class ServerSettings(SettingsTable):
-    """Where the coordinator listens and how it is reached from outside."""
+    """The address the coordinator listens on, and the one it is reached by from outside."""
 
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8443
@@ -110,7 +110,7 @@ class Settings(FileSettings):
         return self.chosen.method()
 
     def federation(self) -> Federation:
-        """What the round driver runs; UsageError if its choices do not go together."""
+        """The federation the coordinator runs; UsageError if its choices do not go together."""
         rounds = self.rounds
         return replace(
             self.chosen.federation(bytes.fromhex(self.base.hash), bytes.fromhex(rounds.seed)),

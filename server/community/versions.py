@@ -20,7 +20,7 @@ OURS = "registry"
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a version came about: round, who contributed, held-out loss after and before.
+    """The origin of a version: round, who contributed, held-out loss after and before.
 
     evaluation: the loss on the community's evaluation split.
     """
@@ -44,7 +44,7 @@ class VersionStore:
     base_hash: bytes
 
     def path(self, digest: bytes) -> Path:
-        """Where an adapter of this digest lies."""
+        """The file of an adapter of this digest."""
         return self.folder / (digest.hex() + SUFFIX)
 
     def keep(self, adapter: Adapter) -> None:

@@ -58,7 +58,7 @@ class FleetGrid(PollingGrid):
         return self._state.get_nodes(self.run.run_id)
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """What Flower knows of the nodes that are online."""
+        """Flower's description of the nodes that are online."""
         return self._state.get_node_info(statuses=[NodeStatus.ONLINE])
 
     def online(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""What volunteers' nodes talk to: Flower's link state in one SQLite file, contents beside it.
+"""The state volunteers' nodes talk to: Flower's link state in SQLite, contents in files beside it.
 
-Differs from Flower's on purpose: a node that comes
-back under its own key takes over at once, and whatever it says it does not have is offered to it
-again; a reply is taken although its sender has left.
+Differs from Flower's on purpose: a node that comes back under its own key takes over at once, and
+whatever it says it does not have is offered to it again; a reply is taken although its sender has
+left.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class FleetState(SqlLinkState):
         ]
 
     def has_mail(self, node_id: int) -> bool:
-        """Whether something waits to be delivered to a node."""
+        """True if something waits to be delivered to a node."""
         return bool(
             self.query(
                 "SELECT 1 FROM message_ins WHERE dst_node_id = :node AND delivered_at = '' LIMIT 1",

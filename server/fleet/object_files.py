@@ -31,7 +31,7 @@ class ObjectFiles(InMemoryObjectStore):
             return super().preregister(run_id, object_tree)
 
     def whole(self, object_id: str) -> bool:
-        """Whether an object and everything in it is here."""
+        """True if an object and everything in it is here."""
         with self.lock_store:
             entry = self.store.get(object_id)
             return (

@@ -1,4 +1,4 @@
-"""Which announced objects every upload still owes; Flower keeps this in its database.
+"""The announced objects that every upload still owes; Flower keeps this in its database.
 
 An upload ends with its process or its peer, so it is kept in memory: one lookup per object instead
 of five statements.
@@ -47,7 +47,7 @@ class PendingUploads:
                 del self._open[session_id]
 
     def owes(self, run_id: int, session_id: str, object_id: str) -> bool:
-        """Whether an object is awaited in this session of this run."""
+        """True if an object is awaited in this session of this run."""
         with self._lock:
             run, owed = self._open.get(session_id, (None, set[str]()))
             return run == run_id and object_id in owed

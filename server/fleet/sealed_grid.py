@@ -36,7 +36,7 @@ class Addressee:
 
 @dataclass(frozen=True, slots=True)
 class CommunitySigner:
-    """Who signs for the community: its key, its base model, where nonces (16 bytes) come from."""
+    """Signs for the community: its key, its base model, a source of nonces (16 bytes) come from."""
 
     key: SigningKey
     base_hash: bytes
@@ -74,7 +74,7 @@ class SealedGrid(PollingGrid):
         return self._inner.get_node_ids()
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """What Flower knows of the nodes that are online."""
+        """Flower's description of the nodes that are online."""
         return self._inner.get_nodes()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:

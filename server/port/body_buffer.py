@@ -62,7 +62,7 @@ class BodyBuffer:
 
 
 class BufferedAnswer:
-    """What the application said, laid aside in `held`."""
+    """The answer of the application, laid aside in `held`."""
 
     def __init__(self, held: BinaryIO) -> None:
         self._held = held

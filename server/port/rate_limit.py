@@ -1,4 +1,4 @@
-"""How fast a peer may ask: token buckets, one per peer, a bounded number of them."""
+"""Limits on how fast a peer may ask: token buckets, one per peer, a bounded number of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, RequestBucket] = OrderedDict()
 
     def allow(self, peer: str, now: float) -> bool:
-        """Whether `peer` may ask now; counts the request if so."""
+        """True if `peer` may ask now; counts the request if so."""
         bucket, allowed = spend(self._buckets.pop(peer, None), self._rate, now)
         self._buckets[peer] = bucket
         if len(self._buckets) > self._max_peers:
@@ -52,5 +52,5 @@ class RateLimit:
         return allowed
 
     def has_left(self, peer: str, now: float) -> bool:
-        """Whether `peer` may ask now, without counting anything."""
+        """True if `peer` may ask now, without counting anything."""
         return spend(self._buckets.get(peer), self._rate, now)[1]

@@ -44,7 +44,7 @@ STATUS_LINE_BYTES = len("HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What one peer, and all together, may ask of the coordinator."""
+    """Limits of one peer, and of all together."""
 
     body_bytes: int = 8 << 20
     in_flight_bytes: int = 512 << 20
@@ -55,7 +55,7 @@ class Caps:
 
 
 def allowed(method: str, path: str) -> bool:
-    """Whether a path exists here at all."""
+    """True if a path exists here at all."""
     if path.startswith(FLEET):
         return method == "POST" and path.removeprefix(FLEET) in FLEET_CALLS
     return method in ("GET", "POST") and OURS.fullmatch(path) is not None

@@ -98,7 +98,7 @@ def noise_of(changes: Sequence[float]) -> float:
 
 
 def _unmeasured(best: HeldOutLosses, candidate: HeldOutLosses) -> str | None:
-    """Why a candidate cannot be judged at all, if it cannot."""
+    """The reason for which a candidate cannot be judged at all, if there is one."""
     own = candidate.evaluation
     measured = [*candidate.volunteers.values(), *(() if own is None else (own,))]
     if not all(math.isfinite(loss) for loss in measured):

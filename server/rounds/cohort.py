@@ -1,4 +1,4 @@
-"""Who is asked to train in a round: a seeded draw, the same for the same inputs."""
+"""Selecting who is asked to train in a round: a seeded draw, the same for the same inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which uploads of a round arrived whole: what receipts are issued for."""
+"""The uploads of a round that arrived whole, for which receipts are issued."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UPLOADS = frozenset({wire.kind_of(Report), wire.kind_of(MaskedReport)})
 
 @dataclass(frozen=True, slots=True)
 class UpdateDigests:
-    """What one volunteer gave to one round: digests of its packets, tokens it learnt."""
+    """One volunteer's part in one round: digests of its packets, tokens it was trained on."""
 
     packets: tuple[bytes, ...]
     tokens: int
@@ -40,7 +40,7 @@ class ReceivedUpdates:
     def earned(
         self, tokens: Mapping[str, int], contributors: tuple[str, ...]
     ) -> dict[str, UpdateDigests]:
-        """What those earned whose updates are in the sum."""
+        """The parts of those whose updates are in the sum."""
         return {
             name: UpdateDigests(tuple(self._packets[name]), tokens.get(name, 0))
             for name in contributors

@@ -73,7 +73,7 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
 
 
 def protection(federation: Federation, participants: int) -> str:
-    """How an aggregation over that many was protected, in the words used wherever it is shown."""
+    """The protection of an aggregation over that many, in the words used wherever it is shown."""
     if not federation.secure:
         return "plain"
     weak = participants < WEAK_BELOW or federation.min_reports < WEAK_BELOW

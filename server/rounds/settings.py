@@ -74,7 +74,7 @@ class AdapterSettings(SettingsTable):
 
 
 class TrainingSettings(SettingsTable):
-    """What one volunteer does in one round (aggregation/protocol/messages.py, TrainSettings)."""
+    """One volunteer's training in one round (aggregation/protocol/messages.py, TrainSettings)."""
 
     local_steps: Annotated[int, Field(ge=1, le=MAX_LOCAL_STEPS)] = USUAL.local_steps
     local_epochs: Annotated[int, Field(ge=0, le=100, description="Instead of steps.")] = (
@@ -130,7 +130,7 @@ class TrainingSettings(SettingsTable):
 
 
 class ServerOptimizerSettings(SettingsTable):
-    """What the coordinator does with the mean update (aggregation/methods/server_optimizer.py)."""
+    """The server optimiser, through which the mean update goes (server_optimizer.py)."""
 
     server_optimizer: Annotated[Kind, Field(description="plain, momentum, fedadam or fedyogi.")] = (
         "plain"
@@ -156,7 +156,7 @@ class ServerOptimizerSettings(SettingsTable):
 
 
 class RoundSettings(ServerOptimizerSettings):
-    """How rounds are run and aggregated."""
+    """The course of a round, and how updates are aggregated."""
 
     method: Annotated[
         str,
@@ -202,7 +202,7 @@ class FederationSettings:
     mixed_ranks: bool = False
 
     def choices(self) -> Choices:
-        """How adapters are aggregated."""
+        """The choices of how adapters are aggregated."""
         return Choices(
             self.round.method,
             self.round.secure,
@@ -225,7 +225,7 @@ class FederationSettings:
         return self.training.settings(self.round.personal)
 
     def federation(self, base_hash: bytes, seed: bytes) -> Federation:
-        """What the coordinator runs; UsageError if the choices do not go together.
+        """The federation the coordinator runs; UsageError if the choices do not go together.
 
         base_hash: of the base model. seed: 32 bytes. Without deadlines, which only a deployment
         has.

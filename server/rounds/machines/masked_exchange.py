@@ -26,7 +26,7 @@ GRACE_S = 1.0
 
 @dataclass(frozen=True)
 class MaskedSetup:
-    """What a masked exchange needs: an offer, what it sums, who may take part, how long to wait.
+    """A masked exchange to be: its offer, what it sums, who may take part, how long to wait.
 
     reply: what the exchange before gave; volunteers get it before the session opens.
     phase_deadline_s: after it a phase goes on with whoever has answered.
