@@ -12,35 +12,37 @@ from numpy.typing import NDArray
 from nomoat.lora.data.encoding import Example
 
 WINDOW = 8  # batches among which rows are sorted by length
-PAD = 0  # any id will do: padding stands right of what a causal model reads, and is never learnt
+PAD = 0  # any id will do: padding is masked, stands right of what is read, and is never learnt
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Batch:
     """input_ids (n, longest); `places` are the flat positions whose next token is learnt.
 
-    `targets[i]` is the token that position `places[i]` of input_ids.ravel() must predict.
+    `targets[i]` is the token that position `places[i]` of input_ids.ravel() must predict. `mask`
+    (n, longest) is False at padding; None where there is none.
     """
 
     input_ids: NDArray[np.int64]
     places: NDArray[np.int64]
     targets: NDArray[np.int64]
+    mask: NDArray[np.bool_] | None = None
 
 
 def batch_of(examples: Sequence[Example]) -> Batch:
-    """One batch, padded on the right to its longest example.
-
-    No attention mask is needed: a causal model's real positions never read what is right of them.
-    """
+    """One batch, padded on the right to its longest example."""
     width = max(len(example.input_ids) for example in examples)
     ids = np.full((len(examples), width), PAD, np.int64)
+    mask = np.zeros(ids.shape, np.bool_)
     places, targets = [], []
     for row, example in enumerate(examples):
         ids[row, : len(example.input_ids)] = example.input_ids
+        mask[row, : len(example.input_ids)] = True
         learnt = np.flatnonzero(example.trained)
         places.append(learnt + (row * width - 1))
         targets.append(example.input_ids[learnt])
-    return Batch(ids, np.concatenate(places), np.concatenate(targets).astype(np.int64))
+    learnt_tokens = np.concatenate(targets).astype(np.int64)
+    return Batch(ids, np.concatenate(places), learnt_tokens, _needed(mask))
 
 
 def shuffled_rows(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[list[int]]:
@@ -89,7 +91,13 @@ def pieces(batch: Batch, most_tokens: int) -> Iterator[Batch]:
             batch.input_ids[start : start + height],
             batch.places[first:behind] - start * width,
             batch.targets[first:behind],
+            None if batch.mask is None else _needed(batch.mask[start : start + height]),
         )
+
+
+def _needed(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """The mask, or None if it hides nothing: kernels for whole rows are faster."""
+    return None if bool(mask.all()) else mask
 
 
 def rows_each(batch: Batch, most_tokens: int) -> int:

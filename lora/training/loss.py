@@ -11,6 +11,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nomoat.lora.data.batches import Batch
 from nomoat.lora.device import backends
 
@@ -36,8 +38,12 @@ class Losses:
         self._places = torch.from_numpy(batch.places).to(self.device, non_blocking=True)
         targets = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)
         ids = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
+        mask: torch.Tensor | None = None
+        if batch.mask is not None:
+            mask = torch.from_numpy(batch.mask.astype(np.int64))
+            mask = mask.to(self.device, non_blocking=True)
         with self._autocast():
-            logits = self._model(input_ids=ids, use_cache=False).logits
+            logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return functional.cross_entropy(
             logits.view(len(targets), -1).float(), targets, reduction=reduction
         )

@@ -6,7 +6,7 @@ encoder. What a family cannot do is refused by name before anything is trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ import pytest
 from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.lora.data.batches import batch_of
 from nomoat.lora.data.conversations import Conversation
-from nomoat.lora.data.encoding import Encoder
+from nomoat.lora.data.encoding import Encoder, Example
 from nomoat.lora.model.adapter_folder import save_folder
 from nomoat.lora.model.adapter_slot import attach, detach, swap
 from nomoat.lora.model.base_model import BaseModel, initial_adapter, load
 from nomoat.lora.model.examination import Examined, examine
 from nomoat.lora.model.targets import LoraShape
+from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.train import train
 from tests.families.builders import FAMILIES, build
 
@@ -99,12 +101,26 @@ def trained(
     """The adapter after two steps, and what the model computes with it and without."""
     rows = Encoder.of(base.tokenizer, SETTINGS.seq_len).encode_all(conversations).examples
     model = attach(base, found.spec)
+    padding_changes_nothing(model, rows)
     done = train(model, initial_adapter(found.spec, b"1"), rows, SETTINGS, b"s", lambda: 0.0)
     adapter = Adapter(found.spec, done.vector)
     swap(model, adapter)
     with_adapter = logits(model)
     detach(model)
     return adapter, with_adapter, logits(base.model)
+
+
+def padding_changes_nothing(model: Any, rows: Sequence[Example]) -> None:
+    """Two rows of unlike length lose together what each loses alone."""
+    import torch
+
+    by_length = sorted(rows, key=lambda row: len(row.input_ids))
+    pair = [by_length[0], by_length[-1]]
+    with torch.no_grad(), losses_of(model.eval()) as loss_of:
+        together = float(loss_of(batch_of(pair), "sum"))
+        alone = sum(float(loss_of(batch_of([row]), "sum")) for row in pair)
+    assert batch_of(pair).mask is not None
+    assert abs(together - alone) < 1e-4 * alone
 
 
 def of_plain_peft(folder: Path, adapter: Path) -> tuple[np.ndarray, int]:
