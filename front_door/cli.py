@@ -10,7 +10,9 @@ from nomoat import __version__
 from nomoat.client.cli.app import app as client
 from nomoat.data import app as data
 from nomoat.server.cli.commands import app as server
+from nomoat.serving.cli.adapters import app as variants
 from nomoat.serving.cli.chat import app as chatting
+from nomoat.serving.cli.ratings import app as ratings
 from nomoat.serving.cli.serve import app as serving
 from nomoat.simulations.cli.compare import app as comparing
 from nomoat.simulations.cli.simulate import app as simulations
@@ -40,7 +42,16 @@ def front_door(
     """Fine-tune one LoRA adapter together: each on their own machine, with their own data."""
 
 
+data.registered_commands += ratings.registered_commands
 app.add_typer(data, name="data")
+# What a coordinator does with versions, and what anyone can do with an adapter: one group. The
+# wider `export` takes the place of the coordinator's.
+versions = next(group for group in server.registered_groups if group.name == "adapter")
+adapter = typer.Typer(help="Adapters: versions, exports, variants.", no_args_is_help=True)
+assert versions.typer_instance is not None
+adapter.registered_commands += versions.typer_instance.registered_commands
+adapter.registered_commands += variants.registered_commands
 for room in (simulations, comparing, trying, server, client, chatting, serving):
     app.registered_commands += room.registered_commands
-    app.registered_groups += room.registered_groups
+    app.registered_groups += [group for group in room.registered_groups if group is not versions]
+app.add_typer(adapter, name="adapter")
