@@ -42,19 +42,19 @@ MAX_ADAPTER_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorClient:
-    """Who asks a coordinator: which door, whose identity, which community's key."""
+    """A client of one coordinator: its endpoint, our identity, its community's key."""
 
     endpoint: Endpoint
     identity: SigningKey
     community: bytes
 
     def get(self, target: str, now: int, limit: int) -> bytes:
-        """GET `target` with proof of who asks."""
+        """GET `target` with proof of our identity."""
         headers = self._proof("GET", target, now)
         return call(self.endpoint, "GET", target, headers=headers, limit=limit)
 
     def post(self, target: str, now: int) -> bytes:
-        """POST nothing to `target` with proof of who asks."""
+        """POST nothing to `target` with proof of our identity."""
         return call(self.endpoint, "POST", target, headers=self._proof("POST", target, now))
 
     def _proof(self, method: str, target: str, now: int) -> dict[str, str]:
@@ -62,15 +62,15 @@ class CoordinatorClient:
 
 
 def endpoint_of(invitation: Invitation) -> Endpoint:
-    """The door an invitation leads to, with the fingerprint of its authority."""
+    """The endpoint an invitation leads to, with the fingerprint of its authority."""
     claims = invitation.claims
     return Endpoint.at(claims.address, fingerprint=claims.certificate)
 
 
 def look(endpoint: Endpoint, community: bytes, now: int) -> CommunityInfo:
-    """What a community says of itself, checked against its key; nothing of ours is sent.
+    """Ask a community to describe itself, and check that against its key; nothing of ours is sent.
 
-    Through a door with a fingerprint it is asked twice: whoever sits in between can pass on the
+    An endpoint with a fingerprint alone is asked twice: whoever sits in between can pass on the
     signed answer to the first, which names the authority, but not hold the certificate that the
     second needs.
 

@@ -54,7 +54,7 @@ def render(preview: Preview) -> Group:
 
 
 def _files(preview: Preview) -> list[Text]:
-    """Which files were read, where there are several, and what beside them was not."""
+    """Name the files that were read, where there are several, and those that were not."""
     lines = []
     if len(preview.files) > 1:
         read = ", ".join(f"{file.shown} ({file.rows})" for file in preview.files[:8])

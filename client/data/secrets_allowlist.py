@@ -1,4 +1,4 @@
-"""The keep list: what looks secret in this machine's data and is trained on all the same."""
+"""The allowlist: what looks secret in this machine's data and is trained on all the same."""
 
 from __future__ import annotations
 

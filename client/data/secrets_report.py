@@ -10,7 +10,7 @@ SHOWN = 10
 
 
 def render_scan(scan: Scan, allowlist: Allowlist) -> str:
-    """What was found, what is left out, and how to keep it on purpose."""
+    """Say what was found, what is left out, and how to keep it on purpose."""
     if not scan.findings:
         return f"{scan.rows} rows: nothing looks like a key, a password, an address or a card"
     excluded = scan.excluded(allowlist)

@@ -71,14 +71,14 @@ class SecretFinding:
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
-    """What the owner keeps on purpose: rows by origin, kinds, or single findings by their mark."""
+    """The owner's exceptions: rows by origin, kinds, or single findings by their mark."""
 
     origins: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
     marks: frozenset[str] = frozenset()
 
     def allows(self, finding: SecretFinding) -> bool:
-        """Whether this finding is no reason to leave its row out."""
+        """Return True if this finding is no reason to leave its row out."""
         return (
             finding.origin in self.origins
             or finding.kind in self.kinds
@@ -88,7 +88,7 @@ class Allowlist:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a scan of `rows` rows found, in their order."""
+    """The findings in `rows` rows, in their order."""
 
     rows: int
     findings: tuple[SecretFinding, ...]
@@ -110,7 +110,7 @@ def scan(rows: Iterable[tuple[str, Any]]) -> Scan:
 
 
 def look(text: str) -> Iterator[Hit]:
-    """What in one text looks secret; twice, maybe, where two pieces overlap."""
+    """Find what looks secret in a text; twice, maybe, where two pieces overlap."""
     for piece in _pieces(text):
         for detector in _detectors():
             yield from detector(piece)

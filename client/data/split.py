@@ -1,4 +1,4 @@
-"""The owner's data as training wants it: rows to train on and rows kept for measuring, on disk.
+"""The owner's data, split on disk into rows to train on and rows held out for measuring.
 
 Which row is kept is decided by its own content, so a row never changes sides when the file grows.
 """
@@ -74,7 +74,7 @@ def prepare(
 
 
 def scan_rows(dataset: Dataset) -> Scan:
-    """What in the rows of a data file looks secret."""
+    """Find what looks secret in the rows of a data file."""
     return scan((row.origin, [turn.text for turn in row.turns]) for row in dataset.conversations)
 
 
@@ -109,7 +109,7 @@ def _place(row: Conversation) -> float:
 
 
 def _stamp(data: Path, heldout: float, allowlist: Allowlist) -> str:
-    """What tells a changed file from an unchanged one without reading it: sizes and times."""
+    """A digest of sizes and times, which tells a changed file without reading it."""
     if not data.exists():
         raise BadData(f"{data} does not exist")
     files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]

@@ -1,4 +1,4 @@
-"""What is wrong with this machine's taking part, and the one command that mends it.
+"""Checks of this machine, each with the one command that mends what is wrong.
 
 Looks, and changes nothing.
 """

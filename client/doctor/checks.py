@@ -1,6 +1,6 @@
-"""What can be wrong with a volunteer's machine, each with the one command that mends it. Pure.
+"""Checks of a volunteer's machine, each with the one command that mends what is wrong. Pure.
 
-The shell (commands/doctor.py) collects Symptoms, this file judges them. A check whose facts are
+The shell (symptoms.py) collects Symptoms, this file judges them. A check whose facts are
 unknown says so rather than pass.
 """
 
@@ -21,7 +21,7 @@ CERTIFICATE_DAYS: Final = 14
 
 
 class CheckStatus(Enum):
-    """How a check ended."""
+    """The outcome of a check."""
 
     GOOD = "ok"
     WARN = "warning"
@@ -31,7 +31,7 @@ class CheckStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Symptoms:
-    """What was found. None: could not be found out."""
+    """The facts that were collected. None: could not be found out."""
 
     platform: str
     python: tuple[int, int]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nomoat.client.doctor.checks import Symptoms
-from nomoat.client.machine.probes import attempt
+from nomoat.client.machine.attempt import attempt
 from nomoat.lora.device.present import torch_has_cuda
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def symptoms(home: Home, folder: CommunityFolder | None) -> Symptoms:
 
 
 def line(folder: CommunityFolder, address: str) -> dict[str, Any]:
-    """What the coordinator's port shows: reachable, certificate, key, clock and protocols."""
+    """Look at the coordinator's port: reachable, certificate, key, clock and protocols."""
     import time
 
     from nomoat.aggregation.errors import NomoatError, Unreachable
@@ -105,7 +105,7 @@ def _data(settings: VolunteerSettings) -> dict[str, Any]:
 
 
 def _fit(folder: CommunityFolder, settings: VolunteerSettings) -> dict[str, Any] | None:
-    """What a training would take, once there is an adapter that says how large it is."""
+    """Predict what training takes, once there is an adapter that says how large it is."""
     from nomoat.aggregation.errors import DoesNotFit
     from nomoat.aggregation.protocol import lineage
     from nomoat.client.machine.free_memory import free_memory
@@ -169,14 +169,14 @@ def _sent_log_error(folder: CommunityFolder) -> str | None:
 
 
 def _service_active(home: Home, folder: CommunityFolder) -> bool:
-    """Whether a service's file is there, for one or all; raises where there is no manager."""
+    """Return True if a service's file is there, for one or all; raises without a manager."""
     from nomoat.client.service.install import wanted
 
     return any(Path(wanted(home, one, {}).path).exists() for one in (None, folder))
 
 
 def local_symptoms(version: str, folder: Path, key_path: Path) -> Symptoms:
-    """What can be found without the network; the caller adds community, data and log."""
+    """Collect what needs no network; the caller adds community, data and log."""
     found = Symptoms(
         platform=sys.platform,
         python=sys.version_info[:2],

@@ -99,7 +99,7 @@ def seal(
 
 
 def unseal(file: bytes, passphrase: str) -> bytes:
-    """What `seal` hid; BadData if the passphrase is wrong or the file was changed.
+    """Return what `seal` hid; BadData if the passphrase is wrong or the file was changed.
 
     The cost in the file is bounded before it is used: a forged file must not take all memory.
     """

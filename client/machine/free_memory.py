@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.client.machine.probes import Gpu, attempt
+from nomoat.client.machine.attempt import attempt
+from nomoat.client.machine.gpu import Gpu
 from nomoat.lora.device.gpu_queue import queue_for
 from nomoat.lora.device.present import gpu_of, is_apple
 from nomoat.lora.memory.prediction import DeviceOverhead, cpu_host, cuda_host
@@ -16,7 +17,7 @@ CONTEXT_BYTES = 600 << 20  # a CUDA context with its kernels
 
 @dataclass(frozen=True, slots=True)
 class FreeMemory:
-    """Where, how many bytes may be taken, and what the device adds to a model's need."""
+    """A device, the bytes that may be taken of it, and what it adds to a model's need."""
 
     device: str
     free_bytes: int
@@ -24,7 +25,7 @@ class FreeMemory:
 
 
 def free_memory(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> FreeMemory:
-    """What is free, at most `share` of the whole, of the NVIDIA device meant, else of main memory.
+    """Memory of the NVIDIA device meant, at most `share` of the whole, else main memory.
 
     ours: processes whose memory will be used again (a worker that still holds the base): free, too.
     """
@@ -65,7 +66,7 @@ def free_bytes() -> int:
 
 
 def _free_in_cgroup(group: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the container may still take; files in the cache (a model that was hashed) give way."""
+    """Bytes the container may still take; cached files (a model that was hashed) give way."""
     limit = (group / "memory.max").read_text().strip()
     if limit == "max":
         return None

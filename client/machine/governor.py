@@ -36,11 +36,11 @@ LESS_POWER = 0.95
 
 
 class Governed(Protocol):
-    """Whoever works and can be told to stop (hands.Trainer)."""
+    """A port: works, and can be told to stop (training/trainer.py)."""
 
     @property
     def at_work(self) -> bool:
-        """Whether a piece of work is under way, paused or not."""
+        """True while a piece of work is under way, paused or not."""
 
     def pause(self) -> None:
         """Give memory back; returns when it is given."""
@@ -56,7 +56,7 @@ class Governed(Protocol):
 class Governor:
     """One volunteer's policy at work. look: readings at a local time.
 
-    handing_over: whether an update waits to be handed over, which `finish` lets end. told: called
+    handing_over: says if an update waits to be handed over, which `finish` lets end. told: called
     with each decision that differs from the last one. zone: of the machine's wall clock.
     """
 
@@ -107,7 +107,7 @@ class Governor:
         return decision.action
 
     def may_begin(self, training: bool) -> bool:
-        """Whether work may begin now; after `finish` no training does."""
+        """Return True if work may begin now; after `finish` no training does."""
         finishing = training and owner_orders.read(self.folder).finish
         return self.turn() is Action.TRAIN and not finishing
 
@@ -119,7 +119,7 @@ class Governor:
             self.trainer.resume()
 
     def _fresh(self, now: datetime) -> Readings:
-        """What is known, looked at anew when it is old; `now` is always right."""
+        """The last readings, taken anew when they are old; `now` is always right."""
         at, readings = self.clock(), self._facts
         old_s = FACTS_S if self.trainer.at_work else IDLE_FACTS_S
         if readings is None or at - self._looked_at >= old_s:

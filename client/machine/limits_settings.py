@@ -1,4 +1,4 @@
-"""What the owner of a machine allows a community to use of it: a part of settings.toml."""
+"""The table [machine] of settings.toml: what a community may use of this machine."""
 
 from __future__ import annotations
 

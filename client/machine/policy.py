@@ -43,7 +43,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do, why in one line, since when. `blocks`: all that holds, most important first."""
+    """An action, its reason in one line, its start. `blocks`: all that hold, gravest first."""
 
     action: Action
     reason: str
@@ -54,7 +54,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a rule looks at; `engaged`: this rule blocks already."""
+    """The facts a rule looks at; `engaged`: this rule blocks already."""
 
     readings: Readings
     limits: MachineLimits

@@ -1,4 +1,4 @@
-"""What is known of this machine, what its owner allows, and what they ordered: all frozen."""
+"""Readings of this machine, its owner's limits, and their orders: all frozen."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GpuProgram:
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What the probes found at `now` (local, with its time zone). None: unknown."""
+    """Readings of the probes at `now` (local, with its time zone). None: unknown."""
 
     now: datetime
     idle_s: float | None = None
@@ -53,7 +53,7 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class MachineLimits:
-    """What the owner allows. None: no limit. Margins are where a limit lets go again."""
+    """The owner's limits. None: no limit. Margins are where a limit lets go again."""
 
     schedule: Week = field(default_factory=always)
     quiet_hours: Week = field(default_factory=never)
@@ -77,7 +77,7 @@ class MachineLimits:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What the owner said by command. `paused_until` None while paused: until `resume`."""
+    """The owner's orders. `paused_until` None while paused: until `resume`."""
 
     paused: bool = False
     paused_until: datetime | None = None

@@ -42,7 +42,7 @@ class Week:
     days: tuple[tuple[Window, ...], ...]
 
     def covers(self, local: datetime) -> bool:
-        """Whether wall time `local` lies in a window, one of the day before included."""
+        """Return True if wall time `local` lies in a window, one of the day before included."""
         minute = local.hour * 60 + local.minute
         today, before = self.days[local.weekday()], self.days[local.weekday() - 1]
         return any(0 <= minute - w.start < w.minutes for w in today) or any(

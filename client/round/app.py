@@ -42,7 +42,7 @@ from nomoat.client.round.work import (
     Overtaken,
     Reason,
     Request,
-    Step,
+    RoundStep,
     TrainWork,
     Work,
     decline,
@@ -98,7 +98,7 @@ class RequestHandler:
             return self._do(step.work)
         return self._give(step)
 
-    def _give(self, step: Step) -> Answer:
+    def _give(self, step: RoundStep) -> Answer:
         assert step.answer is not None
         self._remember(step.marks)
         if (complaint := step.complaint) is not None:

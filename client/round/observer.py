@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nomoat.client.round.work import Upload, Work
+from nomoat.client.round.work import UpdateSummary, Work
 
 
 class RoundObserver:
@@ -23,7 +23,7 @@ class RoundObserver:
     def refused(self, problem: str) -> None:
         """The coordinator lied, or asks for what this machine's policy forbids."""
 
-    def uploading(self, upload: Upload) -> None:
+    def uploading(self, upload: UpdateSummary) -> None:
         """The update was handed to the exchange that asks for it."""
 
     def reported(self) -> None:

@@ -29,7 +29,7 @@ NONCES_KEPT = 4096
 
 @dataclass(frozen=True, slots=True)
 class SealParties:
-    """Which community a volunteer answers to: its identity, the community's key, the base model."""
+    """The two ends of a seal: a volunteer's identity, its community's key; and the base model."""
 
     identity: SigningKey
     community: bytes  # Ed25519 public key

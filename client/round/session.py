@@ -55,9 +55,9 @@ from nomoat.client.round.work import (
     HeldUpdate,
     Reason,
     Request,
-    Step,
+    RoundStep,
     TrainWork,
-    Upload,
+    UpdateSummary,
     Work,
     decline,
     declined,
@@ -120,7 +120,7 @@ class RoundSession:
         self._origin = origin or TrainingOrigin.announced(name)
         self._replies: dict[int, Vector] = {}  # exchange → what the exchange before gave
 
-    def receive(self, request: Request) -> Step:
+    def receive(self, request: Request) -> RoundStep:
         """Answer a request, or say what must be done before the answer.
 
         Raises RemoteProtocolError for what a lying coordinator sends: refuse it, nothing leaves.
@@ -163,75 +163,81 @@ class RoundSession:
             self._move(TrainingFailed)
         return decline(work.task.round, Reason.FAILED)
 
-    def on_train_task(self, task: TrainTask) -> Step:
+    def on_train_task(self, task: TrainTask) -> RoundStep:
         """Check a task against the owner's limits and say how to train it here."""
         if self.held is not None and task.round < self.held.round:
             return declined(task.round, Reason.STALE)
         adapter = open_adapter(task, self._base_hash, self._limits)
-        if isinstance(adapter, Step):
+        if isinstance(adapter, RoundStep):
             return adapter
         if self._masking is not None and (why := self._masking.too_few_known()) is not None:
             return declined(task.round, Reason.UNSAFE, why)
         work = train_work(task, adapter, self._limits, self._origin)
-        if isinstance(work, Step):
+        if isinstance(work, RoundStep):
             return work
         if self._masking is not None:
             place = Place(task.round, 1, work.version, adapter.digest, self._masking.now)
             marks = self._masking.find_again(place)
             if self._masking.spent(place):
-                return Step(decline(task.round, Reason.SPENT), marks=marks)
+                return RoundStep(decline(task.round, Reason.SPENT), marks=marks)
             self._masking.stop()
         self._move(TrainTask)
         self._replies = {}
-        return Step(work=work)
+        return RoundStep(work=work)
 
-    def on_evaluate_task(self, task: EvaluateTask) -> Step:
+    def on_evaluate_task(self, task: EvaluateTask) -> RoundStep:
         """Check a task against the owner's limits and say what to measure."""
         adapter = open_adapter(task, self._base_hash, self._limits)
-        return adapter if isinstance(adapter, Step) else Step(work=EvaluateWork(task, adapter))
+        return (
+            adapter
+            if isinstance(adapter, RoundStep)
+            else RoundStep(work=EvaluateWork(task, adapter))
+        )
 
-    def on_report_request(self, request: ReportRequest) -> Step:
+    def on_report_request(self, request: ReportRequest) -> RoundStep:
         """Report in the open, where this volunteer does that."""
         if self._masking is not None and self._masking.membership.required:
             return declined(request.round, Reason.UNSAFE)
         held = self._held_for(request)
-        if isinstance(held, Step):
+        if isinstance(held, RoundStep):
             return held
         reply = _reply_vector(request.reply) if request.reply else None
         vector, upload = self._upload(held, request.exchange, reply)
         report = Report(request.round, request.exchange, held.weight, as_bytes(vector))
-        return Step(report, upload=upload)
+        return RoundStep(report, upload=upload)
 
-    def on_exchange_reply(self, request: ExchangeReply) -> Step:
+    def on_exchange_reply(self, request: ExchangeReply) -> RoundStep:
         """Note what the exchange before gave; the next upload is computed from it."""
         if self._masking is None:
             return declined(request.round, Reason.UNSAFE)
         held = self._held_for(request)
-        if isinstance(held, Step):
+        if isinstance(held, RoundStep):
             return held
         self._replies = {request.exchange: _reply_vector(request.reply)}
-        return Step(Noted(request.round))
+        return RoundStep(Noted(request.round))
 
-    def on_offer(self, offer: SessionOffer) -> Step:
+    def on_offer(self, offer: SessionOffer) -> RoundStep:
         """Join the offered session of secure aggregation with the held update."""
         if self._masking is None:
             return declined(offer.round, Reason.UNSAFE)
         held = self._held_for(offer)
-        if isinstance(held, Step):
+        if isinstance(held, RoundStep):
             return held
         vector, upload = self._upload(held, offer.exchange, self._replies.get(offer.exchange))
         terms = self._terms(self._masking, held, offer.exchange)
         answer, marks = self._masking.open(offer, terms, vector, held.weight)
-        return Step(answer or Noted(0), marks=marks, upload=upload)
+        return RoundStep(answer or Noted(0), marks=marks, upload=upload)
 
-    def on_masked_message(self, message: ToVolunteer) -> Step:
+    def on_masked_message(self, message: ToVolunteer) -> RoundStep:
         """Pass on a message of the session that was joined."""
         if self._masking is None:
             return declined(getattr(message, "round", 0), Reason.UNSAFE)
         answer, marks = self._masking.receive(message)
-        return Step(answer or Noted(0), marks=marks)
+        return RoundStep(answer or Noted(0), marks=marks)
 
-    def _held_for(self, request: ReportRequest | ExchangeReply | SessionOffer) -> HeldUpdate | Step:
+    def _held_for(
+        self, request: ReportRequest | ExchangeReply | SessionOffer
+    ) -> HeldUpdate | RoundStep:
         held = self.held
         if held is None or request.round != held.round:
             return declined(request.round, Reason.NOTHING_HELD)
@@ -245,14 +251,14 @@ class RoundSession:
 
     def _upload(
         self, held: HeldUpdate, exchange: int, reply: Vector | None
-    ) -> tuple[Vector, Upload]:
+    ) -> tuple[Vector, UpdateSummary]:
         method = methods.get(held.method)
         try:
             vector = method.upload(held.local, held.trained, held.round, exchange, reply)
         except LocalProtocolError as problem:  # no reply, or one of another size
             raise RemoteProtocolError(COORDINATOR, "§4", str(problem)) from None
         manifest = method.manifest(held.local.broadcast.spec, held.round, exchange)
-        return vector, Upload(manifest, float(np.linalg.norm(vector)))
+        return vector, UpdateSummary(manifest, float(np.linalg.norm(vector)))
 
     def _terms(self, masking: MaskedSession, held: HeldUpdate, exchange: int) -> Terms:
         """The round as this machine knows it by itself: an offer must agree with it."""
@@ -276,7 +282,7 @@ class RoundSession:
         self.phase = TRANSITIONS[self.phase, event]
 
 
-_Handler: TypeAlias = Callable[[RoundSession, Any], Step]
+_Handler: TypeAlias = Callable[[RoundSession, Any], RoundStep]
 _OF_AN_UPDATE = frozenset({ReportRequest, ExchangeReply, *TO_VOLUNTEER})
 _HANDLERS: Mapping[type, _Handler] = {
     **dict.fromkeys(TO_VOLUNTEER, RoundSession.on_masked_message),

@@ -12,12 +12,12 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin
-from nomoat.client.round.work import Reason, Step, TrainWork, declined
+from nomoat.client.round.work import Reason, RoundStep, TrainWork, declined
 
 
 def open_adapter(
     task: TrainTask | EvaluateTask, base_hash: bytes, limits: TaskLimits
-) -> Adapter | Step:
+) -> Adapter | RoundStep:
     """The adapter a task carries, once its base, size and settings are what we allow."""
     if task.base_hash != base_hash:
         return declined(task.round, Reason.OTHER_BASE)
@@ -35,7 +35,7 @@ def open_adapter(
 
 def train_work(
     task: TrainTask, adapter: Adapter, limits: TaskLimits, origin: TrainingOrigin
-) -> TrainWork | Step:
+) -> TrainWork | RoundStep:
     """The work of a task: the modules this machine affords, its chance and version of `origin`."""
     rank = min(limits.rank, task.trainable_rank)
     try:

@@ -92,7 +92,7 @@ class HeldUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class UpdateSummary:
     """The update that a report carries: its tensors, and its L2 norm before any mask."""
 
     manifest: Manifest
@@ -100,7 +100,7 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RoundStep:
     """The next thing to do: `work` if there is any, else store `marks`, then send `answer`.
 
     answer: None where there is nothing to say. upload: set when an update is handed to the
@@ -110,10 +110,10 @@ class Step:
     answer: Answer | None = None
     work: Work | None = None
     marks: tuple[Mark, ...] = ()
-    upload: Upload | None = None
+    upload: UpdateSummary | None = None
     complaint: str | None = None
 
 
-def declined(round_number: int, reason: Reason, complaint: str | None = None) -> Step:
+def declined(round_number: int, reason: Reason, complaint: str | None = None) -> RoundStep:
     """Decline in a fixed word; `complaint` tells the owner more."""
-    return Step(decline(round_number, reason), complaint=complaint)
+    return RoundStep(decline(round_number, reason), complaint=complaint)

@@ -1,4 +1,4 @@
-"""What left this machine, what would leave it: the log, its chain, the preview.
+"""The log of what left this machine, its chain, and a preview of what would leave it.
 
 Only records; nothing is sent from here.
 """

@@ -71,7 +71,7 @@ class SentMessage:
 
 @dataclass(frozen=True, slots=True)
 class ChainHead:
-    """Where a chain stands: `length` lines, the last one's hash."""
+    """The end of a chain: its `length` in lines, the last one's hash."""
 
     length: int = 0
     hash: bytes = GENESIS

@@ -29,7 +29,7 @@ LOCK_TIMEOUT_S: Final = 30.0
 
 
 class SentLog:
-    """What left for one community, in `folder`."""
+    """The log of what left for one community, in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,7 +67,7 @@ class SentLog:
         return aside
 
     def began(self) -> float:
-        """When the last broken log was put aside, seconds since 1970; 0 if none was."""
+        """The time the last broken log was put aside, seconds since 1970; 0 if none was."""
         names = (path.name.removeprefix(ASIDE) for path in self.folder.glob(f"{ASIDE}*"))
         times = [calendar.timegm(time.strptime(name, ASIDE_TIME)) for name in names]
         return float(max(times, default=0))

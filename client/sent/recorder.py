@@ -1,4 +1,4 @@
-"""What stands between an answer and the wire: a line in the log of everything that left.
+"""Writes a line into the log of everything that left before an answer goes to the wire.
 
 A message whose line cannot be written does not leave.
 """
@@ -18,7 +18,7 @@ from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
 from nomoat.client.round.observer import RoundObserver
-from nomoat.client.round.work import Upload
+from nomoat.client.round.work import UpdateSummary
 from nomoat.client.sent.log import SentMessage, tensors_of
 from nomoat.client.sent.log_file import SentLog
 
@@ -39,7 +39,7 @@ class Recorder(RoundObserver):
     community: str
     to: str
     clock: Callable[[], float] = time.time
-    _upload: Upload | None = field(default=None, init=False)  # what the next report carries
+    _upload: UpdateSummary | None = field(default=None, init=False)  # what the next report carries
     _clip: float | None = field(default=None, init=False)
     _last: tuple[str, float] = field(default=("", 0.0), init=False)
 
@@ -63,7 +63,7 @@ class Recorder(RoundObserver):
         self.sent_log.record(entry)
         self._last = (kind, self.clock())
 
-    def uploading(self, upload: Upload) -> None:
+    def uploading(self, upload: UpdateSummary) -> None:
         """Note what the next report is made of."""
         self._upload = upload
 

@@ -20,7 +20,7 @@ Run: TypeAlias = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 def wanted(
     home: Home, folder: CommunityFolder | None, environment: Mapping[str, str]
 ) -> Installation:
-    """What starts `nomoat run` with the session: in one community, or in all that were joined."""
+    """The unit that starts `nomoat run` with the session, for one community or for all."""
     root = home.root if folder is None else folder.root
     service = Service(
         "nomoat" if folder is None else f"nomoat-{folder.root.name[:8]}",
@@ -83,7 +83,7 @@ def remove(wanted: Installation, run: Run = run) -> str:
 
 
 def render_manual(wanted: Installation) -> str:
-    """What to type where the system's commands are missing."""
+    """The steps to take by hand where the system's commands are missing."""
     steps = "\n".join("  " + " ".join(command) for command in wanted.install)
     return f"write {wanted.path}, then:\n{steps}"
 

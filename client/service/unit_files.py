@@ -25,7 +25,7 @@ TASK_NAMESPACE: Final = "http://schemas.microsoft.com/windows/2004/02/mit/task"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is to run. `command`: absolute program first. `log`: where launchd writes output."""
+    """A program to run. `command`: absolute path first. `log`: where launchd writes output."""
 
     name: str
     description: str
@@ -47,7 +47,7 @@ class Installation:
 
 
 def installation(service: Service, platform: str, home: str, user_id: int = 0) -> Installation:
-    """What installs `service` on `platform` (sys.platform) for the user whose home this is."""
+    """The installation of `service` on `platform` (sys.platform) for the user of this home."""
     _check(service, platform)
     if platform.startswith("linux"):
         return _systemd(service, PurePosixPath(home))
@@ -223,7 +223,7 @@ def _add(parent: ElementTree.Element, name: str, values: Mapping[str, str]) -> E
 
 
 def lint(content: bytes, platform: str) -> str | None:
-    """What is wrong with a generated or edited file in form; None if nothing is."""
+    """Say what is wrong with a generated or edited file in form; None if nothing is."""
     try:
         if platform == "darwin":
             values = plistlib.loads(content)

@@ -1,4 +1,4 @@
-"""Whether a community's training fits this machine, and how, before anything is loaded."""
+"""A community's training fitted to this machine, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def line(
     bits: Bits | None = None,
     most: int = MAX_RANK,
 ) -> str:
-    """What a training of at most `most` modules takes here, the base in `bits`, for the sheet.
+    """Say what training at most `most` modules takes here, the base in `bits`, for the sheet.
 
     DoesNotFit says what would fit; nothing is known of an unknown family of models.
     """
@@ -59,7 +59,7 @@ def bits(info: CommunityInfo, base: str, memory: FreeMemory, most: int = MAX_RAN
 
 
 def rank(info: CommunityInfo, base: str, memory: FreeMemory, bits: Bits | None) -> int:
-    """How many modules this machine can train: `--rank auto`.
+    """The number of modules this machine can train: `--rank auto`.
 
     What is more than the community's is not used.
     Raises DoesNotFit if not even rank 1 fits, UsageError if the model's need cannot be predicted.

@@ -1,4 +1,4 @@
-"""How to train so that it fits this machine, decided before anything is loaded."""
+"""Training planned so that it fits this machine, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GIVEN_BACK_S = (1.0, 2.0, 4.0)  # a driver gives back late what an ended process
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a training asks of whatever machine does it.
+    """The size of a training, whatever machine does it.
 
     frozen_rank: modules of the adapter that take part in the forward pass and are not trained.
     """

@@ -1,4 +1,4 @@
-"""What a volunteer keeps to itself from round to round: it is never sent, and private on disk.
+"""Personal state that a volunteer keeps from round to round: never sent, private on disk.
 
 Its AdamW moments, its own B, or an adapter of its own, as the community's settings ask. One file
 per round, so that a round that is begun again starts from what it started from the first time. A
@@ -24,7 +24,7 @@ from nomoat.storage.private import read_private, write_private
 
 @dataclass(frozen=True)
 class PersonalState:
-    """Of one round: the trained modules and their places, moments, and a personal adapter.
+    """The state after one round: trained modules and their places, moments, personal adapter.
 
     start: digest of the broadcast that was trained from.
     """
@@ -38,7 +38,7 @@ class PersonalState:
 
 
 class PersonalStates(Protocol):
-    """Where they are kept."""
+    """A port: keeps the personal states of one volunteer."""
 
     def newest(self, before: int, broadcast: bytes) -> PersonalState | None:
         """The newest of a round earlier than `before` that led to another adapter than `broadcast`.
@@ -84,11 +84,13 @@ class DiskPersonalStates:
 
     def _load(self, number: int) -> PersonalState:
         path = self._path(number)
-        data = read_private(path, "what this volunteer keeps")
+        data = read_private(path, "personal state")
         try:
             meta, stored = unpack(data)
             adapters = {
-                name: lineage.from_file(bytes(stored[name]), bytes.fromhex(digest), "keepsake")
+                name: lineage.from_file(
+                    bytes(stored[name]), bytes.fromhex(digest), "personal state"
+                )
                 for name, digest in meta["digests"].items()
             }
             moments = None

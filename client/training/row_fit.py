@@ -1,4 +1,4 @@
-"""Whether one row of a length can be trained on here, decided before anything is loaded."""
+"""The longest row that can be trained on here, decided before anything is loaded."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ import pytest
 
 from nomoat.client.machine import probes
 from nomoat.client.machine.courtesy import BREAK
+from nomoat.client.machine.gpu import Gpu
 from nomoat.client.machine.policy import Action, Decision, decide
-from nomoat.client.machine.probes import Gpu
 from nomoat.client.machine.readings import MachineLimits, Orders, Readings
 from nomoat.lora.device.nvml_pids import ours
 from nomoat.lora.device.turns import Ticket, must_hand_over, standing

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from nomoat.client.machine import probes
+from nomoat.client.machine.attempt import attempt
 from nomoat.client.machine.policy import Action, decide
-from nomoat.client.machine.probes import Probes, attempt
+from nomoat.client.machine.probes import Probes
 from nomoat.client.machine.readings import GpuProgram, MachineLimits, Orders
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -47,7 +47,7 @@ from nomoat.aggregation.secagg.thresholds import thresholds
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.session import RoundSession, VolunteerPhase
 from nomoat.client.round.task_limits import TaskLimits
-from nomoat.client.round.work import EvaluateWork, Reason, Step, TrainWork
+from nomoat.client.round.work import EvaluateWork, Reason, RoundStep, TrainWork
 from nomoat.lora.training.train import Trained
 
 SPEC = AdapterSpec(
@@ -219,7 +219,7 @@ def test_every_request_in_every_phase_gets_work_an_answer_or_a_fixed_word(
     try:
         step = session.receive(REQUESTS[request_name])
     except RemoteProtocolError:
-        step = Step()
+        step = RoundStep()
     if isinstance(step.answer, Decline):
         assert step.answer.reason in FIXED_WORDS
     if not isinstance(step.work, TrainWork):

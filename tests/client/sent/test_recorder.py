@@ -15,7 +15,7 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.messages import Decline, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
-from nomoat.client.round.work import Upload
+from nomoat.client.round.work import UpdateSummary
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.sent.recorder import HAND_OVER_S, OTHERS_TRAIN_S, Recorder
 from nomoat.flower.packets import to_reply
@@ -51,7 +51,7 @@ class Clock:
 
 def recorder(folder: Path) -> Recorder:
     made = Recorder(SentLog(folder), "town", "localhost:1", Clock())
-    made.uploading(Upload(SPEC.manifest, 1.5))
+    made.uploading(UpdateSummary(SPEC.manifest, 1.5))
     return made
 
 

@@ -74,7 +74,7 @@ def train_work(
         b"s" * 32,
         as_bytes(start.vector),
     )
-    return TrainWork(task, local, bytes([number]) * 32)
+    return TrainWork(task, local, bytes([number]) * 32, b"v" * 32)
 
 
 def evaluate_work(number: int, **settings: Any) -> EvaluateWork:

@@ -142,7 +142,7 @@ def work() -> TrainWork:
         as_bytes(ADAPTER.vector),
     )  # fmt: skip
     local = LocalStart(ADAPTER, ADAPTER, None, tuple(x.name for x in SPEC.layers), Factors())
-    return TrainWork(task, local, b"seed")
+    return TrainWork(task, local, b"seed", b"v" * 32)
 
 
 def training(one: Trainer) -> tuple[threading.Thread, list[object]]:

@@ -19,7 +19,7 @@ from nomoat.client.home import Home
 from nomoat.client.membership.roster_cache import DAY_S, RosterCache
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.update_store import DiskUpdateStore
-from nomoat.client.round.work import Step, TrainWork
+from nomoat.client.round.work import RoundStep, TrainWork
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.volunteer.assemble import _session
 from nomoat.client.volunteer.kit import Kit
@@ -45,7 +45,7 @@ def joined() -> list[SignedEntry]:
     return entries
 
 
-def first_task(folder: Path, changes: dict[str, float], seen: list[tuple[int, float]]) -> Step:
+def first_task(folder: Path, changes: dict[str, float], seen: list[tuple[int, float]]) -> RoundStep:
     """The answer of vol0 to a task at NOW. seen: (entries, days before NOW they came), in order."""
     community = Home(folder).folder(COMMUNITY.public)
     community.save_info(
