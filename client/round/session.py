@@ -15,15 +15,14 @@ A session takes typed messages and returns steps: an answer, or work to be done 
     else:
         store(step.marks); send(step.answer)
 
-The tables below are the machine. TRANSITIONS holds every move between phases; a move that is not in
-it is our own error. _HANDLERS holds what may be asked; all but training and measuring needs an
+Two tables are the machine. TRANSITIONS (phases.py) holds every move; one that is not in it is our
+own error. _HANDLERS holds what may be asked; all but training and measuring needs an
 update that is held, and is declined otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,6 +46,7 @@ from nomoat.aggregation.secagg.diary import Mark, Place
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVolunteer
 from nomoat.aggregation.secagg.parameters import Terms
 from nomoat.client.round.masked_session import MaskedSession
+from nomoat.client.round.phases import TRANSITIONS, TrainingFailed, VolunteerPhase
 from nomoat.client.round.task_checks import open_adapter, train_work
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin
@@ -63,33 +63,6 @@ from nomoat.client.round.work import (
     declined,
 )
 from nomoat.lora.training.train import Trained
-
-
-class VolunteerPhase(Enum):
-    """A volunteer's standing between two messages."""
-
-    IDLE = "idle"
-    TRAINING = "training"
-    HOLDING = "holding"
-    RETRAINING = "training, an earlier update held"
-
-
-class TrainingFailed:
-    """The event that training, or storing what it gave, could not be done."""
-
-
-TRANSITIONS: Mapping[tuple[VolunteerPhase, type], VolunteerPhase] = {
-    (VolunteerPhase.IDLE, TrainTask): VolunteerPhase.TRAINING,
-    (VolunteerPhase.HOLDING, TrainTask): VolunteerPhase.RETRAINING,
-    # A new round overtakes one that was cut short.
-    (VolunteerPhase.TRAINING, TrainTask): VolunteerPhase.TRAINING,
-    (VolunteerPhase.RETRAINING, TrainTask): VolunteerPhase.RETRAINING,
-    (VolunteerPhase.TRAINING, Trained): VolunteerPhase.HOLDING,
-    (VolunteerPhase.RETRAINING, Trained): VolunteerPhase.HOLDING,
-    (VolunteerPhase.TRAINING, TrainingFailed): VolunteerPhase.IDLE,
-    (VolunteerPhase.RETRAINING, TrainingFailed): VolunteerPhase.HOLDING,
-    (VolunteerPhase.HOLDING, TrainingFailed): VolunteerPhase.HOLDING,  # the disk was full
-}
 
 
 class RoundSession:

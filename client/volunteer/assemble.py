@@ -52,7 +52,7 @@ from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training.community_fit import rank_of
 from nomoat.client.training.memory_fit import check_bits, fitted
 from nomoat.client.training.personal_state import DiskPersonalStates
-from nomoat.client.training.shared_worker import SharedWorkers
+from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.training.trainer import Trainer
 from nomoat.client.volunteer.approval import wait_for_approval
 from nomoat.client.volunteer.follower import VersionFollower

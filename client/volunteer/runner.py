@@ -14,7 +14,7 @@ from logging.handlers import RotatingFileHandler
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.client.home import CommunityFolder, Home
-from nomoat.client.training.shared_worker import SharedWorkers
+from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.volunteer.assemble import volunteer
 from nomoat.client.volunteer.kit import Kit
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nomoat.client.machine import probes
+from nomoat.client.machine import gpu as gpu_module
 from nomoat.client.machine.courtesy import BREAK
 from nomoat.client.machine.gpu import Gpu
 from nomoat.client.machine.policy import Action, Decision, decide
@@ -190,7 +190,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         ],
     )
     monkeypatch.setitem(sys.modules, "pynvml", device)
-    monkeypatch.setattr(probes, "_name", made.name)
+    monkeypatch.setattr(gpu_module, "_name", made.name)
     return made
 
 

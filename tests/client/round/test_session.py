@@ -45,7 +45,8 @@ from nomoat.aggregation.secagg.parameters import (
 )
 from nomoat.aggregation.secagg.thresholds import thresholds
 from nomoat.client.round.masked_session import MaskedSession, Membership
-from nomoat.client.round.session import RoundSession, VolunteerPhase
+from nomoat.client.round.phases import VolunteerPhase
+from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.work import EvaluateWork, Reason, RoundStep, TrainWork
 from nomoat.lora.training.train import Trained

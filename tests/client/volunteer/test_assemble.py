@@ -81,7 +81,9 @@ def first_task(folder: Path, changes: dict[str, float], seen: list[tuple[int, fl
     coordinator = CoordinatorClient(Endpoint("h", 1), KEYS[0], COMMUNITY.public)
     kit = Kit(community, community.load(), coordinator)
     cache = RosterCache(file, coordinator, lambda: NOW)
-    return _session(kit, cache, DiskUpdateStore(community.held)).receive(TASK)
+    store = DiskUpdateStore(community.held)
+    store.begin()
+    return _session(kit, cache, store).receive(TASK)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from nomoat.aggregation.errors import Refused
 from nomoat.client.connection.threads import beneath
 from nomoat.client.home import CommunityFolder, Home
-from nomoat.client.training.shared_worker import SharedWorkers
+from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.volunteer import runner
 from nomoat.client.volunteer.runner import keep_logs, take_part
 
