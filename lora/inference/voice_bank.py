@@ -4,7 +4,7 @@
 
 The factors of all voices lie in one tensor per layer, filled up with zeros to the largest rank, so
 that a batch of mixed voices takes two batched products per layer. PEFT's `adapter_names` does the
-same, but hooks every layer anew at each token (docs/adr/0007-engines.md).
+same, but hooks every layer anew at each token (docs/adr/0008-engines.md).
 """
 
 from __future__ import annotations
