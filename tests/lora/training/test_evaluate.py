@@ -14,7 +14,7 @@ from nomoat.lora.data.batches import Batch, collate
 from nomoat.lora.data.encoding import Encoder, Example
 from nomoat.lora.model.adapter_slot import swap
 from nomoat.lora.model.base_model import initial_adapter
-from nomoat.lora.training.evaluate import evaluate, sample
+from nomoat.lora.training.evaluate import evaluate, room_to_answer, sample
 from nomoat.lora.training.loss import Losses
 from nomoat.lora.training.train import CPU_TOKENS, train
 
@@ -141,3 +141,23 @@ def test_a_text_is_continued_without_a_line_break(model: Any, base: Any) -> None
     ids = encoder.prompt_ids("once upon", continue_text=True)
     assert base.tokenizer.decode(ids) == "<s>once upon"
     assert base.tokenizer.decode(encoder.prompt_ids("once upon")) == "<s>once upon\n"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted", "context", "kept", "most"),
+    [
+        (10, 48, None, 10, 48),  # no end: everything
+        (10, 48, 256, 10, 48),
+        (10, 48, 48, 10, 38),  # less is written
+        (200, 48, 48, 24, 24),  # and a long prompt loses its beginning
+        (200, 8, 48, 40, 8),
+        (5, 8, 1, 1, 0),
+    ],
+)
+def test_prompt_and_answer_stay_inside_what_the_model_reads(
+    prompt: int, wanted: int, context: int | None, kept: int, most: int
+) -> None:
+    ids, room = room_to_answer(list(range(prompt)), wanted, context)
+    assert ids == list(range(prompt))[-kept:]
+    assert (len(ids), room) == (kept, most)
+    assert context is None or len(ids) + room <= context
