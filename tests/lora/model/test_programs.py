@@ -20,7 +20,9 @@ from nomoat.lora.model.base_model import load, load_tokenizer
 from nomoat.lora.model.files import content_hash, resolve
 
 REPOSITORY = Path(__file__).parents[3]
-ROOMS = ("storage", "flower", "lora", "client", "server", "simulations", "front_door")
+ROOMS = (
+    "storage", "flower", "lora", "client", "server", "simulations", "serving", "front_door",
+)  # fmt: skip
 CANARY = "from pathlib import Path\nPath({!r}).write_text('ran')\n"
 
 
