@@ -42,8 +42,14 @@ def resolve(path_or_hub_id: str) -> Path:
     folder = Path(path_or_hub_id).expanduser()
     if folder.is_dir():
         return checked(folder)
+    if folder.suffix == ".gguf" and folder.is_file():
+        from nomoat.lora.model.gguf_base import dequantised
+
+        return checked(dequantised(folder))
     if folder.exists():
-        raise BadData(f"{path_or_hub_id} is a file; a model is a folder with config.json in it")
+        raise BadData(
+            f"{path_or_hub_id} is a file; a model is a folder with config.json in it, or .gguf"
+        )
     if not HUB_ID.fullmatch(path_or_hub_id):
         raise BadData(f"there is no model folder {path_or_hub_id}")
     return checked(_fetched(path_or_hub_id))

@@ -162,7 +162,7 @@ def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
             "--min-reports), or say --allow-weak (every volunteer has to agree to it, too)"
         )
     base = BaseModelSettings(
-        model=wanted.model if base_folder != Path(wanted.model).expanduser() else base_folder.name,
+        model=base_folder.name if Path(wanted.model).expanduser().exists() else wanted.model,
         folder=base_folder.resolve(),
         license=wanted.license,
         hash=content_hash(base_folder).hex(),
