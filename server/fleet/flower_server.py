@@ -8,12 +8,13 @@ functions say what a call of its fleet protocol is about.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from flwr.common.constant import NOOP_FLWR_AID, Status, SubStatus
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
@@ -23,7 +24,7 @@ from flwr.supercore.constant import (
 )
 from flwr.supercore.error import http_error_translator
 from flwr.supercore.object_store import NoObjectInStoreError
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore, ObjectEntry
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.run import RunStatus
 from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
@@ -40,6 +41,7 @@ __all__ = [
     "NoObjectInStoreError",
     "NoOpFederationManager",
     "NodeStatus",
+    "ObjectEntry",
     "ObjectTree",
     "SqlLinkState",
     "int64_to_uint64",
@@ -75,6 +77,16 @@ def call_in(request: Request) -> Any:
     return getattr(request.state, "protobuf_request", None)
 
 
+def claimed_key(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """The node key (PEM) that a request claims to be signed with, unchecked; None without one."""
+    try:
+        return base64.b64decode(
+            headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()], validate=True
+        )
+    except (KeyError, ValueError):
+        return None
+
+
 def key_in(request: Request) -> bytes:
     """The node key (PEM) whose signature on an authenticated request was checked."""
     return base64.b64decode(request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER])
@@ -100,6 +112,12 @@ def asks_for_messages(call: Any) -> bool:
 def sends_messages(call: Any) -> bool:
     """True of a push."""
     return isinstance(call, PushMessagesRequest)
+
+
+def confirmed_by(call: Any) -> str | None:
+    """The message that a call says has arrived, None if it says nothing of the kind."""
+    confirms = isinstance(call, ConfirmMessageReceivedRequest)
+    return str(call.message_object_id) if confirms else None
 
 
 def may_push(call: PushMessagesRequest, max_objects: int) -> bool:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from nomoat.flower.objects import ids_in
 from nomoat.flower.process import silence
 from nomoat.server.fleet.flower_server import (
     OWNER,
@@ -121,12 +120,21 @@ class FleetState(SqlLinkState):
 
     def contents(self, reply_id: str) -> dict[str, bytes] | None:
         """Every object of a reply, None while one is missing."""
-        if not self._objects.whole(reply_id):
+        ids = self._objects.ids_within(reply_id)
+        if ids is None:
             return None
-        tree = self._objects.get_object_tree(reply_id)
-        found = {object_id: self._objects.get(object_id) for object_id in ids_in(tree)}
+        found = {object_id: self._objects.get(object_id) for object_id in ids}
         contents = {object_id: content for object_id, content in found.items() if content}
         return contents if len(contents) == len(found) else None
+
+    def is_addressed_to(self, node_id: int, message_id: str) -> bool:
+        """True if a message was sent to this node."""
+        return bool(
+            self.query(
+                "SELECT 1 FROM message_ins WHERE message_id = :message AND dst_node_id = :node",
+                {"message": message_id, "node": uint64_to_int64(node_id)},
+            )
+        )
 
     def store_message_res(self, message: Message) -> str | None:
         """Store a reply's head."""
@@ -141,7 +149,11 @@ class FleetState(SqlLinkState):
     def preregister_object_tree(self, object_tree: ObjectTree, session_id: str) -> list[str]:
         """Announce a message's objects; those that are not here yet, which the upload owes."""
         run_id = self._uploads.run_of(session_id)
-        missing = self._objects.preregister(run_id, object_tree)
+        try:
+            missing = self._objects.preregister(run_id, object_tree)
+        except ValueError as problem:
+            log.warning("a reply was refused: %s", problem)
+            missing = []
         self._uploads.owe(session_id, missing)
         return missing
 

@@ -15,21 +15,20 @@ from typing import BinaryIO
 
 from nomoat.server.port.request_limits import (
     FLEET,
+    SMALL_BYTES,
     App,
     Message,
+    PeerLeft,
     Receive,
     Scope,
     Send,
     content_length,
+    replaying,
 )
 
-LARGE_BYTES = 256 << 10
+LARGE_BYTES = SMALL_BYTES  # smaller ones are whole when they come here
 CHUNK_BYTES = 256 << 10
 AT_ONCE = 2
-
-
-class PeerLeft(Exception):
-    """The peer left in the middle of its request."""
 
 
 class BodyBuffer:
@@ -52,7 +51,7 @@ class BodyBuffer:
                     await _take(held, receive)
                 except PeerLeft:
                     return
-                receive = _replay(held, receive)
+                receive = replaying(lambda: _content(held), receive)
             answer = BufferedAnswer(held)
             async with self._slots:
                 await self._app(scope, receive, answer.keep)
@@ -94,7 +93,7 @@ class BufferedAnswer:
 
 
 async def _take(held: BinaryIO, receive: Receive) -> None:
-    """Lay a request's body aside; Gone if its peer does not finish it."""
+    """Lay a request's body aside; PeerLeft if its peer does not finish it."""
     more = True
     while more:
         message = await receive()
@@ -104,16 +103,6 @@ async def _take(held: BinaryIO, receive: Receive) -> None:
         more = message.get("more_body", False)
 
 
-def _replay(held: BinaryIO, receive: Receive) -> Receive:
-    """The body in one piece, then whatever else the peer does."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        held.seek(0)
-        return {"type": "http.request", "body": held.read(), "more_body": False}
-
-    return replay
+def _content(held: BinaryIO) -> bytes:
+    held.seek(0)
+    return held.read()

@@ -29,7 +29,7 @@ from starlette.middleware import Middleware
 from nomoat.server.fleet import flower_server
 from nomoat.server.port.body_buffer import BodyBuffer
 from nomoat.server.port.node_rules import NodeRules
-from nomoat.server.port.request_limits import FLEET, RequestLimits
+from nomoat.server.port.request_limits import FLEET, RequestLimits, Scope
 from nomoat.server.port.routes import add_routes
 from nomoat.server.port.services import PortServices
 
@@ -39,7 +39,12 @@ def make_app(services: PortServices) -> RequestLimits:
     app = flower_server.fleet_app(services.state, Middleware(NodeRules, services=services))
     add_routes(app, services)
     buffered = BodyBuffer(app, services.state.folder)
-    return RequestLimits(buffered, services.caps, time.monotonic)
+
+    def member(scope: Scope) -> str | None:
+        key = flower_server.claimed_key(dict(scope["headers"]))
+        return None if key is None else services.state.name_of(key)
+
+    return RequestLimits(buffered, services.caps, time.monotonic, member)
 
 
 assert flower_server.FLEET == FLEET

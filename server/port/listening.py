@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from nomoat.aggregation.errors import NomoatError
+from nomoat.server.port.connections import ConnectionTable, guarded, most_connections
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> It
             lifespan="off",
             ws="none",
             timeout_keep_alive=75,
-            limit_concurrency=2000,
+            http=guarded(ConnectionTable(most_connections())),
             timeout_graceful_shutdown=2,
         )
         config.load()

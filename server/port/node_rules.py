@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -48,13 +49,19 @@ class NodeRules:
             return JSONResponse({"error": "too many requests; slow down"}, 429)
         if flower_server.run_of(call) not in (None, services.state.run_id):
             return JSONResponse({"error": "that run is over"}, 403)
-        pushes = flower_server.sends_messages(call)
-        if pushes and not flower_server.may_push(call, services.max_objects):
-            log.warning("node %d: refused a reply that is not its own or too large", node)
-            return JSONResponse({"error": "not a reply this node may send"}, 400)
+        if not await run_in_threadpool(self._is_its_own, node, call):
+            log.warning("node %d: refused what is not its own or too large", node)
+            return JSONResponse({"error": "not a reply or a message of this node"}, 400)
         if flower_server.asks_for_messages(call) and headers.WAIT in request.headers:
             return await self._held(node, request)
         return None
+
+    def _is_its_own(self, node: int, call: Any) -> bool:
+        """False of a reply in another's name or too large, and of another's message confirmed."""
+        if flower_server.sends_messages(call):
+            return flower_server.may_push(call, self._services.max_objects)
+        arrived = flower_server.confirmed_by(call)
+        return arrived is None or self._services.state.is_addressed_to(node, arrived)
 
     async def _held(self, node: int, request: Request) -> Response | None:
         """Hold a pull until there is something for it; why it gets nothing, or None."""

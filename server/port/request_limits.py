@@ -3,6 +3,11 @@
 Flower reads a body before it authenticates its sender, so the caps stand here, outside it. Whatever
 is not the fleet protocol or ours does not exist: the control and runtime APIs of a stock SuperLink,
 which anybody could call, are answered with 404 (docs/threat-model.md).
+
+What a peer only announces costs nothing: bodies count as they arrive, one that pauses is cut off
+after `pause_seconds`, and no body is passed on before the whole of it is here. Requests that name
+the node key of a member are counted by that key, not with the strangers of their address, so that
+a stranger behind the same address cannot lock a member out.
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ FLEET_CALLS = frozenset(
 )
 OURS = re.compile(r"/(enroll|leave|community|roster|versions|receipts|adapter/[0-9a-f]{64})")
 OUR_BODY_BYTES = 16 << 10
+SMALL_BYTES = 64 << 10  # bodies below wait in memory until they are whole, others on disk
 STATUS_LINE_BYTES = len("HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n")
 
 
@@ -49,9 +55,30 @@ class Caps:
     body_bytes: int = 8 << 20
     in_flight_bytes: int = 512 << 20
     body_seconds: float = 120.0
+    pause_seconds: float = 10.0  # between two pieces of a body
     address: Rate = field(default=Rate(100, 1000))
     stranger: Rate = field(default=Rate(1, 60))  # enrolment and failed authentication, per address
     node: Rate = field(default=Rate(50, 500))
+
+
+class Cut(Exception):
+    """A body that is not waited for any longer, and the answer instead."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class PeerLeft(Exception):
+    """The peer left in the middle of its request."""
+
+
+Claim: TypeAlias = Callable[[Scope], str | None]
+
+
+def nobody(_scope: Scope) -> str | None:
+    """Claim no request for a member."""
+    return None
 
 
 def allowed(method: str, path: str) -> bool:
@@ -62,10 +89,17 @@ def allowed(method: str, path: str) -> bool:
 
 
 class RequestLimits:
-    """ASGI middleware enforcing `caps`. clock: time.monotonic in production."""
+    """ASGI middleware enforcing `caps`. clock: time.monotonic in production.
 
-    def __init__(self, app: App, caps: Caps, clock: Callable[[], float]) -> None:
+    member: the member that a request claims to come from, unchecked; None for a stranger.
+    """
+
+    def __init__(
+        self, app: App, caps: Caps, clock: Callable[[], float], member: Claim = nobody
+    ) -> None:
         self._app = app
+        self._member = member
+        self._claims = RateLimit(caps.node)
         self._caps = caps
         self._clock = clock
         self._addresses = RateLimit(caps.address)
@@ -89,50 +123,54 @@ class RequestLimits:
         address = (scope.get("client") or ("?", 0))[0]
         self._carried.up += request_head_bytes(scope)
         send = self._counted(send)
-        refusal, length = self._refusal(scope, address)
+        member = self._member(scope)
+        refusal, length = self._refusal(scope, address, member)
         if refusal:
             await _refuse(send, *refusal)
             return
-        self._in_flight += length
+        body = _Body(self, receive, length)
         try:
-            await self._app(scope, self._bounded(receive, length), self._watched(send, address))
+            receive = await small_body(body.receive) if length < SMALL_BYTES else body.receive
+            await self._app(scope, receive, send if member else self._watched(send, address))
+        except Cut as cut:
+            await _refuse(send, cut.status, str(cut))
+        except PeerLeft:
+            return
         finally:
-            self._in_flight -= length
+            self._in_flight -= body.arrived
 
-    def _refusal(self, scope: Scope, address: str) -> tuple[tuple[int, str] | None, int]:
-        now, path = self._clock(), scope["path"]
+    def _refusal(
+        self, scope: Scope, address: str, member: str | None
+    ) -> tuple[tuple[int, str] | None, int]:
+        path = scope["path"]
         if not allowed(scope["method"], path):
             return (404, "no such path"), 0
-        stranger_may = (
-            self._strangers.has_left(address, now)
-            if path.startswith(FLEET)
-            else path not in ("/enroll", "/leave") or self._strangers.allow(address, now)
-        )
-        if not self._addresses.allow(address, now) or not stranger_may:
+        if not self._may_go_on(path, address, member):
             return (429, "too many requests; wait a minute"), 0
         length = content_length(scope)
         if length is None:
             return (411, "the length of the body must be declared"), 0
         if length > (self._caps.body_bytes if path.startswith(FLEET) else OUR_BODY_BYTES):
             return (413, "the body is too large"), 0
-        if self._in_flight + length > self._caps.in_flight_bytes:
-            return (503, "busy; try again"), 0
         return None, length
 
-    def _bounded(self, receive: Receive, length: int) -> Receive:
-        deadline = self._clock() + self._caps.body_seconds
-        left = length
+    def _may_go_on(self, path: str, address: str, member: str | None) -> bool:
+        now = self._clock()
+        if member is not None and path.startswith(FLEET):
+            return self._claims.allow(f"{address} {member}", now)
+        stranger_may = (
+            self._strangers.has_left(address, now)
+            if path.startswith(FLEET)
+            else path not in ("/enroll", "/leave") or self._strangers.allow(address, now)
+        )
+        return self._addresses.allow(address, now) and stranger_may
 
-        async def bounded() -> Message:
-            nonlocal left
-            if left <= 0:  # the body is here; what is awaited now is only the peer's departure
-                return await receive()
-            message = await asyncio.wait_for(receive(), max(0.0, deadline - self._clock()))
-            left -= len(message.get("body", b""))
-            self._carried.up += len(message.get("body", b""))
-            return message
-
-        return bounded
+    def _take(self, size: int) -> None:
+        """Count a piece of a body; Cut if there is no room for it beside the others'."""
+        if self._in_flight + size > self._caps.in_flight_bytes:
+            raise Cut(503, "busy; try again")
+        self._in_flight += size
+        self._carried.up += size
 
     def _counted(self, send: Send) -> Send:
         async def counted(message: Message) -> None:
@@ -150,6 +188,58 @@ class RequestLimits:
             await send(message)
 
         return watched
+
+
+class _Body:
+    """The body of one request as it arrives. length: bytes declared; arrived: bytes so far."""
+
+    def __init__(self, limits: RequestLimits, receive: Receive, length: int) -> None:
+        self.arrived = 0
+        self._limits = limits
+        self._receive = receive
+        self._length = length
+        self._deadline = limits._clock() + limits._caps.body_seconds
+
+    async def receive(self) -> Message:
+        """Return the next piece, or what the peer does when all of it is here."""
+        if self.arrived >= self._length:
+            return await self._receive()
+        limits = self._limits
+        left_s = min(limits._caps.pause_seconds, self._deadline - limits._clock())
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, left_s))
+        except TimeoutError:
+            raise Cut(408, "the body did not arrive in time") from None
+        size = len(message.get("body", b""))
+        limits._take(size)
+        self.arrived += size
+        return message
+
+
+async def small_body(receive: Receive) -> Receive:
+    """Wait for a whole body and return what gives it again, in one piece. PeerLeft if it ends."""
+    pieces, more = [], True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise PeerLeft
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return replaying(lambda: b"".join(pieces), receive)
+
+
+def replaying(body: Callable[[], bytes], receive: Receive) -> Receive:
+    """Give a body that has been read, then whatever else the peer does."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body(), "more_body": False}
+
+    return replay
 
 
 def request_head_bytes(scope: Scope) -> int:

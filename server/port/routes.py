@@ -22,6 +22,7 @@ from nomoat.server.port.services import PortServices
 log = logging.getLogger(__name__)
 
 WIRE = "application/octet-stream"
+MAX_NUMBER_DIGITS = 15
 
 
 def add_routes(app: FastAPI, services: PortServices) -> None:
@@ -50,10 +51,10 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
         return await _answered(left)
 
     @app.get("/roster")
-    async def roster(request: Request, after: int = 0) -> Response:
+    async def roster(request: Request) -> Response:
         def page() -> object:
-            _asker(request, services)
-            return services.registrar.page(max(0, after))
+            _check_member(request, services)
+            return services.registrar.page(_after(request))
 
         return await _answered(page)
 
@@ -62,19 +63,19 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
     """Paths for members who fetch their receipts, and the versions of the adapter."""
 
     @app.get("/receipts")
-    async def receipts(request: Request, after: int = 0) -> Response:
+    async def receipts(request: Request) -> Response:
         def own() -> object:
             asker = _asker(request, services)
-            found = services.registrar.store.receipts(asker, max(0, after), PAGE)
+            found = services.registrar.store.receipts(asker, _after(request), PAGE)
             return Receipts(tuple(found))
 
         return await _answered(own)
 
     @app.get("/versions")
-    async def versions(request: Request, after: int = 0) -> Response:
+    async def versions(request: Request) -> Response:
         def listed() -> object:
             _check_approved(request, services)
-            records = services.registry.store.versions(max(0, after), lineage.PAGE)
+            records = services.registry.store.versions(_after(request), lineage.PAGE)
             return lineage.Versions(tuple(records))
 
         return await _answered(listed)
@@ -116,6 +117,22 @@ def _asker(request: Request, services: PortServices) -> bytes:
     target = f"{request.method} {request.url.path}{query}"
     proof = request.headers.get(PROOF_HEADER, "")
     return check_proof(proof, services.registrar.key.public, target, services.now())
+
+
+def _after(request: Request) -> int:
+    """Return the number after which a list is asked for, 0 by default.
+
+    RemoteProtocolError unless it is one that a list can have.
+    """
+    text = request.query_params.get("after", "0")
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_NUMBER_DIGITS:
+        raise RemoteProtocolError("peer", "§5.3", "`after` must be a number")
+    return int(text)
+
+
+def _check_member(request: Request, services: PortServices) -> None:
+    if services.registrar.roster().named(_asker(request, services)) is None:
+        raise Refused("only members may read the roster")
 
 
 def _check_approved(request: Request, services: PortServices) -> None:

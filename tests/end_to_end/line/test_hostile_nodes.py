@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import time
+from contextlib import ExitStack
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -15,11 +18,13 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
     RegisterNodeFleetRequest,
 )
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from nomoat.aggregation.errors import Unreachable
+from nomoat.aggregation.errors import Refused, RemoteProtocolError, Unreachable
+from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection import bounded_transport
+from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
 from nomoat.client.connection.https import tls_context
 
@@ -137,3 +142,82 @@ def test_a_volunteer_cuts_off_an_answer_that_does_not_end(
     monkeypatch.setattr(bounded_transport, "ANSWER_BYTES", 4)
     with pytest.raises(Unreachable, match="too long"):
         FlowerClient(person.line()).activate()
+
+
+@pytest.mark.parametrize("name", ["{canary}", "../../canary", "../canary"])
+def test_a_confirmation_deletes_no_file(town: Any, people: Any, name: str) -> None:
+    canary = town.root / "canary"
+    canary.write_text("still here")
+    (person,) = people(1)
+    client = FlowerClient(person.line())
+    node = client.activate()
+    request = ConfirmMessageReceivedRequest(
+        node=node, run_id=town.state.run_id, message_object_id=name.format(canary=canary)
+    )
+    with pytest.raises(httpx.HTTPStatusError, match="400"):
+        client.ask(client._fleet.ConfirmMessageReceived, request)
+    assert canary.read_text() == "still here"
+
+
+def test_a_node_cannot_confirm_what_another_has_not_fetched(town: Any, people: Any) -> None:
+    thief, victim = people(2)
+    theft, honest = FlowerClient(thief.line()), FlowerClient(victim.line())
+    node, victim_node = theft.activate(), honest.activate()
+    (asked,) = town.ask("for the victim", [victim.name])
+    request = ConfirmMessageReceivedRequest(
+        node=node, run_id=town.state.run_id, message_object_id=asked
+    )
+    with pytest.raises(httpx.HTTPStatusError, match="400"):
+        theft.ask(theft._fleet.ConfirmMessageReceived, request)
+    job = honest.receive(victim_node)
+    assert job is not None
+    assert honest.fetch(victim_node, job, time.monotonic() + 5).has_content()
+
+
+def test_requests_without_their_bodies_hold_up_nobody(town: Any, people: Any, read: Any) -> None:
+    (person,) = people(1)
+    head = (
+        b"POST /v1/fleet/pull-object HTTP/1.1\r\nhost: x\r\n"
+        b"content-type: application/x-protobuf\r\ncontent-length: 10\r\n\r\n"
+    )
+    context = tls_context(town.endpoint())
+    with ExitStack() as stack:
+        for _ in range(20):
+            plain = socket.create_connection(("localhost", town.port))
+            line = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            line.sendall(head)
+        person.serve()
+        (reply,) = town.replies(town.ask("hello", [person.name]), 1, seconds=8)
+    assert read(reply) == "re: hello"
+
+
+def test_a_head_that_does_not_end_is_cut_off(town: Any) -> None:
+    plain = socket.create_connection(("localhost", town.port))
+    context = tls_context(town.endpoint())
+    with context.wrap_socket(plain, server_hostname="localhost") as line:
+        line.settimeout(20)
+        line.sendall(b"GET /community HTTP/1.1\r\n")
+
+        def endless() -> None:
+            for number in range(100_000):
+                line.sendall(b"x-%d: %s\r\n" % (number, b"y" * 200))
+
+        with pytest.raises(OSError):  # noqa: PT011 - whichever way a cut connection shows
+            endless()
+
+
+@pytest.mark.parametrize("after", ["9223372036854775808", "-1", "x", "1e3", "²", "1" * 400])
+def test_an_odd_number_is_a_bad_request(town: Any, people: Any, after: str) -> None:
+    (person,) = people(1)
+    for path in ("roster", "receipts", "versions"):
+        with pytest.raises(RemoteProtocolError, match="number"):
+            person.coordinator.get(f"/{path}?after={quote(after)}", int(time.time()), 1 << 20)
+
+
+def test_a_key_that_never_enrolled_cannot_read_the_roster(town: Any, people: Any) -> None:
+    (person,) = people(1)
+    stranger = CoordinatorClient(
+        town.endpoint(), SigningKey(b"\x63" * 32), person.coordinator.community
+    )
+    with pytest.raises(Refused, match="members"):
+        stranger.get("/roster?after=0", int(time.time()), 1 << 20)

@@ -13,6 +13,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.object_store import NoObjectInStoreError
 
+from nomoat.server.fleet.flower_server import ObjectTree
 from nomoat.server.fleet.object_files import LARGE_BYTES, ObjectFiles
 
 RUN = 7
@@ -112,3 +113,55 @@ def test_without_room_for_a_file_the_content_stays_in_memory(
     (tmp_path / "objects").rmdir()
     contents = keep(spool, message(bytes(LARGE_BYTES)))
     assert {object_id: spool.get(object_id) for object_id in contents} == contents
+
+
+@pytest.mark.parametrize("name", ["../canary", "{folder}/canary", "canary", "", "..", "A" * 64])
+def test_an_id_that_is_no_digest_never_becomes_a_path(
+    spool: ObjectFiles, tmp_path: Path, name: str
+) -> None:
+    canary, inside = tmp_path / "canary", tmp_path / "objects" / "canary"
+    for file in (canary, inside):
+        file.write_text("still here")
+    chosen = name.format(folder=tmp_path)
+    spool.delete(chosen)
+    assert spool.get(chosen) is None
+    assert not spool.whole(chosen)
+    with pytest.raises(ValueError, match="64 hexadecimal"):
+        spool.preregister(RUN, ObjectTree(object_id=chosen))
+    assert canary.read_text() == inside.read_text() == "still here"
+
+
+def test_a_tree_deeper_than_a_message_is_refused_and_announces_nothing(spool: ObjectFiles) -> None:
+    tree = ObjectTree(object_id=f"{0:064x}")
+    for number in range(1, 4):
+        tree = ObjectTree(object_id=f"{number:064x}", children=[tree, tree])
+    with pytest.raises(ValueError, match="deep"):
+        spool.preregister(RUN, tree)
+    assert len(spool) == 0
+
+
+def test_a_tree_cannot_be_made_deep_by_several_announcements(spool: ObjectFiles) -> None:
+    low = ObjectTree(object_id="a" * 64, children=[ObjectTree(object_id="b" * 64)])
+    spool.preregister(RUN, low)
+    middle = ObjectTree(object_id="c" * 64, children=[ObjectTree(object_id="a" * 64)])
+    spool.preregister(RUN, middle)
+    with pytest.raises(ValueError, match="deep"):
+        spool.preregister(
+            RUN, ObjectTree(object_id="d" * 64, children=[ObjectTree(object_id="c" * 64)])
+        )
+    spool.delete("c" * 64)
+    assert len(spool) == 0  # nothing of what was refused is left
+
+
+def test_an_object_announced_again_with_other_parts_gets_none_of_them(spool: ObjectFiles) -> None:
+    def tree(*parts: str) -> ObjectTree:
+        return ObjectTree(
+            object_id="a" * 64, children=[ObjectTree(object_id=p * 64) for p in parts]
+        )
+
+    assert set(spool.preregister(RUN, tree("b"))) == {"a" * 64, "b" * 64}
+    for part in "cdef":
+        assert set(spool.preregister(RUN, tree(part))) == {"a" * 64, "b" * 64}
+    assert len(spool) == 2
+    spool.delete("a" * 64)
+    assert len(spool) == 0

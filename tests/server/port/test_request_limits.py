@@ -142,7 +142,11 @@ def test_bodies_in_flight_are_bounded_together() -> None:
             "type": "http", "method": "POST", "path": "/v1/fleet/push-object",
             "client": ("10.0.0.9", 1), "headers": [(b"content-length", b"600")],
         }  # fmt: skip
-        await one(scope, None, send)  # type: ignore[arg-type]
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"y" * 600, "more_body": False}
+
+        await one(scope, receive, send)
         return int(sent[0]["status"])
 
     assert ask(one, body=b"x" * 1000) == 200
@@ -150,25 +154,78 @@ def test_bodies_in_flight_are_bounded_together() -> None:
     assert ask(one, body=b"x" * 1000) == 200  # and what was in flight has been given back
 
 
-def test_a_body_that_trickles_is_given_up() -> None:
-    caps = Caps(body_seconds=0.05)
+async def never() -> Any:
+    await asyncio.Event().wait()
 
-    async def never() -> Any:
-        await asyncio.Event().wait()
+
+def send_nothing(one: RequestLimits, length: int, address: str = "10.0.0.9") -> Any:
+    """Declare a body and send none of it; (the coroutine, what is answered)."""
+    sent: list[Any] = []
 
     async def send(message: Any) -> None:
-        raise AssertionError(message)
+        sent.append(message)
 
     scope = {
         "type": "http", "method": "POST", "path": "/v1/fleet/push-object",
-        "client": ("10.0.0.9", 1), "headers": [(b"content-length", b"600")],
+        "client": (address, 1), "headers": [(b"content-length", str(length).encode())],
     }  # fmt: skip
+    return one(scope, never, send), sent
 
-    async def run() -> None:
-        with pytest.raises(TimeoutError):
-            await RequestLimits(Behind(), caps, lambda: 0.0)(scope, never, send)
 
-    asyncio.run(run())
+@pytest.mark.parametrize("caps", [Caps(body_seconds=0.05), Caps(pause_seconds=0.05)])
+def test_a_body_that_trickles_is_given_up(caps: Caps) -> None:
+    behind = Behind()
+    unfinished, sent = send_nothing(RequestLimits(behind, caps, lambda: 0.0), 600)
+    asyncio.run(unfinished)
+    assert sent[0]["status"] == 408
+    assert behind.bodies == []  # nothing behind the limits ever saw it
+
+
+def test_bodies_that_are_declared_and_not_sent_take_no_room() -> None:
+    caps = Caps(in_flight_bytes=1 << 20, pause_seconds=0.2, address=Rate(1000, 1000))
+    one = RequestLimits(Behind(), caps, lambda: 0.0)
+
+    async def run() -> list[int]:
+        unfinished = [send_nothing(one, 8 << 20) for _ in range(80)]
+        waiting = [asyncio.ensure_future(request) for request, _ in unfinished]
+        await asyncio.sleep(0)
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"x" * 9, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/fleet/push-object",
+            "client": ("10.0.0.1", 1), "headers": [(b"content-length", b"9")],
+        }  # fmt: skip
+        await one(scope, receive, send)
+        assert not any(request.done() for request in waiting)
+        await asyncio.gather(*waiting)
+        return [int(sent[0]["status"]), *(int(answer[0]["status"]) for _, answer in unfinished)]
+
+    assert asyncio.run(run()) == [200] + [408] * 80
+
+
+def test_strangers_behind_a_members_address_do_not_lock_it_out() -> None:
+    def member(scope: Any) -> str | None:
+        return "ada" if (b"key", b"ada") in scope["headers"] else None
+
+    behind = Behind(status=401)
+    one = RequestLimits(behind, CAPS, lambda: 0.0, member)
+    assert [ask(one) for _ in range(3)] == [401, 401, 429]
+    behind.status = 200
+    assert ask(one, headers=((b"key", b"ada"),)) == 200
+    assert ask(one) == 429
+
+
+def test_who_only_claims_to_be_a_member_is_slowed_by_that_claim() -> None:
+    caps = Caps(node=Rate(1, 4))
+    one = RequestLimits(Behind(status=401), caps, lambda: 0.0, lambda _: "ada")
+    assert [ask(one) for _ in range(5)] == [401] * 4 + [429]
+    assert ask(one, address="10.0.0.2") == 401  # the member itself, elsewhere, is not
 
 
 def test_every_byte_of_heads_and_bodies_is_counted_refused_or_not() -> None:
