@@ -32,8 +32,8 @@ from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Fleet
 from nomoat.server.rounds.records import Journal
 from nomoat.server.rounds.watching import Watcher
-from nomoat.simulations.dropout import Dropout
-from nomoat.simulations.in_process_grid import InProcessGrid
+from nomoat.simulations.network.dropout import Dropout
+from nomoat.simulations.network.in_process_grid import InProcessGrid
 from nomoat.simulations.pooled_trainer import NoUpdateStore, PooledTrainer
 from nomoat.simulations.preparation import PreparedFederation
 from nomoat.simulations.ranks import ranks_of

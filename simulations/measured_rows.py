@@ -40,7 +40,7 @@ class UsableRows:
     context: int | None
 
     def warnings(self) -> tuple[str, ...]:
-        """What to beware of: rows cut, ends that are never learnt."""
+        """Return what to beware of: rows cut, ends that are never learnt."""
         return warnings(self.dataset.rows, self.lengths, self.chosen.seq_len, self.context)
 
 

@@ -46,7 +46,7 @@ class Mark:
 
     @property
     def left(self) -> bool:
-        """Whether an update may be in a sum because of what this mark stands before.
+        """True if an update may be in a sum because of what this mark stands before.
 
         Diaries of before §19 have no "masked": whoever had joined may have sent its update.
         """
@@ -57,7 +57,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a session stands in the order of sums: its version and adapter, its round and exchange.
+    """A session's place in the order of sums: its version and adapter, its round and exchange.
 
     now: unix time. exchange counts the sums of one round, from 1.
     """
@@ -111,7 +111,7 @@ def permitted(place: Place, diary: Collection[Mark], repeats: int) -> CohortRule
 
 
 def spent(round_number: int, version: bytes, diary: Collection[Mark]) -> bool:
-    """Whether no update of this round, or from this version, may be begun any more (§19.2)."""
+    """True if no update of this round, or from this version, may be begun any more (§19.2)."""
     return any(
         mark.left and (mark.round >= round_number or (version and mark.version == version))
         for mark in diary
@@ -119,13 +119,13 @@ def spent(round_number: int, version: bytes, diary: Collection[Mark]) -> bool:
 
 
 def lost(diary: Collection[Mark]) -> bool:
-    """Whether an earlier diary is gone and no version has been seen since (§19.5)."""
+    """True if an earlier diary is gone and no version has been seen since (§19.5)."""
     gone = [mark for mark in diary if mark.kind == "lost"]
     return bool(gone) and not gone[-1].version
 
 
 def _goes_on(place: Place, diary: Collection[Mark]) -> bool:
-    """Whether all that has left from here on are earlier exchanges of the very same round."""
+    """True if all that has left from here on are earlier exchanges of the very same round."""
     later = [m for m in diary if m.left and (m.round >= place.round or m.version == place.version)]
     return all(
         (mark.round, mark.version, mark.adapter) == (place.round, place.version, place.adapter)

@@ -73,7 +73,7 @@ class Terms:
 
     @property
     def place(self) -> Place:
-        """Where a sum on these terms stands among all sums."""
+        """The place of a sum on these terms among all sums."""
         version = self.version or self.adapter_hash
         return Place(self.round, self.exchange, version, self.adapter_hash, self.now)
 

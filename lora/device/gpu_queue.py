@@ -23,7 +23,7 @@ from typing import Any
 
 from nomoat.lora.device.nvml_pids import opened
 from nomoat.lora.device.present import gpu_of, may_use_gpu
-from nomoat.lora.device.turns import Standing, Ticket, must_hand_over, standing
+from nomoat.lora.device.turns import Ticket, TicketStanding, must_hand_over, standing
 from nomoat.storage.locks import is_locked, lock
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class Turn:
     def _path(self) -> Path:
         return self._queue._folder / f"ticket-{self._ticket.number}"
 
-    def _look(self) -> Standing:
+    def _look(self) -> TicketStanding:
         """Look whether it is served, and take the turn if it is, both at once."""
         try:
             with self._queue._alone():
@@ -210,7 +210,7 @@ class Turn:
                 self._write()
                 return found
         except OSError:
-            return Standing(True)  # the folder is gone: nobody else has turns either
+            return TicketStanding(True)  # the folder is gone: nobody else has turns either
 
     def _write(self) -> None:
         data = json.dumps(asdict(self._ticket)).encode()
@@ -218,7 +218,7 @@ class Turn:
             _overwrite(self._handle, data.ljust(MAX_TICKET_BYTES))
         )
 
-    def _words(self, found: Standing) -> str:
+    def _words(self, found: TicketStanding) -> str:
         other = found.behind
         assert other is not None
         whose = "another nomoat of yours" if other.owner == owner() else "somebody else's nomoat"

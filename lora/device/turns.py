@@ -9,7 +9,7 @@ Tickets of one owner may be served together where the plan says that they fit: e
 bytes it needs, and their sum stays within what programs of ours may have of the device. Owners do
 not share: what one program needs is its own word, and a wrong one would cost somebody else's work.
 
-    standing(tickets, mine.number, room_bytes) → Standing(may_run, behind)
+    standing(tickets, mine.number, room_bytes) → TicketStanding(may_run, behind)
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TicketStanding:
     """Whether a ticket is served, and if not, the one it waits for."""
 
     may_run: bool
     behind: Ticket | None = None
 
 
-def standing(tickets: Sequence[Ticket], number: int, room_bytes: int | None) -> Standing:
+def standing(tickets: Sequence[Ticket], number: int, room_bytes: int | None) -> TicketStanding:
     """Judge the ticket with this number among all live ones, itself included.
 
     room_bytes: what these tickets' programs may have of the device together, None if unknown.
     """
     mine = next(ticket for ticket in tickets if ticket.number == number)
     if mine.running:
-        return Standing(True)
+        return TicketStanding(True)
     running = [ticket for ticket in tickets if ticket.running]
     earlier = [t for t in tickets if not t.running and t.number < number]
     if earlier:
-        return Standing(False, min(earlier, key=lambda t: t.number))
+        return TicketStanding(False, min(earlier, key=lambda t: t.number))
     if running and not _fit([*running, mine], room_bytes):
-        return Standing(False, min(running, key=lambda t: t.number))
-    return Standing(True)
+        return TicketStanding(False, min(running, key=lambda t: t.number))
+    return TicketStanding(True)
 
 
 def must_hand_over(

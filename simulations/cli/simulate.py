@@ -99,7 +99,7 @@ def _say(console: Console, *lines: str) -> None:
 
 
 def _facts(result: Result, folder: RunFolder) -> list[str]:
-    """What a terminal shows of a run beside its sentence: its rows, and where its files are."""
+    """Lines a terminal shows of a run beside its sentence: its rows, and where its files are."""
     first, *further = result.row_lines()
     rows = [f"rows     {first}", *(f"         {line}" for line in further)]
     report = f"report   {folder.report}" if folder.report.exists() else ""

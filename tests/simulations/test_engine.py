@@ -23,7 +23,7 @@ from nomoat.client.round.session import Reason, RoundSession, TaskLimits
 from nomoat.flower.packets import packet_of, records_of, to_message
 from nomoat.flower.seals import sealed_parts
 from nomoat.simulations.engine import all_volunteers, sealed_grid
-from nomoat.simulations.in_process_grid import InProcessGrid
+from nomoat.simulations.network.in_process_grid import InProcessGrid
 from nomoat.simulations.pooled_trainer import NoUpdateStore
 from nomoat.simulations.scenario import Scenario
 from nomoat.simulations.seeded_community import SeededCommunity

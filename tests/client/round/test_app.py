@@ -32,7 +32,7 @@ from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.work import EvaluateWork, HeldUpdate, Reason, TrainWork
 from nomoat.lora.training.train import Trained
-from nomoat.simulations.in_process_grid import InProcessGrid
+from nomoat.simulations.network.in_process_grid import InProcessGrid
 
 SPEC = AdapterSpec((LayerSpec("model.a", 4, 3, 2),), 2, 4.0, target_modules=("a",))
 BASE = b"b" * 32

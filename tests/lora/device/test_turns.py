@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nomoat.lora.device.turns import TURN_S, Standing, Ticket, must_hand_over, standing
+from nomoat.lora.device.turns import TURN_S, Ticket, TicketStanding, must_hand_over, standing
 
 GIB = 1 << 30
 YOURS = Ticket(1, "1000", (41,), 4 * GIB, running=True)
@@ -15,14 +15,14 @@ YOURS = Ticket(1, "1000", (41,), 4 * GIB, running=True)
 
 def test_one_alone_has_the_gpu_at_once_and_for_as_long_as_it_likes() -> None:
     alone = Ticket(7, "1000")
-    assert standing([alone], 7, None) == Standing(True)
+    assert standing([alone], 7, None) == TicketStanding(True)
     assert not must_hand_over([replace(alone, running=True)], 7, None, 1e9, idle=True)
 
 
 def test_programs_of_one_owner_share_what_is_enough_for_both() -> None:
     second = Ticket(2, "1000", (), 3 * GIB)
-    assert standing([YOURS, second], 2, 7 * GIB) == Standing(True)
-    assert standing([YOURS, second], 2, 7 * GIB - 1) == Standing(False, YOURS)
+    assert standing([YOURS, second], 2, 7 * GIB) == TicketStanding(True)
+    assert standing([YOURS, second], 2, 7 * GIB - 1) == TicketStanding(False, YOURS)
     assert standing([YOURS, second], 2, None).may_run is False  # nobody knows what there is
     unknown = replace(second, need_bytes=None)
     assert standing([YOURS, unknown], 2, 80 * GIB).may_run is False
@@ -30,7 +30,7 @@ def test_programs_of_one_owner_share_what_is_enough_for_both() -> None:
 
 def test_somebody_elses_program_takes_turns_however_much_room_there_is() -> None:
     theirs = Ticket(2, "1001", (), GIB)
-    assert standing([YOURS, theirs], 2, 80 * GIB) == Standing(False, YOURS)
+    assert standing([YOURS, theirs], 2, 80 * GIB) == TicketStanding(False, YOURS)
     assert not must_hand_over([YOURS, theirs], 1, 80 * GIB, TURN_S - 1, idle=False)
     assert must_hand_over([YOURS, theirs], 1, 80 * GIB, TURN_S, idle=False)
     assert must_hand_over([YOURS, theirs], 1, 80 * GIB, 0.0, idle=True)
@@ -43,7 +43,7 @@ def test_who_can_share_with_whoever_waits_keeps_the_gpu() -> None:
 
 def test_who_came_later_does_not_overtake_even_where_it_would_fit() -> None:
     large, small = Ticket(2, "1000", (), 6 * GIB), Ticket(3, "1000", (), GIB)
-    assert standing([YOURS, large, small], 3, 8 * GIB) == Standing(False, large)
+    assert standing([YOURS, large, small], 3, 8 * GIB) == TicketStanding(False, large)
 
 
 NEEDS = st.one_of(st.none(), st.integers(0, 9))

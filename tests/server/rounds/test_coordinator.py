@@ -49,7 +49,7 @@ from nomoat.server.rounds.ports import Clock, Fleet, named_nodes
 from nomoat.server.rounds.receipts import ReceivedUpdates, UpdateDigests
 from nomoat.server.rounds.records import RoundRecord, macro
 from nomoat.server.rounds.watching import RoundProgress, Traffic
-from nomoat.simulations.in_process_grid import InProcessGrid
+from nomoat.simulations.network.in_process_grid import InProcessGrid
 from nomoat.simulations.pooled_trainer import NoUpdateStore
 
 SPEC = AdapterSpec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 
 import numpy as np
@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from nomoat.simulations.in_process_grid import InProcessGrid
+from nomoat.simulations.network.in_process_grid import InProcessGrid
 
 Handler = Callable[[Message, Context], Message]
 NAMES = ("ada", "bob", "cy")
@@ -46,6 +46,11 @@ def grid_of(handler: Handler, **options: object) -> contextlib.closing[InProcess
 
 def message(node: int, content: RecordDict | None = None, kind: str = "train.local") -> Message:
     return Message(content or RecordDict(), node, kind, group_id="1")
+
+
+def in_order(replies: Iterable[Message]) -> list[Message]:
+    """Replies in the order of their nodes: they come as they are ready."""
+    return sorted(replies, key=lambda reply: reply.metadata.src_node_id)
 
 
 def pull_all(grid: InProcessGrid, ids: list[str]) -> list[Message]:
@@ -134,7 +139,7 @@ def test_an_absent_volunteer_is_an_error_reply_and_its_app_never_runs() -> None:
         return (volunteer, kind, group) == ("bob", "train.local", "1")
 
     with grid_of(noting, absent=absent) as grid:
-        replies = list(grid.send_and_receive([message(1), message(2)]))
+        replies = in_order(grid.send_and_receive([message(1), message(2)]))
         other = list(grid.send_and_receive([message(2, kind="query.report")]))
     assert [r.has_error() for r in replies] == [False, True]
     assert replies[1].error.code == ErrorCode.NODE_UNAVAILABLE
@@ -171,7 +176,7 @@ def test_a_reply_that_cannot_be_serialised_is_its_volunteers_failure_alone(
         return made(arrived) if context.node_config["name"] == "ada" else named(arrived, context)
 
     with grid_of(odd) as grid:
-        replies = list(grid.send_and_receive([message(1), message(2)]))
+        replies = in_order(grid.send_and_receive([message(1), message(2)]))
     assert [r.has_error() for r in replies] == [True, False]
     assert replies[0].error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 

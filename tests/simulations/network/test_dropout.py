@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nomoat.simulations.dropout import Dropout
+from nomoat.simulations.network.dropout import Dropout
 from nomoat.simulations.scenario import Scenario
 
 NAMES = [f"v{i:03d}" for i in range(400)]
