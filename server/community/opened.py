@@ -55,7 +55,7 @@ class OpenCommunity:
         members, key = self.registrar.roster().members, self.registrar.key
         with self.registrar.store.transaction():
             for name, share in earned.items():
-                volunteer = members[name].binding.identity
+                volunteer = members[name].binding.identity  # whoever left stays in the log
                 for packet in share.packets:
                     receipt = Receipt(key.public, volunteer, number, packet, share.tokens, now)
                     self.registrar.store.put_receipt(issue(receipt, key))

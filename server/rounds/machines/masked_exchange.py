@@ -44,10 +44,13 @@ class MaskedExchange:
 
     def __init__(self, cohort: tuple[str, ...], masked: MaskedSetup) -> None:
         identities = {name: identity for identity, name in masked.roster.names.items()}
-        self._identities: Mapping[str, bytes] = {name: identities[name] for name in cohort}
+        # Whoever has left or been banned since it said that it was ready is not asked.
+        self._identities: Mapping[str, bytes] = {
+            name: identities[name] for name in cohort if name in identities
+        }
         self._masked = masked
         self._session = ServerSession(masked.offer, masked.manifest, masked.roster)
-        self._noting: set[str] = set(cohort) if masked.reply else set()
+        self._noting: set[str] = set(self._identities) if masked.reply else set()
         self._gone: set[str] = set()
         self.next_deadline = math.inf
         self.mean: Vector | None = None
