@@ -4,6 +4,14 @@ The model of a round that all methods share: the community adapter is a sum of r
 s·bⱼaⱼᵀ; a volunteer trains some of them (all, if its rank allows) and keeps the others frozen in
 its forward pass. So everyone starts from the same function, whatever their rank, and the scale
 s is the same for everyone: α is folded in before anything is summed.
+
+A round of a summed method with one exchange, masks left out:
+
+    local = method.start(broadcast, LocalRound(number, rank, seed))   # each volunteer
+    trained = train(local)                                            # moves local.adapter alone
+    vector = method.upload(local, trained, number)                    # what leaves its machine
+    update = method.update(state, mean_of(vectors), number)           # the coordinator; a server
+    state = method.commit(state, update, number)                      # optimiser acts between them
 """
 
 from __future__ import annotations

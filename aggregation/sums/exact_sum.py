@@ -4,6 +4,11 @@ Floating-point addition is not associative, so a plain running sum would give a 
 for every order in which reports happen to arrive. Here each term, the float32 product of weight
 and value, becomes an integer first: rint(w·x·2^44). Integers can also be taken off again without a
 trace, so a vector need not be judged before it is added: both happen in one reading of it.
+
+    total = ExactSum.empty(d)
+    for vector, weight in reports:      # in any order
+        total.add(vector, weight)       # LocalProtocolError: the sum is as it was
+    total.mean()                        # Σ wᵢxᵢ / Σ wᵢ, float32 (d,)
 """
 
 from __future__ import annotations

@@ -3,6 +3,12 @@
 At 10 M values a report is 40 MB: to read it once for the verdict and once more for the sum would
 be most of what aggregation costs. So reports wait until a few can be judged and added together;
 one found wanting is taken off the sum again, which integers allow without a trace.
+
+    intake = Intake.of(manifest)
+    for volunteer, body, weight in reports:
+        refused |= intake.add(volunteer, body, weight)  # volunteer → fault, of those before it
+    refused |= intake.settle()
+    mean = intake.mean()                                # of everybody who was not refused
 """
 
 from __future__ import annotations

@@ -1,8 +1,25 @@
 """The volunteer's machine: one object per session, one message in, at most one message out.
 
-    session = ClientSession(volunteer)
-    step = session.receive(offer)          # raises RemoteProtocolError: refuse, the session is over
-    store(step.persist); send(step.outgoing)
+Theory. Neighbours i and j agree on a key (X25519); i adds the keystream of that key to its vector
+and j subtracts it, so that these pairwise masks cancel in the sum of all. Each adds a self mask,
+too. The secrets behind both are Shamir-shared among its neighbours, t of whom can restore one: of
+whoever vanished before its vector came, the key of the pairwise masks, which no longer cancel; of
+whoever stayed, the seed of the self mask. Nobody reveals both of one volunteer, since with both a
+coordinator could call a vector late and take all masks off it. Which of the two follows from the
+survivor set U3 alone; a volunteer signs one U3 a session, and reveals only under the signatures of
+a quorum so large that any two share an honest member, so no second set is ever certified (Bonawitz
+et al. 2017, doi:10.1145/3133956.3133982; few neighbours: Bell et al. 2020,
+doi:10.1145/3372297.3417885).
+
+Use. The update goes in with the volunteer; the caller only carries messages and keeps marks:
+
+    session = ClientSession(Volunteer(key, terms, policy, diary, Contribution(update, weight),
+                                      SessionSecrets(os.urandom(32))))
+    while not session.over:
+        step = session.receive(next_message())  # RemoteProtocolError: refuse, the session is over
+        store(step.persist)                     # durably, before anything is sent
+        if step.outgoing is not None:
+            send(step.outgoing)
 
 The table below is the machine (docs/protocol.md §18). Whatever is not in it, and whatever fails a
 check, ends the session with its secrets erased; nothing is sent. A session lives in one process:

@@ -1,5 +1,14 @@
 """The coordinator's machine: it collects one kind of message at a time, and closes the collection.
 
+Theory. It is a mailbox that everybody checks: keys and boxes pass through it signed and encrypted,
+masked vectors go straight into one running sum, and of each secret it gets the one share that the
+survivor set allows. It cannot choose who is in the sum once a quorum has signed: it can only give
+up. So a phase ends in one of two ways, with enough answers to restore every mask, or without a sum;
+there is no sum of fewer. Blame is kept apart: a wrong answer names its sender and costs the others
+nothing, as long as enough are left.
+
+Use. The caller brings answers and time; names are its own, here a volunteer is its public key:
+
     session = ServerSession(offer, manifest, roster)
     step = session.open(volunteers)
     while not session.over:
@@ -7,10 +16,11 @@
         for sender, message in answers(until=deadline):    # or until session.ready
             session.receive(sender, message)               # RemoteProtocolError: that one is out
         step = session.close()
+    step.result                                            # the weighted mean; None: step.reason
 
-Volunteers are named by their 32-byte public key. Whoever does not answer before `close` has
-dropped out; whoever answers wrongly is out and in `blamed`. The tables below are the machine
-(docs/protocol.md §18). It holds one running sum, never a volunteer's masked vector.
+Whoever does not answer before `close` has dropped out; whoever answers wrongly is out and in
+`blamed`. The collectors below are the machine, one a phase (docs/protocol.md §18). It holds one
+running sum, never a volunteer's masked vector.
 """
 
 from __future__ import annotations
