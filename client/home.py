@@ -10,7 +10,7 @@
                         version.rec, adapters/   the newest community adapter
                         shards/            the owner's rows, split into training and held out
                         held/              an update that waits for its aggregation, and the
-                                           checkpoint of a training that was interrupted
+                                           checkpoint of a training job that was interrupted
                         kept/              personal state: stays here from round to round
                         sent.jsonl, receipts/    the log of what left, and its receipts
                         volunteer.log      what went on, rotated
@@ -124,7 +124,7 @@ class CommunityFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint of a training that was interrupted."""
+        """The checkpoint of a training job that was interrupted."""
         return self.held / "training.safetensors"
 
     @property

@@ -1,7 +1,7 @@
 """The volunteer's line to its coordinator: Flower's fleet protocol with an installed ClientApp.
 
 Never asks for a FAB: the only code that runs is what is installed. Polling, heartbeats and work
-each have their thread, so a training of hours keeps the line alive; whatever breaks the line is
+each have their thread, so hours of training keep the line alive; whatever breaks the line is
 waited out with growing pauses, and a coordinator that was restarted is found again.
 """
 

@@ -145,7 +145,7 @@ def _bits_error(settings: VolunteerSettings) -> str | None:
 
 
 def _workers(folder: CommunityFolder) -> frozenset[int]:
-    """The processes of the volunteer that runs here: they hold what a training needs already."""
+    """The processes of the volunteer that runs here: they hold what training needs already."""
     import psutil
 
     from nomoat.client.volunteer.status import read_status, running

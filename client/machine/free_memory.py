@@ -1,4 +1,4 @@
-"""Memory that a training may take of this machine, as it is now."""
+"""Memory that training may take of this machine, as it is now."""
 
 from __future__ import annotations
 

@@ -1,7 +1,16 @@
-"""Whoever watches the machine while a volunteer takes part: looks, asks the policy, acts.
+"""Watches the machine while a volunteer takes part: looks, asks the policy, acts.
 
-Orders are looked at several times a second, the machine every few seconds: reading an order is
-cheap, asking drivers is not. What comes out is one decision, which `nomoat status` shows.
+A loop of three parts. Readings say how the machine is, orders what its owner has said; the policy
+(policy.py, pure) turns both into one decision with a reason, which `nomoat status` shows; and the
+governor makes it so, by pausing and resuming a trainer. Orders are looked at several times a
+second, the machine every few seconds: reading an order is cheap, asking drivers is not. Between
+running and paused stands the duty cycle, which slows training down before a limit is reached. A
+policy that fails is no permission: training waits.
+
+    governor = Governor(folder, limits, probes.readings, trainer, handing_over, told, local_now)
+    threading.Thread(target=governor.run, args=(stop,)).start()
+    if governor.may_begin(training=True):
+        trainer.train(work)
 """
 
 from __future__ import annotations

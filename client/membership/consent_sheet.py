@@ -16,7 +16,7 @@ def sheet(
 ) -> str:
     """The sheet as text, one fact a line.
 
-    rank: modules this machine trains at most. fit: what a training takes of it (community_fit.py).
+    rank: modules this machine trains at most. fit: what training takes of it (community_fit.py).
     """
     megabytes = 4 * info.adapter_values / 1e6
     rows = f"{split.train_rows} rows to train on, {split.heldout_rows} kept to measure with"

@@ -71,7 +71,7 @@ class RoundSession:
     name: its name in the roster. base_hash: content hash of the base model on this machine.
     held: the update an earlier process left on disk, if any. masking: how it takes part in secure
     aggregation; without it, it only ever reports in the open. origin: what this machine
-    itself knows of a training; without it, the coordinator chooses its chance.
+    itself knows of its training; without it, the coordinator chooses its chance.
     """
 
     def __init__(

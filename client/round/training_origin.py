@@ -1,4 +1,4 @@
-"""The things a volunteer itself knows of a training before it begins: its version, and its chance.
+"""What a volunteer itself knows of its training before it begins: its version, and its chance.
 
 Neither is the coordinator's to choose: which version of the lineage an adapter is decides whether
 it may be trained from at all (docs/protocol.md §19.2), and whoever knows the seed knows the order
@@ -50,5 +50,5 @@ class TrainingOrigin:
 
     @classmethod
     def announced(cls, name: str, version_of: VersionOf = version_by_adapter) -> TrainingOrigin:
-        """The origin of trainings whose chance a coordinator may choose."""
+        """The origin of training whose chance a coordinator may choose."""
         return cls(partial(announced_seed, name), version_of)

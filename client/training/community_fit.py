@@ -44,7 +44,7 @@ def line(
         return f"{memory.device}, {free}; what this model takes is not known before it is loaded"
     needed, seq_len = found.predicted.total / 1e9, found.training.seq_len
     cut = f"; rows are cut at {seq_len} tokens" if seq_len < info.seq_len else ""
-    return f"{memory.device}: a training takes about {needed:.1f} GB of {free}{held}{cut}"
+    return f"{memory.device}: training takes about {needed:.1f} GB of {free}{held}{cut}"
 
 
 def bits(info: CommunityInfo, base: str, memory: FreeMemory, most: int = MAX_RANK) -> Bits | None:
@@ -107,4 +107,4 @@ def announced(info: CommunityInfo, folder: Path, most: int = MAX_RANK) -> Worklo
 
 
 def _refused(info: CommunityInfo, memory: FreeMemory, problem: DoesNotFit) -> DoesNotFit:
-    return DoesNotFit(f"a training of {info.name} does not fit this {memory.device}: it {problem}")
+    return DoesNotFit(f"training for {info.name} does not fit this {memory.device}: it {problem}")

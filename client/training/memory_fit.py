@@ -27,7 +27,7 @@ GIVEN_BACK_S = (1.0, 2.0, 4.0)  # a driver gives back late what an ended process
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The size of a training, whatever machine does it.
+    """The size of a training job, whatever machine does it.
 
     frozen_rank: modules of the adapter that take part in the forward pass and are not trained.
     """

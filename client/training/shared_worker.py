@@ -7,8 +7,8 @@ base take turns at it, so the base is in memory once, and their adapters are exc
     submit ──▶ queue ──▶ one thread ──▶ pool of one worker ──▶ future
 
 The thread takes the first job whose owner is not paused. Pausing ends the worker, and with it all
-the memory it took; a training has written its checkpoint by then, stays first in the queue, and is
-resumed in another worker. A training that ran out of memory is tried again in smaller pieces.
+the memory it took; a training job has written its checkpoint by then, stays first in the queue,
+and is resumed in another worker. One that ran out of memory is tried again in smaller pieces.
 
     worker = SharedWorker("pocket", device="cpu")
     future = worker.submit(owner, job)
@@ -65,7 +65,7 @@ class SharedWorker:
     """One base model's worker.
 
     model: folder or hub id of the base. bits: of its frozen weights; None: as usual. threads: cores
-    that a training uses. base_hash: of the base's files; what they do not have trains nothing.
+    that training uses. base_hash: of the base's files; what they do not have trains nothing.
     """
 
     model: str
@@ -129,7 +129,7 @@ class SharedWorker:
     def release(self, owner: JobOwner) -> None:
         """Give the memory back, unless another owner's job is being done.
 
-        When it returns, that has happened; a training has written its checkpoint first.
+        When it returns, that has happened; a training job has written its checkpoint first.
         """
         with self._changed:
             if self._running is not None and self._running.owner is not owner:
@@ -140,7 +140,7 @@ class SharedWorker:
             self._ending.remove(pool)
 
     def limit(self, owner: JobOwner, share: float) -> None:
-        """Spend this share of the time on trainings of this owner."""
+        """Spend this share of the time on this owner's training jobs."""
         with self._changed:
             self._shares[owner] = share
             if self._pool is not None and (self._running is None or self._running.owner is owner):

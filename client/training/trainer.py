@@ -1,7 +1,7 @@
-"""A community's trainings and evaluations on this machine, paused and resumed at the owner's word.
+"""A community's training and evaluation on this machine, paused and resumed at the owner's word.
 
 A trainer turns what a round asks into jobs, has them done by a worker that communities share, and
-is what the governor pauses. Pausing gives all memory back; a training resumes from its checkpoint.
+is what the governor pauses. Pausing gives all memory back; training resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 class Trainer:
     """Trains and evaluates one community's work on this machine's rows.
 
-    checkpoint: the file of a training that is interrupted. fit: makes a job fit this machine's
+    checkpoint: the file of a training job that is interrupted. fit: makes a job fit this machine's
     memory when its turn comes; it may raise DoesNotFit. on_queued: told why a job
     waits for its turn, and None when that is over.
     """
@@ -145,7 +145,7 @@ class Trainer:
             return self.worker.submit(self, job)
 
     def _fit_evaluation(self, job: EvaluateJob) -> EvaluateJob:
-        """As much at once as a training with these settings may have."""
+        """As much at once as training with these settings may have."""
         training = TrainJob(job.shard, job.spec, np.empty(0, np.float32), job.settings, b"")
         try:
             fits = self.fit(training)

@@ -133,7 +133,7 @@ def _explained(folder: CommunityFolder) -> Iterator[None]:
 
 
 def _close_with(stop: threading.Event, trainer: Trainer) -> None:
-    """Interrupt a training at once; a line whose network is gone takes its time to end."""
+    """Interrupt training at once; a line whose network is gone takes its time to end."""
     stop.wait()
     trainer.close()
 

@@ -46,7 +46,7 @@ class Wish:
 class Candidate:
     """A community this machine may join: what it would be asked for, and what it would do.
 
-    rank: modules trained here at most. fit: what a training takes of this machine.
+    rank: modules trained here at most. fit: what training takes of this machine.
     """
 
     folder: CommunityFolder

@@ -133,7 +133,7 @@ class StatusWriter(RoundObserver):
         try:
             with replacing(self._folder.status) as file:
                 file.write(data)
-        except NomoatError:  # a full disk must not end a training, nor hide that it is full
+        except NomoatError:  # a full disk must not end training, nor hide that it is full
             with contextlib.suppress(OSError):
                 _overwrite(self._folder.status, data)
 

@@ -42,7 +42,7 @@ def test_the_rank_is_found_from_the_size_of_the_adapter(tiny_model: Path) -> Non
 def test_the_line_names_need_and_free_memory(tiny_model: Path) -> None:
     small = FreeMemory("cpu", 8_000_000_000, cpu_host(1_000_000_000))
     assert community_fit.line(info(tiny_model), str(tiny_model), small).startswith(
-        "cpu: a training takes about 1.0 GB of 8.0 GB free"
+        "cpu: training takes about 1.0 GB of 8.0 GB free"
     )
 
 
