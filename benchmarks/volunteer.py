@@ -61,7 +61,9 @@ def at_home(task: Task, folder: Path) -> Iterator[tuple[Trainer, SentLog]]:
     states = DiskPersonalStates(folder / "kept")
     trainer = Trainer(SharedWorker(task.model, task.device), task.split, states, task.checkpoint)
     probes = Probes(folder, lambda: trainer.pids)
-    limits = MachineLimits(min_free_disk_bytes=0, on_battery=True, on_metered=True)
+    limits = MachineLimits(
+        min_free_disk_bytes=0, on_battery=True, on_metered=True, yield_gpu=False
+    )  # the rival is on the GPU, too
     governor = Governor(
         folder,
         limits,

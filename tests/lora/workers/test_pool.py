@@ -212,7 +212,8 @@ from nomoat.aggregation.protocol.messages import TrainSettings
 def main():
     with Pool(sys.argv[1], workers=1) as pool:
         spec = pool.submit(SpecJob(4, 8.0)).result().spec
-        print(pool.submit(EvaluateJob(Path(sys.argv[2]), spec, None, TrainSettings())).result())
+        job = EvaluateJob(Path(sys.argv[2]), spec, None, TrainSettings(seq_len=64))
+        print(pool.submit(job).result())
     assert not {"torch", "transformers", "peft"} & sys.modules.keys()
 
 if __name__ == "__main__":
