@@ -23,7 +23,7 @@ class Endpoint:
     """A coordinator's address and the authority (`ca`, PEM) its certificate is checked against.
 
     An invitation holds only that authority's `fingerprint` (SHA-256 of its certificate, DER):
-    through such a door nothing can be done but to ask what the community says of itself.
+    with that alone nothing can be done but to ask the community to describe itself.
     """
 
     host: str
@@ -35,7 +35,7 @@ class Endpoint:
     def at(
         cls, address: str, *, fingerprint: bytes | None = None, ca: bytes | None = None
     ) -> Endpoint:
-        """A door at host:port; RemoteProtocolError if the address is not one."""
+        """The endpoint at host:port; RemoteProtocolError if the address is not one."""
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 65536:
             raise RemoteProtocolError("invitation", "§5", f"holds no address: {address[:80]!r}")
@@ -48,7 +48,7 @@ class Endpoint:
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """TLS 1.2+ that trusts the door's authority alone; unverified if it is not known yet.
+    """TLS 1.2+ that trusts the endpoint's authority alone; unverified if it is not known yet.
 
     RemoteProtocolError if what a community named as its authority is no certificate.
     """
@@ -80,7 +80,7 @@ def call(
     Raises Unreachable, Refused (with the coordinator's one line) or RemoteProtocolError.
     """
     if endpoint.ca is None and (method != "GET" or headers or body):
-        raise ValueError("nothing of ours goes through a door whose authority is not known")
+        raise ValueError("nothing of ours goes to an endpoint whose authority is not known")
     connection = http.client.HTTPSConnection(
         endpoint.host, endpoint.port, timeout=TIMEOUT_S, context=tls_context(endpoint)
     )
@@ -134,7 +134,7 @@ def _reason(data: bytes) -> str:
 
 
 class UntrustedCertificate(Unreachable):
-    """Whoever answers there holds no certificate of the door's authority."""
+    """The answer comes from somebody without a certificate of the endpoint's authority."""
 
 
 def _certificate(endpoint: Endpoint, problem: ssl.SSLCertVerificationError) -> NomoatError:

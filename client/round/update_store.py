@@ -68,7 +68,9 @@ class DiskUpdateStore:
         try:
             meta, stored = unpack(data)
             kept = {
-                name: lineage.from_file(bytes(stored[digest]), bytes.fromhex(digest), "vault")
+                name: lineage.from_file(
+                    bytes(stored[digest]), bytes.fromhex(digest), "stored update"
+                )
                 for name, digest in meta["digests"].items()
             }
         except (ValueError, KeyError, RemoteProtocolError):
