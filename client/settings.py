@@ -36,6 +36,7 @@ class VolunteerSettings(FileSettings):
     max_tokens_per_step: Annotated[int, Field(ge=8)] = 1 << 20
     max_adapter_values: Annotated[int, Field(ge=1)] = 1 << 28
     rank: Annotated[int, Field(ge=1, le=MAX_RANK)] | Literal["auto"] = MAX_RANK
+    data_changes: Literal["refresh", "keep", "stop"] = "refresh"
     known_peers: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     known_days: Annotated[float, Field(ge=0, le=3650)] = 30.0
     machine: MachineSettings = Field(default_factory=MachineSettings)
@@ -50,6 +51,7 @@ class VolunteerSettings(FileSettings):
 COMMENTS = {
     "address": "where the coordinator is",
     "data": "your file or folder; it never leaves this machine",
+    "data_changes": "if `data` is edited while rounds run: refresh (train on it), keep, stop",
     "heldout": "share of your rows kept for measuring, never trained on",
     "heldout_data": "file with rows to measure with; then all of `data` is trained on",
     "poll_least": "seconds between two looks for work when the line is not held open",

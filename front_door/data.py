@@ -36,7 +36,7 @@ def preview_file(
     from nomoat.client.data.preview import as_json as to_json
     from nomoat.client.data.preview import render
     from nomoat.lora.data.files.listing import shown
-    from nomoat.lora.data.preview import in_words
+    from nomoat.lora.data.row_counts import in_words
 
     found = _previewed(file, model, seq_len)
     if as_json:

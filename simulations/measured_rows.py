@@ -16,7 +16,8 @@ from nomoat.lora.data import lengths as row_lengths
 from nomoat.lora.data.conversations import Conversation, Dataset, merged
 from nomoat.lora.data.lengths import ChosenLength, RowLengths
 from nomoat.lora.data.normal_form import write_jsonl
-from nomoat.lora.data.preview import in_words, too_many_dropped, warnings
+from nomoat.lora.data.preview import warnings
+from nomoat.lora.data.row_counts import in_words, too_many_dropped
 from nomoat.lora.model.files import resolve
 from nomoat.lora.workers.cores import MAX_DEFAULT_WORKERS
 from nomoat.lora.workers.jobs import LengthsJob

@@ -11,8 +11,8 @@ from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.lora.data.conversations import Conversation, Dataset, Dropped, Tally, merged
 from nomoat.lora.data.files.listing import Unread
 from nomoat.lora.data.normal_form import write_jsonl
-from nomoat.lora.data.preview import in_words
 from nomoat.lora.data.reading import read
+from nomoat.lora.data.row_counts import in_words
 from nomoat.server.rounds.cohort import generator
 from nomoat.simulations.partition import Shards, by_field, dirichlet, iid, split
 from nomoat.simulations.pocket import POCKET

@@ -30,6 +30,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     rank: options.Rank = None,
     bits: options.BaseBits = "auto",
     known_peers: options.KnownPeers = 0,
+    allow_dropping: options.AllowDropping = False,
     yes: options.Yes = False,
     only_enrol: options.EnrolOnly = False,
     detach: options.Detach = False,
@@ -51,6 +52,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         rank=_rank(rank),
         bits=None if bits == "auto" else int(bits),
         known_peers=known_peers,
+        allow_dropping=allow_dropping,
     )
     candidate = consider(home, invitation, wish, _ask_base(yes))
     _agree(candidate, yes)
@@ -77,11 +79,13 @@ def _ask_base(yes: bool) -> Callable[[CommunityInfo], str]:
 def _agree(candidate: Candidate, yes: bool) -> None:
     """Show the sheet and, unless that was waived, ask; Refused if it is not accepted."""
     from nomoat.aggregation.errors import Refused
-    from nomoat.client.membership.joining import preview
+    from nomoat.client.membership.joining import check_rows, preview
 
     say(candidate.sheet())
     sys.stderr.write(candidate.left_out())
     if yes:
+        if not candidate.allow_dropping:
+            check_rows(candidate.settings, candidate.split, candidate.info.seq_len)
         return
     sys.stderr.write(preview(candidate.settings, candidate.info.seq_len))
     if not typer.confirm("Take part?", default=False, err=True):

@@ -33,5 +33,8 @@ KnownPeers = Annotated[
     int,
     typer.Option(min=0, help="Take part only among so many that you have known for 30 days."),
 ]
+AllowDropping = Annotated[
+    bool, typer.Option("--allow-dropping", help="Join if over 20 % of the rows cannot be used.")
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Accept the sheet without being asked.")]
 EnrolOnly = Annotated[bool, typer.Option("--enrol-only", help="Join, train later.")]

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from nomoat.client.data.split import Split, made
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.client.volunteer.status import Activity, VolunteerStatus
@@ -22,8 +23,12 @@ def render_status(
         f"community {folder.name()} ({folder.root.name[:8]})",
         f"protection {protection}",
     ]
+    if split := made(folder.split):
+        lines.append(f"your data {split.read} rows read: {split.line()}")
     if status is None:
         return "\n".join(lines)
+    if status.data is not None:
+        lines.append(f"your data has changed: {status.data}")
     if status.complaint is not None:
         lines.append(f"this machine last declined: {status.complaint}")
     version = "none yet" if status.version is None else str(status.version)
@@ -42,6 +47,7 @@ def status_json(
 ) -> dict[str, Any]:
     """The same for `--json`."""
     values = asdict(status) if status is not None else {}
+    split = made(folder.split)
     return {
         **values,
         "community": folder.name(),
@@ -51,6 +57,17 @@ def status_json(
         "why": now.why,
         "finishing": now.finishing,
         "protection": protection,
+        "rows": None if split is None else _rows(split),
+    }
+
+
+def _rows(split: Split) -> dict[str, Any]:
+    return {
+        "read": split.read,
+        "trained": split.train_rows,
+        "held_out": split.heldout_rows,
+        "secret": split.secret_rows,
+        "dropped": [asdict(each) for each in split.dropped],
     }
 
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nomoat.aggregation.errors import BadData
 from nomoat.client.data.secrets_report import render_scan
 from nomoat.client.data.secrets_scan import Allowlist, Scan, scan
-from nomoat.lora.data.conversations import Conversation, Dataset
+from nomoat.lora.data.conversations import Conversation, Dataset, Dropped, merged
+from nomoat.lora.data.files.listing import find
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.data.reading import read
+from nomoat.lora.data.row_counts import in_words
 from nomoat.storage.atomic import replacing
 
 FINDINGS = "left-out.txt"
@@ -23,13 +26,55 @@ FINDINGS = "left-out.txt"
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Two files in lora's normal form, and how many rows each has; `secret` rows are in neither."""
+    """Two files in lora's normal form, and how many rows each has; `secret` rows are in neither.
+
+    read: all rows of the data. dropped: those that have nothing to learn from, by reason.
+    """
 
     train: Path
     heldout: Path
     train_rows: int
     heldout_rows: int
     secret_rows: int = 0
+    read: int = 0
+    dropped: tuple[Dropped, ...] = ()
+
+    def line(self) -> str:
+        """Tell what became of all rows, in one line."""
+        lost = [f"{self.secret_rows} that look secret left out"] if self.secret_rows else []
+        lost += [f"{sum(each.count for each in self.dropped)} not used"] if self.dropped else []
+        found = ", ".join((f"{self.train_rows} rows to train on", *lost))
+        why = f" ({in_words(self.dropped)})" if self.dropped else ""
+        return f"{found}, {self.heldout_rows} kept to measure with{why}"
+
+
+def data_stamp(
+    data: Path, heldout: float, allowlist: Allowlist, heldout_data: Path | None = None
+) -> str:
+    """What the split depends on, without reading it: names, sizes, times; BadData if gone."""
+    stamp = _stamp(data, heldout, allowlist)
+    return stamp if heldout_data is None else stamp + _stamp(heldout_data, 0.0, allowlist)
+
+
+def made(folder: Path) -> Split | None:
+    """The split that was last made in `folder`; None if there is none, or one of before."""
+    try:
+        return _known(folder, json.loads((folder / "stamp.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _known(folder: Path, stamp: dict[str, Any]) -> Split:
+    dropped = tuple(Dropped(**each) for each in stamp["dropped"])
+    return Split(
+        folder / "train.jsonl",
+        folder / "heldout.jsonl",
+        stamp["train"],
+        stamp["heldout"],
+        stamp["secret"],
+        stamp["read"],
+        dropped,
+    )
 
 
 def prepare(
@@ -47,35 +92,45 @@ def prepare(
     Raises BadData naming file and line, or if fewer than two rows can be used.
     """
     allowlist = allowlist or Allowlist()
-    wanted = _stamp(data, heldout, allowlist)
-    if heldout_data is not None:
-        wanted += _stamp(heldout_data, 0.0, allowlist)
+    wanted = data_stamp(data, heldout, allowlist, heldout_data)
     stamp = folder / "stamp.json"
     files = folder / "train.jsonl", folder / "heldout.jsonl"
-    if stamp.exists():
-        known = json.loads(stamp.read_text())
-        if known["of"] == wanted and all(path.exists() for path in files):
-            return Split(*files, known["train"], known["heldout"], known["secret"])
+    if stamp.exists() and json.loads(stamp.read_text())["of"] == wanted:
+        known = made(folder)
+        if known is not None and all(path.exists() for path in files):
+            return known
     dataset = read(data)
+    books = [dataset]
     found = scan_rows(dataset)
     left_out = found.excluded(allowlist)
     rows = tuple(row for row in dataset.conversations if row.origin not in left_out)
     if heldout_data is None:
         train, measured = share_out(replace(dataset, conversations=rows), heldout)
     else:
-        train, measured = _some(data, rows), _some(heldout_data, read(heldout_data).conversations)
+        books.append(read(heldout_data))
+        train, measured = _some(data, rows), _some(heldout_data, books[-1].conversations)
     for part, path in zip((train, measured), files, strict=True):
         write_jsonl(part, path)
     (folder / FINDINGS).write_text(render_scan(found, allowlist) + "\n")
     with replacing(stamp) as file:
         sizes = {"train": len(train), "heldout": len(measured), "secret": len(left_out)}
-        file.write(json.dumps({"of": wanted, **sizes}).encode())
-    return Split(*files, len(train), len(measured), len(left_out))
+        counted = merged(*(each.dropped for each in books))
+        dropped = [asdict(each) for each in counted]
+        told = {"of": wanted, **sizes, "read": sum(each.rows for each in books), "dropped": dropped}
+        file.write(json.dumps(told).encode())
+    return _known(folder, told)
 
 
 def scan_rows(dataset: Dataset) -> Scan:
     """Find what looks secret in the rows of a data file."""
-    return scan((row.origin, [turn.text for turn in row.turns]) for row in dataset.conversations)
+    return scan((row.origin, _said(row)) for row in dataset.conversations)
+
+
+def _said(row: Conversation) -> list[str]:
+    """All texts of a row that reach a model: what was said, thought and called, and the tools."""
+    texts = [part for turn in row.turns for part in (turn.text, turn.thought) if part]
+    calls = [call.arguments for turn in row.turns for call in turn.calls]
+    return [*texts, *calls, *([row.tools] if row.tools else [])]
 
 
 def _some(path: Path, rows: tuple[Conversation, ...]) -> tuple[Conversation, ...]:
@@ -112,7 +167,7 @@ def _stamp(data: Path, heldout: float, allowlist: Allowlist) -> str:
     """A digest of sizes and times, which tells a changed file without reading it."""
     if not data.exists():
         raise BadData(f"{data} does not exist")
-    files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
+    files = sorted({file.path for file in find(data).files})
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return hashlib.sha256(repr((heldout, stats, _listed(allowlist))).encode()).hexdigest()
 

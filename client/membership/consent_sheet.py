@@ -19,7 +19,7 @@ def sheet(
     rank: modules this machine trains at most. fit: what training takes of it (community_fit.py).
     """
     megabytes = 4 * info.adapter_values / 1e6
-    rows = f"{split.train_rows} rows to train on, {split.heldout_rows} kept to measure with"
+    rows = split.line()
     return "\n".join(
         [
             f"Community    {_clean(info.name)}  ({fingerprint(info.public)})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from nomoat.client.connection.coordinator_api import (
     extend_roster,
 )
 from nomoat.client.connection.https import Endpoint
+from nomoat.client.data.split import Split
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity, node_key
 from nomoat.client.membership.roster_file import RosterFile
@@ -25,6 +27,7 @@ from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log import SentMessage
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.settings import VolunteerSettings
+from nomoat.lora.data.row_counts import DROPPED_SHARE
 
 PREVIEW_LIMIT_S = 300.0  # a chat template is a program, and may not end
 
@@ -42,12 +45,35 @@ def logged(folder: CommunityFolder, to: str) -> Callable[[wire.Packet], None]:
 
 
 def preview(settings: VolunteerSettings, seq_len: int) -> str:
-    """Preview what the data will teach, as `nomoat data preview` does.
+    """Preview what the data will teach, as `nomoat data preview` does."""
+    return f"\n{_previewed(settings, seq_len)}\n"
 
-    In a process of its own: a tokenizer brings hundreds of megabytes that a volunteer who waits
-    for a round must not hold.
+
+def check_rows(settings: VolunteerSettings, split: Split, seq_len: int) -> None:
+    """Raise BadData if more than a fifth of the rows has nothing to learn at `seq_len`.
+
+    Rows of fewer bytes than that fit whatever the tokenizer: then it is not asked.
     """
-    what = ("data", "preview", str(settings.data), "--model", settings.base)
+    with split.train.open("rb") as rows:
+        long = sum(len(row) > seq_len for row in rows)
+    if long <= DROPPED_SHARE * split.train_rows:
+        return
+    found = json.loads(_previewed(settings, seq_len, "--json"))
+    lost = found["rows"] - found["usable"]
+    if lost > DROPPED_SHARE * found["rows"]:
+        why = "; ".join(f"{each['count']}: {each['reason']}" for each in found["dropped"])
+        raise BadData(
+            f"{settings.data}: {lost} of {found['rows']} rows would not be used at the "
+            f"community's {seq_len} tokens: {why}; --allow-dropping joins with what is left"
+        )
+
+
+def _previewed(settings: VolunteerSettings, seq_len: int, *further: str) -> str:
+    """Run `nomoat data preview` in a process of its own.
+
+    A tokenizer brings hundreds of megabytes that a volunteer who waits for a round must not hold.
+    """
+    what = ("data", "preview", str(settings.data), "--model", settings.base, *further)
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "nomoat", *what, "--seq-len", str(seq_len)],
@@ -64,7 +90,7 @@ def preview(settings: VolunteerSettings, seq_len: int) -> str:
         ) from None
     if done.returncode != 0:
         raise BadData(done.stderr.strip().rpartition("\n")[2].removeprefix("nomoat: "))
-    return f"\n{done.stdout}\n"
+    return done.stdout
 
 
 def join(

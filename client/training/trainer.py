@@ -46,6 +46,7 @@ class Trainer:
     checkpoint: Path | None = None
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     on_queued: Callable[[str | None], None] = lambda reason: None
+    rows_of_now: Callable[[Split], Split] = lambda split: split
     _at_work: int = field(default=0, init=False)  # pauses included
     _overtaken: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
@@ -57,6 +58,7 @@ class Trainer:
         Overtaken if the coordinator has gone on, NomoatError if it cannot be done.
         """
         with self._working():
+            self.split = self.rows_of_now(self.split)
             return round_jobs.train(work, self.split, self.personal_states, self._submit)
 
     def run(self, job: TrainJob) -> Trained:

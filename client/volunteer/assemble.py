@@ -30,7 +30,8 @@ from nomoat.client.connection.answering import Answering
 from nomoat.client.connection.flower_client import ConnectionSettings
 from nomoat.client.connection.message_loop import serve
 from nomoat.client.connection.threads import beneath
-from nomoat.client.data.split import FINDINGS, Split, prepare
+from nomoat.client.data.data_watch import DataWatch
+from nomoat.client.data.split import FINDINGS, Split, data_stamp, prepare
 from nomoat.client.home import CommunityFolder
 from nomoat.client.identity.keys import node_key
 from nomoat.client.machine.governor import Governor
@@ -166,7 +167,17 @@ def _trainer(kit: Kit, split: Split, workers: SharedWorkers, status: StatusWrite
         kit.folder.checkpoint,
         lambda job: fitted(job, base, device, machine, worker.pids),
         status.queued,
+        _watch(kit, status).rows,
     )
+
+
+def _watch(kit: Kit, status: StatusWriter) -> DataWatch:
+    settings = kit.settings
+
+    def stamp() -> str:
+        return data_stamp(settings.data, settings.heldout, kit.allowlist, settings.heldout_data)
+
+    return DataWatch(settings.data_changes, stamp, lambda: _split(kit), status.data, stamp())
 
 
 def _session(kit: Kit, cache: RosterCache, store: DiskUpdateStore) -> RoundSession:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nomoat.aggregation.errors import Refused, UsageError
+from nomoat.aggregation.errors import BadData, Refused, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.invitation import Invitation
 from nomoat.client.connection import coordinator_api
@@ -25,6 +25,7 @@ from nomoat.client.membership.joining import join
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit
 from nomoat.client.training.memory_fit import check_bits
+from nomoat.lora.data.row_counts import too_many_dropped
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Wish:
     rank: int | Literal["auto"]
     bits: int | None
     known_peers: int
+    allow_dropping: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Candidate:
     split: Split
     rank: int
     fit: str
+    allow_dropping: bool = False  # of more than a fifth of the rows
 
     def sheet(self) -> str:
         """The consent sheet."""
@@ -94,7 +97,10 @@ def consider(
     )
     memory = free_memory(settings.device)
     fit = community_fit.line(info, base, memory, machine.base_bits, most)
-    return Candidate(folder, info, settings, split, most, f"{fit}\n{parts}" if parts else fit)
+    if too_many_dropped(split.read, split.dropped) and not wish.allow_dropping:
+        raise BadData(f"{settings.data}: {split.line()}; --allow-dropping joins with what is left")
+    fit = f"{fit}\n{parts}" if parts else fit
+    return Candidate(folder, info, settings, split, most, fit, wish.allow_dropping)
 
 
 def enrol(home: Home, candidate: Candidate, invitation: Invitation) -> str:

@@ -38,6 +38,7 @@ class VolunteerStatus:
     loss: float | None = None  # last measured on rows kept here, of the community's model
     own_loss: float | None = None  # and of this volunteer's own, where it keeps something
     complaint: str | None = None
+    data: str | None = None  # what has become of it since this volunteer started
 
 
 def read_status(folder: CommunityFolder) -> VolunteerStatus | None:

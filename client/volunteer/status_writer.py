@@ -26,7 +26,7 @@ class StatusWriter(RoundObserver):
         doing, why, now = "connecting", "connecting to the coordinator", time.time()
         fresh = VolunteerStatus(os.getpid(), doing, why, now)
         if before is not None:  # counts go on
-            fresh = replace(before, pid=os.getpid(), doing=doing, why=why, since=now)
+            fresh = replace(before, pid=os.getpid(), doing=doing, why=why, since=now, data=None)
         self.status = fresh
         self._held: tuple[str, float] | None = None  # why the policy waits, since when
         self._queued: str | None = None  # why a job waits for its turn
@@ -54,6 +54,12 @@ class StatusWriter(RoundObserver):
         """A training was done."""
         self._trained = True
         self.status = replace(self.status, complaint=None)
+
+    def data(self, note: str | None) -> None:
+        """The data was edited or is gone, or all is well again."""
+        if note != self.status.data:
+            self.status = replace(self.status, data=note)
+            self._write(self.status)
 
     def measured(self, loss: float, own_loss: float | None) -> None:
         """The held-out rows were measured, mean nats per token."""

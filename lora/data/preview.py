@@ -10,9 +10,9 @@ from nomoat.lora.data.conversations import Dataset, Dropped, FileRows, merged
 from nomoat.lora.data.encoding import Encoder
 from nomoat.lora.data.files.listing import Unread
 from nomoat.lora.data.lengths import RowLengths, measure, mending, unusable
+from nomoat.lora.data.row_counts import DROPPED_SHARE
 
 CUT_SHARE = 0.05  # of the rows: more are worth a warning
-DROPPED_SHARE = 0.2  # more ask for a decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,3 @@ def warnings(
         mend = f"; {mending(lengths, context)}" if short else "; the tokenizer has none"
         found.append(f"no end token is trained, so the model will not learn when to stop{mend}")
     return tuple(found)
-
-
-def too_many_dropped(rows: int, dropped: tuple[Dropped, ...]) -> bool:
-    """Tell a data set of which so much is dropped that its owner should decide."""
-    return sum(each.count for each in dropped) > DROPPED_SHARE * rows
-
-
-def in_words(dropped: tuple[Dropped, ...]) -> str:
-    """Reasons with their counts, on one line."""
-    return "; ".join(f"{each.count}: {each.reason} (first: {each.first})" for each in dropped)

@@ -12,8 +12,9 @@ from nomoat.lora.data.conversations import Dataset, merged
 from nomoat.lora.data.files.listing import shown
 from nomoat.lora.data.lengths import ChosenLength
 from nomoat.lora.data.normal_form import write_jsonl
-from nomoat.lora.data.preview import in_words, warnings
+from nomoat.lora.data.preview import warnings
 from nomoat.lora.data.reading import read
+from nomoat.lora.data.row_counts import in_words
 from nomoat.lora.model.context import context_length
 from nomoat.lora.model.files import config
 from nomoat.lora.workers.jobs import LengthsJob
