@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -97,57 +97,63 @@ def most_connections() -> int:
     return max(1, min(MAX_CONNECTIONS, usable - SPARE_FILES))
 
 
+_BASE: Any = AutoHTTPProtocol
+
+
+class GuardedConnection(_BASE):  # type: ignore[misc]
+    """One connection. A head that is begun is finished in time, and is not endless."""
+
+    table: ClassVar[ConnectionTable]
+    head_seconds: ClassVar[float]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._address = (transport.get_extra_info("peername") or ("?",))[0]
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        if self.table.admit(self._address, self):
+            self._await_head()
+        else:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self.idle():
+            self._head_bytes += len(data)
+            if self._head_timer is None:
+                self._await_head()
+        super().data_received(data)
+        if not self.idle():
+            self.table.touch(self._address, self)
+            self._head_bytes = 0
+            self._stop_timer()
+        elif self._head_bytes > MAX_HEAD_BYTES:
+            self.drop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self.table.remove(self)
+        super().connection_lost(exc)
+
+    def idle(self) -> bool:
+        """True while no request of its peer is being worked on."""
+        return self.cycle is None or bool(self.cycle.response_complete)
+
+    def drop(self) -> None:
+        """Close it at once."""
+        self.transport.abort()
+
+    def _await_head(self) -> None:
+        loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        late: Callable[[], None] = self.drop
+        self._head_timer = loop.call_later(self.head_seconds, late)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
 def guarded(table: ConnectionTable, head_seconds: float = HEAD_SECONDS) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP protocol, held to `table`, to MAX_HEAD_BYTES and to `head_seconds`."""
-    base: Any = AutoHTTPProtocol
-
-    class GuardedConnection(base):  # type: ignore[misc]
-        """One connection. A head that is begun is finished in time, and is not endless."""
-
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(transport)
-            self._address = (transport.get_extra_info("peername") or ("?",))[0]
-            self._head_bytes = 0
-            self._head_timer: asyncio.TimerHandle | None = None
-            if table.admit(self._address, self):
-                self._await_head()
-            else:
-                transport.abort()
-
-        def data_received(self, data: bytes) -> None:
-            if self.idle():
-                self._head_bytes += len(data)
-                if self._head_timer is None:
-                    self._await_head()
-            super().data_received(data)
-            if not self.idle():
-                table.touch(self._address, self)
-                self._head_bytes = 0
-                self._stop_timer()
-            elif self._head_bytes > MAX_HEAD_BYTES:
-                self.drop()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
-            table.remove(self)
-            super().connection_lost(exc)
-
-        def idle(self) -> bool:
-            """True while no request of its peer is being worked on."""
-            return self.cycle is None or bool(self.cycle.response_complete)
-
-        def drop(self) -> None:
-            """Close it at once."""
-            self.transport.abort()
-
-        def _await_head(self) -> None:
-            loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-            late: Callable[[], None] = self.drop
-            self._head_timer = loop.call_later(head_seconds, late)
-
-        def _stop_timer(self) -> None:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
-
-    return GuardedConnection
+    held_to = {"table": table, "head_seconds": head_seconds}
+    return type("GuardedConnection", (GuardedConnection,), held_to)
