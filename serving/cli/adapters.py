@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from nomoat.serving.cli.options import AdapterOption, BaseOption, CommunityOptio
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.adapter import Adapter
     from nomoat.lora.export.model_card import CardFacts
+    from nomoat.lora.export.order import Order
     from nomoat.serving.sources.find import Found
 
 app = typer.Typer(add_completion=False)
@@ -50,40 +52,46 @@ def export(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     check: Annotated[bool, typer.Option("--check/--no-check", help="Compare the result.")] = True,
 ) -> None:
     """Write an adapter for another program, compare it, and say how to go on from there."""
-    from nomoat.aggregation.errors import UsageError
-    from nomoat.lora.export.order import ExportTarget, Order
     from nomoat.lora.export.targets import export as write
-    from nomoat.serving.sources.find import folder_of
 
     what = found(adapter or (str(folder) if folder is not None else None), community, base)
-    voice = what.source.exact(
-        which or (f"community@{number}" if number is not None else what.voice)
+    wanted = which or (f"community@{number}" if number is not None else what.voice)
+    voice = what.source.exact(wanted)
+    order = _order(what, voice, to, out, quant)
+    # Without --to, a plain PEFT folder is written: reading it back is exact.
+    order = replace(
+        order, facts=_facts(what, voice, base_id, license_), check=check and to is not None
     )
+    done = write(order)
+    for file in done.files:
+        typer.echo(str(file))
+    sys.stderr.write(f"{done.checked}\nnext: {done.then}\n")
+
+
+def _order(what: Found, voice: str, to: str | None, out: Path, quant: str) -> Order:
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.lora.export.model_card import CardFacts
+    from nomoat.lora.export.order import ExportTarget, Order
+    from nomoat.serving.sources.find import folder_of
+
     try:
         target = ExportTarget(to or "peft")
     except ValueError:
         raise UsageError(f"--to {to}: choose one of {', '.join(ExportTarget)}") from None
     if voice == "base":
         raise UsageError("there is no adapter here yet: only the base")
-    name = _name(f"{what.source.title}-{voice}")
-    done = write(
-        Order(
-            target=target,
-            out=out,
-            name=name,
-            base=folder_of(what.base),
-            base_name=what.base.name,
-            base_hash=what.base.hash,
-            adapter=what.source.load(voice),
-            facts=_facts(what, voice, base_id, license_),
-            text=what.source.card(voice),
-            quant=quant,
-            check=check and to is not None,  # a plain PEFT folder is read back, and that is exact
-        )
+    return Order(
+        target=target,
+        out=out,
+        name=_name(f"{what.source.title}-{voice}"),
+        base=folder_of(what.base),
+        base_name=what.base.name,
+        base_hash=what.base.hash,
+        adapter=what.source.load(voice),
+        facts=CardFacts(voice, "", ""),
+        text=what.source.card(voice),
+        quant=quant,
     )
-    for file in done.files:
-        typer.echo(str(file))
-    sys.stderr.write(f"{done.checked}\nnext: {done.then}\n")
 
 
 def _facts(what: Found, voice: str, base_id: str, license_: str) -> CardFacts:

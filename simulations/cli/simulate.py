@@ -104,7 +104,8 @@ def _facts(result: Result, folder: RunFolder) -> list[str]:
     rows = [f"rows     {first}", *(f"         {line}" for line in further)]
     report = f"report   {folder.report}" if folder.report.exists() else ""
     adapter = f"adapter  {folder.adapter}" if folder.adapter.exists() else ""
-    return [*rows, f"seq-len  {result.scenario.seq_len}", *result.notes, report, adapter]
+    talk = f"talk     nomoat chat --adapter {folder.path} --compare" if adapter else ""
+    return [*rows, f"seq-len  {result.scenario.seq_len}", *result.notes, report, adapter, talk]
 
 
 def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:
