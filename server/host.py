@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 NONCE_BYTES = 16
 LOOK_S = 0.1
+LONGEST_BACK_OFF_S = 300
 
 
 class Stopped(BaseException):
@@ -148,6 +149,7 @@ class Deployment:
             measure=self.split.measure if self.split else None,
             credit=lambda number, earned: community.credit(number, earned, int(time.time())),
             sums=self.sums,
+            back_off_s=back_off_s,
         )
 
     def _pause(self, seconds: float) -> None:
@@ -164,6 +166,11 @@ class Deployment:
                 return
             self.file.waiting(number, present, rounds.min_volunteers)
             self._pause(LOOK_S)
+
+
+def back_off_s(abandoned: int) -> float:
+    """Return the seconds to wait after rounds abandoned in a row: 1, 2, 4 … at most 300."""
+    return float(min(LONGEST_BACK_OFF_S, 2 ** min(abandoned - 1, 30)))
 
 
 def _services(community: OpenCommunity, state: FleetState) -> PortServices:

@@ -7,7 +7,6 @@ failed, until `patience_s` has passed.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from nomoat.server.fleet.link_state import FleetState
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 20.0
 LOOK_AT_LEAST_EVERY_S = 1.0
 BATCH_BYTES = 8 << 20
 MEASURE = "evaluate."  # the category of messages that ask for a measurement
@@ -182,19 +180,11 @@ class FleetGrid(PollingGrid):
 
 @contextmanager
 def open_run(state: FleetState, grid: FleetGrid) -> Iterator[Run]:
-    """A Flower run for this process, kept alive until the block ends.
+    """A Flower run for this process, until the block ends.
 
     Flower stamps messages with one process-wide task, so a process has one run at a time.
     """
     run_id, task_id = begin_run(state)
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(BEAT_S):
-            state.acknowledge_task_heartbeat(task_id)
-
-    thread = threading.Thread(target=beat, name="run heartbeat", daemon=True)
-    thread.start()
     speak_as_coordinator(run_id, task_id)
     run = state.get_run_info(run_ids=[run_id])[0]
     grid.set_run(run)
@@ -202,7 +192,5 @@ def open_run(state: FleetState, grid: FleetGrid) -> Iterator[Run]:
     try:
         yield run
     finally:
-        stop.set()
-        thread.join()
         state.run_id = 0
         end_run(state, task_id)

@@ -84,6 +84,14 @@ class FleetState(SqlLinkState):
             return {self.run_id: RUNNING}
         return super().get_run_status(run_ids)
 
+    def _cleanup_expired_task_tokens(self) -> None:
+        """Keep the run's task however long nothing was heard of it.
+
+        It ends with this process. Flower ends it after a minute without a heartbeat, and for good:
+        a laptop that slept, or a clock that was corrected, would leave a run in which nothing can
+        be sent.
+        """
+
     def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
         """Flower's count of content bytes, which nobody reads: a write for every request."""
 

@@ -47,7 +47,8 @@ class Coordinator:
 
     initial: the adapter of round 0. measure: an adapter's loss on the community's own rows. credit:
     told of every round's updates that are in the sum. session_id: (round, exchange) → 32 bytes.
-    sums: how a sum is worked on.
+    sums: how a sum is worked on. back_off_s: seconds to let pass after so many abandoned rounds in
+    a row, since what stopped one round mostly stops the next.
     """
 
     federation: Federation
@@ -60,6 +61,7 @@ class Coordinator:
     credit: Callable[[int, Mapping[str, UpdateDigests]], None] = lambda _number, _digests: None
     session_id: Callable[[int, int], bytes] = random_session
     sums: Run = map
+    back_off_s: Callable[[int], float] = lambda _abandoned: 0.0
 
     def run(self, grid: Grid) -> FederationCheckpoint:
         """Run the rounds that are left; returns where the federation stands."""
@@ -69,9 +71,13 @@ class Coordinator:
         if checkpoint is None:
             self.fleet.before_round(grid, 0)
             checkpoint = self._measure_initial(driver, meter)
+        abandoned = 0  # rounds in a row
         for number in range(checkpoint.round + 1, self.federation.rounds + 1):
+            if abandoned:
+                self.clock.pause(self.back_off_s(abandoned))
             self.fleet.before_round(grid, number)
-            checkpoint = self._round(driver, meter, checkpoint)
+            checkpoint, committed = self._round(driver, meter, checkpoint)
+            abandoned = 0 if committed else abandoned + 1
         return checkpoint
 
     @property
@@ -95,7 +101,8 @@ class Coordinator:
 
     def _round(
         self, driver: Driver, meter: TrafficMeter, before: FederationCheckpoint
-    ) -> FederationCheckpoint:
+    ) -> tuple[FederationCheckpoint, bool]:
+        """Run one round: where the federation stands after it, and whether it was committed."""
         task = self._task(before.round + 1, before.state)
         exchanges = Exchanges(
             self.federation, self._method, self.fleet.roster, self.session_id, self.sums
@@ -108,7 +115,7 @@ class Coordinator:
         tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
         self.credit(task.round, carried.updates.earned(tokens, machine.events.contributors))
         record = record_of_round(machine, self.federation, meter.since_last(carried.traffic))
-        return self._end(record, machine.outcome.after)
+        return self._end(record, machine.outcome.after), record.committed
 
     def _plan(self, grid: Grid, task: TrainTask, before: FederationCheckpoint) -> RoundPlan:
         federation = self.federation

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nomoat.server.console import ConsoleLines
-from nomoat.server.host import StateFile
+from nomoat.server.host import StateFile, back_off_s
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
 
@@ -45,3 +47,10 @@ def test_a_state_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: Any
         file.progress(RoundProgress(1, "training", 0, 3))
         file.ended(RoundRecord(1, True, ""))
     assert caplog.text.count("cannot write") == 1
+
+
+@pytest.mark.parametrize(("abandoned", "seconds"), [(1, 1), (2, 2), (5, 16), (9, 256), (99, 300)])
+def test_each_abandoned_round_in_a_row_is_waited_after_longer(
+    abandoned: int, seconds: float
+) -> None:
+    assert back_off_s(abandoned) == seconds

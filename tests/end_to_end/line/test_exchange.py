@@ -355,3 +355,14 @@ def quietly(receive: Any, node: Any) -> Any:
         return receive(node)
     except httpx.HTTPStatusError:
         return None
+
+
+def test_a_coordinator_that_slept_goes_on_in_its_run(town: Any, people: Any, read: Any) -> None:
+    """Flower ends a task that was silent for a minute, and then nothing can be sent in its run."""
+    (person,) = people(1)
+    person.serve()
+    town.replies(town.ask("before", [person.name]), 1)
+    town.state.query("UPDATE task SET active_until = '2000-01-01 00:00:00.000000'")
+    town.state.get_tasks()  # Flower looks for lapsed tasks now and then
+    (reply,) = town.replies(town.ask("after", [person.name]), 1)
+    assert read(reply) == "re: after"

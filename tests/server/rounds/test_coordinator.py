@@ -754,3 +754,19 @@ def test_hundreds_of_volunteers_take_seconds() -> None:
         end = Coordinator(federation(rounds=1), START, memory, memory).run(grid)
     assert len(memory.records[-1].contributors) == 300
     np.testing.assert_allclose(end.state.adapter.vector, START.vector + STEP, atol=1e-6)
+
+
+def test_the_coordinator_waits_longer_after_each_abandoned_round_in_a_row() -> None:
+    memory, pauses = Memory(), list[float]()
+    with town({}, names=()) as (grid, roster):
+        coordinator = Coordinator(
+            federation(rounds=5),
+            START,
+            memory,
+            memory,
+            Fleet(roster=lambda: roster),
+            Clock(pause=pauses.append),
+            back_off_s=float,
+        )
+        coordinator_app(coordinator, lambda _: None)(grid, context_of(grid))
+    assert pauses == [1.0, 2.0, 3.0, 4.0]
