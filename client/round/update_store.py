@@ -5,7 +5,9 @@ Both are private (an update tells about the data it was trained on) and whole or
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import numpy as np
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.methods.base import Factors, LocalStart
-from nomoat.aggregation.protocol import lineage
+from nomoat.aggregation.protocol import lineage, wire
 from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.messages import TrainTask
 from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.round.work import HeldUpdate
 from nomoat.storage.arrays import pack, unpack
@@ -38,6 +41,10 @@ class DiskUpdateStore:
     @property
     def _marks(self) -> Path:
         return self.folder / "marks.jsonl"
+
+    @property
+    def _chance(self) -> Path:
+        return self.folder / "chance"
 
     def save(self, held: HeldUpdate) -> None:
         """Keep `held` in place of what was kept; on disk when this returns."""
@@ -104,6 +111,19 @@ class DiskUpdateStore:
     def drop(self) -> None:
         """Delete the update: it has left, and enters no other sum."""
         self._update.unlink(missing_ok=True)
+        self._chance.unlink(missing_ok=True)
+
+    def draw(self, task: TrainTask) -> bytes:
+        """32 bytes from the operating system for a task's training, the same until `drop`.
+
+        They are kept, so that a training that was laid down goes on after a restart.
+        """
+        name = hashlib.sha256(wire.encode(task).head).digest()
+        kept = read_private(self._chance, "kept randomness") if self._chance.exists() else b""
+        if len(kept) != 2 * len(name) or kept[: len(name)] != name:
+            kept = name + os.urandom(len(name))
+            write_private(self._chance, kept)
+        return kept[len(name) :]
 
 
 def _row(mark: Mark) -> dict[str, object]:

@@ -58,7 +58,7 @@ class TrainWork:
     task: TrainTask
     local: LocalStart
     seed: bytes
-    version: bytes
+    version: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 
+# Of the rows, drawn anew for each training: the same rows never give the same update twice, and two
+# updates of one volunteer agree so little that sums do not tell it apart (docs/protocol.md §19.6).
+SHARE = 0.5
+
 
 def train(
     work: TrainWork,
@@ -104,7 +108,13 @@ def own_b(community: Adapter, mine: Adapter) -> Adapter:
 
 def _job(work: TrainWork, split: Split, start: Adapter) -> TrainJob:
     return TrainJob(
-        split.train, start.spec, start.vector, work.task.settings, work.seed, work.local.frozen
+        split.train,
+        start.spec,
+        start.vector,
+        work.task.settings,
+        work.seed,
+        work.local.frozen,
+        share=SHARE,
     )
 
 

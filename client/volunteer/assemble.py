@@ -201,7 +201,7 @@ def _session(kit: Kit, cache: RosterCache, store: DiskUpdateStore) -> RoundSessi
         settings.limits(_rank(settings, info)),
         store.load(),
         MaskedSession(membership, store.marks()),
-        TrainingOrigin.announced(settings.name, version_by_round),
+        TrainingOrigin(store.draw, version_by_round),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,19 +46,25 @@ def batch_of(examples: Sequence[Example]) -> Batch:
     return Batch(ids, np.concatenate(places), learnt_tokens, _needed(mask))
 
 
-def shuffled_rows(examples: Sequence[Example], size: int, seed: bytes) -> Iterator[list[int]]:
+def shuffled_rows(
+    examples: Sequence[Example], size: int, seed: bytes, share: float = 1.0
+) -> Iterator[list[int]]:
     """The rows of one batch after the other, without end: every row once per pass, each pass in a
     new order drawn from `seed`.
 
-    A batch holds min(size, rows) rows; where a pass ends inside a batch, the next one goes on.
+    share: of the rows, the part that all passes are over, drawn first and rounded up. A batch holds
+    min(size, those rows) rows; where a pass ends inside a batch, the next one goes on.
     Rows of like length go together, among WINDOW batches at a time, and the batches are shuffled
     again: on short rows of mixed lengths that saves about half of the padding.
     """
     rng = np.random.Generator(np.random.PCG64(_entropy(seed)))
-    size = min(size, len(examples))
+    taken = np.arange(len(examples))
+    if share < 1:
+        taken = rng.permutation(len(examples))[: math.ceil(share * len(examples))]
+    size = min(size, len(taken))
     left: list[int] = []  # rows of a pass that filled no batch
     while True:
-        rows = left + rng.permutation(len(examples)).tolist()
+        rows = left + rng.permutation(taken).tolist()
         whole = len(rows) - len(rows) % size
         for start in range(0, whole, WINDOW * size):
             window = rows[start : min(start + WINDOW * size, whole)]

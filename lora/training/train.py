@@ -52,10 +52,14 @@ class Trained:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Given:
-    """Moments of an earlier round that training starts from, and what may interrupt it."""
+    """Moments of an earlier round that training starts from, and what may interrupt it.
+
+    share: of the rows, the part that is trained on, drawn anew from each seed.
+    """
 
     moments: Moments | None = None
     breaks: Breaks = NO_BREAKS
+    share: float = 1.0
 
 
 NOTHING = Given()
@@ -162,7 +166,7 @@ def _take_steps(
 
 def _batches(run: _Run, done: int) -> Iterator[Batch]:
     """Yield the batch of each step that is left after the first `done`."""
-    rows_of = shuffled_rows(run.examples, run.settings.batch_size, run.seed)
+    rows_of = shuffled_rows(run.examples, run.settings.batch_size, run.seed, run.given.share)
     for rows in islice(rows_of, done, run.steps):
         yield batch_of([run.examples[row] for row in rows])
 

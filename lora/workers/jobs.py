@@ -35,6 +35,7 @@ class TrainJob:
     most_tokens: padded tokens of one forward pass at most. checkpointing: activations are computed
     again where they are needed, to save memory. adam_8bit: moments in 8 bits (bitsandbytes).
     needs_bytes: of the device, as predicted; None where nobody has.
+    share: of the rows, the part that is trained on.
     """
 
     shard: Path
@@ -49,6 +50,7 @@ class TrainJob:
     checkpointing: bool = False
     adam_8bit: bool = False
     needs_bytes: int | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -137,7 +137,7 @@ class Worker:
         if job.frozen is not None:
             swap(model, job.frozen, FROZEN)
         self._recompute(job.checkpointing)
-        given = Given(job.moments, self._breaks(job))
+        given = Given(job.moments, self._breaks(job), job.share)
         if self._orders is not None:
             self._orders.begin()
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)

@@ -1,7 +1,8 @@
 """`nomoat` on a machine whose own randomness is a simulation's: python seeded.py COMMAND…
 
-A masked update is rounded by chance, which a volunteer draws from its operating system. Here it
-draws what a simulation with the seed SEED and the volunteers NAMES would.
+The order of the rows, which of them are trained on, and how a masked update is rounded are chance
+that a volunteer draws from its operating system. Here it draws what a simulation with the seed SEED
+and the volunteers NAMES would.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from nomoat.aggregation.secagg.messages import SessionOffer
 from nomoat.aggregation.secagg.parameters import Terms
 from nomoat.client.round.masked_session import MaskedSession
+from nomoat.client.round.session import RoundSession
 from nomoat.simulations.scenario import Scenario
 from nomoat.simulations.seeded_community import SeededCommunity
 
@@ -32,6 +34,13 @@ def draw_as_simulated() -> None:
         return honest(self, offer, terms, *update)
 
     MaskedSession.open = seeded  # type: ignore[method-assign]
+    begin = RoundSession.__init__
+
+    def begun(self: RoundSession, name: str, *given: Any) -> None:
+        begin(self, name, *given)
+        self._origin = replace(self._origin, seed_of=COMMUNITY.training_seeds(name))
+
+    RoundSession.__init__ = begun  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
