@@ -37,7 +37,8 @@ from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin, VersionOf, version_by_adapter
 from nomoat.client.round.update_store import DiskUpdateStore
-from nomoat.client.round.work import EvaluateWork, TrainWork
+from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
+from nomoat.client.training.round_jobs import SHARE
 from nomoat.lora.data.batches import shuffled_rows
 from nomoat.lora.data.encoding import Example
 from nomoat.lora.training.train import Trained
@@ -63,6 +64,7 @@ class LinearTrainer:
     targets: np.ndarray
     updates: list[Vector] = field(default_factory=list)
     evaluations: list[bytes] = field(default_factory=list)
+    overtaken: bool = False  # the coordinator goes on before the training has ended
 
     @classmethod
     def of(cls, name: str) -> LinearTrainer:
@@ -73,10 +75,12 @@ class LinearTrainer:
 
     def train(self, work: TrainWork) -> Trained:
         """SGD over batches of the rows, in the order drawn from the work's seed."""
+        if self.overtaken:
+            raise Overtaken("another task has come")
         start = work.local.adapter.vector.astype(np.float64)
         values, settings = start.copy(), work.task.settings
         examples = [Example(np.zeros(8, np.int32), np.ones(8, np.bool_))] * len(self.rows)
-        batches = shuffled_rows(examples, settings.batch_size, work.seed)
+        batches = shuffled_rows(examples, settings.batch_size, work.seed, SHARE)
         tokens = 0
         for _, rows in zip(range(settings.local_steps), batches, strict=False):
             x, y = self.rows[rows], self.targets[rows]
@@ -155,7 +159,7 @@ class Town:
             clock=lambda: self.now,
         )
         masking = MaskedSession(membership, store.marks())
-        origin = TrainingOrigin.announced(name, self.version_of)
+        origin = TrainingOrigin(store.draw, self.version_of)
         session = RoundSession(name, BASE, TaskLimits(), store.load(), masking, origin)
         self.volunteers[name] = RequestHandler(session, self.trainers[name], store)
 
@@ -190,6 +194,14 @@ class Town:
         )
         task = replace(task, **changes)
         return {name: self.ask(name, task) for name in (names or self.names)}
+
+    def overtake(self, number: int, **changes: Any) -> None:
+        """Announce a round and go on at once: everybody puts it away, and holds what it held."""
+        for trainer in self.trainers.values():
+            trainer.overtaken = True
+        self.train(number, **changes)
+        for trainer in self.trainers.values():
+            trainer.overtaken = False
 
     def evaluate(self, number: int, adapter: Adapter, name: str) -> Any:
         """Have one volunteer measure an adapter."""

@@ -13,7 +13,7 @@ from nomoat.aggregation.protocol.messages import Decline, Ready
 from nomoat.aggregation.secagg.messages import Abandoned
 from nomoat.client.round.training_origin import version_by_round
 from nomoat.client.round.work import Reason
-from tests.hostile.coordinator import SPEC, Lies, Town
+from tests.hostile.coordinator import SPEC, Lies, Town, correlation
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_honest_rounds_are_summed_as_long_as_versions_follow_each_other(town: To
 def test_a_round_is_not_summed_twice_after_the_next_has_overtaken_it(town: Town) -> None:
     town.train(1)
     assert town.sum(1) is not None
-    town.train(2, start=moved(town.start, 0.01))
+    town.overtake(2, start=moved(town.start, 0.01))
     assert town.sum(1, town.names[1:]) is None
 
 
@@ -67,7 +67,7 @@ def test_who_was_kept_from_the_certificate_is_in_no_second_sum(town: Town, kept:
     assert set(kept) <= found.members
     for name in kept:
         town.ask(name, Abandoned("for some reason"))
-    town.train(2, start=moved(town.start, 0.01))
+    town.overtake(2, start=moved(town.start, 0.01))
     assert town.sum(1, town.names[1:]) is None
 
 
@@ -91,7 +91,7 @@ def test_restarted_volunteers_remember_what_they_were_summed_in(town: Town, deto
     town.train(1)
     assert town.sum(1) is not None
     if detour:
-        town.train(2, start=moved(town.start, 0.01))
+        town.overtake(2, start=moved(town.start, 0.01))
     for name in town.names:
         town.restart(name)
     assert town.sum(1, town.names[1:]) is None
@@ -185,3 +185,35 @@ def _rounds(town: Town, sizes: list[int], first: int = 1) -> list[int | None]:
         summed = town.sum(number, names)
         found.append(None if summed is None else len(summed.members))
     return found
+
+
+def test_the_difference_of_two_rounds_tells_less_of_who_is_missing_than_a_sum_does(
+    renamed: Town,
+) -> None:
+    """One step over all rows, one adapter, one seed: all a coordinator can choose (§19.6)."""
+    renamed.train(1)
+    whole = renamed.sum(1)
+    renamed.train(2)
+    rest = renamed.sum(2, renamed.names[1:])
+    assert whole is not None
+    assert rest is not None
+    missing = renamed.trainers["v1"].updates[0]
+    found = correlation(whole.total - rest.total, missing)
+    assert found < 0.7  # 1 where the coordinator's seed decides
+
+
+def test_the_same_task_never_gives_the_same_update_twice(town: Town) -> None:
+    town.train(1, ["v1"])
+    town.store("v1").drop()  # as when it has left
+    town.train(1, ["v1"])
+    one, other = town.trainers["v1"].updates
+    assert not np.allclose(one, other)
+
+
+def test_a_training_that_is_begun_again_draws_the_same(town: Town) -> None:
+    """A process that died in it goes on where it was laid down."""
+    town.train(1, ["v1"])
+    town.restart("v1")
+    town.train(1, ["v1"])
+    one, other = town.trainers["v1"].updates
+    np.testing.assert_array_equal(one, other)
