@@ -1,4 +1,4 @@
-"""How much of the time to work so that a temperature or power stays at a target, without root.
+"""The share of the time to work so that a temperature or power stays at a target, without root.
 
 One PI controller per target in velocity form: the share of time spent working moves by
 Δu = K·(e_k − e_{k−1}) + (K/T_i)·Δt·e_k with e = target − measured, and stays in [least, most].

@@ -1,4 +1,4 @@
-"""What a round makes of this machine, told as it happens: to its status and to its log."""
+"""Events of a round, told as they happen: to the status of this machine and to its log."""
 
 from __future__ import annotations
 

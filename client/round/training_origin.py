@@ -1,4 +1,4 @@
-"""What a volunteer itself knows of its training before it begins: its version, and its chance.
+"""The things a volunteer itself knows of its training beforehand: its version, and its chance.
 
 Neither is the coordinator's to choose: which version of the lineage an adapter is decides whether
 it may be trained from at all (docs/protocol.md §19.2), and whoever knows the seed knows the order

@@ -66,7 +66,7 @@ Twist: TypeAlias = Callable[[str, Message, Message], Message]
 
 
 @dataclass(frozen=True)
-class Hands:
+class FakeTrainer:
     """A volunteer without a model: its training adds its own number, its loss is a distance."""
 
     name: str
@@ -136,7 +136,7 @@ def sessions(names: Iterable[str], secure: bool) -> tuple[dict[str, RequestHandl
                 masking=masking(name),
                 origin=TrainingOrigin.announced(name, version_by_round),
             ),
-            Hands(name),
+            FakeTrainer(name),
             NoUpdateStore(),
         )
         for name in names
@@ -618,7 +618,7 @@ def test_every_round_and_volunteer_trains_with_a_seed_of_its_own() -> None:
     """Trap 7: with one seed, every round trains on the same rows in the same order."""
     seeds: list[bytes] = []
 
-    class Noting(Hands):
+    class Noting(FakeTrainer):
         def train(self, work: TrainWork) -> Trained:
             seeds.append(work.seed)
             return super().train(work)
