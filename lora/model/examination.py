@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TEXT = "The harbour master counts nineteen boats, two of them red, and writes: all is well (6:40)."
-TOKENS = 24  # of it that the model reads
+TOKENS = 23  # of it that the model reads; a prime: some families read whole chunks only
 LEAK = (
     1e-6  # of the gradient, in later tokens: rounding; a model that looks ahead has 1e-3 and more
 )
@@ -160,8 +160,11 @@ def _still(
     for parameter in parameters.values():
         parameter.requires_grad_(True)
         parameter.grad = None
-    model.eval()
-    with _embedded(base) as tables, _in_one_line(base, "be trained with an adapter"):
+    with (
+        _embedded(base) as tables,
+        _in_one_line(base, "be trained with an adapter"),
+        _training(model),
+    ):
         logits = _logits(base, model, ids)[:, :half].float()
         loss = functional.cross_entropy(logits.flatten(0, 1), ids[0, 1 : half + 1])
         if not bool(loss.isfinite()):
@@ -194,6 +197,20 @@ def _embedded(base: BaseModel) -> Iterator[list[torch.Tensor]]:
         yield kept
     finally:
         hook.remove()
+
+
+@contextlib.contextmanager
+def _training(model: PeftModel) -> Iterator[None]:
+    """Have the model compute as in training, where some families go another way; then as before."""
+    import torch
+
+    drawing = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(drawing):
+        model.train()
+        try:
+            yield
+        finally:
+            model.eval()
 
 
 @contextlib.contextmanager

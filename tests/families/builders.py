@@ -125,6 +125,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "mm_tokens_per_image": 4, "image_token_index": 10, "boi_token_index": 11,
         "eoi_token_index": 12,
     }),
+    "gemma3n": ("Gemma3nTextConfig", {
+        **B, "num_hidden_layers": 4, "head_dim": 8, "vocab_size_per_layer_input": V,
+        "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 1, "laurel_rank": 4,
+        "activation_sparsity_pattern": None,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    }),
     "bart decoder": ("BartConfig", {
         "vocab_size": V, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4,
         "encoder_layers": 2, "encoder_attention_heads": 4, "decoder_ffn_dim": 64,
