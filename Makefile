@@ -4,7 +4,7 @@ BIN := .venv/bin
 ROOMS := storage flower aggregation lora client server simulations serving
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: demo test check lint types contracts bench methods install clean
+.PHONY: demo test check lint types contracts bench gpu-check methods install clean
 
 install: .venv/installed
 
@@ -38,6 +38,9 @@ types: build/tree
 
 contracts: build/tree
 	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml
+
+gpu-check: install  ## one table of what this machine's GPU does, six minutes at most
+	$(BIN)/python benchmarks/gpu_check.py
 
 bench: install  ## side by side with what a user would pick instead
 	for file in $(filter-out benchmarks/methods.py, $(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
