@@ -1,6 +1,6 @@
 """Tokens per second of both engines behind the API, beside bare generation; and wrong answers.
 
-    python benchmarks/serve.py [MODEL] [--json] [--clients 8] [--tokens 32] [--threads 1]
+    python benchmarks/serve.py [MODEL] [--json] [--clients 8] [--tokens 64] [--threads 1]
 
 wrong: of concurrent answers over four voices, how many are not what the voice says alone.
 peft_batch_ratio: tokens per second of many requests at once over one at a time, peft engine.
@@ -28,7 +28,7 @@ import numpy as np
 
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.inference import llama_server
-from nomoat.lora.inference.prompts import Message, Prompts
+from nomoat.lora.inference.prompts import Prompts
 from nomoat.serving import engines
 from nomoat.serving.engines import EngineHost, EngineKind
 from nomoat.serving.http.app import ApiService, make_app
@@ -37,7 +37,9 @@ from nomoat.serving.sources.source import BaseRef
 from nomoat.serving.voices import EngineVoices
 from nomoat.simulations.pocket import MODEL_DIR
 
-QUESTION = "def open(file, mode='r', buffering=-1, encoding=None, errors=None):"
+# Continued, not answered: the pocket model answers a question in eight tokens, and then reading
+# prompts is all that is measured.
+TEXT = "Return the name of the file, or None. The following table lists the options of the "
 NAMES = ("base", "community@1", "community@2", "personal")
 KEY = "benchmark"
 
@@ -98,7 +100,7 @@ def api(source: Drawn, folder: Path, kind: EngineKind, host: EngineHost) -> Iter
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1/chat/completions"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1/completions"
         server.should_exit = True
         thread.join()
 
@@ -113,8 +115,8 @@ class Load:
 
     def body(self, name: str, **more: Any) -> dict[str, Any]:
         """A request, greedy."""
-        asked = {"model": name, "messages": [{"role": "user", "content": QUESTION}]}
-        return asked | {"max_tokens": self.tokens, "temperature": 0} | more
+        asked = {"model": name, "prompt": TEXT, "max_tokens": self.tokens, "temperature": 0}
+        return asked | more
 
 
 def measure(url: str, load: Load) -> dict[str, float]:
@@ -123,7 +125,7 @@ def measure(url: str, load: Load) -> dict[str, float]:
 
         def ask(name: str) -> tuple[str, int]:
             answer = client.post(url, json=load.body(name)).json()
-            return answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]
+            return answer["choices"][0]["text"], answer["usage"]["completion_tokens"]
 
         alone = {name: ask(name)[0] for name in NAMES}
         order = [NAMES[k % len(NAMES)] for k in range(load.requests)]
@@ -144,7 +146,7 @@ def first_token(client: httpx.Client, url: str, load: Load) -> float:
     started = time.perf_counter()
     with client.stream("POST", url, json=load.body(NAMES[1], stream=True)) as lines:
         for line in lines.iter_lines():
-            if '"content": "' in line and '"content": ""' not in line:
+            if '"text": "' in line and '"text": ""' not in line:
                 return time.perf_counter() - started
     raise RuntimeError("the stream had no text")
 
@@ -159,7 +161,7 @@ def bare_first_token(folder: Path, adapter: Adapter) -> float:
     base = load(str(folder), "cpu")
     model = attach(base, adapter.spec)
     swap(model, adapter)
-    prompt = Prompts.of(base.tokenizer).chat([Message("user", QUESTION)])
+    prompt = Prompts.of(base.tokenizer).text(TEXT)
     ids = torch.tensor([list(prompt)])
     options: Any = {"max_new_tokens": 1, "do_sample": False, "use_cache": True, "pad_token_id": 0}
     seconds = []
@@ -201,7 +203,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--requests", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     load = Load(given.clients, given.requests, given.tokens)
