@@ -62,7 +62,7 @@ def measured(base: Any, rows: int, tokens: int, volunteers: int, how: argparse.N
     from nomoat.lora.device import backends
     from nomoat.lora.model.adapter_slot import attach, detach
     from nomoat.lora.model.base_model import initial_adapter, new_spec
-    from nomoat.lora.training.together import Participant, train_together
+    from nomoat.lora.training.together import JoinedTraining, train_together
     from nomoat.lora.training.train import train
 
     device = backends.of(base.device)
@@ -70,8 +70,12 @@ def measured(base: Any, rows: int, tokens: int, volunteers: int, how: argparse.N
     settings = TrainSettings(how.steps, 0, rows, tokens, 1e-4)
     vocabulary = base.model.config.vocab_size
     group = [
-        Participant(initial_adapter(spec, b"i"), rows_of(4 * rows, tokens, vocabulary, n), settings,
-                    bytes([n % 256]))
+        JoinedTraining(
+            initial_adapter(spec, b"i"),
+            rows_of(4 * rows, tokens, vocabulary, n),
+            settings,
+            bytes([n % 256]),
+        )
         for n in range(volunteers)
     ]  # fmt: skip
     model: Any = attach(base, spec)

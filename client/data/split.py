@@ -112,13 +112,17 @@ def prepare(
     for part, path in zip((train, measured), files, strict=True):
         write_jsonl(part, path)
     (folder / FINDINGS).write_text(render_scan(found, allowlist) + "\n")
+    sizes = {"train": len(train), "heldout": len(measured), "secret": len(left_out)}
+    told = {"of": wanted, **sizes, **_counted(books)}
     with replacing(stamp) as file:
-        sizes = {"train": len(train), "heldout": len(measured), "secret": len(left_out)}
-        counted = merged(*(each.dropped for each in books))
-        dropped = [asdict(each) for each in counted]
-        told = {"of": wanted, **sizes, "read": sum(each.rows for each in books), "dropped": dropped}
         file.write(json.dumps(told).encode())
     return _known(folder, told)
+
+
+def _counted(books: list[Dataset]) -> dict[str, Any]:
+    """Rows that were read, and those dropped for each reason, of all files together."""
+    dropped = [asdict(each) for each in merged(*(each.dropped for each in books))]
+    return {"read": sum(each.rows for each in books), "dropped": dropped}
 
 
 def scan_rows(dataset: Dataset) -> Scan:

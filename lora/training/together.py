@@ -13,7 +13,7 @@ What differs from the oracle is the order in which floating point numbers are ad
 updates agree within 10⁻⁵ relative in float32, and not to the bit. How volunteers are grouped moves
 the last bits, too, so nothing that promises bits may use this.
 
-    found = train_together(model, [Participant(adapter, rows, settings, seed), …], clock)
+    found = train_together(model, [JoinedTraining(adapter, rows, settings, seed), …], clock)
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Participant:
+class JoinedTraining:
     """One volunteer's training, as train.train takes it."""
 
     adapter: Adapter
@@ -75,7 +75,7 @@ def alike(settings: Sequence[TrainSettings]) -> bool:
 
 def train_together(
     model: PeftModel,
-    participants: Sequence[Participant],
+    participants: Sequence[JoinedTraining],
     clock: Callable[[], float],
     most_tokens: int | None = None,
 ) -> list[Trained]:
@@ -105,7 +105,7 @@ class _TogetherRun:
     """The steps of a group, its most persistent members first."""
 
     def __init__(
-        self, model: PeftModel, members: Sequence[Participant], most_tokens: int | None
+        self, model: PeftModel, members: Sequence[JoinedTraining], most_tokens: int | None
     ) -> None:
         self._members = members
         self._limit = most_tokens

@@ -17,7 +17,7 @@ from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.base_model import BaseModel, initial_adapter, new_spec
 from nomoat.lora.training.moments import Moments
-from nomoat.lora.training.together import Participant, alike, train_together
+from nomoat.lora.training.together import JoinedTraining, alike, train_together
 from nomoat.lora.training.train import Given, Trained, train
 
 SETTINGS = TrainSettings(local_steps=4, batch_size=3, seq_len=64, learning_rate=1e-2)
@@ -35,7 +35,7 @@ def started(spec: AdapterSpec, seed: int) -> Adapter:
     return Adapter(spec, start.vector + rng.normal(0, 0.02, spec.size).astype(np.float32))
 
 
-def alone(base: BaseModel, participant: Participant) -> Trained:
+def alone(base: BaseModel, participant: JoinedTraining) -> Trained:
     """The oracle."""
     frozen = participant.frozen
     model = attach(base, participant.adapter.spec, None if frozen is None else frozen.spec)
@@ -50,7 +50,7 @@ def alone(base: BaseModel, participant: Participant) -> Trained:
 
 
 def together(
-    base: BaseModel, participants: Sequence[Participant], most_tokens: int | None = None
+    base: BaseModel, participants: Sequence[JoinedTraining], most_tokens: int | None = None
 ) -> list[Trained]:
     model = attach(base, participants[0].adapter.spec)
     try:
@@ -119,7 +119,7 @@ def test_together_is_as_each_alone(
             mean = np.full(spec.size, 1e-3, np.float32)
             moments = Moments(mean, mean**2 * 4, 5, 5)
         participants.append(
-            Participant(
+            JoinedTraining(
                 started(spec, place),
                 examples[3 * place : 3 * place + rows],
                 replace(SETTINGS, **own, **shared),
@@ -137,7 +137,7 @@ def test_loss_and_update_are_those_of_one_at_a_time_within_a_hundred_thousandth(
     base: Any, examples: Any
 ) -> None:
     some = [
-        Participant(started(spec_of(base, 4), n), examples[n : n + 6], SETTINGS, bytes([n]))
+        JoinedTraining(started(spec_of(base, 4), n), examples[n : n + 6], SETTINGS, bytes([n]))
         for n in range(4)
     ]
     for participant, one in zip(some, together(base, some), strict=True):
@@ -147,7 +147,7 @@ def test_loss_and_update_are_those_of_one_at_a_time_within_a_hundred_thousandth(
 def test_what_is_frozen_comes_back_bit_for_bit(base: Any, examples: Any) -> None:
     spec = spec_of(base, 4)
     some = [
-        Participant(started(spec, n), examples[:5], replace(SETTINGS, train_a=False), bytes([n]))
+        JoinedTraining(started(spec, n), examples[:5], replace(SETTINGS, train_a=False), bytes([n]))
         for n in range(3)
     ]
     for participant, one in zip(some, together(base, some), strict=True):
@@ -159,9 +159,9 @@ def test_what_is_frozen_comes_back_bit_for_bit(base: Any, examples: Any) -> None
 
 def test_nobodys_rows_reach_anybody_elses_adapter(base: Any, examples: Any) -> None:
     spec = spec_of(base, 4)
-    mine = Participant(started(spec, 1), examples[:4], SETTINGS, b"m")
-    other = Participant(started(spec, 2), examples[4:9], SETTINGS, b"o")
-    another = Participant(started(spec, 2), examples[9:14], SETTINGS, b"p")
+    mine = JoinedTraining(started(spec, 1), examples[:4], SETTINGS, b"m")
+    other = JoinedTraining(started(spec, 2), examples[4:9], SETTINGS, b"o")
+    another = JoinedTraining(started(spec, 2), examples[9:14], SETTINGS, b"p")
     with_one, with_other = together(base, [mine, other])[0], together(base, [mine, another])[0]
     np.testing.assert_allclose(with_one.vector, with_other.vector, rtol=0, atol=1e-6)
 
@@ -170,17 +170,18 @@ def test_whose_training_diverges_is_told_as_alone(base: Any, examples: Any) -> N
     spec = spec_of(base, 4)
     mad = replace(SETTINGS, learning_rate=1e30)
     some = [
-        Participant(started(spec, n), examples[:4], s, b"m") for n, s in ((1, SETTINGS), (2, mad))
+        JoinedTraining(started(spec, n), examples[:4], s, b"m")
+        for n, s in ((1, SETTINGS), (2, mad))
     ]
     with pytest.raises(NomoatError, match="diverged"):
         together(base, some)
     with pytest.raises(BadData, match="nothing to train on"):
-        together(base, [Participant(started(spec, 1), (), SETTINGS, b"m")])
+        together(base, [JoinedTraining(started(spec, 1), (), SETTINGS, b"m")])
 
 
 def test_the_model_is_as_it_was_afterwards(base: Any, examples: Any) -> None:
     spec = spec_of(base, 4)
-    one = Participant(started(spec, 1), examples[:4], SETTINGS, b"m")
+    one = JoinedTraining(started(spec, 1), examples[:4], SETTINGS, b"m")
     before = alone(base, one).vector
     together(base, [one, one])
     assert (alone(base, one).vector == before).all()
