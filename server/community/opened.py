@@ -61,9 +61,9 @@ class OpenCommunity:
                     self.registrar.store.put_receipt(issue(receipt, key))
 
 
-def card(office: OpenCommunity, record: SignedVersion) -> str:
+def card(community: OpenCommunity, record: SignedVersion) -> str:
     """The README of an exported version: where it comes from, in words and numbers."""
-    version, settings = record.version, office.settings
+    version, settings = record.version, community.settings
     loss = "not measured" if version.loss is None else f"{version.loss:.4f} nats per token"
     before = "not measured" if version.parent_loss is None else f"{version.parent_loss:.4f}"
     own = "not measured" if version.evaluation is None else f"{version.evaluation:.4f}"
@@ -80,6 +80,6 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 {notes}- base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}
-- community {fingerprint(office.registrar.key.public)}
+- community {fingerprint(community.registrar.key.public)}
 - signature {record.signature.hex()}
 """
