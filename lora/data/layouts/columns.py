@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nomoat.aggregation.errors import BadData
-from nomoat.lora.data.conversations import ChatTurn
+from nomoat.lora.data.conversations import ChatTurn, printable
 from nomoat.lora.data.files.rows import DataRow
 from nomoat.lora.data.layouts.tools import tools_in
 from nomoat.lora.data.layouts.turns import ATTACHED, TurnReader, is_missing, text_of
@@ -76,7 +76,7 @@ def layout_of(row: DataRow) -> ColumnLayout:
             "yet (planned: preference training); to train on the preferred answers, keep them as "
             "prompt and completion"
         )
-    columns = ", ".join(sorted(map(str, row.values))[:20]) or "none"
+    columns = printable(", ".join(sorted(map(str, row.values))[:20]) or "none")
     understood = "; ".join(layout.name for layout in LAYOUTS)
     raise BadData(f"{row.origin}: columns {columns} are none of the layouts read: {understood}")
 

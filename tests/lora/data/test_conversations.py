@@ -274,3 +274,10 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(NomoatError, match=r"cannot write .*d\.jsonl: No space left on device"):
         normal_form.write_jsonl([Conversation(ASKED, {}, "")], tmp_path / "d.jsonl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_can_be_printed_whatever_the_names_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"te\\ud800xt": "a"}\n')
+    with pytest.raises(BadData, match="none of the layouts") as refusal:
+        read(tmp_path / "d.jsonl")
+    assert str(refusal.value).encode()
