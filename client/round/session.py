@@ -64,6 +64,9 @@ from nomoat.client.round.work import (
 )
 from nomoat.lora.training.train import Trained
 
+# Adapters measured in one round: its candidate, and that of a coordinator that began it again.
+CANDIDATES = 2
+
 
 class RoundSession:
     """One volunteer in one community.
@@ -91,6 +94,7 @@ class RoundSession:
         self._limits = limits
         self._masking = masking
         self._origin = origin or TrainingOrigin.announced(name)
+        self._measured: tuple[int, frozenset[bytes]] = (0, frozenset())  # round, its candidates
         self._replies: dict[int, Vector] = {}  # exchange → what the exchange before gave
 
     def receive(self, request: Request) -> RoundStep:
@@ -161,11 +165,17 @@ class RoundSession:
     def on_evaluate_task(self, task: EvaluateTask) -> RoundStep:
         """Check a task against the owner's limits and say what to measure."""
         adapter = open_adapter(task, self._base_hash, self._limits)
-        return (
-            adapter
-            if isinstance(adapter, RoundStep)
-            else RoundStep(work=EvaluateWork(task, adapter))
-        )
+        if isinstance(adapter, RoundStep):
+            return adapter
+        latest, measured = self._measured
+        if task.round < latest or (self.held is not None and task.round < self.held.round):
+            return declined(task.round, Reason.STALE)
+        before = measured if task.round == latest else frozenset()
+        measured = before | {adapter.digest}
+        if len(measured) > CANDIDATES:
+            return declined(task.round, Reason.OVER_LIMITS, "a round has one candidate to measure")
+        self._measured = task.round, measured
+        return RoundStep(work=EvaluateWork(task, adapter))
 
     def on_report_request(self, request: ReportRequest) -> RoundStep:
         """Report in the open, where this volunteer does that."""

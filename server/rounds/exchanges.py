@@ -92,11 +92,14 @@ class Exchanges:
         manifest = method.manifest(adapter.spec, task.round, number)
         terms = Terms(task.round, number, federation.base_hash, adapter.digest, manifest, roster)
         clip = federation.clip or reach(task.settings)
+        most = max(2, len(cohort))
+        # Volunteers sum a further exchange over the cohort of the first, or not at all (§19.3).
+        least = federation.min_reports if number == 1 else most
         offer = propose(
             self.session_id(task.round, number),
             terms,
             method.clips(adapter, task.round, number, clip),
-            (federation.min_reports, max(2, len(cohort))),
+            (least, most),
         )
         deadline_s = federation.aggregate_deadline_s / PHASES
         setup = MaskedSetup(offer, manifest, roster, request.reply, deadline_s)

@@ -217,3 +217,15 @@ def test_a_training_that_is_begun_again_draws_the_same(town: Town) -> None:
     town.train(1, ["v1"])
     one, other = town.trainers["v1"].updates
     np.testing.assert_array_equal(one, other)
+
+
+def test_a_round_has_its_candidate_measured_and_not_whatever_the_coordinator_would_know(
+    town: Town,
+) -> None:
+    """47 adapters of its choice would tell the losses of single rows apart."""
+    town.train(3, ["v1"])
+    chosen = [moved(town.start, 0.01 * i) for i in range(47)]
+    for adapter in chosen:
+        town.evaluate(3, adapter, "v1")
+        town.evaluate(2, adapter, "v1")
+    assert len(town.trainers["v1"].evaluations) == 2
