@@ -65,7 +65,7 @@ def hosting(
         log.warning("a new server certificate was issued (the old one: %s)", renewed)
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
-        resources.enter_context(held(folder.flower / "up.lock", taken))
+        resources.enter_context(held(folder.up_lock, taken))
         directory = Directory(community.registrar)
         state = FleetState(folder.flower / "link.db", directory)
         resources.callback(state.close)

@@ -43,7 +43,10 @@ def show(
     folder: InFolder = Path(),
 ) -> None:
     """One version, as JSON."""
-    print_json(_row(opened(folder).registry.get(number)))
+    record = opened(folder).registry.get(number)
+    print_json(_row(record))
+    which = f"--version {record.version.number} --dir {folder}"
+    say(f"to use it as a PEFT adapter: nomoat adapter export NEW_FOLDER {which}")
 
 
 @app.command()
@@ -83,9 +86,14 @@ def rollback(
     folder: InFolder = Path(),
 ) -> None:
     """Go on from an older version: a new one is added, none is rewritten."""
-    record = opened(folder).registry.rollback(number, int(time.time()))
+    from nomoat.storage.atomic import held
+
+    community = opened(folder)
+    up = f"{folder} is up, and its next round would undo this; stop nomoat up first"
+    with held(community.folder.up_lock, up):
+        record = community.registry.rollback(number, int(time.time()))
     typer.echo(f"version {record.version.number} is version {number} again")
-    say("a coordinator that is up goes on from it after its next start")
+    say("nomoat up goes on from it")
 
 
 def _row(record: SignedVersion) -> dict[str, Any]:

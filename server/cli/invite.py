@@ -78,6 +78,7 @@ def _show(
     community: OpenCommunity, claims: Claims, svg: Path | None, as_json: bool, quiet: bool
 ) -> None:
     """Issue an invitation and print it."""
+    from nomoat.server.community.certificates import only_here
     from nomoat.server.community.invites import qr_svg, qr_text
 
     invitation = community.registrar.invite(claims)
@@ -91,6 +92,9 @@ def _show(
     typer.echo(invitation.link())
     if not quiet:
         sys.stderr.write(qr_text(invitation))
+        say(f"send this: nomoat join '{invitation.link()}' --data THEIR_FILE")
+        if only_here(claims.address):
+            say(f"{claims.address} is found on this machine only; for others: --address HOST:PORT")
         say(f"to take it back: nomoat invite {community.folder.root} --revoke {identifier[:8]}")
 
 

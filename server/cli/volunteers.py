@@ -13,9 +13,7 @@ from nomoat.server.cli.options import AsJson, Folder, opened, print_json
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.roster import Event
 
-app = typer.Typer(
-    help="Who takes part: list, approve, hold, release, ban.", invoke_without_command=True
-)
+app = typer.Typer(help="Who takes part: list, approve, hold, ban.", invoke_without_command=True)
 
 Reason = Annotated[str, typer.Option(help="They see it.")]
 

@@ -98,6 +98,15 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def only_here(address: str) -> bool:
+    """Return True if host:port leads no other machine here: localhost or a loopback address."""
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,

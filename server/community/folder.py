@@ -64,6 +64,11 @@ class Folder:
         return self.root / "flower"
 
     @property
+    def up_lock(self) -> Path:
+        """Held by the coordinator that is up."""
+        return self.flower / "up.lock"
+
+    @property
     def server_certificate(self) -> Path:
         """The server's certificate."""
         return self.root / "certificates" / "server.pem"

@@ -23,6 +23,7 @@ from nomoat.aggregation.protocol.enrolment import Enrol, bind
 from nomoat.aggregation.protocol.invitation import Claims, from_link
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.cli.commands import app
+from nomoat.server.community.certificates import only_here
 from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.settings import (
@@ -32,6 +33,7 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import Provenance
+from nomoat.storage.atomic import held
 
 
 def run(*arguments: str) -> Result:
@@ -108,6 +110,34 @@ def test_an_invitation_is_shown_as_a_qr_code_too(folder: Path, tmp_path: Path) -
     result = run("invite", str(folder), "--svg", str(tmp_path / "qr.svg"))
     assert "█" in result.stderr or "▄" in result.stderr
     assert b"<svg" in (tmp_path / "qr.svg").read_bytes()
+
+
+def test_an_invitation_says_how_it_is_used_and_that_localhost_is_found_here_only(
+    folder: Path,
+) -> None:
+    shown = run("invite", str(folder))
+    link = shown.stdout.strip()
+    assert f"send this: nomoat join '{link}' --data" in shown.stderr
+    assert "localhost:8443 is found on this machine only" in shown.stderr
+    assert run("invite", str(folder), "--quiet").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [("127.0.0.7:1", True), ("[::1]:1", True), ("10.0.0.1:1", False), ("a.example:1", False)],
+)
+def test_an_address_of_this_machine_alone_is_known(address: str, here: bool) -> None:
+    assert only_here(address) is here
+
+
+def test_a_shown_version_says_how_it_is_exported_and_help_names_only_commands_there_are(
+    folder: Path,
+) -> None:
+    assert (
+        "nomoat adapter export NEW_FOLDER --version 2"
+        in run("adapter", "show", "--dir", str(folder)).stderr
+    )
+    assert "release" not in run("volunteers", "--help").stdout
 
 
 def test_invitations_are_listed_and_a_revoked_one_admits_nobody_any_more(folder: Path) -> None:
@@ -202,6 +232,18 @@ def test_versions_are_listed_shown_verified_and_rolled_back(folder: Path) -> Non
     (folder / "adapters" / f"{rows[1]['adapter']}.adapter").write_bytes(b"junk")
     with pytest.raises(NomoatError, match="backup"):
         run("adapter", "verify", *where)
+
+
+def test_a_coordinator_that_is_up_is_not_rolled_back(folder: Path) -> None:
+    community = OpenCommunity.open(folder)
+    with (
+        held(community.folder.up_lock, "taken"),
+        pytest.raises(NomoatError, match="its next round would undo this; stop nomoat up first"),
+    ):
+        run("adapter", "rollback", "0", "--dir", str(folder))
+    assert community.registry.get(None).version.number == 2  # none was added
+    run("adapter", "rollback", "0", "--dir", str(folder))
+    assert community.registry.get(None).version.number == 3
 
 
 def test_an_exported_version_is_a_peft_folder_with_its_history(
