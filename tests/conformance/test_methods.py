@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -363,10 +364,11 @@ def test_a_traits_claim_is_not_empty(method):
     assert method.traits.summable == isinstance(method, SummedMethod)
 
 
-def masked_mean(method, state, round_number, exchange, reports, gone=()):
+def masked_mean(method, state, round_number, exchange, reports, *, diaries, gone=()):
     """The mean of (weight, vector) as secure aggregation's own machines find it.
 
-    gone: places of those who fall silent when masked reports are asked for.
+    diaries: public key → the marks its owner has made, which grow. gone: places of those who fall
+    silent when the first masked reports are asked for, and are not asked again.
     """
     manifest = method.manifest(state.adapter.spec, round_number, exchange)
     keys = sorted((SigningKey(bytes([i + 1]) * 32) for i in range(len(reports))), key=_public)
@@ -382,18 +384,19 @@ def masked_mean(method, state, round_number, exchange, reports, gone=()):
         segments = ClipLayout(manifest, clips).segments(0, manifest.size)
         assert all((np.abs(vector[where]) <= clip).all() for where, clip in segments)  # wide enough
         clients[key.public] = ClientSession(
-            Volunteer(key, terms, policy, (), contribution, secrets)
+            Volunteer(key, terms, policy, tuple(diaries[key.public]), contribution, secrets)
         )
     server = ServerSession(offer, manifest, roster)
     silent = {keys[place].public for place in gone}
-    step = server.open([key.public for key in keys])
+    step = server.open([k.public for k in keys if exchange == 1 or k.public not in silent])
     while not server.over:
         for public, message in step.outgoing.items():
             if server.phase is ServerPhase.MASKED and public in silent:
                 continue
-            answer = clients[public].receive(message).outgoing
-            if answer is not None:
-                server.receive(public, answer)
+            taken = clients[public].receive(message)
+            diaries[public] += taken.persist
+            if taken.outgoing is not None:
+                server.receive(public, taken.outgoing)
         step = server.close()
     assert step.result is not None, step.reason
     return step.result.mean
@@ -409,13 +412,15 @@ def masked_round(method, state, players, round_number, gone=()):
         method.start(state.adapter, LocalRound(round_number, p.rank, p.seed)) for p in players
     ]
     trained = [player.train(local) for player, local in zip(players, starts, strict=True)]
-    reply = None
+    reply, diaries = None, defaultdict(list)
     for exchange in range(1, method.traits.exchanges + 1):
         reports = [
             (player.weight, method.upload(local, adapter, round_number, exchange, reply))
             for player, local, adapter in zip(players, starts, trained, strict=True)
         ]
-        mean = masked_mean(method, state, round_number, exchange, reports, gone)
+        mean = masked_mean(
+            method, state, round_number, exchange, reports, diaries=diaries, gone=gone
+        )
         if exchange < method.traits.exchanges:
             reply = method.reply(state, mean, round_number, exchange)
     return method.commit(state, method.update(state, mean, round_number), round_number, reply)
