@@ -14,6 +14,7 @@ from typing import Any
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.data.normal_form import write_jsonl
@@ -37,6 +38,7 @@ from nomoat.server.community.settings import (
 from nomoat.server.community.versions import Provenance, VersionStore
 from nomoat.server.rounds.cohort import seed_of
 from nomoat.server.rounds.settings import AdapterSettings, TrainingSettings
+from nomoat.storage.drafts import filling
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,7 @@ def make(
     """Make a community in `root`: examined base, keys, certificates, version 0.
 
     say: told what was chosen for the owner, and why. UsageError for what cannot be combined,
-    BadData for a base or an evaluation file that is none; nothing is written before all of it has
-    been checked.
+    BadData for a base or an evaluation file that is none; the folder is whole or not there.
     """
     folder = Folder(root)
     if folder.settings.exists():
@@ -116,15 +117,29 @@ def make(
         settings = _with_length(settings, rows.chosen.seq_len)
         evaluation = rows.dataset.conversations if rows.dataset else ()
         loss = _measure(evaluation, adapter, settings, pool) if evaluation else None
-    key = create(folder, settings, now, entropy(32))
-    if evaluation:
-        write_jsonl(evaluation, folder.evaluation)
+    with filling(root, folder.settings.name) as draft:
+        key = create(Folder(draft), settings, now, entropy(32))
+        if evaluation:
+            write_jsonl(evaluation, Folder(draft).evaluation)
+        _add_start(Folder(draft), settings, key, FirstVersion(adapter, loss, now))
+    return folder
+
+
+@dataclass(frozen=True)
+class FirstVersion:
+    """Version 0: what it holds, its loss on the evaluation split if there is one, and when."""
+
+    adapter: Adapter
+    loss: float | None
+    now: datetime.datetime
+
+
+def _add_start(folder: Folder, settings: Settings, key: SigningKey, start: FirstVersion) -> None:
     note = "the base model: nothing trained yet"
-    start = Provenance(0, settings.method.name, (), None, None, note, loss)
+    provenance = Provenance(0, settings.method.name, (), None, None, note, start.loss)
     with contextlib.closing(Database(folder.database)) as database:
         versions = VersionStore(database, folder.adapters, key, bytes.fromhex(settings.base.hash))
-        versions.add(adapter, start, int(now.timestamp()))
-    return folder
+        versions.add(start.adapter, provenance, int(start.now.timestamp()))
 
 
 def _noting(settings: Settings, parts: str) -> Settings:

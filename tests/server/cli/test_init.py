@@ -1,0 +1,54 @@
+"""`nomoat init` makes a whole community, or leaves the folder as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.server.cli.commands import app
+from nomoat.server.community.folder import Folder
+from nomoat.simulations.pocket import MODEL_DIR
+
+
+def init(folder: Path, *options: str) -> None:
+    given = ("--name", "x", "--base", str(MODEL_DIR), "--allow-weak", *options)
+    result = CliRunner().invoke(app, ["init", str(folder), *given])
+    if result.exception is not None:
+        raise result.exception
+
+
+REFUSED = {
+    "a name that is too long": ("--name", "x" * 81),
+    "an address without a port": ("--address", "example.org"),
+    "an address that is none": ("--address", "a..b:8443"),
+    "a port that is none": ("--address", "example.org:99999"),
+    "a seed": ("--seed", "xyz"),
+    "a base that is not there": ("--base", "/nowhere/at/all"),
+    "rows that are not there": ("--eval", "/nowhere/rows.jsonl"),
+    "a setting out of its range": ("--max-rounds", "0"),
+}
+
+
+@pytest.mark.parametrize("options", REFUSED.values(), ids=REFUSED.keys())
+def test_a_refused_init_leaves_nothing_behind(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with pytest.raises((NomoatError, SystemExit)):
+        init(tmp_path / "deep" / "town", *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_corrected_init_works_after_one_that_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("nomoat.server.community.versions.VersionStore.add", full)
+        with pytest.raises(NomoatError, match="No space left"):
+            init(tmp_path / "town")
+    assert not list(tmp_path.iterdir())
+    init(tmp_path / "town")
+    Folder(tmp_path / "town").check_keys()
