@@ -29,7 +29,8 @@ class BoundedTransport(httpx.HTTPTransport):
     """TLS to one coordinator; an answer longer than ANSWER_BYTES, or packed, is cut off."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(verify=context, limits=httpx.Limits(max_connections=4), retries=0)
+        limits = httpx.Limits(max_connections=4)
+        super().__init__(verify=context, limits=limits, retries=0, trust_env=False)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request."""

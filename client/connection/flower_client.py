@@ -95,38 +95,44 @@ class IncomingMessage:
     tree: ObjectTree
 
 
+class FleetLine(FleetHttpClient):
+    """Flower's requests over an HTTP client of ours, to one address.
+
+    Flower's own follows redirects and takes proxies, or an error, from the environment.
+    """
+
+    def __init__(
+        self, connection: ConnectionSettings, before: Callable[[httpx.Request], None]
+    ) -> None:
+        self._base_url = f"https://{connection.endpoint.address}"
+        self._interceptors = (
+            RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+            NodeAuthHttpInterceptor(connection.node_key, connection.node_key.public_key()),
+        )
+        self._retry_invoker = None
+        self._client = httpx.Client(
+            transport=BoundedTransport(tls_context(connection.endpoint)),
+            timeout=TIMEOUT_S,
+            headers={"accept-encoding": "identity", WAIT: str(WAIT_S)},
+            event_hooks={"request": [before]},
+            trust_env=False,
+        )
+
+
 class FlowerClient:
     """Flower's fleet client over one HTTP client that reads bounded answers from one address."""
 
     def __init__(self, connection: ConnectionSettings) -> None:
         silence()
         self.connection = connection
-        self._up, self._down = (
-            RateCap(connection.upload_bytes_s),
-            RateCap(connection.download_bytes_s),
-        )
-        public = connection.node_key.public_key()
-        self._public = public_key_to_bytes(public)
-        self._fleet = FleetHttpClient(
-            f"https://{connection.endpoint.address}",
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                NodeAuthHttpInterceptor(connection.node_key, public),
-            ],
-            verify=tls_context(connection.endpoint),
-        )
-        self._fleet._client.close()
+        self._up = RateCap(connection.upload_bytes_s)
+        self._down = RateCap(connection.download_bytes_s)
+        self._public = public_key_to_bytes(connection.node_key.public_key())
+        self._fleet = FleetLine(connection, self._say_what_arrived)
         self._have: deque[str] = deque(maxlen=HAVE_KEPT)
         self._counting = threading.Lock()
         self._calls = 0  # under way
         self._closing = False
-        # A transport of our own: no proxy from the environment, no redirect to another host.
-        self._fleet._client = httpx.Client(
-            transport=BoundedTransport(tls_context(connection.endpoint)),
-            timeout=TIMEOUT_S,
-            headers={"accept-encoding": "identity", WAIT: str(WAIT_S)},
-            event_hooks={"request": [self._say_what_arrived]},
-        )
 
     def __enter__(self) -> FlowerClient:
         return self
