@@ -54,6 +54,7 @@ STANDINGS: Mapping[tuple[Standing | None, Event], Standing] = {
     (Standing.HELD, Event.RELEASE): Standing.APPROVED,
     (Standing.HELD, Event.BAN): Standing.BANNED,
     (Standing.HELD, Event.LEAVE): Standing.LEFT,
+    (Standing.LEFT, Event.JOIN): Standing.APPROVED,
     (Standing.LEFT, Event.RELEASE): Standing.APPROVED,
     (Standing.LEFT, Event.BAN): Standing.BANNED,
     (Standing.BANNED, Event.RELEASE): Standing.HELD,
@@ -194,11 +195,14 @@ def _moved(
         after = STANDINGS[standing, Event(entry.event)]
     except (KeyError, ValueError):
         raise _bad(entry, f"{entry.event!r} cannot follow {standing or 'nothing'}") from None
-    if known is None:
-        binding = _joining(taken, entry, community)
-        return Member(binding, after, entry.reason, entry.at)
-    if known.binding.identity != entry.identity or entry.binding is not None:
+    if known is not None and known.binding.identity != entry.identity:
         raise _bad(entry, "speaks of another key than the one that joined")
+    if entry.event == Event.JOIN:
+        if known is not None:  # it left: its keys are free for it, and for nobody else before
+            taken -= {known.binding.identity, known.binding.node_key}
+        return Member(_joining(taken, entry, community), after, entry.reason, entry.at)
+    if known is None or entry.binding is not None:
+        raise _bad(entry, "binds keys, which only a join may do")
     return Member(known.binding, after, entry.reason, entry.at)
 
 

@@ -13,7 +13,9 @@ from nomoat.server.cli.options import AsJson, Folder, opened, print_json
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.roster import Event
 
-app = typer.Typer(help="Who takes part: list, approve, hold, ban.", invoke_without_command=True)
+app = typer.Typer(
+    help="Who takes part: list, approve, hold, ban, remove.", invoke_without_command=True
+)
 
 Reason = Annotated[str, typer.Option(help="They see it.")]
 
@@ -34,7 +36,7 @@ def list_volunteers(ctx: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command()
 def approve(ctx: typer.Context, name: str) -> None:
-    """Let a pending, held or returning volunteer take part."""
+    """Let a pending or held volunteer take part; a banned one is held first."""
     from nomoat.aggregation.protocol.roster import Event
 
     _order(ctx.obj, name, Event.RELEASE, "")
@@ -54,6 +56,14 @@ def ban(ctx: typer.Context, name: str, reason: Reason = "") -> None:
     from nomoat.aggregation.protocol.roster import Event
 
     _order(ctx.obj, name, Event.BAN, reason)
+
+
+@app.command()
+def remove(ctx: typer.Context, name: str, reason: Reason = "") -> None:
+    """Take a volunteer as one that left: its machine is lost, say. An invitation lets it return."""
+    from nomoat.aggregation.protocol.roster import Event
+
+    _order(ctx.obj, name, Event.LEAVE, reason)
 
 
 def _order(folder: Path, name: str, event: Event, reason: str) -> None:

@@ -118,7 +118,8 @@ class Database:
         blob = wire.encode(Enrol(b"", binding)).head
         self._execute(
             "INSERT INTO volunteers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE "
-            "SET standing = excluded.standing, reason = excluded.reason, at = excluded.at",
+            "SET node_key = excluded.node_key, binding = excluded.binding, "
+            "standing = excluded.standing, reason = excluded.reason, at = excluded.at",
             binding.name, binding.identity, binding.node_key, blob,
             applicant.standing.value, applicant.reason, at,
         )  # fmt: skip

@@ -26,6 +26,7 @@ from nomoat.server.community.membership_rules import (
     check_name,
     event_for,
     known_already,
+    returns,
 )
 
 PEER = "applicant"
@@ -84,10 +85,8 @@ class Registrar:
             found = known_already(self.store.known(wanted.binding), wanted.binding)
             if found is None and not wanted.invitation:
                 raise Refused("this volunteer is not enrolled; join with an invitation")
-            if found is None:
+            if found is None or (wanted.invitation and returns(found, wanted.binding)):
                 found = self._admit(wanted, now)
-            elif found.standing is Standing.LEFT and wanted.invitation:
-                found = self._readmit(wanted, found, now)
         return answer(packet, found.standing, found.reason, self.key)
 
     def order(self, name: str, event: Event, reason: str, now: int) -> Standing:
@@ -133,15 +132,6 @@ class Registrar:
         if standing is Standing.APPROVED:
             self._append(Event.JOIN, wanted.binding, "", now)
         applicant = Applicant(wanted.binding, standing, "")
-        self.store.put_applicant(applicant, now)
-        return applicant
-
-    def _readmit(self, wanted: Enrol, left: Applicant, now: int) -> Applicant:
-        self._redeem(wanted.invitation, now)
-        if admit(self.admission) is not Standing.APPROVED:
-            return left  # until a coordinator approves it again
-        self._append(Event.RELEASE, left.binding, "", now)
-        applicant = Applicant(left.binding, Standing.APPROVED, "")
         self.store.put_applicant(applicant, now)
         return applicant
 

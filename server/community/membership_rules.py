@@ -54,18 +54,42 @@ def check_name(name: str) -> str:
 def known_already(known: Holders, binding: Binding) -> Applicant | None:
     """The applicant this enrolment repeats, None if it is new; Refused if it takes what is taken.
 
-    Repeating an enrolment is how a volunteer asks where it stands; it spends no invitation.
+    Repeating an enrolment is how a volunteer asks where it stands; it spends no invitation. Who
+    left, or waits for approval, may come with a new node key: that of another machine, say.
     """
     same = known.by_identity
+    if same is not None and same.standing is Standing.BANNED:
+        return same  # whatever its name and its machine
     if same is not None:
-        if (same.binding.name, same.binding.node_key) != (binding.name, binding.node_key):
-            raise Refused(f"this identity is already enrolled, as {same.binding.name}")
+        _check_same(same, known, binding)
         return same
     if known.by_name is not None:
         raise Refused(f"the name {binding.name} is taken; choose another with --as")
     if known.by_node_key is not None:
         raise Refused("this node key belongs to another volunteer")
     return None
+
+
+def _check_same(same: Applicant, known: Holders, binding: Binding) -> None:
+    """Refused if somebody known comes under another name, or with a node key it may not have."""
+    name = same.binding.name
+    may_return = same.standing in {Standing.LEFT, Standing.PENDING}
+    if binding.name != name and may_return:
+        raise Refused(f"this identity is known here as {name}; join with --as {name}")
+    if known.by_node_key not in {None, same}:
+        raise Refused("this node key belongs to another volunteer")
+    if (name, same.binding.node_key) != (binding.name, binding.node_key) and not may_return:
+        raise Refused(
+            f"this identity is already enrolled, as {name}; to come from another machine, leave on "
+            "that one first, or ask the coordinator to remove it"
+        )
+
+
+def returns(found: Applicant, binding: Binding) -> bool:
+    """Return True if this enrolment, with a good invitation, begins anew what `found` began."""
+    if found.standing is Standing.PENDING:
+        return found.binding.node_key != binding.node_key
+    return found.standing is Standing.LEFT
 
 
 def admit(admission: Admission) -> Standing:
@@ -82,6 +106,8 @@ def event_for(standing: Standing, wanted: Event) -> Event:
         if wanted in (Event.RELEASE, Event.JOIN):
             return Event.JOIN
         raise UsageError(f"a pending volunteer cannot be given a {wanted.value}; approve it first")
+    if (standing, wanted) == (Standing.LEFT, Event.RELEASE):  # its machine's key is gone
+        raise UsageError("it left; send it a new invitation, with which it comes back")
     if (standing, wanted) not in STANDINGS:
         raise UsageError(f"it is {standing.value}: {wanted.value} changes nothing")
     return wanted

@@ -135,6 +135,40 @@ def test_only_the_moves_of_the_table_are_possible(standing: Standing | None, eve
             append(roster, event, person(0), COMMUNITY, 9)
 
 
+def on_machine(number: int, machine: int, name: str | None = None) -> Binding:
+    identity = SigningKey(bytes([number + 1]) * 32)
+    return bind(name or f"vol{number}", identity, NODE_KEYS[machine], COMMUNITY.public)
+
+
+def test_whoever_left_joins_again_with_a_new_node_key_and_its_old_one_is_free() -> None:
+    came_back = on_machine(0, 3)
+    steps = [
+        (Event.JOIN, person(0)),
+        (Event.LEAVE, person(0)),
+        (Event.JOIN, came_back),
+        (Event.JOIN, on_machine(1, 0)),  # the machine it left behind
+    ]
+    roster, entries = grown(*steps)
+    assert roster.members["vol0"].binding == came_back
+    assert roster.approved() == {person(0).identity: "vol0", person(1).identity: "vol1"}
+    at_once = extend(Roster.empty(COMMUNITY.public), entries)
+    assert at_once == roster  # in one page or entry by entry
+
+
+@pytest.mark.parametrize(
+    ("who", "words"),
+    [
+        (on_machine(2, 3, "vol0"), "another key"),  # another person under the name
+        (on_machine(0, 3, "other"), "another name"),  # the person under another name
+        (on_machine(0, 1), "another name"),  # with somebody else's machine
+    ],
+)
+def test_a_return_takes_no_name_and_no_key_of_anybody(who: Binding, words: str) -> None:
+    roster, _ = grown((Event.JOIN, person(0)), (Event.JOIN, person(1)), (Event.LEAVE, person(0)))
+    with pytest.raises(RemoteProtocolError, match=words):
+        append(roster, Event.JOIN, who, COMMUNITY, 9)
+
+
 def test_a_binding_for_another_community_is_refused() -> None:
     elsewhere = SigningKey(b"\x08" * 32).public
     with pytest.raises(RemoteProtocolError, match="vouch"):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from builders import adapter
 from nomoat.aggregation.errors import (
@@ -276,6 +277,22 @@ def test_whoever_leaves_is_out_at_once(town: Any, people: Any) -> None:
     assert person.name not in town.fleet_grid.online()
     assert town.registrar.roster().members[person.name].standing is Standing.LEFT
     coordinator_api.leave(person.coordinator, NOW)  # twice does no harm
+
+
+def test_whoever_left_comes_back_from_another_machine_and_everybody_follows(
+    town: Any, people: Any
+) -> None:
+    person, other = people(2)
+    seen, _ = extend_roster(other.coordinator, Roster.empty(town.folder.key().public), NOW)
+    coordinator_api.leave(person.coordinator, NOW)
+    person.node_key = ec.derive_private_key(7700, ec.SECP384R1())
+    assert person.enrol(town.link()) is Standing.APPROVED
+    known, _ = extend_roster(other.coordinator, seen, NOW)
+    der = node_public_der(person.node_key.public_key())
+    check_own_entry(known, person.coordinator, person.name, der)
+    person.serve()
+    (reply,) = town.replies(town.ask("hello", [person.name]), 1)
+    assert not reply.has_error()
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,68 @@ def test_whoever_left_may_come_back_with_an_invitation(tmp_path: Path) -> None:
     assert enrol(office, person(0), invited(office, tag=2)) is Standing.APPROVED
 
 
+@pytest.mark.parametrize("admission", list(Admission))
+def test_whoever_left_comes_back_from_a_new_machine_as_a_newcomer_does(
+    tmp_path: Path, admission: Admission
+) -> None:
+    office = registrar(tmp_path, admission)
+    enrol(office, person(0), invited(office))
+    if admission is Admission.APPROVE:
+        office.order("vol0", Event.RELEASE, "", NOW)
+    office.leave(person(0).identity, NOW)
+    seen = accept_page(Roster.empty(KEY.public), office.page(0))  # by a volunteer, before
+    again = person(0, key=4)
+    assert enrol(office, again, b"") is Standing.LEFT  # it takes an invitation
+    spent = invited(office, uses=1, tag=2)
+    enrol(office, person(1), spent)
+    with pytest.raises(Refused, match="used up"):
+        enrol(office, again, spent)
+    standing = enrol(office, again, invited(office, tag=3))
+    if admission is Admission.APPROVE:
+        assert standing is Standing.PENDING
+        assert office.roster().members["vol0"].standing is Standing.LEFT
+        assert enrol(office, person(0, key=5), invited(office, tag=3)) is Standing.PENDING
+        assert enrol(office, again, invited(office, tag=3)) is Standing.PENDING
+        assert office.order("vol0", Event.RELEASE, "", NOW) is Standing.APPROVED
+    else:
+        assert standing is Standing.APPROVED
+    assert enrol(office, again, b"") is Standing.APPROVED
+    after = accept_page(seen, office.page(seen.length))
+    assert after == office.roster()
+    assert after.members["vol0"].binding.node_key == again.node_key
+    assert registrar(tmp_path, admission).roster() == after
+
+
+def test_a_return_keeps_its_name_and_nobody_who_is_banned_returns(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    token = invited(office, uses=9)
+    enrol(office, person(0), token)
+    enrol(office, person(1), token)
+    office.leave(person(0).identity, NOW)
+    with pytest.raises(Refused, match="join with --as vol0"):
+        enrol(office, person(0, "other", key=4), token)
+    with pytest.raises(Refused, match="belongs to another volunteer"):
+        enrol(office, person(0, key=1), token)
+    with pytest.raises(UsageError, match="new invitation"):  # its old machine's key is gone
+        office.order("vol0", Event.RELEASE, "", NOW)
+    office.order("vol0", Event.BAN, "sent junk", NOW)
+    assert enrol(office, person(0, key=4), token) is Standing.BANNED
+    assert enrol(office, person(0, "other", key=4), token) is Standing.BANNED
+    assert office.roster().members["vol0"].standing is Standing.BANNED
+
+
+def test_a_lost_machine_is_removed_by_the_coordinator_and_its_owner_comes_back(
+    tmp_path: Path,
+) -> None:
+    office = registrar(tmp_path)
+    token = invited(office)
+    enrol(office, person(0), token)
+    with pytest.raises(Refused, match=r"already enrolled, as vol0; .* remove it"):
+        enrol(office, person(0, key=4), token)
+    assert office.order("vol0", Event.LEAVE, "stolen", NOW) is Standing.LEFT
+    assert enrol(office, person(0, key=4), token) is Standing.APPROVED
+
+
 def test_an_order_of_another_process_is_seen_at_once(tmp_path: Path) -> None:
     running, other = registrar(tmp_path), registrar(tmp_path)
     enrol(running, person(0), invited(running))
