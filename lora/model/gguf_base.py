@@ -38,7 +38,11 @@ def dequantised(file: Path, cache: Path | None = None) -> Path:
         # A process of its own: whoever asks for a folder has no torch, and shall have none.
         command = [sys.executable, "-P", "-m", "nomoat.lora.model.gguf_base"]
         done = subprocess.run(
-            [*command, str(file.resolve()), str(fresh)], check=False, capture_output=True, text=True
+            [*command, str(file.resolve()), str(fresh)],
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
         if done.returncode != 0:
             _refuse(file, done.stderr)
@@ -53,9 +57,10 @@ def convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     place: dict[str, Any] = {"gguf_file": file.name}
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **place)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, trust_remote_code=False, **place)
     model: Any = AutoModelForCausalLM.from_pretrained(
         file.parent,
+        trust_remote_code=False,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),
         **place,
