@@ -82,7 +82,7 @@ def load(path: Path, **flags: Any) -> VolunteerSettings:
 
 def save(path: Path, settings: VolunteerSettings) -> None:
     """Write settings.toml; comments of an older one survive."""
-    document = tomlkit.parse(path.read_text() if path.exists() else "")
+    document = tomlkit.parse(path.read_text("utf-8") if path.exists() else "")
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"machine"})
     for key, value in values.items():
         if key in COMMENTS and key not in document:

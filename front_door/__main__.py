@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 
+from nomoat import terminal
+
 INTERRUPTED = 130  # also what typer ends with on Ctrl-C
 
 
 def main() -> None:
     """Run the command line; never a traceback for what a person can mend."""
+    terminal.prepare()
+    code = _run()
+    sys.exit(code if terminal.flushed() else code or 1)
+
+
+def _run() -> int | str | None:
+    """Run the command line; its exit code, after the line that explains one."""
     from nomoat.aggregation.errors import NomoatError
 
     try:
@@ -16,16 +25,19 @@ def main() -> None:
 
         app(prog_name="nomoat")
     except NomoatError as problem:
-        sys.stderr.write(f"nomoat: {problem}\n")
-        sys.exit(problem.exit_code)
+        terminal.error(f"nomoat: {problem}")
+        return problem.exit_code
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
-            raise
-        sys.stderr.write("nomoat: interrupted; what was finished is kept\n")
-        sys.exit(INTERRUPTED)
+            return end.code
+        terminal.error("nomoat: interrupted; what was finished is kept")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has enough
+        return 1
     except OSError as problem:  # a full disk, a folder that may not be written
-        sys.stderr.write(f"nomoat: {problem}\n")
-        sys.exit(1)
+        terminal.error(f"nomoat: {problem}")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

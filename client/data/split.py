@@ -111,7 +111,7 @@ def prepare(
         train, measured = _some(data, rows), _some(heldout_data, books[-1].conversations)
     for part, path in zip((train, measured), files, strict=True):
         write_jsonl(part, path)
-    (folder / FINDINGS).write_text(render_scan(found, allowlist) + "\n")
+    (folder / FINDINGS).write_text(render_scan(found, allowlist) + "\n", "utf-8")
     sizes = {"train": len(train), "heldout": len(measured), "secret": len(left_out)}
     told = {"of": wanted, **sizes, **_counted(books)}
     with replacing(stamp) as file:

@@ -65,7 +65,7 @@ class Candidate:
 
     def left_out(self) -> str:
         """Rows that look secret and are left out, and how to keep them; empty if there are none."""
-        return (self.folder.split / FINDINGS).read_text() if self.split.secret_rows else ""
+        return (self.folder.split / FINDINGS).read_text("utf-8") if self.split.secret_rows else ""
 
 
 def consider(
