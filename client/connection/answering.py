@@ -29,7 +29,7 @@ class Listener(Protocol):
         """It was answered; `late` if the coordinator had moved on."""
 
     def withheld(self, kind: str, reason: str) -> None:
-        """An answer was not sent: it could not be logged."""
+        """An answer was not sent: it could not be logged, say."""
 
 
 def unrecorded(_request: Message, _reply: Message) -> None:
@@ -45,8 +45,8 @@ class Answering:
     """The answer to a message, and what goes with it.
 
     record: called with request and reply before the reply leaves; what it raises NomoatError for
-    does not leave. overtaken: called when something new is asked while something else is being
-    done, whose answer is too late.
+    does not leave, and the coordinator is told that there is no answer. overtaken: called when
+    something new is asked while something else is being done, whose answer is too late.
     """
 
     app: App

@@ -90,13 +90,27 @@ class MessageWorker:
                 size, wanted = sent if sent is not None else (0, False)
                 self._listener.answered(kind, size, not wanted)
             except NomoatError as problem:
-                log.error("%s: nothing leaves: %s", kind, problem)
-                self._listener.withheld(kind, str(problem))
+                self._withhold(incoming.head, problem)
             except Exception:  # a hostile or broken message must not end the line
                 log.exception("message %s dropped", kind)
                 self._listener.answered(kind, 0, True)
             finally:
                 self._at_work = False
+
+    def _withhold(self, message: Message, problem: NomoatError) -> None:
+        """Answer that there is no answer, so that nobody waits for one.
+
+        Flower's error reply holds the class of `problem` and nothing else, and is in no log: where
+        the log cannot be written, it is all that leaves.
+        """
+        kind = message.metadata.message_type
+        log.error("%s: nothing leaves: %s", kind, problem)
+        self._listener.withheld(kind, str(problem))
+        if not self._stop.is_set():
+            try:
+                self._retrying(partial(self._send, failure(message, problem)))
+            except Exception:  # as below
+                log.exception("%s: nobody could be told", kind)
 
     def _fetch(self, incoming: IncomingMessage) -> Message:
         return self._client.fetch(self._node, incoming, time.monotonic() + FETCH_S)

@@ -1,6 +1,7 @@
 """Writes a line into the log of everything that left before an answer goes to the wire.
 
-A message whose line cannot be written does not leave.
+A message whose line cannot be written does not leave; the coordinator is told that there is none,
+by an error reply without content (client/connection/message_worker.py).
 """
 
 from __future__ import annotations

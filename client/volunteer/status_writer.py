@@ -101,8 +101,8 @@ class StatusWriter(RoundObserver):
         self.say("waiting", self._note or why)
 
     def withheld(self, kind: str, reason: str) -> None:
-        """An answer did not leave, because it could not be logged."""
-        self.say("waiting", f"nothing leaves: {kind} could not be logged ({reason})")
+        """An answer did not leave: it could not be logged, say."""
+        self.say("waiting", f"nothing leaves, so {kind} was not answered: {reason}")
 
     def hold(self, reason: str, since: float) -> None:
         """The policy lets nothing be done; what the line does is not what matters now."""

@@ -21,7 +21,7 @@ from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.messages import Decline
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection import coordinator_api, flower_client, message_loop
-from nomoat.client.connection.answering import Answering
+from nomoat.client.connection.answering import Answering, Record, unrecorded
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.round.sealed_app import App, SealParties, sealed
 from nomoat.server.community import certificates
@@ -235,12 +235,12 @@ class Person:
         belonging = SealParties(self.identity, self.town.folder.key().public, BASE_HASH)
         return sealed(app, belonging)
 
-    def serve(self, app: App = echo, *, seal: bool = True) -> None:
+    def serve(self, app: App = echo, *, seal: bool = True, record: Record = unrecorded) -> None:
         served = self.sealed(app) if seal else app
 
         def run() -> None:
             try:
-                answering = Answering(served, overtaken=self.log.overtaken)
+                answering = Answering(served, record, self.log.overtaken)
                 message_loop.serve(self.line(), answering, self.stop, self.log)
             except Exception as problem:  # noqa: BLE001
                 self.refused = problem

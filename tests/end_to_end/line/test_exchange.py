@@ -18,7 +18,7 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.date import now
 from flwr.supernode import node_auth_http_interceptor
 
-from nomoat.aggregation.errors import Refused
+from nomoat.aggregation.errors import NomoatError, Refused
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
@@ -279,6 +279,29 @@ def test_an_error_tells_the_coordinator_a_class_name_and_nothing_else(
     person.serve(broken)
     (reply,) = town.replies(town.ask("x", [person.name]), 1)
     assert reply.error.reason == "FileNotFoundError"
+
+
+def test_a_volunteer_that_cannot_log_says_so_and_goes_on_when_it_can(
+    town: Any, people: Any, read: Any
+) -> None:
+    (person,) = people(1)
+    disk_full, asked = threading.Event(), []
+
+    def record(message: Message, reply: Message) -> None:
+        asked.append(read(message))
+        if disk_full.is_set():
+            raise NomoatError("cannot use /home/ada/sent.log: No space left on device")
+
+    disk_full.set()
+    person.serve(record=record)
+    (reply,) = town.replies(town.ask("before", [person.name]), 1)
+    assert not reply.has_content()
+    assert reply.error.reason == "NomoatError"  # no path, no data
+    assert ("withheld", "train.local") in [event[:2] for event in person.log.events]
+    disk_full.clear()
+    (reply,) = town.replies(town.ask("after", [person.name]), 1)
+    assert read(reply) == "re: after"
+    assert asked == ["before", "after"]  # what was withheld is not offered again
 
 
 @pytest.mark.parametrize("fault", ["unsealed", "tampered", "replayed"])
