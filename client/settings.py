@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal
 
 import tomlkit
 import tomlkit.items
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.client.machine.limits_settings import HELP, MachineSettings
 from nomoat.client.round.task_limits import TaskLimits
+from nomoat.lora.device.present import check_names
 from nomoat.storage.atomic import replacing
 from nomoat.storage.settings import FileSettings
 from nomoat.storage.settings import load as load_file
@@ -26,7 +28,7 @@ class VolunteerSettings(FileSettings):
     address: str = Field(max_length=260)
     name: str = Field(min_length=1, max_length=40)
     data: Path
-    base: str = Field(max_length=400)  # where this machine has the base model
+    base: str = Field(max_length=4096)  # where this machine has the base model
     heldout: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     heldout_data: Path | None = None
     device: str = Field("auto", max_length=40)
@@ -40,6 +42,15 @@ class VolunteerSettings(FileSettings):
     known_peers: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     known_days: Annotated[float, Field(ge=0, le=3650)] = 30.0
     machine: MachineSettings = Field(default_factory=MachineSettings)
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, text: str) -> str:
+        try:
+            check_names(text)
+        except UsageError as problem:
+            raise ValueError(str(problem)) from None
+        return text
 
     def limits(self, rank: int) -> TaskLimits:
         """The most a coordinator may ask; `rank`: what `auto` comes to on this machine."""

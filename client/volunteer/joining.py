@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from nomoat.aggregation.errors import BadData, Refused, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.invitation import Invitation
@@ -26,6 +28,15 @@ from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit
 from nomoat.client.training.memory_fit import check_bits
 from nomoat.lora.data.row_counts import too_many_dropped
+from nomoat.storage.settings import first_error
+
+FLAGS = {
+    "name": "--as",
+    "base": "--base",
+    "device": "--device",
+    "heldout": "--heldout",
+    "known_peers": "--known-peers",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ def consider(
     ask_base: asks the owner where the base model is. Raises what keeps it from that; nothing of
     ours is sent, and nothing that the coordinator names is opened.
     """
+    _settings(invitation, wish, wish.base or "", None)  # refused before anything is asked
     endpoint, community = coordinator_api.endpoint_of(invitation), invitation.claims.community
     info = coordinator_api.look(endpoint, community, int(time.time()))
     if wish.known_peers and not info.secure:
@@ -83,7 +95,7 @@ def consider(
     folder, base = home.folder(info.public), _local(wish.base or ask_base(info))
     check_base(base, info.base_hash, info.name)
     parts = check_trains(info, base, wish.device)
-    settings = _settings(invitation, info, wish, base)
+    settings = _settings(invitation, wish, base, _bits(info, wish, base))
     machine = settings.machine
     check_bits(machine)
     most = community_fit.rank_of(settings, info)
@@ -118,25 +130,31 @@ def enrol(home: Home, candidate: Candidate, invitation: Invitation) -> str:
     return settings.name + (" (waits for approval)" if standing is Standing.PENDING else "")
 
 
-def _settings(
-    invitation: Invitation, info: CommunityInfo, wish: Wish, base: str
-) -> VolunteerSettings:
-    bits = wish.bits
-    if bits is None:
-        most = 1 if wish.rank == "auto" else wish.rank
-        bits = community_fit.bits(info, base, free_memory(wish.device), most)
-    return VolunteerSettings(
-        address=invitation.claims.address,
-        name=wish.name,
-        data=wish.data.resolve(),
-        base=base,
-        device=wish.device,
-        heldout=wish.heldout,
-        heldout_data=wish.heldout_data and wish.heldout_data.resolve(),
-        rank=wish.rank,
-        known_peers=wish.known_peers,
-        machine=MachineSettings.model_validate({"base_bits": bits}),
-    )
+def _bits(info: CommunityInfo, wish: Wish, base: str) -> int | None:
+    if wish.bits is not None:
+        return wish.bits
+    most = 1 if wish.rank == "auto" else wish.rank
+    return community_fit.bits(info, base, free_memory(wish.device), most)
+
+
+def _settings(invitation: Invitation, wish: Wish, base: str, bits: int | None) -> VolunteerSettings:
+    """The settings of a volunteer that joins; UsageError naming the first that cannot be."""
+    try:
+        return VolunteerSettings(
+            address=invitation.claims.address,
+            name=wish.name,
+            data=wish.data.resolve(),
+            base=base,
+            device=wish.device,
+            heldout=wish.heldout,
+            heldout_data=wish.heldout_data and wish.heldout_data.resolve(),
+            rank=wish.rank,
+            known_peers=wish.known_peers,
+            machine=MachineSettings.model_validate({"base_bits": bits}),
+        )
+    except ValidationError as problem:
+        key, _, reason = first_error(problem).partition(": ")
+        raise UsageError(f"{FLAGS.get(key, key)}: {reason}") from None
 
 
 def _local(base: str) -> str:

@@ -15,18 +15,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from nomoat.aggregation.errors import UsageError
+
 CPU: Final = "cpu"
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 # Emptied where a process must not start a GPU; ROCm's runtime reads the second one first.
 HIDING: Final = (VISIBLE, "HIP_VISIBLE_DEVICES")
 # Device files of the NVIDIA driver, of WSL, of Tegra, of AMD's and of Intel's compute drivers.
 NODES: Final = ("nvidiactl", "dxg", "nvhost-ctrl", "nvhost-gpu", "kfd", "dri/renderD128")
+_NAME: Final = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d{1,3})?")
 _BUILT: Final = re.compile(r"^(cuda|hip|xpu)\b.*=\s*['\"]", re.MULTILINE)
 
 
 def names(device: str) -> tuple[str, ...]:
     """Split "cuda:0,cuda:1" into the devices it lists, in order; most settings name one."""
     return tuple(name.strip() for name in device.split(",") if name.strip()) or ("auto",)
+
+
+def check_names(device: str) -> None:
+    """Raise UsageError, in one line, unless `device` names kinds of devices that there are."""
+    for name in names(device):
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is no device; auto, cpu, cuda, mps and xpu are")
 
 
 def torch_built_for() -> frozenset[str]:

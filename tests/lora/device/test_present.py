@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from nomoat.aggregation.errors import UsageError
 from nomoat.lora.device import present
-from nomoat.lora.device.present import gpu_of, may_use_gpu, names, torch_has_cuda, why_no_cuda
+from nomoat.lora.device.present import (
+    check_names,
+    gpu_of,
+    may_use_gpu,
+    names,
+    torch_has_cuda,
+    why_no_cuda,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +111,11 @@ def test_why_there_is_no_cuda_names_what_would_bring_it_back(
     assert "is '7'" in why_no_cuda({"CUDA_VISIBLE_DEVICES": "7"})
     monkeypatch.setattr(present, "driver_nodes", lambda: ("nvidiactl",))
     assert "too old" in why_no_cuda({})
+
+
+def test_a_name_of_no_device_is_refused_without_torch() -> None:
+    for good in ("auto", "cpu", "cuda", "cuda:1", "mps", "xpu:0", "cuda:0,cuda:1"):
+        check_names(good)
+    for bad in ("tpu", "cuda:", "cuda:x", "CUDA", "cpu,tpu", "meta"):
+        with pytest.raises(UsageError, match="is no device"):
+            check_names(bad)
