@@ -18,7 +18,7 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.date import now
 from flwr.supernode import node_auth_http_interceptor
 
-from nomoat.aggregation.errors import NomoatError, Refused
+from nomoat.aggregation.errors import NomoatError, Refused, Unreachable
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
@@ -93,6 +93,29 @@ def test_a_request_that_a_killed_process_left_open_takes_no_message(
         assert read(town.replies(ids, 1)[0]) == f"re: message {number}"
     held.join(20)
     assert taken == [None]
+
+
+def test_two_volunteers_with_the_same_keys_are_told_so_in_one_line(town: Any, people: Any) -> None:
+    (person,) = people(1)
+    copied = FlowerClient(person.line())
+    node = copied.activate()
+    problems: list[Exception] = []
+
+    def poll() -> None:
+        try:
+            copied.receive(node)
+        except Exception as problem:  # noqa: BLE001 - looked at below
+            problems.append(problem)
+
+    held = threading.Thread(target=poll)
+    held.start()
+    town.wait_held(node.node_id)
+    person.serve()
+    held.join(20)
+    (problem,) = problems
+    assert isinstance(problem, NomoatError)
+    assert "with this one's keys" in str(problem)
+    assert "http" not in str(problem)
 
 
 def test_a_message_that_was_lost_on_its_way_is_offered_again(
@@ -376,7 +399,7 @@ def quietly(receive: Any, node: Any) -> Any:
     """What `receive` gets; None if the coordinator refuses to give this one anything."""
     try:
         return receive(node)
-    except httpx.HTTPStatusError:
+    except (httpx.HTTPStatusError, Unreachable):
         return None
 
 
