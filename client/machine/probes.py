@@ -10,8 +10,8 @@ import contextlib
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
-from datetime import datetime, tzinfo
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta, tzinfo
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -122,18 +122,50 @@ def cpu_temperature_c() -> float | None:
     return None
 
 
-def local_zone() -> tzinfo | None:
-    """This machine's time zone with its clock changes, where the system keeps it in a file."""
+class SystemZone(tzinfo):
+    """The zone of the C library, clock changes included, whatever it has it from."""
+
+    def utcoffset(self, at: datetime | None) -> timedelta | None:
+        """Return the offset of a wall time; `fold` chooses in an hour that comes twice."""
+        return None if at is None else at.replace(tzinfo=None).astimezone().utcoffset()
+
+    def dst(self, at: datetime | None) -> timedelta | None:
+        """Return None: how much of the offset is summer time does not matter here."""
+        return None
+
+    def tzname(self, at: datetime | None) -> str | None:
+        """Return the zone's abbreviation."""
+        return None if at is None else at.replace(tzinfo=None).astimezone().tzname()
+
+    def fromutc(self, at: datetime) -> datetime:
+        """Return the wall time of a moment in UTC, its `fold` set."""
+        return datetime.fromtimestamp(at.replace(tzinfo=UTC).timestamp()).replace(tzinfo=self)
+
+
+def local_zone(environment: Mapping[str, str] = os.environ) -> tzinfo:
+    """The zone that TZ names, else this machine's, with its clock changes.
+
+    TZ may be a name, a file, or a rule as POSIX writes it ("CET-1CEST,M3.5.0,M10.5.0/3"), which
+    the C library reads.
+    """
+    name = environment.get("TZ")
+    place = "/etc/localtime" if name is None else name.removeprefix(":")
+    return attempt("zone", lambda: _zone(place)) or SystemZone()
+
+
+def _zone(place: str) -> tzinfo:
+    """The zone in a file, or of that name; "" is UTC."""
     from zoneinfo import ZoneInfo
 
-    with open("/etc/localtime", "rb") as file:
+    if not os.path.isabs(place):
+        return ZoneInfo(place) if place else UTC
+    with open(place, "rb") as file:
         return ZoneInfo.from_file(file, key="local")
 
 
 def local_now(now_s: float) -> datetime:
-    """`now_s` as local time; without a zone file, at the offset that holds now."""
-    zone = attempt("zone", local_zone)
-    return datetime.fromtimestamp(now_s, zone).astimezone(zone)
+    """`now_s` as local time."""
+    return datetime.fromtimestamp(now_s, local_zone())
 
 
 def idle_s() -> float | None:
