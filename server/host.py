@@ -66,6 +66,7 @@ def hosting(
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
         resources.enter_context(held(folder.up_lock, taken))
+        community.keep_terms()
         directory = Directory(community.registrar)
         state = FleetState(folder.flower / "link.db", directory)
         resources.callback(state.close)

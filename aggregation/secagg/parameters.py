@@ -141,7 +141,10 @@ def _check_size(offer: SessionOffer, policy: Policy) -> None:
     if is_weak(offer.n_min) and not (offer.weak and policy.allow_weak):
         raise _refusal(f"{offer.n_min} participants are weak, and both sides have to ask for that")
     if offer.n_min < policy.least:
-        raise _refusal(f"{offer.n_min} participants are fewer than this machine's {policy.least}")
+        raise _refusal(
+            f"{offer.n_min} participants are fewer than this machine's {policy.least}; to agree to "
+            "fewer, leave and join again"
+        )
 
 
 def _check_diary(offer: SessionOffer, diary: Collection[Mark]) -> None:

@@ -49,6 +49,11 @@ class Folder:
         return self.root / "community.db"
 
     @property
+    def agreed(self) -> Path:
+        """The terms that volunteers agreed to by joining."""
+        return self.root / "agreed.json"
+
+    @property
     def adapters(self) -> Path:
         """Adapter versions."""
         return self.root / "adapters"

@@ -13,6 +13,7 @@ from enum import StrEnum
 from nomoat.aggregation.errors import Refused, UsageError
 from nomoat.aggregation.protocol.enrolment import Binding, Standing
 from nomoat.aggregation.protocol.roster import STANDINGS, Event
+from nomoat.aggregation.secagg.parameters import Policy
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,38}[a-z0-9]|[a-z0-9]")
 
@@ -31,6 +32,26 @@ class Applicant:
     binding: Binding
     standing: Standing
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgreedTerms:
+    """The terms of a session that a volunteer holds its community to from its joining on.
+
+    least: the fewest participants of a session it takes part in.
+    """
+
+    secure: bool
+    least: int
+
+    @classmethod
+    def offered(cls, secure: bool, participants: int, allow_weak: bool) -> AgreedTerms:
+        """The terms agreed to by joining a community that offers this."""
+        return cls(secure, Policy(participants, allow_weak).least)
+
+    def refuse(self, now: AgreedTerms) -> bool:
+        """Return True if whoever agreed to these refuses every round of a community with those."""
+        return (self.secure and not now.secure) or (now.secure and now.least < self.least)
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,6 +246,39 @@ def test_a_coordinator_that_is_up_is_not_rolled_back(folder: Path) -> None:
     assert community.registry.get(None).version.number == 3
 
 
+def under(folder: Path, **rounds: object) -> OpenCommunity:
+    return OpenCommunity.open(folder, rounds=rounds)
+
+
+def test_terms_that_members_would_refuse_are_refused_at_up_and_name_them(folder: Path) -> None:
+    weak = {"secure": True, "allow_weak": True}
+    under(folder, **weak, min_volunteers=4).keep_terms()
+    token = from_link(run("invite", str(folder), "--uses", "9", "--quiet").stdout).token()
+    enrol(folder, "ada", 1, token)
+    under(folder, **weak, min_volunteers=5).keep_terms()  # stricter: ada has no objection
+    enrol(folder, "ben", 2, token)
+    with pytest.raises(UsageError, match=r"1 volunteers \(ben\) agreed to 5 participants or more"):
+        under(folder, **weak, min_volunteers=4).keep_terms()
+    with pytest.raises(UsageError, match=r"2 volunteers \(ada, ben\) agreed to"):
+        under(folder, **weak, min_volunteers=3).keep_terms()
+    with pytest.raises(UsageError, match="agreed to secure = true"):
+        under(folder, secure=False, min_volunteers=5).keep_terms()
+    run("volunteers", str(folder), "remove", "ben")
+    under(folder, **weak, min_volunteers=4).keep_terms()
+    enrol(folder, "cyd", 3, token)
+    under(folder, secure=True, min_volunteers=9).keep_terms()
+    under(folder, **weak, min_volunteers=4).keep_terms()  # nobody joined under nine
+
+
+def test_damaged_notes_of_terms_are_one_line(folder: Path) -> None:
+    community = under(folder)
+    community.keep_terms()
+    for junk in (b"", b"[]", b'{"announced": 1, "members": {}}'):
+        community.folder.agreed.write_bytes(junk)
+        with pytest.raises(NomoatError, match=r"agreed.json is damaged"):
+            community.keep_terms()
+
+
 def test_an_exported_version_is_a_peft_folder_with_its_history(
     folder: Path, tmp_path: Path
 ) -> None:
