@@ -6,6 +6,7 @@ Linux only, and only for those who may capture.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -13,6 +14,7 @@ from types import TracebackType
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 SOL_PACKET, PACKET_STATISTICS = 263, 6
+SO_RCVBUFFORCE = 33  # linux/socket.h; the socket module does not name it
 PACKET_OUTGOING = 4  # on the loopback each packet is seen leaving and arriving: one counts
 TCP = 6
 HEAD_BYTES = 80  # IP header and TCP ports
@@ -25,7 +27,11 @@ class Capture:
     def __init__(self, port: int) -> None:
         self._port = port
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        # Whoever may capture may mostly pass the system's limit on buffers, too.
+        for option in (SO_RCVBUFFORCE, socket.SO_RCVBUF):
+            with contextlib.suppress(PermissionError):
+                self._socket.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+                break
         self._socket.bind(("lo", ETH_P_ALL))
         self._socket.settimeout(0.2)
         self._over = threading.Event()
