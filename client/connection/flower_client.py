@@ -45,7 +45,6 @@ from nomoat.flower.headers import HAVE, WAIT
 from nomoat.flower.objects import check_object, hashed_once, ids_in, put_together, take_apart
 from nomoat.flower.process import silence
 
-SAME_KEYS = "that another volunteer with this one's keys is running; end one (nomoat finish)"
 MAX_OBJECTS = 300
 WAIT_S = 15
 BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
@@ -286,7 +285,7 @@ class FlowerClient:
         except httpx.HTTPStatusError as problem:
             status = problem.response.status_code
             if status in (409, 429, 500, 502, 503, 504):
-                said = SAME_KEYS if status == 409 else status
+                said = "another with these keys runs: end it" if status == 409 else status
                 raise Unreachable(f"{self.connection.endpoint.address} answers {said}") from None
             if status == 401:
                 skewed = skew(problem.response, self.connection.clock())

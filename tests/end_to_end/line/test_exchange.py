@@ -114,7 +114,7 @@ def test_two_volunteers_with_the_same_keys_are_told_so_in_one_line(town: Any, pe
     held.join(20)
     (problem,) = problems
     assert isinstance(problem, NomoatError)
-    assert "with this one's keys" in str(problem)
+    assert "another with these keys runs: end it" in str(problem)
     assert "http" not in str(problem)
 
 

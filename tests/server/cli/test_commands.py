@@ -270,6 +270,20 @@ def test_terms_that_members_would_refuse_are_refused_at_up_and_name_them(folder:
     under(folder, **weak, min_volunteers=4).keep_terms()  # nobody joined under nine
 
 
+def test_up_does_not_start_under_terms_that_members_would_refuse(folder: Path) -> None:
+    under(folder).keep_terms()
+    token = from_link(run("invite", str(folder), "--quiet").stdout).token()
+    enrol(folder, "ada", 1, token)
+    up = [sys.executable, "-P", "-m", "nomoat", "up", str(folder), "--port", "1"]
+    environment = os.environ | {"NOMOAT_ROUNDS__ALLOW_WEAK": "true"}
+    done = subprocess.run(
+        up, capture_output=True, env=environment, check=False, text=True, timeout=60
+    )
+    assert done.returncode == UsageError.exit_code
+    (line,) = done.stderr.splitlines()
+    assert "1 volunteers (ada) agreed to 8 participants or more" in line
+
+
 def test_damaged_notes_of_terms_are_one_line(folder: Path) -> None:
     community = under(folder)
     community.keep_terms()
