@@ -100,7 +100,7 @@ def _make(folder: Path, options: InitOptions) -> None:
 
 
 def _wanted(options: InitOptions) -> NewCommunity:
-    from nomoat.server.community.certificates import split_address
+    from nomoat.server.community.certificates import canonical, split_address
     from nomoat.server.community.creation import NewCommunity, Tables
     from nomoat.server.community.membership_rules import Admission
     from nomoat.server.community.settings import (
@@ -110,7 +110,7 @@ def _wanted(options: InitOptions) -> NewCommunity:
     )
     from nomoat.server.rounds.settings import AdapterSettings, TrainingSettings
 
-    _, port = split_address(options.address)
+    host, port = split_address(options.address)
     admission = Admission.APPROVE if options.approve else Admission.OPEN
     adapter, rounds, training = (
         {key: value for key, value in options.settings.items() if key in kind.model_fields}
@@ -121,10 +121,17 @@ def _wanted(options: InitOptions) -> NewCommunity:
         options.base,
         options.license,
         Tables(adapter, rounds, training),
-        ServerSettings(port=port, address=options.address),
+        ServerSettings(host=_listening(host), port=port, address=canonical(options.address)),
         options.evaluation,
         options.seed,
     )
+
+
+def _listening(public: str) -> str:
+    """The address to listen on when volunteers reach `public`: every one, of IPv6 too if it is."""
+    if ":" not in public:
+        return "0.0.0.0"
+    return public if public == "::1" else "::"
 
 
 def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
@@ -157,7 +164,8 @@ def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         contextlib.closing(community.registrar.store),
         hosting(community, ConsoleLines(as_json, quiet), _stopped_by_signals()) as deployment,
     ):
-        where = f"{community.settings.server.host}:{deployment.port}"
+        host = community.settings.server.host
+        where = f"[{host}]:{deployment.port}" if ":" in host else f"{host}:{deployment.port}"
         tell(f"{community.settings.community.name} is up on {where}")
         checkpoint = deployment.run()
         if checkpoint is not None and not until_done:

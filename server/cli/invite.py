@@ -57,7 +57,7 @@ def _claims(community: OpenCommunity, address: str | None, uses: int, expires: s
     from nomoat.server.community.invites import parse_duration
 
     folder = community.folder
-    where = address or community.settings.server.address
+    where = certificates.canonical(address or community.settings.server.address)
     host, _ = certificates.split_address(where)
     if host not in certificates.hosts_of(folder.server_certificate.read_bytes()):
         raise UsageError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,9 @@ from nomoat.aggregation.errors import NomoatError, UsageError
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825  # the longest that common TLS stacks accept
+MAX_NAME = 253  # RFC 1035
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 BACKDATE = datetime.timedelta(hours=1)  # a volunteer's clock may be behind
 
 
@@ -88,14 +92,56 @@ def expires(certificate: bytes) -> datetime.datetime:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """host:port taken apart; UsageError if it is not one. IPv6 hosts stand in brackets."""
+    """host:port taken apart; UsageError if it is not one. IPv6 hosts stand in brackets.
+
+    The host is as a certificate has it: an IPv6 address in its short form, a name in lower case
+    and its ASCII spelling (RFC 5890).
+    """
     host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(
             f"address {address!r} is not HOST:PORT; for example train.example.org:8443"
         )
-    return host, int(port)
+    if ":" in host and not bracketed:
+        raise UsageError(
+            f"address {address!r}: IPv6 stands in brackets; for example [2001:db8::1]:8443"
+        )
+    return host_name(host), int(port)
+
+
+def canonical(address: str) -> str:
+    """host:port with its host as a certificate has it; UsageError if it is not one."""
+    host, port = split_address(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def host_name(host: str) -> str:
+    """A host as a certificate has it; UsageError if it is neither a name nor an address."""
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return _ascii_name(host)
+    if getattr(found, "scope_id", None):
+        raise UsageError(f"{host!r} is good on one link only; give an address without %")
+    return str(found)
+
+
+def _ascii_name(host: str) -> str:
+    """A name's ASCII spelling, lower case.
+
+    Characters that IDNA 2003, which this is, maps to others and IDNA 2008 does not are refused.
+    """
+    if set(host) & set("\u00df\u03c2\u200c\u200d"):
+        raise UsageError(f"{host!r}: write this name in its ASCII spelling (xn--...)")
+    try:
+        name = host.encode("idna").decode("ascii").lower().removesuffix(".")
+    except UnicodeError:
+        name = ""
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name) or name.rpartition(".")[2].isdigit():
+        raise UsageError(f"{host!r} is neither a host name nor an address")
+    return name
 
 
 def only_here(address: str) -> bool:
@@ -140,10 +186,7 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(host.encode("idna").decode("ascii"))
-    except UnicodeError:
-        raise UsageError(f"{host!r} is neither a host name nor an address") from None
+    return x509.DNSName(host_name(host))
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:

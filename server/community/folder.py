@@ -168,9 +168,18 @@ def hosts(settings: Settings) -> tuple[str, ...]:
     """The names a server certificate must carry: the public one first, loopback always."""
     public, _ = certificates.split_address(settings.server.address)
     local = ("localhost", "127.0.0.1", "::1")
-    machine = (socket.gethostname(),) if socket.gethostname() else ()
-    bound = () if settings.server.host in ("0.0.0.0", "::") else (settings.server.host,)
+    machine = _own_name()
+    listening = settings.server.host
+    bound = () if listening in ("0.0.0.0", "::") else (certificates.host_name(listening),)
     return tuple(dict.fromkeys((public, *bound, *machine, *local)))
+
+
+def _own_name() -> tuple[str, ...]:
+    """This machine's name, if a certificate can have it."""
+    try:
+        return (certificates.host_name(socket.gethostname()),)
+    except UsageError:
+        return ()
 
 
 def describe(

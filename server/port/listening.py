@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 import threading
@@ -79,15 +80,23 @@ async def _serve(server: uvicorn.Server, bound: socket.socket) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; NomoatError in one line if there is none to be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A listening socket; NomoatError in one line if there is none to be had.
+
+    "::" takes IPv4 connections too.
+    """
+    where, family = (f"[{host}]", socket.AF_INET6) if ":" in host else (host, socket.AF_INET)
+    listener = None
     try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if host == "::":  # some systems keep it to IPv6 unless they are told
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, port))
     except OSError as problem:
-        listener.close()
-        raise NomoatError(
-            f"cannot listen on {host}:{port}: {problem.strerror}; choose another --port"
-        ) from None
+        if listener is not None:
+            listener.close()
+        taken = problem.errno in (errno.EADDRINUSE, errno.EACCES)
+        other = "--port" if taken else "--host"
+        reason = f"{problem.strerror}; choose another {other}"
+        raise NomoatError(f"cannot listen on {where}:{port}: {reason}") from None
     return listener

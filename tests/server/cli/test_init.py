@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.protocol.invitation import from_link
 from nomoat.server.cli.commands import app
-from nomoat.server.community.folder import Folder
+from nomoat.server.community.certificates import canonical
+from nomoat.server.community.folder import Folder, create
+from nomoat.server.community.settings import (
+    BaseModelSettings,
+    CommunityRoundSettings,
+    CommunitySettings,
+    ServerSettings,
+    Settings,
+)
 from nomoat.simulations.pocket import MODEL_DIR
 
 
@@ -50,5 +60,24 @@ def test_the_corrected_init_works_after_one_that_broke_off(
         with pytest.raises(NomoatError, match="No space left"):
             init(tmp_path / "town")
     assert not list(tmp_path.iterdir())
-    init(tmp_path / "town")
-    Folder(tmp_path / "town").check_keys()
+    init(tmp_path / "town", "--address", "[2001:DB8:0:0::1]:8443")
+    made = Folder(tmp_path / "town")
+    made.check_keys()
+    server = made.load().server
+    assert (server.host, server.address) == ("::", "[2001:db8::1]:8443")
+
+
+@pytest.mark.parametrize(
+    "address", ["[0:0::1]:8443", "münchen.example:8443", "[2001:DB8::0:1]:443", "Host.example:1"]
+)
+def test_an_address_that_init_takes_is_one_that_invite_takes(tmp_path: Path, address: str) -> None:
+    settings = Settings(
+        community=CommunitySettings(name="town"),
+        base=BaseModelSettings(model="m", folder=Path("m"), hash="ab" * 32, bytes=1),
+        rounds=CommunityRoundSettings(seed="00" * 32),
+        server=ServerSettings(address=address),
+    )
+    create(Folder(tmp_path / "town"), settings, datetime.datetime.now(datetime.UTC), b"\7" * 32)
+    result = CliRunner().invoke(app, ["invite", str(tmp_path / "town"), "--quiet"])
+    assert result.exception is None
+    assert from_link(result.stdout).claims.address == canonical(address)

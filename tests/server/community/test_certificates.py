@@ -13,6 +13,7 @@ import pytest
 from nomoat.aggregation.errors import UsageError
 from nomoat.server.community.certificates import (
     IssuedCertificate,
+    canonical,
     expires,
     fingerprint,
     hosts_of,
@@ -104,7 +105,18 @@ def test_a_fingerprint_is_of_the_certificate_on_the_line(
 
 
 @pytest.mark.parametrize(
-    ("address", "parts"), [("a.b:8443", ("a.b", 8443)), ("[::1]:80", ("::1", 80))]
+    ("address", "parts"),
+    [
+        ("a.b:8443", ("a.b", 8443)),
+        ("[::1]:80", ("::1", 80)),
+        ("[0:0:0:0:0:0:0:1]:80", ("::1", 80)),
+        ("[2001:0DB8:0000::00ff]:80", ("2001:db8::ff", 80)),
+        ("Train.Example.ORG.:80", ("train.example.org", 80)),
+        ("münchen.example:80", ("xn--mnchen-3ya.example", 80)),
+        ("MÜNCHEN.example:80", ("xn--mnchen-3ya.example", 80)),
+        ("東京.example:80", ("xn--1lqs71d.example", 80)),
+        ("xn--mnchen-3ya.example:80", ("xn--mnchen-3ya.example", 80)),
+    ],
 )
 def test_addresses_come_apart(address: str, parts: tuple[str, int]) -> None:
     assert split_address(address) == parts
@@ -114,3 +126,32 @@ def test_addresses_come_apart(address: str, parts: tuple[str, int]) -> None:
 def test_what_is_no_address_is_a_usage_error(address: str) -> None:
     with pytest.raises(UsageError, match="HOST:PORT"):
         split_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("2001:db8::1:8443", "in brackets"),
+        ("[fe80::1%eth0]:8443", "one link only"),
+        ("a..b:8443", "neither a host name"),
+        ("a b:8443", "neither a host name"),
+        ("https://a.example:8443", "in brackets"),
+        ("-a.example:8443", "neither a host name"),
+        ("300.1.1.1:8443", "neither a host name"),
+        ("straße.example:8443", "xn--"),
+        (f"{'a' * 64}.example:8443", "neither a host name"),
+        (".".join(["a" * 60] * 5) + ":8443", "neither a host name"),
+    ],
+)
+def test_an_address_that_nobody_could_reach_is_refused_with_advice(address: str, line: str) -> None:
+    with pytest.raises(UsageError, match=line):
+        split_address(address)
+
+
+@pytest.mark.parametrize("address", ["[0:0:0:0:0:0:0:5]:1", "münchen.example:1", "A.example.:1"])
+def test_a_certificate_names_the_host_of_an_address_as_the_address_comes_apart(
+    authority: IssuedCertificate, address: str
+) -> None:
+    host, _ = split_address(address)
+    assert canonical(canonical(address)) == canonical(address)
+    assert host in hosts_of(make_server(authority, (host,), NOW).certificate)
