@@ -58,4 +58,4 @@ def first_error(problem: ValidationError) -> str:
     """The first thing wrong with settings, as `table.key: what`."""
     error = problem.errors(include_url=False)[0]
     where = ".".join(str(part) for part in error["loc"])
-    return f"{where}: {error['msg'].lower()}"
+    return f"{where}: {error['msg'].lower().removeprefix('value error, ')}"
