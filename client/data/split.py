@@ -51,7 +51,7 @@ class Split:
 def data_stamp(
     data: Path, heldout: float, allowlist: Allowlist, heldout_data: Path | None = None
 ) -> str:
-    """What the split depends on, without reading it: names, sizes, times; BadData if gone."""
+    """Return what a split depends on, unread: names, sizes, times; BadData if it is gone."""
     stamp = _stamp(data, heldout, allowlist)
     return stamp if heldout_data is None else stamp + _stamp(heldout_data, 0.0, allowlist)
 

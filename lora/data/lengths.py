@@ -1,6 +1,6 @@
 """Row lengths in tokens, measured once; what any sequence length does to the rows follows.
 
-Also the rule by which a sequence length is chosen where nobody names one (docs/adr/0011).
+Also the rule by which a sequence length is chosen where nobody names one (docs/adr/0010).
 """
 
 from __future__ import annotations

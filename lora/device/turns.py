@@ -38,7 +38,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class TicketStanding:
-    """Whether a ticket is served, and if not, the one it waits for."""
+    """A ticket's place in the queue: served, or behind the one it waits for."""
 
     may_run: bool
     behind: Ticket | None = None

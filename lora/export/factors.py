@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, Adapter
 from nomoat.lora.model.adapter_folder import CONFIG_FILE, WEIGHTS_FILE
-from nomoat.lora.model.tensor_file import TensorFile
+from nomoat.storage.tensor_file import TensorFile
 
 PREFIX = "base_model.model."  # PEFT's wrapper around the model's own names
 NOT_PLAIN = ("use_dora", "modules_to_save", "lora_bias", "alora_invocation_tokens")

@@ -13,7 +13,7 @@ import numpy as np
 from nomoat.lora.export.factors import Factor
 from nomoat.lora.export.weights import BaseWeights
 from nomoat.lora.model.files import TOKENIZER_FILES, checked
-from nomoat.lora.model.tensor_file import TensorFile, to_bfloat16
+from nomoat.storage.tensor_file import TensorFile, to_bfloat16
 
 BESIDE = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 INDEX = "*.safetensors.index.json"

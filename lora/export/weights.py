@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nomoat.aggregation.errors import BadData
 from nomoat.lora.export.factors import Factor
 from nomoat.lora.model.files import WEIGHTS, checked, config
-from nomoat.lora.model.tensor_file import TensorFile
+from nomoat.storage.tensor_file import TensorFile
 
 # Families whose linear layers keep W as (d_in, d_out): transformers' Conv1D.
 TRANSPOSED = ("gpt2", "openai-gpt")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nomoat.aggregation.errors import BadData, LocalProtocolError
 from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, Adapter, AdapterSpec, LayerSpec
-from nomoat.lora.model.tensor_file import TensorFile
 from nomoat.storage.atomic import replacing_folder
+from nomoat.storage.tensor_file import TensorFile
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,10 @@ from nomoat.serving.cli.options import (
     found,
     machine,
 )
+
+if TYPE_CHECKING:
+    from nomoat.serving.engines import EngineHost, EngineKind
+    from nomoat.serving.sources.find import Found
 
 app = typer.Typer(add_completion=False)
 
@@ -44,6 +49,23 @@ def serve(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     quant: QuantOption = "f16",
 ) -> None:
     """Answer OpenAI's API (chat, completions, streaming) for base, community and personal."""
+    what, kind = found(adapter, community, base), engine_kind(engine)
+    access = _Access(host, port, key, tuple(allow_origin or ()))
+    _serve(what, kind, machine(device, threads, quant), access)
+
+
+@dataclass(frozen=True)
+class _Access:
+    """An address and who may ask there. key: None for a fresh one. origins: of web pages."""
+
+    host: str
+    port: int
+    key: str | None
+    origins: tuple[str, ...]
+
+
+def _serve(what: Found, kind: EngineKind, used: EngineHost, access: _Access) -> None:
+    """Load the engine, print how to reach it, answer until interrupted."""
     import secrets
 
     from nomoat.lora.inference.prompts import Prompts
@@ -53,18 +75,15 @@ def serve(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     from nomoat.serving.sources.find import folder_of
     from nomoat.serving.voices import EngineVoices
 
-    what, kind = found(adapter, community, base), engine_kind(engine)
-    used = machine(device, threads, quant)
-    with bound(host, port) as listening, engines.running(folder_of(what.base), kind, used) as made:
+    base = folder_of(what.base)
+    with bound(access.host, access.port) as listening, engines.running(base, kind, used) as made:
         voices = EngineVoices(made.engine, what.source)
         voices.prepare()
-        secret = key or secrets.token_urlsafe(24)
-        service = ApiService(
-            voices, Prompts.of(made.tokenizer), secret, time.time, tuple(allow_origin or ())
-        )
+        secret = access.key or secrets.token_urlsafe(24)
+        service = ApiService(voices, Prompts.of(made.tokenizer), secret, time.time, access.origins)
         names = ", ".join(name for name in what.source.voices() if "@" not in name)
         sys.stderr.write(f"{what.source.title}: {names} ({made.said})\n")
-        url = f"http://{host}:{listening.getsockname()[1]}/v1"
+        url = f"http://{access.host}:{listening.getsockname()[1]}/v1"
         sys.stdout.write(f"OPENAI_BASE_URL={url}\nOPENAI_API_KEY={secret}\n")
         sys.stdout.flush()
         serve_app(make_app(service), listening)

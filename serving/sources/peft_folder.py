@@ -12,8 +12,8 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.export import factors
 from nomoat.lora.export.side_by_side import of_factors
 from nomoat.lora.model.adapter_folder import CONFIG_FILE, WEIGHTS_FILE, load_folder
-from nomoat.lora.model.tensor_file import TensorFile
 from nomoat.serving.sources.source import BASE, COMMUNITY, BaseRef, check_known
+from nomoat.storage.tensor_file import TensorFile
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def gguf_file(
 def test_a_gguf_file_becomes_a_folder_once_and_computes_what_it_holds(
     gguf_file: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nomoat.lora.model.tensor_file import TensorFile
+    from nomoat.storage.tensor_file import TensorFile
 
     folder = dequantised(gguf_file, tmp_path)
     assert folder.name.startswith("tiny-model-dequantised-")
