@@ -63,7 +63,8 @@ def protection(info: CommunityInfo) -> str:
             f"weak: updates are masked, but as few as {info.min_participants} participants "
             f"may be summed (under {WEAK_BELOW}, a few who collude learn the others')"
         )
-    return f"updates are masked; only the sum of {info.min_participants} or more is ever seen"
+    begin = f"{info.min_participants} or more begin it"
+    return f"updates are masked; only their sum is ever seen, and {begin}"
 
 
 def protection_now(info: CommunityInfo, sent: Sequence[SentMessage]) -> str:
