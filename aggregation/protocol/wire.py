@@ -2,8 +2,8 @@
 
 A message is a head (msgpack: version, kind, fields in order) and at most one body (the raw bytes
 of its one large field); the head holds the body's length and SHA-256, so whoever signs the head
-has signed the body. Decoding checks sizes before it allocates, types and ranges before it returns
-(docs/protocol.md §2). What it returns needs no further checking of form.
+has signed the body. Decoding checks a head's size before it opens it, types and ranges before it
+returns (docs/protocol.md §2). What it returns needs no further checking of form.
 """
 
 from __future__ import annotations

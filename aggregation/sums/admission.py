@@ -4,7 +4,7 @@ Flower's FedAvg lets one NaN through to the global adapter, broadcasts a rank-1 
 rank-8 one and believes any sample count. Each of these is refused here, by the volunteer's name.
 
 A trained delta has values of 1e-4 … 1e-1; the limits only stop what cannot be one. Bounding
-honest-looking attacks is the business of clipping and robust rules.
+honest-looking attacks is the business of clipping and acceptance.
 """
 
 from __future__ import annotations
