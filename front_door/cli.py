@@ -11,6 +11,7 @@ from nomoat.client.cli.app import app as client
 from nomoat.data import app as data
 from nomoat.server.cli.commands import app as server
 from nomoat.serving.cli.adapters import app as variants
+from nomoat.serving.cli.beginnings import beginning
 from nomoat.serving.cli.chat import app as chatting
 from nomoat.serving.cli.ratings import app as ratings
 from nomoat.serving.cli.serve import app as serving
@@ -35,11 +36,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def front_door(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show and exit.")
     ] = False,
 ) -> None:
     """Fine-tune one LoRA adapter together: each on their own machine, with their own data."""
+    context.obj = beginning  # for `init --from`: a coordinator's commands know no memberships
 
 
 data.registered_commands += ratings.registered_commands

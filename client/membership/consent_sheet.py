@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, fingerprint
+from nomoat.aggregation.secagg import in_words
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.data.split import Split
 from nomoat.client.sent.log import SentMessage
@@ -56,15 +57,7 @@ def _peers(settings: VolunteerSettings) -> list[str]:
 
 def protection(info: CommunityInfo) -> str:
     """Say how updates are protected, in one line."""
-    if not info.secure:
-        return "NONE: the coordinator sees every volunteer's update"
-    if info.min_participants < WEAK_BELOW:
-        return (
-            f"weak: updates are masked, but as few as {info.min_participants} participants "
-            f"may be summed (under {WEAK_BELOW}, a few who collude learn the others')"
-        )
-    begin = f"{info.min_participants} or more begin it"
-    return f"updates are masked; only their sum is ever seen, and {begin}"
+    return in_words.protection(info.secure, info.min_participants)
 
 
 def protection_now(info: CommunityInfo, sent: Sequence[SentMessage]) -> str:

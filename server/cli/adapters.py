@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.server.cli.options import AsJson, InFolder, opened, print_json, say
+from nomoat.server.cli.options import AsJson, InFolder, given, opened, print_json, say
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.lineage import SignedVersion
@@ -50,13 +50,32 @@ def show(
 
 
 @app.command()
-def verify(folder: InFolder = Path(), as_json: AsJson = False) -> None:
-    """Check every version: chain, signatures, files."""
-    count = opened(folder).registry.verify()
+def verify(
+    folder: InFolder = Path(),
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OTHER",
+            help="Another community's folder, or the origin.rec of one: has either grown from "
+            "the other?",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every version: chain, signatures, files, and the version this began with."""
+    from nomoat.server.descent import check_begun, check_related
+
+    community = opened(folder)
+    count, begun = community.registry.verify(), check_begun(community)
+    related = None if against is None else check_related(community, against)
     if as_json:
-        print_json({"versions": count, "ok": True})
-    else:
-        typer.echo(f"{count} versions: chain, signatures and files are whole")
+        lineage = given({"begun_with": begun, "related": related})
+        print_json({"versions": count, "ok": True, **lineage})
+        return
+    typer.echo(f"{count} versions: chain, signatures and files are whole")
+    for line in (begun, related):
+        if line is not None:
+            typer.echo(line)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from nomoat.server.community.creation import NewCommunity
+    from nomoat.server.community.creation import Beginning, NewCommunity
 
 
 def init_options() -> list[click.Parameter]:
@@ -39,7 +40,8 @@ class InitOptions:
     """The options of `nomoat init`. settings: those that init_options() gives, where given."""
 
     name: str
-    base: str
+    base: str | None
+    beginning: Beginning | None
     about: str
     license: str
     evaluation: Path | None
@@ -51,9 +53,21 @@ class InitOptions:
 
 @takes_settings
 def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    context: typer.Context,
     folder: Folder,
     name: Annotated[str, typer.Option(help="The community's name.")],
-    base: Annotated[str, typer.Option(help="Base model: a Hugging Face folder or hub id.")],
+    base: Annotated[
+        str | None, typer.Option(help="Base model: a Hugging Face folder or hub id.")
+    ] = None,
+    begin_with: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WHICH",
+            help="Begin with an adapter there is: another community's folder, a version or the "
+            "link of one you have joined, a PEFT folder.",
+        ),
+    ] = None,
     about: Annotated[str, typer.Option(help="A line for those who are invited.")] = "",
     license_: Annotated[str, typer.Option("--license", help="The base model's licence.")] = "",
     evaluation: Annotated[
@@ -72,8 +86,23 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     **settings: Any,
 ) -> None:
     """Make a community's folder: keys, certificate, settings, first adapter."""
-    options = InitOptions(name, base, about, license_, evaluation, address, approve, seed, settings)
+    beginning = _beginning(context, begin_with, base)
+    options = InitOptions(
+        name, base, beginning, about, license_, evaluation, address, approve, seed, settings
+    )
     _make(folder, options)
+
+
+def _beginning(context: typer.Context, which: str | None, base: str | None) -> Beginning | None:
+    """The adapter that --from names, found by the front door: this room knows no memberships."""
+    from nomoat.aggregation.errors import UsageError
+
+    if which is not None:
+        find: Callable[[str, str | None], Beginning] = context.obj
+        return find(which, base)
+    if base is None:
+        raise UsageError("say which base model with --base, or what to begin with with --from")
+    return None
 
 
 def _make(folder: Path, options: InitOptions) -> None:
@@ -95,6 +124,8 @@ def _make(folder: Path, options: InitOptions) -> None:
     say(f"{options.name}: {fingerprint(made.key().public)}")
     if parts := made.load().base.left_out:
         say(parts)
+    if options.beginning is not None:
+        say(options.beginning.note)
     say(f"settings: {made.settings}")
     say(f"next: nomoat up {folder}    and    nomoat invite {folder}")
 
@@ -118,12 +149,13 @@ def _wanted(options: InitOptions) -> NewCommunity:
     )
     return NewCommunity(
         CommunitySettings(name=options.name, about=options.about, admission=admission),
-        options.base,
+        options.base or (options.beginning.place if options.beginning else ""),
         options.license,
         Tables(adapter, rounds, training),
         ServerSettings(host=_listening(host), port=port, address=canonical(options.address)),
         options.evaluation,
         options.seed,
+        options.beginning,
     )
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.errors import BadData, UsageError
+from nomoat.aggregation.protocol import origin as origins
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
+from nomoat.aggregation.protocol.origin import Origin
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.lora.data.conversations import Conversation
@@ -35,9 +37,10 @@ from nomoat.server.community.settings import (
     ServerSettings,
     Settings,
 )
-from nomoat.server.community.versions import Provenance, VersionStore
+from nomoat.server.community.versions import UNTRAINED, Provenance, VersionStore
 from nomoat.server.rounds.cohort import seed_of
 from nomoat.server.rounds.settings import AdapterSettings, TrainingSettings
+from nomoat.storage.atomic import replacing
 from nomoat.storage.drafts import filling
 
 
@@ -51,9 +54,47 @@ class Tables:
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """An adapter to begin with instead of an untrained one.
+
+    place, name, license: of its base, as its source has them. origin: None if nobody signed it.
+    """
+
+    adapter: Adapter
+    place: str
+    name: str
+    license: str
+    base_hash: bytes
+    origin: Origin | None
+
+    @property
+    def note(self) -> str:
+        """The note of version 0."""
+        if self.origin is not None:
+            return self.origin.note
+        return f"begun with an adapter nobody signed, digest {self.adapter.digest.hex()}"
+
+    def check(self, base_hash: bytes, spec: AdapterSpec) -> None:
+        """Raise BadData unless the adapter is one of this base, and of this shape."""
+        if self.base_hash and self.base_hash != base_hash:
+            raise BadData(
+                "the base is not the one the adapter was trained on (content hash "
+                f"{self.base_hash.hex()[:12]}…); name that one with --base"
+            )
+        own = self.adapter.spec
+        if (own.layers, own.alpha, own.rslora) != (spec.layers, spec.alpha, spec.rslora):
+            kind = "rsLoRA, " if own.rslora else ""
+            raise BadData(
+                f"the adapter to begin with has {kind}rank {own.rank}, alpha {own.alpha:g} on "
+                f"{len(own.layers)} layers; this community would have rank {spec.rank}, alpha "
+                f"{spec.alpha:g} on {len(spec.layers)}: leave out --rank, --alpha, --target-modules"
+            )
+
+
+@dataclass(frozen=True)
 class NewCommunity:
     """A community as `nomoat init` is asked to make it. `model` is a folder on this machine or a
-    hub id.
+    hub id. beginning: None for an adapter that is not trained yet.
     """
 
     community: CommunitySettings
@@ -63,6 +104,7 @@ class NewCommunity:
     server: ServerSettings
     evaluation: Path | None
     seed: str | None = None
+    beginning: Beginning | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +152,7 @@ def make(
     with Pool(str(settings.base.folder), 1) as pool:
         found = examined(pool.submit(job))
         settings = _noting(settings, left_out.line(found.left_out))
-        adapter = initial_adapter(found.spec, seeds.adapter)
+        adapter = _first_adapter(wanted, settings, found.spec, seeds)
         rows = evaluation_rows(wanted.evaluation, seq_len, settings.base.folder, pool)
         for note in rows.notes:
             say(note)
@@ -121,8 +163,18 @@ def make(
         key = create(Folder(draft), settings, now, entropy(32))
         if evaluation:
             write_jsonl(evaluation, Folder(draft).evaluation)
-        _add_start(Folder(draft), settings, key, FirstVersion(adapter, loss, now))
+        first = FirstVersion(adapter, loss, now, wanted.beginning)
+        _add_start(Folder(draft), settings, key, first)
     return folder
+
+
+def _first_adapter(
+    wanted: NewCommunity, settings: Settings, spec: AdapterSpec, seeds: Seeds
+) -> Adapter:
+    if wanted.beginning is None:
+        return initial_adapter(spec, seeds.adapter)
+    wanted.beginning.check(bytes.fromhex(settings.base.hash), spec)
+    return wanted.beginning.adapter
 
 
 @dataclass(frozen=True)
@@ -132,10 +184,15 @@ class FirstVersion:
     adapter: Adapter
     loss: float | None
     now: datetime.datetime
+    beginning: Beginning | None = None
 
 
 def _add_start(folder: Folder, settings: Settings, key: SigningKey, start: FirstVersion) -> None:
-    note = "the base model: nothing trained yet"
+    begun = start.beginning
+    note = UNTRAINED if begun is None else begun.note
+    if begun is not None and begun.origin is not None:
+        with replacing(folder.origin) as file:
+            file.write(origins.to_file(begun.origin))
     provenance = Provenance(0, settings.method.name, (), None, None, note, start.loss)
     with contextlib.closing(Database(folder.database)) as database:
         versions = VersionStore(database, folder.adapters, key, bytes.fromhex(settings.base.hash))
@@ -169,27 +226,34 @@ def _measure(
 
 def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
     base_folder = resolve(wanted.model)
-    tables = wanted.tables
+    tables, begun = wanted.tables, wanted.beginning
     rounds = CommunityRoundSettings(**{"seed": seeds.federation.hex(), **tables.rounds})
     if rounds.secure and rounds.least_reports < WEAK_BELOW and not rounds.allow_weak:
         raise UsageError(
             f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
             "--min-reports), or say --allow-weak (every volunteer has to agree to it, too)"
         )
+    name = base_folder.name if Path(wanted.model).expanduser().exists() else wanted.model
     base = BaseModelSettings(
-        model=base_folder.name if Path(wanted.model).expanduser().exists() else wanted.model,
+        model=name if begun is None else begun.name or name,
         folder=base_folder.resolve(),
-        license=wanted.license,
+        license=wanted.license or ("" if begun is None else begun.license),
         hash=content_hash(base_folder).hex(),
         bytes=sum(file.stat().st_size for file in base_folder.iterdir() if file.is_file()),
     )
+    own = {} if begun is None else _shape(begun.adapter.spec)
     settings = Settings(
         community=wanted.community,
         base=base,
-        adapter=AdapterSettings(**tables.adapter),
+        adapter=AdapterSettings(**own | tables.adapter),
         rounds=rounds,
         training=TrainingSettings(**tables.training),
         server=wanted.server,
     )
     _ = settings.method  # refused now, not at the first round
     return settings
+
+
+def _shape(spec: AdapterSpec) -> dict[str, Any]:
+    """The adapter table of a community that begins with an adapter of this shape."""
+    return {"rank": spec.rank, "alpha": spec.alpha, "target_modules": spec.target_modules}

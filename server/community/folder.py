@@ -4,6 +4,7 @@ community.toml   settings, with comments (server/community/settings.py)
 keys/            community.key (Ed25519), authority.key, server.key: 0600, the community itself
 certificates/    authority.pem, server.pem
 community.db     invitations, volunteers, roster, rounds, versions (SQLite)
+origin.rec       the signed version of another community that this one began with, if it did
 adapters/        adapter versions, named by their digest
 flower/          what Flower keeps while the coordinator runs; nothing of value
 """
@@ -17,9 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nomoat.aggregation.errors import NomoatError, UsageError
-from nomoat.aggregation.protocol import enrolment, wire
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, UsageError
+from nomoat.aggregation.protocol import enrolment, origin, wire
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.protocol.origin import Origin
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community import certificates
 from nomoat.server.community.certificates import IssuedCertificate
@@ -57,6 +59,11 @@ class Folder:
     def adapters(self) -> Path:
         """Adapter versions."""
         return self.root / "adapters"
+
+    @property
+    def origin(self) -> Path:
+        """The version of another community that this one began with, if it did."""
+        return self.root / "origin.rec"
 
     @property
     def evaluation(self) -> Path:
@@ -112,6 +119,17 @@ class Folder:
         except ValueError:
             raise NomoatError(
                 f"community key {self.community_key} is damaged; restore it from a backup"
+            ) from None
+
+    def begun_with(self) -> Origin | None:
+        """The version this community began with, as its own community signed it."""
+        try:
+            return origin.from_file(self.origin.read_bytes(), str(self.origin))
+        except FileNotFoundError:
+            return None
+        except RemoteProtocolError as problem:
+            raise NomoatError(
+                f"{self.origin}: {problem.reason}; restore it from a backup"
             ) from None
 
     def check_keys(self) -> None:

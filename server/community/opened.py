@@ -14,6 +14,7 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import Receipt, issue
+from nomoat.aggregation.secagg import in_words
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.lora.data import template_clock
 from nomoat.server.community.database import Database
@@ -21,7 +22,7 @@ from nomoat.server.community.folder import Folder
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.membership_rules import AgreedTerms
 from nomoat.server.community.settings import Settings
-from nomoat.server.community.versions import VersionStore
+from nomoat.server.community.versions import UNTRAINED, VersionStore
 from nomoat.server.rounds.receipts import UpdateDigests
 from nomoat.storage.atomic import replacing
 
@@ -121,7 +122,9 @@ def card(community: OpenCommunity, record: SignedVersion) -> str:
     before = "not measured" if version.parent_loss is None else f"{version.parent_loss:.4f}"
     own = "not measured" if version.evaluation is None else f"{version.evaluation:.4f}"
     told = (settings.base.left_out, template_clock.line(settings.base.folder))
-    notes = "".join(f"- {note}\n" for note in told if note)
+    begun = community.registry.get(0).version.note
+    notes = "".join(f"- {note}\n" for note in (*told, begun) if note not in ("", UNTRAINED))
+    hidden = in_words.protection(settings.rounds.secure, settings.rounds.least_reports)
     return f"""# {settings.community.name}: community adapter, version {version.number}
 
 A LoRA adapter trained together by {len(version.contributors)} volunteers of
@@ -130,7 +133,8 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - round {version.round}, method {version.method}
 - held-out loss {loss} (the version before: {before})
 - loss on the community's own evaluation split {own}
-{notes}- base model content hash {version.base_hash.hex()}
+{notes}- privacy, as the community is set: {hidden}; {in_words.NOT_PRIVATE}
+- base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}
 - community {fingerprint(community.registrar.key.public)}

@@ -16,6 +16,7 @@ from nomoat.storage.atomic import replacing
 
 SUFFIX = ".adapter"
 OURS = "registry"
+UNTRAINED = "the base model: nothing trained yet"  # the note of a version 0
 
 
 @dataclass(frozen=True)

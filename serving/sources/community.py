@@ -49,21 +49,22 @@ class CoordinatorsCommunity:
         """The numbered name; UnknownVoice if there is no such version."""
         if voice == BASE:
             return voice
-        return f"{COMMUNITY}@{self._record(voice).version.number}"
+        return f"{COMMUNITY}@{self.record(voice).version.number}"
 
     def load(self, voice: str) -> Adapter:
         """The version's adapter; NomoatError if its file is gone or altered."""
-        return self.opened.registry.load(self._record(voice))
+        return self.opened.registry.load(self.record(voice))
 
     def card(self, voice: str) -> str:
         """The version's origin in words."""
-        return card(self.opened, self._record(voice))
+        return card(self.opened, self.record(voice))
 
     def losses(self, voice: str) -> Mapping[str, float]:
         """As its record has them."""
-        return record_losses(self._record(voice))
+        return record_losses(self.record(voice))
 
-    def _record(self, voice: str) -> SignedVersion:
+    def record(self, voice: str) -> SignedVersion:
+        """The signed record of a version; UnknownVoice if there is no such one."""
         numbered = NUMBERED.fullmatch(voice)
         if voice != COMMUNITY and numbered is None:
             raise UnknownVoice(voice, self.voices())

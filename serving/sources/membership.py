@@ -12,6 +12,7 @@ from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.enrolment import fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
+from nomoat.aggregation.secagg import in_words
 from nomoat.client.home import CommunityFolder
 from nomoat.client.training.personal_state import DiskPersonalStates, PersonalState
 from nomoat.client.training.round_jobs import own_b
@@ -58,13 +59,13 @@ class JoinedCommunity:
         """The numbered name; personal@N for what is kept beside version N."""
         if voice == BASE:
             return voice
-        record = self._record(voice)
+        record = self.record(voice)
         name = PERSONAL if voice.startswith(PERSONAL) else COMMUNITY
         return f"{name}@{record.version.number}"
 
     def load(self, voice: str) -> Adapter:
         """The newest version, alone or with this machine's own part: one adapter, exactly."""
-        record = self._record(voice)
+        record = self.record(voice)
         adapter = self._adapter(record)
         if not voice.startswith(PERSONAL):
             return adapter
@@ -76,8 +77,9 @@ class JoinedCommunity:
 
     def card(self, voice: str) -> str:
         """Its origin in words."""
-        record, info = self._record(voice), self.folder.info()
+        record, info = self.record(voice), self.folder.info()
         version = record.version
+        hidden = in_words.protection(info.secure, info.min_participants)
         own = "\nWith a part of its own that never left this machine.\n"
         return f"""# {info.name}: {voice.partition("@")[0]} adapter, version {version.number}
 
@@ -85,6 +87,7 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of {in
 own machines and data, on {info.base_model}.
 {own if voice.startswith(PERSONAL) else ""}
 - round {version.round}, method {version.method}
+- privacy, as the community said when this machine joined: {hidden}; {in_words.NOT_PRIVATE}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - community {fingerprint(info.public)}
@@ -93,9 +96,10 @@ own machines and data, on {info.base_model}.
 
     def losses(self, voice: str) -> Mapping[str, float]:
         """As the version's record has them; of a personal part nothing is on record."""
-        return {} if voice.startswith(PERSONAL) else record_losses(self._record(voice))
+        return {} if voice.startswith(PERSONAL) else record_losses(self.record(voice))
 
-    def _record(self, voice: str) -> SignedVersion:
+    def record(self, voice: str) -> SignedVersion:
+        """The signed record of the version here; UnknownVoice for any other."""
         record = self.folder.version()
         known = self.voices()
         numbered = voice.removeprefix(PERSONAL).removeprefix(COMMUNITY)
