@@ -47,8 +47,7 @@ def front_door(
 
 data.registered_commands += ratings.registered_commands
 app.add_typer(data, name="data")
-# What a coordinator does with versions, and what anyone can do with an adapter: one group. The
-# wider `export` takes the place of the coordinator's.
+# What a coordinator does with versions, and what anyone can do with an adapter: one group.
 versions = next(group for group in server.registered_groups if group.name == "adapter")
 adapter = typer.Typer(help="Adapters: versions, exports, variants.", no_args_is_help=True)
 assert versions.typer_instance is not None

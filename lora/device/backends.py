@@ -53,7 +53,7 @@ class Device:
 
     @property
     def loss_scale(self) -> float:
-        """Factor that keeps gradients inside the range of `dtype` on their way back."""
+        """Return the factor of the loss that keeps gradients inside the range of `dtype`."""
         return 1.0
 
     def synchronise(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -25,13 +24,22 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
 
-__all__ = ["attach", "detach", "extract", "load_folder", "save_folder", "slot", "swap"]
+__all__ = [
+    "SlotFactors",
+    "attach",
+    "detach",
+    "extract",
+    "load_folder",
+    "read_values",
+    "save_folder",
+    "slot",
+    "swap",
+]
 
 SLOT = "default"
 FROZEN = "frozen"  # a second slot: modules that take part in the forward pass and nothing else
 
-_Slots: TypeAlias = "dict[tuple[str, AdapterSpec], dict[str, nn.Parameter]]"
-_slots: WeakKeyDictionary[PeftModel, _Slots] = WeakKeyDictionary()
+SlotFactors: TypeAlias = "dict[str, nn.Parameter]"  # by the spec's tensor names, in its order
 
 
 def attach(base: BaseModel, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
@@ -89,20 +97,12 @@ def detach(model: PeftModel) -> None:
     model.unload()
 
 
-def slot(model: PeftModel, spec: AdapterSpec, name: str = SLOT) -> dict[str, nn.Parameter]:
-    """The slot's parameters under the spec's tensor names, in the spec's order.
+def slot(model: PeftModel, spec: AdapterSpec, name: str = SLOT) -> SlotFactors:
+    """Return the slot's factors: the same as long as the slot is attached, found by a walk.
 
     Raises LocalProtocolError if any is missing, unexpected, or of another shape: PEFT's own
-    loading passes over all three in silence and leaves the adapter as it was. Looked for once:
-    a slot keeps its parameters, and walking the model takes longer than a small training step.
+    loading passes over all three in silence and leaves the adapter as it was.
     """
-    known = _slots.setdefault(model, {})
-    if (name, spec) not in known:
-        known[name, spec] = _find(model, spec, name)
-    return known[name, spec]
-
-
-def _find(model: PeftModel, spec: AdapterSpec, name: str) -> dict[str, nn.Parameter]:
     found = {
         full.replace(f".{name}.", "."): parameter
         for full, parameter in model.named_parameters()
@@ -121,8 +121,11 @@ def _find(model: PeftModel, spec: AdapterSpec, name: str) -> dict[str, nn.Parame
     return {tensor.name: found[tensor.name] for tensor in manifest.tensors}
 
 
-def swap(model: PeftModel, adapter: Adapter, name: str = SLOT) -> None:
-    """Copy the adapter's values into the slot; afterwards `extract` gives exactly its vector."""
+def swap(model: PeftModel, adapter: Adapter, name: str = SLOT) -> SlotFactors:
+    """Copy the adapter's values into the slot; afterwards `extract` gives exactly its vector.
+
+    Returns the slot's factors, for whoever goes on with them.
+    """
     import torch
 
     views = adapter.spec.manifest.views(adapter.vector)
@@ -130,12 +133,18 @@ def swap(model: PeftModel, adapter: Adapter, name: str = SLOT) -> None:
     with torch.no_grad():
         for tensor, parameter in parameters.items():
             parameter.copy_(torch.from_numpy(views[tensor]))
+    return parameters
 
 
 def extract(model: PeftModel, spec: AdapterSpec) -> Vector:
-    """The slot's values as a new flat vector (d,): a copy, which later training leaves alone."""
+    """Return the slot's values as a new flat vector (d,), a copy."""
+    return read_values(slot(model, spec), spec)
+
+
+def read_values(factors: SlotFactors, spec: AdapterSpec) -> Vector:
+    """Return the values of a slot's factors as a new flat vector (d,), a copy."""
     vector = np.empty(spec.size, np.float32)
     views = spec.manifest.views(vector)
-    for name, parameter in slot(model, spec).items():
+    for name, parameter in factors.items():
         views[name][:] = parameter.detach().float().cpu().numpy()
     return vector

@@ -169,7 +169,7 @@ def _still(
         loss = functional.cross_entropy(logits.flatten(0, 1), ids[0, 1 : half + 1])
         if not bool(loss.isfinite()):
             raise BadData(f"{base.name} computes no finite numbers: its weights are damaged")
-        loss.backward()
+        (loss * backends.of(base.device).loss_scale).backward()
     try:
         _check_causal(base, tables, half)
         return tuple(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "nomoat checkpoint 1"
 MAX_BYTES: Final = 16 << 30
+MAX_LOSS_SCALE: Final = 2.0**24
 
 
 class Paused(Exception):
@@ -35,6 +36,7 @@ class RunPosition:
 
     tokens: trained on in whole steps. seconds: spent so far. losses: of each step so far, nats,
     last that of the step under way. most_tokens: padded tokens of a micro-batch at most.
+    loss_scale: the gradient so far is that of the loss times it.
     """
 
     step: int
@@ -43,6 +45,7 @@ class RunPosition:
     seconds: float
     losses: tuple[float, ...]
     most_tokens: int = 0
+    loss_scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -120,6 +123,7 @@ def write(path: Path, checkpoint: TrainingCheckpoint) -> None:
         "seconds": place.seconds,
         "losses": [loss.hex() for loss in place.losses],
         "most_tokens": place.most_tokens,
+        "loss_scale": place.loss_scale,
     }
     metadata = {"format": FORMAT, "job": checkpoint.job.hex(), "place": json.dumps(header)}
     with replacing(path, 0o600) as file:  # an update tells about the data it was made from
@@ -152,4 +156,7 @@ def _place(header: dict[str, Any]) -> RunPosition:
     if min(counts) < 0:
         raise ValueError("a place before the beginning")
     step, micro, tokens, most_tokens = counts
-    return RunPosition(step, micro, tokens, float(header["seconds"]), losses, most_tokens)
+    seconds, scale = float(header["seconds"]), float(header.get("loss_scale", 1.0))
+    if not 1.0 <= scale <= MAX_LOSS_SCALE:
+        raise ValueError("a loss scale that no device has")
+    return RunPosition(step, micro, tokens, seconds, losses, most_tokens, scale)

@@ -13,17 +13,17 @@ import numpy as np
 from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, AdapterSpec
 from nomoat.lora.data.batches import Batch
-from nomoat.lora.model.adapter_slot import slot
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from torch import Tensor
+
+    from nomoat.lora.model.adapter_slot import SlotFactors
 
 LEAST_DISTINCT = 4  # tokens: attention over fewer may have no gradient, whatever the layer
 NAMED = 3
 
 
-def check_layers_move(model: PeftModel, spec: AdapterSpec, batch: Batch) -> None:
+def check_layers_move(factors: SlotFactors, spec: AdapterSpec, batch: Batch) -> None:
     """Raise BadData if the batch's gradient, just computed, is zero in some layers and not in all.
 
     A batch that says nothing (a token after a token, a loss of zero) accuses no layer; nor does a
@@ -32,9 +32,8 @@ def check_layers_move(model: PeftModel, spec: AdapterSpec, batch: Batch) -> None
     if not _tells(batch):
         return
     names, moved = [], []
-    parameters = slot(model, spec)
     for layer in spec.layers:
-        a, b = parameters[layer.name + LORA_A], parameters[layer.name + LORA_B]
+        a, b = factors[layer.name + LORA_A], factors[layer.name + LORA_B]
         if not b.requires_grad and not bool(b.any()):
             continue
         names.append(layer.name)

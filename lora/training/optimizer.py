@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B, AdapterSpec
+from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.device import backends
 from nomoat.lora.device.quantising import check_bitsandbytes
-from nomoat.lora.model.adapter_slot import slot
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+
+    from nomoat.lora.model.adapter_slot import SlotFactors
 
 CLIP_NORM = 1.0  # of the gradient of all trained factors together, L2
 BETAS = (0.9, 0.999)
@@ -21,18 +21,18 @@ EPSILON = 1e-8
 
 
 def flat_adamw(
-    model: PeftModel, spec: AdapterSpec, settings: TrainSettings, adam_8bit: bool = False
+    factors: SlotFactors, settings: TrainSettings, adam_8bit: bool = False
 ) -> tuple[torch.optim.Optimizer, torch.Tensor]:
-    """Return AdamW over the trained factors as one tensor (d,), and that tensor's gradient.
+    """Return AdamW over those of a slot's factors that are trained, as one tensor (d,), and its
+    gradient.
 
     The factors become views of it: one kernel steps over all of them instead of one each.
     """
     import torch
 
-    parameters = slot(model, spec)
     wanted = {LORA_A: settings.train_a, LORA_B: settings.train_b}
     chosen = []
-    for name, parameter in parameters.items():
+    for name, parameter in factors.items():
         suffix = LORA_A if name.endswith(LORA_A) else LORA_B
         parameter.requires_grad_(wanted[suffix])
         parameter.grad = None

@@ -1,8 +1,9 @@
 """The position of a run, piece by piece: what pausing, resuming and too little memory need.
 
 A batch goes through the model in pieces whose gradients add up to the batch's. Between two pieces a
-checkpoint may be written (checkpoint.py); a piece that does not fit is cut in half and its
-step begun anew, so the batch that the optimiser sees stays the same.
+checkpoint may be written (checkpoint.py). A piece that does not fit is cut in half, a gradient that
+overflows float16 is scaled less (loss_scale.py), and the step is begun anew: the batch that the
+optimiser sees stays the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from nomoat.lora.data.batches import Batch, pieces
 from nomoat.lora.device import backends
 from nomoat.lora.training.checkpoint import RunPosition, TrainingCheckpoint, capture, restore
 from nomoat.lora.training.loss import Losses
+from nomoat.lora.training.loss_scale import LossScale
 from nomoat.lora.training.out_of_memory import halved
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class RunProgress:
         self._breaks, self._optimizer, self._clock = breaks, optimizer, clock
         self._flat: torch.Tensor = optimizer.param_groups[0]["params"][0]
         self._limit = most_tokens
+        self._scale = LossScale(backends.of(self._flat.device).loss_scale)
         self.step = self._piece = self.tokens = 0
         self._earlier_s = 0.0
         self._losses: list[torch.Tensor] = []
@@ -87,11 +90,14 @@ class RunProgress:
         while True:
             try:
                 self._pieces(loss_of, batch)
-                return
+                if self._in_range():
+                    return
+                fewer = self._limit
             except (RuntimeError, MemoryError) as problem:
-                fewer = halved(problem, batch, self._limit)
-                if fewer is None:
+                found = halved(problem, batch, self._limit)
+                if found is None:
                     raise
+                fewer = found
             self._limit = fewer
             self._forget_step()  # out here: the exception, and all tensors it holds, are gone
 
@@ -111,12 +117,18 @@ class RunProgress:
             loss = loss_of(cut[self._piece], "sum") / len(batch.targets)
             if not loss.requires_grad:
                 raise BadData("no layer of the adapter takes part in what the model computes")
-            loss.backward()
+            self._scale.scaled(loss).backward()
             part = loss.detach()
             self._loss = part if self._loss is None else self._loss + part
             self._piece += 1
             if self._piece < len(cut):
                 self._break()
+
+    def _in_range(self) -> bool:
+        """Unscale the step's gradient; False if it overflowed and the step is to be begun anew."""
+        assert self._flat.grad is not None
+        assert self._loss is not None
+        return self._scale.unscale(self._flat.grad, self._loss)
 
     def _break(self) -> None:
         if self._breaks.between is not None:
@@ -125,7 +137,15 @@ class RunProgress:
     def _capture(self) -> TrainingCheckpoint:
         parts = [*self._losses, *(() if self._loss is None else (self._loss,))]
         losses = tuple(float(part.item()) for part in parts)
-        place = RunPosition(self.step, self._piece, self.tokens, self.seconds, losses, self._limit)
+        place = RunPosition(
+            self.step,
+            self._piece,
+            self.tokens,
+            self.seconds,
+            losses,
+            self._limit,
+            self._scale.factor,
+        )
         return capture(self._breaks.job, place, self._optimizer, self._flat)
 
     def _resume(self, place: RunPosition) -> None:
@@ -141,6 +161,7 @@ class RunProgress:
         self._losses = losses[: place.step]
         self._loss = losses[place.step] if place.micro else None
         self._earlier_s = place.seconds
+        self._scale = LossScale(place.loss_scale)
         if self._limit >= place.most_tokens:
             self._limit = place.most_tokens
         elif place.micro:

@@ -17,7 +17,7 @@ from nomoat.aggregation.protocol.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.data.batches import Batch, batch_of, shuffled_rows, steps_for
 from nomoat.lora.data.encoding import Example
 from nomoat.lora.device import backends
-from nomoat.lora.model.adapter_slot import extract, swap
+from nomoat.lora.model.adapter_slot import read_values, swap
 from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments, recall, remember
 from nomoat.lora.training.movement import check_layers_move
@@ -26,6 +26,8 @@ from nomoat.lora.training.progress import NO_BREAKS, Breaks, RunProgress
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from nomoat.lora.model.adapter_slot import SlotFactors
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +90,13 @@ def train(  # noqa: PLR0913, PLR0917 - who trains what on what, and how
     if not examples:
         raise BadData("there is nothing to train on: no row has a trained token")
     steps = steps_of(settings, len(examples))
-    swap(model, adapter)
+    factors = swap(model, adapter)
     run = _Run(adapter, examples, settings, seed, steps, given)
-    progress, moments = _take_steps(model, run, clock)
+    progress, moments = _take_steps(model, factors, run, clock)
     losses = progress.losses()
     if broken := [step for step, loss in enumerate(losses, 1) if not math.isfinite(loss)]:
         raise diverged(broken[0], settings)
-    vector = extract(model, adapter.spec)
+    vector = read_values(factors, adapter.spec)
     if not math.isfinite(float(abs(vector).max(initial=0.0))):
         raise diverged(steps, settings)
     last = mean_of_last(losses)
@@ -128,12 +130,12 @@ class _Run:
 
 
 def _take_steps(
-    model: PeftModel, run: _Run, clock: Callable[[], float]
+    model: PeftModel, factors: SlotFactors, run: _Run, clock: Callable[[], float]
 ) -> tuple[RunProgress, Moments | None]:
     """Take the steps that are left; (how they went, moments if they are kept)."""
     settings, breaks = run.settings, run.given.breaks
     _seed_dropout(run.seed)
-    optimizer, gradient = flat_adamw(model, run.adapter.spec, settings, breaks.adam_8bit)
+    optimizer, gradient = flat_adamw(factors, settings, breaks.adam_8bit)
     (values,) = optimizer.param_groups[0]["params"]
     start = values.detach().clone() if settings.prox else None
     keep = _keeps_moments(run)
@@ -149,7 +151,7 @@ def _take_steps(
         for batch in _batches(run, progress.step):
             progress.accumulate(loss_of, batch)
             if progress.step == 0:
-                check_layers_move(model, run.adapter.spec, batch)
+                check_layers_move(factors, run.adapter.spec, batch)
             if start is not None:
                 gradient.add_(values.detach() - start, alpha=settings.prox)
             gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))

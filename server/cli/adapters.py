@@ -1,4 +1,7 @@
-"""`nomoat adapter`: versions are listed, shown, verified, exported and gone back to."""
+"""`nomoat adapter`: versions are listed, shown, verified and gone back to.
+
+`adapter export` is serving/cli/adapters.py: it writes any adapter, of whomever.
+"""
 
 from __future__ import annotations
 
@@ -76,27 +79,6 @@ def verify(
     for line in (begun, related):
         if line is not None:
             typer.echo(line)
-
-
-@app.command()
-def export(
-    to: Annotated[Path, typer.Argument(help="A new folder.")],
-    number: Annotated[int | None, typer.Option("--version", help="The newest if left out.")] = None,
-    folder: InFolder = Path(),
-) -> None:
-    """Write a version as a PEFT adapter folder."""
-    from nomoat.aggregation.errors import UsageError
-    from nomoat.lora.model.adapter_folder import save_folder
-    from nomoat.server.community.opened import card
-
-    community = opened(folder)
-    record = community.registry.get(number)
-    if to.exists():
-        raise UsageError(f"{to} exists already; choose another folder")
-    base = community.settings.base
-    adapter = community.registry.load(record)
-    save_folder(adapter, base.model, to, card(community, record), bytes.fromhex(base.hash))
-    typer.echo(str(to))
 
 
 @app.command()

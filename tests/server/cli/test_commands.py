@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner, Result
@@ -291,21 +290,6 @@ def test_damaged_notes_of_terms_are_one_line(folder: Path) -> None:
         community.folder.agreed.write_bytes(junk)
         with pytest.raises(NomoatError, match=r"agreed.json is damaged"):
             community.keep_terms()
-
-
-def test_an_exported_version_is_a_peft_folder_with_its_history(
-    folder: Path, tmp_path: Path
-) -> None:
-    from nomoat.lora.model.adapter_folder import load_folder
-
-    to = tmp_path / "exported"
-    run("adapter", "export", str(to), "--version", "1", "--dir", str(folder))
-    assert np.array_equal(load_folder(to).vector, adapter(1).vector)
-    readme = (to / "README.md").read_text()
-    assert "version 1" in readme
-    assert "3.0000" in readme
-    with pytest.raises(UsageError, match="exists already"):
-        run("adapter", "export", str(to), "--dir", str(folder))
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,10 @@ def test_a_version_is_written_with_its_history_and_a_card_of_the_hub(
     run("adapter", "export", str(tmp_path / "plain"), "--version", "0", *where)
     exported = load_folder(tmp_path / "plain")
     assert np.array_equal(exported.vector, adapters["community@1"].vector)
-    assert "version 0" in (tmp_path / "plain" / "README.md").read_text()
+    readme = (tmp_path / "plain" / "README.md").read_text()
+    assert "version 0" in readme
+    assert "community's own evaluation split" in readme
+    assert "exists already" in refused("adapter", "export", str(tmp_path / "plain"), *where)
     done = run("adapter", "export", str(tmp_path / "hub"), "--to", "hub", *where)
     assert "the card is valid" in done.stderr
     assert "hf upload OWNER/Readers-community-1" in done.stderr
