@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from builders import community_info
 from nomoat.aggregation.errors import NotJoined, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.signing import SigningKey
@@ -18,10 +19,7 @@ NODE_KEYS = [ec.derive_private_key(3000 + i, ec.SECP384R1()) for i in range(4)]
 
 
 def info(name: str, key: SigningKey) -> CommunityInfo:
-    return CommunityInfo(
-        name, key.public, "", "pocket", "", b"b" * 32, 0, 9, "fedavg", 1, 1, 8, True, 2, True,
-        "open", 1, 1, b"ca", 0, bytes(64),
-    )  # fmt: skip
+    return community_info(name=name, public=key.public)
 
 
 def settings(**changes: object) -> VolunteerSettings:

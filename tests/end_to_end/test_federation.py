@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
+from builders import topic_rows
 from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.loopback.processes import LoopbackFederation
@@ -28,12 +29,6 @@ OPTIONS = (
 # Long enough for a slow core that does other things, too; who is frozen is waited for so long.
 IMPATIENT = {"NOMOAT_ROUNDS__TRAIN_DEADLINE": "15", "NOMOAT_ROUNDS__ROUND_EVERY": "5"}
 STEP_S = 200.0
-
-
-def rows(path: Path, topic: str) -> Path:
-    lines = (json.dumps({"text": f"{topic} says number {i} of {topic}"}) for i in range(30))
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def machine(federation: LoopbackFederation, fault: str = "honest") -> LoopbackFederation:
@@ -62,7 +57,7 @@ def federation(tmp_path: Path, told: Path, tiny_model: Path) -> Iterator[Loopbac
         link = made.invite(len(NAMES))
         faults = {"ada": "stuck", "mallory": "tampers"}
         for name in NAMES:
-            data = rows(root / f"{name}.jsonl", name)
+            data = topic_rows(root / f"{name}.jsonl", name)
             machine(made, faults.get(name, "honest")).join(name, link, data, tiny_model)
         yield made
 

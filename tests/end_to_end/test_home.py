@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from builders import topic_rows
 from nomoat.simulations.loopback.processes import LoopbackFederation
 from nomoat.simulations.pocket import MODEL_DIR
 
@@ -33,9 +34,10 @@ def federation(tmp_path: Path) -> Iterator[LoopbackFederation]:
 
 
 def rows(path: Path, topic: str) -> Path:
-    lines = [f"{topic} says number {i} of {topic}" for i in range(30)]
-    lines.append("my card is 4111 1111 1111 1111")
-    path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    """Rows about `topic`, and one with a card number in it."""
+    topic_rows(path, topic)
+    with path.open("a") as file:
+        file.write(json.dumps({"text": "my card is 4111 1111 1111 1111"}) + "\n")
     return path
 
 

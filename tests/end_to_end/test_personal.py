@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import topic_rows
 from nomoat.simulations.loopback.processes import LoopbackFederation
 
 OPTIONS = (
@@ -29,16 +30,10 @@ def community(
         made.wait("the port", lambda: bool(made.hosted()), STEP_S)
         link = made.invite(len(ranks))
         for name, rank in ranks.items():
-            data = rows(root / f"{name}.jsonl", name)
+            data = topic_rows(root / f"{name}.jsonl", name)
             made.join(name, link, data, model, "--rank", str(rank))
         made.wait("the rounds", lambda: len(made.records()) > rounds, STEP_S)
         yield made
-
-
-def rows(path: Path, topic: str) -> Path:
-    lines = [json.dumps({"text": f"{topic} says number {i} of {topic}"}) for i in range(30)]
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @pytest.mark.timeout(600)

@@ -15,17 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from builders import evaluate_task, train_task
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, Vector, as_bytes
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, Vector
 from nomoat.aggregation.protocol.messages import (
-    AdapterShape,
     Decline,
-    EvaluateTask,
     ExchangeReply,
     TrainSettings,
-    TrainTask,
 )
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import Abandoned
@@ -182,17 +180,8 @@ class Town:
     ) -> dict[str, Any]:
         """Announce a round; everybody's answer."""
         start: Adapter = changes.pop("start", self.start)
-        task = TrainTask(
-            number,
-            changes.pop("method", "fedavg"),
-            BASE,
-            AdapterShape.of(start.spec),
-            start.spec.rank,
-            settings,
-            b"s" * 32,  # what the coordinator chose, in every round the same
-            as_bytes(start.vector),
-        )
-        task = replace(task, **changes)
+        # The coordinator's seed is the same in every round.
+        task = train_task(start, number, base_hash=BASE, settings=settings, **changes)
         return {name: self.ask(name, task) for name in (names or self.names)}
 
     def overtake(self, number: int, **changes: Any) -> None:
@@ -205,9 +194,8 @@ class Town:
 
     def evaluate(self, number: int, adapter: Adapter, name: str) -> Any:
         """Have one volunteer measure an adapter."""
-        shape = AdapterShape.of(adapter.spec)
-        settings = ONE_STEP_OVER_ALL_ROWS
-        return self.ask(name, EvaluateTask(number, BASE, shape, settings, as_bytes(adapter.vector)))
+        task = evaluate_task(adapter, number, base_hash=BASE, settings=ONE_STEP_OVER_ALL_ROWS)
+        return self.ask(name, task)
 
     def sum(
         self,

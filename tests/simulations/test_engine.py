@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from builders import evaluate_task
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import (
-    AdapterShape,
     Decline,
-    EvaluateTask,
-    TrainSettings,
 )
 from nomoat.client.round.app import RequestHandler
 from nomoat.client.round.session import Reason, RoundSession, TaskLimits
@@ -32,13 +30,7 @@ NAMES = ("ada", "ben")
 BASE, OTHER_BASE = b"b" * 32, b"o" * 32
 SPEC = AdapterSpec((LayerSpec("q", 2, 2, 1),), 1, 2.0, False, ("q",))
 # About another base: a volunteer declines it without any work.
-TASK = EvaluateTask(
-    1,
-    OTHER_BASE,
-    AdapterShape.of(SPEC),
-    TrainSettings(),
-    as_bytes(np.zeros(SPEC.size, np.float32)),
-)
+TASK = evaluate_task(Adapter(SPEC, np.zeros(SPEC.size, np.float32)), base_hash=OTHER_BASE)
 
 
 def request() -> Message:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from builders import community_info
 from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.invitation import Claims, issue
@@ -37,14 +38,11 @@ def run(*arguments: str, text: str = "") -> Result:
 
 def info(**changes: object) -> CommunityInfo:
     values = {
-        "name": "town", "public": KEY.public, "about": "", "base_model": "pocket",
-        "base_license": "apache-2.0", "base_hash": b"b" * 32, "base_bytes": 3_000_000,
-        "adapter_values": 250_000, "method": "fedavg", "local_steps": 12, "batch_size": 4,
-        "seq_len": 64, "secure": True, "min_participants": 8, "allow_weak": False,
-        "admission": "open", "protocol_low": 1, "protocol_high": 1, "ca": b"ca", "now": 0,
-        "signature": bytes(64),
+        "public": KEY.public, "base_license": "apache-2.0", "base_bytes": 3_000_000,
+        "adapter_values": 250_000, "local_steps": 12, "batch_size": 4, "seq_len": 64,
+        "min_participants": 8, "allow_weak": False,
     }  # fmt: skip
-    return CommunityInfo(**{**values, **changes})  # type: ignore[arg-type]
+    return community_info(**{**values, **changes})
 
 
 SETTINGS = VolunteerSettings(

@@ -5,26 +5,25 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
+import builders
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import (
-    AdapterShape,
     Decline,
-    EvaluateTask,
     Evaluation,
     Ready,
     Report,
     ReportRequest,
     TrainSettings,
-    TrainTask,
 )
 from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.round.app import ACTIONS, RequestHandler, volunteer_app
@@ -104,15 +103,9 @@ def town() -> Iterator[Callable[[FakeTrainer], Town]]:
         yield make
 
 
-def train_task(**changes: Any) -> TrainTask:
-    shape, settings = AdapterShape.of(SPEC), TrainSettings(local_steps=2, weight_cap=1000)
-    made = TrainTask(5, "fedavg", BASE, shape, 2, settings, b"s" * 32, as_bytes(START.vector))
-    return replace(made, **changes)
-
-
-def evaluate_task() -> EvaluateTask:
-    shape = AdapterShape.of(SPEC)
-    return EvaluateTask(5, BASE, shape, TrainSettings(), as_bytes(START.vector))
+SETTINGS = TrainSettings(local_steps=2, weight_cap=1000)
+train_task = partial(builders.train_task, START, 5, settings=SETTINGS)
+evaluate_task = partial(builders.evaluate_task, START, 5)
 
 
 def declined(packet: wire.Packet) -> Decline:

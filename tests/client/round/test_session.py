@@ -11,6 +11,7 @@ import msgpack
 import numpy as np
 import pytest
 
+import builders
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
@@ -62,22 +63,11 @@ ROSTER = RosterView(b"r" * 32, {key.public: name for name, key in KEYS.items()})
 
 
 def train_task(number: int = 5, **changes: Any) -> TrainTask:
-    made = TrainTask(
-        number,
-        "fedavg",
-        BASE,
-        AdapterShape.of(SPEC),
-        SPEC.rank,
-        SETTINGS,
-        b"s" * 32,
-        as_bytes(START.vector),
-    )
-    return replace(made, **changes)
+    return builders.train_task(START, number, **{"settings": SETTINGS, **changes})
 
 
 def evaluate_task(number: int = 5, **changes: Any) -> EvaluateTask:
-    shape = AdapterShape.of(SPEC)
-    return replace(EvaluateTask(number, BASE, shape, SETTINGS, as_bytes(START.vector)), **changes)
+    return builders.evaluate_task(START, number, **{"settings": SETTINGS, **changes})
 
 
 def report_request(number: int = 5, **changes: Any) -> ReportRequest:

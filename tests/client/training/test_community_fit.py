@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import community_info
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import MAX_RANK
@@ -28,10 +29,7 @@ RANK = 4
 
 def info(model: Path) -> CommunityInfo:
     values = ModelShape.from_config(config(model)).adapter_parameters(RANK, (ALL_LINEAR,))
-    return CommunityInfo(
-        "town", bytes(32), "", "m", "", bytes(32), 1, values, "fedavg", 12, 8, 64,
-        True, 8, False, "open", 1, 1, b"ca", 0, bytes(64),
-    )  # fmt: skip
+    return community_info(adapter_values=values, local_steps=12, batch_size=8, seq_len=64)
 
 
 def test_the_rank_is_found_from_the_size_of_the_adapter(tiny_model: Path) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from builders import evaluate_task, train_task
 from nomoat.aggregation import methods
 from nomoat.aggregation.methods.base import LocalRound
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import (
     AdapterShape,
-    EvaluateTask,
     TrainSettings,
-    TrainTask,
 )
 from nomoat.client.data.split import Split
 from nomoat.client.round.work import EvaluateWork, TrainWork
@@ -64,23 +63,14 @@ def train_work(
 ) -> TrainWork:
     start = broadcast(number) if start is None else start
     local = methods.get(method).start(start, LocalRound(number, rank, b"seed"))
-    task = TrainTask(
-        number,
-        method,
-        b"b" * 32,
-        AdapterShape.of(SPEC),
-        4,
-        TrainSettings(**settings),
-        b"s" * 32,
-        as_bytes(start.vector),
-    )
+    told = TrainSettings(**settings)
+    task = train_task(start, number, method=method, shape=AdapterShape.of(SPEC), settings=told)
     return TrainWork(task, local, bytes([number]) * 32, b"v" * 32)
 
 
 def evaluate_work(number: int, **settings: Any) -> EvaluateWork:
-    shape, told = AdapterShape.of(SPEC), TrainSettings(**settings)
     candidate = broadcast(number + 1)
-    task = EvaluateTask(number, b"b" * 32, shape, told, as_bytes(candidate.vector))
+    task = evaluate_task(candidate, number, settings=TrainSettings(**settings))
     return EvaluateWork(task, candidate)
 
 

@@ -12,15 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from builders import SPEC
+from builders import SPEC, evaluate_task, train_task
 from nomoat.aggregation.errors import BadData, DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.methods.base import Factors, LocalStart
-from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
+from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import (
-    AdapterShape,
-    EvaluateTask,
     TrainSettings,
-    TrainTask,
 )
 from nomoat.client.data.split import Split
 from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
@@ -95,8 +92,7 @@ def at(worker: SharedWorker) -> Trainer:
 
 
 def measure(one: Trainer, **settings: Any) -> tuple[float, int]:
-    told, shape = TrainSettings(**settings), AdapterShape.of(SPEC)
-    task = EvaluateTask(1, b"b" * 32, shape, told, as_bytes(ADAPTER.vector))
+    task = evaluate_task(ADAPTER, settings=TrainSettings(**settings))
     loss, tokens, _personal = one.evaluate(EvaluateWork(task, ADAPTER))
     return loss, tokens
 
@@ -137,12 +133,8 @@ def test_closing_ends_the_worker_at_once() -> None:
 
 
 def work() -> TrainWork:
-    task = TrainTask(
-        1, "fedavg", b"b" * 32, AdapterShape.of(SPEC), 2, TrainSettings(), b"s" * 32,
-        as_bytes(ADAPTER.vector),
-    )  # fmt: skip
     local = LocalStart(ADAPTER, ADAPTER, None, tuple(x.name for x in SPEC.layers), Factors())
-    return TrainWork(task, local, b"seed", b"v" * 32)
+    return TrainWork(train_task(ADAPTER), local, b"seed", b"v" * 32)
 
 
 def training(one: Trainer) -> tuple[threading.Thread, list[object]]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
-from nomoat.aggregation.protocol.enrolment import CommunityInfo, bind
-from nomoat.aggregation.protocol.messages import AdapterShape, Decline, TrainSettings, TrainTask
+from builders import community_info, train_task
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
+from nomoat.aggregation.protocol.enrolment import bind
+from nomoat.aggregation.protocol.messages import Decline, TrainSettings
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection.coordinator_api import CoordinatorClient
@@ -29,10 +30,7 @@ KEYS = [SigningKey(bytes([i + 1]) * 32) for i in range(4)]
 NOW = 1_800_000_000.0
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 START = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
-TASK = TrainTask(
-    1, "fedavg", b"b" * 32, AdapterShape.of(SPEC), 2, TrainSettings(local_steps=2), b"s" * 32,
-    as_bytes(START.vector),
-)  # fmt: skip
+TASK = train_task(START, settings=TrainSettings(local_steps=2))
 
 
 def joined() -> list[SignedEntry]:
@@ -48,31 +46,7 @@ def joined() -> list[SignedEntry]:
 def first_task(folder: Path, changes: dict[str, float], seen: list[tuple[int, float]]) -> RoundStep:
     """The answer of vol0 to a task at NOW. seen: (entries, days before NOW they came), in order."""
     community = Home(folder).folder(COMMUNITY.public)
-    community.save_info(
-        CommunityInfo(
-            "town",
-            COMMUNITY.public,
-            "",
-            "pocket",
-            "",
-            b"b" * 32,
-            0,
-            9,
-            "fedavg",
-            1,
-            1,
-            8,
-            True,
-            2,
-            True,
-            "open",
-            1,
-            1,
-            b"ca",
-            0,
-            bytes(64),
-        )
-    )
+    community.save_info(community_info(public=COMMUNITY.public))
     made = VolunteerSettings(address="h:1", name="vol0", data=Path("d"), base="pocket")
     community.save(made.model_copy(update=changes))
     file, entries = RosterFile(community.root), joined()

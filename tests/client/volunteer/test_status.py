@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from builders import community_info
 from nomoat.aggregation.errors import BadData, NomoatError, Refused
-from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.client.training.shared_worker import TURN
@@ -23,31 +23,7 @@ from nomoat.client.volunteer.status_writer import StatusWriter
 @pytest.fixture
 def folder(tmp_path: Path) -> CommunityFolder:
     made = CommunityFolder(tmp_path / "community")
-    made.save_info(
-        CommunityInfo(
-            "town",
-            b"k" * 32,
-            "",
-            "m",
-            "",
-            b"b" * 32,
-            0,
-            9,
-            "fedavg",
-            1,
-            1,
-            8,
-            True,
-            2,
-            True,
-            "open",
-            1,
-            1,
-            b"ca",
-            0,
-            bytes(64),
-        )
-    )
+    made.save_info(community_info())
     return made
 
 

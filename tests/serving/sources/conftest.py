@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from builders import community_info
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.settings import VolunteerSettings
@@ -79,30 +79,11 @@ def membership(tmp_path: Path, tiny_model: Path, adapters: dict[str, Adapter]) -
         )
     )
     folder.save_info(
-        CommunityInfo(
-            "Writers",
-            key.public,
-            "",
-            "org/tiny",
-            "mit",
-            digest,
-            1,
-            10,
-            "fedavg",
-            1,
-            1,
-            8,
-            True,
-            2,
-            True,
-            "open",
-            1,
-            1,
-            b"pem",
-            1,
-            bytes(64),
+        community_info(
+            name="Writers", public=key.public, base_model="org/tiny", base_license="mit",
+            base_hash=digest,
         )
-    )
+    )  # fmt: skip
     adapter = adapters["community@2"]
     version = lineage.Version(
         7, bytes(32), adapter.digest, digest, 7, "fedavg", ("ada",), 2.9, 3.0, None, "", 1

@@ -8,21 +8,20 @@ import msgpack
 import numpy as np
 import pytest
 
+from builders import evaluate_task
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
+from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import (
-    AdapterShape,
     Decline,
     EvaluateTask,
     Evaluation,
     Ready,
-    TrainSettings,
 )
 from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation
 
 SPEC = AdapterSpec((LayerSpec("model.q", 3, 2, 1),), 1, 1.0, target_modules=("q",))
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
-TASK = EvaluateTask(4, b"b" * 32, AdapterShape.of(SPEC), TrainSettings(), as_bytes(ADAPTER.vector))
+TASK = evaluate_task(ADAPTER, 4)
 
 
 def measured(loss: float, number: int = 4) -> wire.Packet:

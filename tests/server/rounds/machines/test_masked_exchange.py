@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from builders import train_task
 from nomoat.aggregation.methods import get
-from nomoat.aggregation.protocol.adapter import as_bytes
-from nomoat.aggregation.protocol.messages import AdapterShape, TrainSettings, TrainTask
+from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.server.rounds.exchanges import Exchanges
@@ -28,10 +28,8 @@ def opened(still_members: tuple[str, ...], reply: bytes = b"") -> Exchange:
     exchanges = Exchanges(
         federation, get("fedavg"), lambda: RosterView(b"r" * 32, approved), lambda *_: b"i" * 32
     )
-    shape, vector = AdapterShape.of(SPEC), as_bytes(START.vector)
-    task = TrainTask(1, "fedavg", b"b" * 32, shape, SPEC.rank, TrainSettings(), b"s" * 32, vector)
     ranks = dict.fromkeys(NAMES, SPEC.rank)
-    return exchanges.of_round(task, START)(ranks, 2 if reply else 1, reply)
+    return exchanges.of_round(train_task(START), START)(ranks, 2 if reply else 1, reply)
 
 
 @pytest.mark.parametrize("reply", [b"", b"sum"], ids=["first exchange", "a later one"])

@@ -10,20 +10,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from builders import train_task
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods.base import LocalRound, MethodState, SummedMethod
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes, as_vector
 from nomoat.aggregation.protocol.messages import (
-    AdapterShape,
     Decline,
     EvaluateTask,
     Evaluation,
     Ready,
     Report,
     ReportRequest,
-    TrainSettings,
     TrainTask,
 )
 from nomoat.server.rounds.federation import FederationCheckpoint
@@ -37,16 +36,7 @@ NUMBER = 3
 
 
 def task(number: int = NUMBER, method: str = "fedavg") -> TrainTask:
-    return TrainTask(
-        number,
-        method,
-        b"b" * 32,
-        AdapterShape.of(SPEC),
-        SPEC.rank,
-        TrainSettings(),
-        b"s" * 32,
-        as_bytes(START.vector),
-    )
+    return train_task(START, number, method=method)
 
 
 def ready(number: int = NUMBER, tokens: int = 100, rank: int = SPEC.rank) -> wire.Packet:
