@@ -8,5 +8,8 @@ WAIT = "x-nomoat-wait"
 HAVE = "x-nomoat-have"
 """Ids of the last messages that arrived, with commas: any other is offered again."""
 
+PAUSED = "x-nomoat-paused"
+"""Present while a volunteer's owner lets nothing be trained: it is here, but not to be asked."""
+
 MAX_SKEW_S = 240
 """Flower refuses requests that were signed more than 300 s away."""

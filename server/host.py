@@ -141,10 +141,11 @@ class Deployment:
             CommunityJournal(community.registry, initial.spec, method, lambda: int(time.time())),
             self.file,
             Fleet(
-                lambda _grid: self.grid.online(),
+                lambda _grid: self.grid.willing(),
                 community.secagg_roster,
                 self._before_round,
                 self.meter,
+                self.grid.withdraw,
             ),
             Clock(time.monotonic, self._pause),
             measure=self.split.measure if self.split else None,
@@ -162,10 +163,10 @@ class Deployment:
         rounds = self.community.settings.rounds
         opens_at = time.monotonic() + (rounds.round_every if number > 1 else 0.0)
         while True:
-            present = len(self.grid.online())
-            if present >= rounds.min_volunteers and time.monotonic() >= opens_at:
+            present = len(self.grid.willing())
+            if present >= rounds.least_present and time.monotonic() >= opens_at:
                 return
-            self.file.waiting(number, present, rounds.min_volunteers)
+            self.file.waiting(number, present, rounds.least_present)
             self._pause(LOOK_S)
 
 

@@ -41,7 +41,7 @@ from nomoat.client.connection.backoff import Backoff
 from nomoat.client.connection.bounded_transport import BoundedTransport, skew
 from nomoat.client.connection.https import Endpoint, tls_context
 from nomoat.client.connection.rate_cap import RateCap
-from nomoat.flower.headers import HAVE, WAIT
+from nomoat.flower.headers import HAVE, PAUSED, WAIT
 from nomoat.flower.objects import check_object, hashed_once, ids_in, put_together, take_apart
 from nomoat.flower.process import silence
 
@@ -62,7 +62,8 @@ class ConnectionSettings:
     """Settings of the line to a coordinator, whose endpoint has its authority.
 
     poll_s: least and most between two polls. pause_s: first and longest pause after a failure.
-    upload_bytes_s, download_bytes_s: network caps; None: none. clock: unix time in seconds.
+    upload_bytes_s, download_bytes_s: network caps; None: none. paused: says if nothing may be
+    trained now. clock: unix time in seconds.
     """
 
     endpoint: Endpoint
@@ -72,6 +73,7 @@ class ConnectionSettings:
     chance: random.Random = field(default_factory=random.Random)
     upload_bytes_s: float | None = None
     download_bytes_s: float | None = None
+    paused: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
 
     def backoff(self) -> Backoff:
@@ -128,7 +130,7 @@ class FlowerClient:
         self._up = RateCap(connection.upload_bytes_s)
         self._down = RateCap(connection.download_bytes_s)
         self._public = public_key_to_bytes(connection.node_key.public_key())
-        self._fleet = FleetLine(connection, self._say_what_arrived)
+        self._fleet = FleetLine(connection, self._say_how_we_are)
         self._have: deque[str] = deque(maxlen=HAVE_KEPT)
         self._counting = threading.Lock()
         self._calls = 0  # under way
@@ -248,9 +250,11 @@ class FlowerClient:
                 self.ask(self._fleet.PushObject, push)
         return sent, objects.message_id in answer.objects_to_push
 
-    def _say_what_arrived(self, request: httpx.Request) -> None:
-        """Name the last messages that arrived, so that one lost on its way is offered again."""
+    def _say_how_we_are(self, request: httpx.Request) -> None:
+        """Name the last messages that arrived, so that one lost is offered again; say if paused."""
         request.headers[HAVE] = ",".join(self._have)
+        if self.connection.paused():
+            request.headers[PAUSED] = "1"
 
     def _object(
         self, node: Node, incoming: IncomingMessage, object_id: str, deadline: float

@@ -31,6 +31,8 @@ from nomoat.client.connection.threads import started
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.5
+
 
 def serve(
     connection: ConnectionSettings, answering: Answering, stop: threading.Event, listener: Listener
@@ -108,8 +110,18 @@ def _poll(
 
 
 def _beat(client: FlowerClient, node: Node, over: threading.Event) -> None:
-    """Heartbeats until `over`; failures are the poll's to notice."""
-    while not over.wait(client.connection.chance.uniform(0.8, 1.0) * BEAT_S):
+    """Heartbeats until `over`, one at once when the owner pauses or resumes.
+
+    Failures are the poll's to notice.
+    """
+    connection = client.connection
+    told = connection.paused()
+    while not over.is_set():
+        until = time.monotonic() + connection.chance.uniform(0.8, 1.0) * BEAT_S
+        while time.monotonic() < until and connection.paused() == told:
+            if over.wait(LOOK_S):
+                return
+        told = connection.paused()  # before it is said: what changes meanwhile is said again
         try:
             client.beat(node)
         except (Unreachable, UnknownNode, RunEnded, httpx.HTTPStatusError) as problem:

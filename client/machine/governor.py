@@ -120,6 +120,13 @@ class Governor:
         finishing = training and owner_orders.read(self.folder).finish
         return self.turn() is Action.TRAIN and not finishing
 
+    @property
+    def training_allowed(self) -> bool:
+        """True if a training that was asked for now would begin, as of the last turn."""
+        decision = self.decision
+        allowed = decision is not None and decision.action is Action.TRAIN
+        return allowed and not owner_orders.read(self.folder).finish
+
     def _act(self, decision: Decision) -> None:
         log.info("%s: %s", decision.action.value, decision.reason)
         if decision.action is Action.WAIT:

@@ -61,6 +61,7 @@ from nomoat.client.round.work import (
     Work,
     decline,
     declined,
+    task_digest,
 )
 from nomoat.lora.training.train import Trained
 
@@ -112,8 +113,7 @@ class RoundSession:
         weight = min(result.tokens, work.task.settings.weight_cap) / work.task.settings.weight_cap
         trained = Adapter(work.local.adapter.spec, result.vector)
         about = (work.task.round, work.task.method, work.local)
-        self.held = HeldUpdate(*about, trained, weight, work.version)
-        return Ready(
+        ready = Ready(
             work.task.round,
             result.steps,
             result.tokens,
@@ -122,6 +122,9 @@ class RoundSession:
             result.seconds,
             work.local.adapter.spec.rank,
         )
+        of = (work.version, task_digest(work.task), ready)
+        self.held = HeldUpdate(*about, trained, weight, *of)
+        return ready
 
     def evaluated(
         self, work: EvaluateWork, loss: float, tokens: int, personal: float | None = None
@@ -158,6 +161,13 @@ class RoundSession:
             if self._masking.spent(place):
                 return RoundStep(decline(task.round, Reason.SPENT), marks=marks)
             self._masking.stop()
+        return self._begin(task, work)
+
+    def _begin(self, task: TrainTask, work: TrainWork) -> RoundStep:
+        """Answer from what is held if it is this very task's, else begin to train."""
+        ready = None if self.held is None else self.held.answer_to(task)
+        if ready is not None and self.phase is VolunteerPhase.HOLDING:
+            return RoundStep(ready)
         self._move(TrainTask)
         self._replies = {}
         return RoundStep(work=work)

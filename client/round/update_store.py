@@ -5,7 +5,6 @@ Both are private (an update tells about the data it was trained on) and whole or
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -16,11 +15,11 @@ import numpy as np
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.methods.base import Factors, LocalStart
-from nomoat.aggregation.protocol import lineage, wire
+from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.messages import TrainTask
+from nomoat.aggregation.protocol.messages import Ready, TrainTask
 from nomoat.aggregation.secagg.diary import Mark
-from nomoat.client.round.work import HeldUpdate
+from nomoat.client.round.work import HeldUpdate, task_digest
 from nomoat.storage.arrays import pack, unpack
 from nomoat.storage.atomic import appending
 from nomoat.storage.private import PRIVATE, read_private, write_private
@@ -59,6 +58,8 @@ class DiskUpdateStore:
             "version": held.version.hex(),
             "modules": list(local.modules),
             "factors": asdict(local.factors),
+            "task": held.task.hex(),
+            "ready": None if held.ready is None else asdict(held.ready),
             "digests": {k: a.digest.hex() for k, a in adapters.items() if a is not None},
         }
         # Broadcast and start are often one adapter: it is written once.
@@ -118,7 +119,7 @@ class DiskUpdateStore:
 
         They are kept, so that a training that was laid down goes on after a restart.
         """
-        name = hashlib.sha256(wire.encode(task).head).digest()
+        name = task_digest(task)
         kept = read_private(self._chance, "kept randomness") if self._chance.exists() else b""
         if len(kept) != 2 * len(name) or kept[: len(name)] != name:
             kept = name + os.urandom(len(name))
@@ -158,5 +159,7 @@ def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> HeldUpdate:
         Factors(**meta["factors"]),
     )
     version = bytes.fromhex(meta.get("version", ""))
+    ready = meta.get("ready")
+    of = (version, bytes.fromhex(meta.get("task", "")), None if ready is None else Ready(**ready))
     about = (meta["round"], meta["method"], local)
-    return HeldUpdate(*about, kept["trained"], meta["weight"], version)
+    return HeldUpdate(*about, kept["trained"], meta["weight"], *of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -9,6 +10,7 @@ from typing import TypeAlias
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import LocalStart
+from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, Manifest
 from nomoat.aggregation.protocol.messages import (
     Decline,
@@ -72,11 +74,18 @@ class EvaluateWork:
 Work: TypeAlias = TrainWork | EvaluateWork
 
 
+def task_digest(task: TrainTask) -> bytes:
+    """The name of a task: SHA-256 of its head, which names its body; 32 bytes."""
+    return hashlib.sha256(wire.encode(task).head).digest()
+
+
 @dataclass(frozen=True)
 class HeldUpdate:
     """An update that waits for its aggregation: where training started, where it ended.
 
     version: of what it was trained from (TrainingOrigin); empty in files of before there was any.
+    task: digest of the task it was trained for (`task_digest`), and ready the answer to it; empty
+    and None in files of before they were kept.
     """
 
     round: int
@@ -85,6 +94,12 @@ class HeldUpdate:
     trained: Adapter
     weight: float
     version: bytes = b""
+    task: bytes = b""
+    ready: Ready | None = None
+
+    def answer_to(self, task: TrainTask) -> Ready | None:
+        """Return the answer to `task` if this is its update: a coordinator may ask twice."""
+        return self.ready if self.task == task_digest(task) else None
 
     def last_exchange(self, exchange: int) -> bool:
         """Return True if nothing of this update is asked for after that exchange."""

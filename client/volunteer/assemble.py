@@ -96,7 +96,7 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
         beneath(lambda: _close_with(stop, parts.trainer), "closing").start()
         beneath(lambda: parts.governor.run(stop), "governor").start()
         VersionFollower(kit, parts.status, stop).start()
-        connection = _connection(kit)
+        connection = _connection(kit, parts.governor)
         while not stop.is_set():
             try:
                 serve(connection, parts.answering, stop, parts.status)
@@ -221,7 +221,7 @@ def _app(kit: Kit, handler: RequestHandler, cache: RosterCache, governor: Govern
     return sealed(with_offered_roster(inner, cache), parties)
 
 
-def _connection(kit: Kit) -> ConnectionSettings:
+def _connection(kit: Kit, governor: Governor) -> ConnectionSettings:
     settings = kit.settings
     return ConnectionSettings(
         kit.coordinator.endpoint,
@@ -229,6 +229,7 @@ def _connection(kit: Kit) -> ConnectionSettings:
         (settings.poll_least, settings.poll_most),
         upload_bytes_s=settings.machine.upload_bytes_s,
         download_bytes_s=settings.machine.download_bytes_s,
+        paused=lambda: not governor.training_allowed,
     )
 
 

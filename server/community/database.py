@@ -158,16 +158,31 @@ class Database:
         )
 
     def put_round(self, number: int, committed: bool, record: str, checkpoint: bytes) -> None:
-        """Write an ended round: its record (JSON) and where the next one goes on from."""
+        """Write an ended round: its record (JSON) and where the next one goes on from.
+
+        A checkpoint takes the place of the one before; b"" leaves that.
+        """
         values = (number, committed, record, checkpoint)
         self._execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?)", *values)
+        if checkpoint:
+            older = "UPDATE rounds SET checkpoint = x'' WHERE number < ? AND checkpoint != x''"
+            self._execute(older, number)
 
     def last_round(self) -> tuple[int, str, bytes] | None:
-        """(number, record, checkpoint) of the last ended round."""
+        """(number, record, checkpoint) of the last ended round that has a checkpoint.
+
+        Where none has: of the last one that was committed, with b"".
+        """
         row = self._one(
-            "SELECT number, record, checkpoint FROM rounds ORDER BY number DESC LIMIT 1"
+            "SELECT number, record, checkpoint FROM rounds "
+            "ORDER BY checkpoint != x'' DESC, committed DESC, number DESC LIMIT 1"
         )
         return row and (row[0], row[1], row[2])
+
+    def rounds_after(self, number: int) -> list[str]:
+        """The records of the rounds that ended after `number`, in order."""
+        rows = self._all("SELECT record FROM rounds WHERE number > ? ORDER BY number", number)
+        return [row[0] for row in rows]
 
     def rounds(self) -> list[str]:
         """The records of all ended rounds, in order."""

@@ -7,17 +7,24 @@ either the round before or the round after, never half of one.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from nomoat.aggregation import methods
-from nomoat.aggregation.errors import LocalProtocolError, NomoatError
+from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.server.community.versions import Provenance, VersionStore
 from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.storage import arrays
+
+log = logging.getLogger(__name__)
+
+BRIEF_BYTES = 4000
 
 
 @dataclass(frozen=True)
@@ -32,32 +39,73 @@ class CommunityJournal:
     def last(self) -> FederationCheckpoint | None:
         """The checkpoint to go on from: the last ended round's, or one rolled back to.
 
-        NomoatError if the stored state cannot be read.
+        One that cannot be read is made anew from the newest version and the records of rounds;
+        NomoatError if those cannot be read either.
         """
         row = self.registry.store.last_round()
         if row is None:
             return None
+        number, text, data = row
         try:
-            checkpoint = unpack(row[2], self.spec)
-        except (ValueError, KeyError, LocalProtocolError):
-            raise NomoatError(
-                f"round {row[0]} in the community's database is damaged, or was written by another "
-                "revision of nomoat: bring the folder back from a backup"
-            ) from None
+            checkpoint = unpack(data, self.spec)
+        except (ValueError, KeyError, TypeError, LocalProtocolError):
+            log.warning(
+                "round %d's checkpoint is damaged: going on from the newest version, without what "
+                "the method and the server optimiser remembered",
+                number,
+            )
+            checkpoint = self._derived(number, text)
+        checkpoint = self._with_rounds_after(checkpoint)
         newest = self.registry.get(None)
         if newest.version.adapter == checkpoint.state.adapter.digest:
             return checkpoint
-        adapter = self.registry.load(newest)  # rolled back: its losses were measured long ago
-        state = methods.get(self.method).begin(adapter)
-        # Modules that a method has added stay frozen.
-        state = replace(state, rank=self.spec.rank)
+        # Rolled back: its losses were measured long ago.
         return FederationCheckpoint(
-            checkpoint.round, state, {}, evaluation=newest.version.evaluation
+            checkpoint.round,
+            self._begun(newest),
+            {},
+            evaluation=newest.version.evaluation,
+            spared=checkpoint.spared,
         )
 
+    def _derived(self, number: int, text: str) -> FederationCheckpoint:
+        """Make the checkpoint of a round from its record and the version it gave."""
+        record = RoundRecord.from_json(json.loads(text))
+        before = map(RoundRecord.from_json, map(json.loads, self.registry.store.rounds()))
+        return FederationCheckpoint(
+            number,
+            self._begun(self.registry.get(None)),
+            record.losses,
+            evaluation=record.evaluation,
+            personal=record.personal,
+            spared=sum(0 < each.round < number and not each.summed for each in before),
+        )
+
+    def _begun(self, record: SignedVersion) -> MethodState:
+        """The method at a version; modules that it has added stay frozen."""
+        state = methods.get(self.method).begin(self.registry.load(record))
+        return replace(state, rank=self.spec.rank)
+
+    def _with_rounds_after(self, checkpoint: FederationCheckpoint) -> FederationCheckpoint:
+        """Return `checkpoint` as it stands after the abandoned rounds that have none."""
+        rounds = self.registry.store.rounds_after(checkpoint.round)
+        for record in map(RoundRecord.from_json, map(json.loads, rounds)):
+            if record.summed:
+                checkpoint = replace(checkpoint, round=record.round)
+            else:
+                checkpoint = checkpoint.passed_over(record.training_only)
+        return checkpoint
+
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
-        """Write one ended round and, if it moved the adapter, its version."""
+        """Write one ended round and, if it moved the adapter, its version.
+
+        One that was abandoned leaves everything as it was: its record is all there is to keep.
+        """
         store, adapter = self.registry.store, checkpoint.state.adapter
+        if not record.committed:
+            with store.transaction():
+                store.put_round(record.round, False, brief(record), b"")
+            return
         before = store.last_round()
         self.registry.keep(adapter)
         with store.transaction():
@@ -77,6 +125,26 @@ class CommunityJournal:
             store.put_round(record.round, record.committed, text, pack(checkpoint))
 
 
+def brief(record: RoundRecord) -> str:
+    """An abandoned round's record as JSON of at most BRIEF_BYTES: with as many names as fit.
+
+    Losses are of the adapter that stands: they are in the record of the round that gave it.
+    """
+    bare = replace(record, losses={}, personal={}, ranks={}, train_loss={}, train_seconds={})
+    names = max(len(bare.cohort), len(bare.contributors))
+    while len(text := json.dumps(bare.as_json())) > BRIEF_BYTES:
+        names //= 2
+        bare = replace(
+            bare,
+            cohort=bare.cohort[:names],
+            contributors=bare.contributors[: max(1, names)],
+            dropped=dict(list(bare.dropped.items())[:names]),
+            refused=dict(list(bare.refused.items())[:names]),
+            reason=bare.reason[:200],
+        )
+    return text
+
+
 def pack(checkpoint: FederationCheckpoint) -> bytes:
     """A checkpoint as bytes."""
     meta = {
@@ -84,6 +152,7 @@ def pack(checkpoint: FederationCheckpoint) -> bytes:
         "evaluation": checkpoint.evaluation,
         "losses": checkpoint.losses,
         "personal": checkpoint.personal,
+        "spared": checkpoint.spared,
         "best": None if checkpoint.best is None else asdict(checkpoint.best),
     }
     return arrays.pack(meta, checkpoint.to_arrays())
@@ -99,4 +168,5 @@ def unpack(data: bytes, spec: AdapterSpec) -> FederationCheckpoint:
         evaluation=meta["evaluation"],
         personal=meta.get("personal", {}),
         best=None if best is None else HeldOutLosses(**best),
+        spared=meta.get("spared", 0),
     )

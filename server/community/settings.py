@@ -76,6 +76,11 @@ class CommunityRoundSettings(RoundSettings):
         """Fewer valid reports than this abandon a round."""
         return max(2, self.min_reports) if self.min_reports else self.min_volunteers
 
+    @property
+    def least_present(self) -> int:
+        """Fewer willing volunteers than this open no round: it would come to nothing."""
+        return max(self.min_volunteers, self.least_reports)
+
 
 class ServerSettings(SettingsTable):
     """The address the coordinator listens on, and the one it is reached by from outside."""
@@ -117,6 +122,7 @@ class Settings(FileSettings):
             train_deadline_s=rounds.train_deadline,
             aggregate_deadline_s=rounds.aggregate_deadline,
             evaluate_deadline_s=rounds.evaluate_deadline,
+            spares=True,
         )
 
 

@@ -64,6 +64,16 @@ class FleetGrid(PollingGrid):
         named = ((self._state.name_of(bytes(n.public_key)), n.node_id) for n in self.get_nodes())
         return {name: node for name, node in named if name is not None}
 
+    def willing(self) -> dict[str, int]:
+        """Volunteers who are online and whose owners let them train now: name → node."""
+        paused = self._state.paused
+        return {name: node for name, node in self.online().items() if node not in paused}
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Take back messages: a late answer to one of them is not wanted."""
+        for message_id in message_ids:
+            self._drop(message_id)
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send; returns a message id each, "" for one that could not be sent."""
         batch = list(messages)

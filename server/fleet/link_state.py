@@ -55,6 +55,7 @@ class FleetState(SqlLinkState):
         self.arrived = threading.Event()
         self.pulls = HeldPulls(self.has_mail)
         self.run_id = 0  # the one that is open
+        self.paused: frozenset[int] = frozenset()  # nodes that said so in their last request
         self._registering = threading.Lock()
         self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
         self._objects = objects
@@ -102,6 +103,12 @@ class FleetState(SqlLinkState):
             self.deactivate_node(node_id)
             return super().activate_node(node_id, heartbeat_interval)
         return True
+
+    def note_paused(self, node_id: int, paused: bool) -> None:
+        """Note if a node's owner lets nothing be trained now."""
+        if paused != (node_id in self.paused):
+            with self._registering:
+                self.paused = self.paused - {node_id} if not paused else self.paused | {node_id}
 
     def offer_again(self, node_id: int, have: frozenset[str]) -> None:
         """Offer what was handed to a node and it says it does not have: its line broke, or it died.

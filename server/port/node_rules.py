@@ -52,6 +52,8 @@ class NodeRules:
         if not await run_in_threadpool(self._is_its_own, node, call):
             log.warning("node %d: refused what is not its own or too large", node)
             return JSONResponse({"error": "not a reply or a message of this node"}, 400)
+        if node:
+            services.state.note_paused(node, headers.PAUSED in request.headers)
         if flower_server.asks_for_messages(call) and headers.WAIT in request.headers:
             return await self._held(node, request)
         return None

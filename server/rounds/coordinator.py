@@ -15,7 +15,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from nomoat.aggregation import methods
-from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.messages import AdapterShape, TrainTask
 from nomoat.aggregation.sums.parallel import Run
@@ -72,10 +71,10 @@ class Coordinator:
             self.fleet.before_round(grid, 0)
             checkpoint = self._measure_initial(driver, meter)
         abandoned = 0  # rounds in a row
-        for number in range(checkpoint.round + 1, self.federation.rounds + 1):
+        while checkpoint.counted < self.federation.rounds:
             if abandoned:
                 self.clock.pause(self.back_off_s(abandoned))
-            self.fleet.before_round(grid, number)
+            self.fleet.before_round(grid, checkpoint.round + 1)
             checkpoint, committed = self._round(driver, meter, checkpoint)
             abandoned = 0 if committed else abandoned + 1
         return checkpoint
@@ -89,7 +88,7 @@ class Coordinator:
         started = self.clock.now()
         state = self._method.begin(self.initial)
         online = tuple(sorted(self.fleet.volunteers(driver.grid)))
-        task = evaluation_of(state.adapter, self._task(1, state), 0)
+        task = evaluation_of(state.adapter, self._task(1, FederationCheckpoint(0, state, {})), 0)
         own = self.initial if self.measure else None
         found = FederatedEvaluation(task, online, self.federation.evaluate_deadline_s, own)
         carried = driver.drive(found, 0)
@@ -103,7 +102,7 @@ class Coordinator:
         self, driver: Driver, meter: TrafficMeter, before: FederationCheckpoint
     ) -> tuple[FederationCheckpoint, bool]:
         """Run one round: where the federation stands after it, and whether it was committed."""
-        task = self._task(before.round + 1, before.state)
+        task = self._task(before.round + 1, before)
         exchanges = Exchanges(
             self.federation, self._method, self.fleet.roster, self.session_id, self.sums
         )
@@ -115,7 +114,10 @@ class Coordinator:
         tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
         self.credit(task.round, carried.updates.earned(tokens, machine.events.contributors))
         record = record_of_round(machine, self.federation, meter.since_last(carried.traffic))
-        return self._end(record, machine.outcome.after), record.committed
+        after = machine.outcome.after
+        if self.federation.spares and not record.summed:
+            after = before.passed_over(record.training_only)
+        return self._end(record, after), record.committed
 
     def _plan(self, grid: Grid, task: TrainTask, before: FederationCheckpoint) -> RoundPlan:
         federation = self.federation
@@ -134,13 +136,15 @@ class Coordinator:
             measured=self.measure is not None,
         )
 
-    def _task(self, number: int, state: MethodState) -> TrainTask:
-        federation = self.federation
+    def _task(self, number: int, before: FederationCheckpoint) -> TrainTask:
+        federation, state = self.federation, before.state
         factors = self._method.factors(number)
         peak = federation.training.learning_rate
         settings = replace(
             federation.training,
-            learning_rate=learning_rate(federation.schedule, peak, number, federation.rounds),
+            learning_rate=learning_rate(
+                federation.schedule, peak, number - before.spared, federation.rounds
+            ),
             train_a=factors.a,
             train_b=factors.b,
         )

@@ -74,6 +74,7 @@ class _Carrying:
             )
             if not outgoing and not machine.done:
                 clock.pause(POLL_S)
+        self._driver.fleet.withdraw(tuple(self._pending))
         return self._carried
 
     def _send(self, outgoing: list[Outgoing]) -> list[Outgoing]:

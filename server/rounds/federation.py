@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,15 @@ class Federation:
     evaluate_deadline_s: float = math.inf
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
     schedule: Schedule = "constant"
+    spares: bool = False  # a round that nothing was summed in does not count as one of `rounds`
 
 
 @dataclass(frozen=True)
 class FederationCheckpoint:
-    """Everything the next round depends on, after `round` has ended."""
+    """Everything the next round depends on, after `round` has ended.
+
+    spared: of the rounds up to `round`, those that count as none.
+    """
 
     round: int
     state: MethodState
@@ -53,6 +57,21 @@ class FederationCheckpoint:
     evaluation: float | None = None  # its loss on the community's evaluation split
     personal: dict[str, float] = field(default_factory=dict)  # losses with what each keeps
     best: HeldOutLosses | None = None  # of the best version; None: of the one that stands
+    spared: int = 0
+
+    @property
+    def counted(self) -> int:
+        """Rounds that have ended and count."""
+        return self.round - self.spared
+
+    def passed_over(self, training_only: bool) -> FederationCheckpoint:
+        """Return where the federation stands when the next round has ended without a sum.
+
+        training_only: nobody was asked for an update, so that its number is still free.
+        """
+        if training_only:
+            return self
+        return replace(self, round=self.round + 1, spared=self.spared + 1)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """State and moments, to be stored."""

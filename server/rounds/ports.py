@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from flwr.serverapp import Grid
@@ -25,15 +25,17 @@ def at_once(_grid: Grid, _number: int) -> None:
 class Fleet:
     """The volunteers behind a Grid.
 
-    volunteers: {name: node id} of those who are online. roster: who may take part in a masked sum;
-    None: nothing is masked. before_round: waits, if it must, until a round may begin. meter: the
-    bytes a port has carried so far; None: payload is counted.
+    volunteers: {name: node id} of those to ask. roster: who may take part in a masked sum; None:
+    nothing is masked. before_round: waits, if it must, until a round may begin. meter: the
+    bytes a port has carried so far; None: payload is counted. withdraw: takes back messages, by
+    their ids, whose answers nobody waits for any more.
     """
 
     volunteers: Callable[[Grid], Mapping[str, int]] = named_nodes
     roster: Callable[[], RosterView] | None = None
     before_round: Callable[[Grid, int], None] = at_once
     meter: Callable[[], Traffic] | None = None
+    withdraw: Callable[[Collection[str]], None] = lambda _message_ids: None
 
 
 @dataclass(frozen=True)

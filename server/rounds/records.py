@@ -40,9 +40,25 @@ class RoundRecord:
     adapter: str = ""  # digest of the adapter that stands after this round, hex
     train_seconds: dict[str, float] = field(default_factory=dict)  # as each volunteer measured it
 
+    @property
+    def training_only(self) -> bool:
+        """True if the round ended before anybody was asked for an update."""
+        return "training" in self.seconds and "aggregating" not in self.seconds
+
+    @property
+    def summed(self) -> bool:
+        """True if updates were summed, whatever became of the sum."""
+        return bool(self.contributors)
+
     def as_json(self) -> dict[str, Any]:
         """A JSON-able object."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> RoundRecord:
+        """Read what as_json gave; TypeError if it is of another revision."""
+        lists = {name: tuple(row[name]) for name in ("cohort", "contributors")}
+        return cls(**{**row, **lists})
 
 
 class Journal(Protocol):

@@ -205,6 +205,7 @@ def test_the_difference_of_two_rounds_tells_less_of_who_is_missing_than_a_sum_do
 def test_the_same_task_never_gives_the_same_update_twice(town: Town) -> None:
     town.train(1, ["v1"])
     town.store("v1").drop()  # as when it has left
+    town.restart("v1")
     town.train(1, ["v1"])
     one, other = town.trainers["v1"].updates
     assert not np.allclose(one, other)
@@ -213,6 +214,7 @@ def test_the_same_task_never_gives_the_same_update_twice(town: Town) -> None:
 def test_a_training_that_is_begun_again_draws_the_same(town: Town) -> None:
     """A process that died in it goes on where it was laid down."""
     town.train(1, ["v1"])
+    (town.store("v1").folder / "update.safetensors").unlink()
     town.restart("v1")
     town.train(1, ["v1"])
     one, other = town.trainers["v1"].updates

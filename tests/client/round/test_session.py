@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -49,6 +50,7 @@ from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.phases import VolunteerPhase
 from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
+from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import EvaluateWork, Reason, RoundStep, TrainWork
 from nomoat.lora.training.train import Trained
 
@@ -130,7 +132,7 @@ def training(**options: Any) -> RoundSession:
 
 def retraining(**options: Any) -> RoundSession:
     session = holding(**options)
-    assert isinstance(work_of(session, train_task()), TrainWork)
+    assert isinstance(work_of(session, train_task(seed=b"t" * 32)), TrainWork)
     return session
 
 
@@ -165,6 +167,21 @@ def test_training_is_held_first_and_reported_when_asked() -> None:
     np.testing.assert_allclose(as_vector(report.vector), 0.25, atol=1e-6)
     assert answer(session, report_request()) == report  # asked twice, the same
     assert session.phase is VolunteerPhase.HOLDING
+
+
+def test_a_task_asked_again_is_answered_from_what_is_held_without_training(tmp_path: Path) -> None:
+    """A round that too few others were ready for is asked again under its number."""
+    session = holding()
+    ready = answer(session, train_task())
+    assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5, 2)
+    assert session.phase is VolunteerPhase.HOLDING
+    assert isinstance(answer(session, report_request()), Report)
+    store = DiskUpdateStore(tmp_path)
+    assert session.held is not None
+    store.save(session.held)
+    assert answer(fresh(held=store.load()), train_task()) == ready  # after a restart, too
+    other = train_task(settings=replace(SETTINGS, learning_rate=0.5))
+    assert isinstance(work_of(session, other), TrainWork)
 
 
 def test_weight_is_tokens_up_to_the_cap() -> None:
@@ -298,10 +315,10 @@ def test_a_stale_round_is_declined_and_the_held_update_stays() -> None:
     assert isinstance(answer(session, report_request(5)), Report)
 
 
-def test_a_round_announced_again_is_trained_again() -> None:
-    """The coordinator may have died after our first answer."""
+def test_a_round_announced_again_with_another_task_is_trained_again() -> None:
+    """The coordinator may have died after our first answer, and come back with other settings."""
     session = holding(5)
-    work = work_of(session, train_task(5))
+    work = work_of(session, train_task(5, seed=b"t" * 32))
     assert isinstance(work, TrainWork)
     session.trained(work, result(change=0.5))
     report = answer(session, report_request(5))

@@ -21,6 +21,7 @@ from flwr.supernode import node_auth_http_interceptor
 from nomoat.aggregation.errors import NomoatError, Refused, Unreachable
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.connection import message_loop
 from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
 from nomoat.flower.replies import REFUSED
 from nomoat.server.fleet.sealed_grid import CommunitySigner, SealedGrid
@@ -226,6 +227,27 @@ def test_a_ban_counts_from_the_next_message_on(town: Any, people: Any) -> None:
     banned.thread.join(10)
     assert isinstance(banned.refused, Refused)
     assert other.refused is None
+
+
+def test_who_pauses_is_here_but_not_to_be_asked_until_it_resumes(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so at once, although its last request is held open."""
+    monkeypatch.setattr(message_loop, "LOOK_S", 0.02)
+    (person,) = people(1)
+    paused, line = threading.Event(), person.line()
+    monkeypatch.setattr(person, "line", lambda: replace(line, paused=paused.is_set))
+    person.serve()
+    node = town.wait_for(person.name)[person.name]
+    assert person.name in town.fleet_grid.willing()
+    for order, willing in ((paused.set, False), (paused.clear, True)):
+        town.wait_held(node)
+        order()
+        until = time.monotonic() + 10
+        while (person.name in town.fleet_grid.willing()) != willing:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert person.name in town.fleet_grid.online()
 
 
 def test_a_stopped_volunteer_signs_off_and_its_answer_still_counts(

@@ -92,15 +92,24 @@ def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal)
 
 
 @pytest.mark.parametrize("stored", [b"", b"PK\x03\x04 of another revision", None])
-def test_a_state_that_cannot_be_read_is_one_clear_line(
-    journal: CommunityJournal, stored: bytes | None
+def test_a_state_that_cannot_be_read_is_made_anew_from_the_version_it_gave(
+    journal: CommunityJournal, stored: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    for number in range(2):
+        journal.write(*ended(number))
     record, checkpoint = ended(1)
+    record = replace(record, losses=checkpoint.losses)
     whole = bytearray(pack(checkpoint))
     whole[-1] ^= 1
     data = bytes(whole) if stored is None else stored
     journal.registry.store.put_round(1, True, json.dumps(record.as_json()), data)
-    with pytest.raises(NomoatError, match=r"^round 1 in the community's database is damaged"):
+    last = journal.last()
+    assert last is not None
+    assert last.state.adapter.digest == checkpoint.state.adapter.digest
+    assert (last.round, last.losses, last.evaluation) == (1, checkpoint.losses, 3.0)
+    assert "round 1's checkpoint is damaged" in caplog.text
+    journal.registry.path(adapter(1).digest).write_bytes(b"torn")
+    with pytest.raises(NomoatError, match="adapter: "):
         journal.last()
 
 
@@ -111,6 +120,43 @@ def test_an_abandoned_round_is_written_and_makes_no_version(journal: CommunityJo
     assert last is not None
     assert last.round == 1
     assert len(journal.registry.store.versions()) == 1
+
+
+def test_rounds_that_came_to_nothing_cost_no_number_no_place_and_no_checkpoint(
+    journal: CommunityJournal,
+) -> None:
+    """Training alone leaves the number free; updates that were asked for use it up."""
+    store = journal.registry.store
+    journal.write(*ended(0))
+    start = journal.last()
+    assert start is not None
+    everybody = tuple(f"volunteer-{i}" for i in range(1000))
+    phases = {"training": 1.0}
+    for _ in range(5):
+        idle = RoundRecord(1, False, "1 of 2 ready", everybody, seconds=phases, loss=3.0,
+                           dropped=dict.fromkeys(everybody, "paused"))  # fmt: skip
+        journal.write(idle, start.passed_over(idle.training_only))
+    after = journal.last()
+    assert after is not None
+    assert (after.round, after.counted) == (0, 0)
+    masked = replace(idle, seconds={**phases, "aggregating": 1.0})
+    journal.write(masked, after.passed_over(masked.training_only))
+    after = journal.last()
+    assert after is not None
+    assert (after.round, after.counted) == (1, 0)
+    rejected = replace(masked, round=2, contributors=("ada",))
+    journal.write(rejected, replace(after, round=2))
+    again = journal.last()
+    assert again is not None
+    assert (again.round, again.counted) == (2, 1)
+    journal.write(*ended(3))
+    last = journal.last()
+    assert last is not None
+    rows = store._all("SELECT length(record) + length(checkpoint) FROM rounds WHERE NOT committed")
+    assert len(rows) == 2
+    assert all(size <= 4096 for (size,) in rows)
+    kept = store._all("SELECT number FROM rounds WHERE length(checkpoint) > 0")
+    assert kept == [(3,)]  # of the rounds before, it is never needed again
 
 
 @pytest.mark.parametrize("where", ["put_round", "append_version"])

@@ -770,3 +770,71 @@ def test_the_coordinator_waits_longer_after_each_abandoned_round_in_a_row() -> N
         )
         coordinator_app(coordinator, lambda _: None)(grid, context_of(grid))
     assert pauses == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_round_too_few_were_ready_for_is_asked_again_and_nobody_trains_twice() -> None:
+    """The others declined once: the round keeps its number, and those who trained their update."""
+    asked: dict[str, list[int]] = {name: [] for name in TOKENS}
+
+    def declines_at_first(name: str, answer: Message, message: Message) -> Message:
+        number = wire.decode(packet_of(message, "coordinator"), TrainTask, "").round
+        asked[name].append(number)
+        first = name != "ada" and len(asked[name]) == 1
+        return reply(message, wire.encode(Decline(number, "paused"))) if first else answer
+
+    twists = {(name, "train.local"): declines_at_first for name in TOKENS}
+    memory, end = run(twists, federation(spares=True, min_reports=2, schedule="cosine"))
+    assert [(r.round, r.committed) for r in memory.records] == [
+        (0, True),
+        (1, False),
+        (1, True),
+        (2, True),
+    ]
+    assert memory.records[2].contributors == tuple(sorted(TOKENS))
+    assert all(numbers == [1, 1, 2] for numbers in asked.values())
+    assert (end.round, end.counted) == (2, 2)
+
+
+def test_a_round_whose_updates_were_asked_for_in_vain_uses_its_number_and_no_place() -> None:
+    silent: list[int] = []
+
+    def refuses_once(name: str, answer: Message, message: Message) -> Message:
+        number = wire.decode(packet_of(message, "coordinator"), ReportRequest, "").round
+        silent.append(number)
+        refusal = reply(message, wire.encode(Decline(number, "nothing held")))
+        return refusal if number == 1 else answer
+
+    twists = {(name, "query.report"): refuses_once for name in TOKENS}
+    memory, end = run(twists, federation(spares=True))
+    assert [(r.round, r.committed) for r in memory.records] == [
+        (0, True),
+        (1, False),
+        (2, True),
+        (3, True),
+    ]
+    assert (end.round, end.counted, end.spared) == (3, 2, 1)
+
+
+def test_what_was_asked_in_a_round_that_is_over_is_taken_back() -> None:
+    taken_back: list[str] = []
+    over = threading.Event()
+
+    def slow(_name: str, answer: Message, _message: Message) -> Message:
+        assert over.wait(20)
+        return answer
+
+    def withdraw(message_ids: Iterable[str]) -> None:
+        taken_back.extend(message_ids)
+        if taken_back:
+            over.set()
+
+    memory, names = Memory(), ("ada", "bob")
+    with town({(name, "train.local"): slow for name in names}, names) as (grid, roster):
+        fleet = Fleet(roster=lambda: roster, withdraw=withdraw)
+        ticks = iter(range(10**9))
+        late = federation(rounds=1, train_deadline_s=1.0)
+        Coordinator(
+            late, START, memory, memory, fleet, Clock(lambda: float(next(ticks)), lambda _s: None)
+        ).run(grid)
+    assert memory.records[-1].reason == "0 of 2 ready"
+    assert len(taken_back) == 2

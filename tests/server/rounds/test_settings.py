@@ -38,6 +38,7 @@ def test_a_simulation_and_a_deployment_run_the_same_federation_at_the_defaults()
         f"{phase}_deadline_s": getattr(deployed, f"{phase}_deadline_s")
         for phase in ("train", "aggregate", "evaluate")
     }
+    only_deployed["spares"] = True  # it waits for volunteers; a simulation draws who drops out
     assert deployed == replace(simulated, rounds=deployed.rounds, **only_deployed)
     assert made.adapter.model_dump() == AdapterSettings().model_dump()
     assert {name: getattr(Scenario(), name) for name in AdapterSettings.model_fields} == (
