@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target that needs it creates.
 PYTHON ?= python3
 BIN := .venv/bin
-ROOMS := storage flower aggregation lora client server simulations serving
+ROOMS := storage flower aggregation lora client server simulations serving desk
 export FLWR_TELEMETRY_ENABLED := 0
 
 .PHONY: demo test check lint types contracts bench gpu-check methods install clean

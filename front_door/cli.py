@@ -9,6 +9,7 @@ import typer
 from nomoat import __version__
 from nomoat.client.cli.app import app as client
 from nomoat.data import app as data
+from nomoat.desk.cli.commands import app as desk
 from nomoat.server.cli.commands import app as server
 from nomoat.serving.cli.adapters import app as variants
 from nomoat.serving.cli.beginnings import beginning
@@ -53,7 +54,13 @@ adapter = typer.Typer(help="Adapters: versions, exports, variants.", no_args_is_
 assert versions.typer_instance is not None
 adapter.registered_commands += versions.typer_instance.registered_commands
 adapter.registered_commands += variants.registered_commands
-for room in (simulations, comparing, trying, server, client, chatting, serving):
-    app.registered_commands += room.registered_commands
+# The pages' forms of `status` and `up` are wider than the rooms' own, and take their place.
+wider = {command.callback.__name__ for command in desk.registered_commands if command.callback}
+for room in (simulations, comparing, trying, server, client, chatting, serving, desk):
+    app.registered_commands += [
+        command
+        for command in room.registered_commands
+        if room is desk or command.callback is None or command.callback.__name__ not in wider
+    ]
     app.registered_groups += [group for group in room.registered_groups if group is not versions]
 app.add_typer(adapter, name="adapter")

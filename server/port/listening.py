@@ -1,4 +1,4 @@
-"""Serving an ASGI application over TLS, in a thread."""
+"""Serving an ASGI application in a thread: over TLS, or to this machine alone without it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from nomoat.server.port.connections import ConnectionTable, guarded, most_connec
 
 @dataclass(frozen=True)
 class ListenOptions:
-    """An address to listen on, and the certificate shown there. port 0 picks a free one."""
+    """An address to listen on, and the certificate shown there. port 0 picks a free one.
+
+    Without a certificate what is said can be read on the way: for loopback addresses alone.
+    """
 
     host: str
     port: int
-    certificate: Path
-    key: Path
+    certificate: Path | None
+    key: Path | None
 
 
 @contextmanager
 def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> Iterator[int]:
-    """Serve `app` over TLS in a thread while the block runs; yields the port.
+    """Serve `app` in a thread while the block runs; yields the port.
 
     NomoatError if the port is taken or the certificate cannot be read.
     """
@@ -40,8 +43,8 @@ def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> It
     try:
         config = uvicorn.Config(
             app,
-            ssl_certfile=str(listening.certificate),
-            ssl_keyfile=str(listening.key),
+            ssl_certfile=listening.certificate,
+            ssl_keyfile=listening.key,
             log_level="critical",
             access_log=False,
             server_header=False,

@@ -1,0 +1,4 @@
+"""Who may open a page: one-time keys, sessions, and what every request has to pass.
+
+Nothing here knows what a page shows.
+"""

@@ -1,0 +1,11 @@
+"""The commands of the pages, mounted: page, and the wider status."""
+
+from __future__ import annotations
+
+import typer
+
+from nomoat.desk.cli import page, status
+
+app = typer.Typer(add_completion=False)
+app.registered_commands += status.app.registered_commands
+app.add_typer(page.app, name="page")

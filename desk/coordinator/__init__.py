@@ -1,0 +1,1 @@
+"""The coordinator's page: rounds, volunteers, invitations, versions, and their orders."""

@@ -1,0 +1,136 @@
+"""What left this machine, as the log has it: filtered, and checked against receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.protocol.receipts import Receipt, credits_of
+from nomoat.client.cli.sent_page import tensors
+from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.identity.keys import load_identity
+from nomoat.client.sent.log import Reconciled, SentMessage, VerifiedLog, reconcile
+from nomoat.client.sent.log_file import SentLog
+
+MOST_ROWS = 200
+
+
+@dataclass(frozen=True)
+class LedgerFilter:
+    """What is looked for: a kind of message, a round, a text in either; empty stands for all."""
+
+    message: str = ""
+    round: str = ""
+
+    def admits(self, entry: SentMessage) -> bool:
+        """Return True if this line is looked for."""
+        same_round = not self.round or str(entry.round) == self.round.strip()
+        return same_round and self.message in ("", entry.message)
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One message that left. content: its tensors in words. receipt: the community signed one."""
+
+    at: float
+    round: int
+    message: str
+    to: str
+    bytes: int
+    content: str
+    norm: float | None
+    protection: str
+    receipt: bool
+    packet: str
+
+
+@dataclass(frozen=True)
+class LedgerView:
+    """A log and what its check came to. found: of `count`; rows: the last of those found.
+
+    good: the chain is whole and no receipt names what is not in it. lines: the check in words.
+    """
+
+    wanted: LedgerFilter
+    kinds: tuple[str, ...]
+    count: int
+    bytes: int
+    found: int
+    rows: tuple[LedgerRow, ...]
+    good: bool
+    lines: tuple[str, ...]
+    rounds_credited: int
+    tokens_credited: int
+    credit_span: tuple[float, float] | None
+
+
+def ledger(home: Home, folder: CommunityFolder, wanted: LedgerFilter) -> LedgerView:
+    """Read and check one community's log; a log that is broken is a view that says so."""
+    log = SentLog(folder.root)
+    receipts, problems = log.receipts(folder.info().public, load_identity(home.identity).public)
+    try:
+        checked = log.check()
+    except NomoatError as problem:
+        return _broken(wanted, str(problem), receipts)
+    kept = [receipt for receipt in receipts if receipt.at >= log.began()]
+    found = reconcile(checked.entries, kept)
+    entries = [entry for entry in checked.entries if wanted.admits(entry)]
+    packets = {receipt.packet.hex() for receipt in receipts}
+    credit = credits_of(receipts)
+    return LedgerView(
+        wanted,
+        tuple(sorted({entry.message for entry in checked.entries})),
+        len(checked.entries),
+        sum(entry.bytes for entry in checked.entries),
+        len(entries),
+        tuple(_row(entry, packets) for entry in reversed(entries[-MOST_ROWS:])),
+        not problems and not found.unlogged,
+        _lines(checked, found, problems),
+        sum(each.rounds for each in credit),
+        sum(each.tokens for each in credit),
+        (credit[0].first_at, credit[0].last_at) if credit else None,
+    )
+
+
+def _broken(wanted: LedgerFilter, problem: str, receipts: Sequence[Receipt]) -> LedgerView:
+    credit = credits_of(receipts)
+    rounds, tokens = sum(c.rounds for c in credit), sum(c.tokens for c in credit)
+    return LedgerView(wanted, (), 0, 0, 0, (), False, (problem,), rounds, tokens, None)
+
+
+def _row(entry: SentMessage, packets: set[str]) -> LedgerRow:
+    return LedgerRow(
+        entry.at,
+        entry.round,
+        entry.message,
+        entry.to,
+        entry.bytes,
+        tensors(entry.tensors) if entry.tensors else "",
+        entry.norm,
+        _protection(entry),
+        entry.packet in packets,
+        entry.packet,
+    )
+
+
+def _protection(entry: SentMessage) -> str:
+    if entry.masked:
+        return f"masked, one of {entry.session_size}" if entry.session_size else "masked"
+    return "NOT masked" if entry.tensors else ""
+
+
+def _lines(checked: VerifiedLog, found: Reconciled, problems: Sequence[str]) -> tuple[str, ...]:
+    lines = [f"The chain of {checked.head.length} messages is whole."]
+    if checked.torn:
+        lines.append("A last line was never finished: its message did not leave.")
+    lines.append(f"{found.receipted} updates have the community's signed receipt.")
+    if found.unreceipted:
+        lines.append(f"{len(found.unreceipted)} have none: the coordinator did not use them.")
+    lines += [f"Not a valid receipt: {problem}" for problem in problems]
+    lines += [
+        f"Round {receipt.round}: a receipt for a packet that is not in the log; it lost its end, "
+        "or something left unseen."
+        for receipt in found.unlogged
+    ]
+    return tuple(lines)

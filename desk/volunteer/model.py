@@ -1,0 +1,59 @@
+"""The adapter version this machine has, and what it gained on the rows kept here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nomoat.client.home import CommunityFolder
+from nomoat.client.volunteer.status import read_status
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """The newest verified version. losses in nats per trained token; None: not measured.
+
+    here: its adapter's file is on this machine. mine, own: on the rows kept here, and with this
+    volunteer's own part.
+    """
+
+    base: str
+    base_path: str
+    number: int | None
+    at: float | None
+    round: int | None
+    contributors: int
+    method: str
+    loss: float | None
+    parent_loss: float | None
+    evaluation: float | None
+    here: bool
+    digest: str
+    mine: float | None
+    own: float | None
+
+
+def model_view(folder: CommunityFolder) -> ModelView:
+    """Look at the newest version record this machine has verified."""
+    info, settings = folder.info(), folder.load()
+    status, record = read_status(folder), folder.version()
+    mine, own = (None, None) if status is None else (status.loss, status.own_loss)
+    if record is None:
+        blank = (None, None, None, 0, "", None, None, None, False, "")
+        return ModelView(info.base_model, settings.base, *blank, mine, own)
+    version = record.version
+    return ModelView(
+        info.base_model,
+        settings.base,
+        version.number,
+        version.at,
+        version.round,
+        len(version.contributors),
+        version.method,
+        version.loss,
+        version.parent_loss,
+        version.evaluation,
+        folder.adapter(record).exists(),
+        version.adapter.hex(),
+        mine,
+        own,
+    )
