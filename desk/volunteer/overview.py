@@ -21,6 +21,11 @@ SENTENCES: Final = {
     "refused": "Refused: {}.",
     "stopped": "Not running: {}.",
 }
+ERRANDS: Final = (
+    ("train.", "training the adapter on your rows"),
+    ("evaluate.", "measuring an adapter on the rows you hold out"),
+    ("query.", "taking part in this round's sum"),
+)
 LIGHTS: Final = {"working": "good", "refused": "bad", "stopped": "off", "paused": "off"}
 
 
@@ -70,7 +75,7 @@ def overview(folder: CommunityFolder, now: datetime) -> OverviewView:
         identifier=folder.root.name,
         name=folder.name(),
         light=LIGHTS.get(doing.doing, "wait"),
-        sentence=SENTENCES.get(doing.doing, "{}.").format(doing.why),
+        sentence=SENTENCES.get(doing.doing, "{}.").format(_in_words(doing.why)),
         since=status.since if status is not None and alive else None,
         paused=paused(orders, now),
         finishing=doing.finishing,
@@ -85,6 +90,11 @@ def overview(folder: CommunityFolder, now: datetime) -> OverviewView:
         complaint=known.complaint,
         data_note=known.data,
     )
+
+
+def _in_words(why: str) -> str:
+    """A reason as it is; a message that is answered by what that means."""
+    return next((words for kind, words in ERRANDS if why.startswith(kind)), why)
 
 
 def _protection(folder: CommunityFolder) -> str:

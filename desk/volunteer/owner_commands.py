@@ -12,6 +12,7 @@ from nomoat.aggregation.errors import UsageError
 from nomoat.client.cli.status_page import render_orders
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine import owner_orders
+from nomoat.client.machine.probes import local_now
 from nomoat.client.machine.readings import Orders
 from nomoat.client.volunteer.status import running
 
@@ -21,8 +22,8 @@ MORNING: Final = 7  # o'clock, at which "until tomorrow" ends
 def until_tomorrow_s(now: datetime) -> float:
     """Seconds from `now` (local) until seven in the morning of the next day."""
     day = (now + timedelta(days=1)).date()
-    morning = datetime(day.year, day.month, day.day, MORNING).astimezone(now.tzinfo)
-    return (morning - now).total_seconds()
+    morning = datetime(day.year, day.month, day.day, MORNING, tzinfo=now.tzinfo)
+    return morning.timestamp() - now.timestamp()
 
 
 def _pause(span_s: float | None) -> Callable[[Orders], Orders]:
@@ -33,7 +34,7 @@ ORDERS: Final[Mapping[str, Callable[[], Callable[[Orders], Orders]]]] = MappingP
     {
         "pause-1h": lambda: _pause(3600.0),
         "pause-2h": lambda: _pause(7200.0),
-        "pause-tomorrow": lambda: _pause(until_tomorrow_s(datetime.now().astimezone())),
+        "pause-tomorrow": lambda: _pause(until_tomorrow_s(local_now(time.time()))),
         "pause": lambda: _pause(None),
         "resume": lambda: owner_orders.resume,
         "finish": lambda: owner_orders.finish,
