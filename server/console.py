@@ -43,3 +43,5 @@ class ConsoleLines:
                 f"round {record.round}: {end} ({record.reason}), "
                 f"{len(record.contributors)} of {len(record.cohort)}{loss}\n"
             )
+            for name, reason in record.held.items():
+                sys.stderr.write(f"{name} is held: {reason}; see: nomoat volunteers\n")

@@ -25,6 +25,7 @@ from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import describe, renew_certificate
 from nomoat.server.community.journal import CommunityJournal
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.conduct.ledger import ConductLedger
 from nomoat.server.fleet.fleet_grid import FleetGrid, open_run
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.fleet.sealed_grid import Addressee, CommunitySigner, SealedGrid
@@ -135,6 +136,7 @@ class Deployment:
     def _coordinator(self) -> Coordinator:
         community, initial = self.community, self.community.initial()
         method = community.settings.method.name
+        ledger = ConductLedger(community.registrar)
         return Coordinator(
             community.settings.federation(),
             initial,
@@ -150,6 +152,7 @@ class Deployment:
             Clock(time.monotonic, self._pause),
             measure=self.split.measure if self.split else None,
             credit=lambda number, earned: community.credit(number, earned, int(time.time())),
+            conduct=lambda number, shown: ledger.judge(number, shown, int(time.time())),
             sums=self.sums,
             back_off_s=back_off_s,
         )

@@ -76,20 +76,25 @@ def _list(folder: Path, as_json: bool) -> None:
     from rich.table import Table
 
     from nomoat.aggregation.protocol.enrolment import fingerprint
+    from nomoat.server.conduct.ledger import ConductLedger
 
+    registrar = opened(folder).registrar
+    strikes = ConductLedger(registrar).counting()
     rows = [
         {
             "name": applicant.binding.name,
             "standing": applicant.standing.value,
             "reason": applicant.reason,
             "key": fingerprint(applicant.binding.identity),
+            "strikes": [str(s) for s in strikes if s.volunteer == applicant.binding.name],
         }
-        for applicant in opened(folder).registrar.store.applicants()
+        for applicant in registrar.store.applicants()
     ]
     if as_json:
         print_json(rows)
         return
     table = Table("name", "standing", "reason", "key")
     for row in rows:
-        table.add_row(row["name"], row["standing"], row["reason"], row["key"][:19])
+        reason = row["reason"] or "; ".join(row["strikes"][-1:])
+        table.add_row(row["name"], row["standing"], reason, row["key"][:19])
     Console().print(table)

@@ -40,6 +40,10 @@ MIGRATIONS = (
         receipt BLOB NOT NULL);
     CREATE INDEX receipts_of ON receipts (identity, round);
     """,
+    """
+    CREATE TABLE strikes (round INTEGER NOT NULL, kind TEXT NOT NULL, volunteer TEXT NOT NULL,
+        about TEXT NOT NULL, at INTEGER NOT NULL, UNIQUE (round, kind, volunteer, about));
+    """,
 )
 BUSY_S = 10.0
 
@@ -199,6 +203,23 @@ class Database:
         rows = self._all("SELECT receipt FROM receipts WHERE identity = ? AND round >= ? "
                          "ORDER BY round LIMIT ?", identity, first_round, limit)  # fmt: skip
         return [wire.decode(wire.Packet(row[0]), SignedReceipt, "receipt table") for row in rows]
+
+    def strikes(self) -> list[tuple[int, str, str, str, int]]:
+        """(round, kind, volunteer, about, unix time) of what is held against members, in order."""
+        return self._all("SELECT round, kind, volunteer, about, at FROM strikes ORDER BY rowid")
+
+    def put_strike(self, number: int, kind: str, volunteer: str, about: str, at: int) -> None:
+        """Note something against a member; the same is noted once."""
+        values = (number, kind, volunteer, about, at)
+        self._execute("INSERT OR REPLACE INTO strikes VALUES (?, ?, ?, ?, ?)", *values)
+
+    def forget_strikes(self, before: int) -> None:
+        """Delete what is from rounds before this one."""
+        self._execute("DELETE FROM strikes WHERE round < ?", before)
+
+    def forgive(self, volunteer: str, kind: str) -> None:
+        """Delete what of this kind is held against a member."""
+        self._execute("DELETE FROM strikes WHERE volunteer = ? AND kind = ?", volunteer, kind)
 
     def _applicant(self, column: str, value: object) -> Applicant | None:
         row = self._one(f"SELECT binding, standing, reason FROM volunteers WHERE {column} = ?",

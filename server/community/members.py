@@ -30,6 +30,7 @@ from nomoat.server.community.membership_rules import (
 )
 
 PEER = "applicant"
+LEFT_HELD = "left while it was held: "
 
 
 @dataclass
@@ -118,7 +119,9 @@ class Registrar:
             raise Refused("this volunteer is not in the roster")
         if member.standing in (Standing.LEFT, Standing.BANNED):
             return member.standing
-        return self.order(member.binding.name, Event.LEAVE, "left by its own wish", now)
+        held = member.standing is Standing.HELD
+        reason = f"{LEFT_HELD}{member.reason}"[:200] if held else "left by its own wish"
+        return self.order(member.binding.name, Event.LEAVE, reason, now)
 
     def page(self, start: int) -> Page:
         """Roster entries from `start` for whoever holds the ones before it."""
@@ -128,10 +131,17 @@ class Registrar:
 
     def _admit(self, wanted: Enrol, now: int) -> Applicant:
         self._redeem(wanted.invitation, now)
-        standing = admit(self.admission)
+        standing, reason = admit(self.admission), ""
+        before = self.roster().members.get(wanted.binding.name)
         if standing is Standing.APPROVED:
             self._append(Event.JOIN, wanted.binding, "", now)
-        applicant = Applicant(wanted.binding, standing, "")
+        if before is not None and before.reason.startswith(LEFT_HELD):
+            # Leaving does not end a hold. A person's approval does, which is also what a pending
+            # volunteer waits for.
+            reason = before.reason.removeprefix(LEFT_HELD)
+            if standing is Standing.APPROVED:
+                standing = self._append(Event.HOLD, wanted.binding, reason, now)
+        applicant = Applicant(wanted.binding, standing, reason)
         self.store.put_applicant(applicant, now)
         return applicant
 

@@ -23,6 +23,7 @@ from nomoat.server.rounds.driver import Driver
 from nomoat.server.rounds.exchanges import Exchanges
 from nomoat.server.rounds.federation import Federation, FederationCheckpoint
 from nomoat.server.rounds.learning_rate import learning_rate
+from nomoat.server.rounds.machines.evidence import RoundEvidence
 from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation, evaluation_of
 from nomoat.server.rounds.machines.round import Round
 from nomoat.server.rounds.machines.round_plan import RoundPlan
@@ -45,9 +46,10 @@ class Coordinator:
     """Runs the rounds of a federation.
 
     initial: the adapter of round 0. measure: an adapter's loss on the community's own rows. credit:
-    told of every round's updates that are in the sum. session_id: (round, exchange) → 32 bytes.
-    sums: how a sum is worked on. back_off_s: seconds to let pass after so many abandoned rounds in
-    a row, since what stopped one round mostly stops the next.
+    told of every round's updates that are in the sum. conduct: told what every round showed of its
+    participants; gives those who are held from now on, with the reason. session_id: (round,
+    exchange) → 32 bytes. sums: how a sum is worked on. back_off_s: seconds to let pass after so many
+    abandoned rounds in a row, since what stopped one round mostly stops the next.
     """
 
     federation: Federation
@@ -58,6 +60,7 @@ class Coordinator:
     clock: Clock = field(default_factory=Clock)
     measure: Measure | None = None
     credit: Callable[[int, Mapping[str, UpdateDigests]], None] = lambda _number, _digests: None
+    conduct: Callable[[int, RoundEvidence], Mapping[str, str]] = lambda _number, _evidence: {}
     session_id: Callable[[int, int], bytes] = random_session
     sums: Run = map
     back_off_s: Callable[[int], float] = lambda _abandoned: 0.0
@@ -113,7 +116,9 @@ class Coordinator:
         assert machine.outcome is not None
         tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
         self.credit(task.round, carried.updates.earned(tokens, machine.events.contributors))
+        held = self.conduct(task.round, RoundEvidence(machine.events.sessions))
         record = record_of_round(machine, self.federation, meter.since_last(carried.traffic))
+        record = replace(record, held=dict(held))
         after = machine.outcome.after
         if self.federation.spares and not record.summed:
             after = before.passed_over(record.training_only)

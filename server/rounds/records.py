@@ -39,6 +39,7 @@ class RoundRecord:
     session: str = ""  # how the aggregation was protected
     adapter: str = ""  # digest of the adapter that stands after this round, hex
     train_seconds: dict[str, float] = field(default_factory=dict)  # as each volunteer measured it
+    held: dict[str, str] = field(default_factory=dict)  # left out from now on, and why
 
     @property
     def training_only(self) -> bool:

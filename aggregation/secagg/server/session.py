@@ -18,9 +18,10 @@ Use. The caller brings answers and time; names are its own, here a volunteer is 
         step = session.close()
     step.result                                            # the weighted mean; None: step.reason
 
-Whoever does not answer before `close` has dropped out; whoever answers wrongly is out and in
-`blamed`. The collectors below are the machine, one a phase (docs/protocol.md §18). It holds one
-running sum, never a volunteer's masked vector.
+Whoever does not answer before `close` has dropped out and is in `silent`; whoever answers wrongly
+is out and in `blamed`; whoever complained about whom is in `complaints`. The collectors below are
+the machine, one a phase (docs/protocol.md §18). It holds one running sum, never a volunteer's
+masked vector.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from nomoat.aggregation.secagg.messages import (
     ToCoordinator,
     ToVolunteer,
 )
-from nomoat.aggregation.secagg.parameters import RosterView
+from nomoat.aggregation.secagg.parameters import RosterView, agreed_thresholds
 from nomoat.aggregation.secagg.server.collector import BadSecret, Collector, ServerPhase, TooFew
 from nomoat.aggregation.secagg.server.setup import CollectChecks, CollectKeys, CollectShares
 from nomoat.aggregation.secagg.server.summing import (
@@ -83,10 +84,13 @@ class ServerSession:
         self.offer, self.phase = offer, ServerPhase.NEW
         self.blamed: dict[bytes, str] = {}
         self.complaints: dict[bytes, tuple[bytes, ...]] = {}
+        self.silent: set[bytes] = set()
+        self.bearable = 0  # c, once the participants are known
         self._layout, self._roster = ClipLayout(manifest, offer.clips), roster
         self._collector: Collector | None = None
         self._joined: frozenset[bytes] = frozenset()
         self._answered: set[bytes] = set()
+        self._excluded: set[bytes] = set()
 
     def open(self, volunteers: Collection[bytes]) -> ServerStep:
         """Offer the session to these volunteers, n_max of them at most."""
@@ -109,7 +113,12 @@ class ServerSession:
         """The identities that may still answer in this phase."""
         if self._collector is None:
             return frozenset()
-        return self._collector.expected - self._answered - self.blamed.keys()
+        return self._collector.expected - self._answered - self.blamed.keys() - self._excluded
+
+    @property
+    def members(self) -> frozenset[bytes]:
+        """The identities that this phase, or the last one, counts on; more than those waited for."""
+        return self._joined
 
     @property
     def ready(self) -> bool:
@@ -140,24 +149,28 @@ class ServerSession:
             raise
         self._answered.add(sender)
 
-    def exclude(self, sender: bytes, reason: str) -> None:
-        """Put a volunteer out, e.g. for bytes that did not decode."""
-        self.blamed.setdefault(sender, reason)
+    def exclude(self, sender: bytes) -> None:
+        """Put a volunteer out that has gone, or whose bytes did not decode; it is not blamed."""
+        self._excluded.add(sender)
 
     def close(self) -> ServerStep:
         """End the phase: go on with whoever answered, or abandon if they are too few."""
         if self._collector is None:
             raise LocalProtocolError(f"a session that is {self.phase.value} cannot be closed")
+        self.complaints |= self._collector.accusations
+        if not self._collector.enough:
+            self.silent |= self.waiting
         try:
             following, outgoing = self._collector.close()
         except TooFew as problem:
             return self.abandon(str(problem))
         except BadSecret as problem:
-            self.exclude(problem.dealer, str(problem))
+            self.blamed.setdefault(problem.dealer, str(problem))
             return self.abandon("a volunteer dealt shares that cannot be used")
         except LocalProtocolError:  # the sum does not decode, and masks hide whose fault it is
             return self.abandon("the sum is not one of well-formed updates")
-        self.complaints |= self._collector.accusations
+        if self.phase is ServerPhase.KEYS and isinstance(following, Collector):
+            self.bearable = agreed_thresholds(self.offer, len(following.expected)).corrupt
         self._answered = set()
         if isinstance(following, WeightedSum):
             self._collector, self.phase = None, ServerPhase.DONE

@@ -8,6 +8,7 @@ from typing import Protocol
 from nomoat.aggregation.methods.base import PlaintextReport
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, Vector
+from nomoat.server.rounds.machines.evidence import SessionEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,12 @@ class Exchange(ProtocolMachine, Protocol):
         PlaintextReport, ...
     ]  # in the order of contributors; empty where there is a mean
     contributors: tuple[str, ...]
+    lost: dict[str, str]  # volunteer → why its upload is not in the mean, where it is not to blame
     failed: str | None  # why it cannot be found any more
+
+    @property
+    def evidence(self) -> SessionEvidence | None:
+        """What a masked session has shown of its participants; None where nothing is masked."""
 
 
 class DrivenMachine(Protocol):

@@ -7,7 +7,7 @@ to closed phases. Whoever breaks the protocol is out of the session and named (p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from nomoat.aggregation.errors import RemoteProtocolError
@@ -19,9 +19,12 @@ from nomoat.aggregation.secagg.messages import Abandoned, SessionOffer, ToVolunt
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.aggregation.secagg.server.collector import ServerPhase
 from nomoat.aggregation.secagg.server.session import ACCEPTS, ServerSession, ServerStep
+from nomoat.server.rounds.machines.evidence import SessionEvidence
 from nomoat.server.rounds.machines.interfaces import Outgoing
 
 GRACE_S = 1.0
+LATE = "too late to report"
+NAMED = 3  # of those who complain
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class MaskedExchange:
         self._session = ServerSession(masked.offer, masked.manifest, masked.roster)
         self._noting: set[str] = set(self._identities) if masked.reply else set()
         self._gone: set[str] = set()
+        self._wrong: dict[str, str] = {}
+        self.lost = {name: "no longer a member" for name in cohort if name not in identities}
         self.next_deadline = math.inf
         self.mean: Vector | None = None
         self.uploads: tuple[PlaintextReport, ...] = ()  # never: that is the point of it
@@ -64,6 +69,18 @@ class MaskedExchange:
         """The mean is found, or cannot be."""
         return self.mean is not None or self.failed is not None
 
+    @property
+    def evidence(self) -> SessionEvidence:
+        """What the session has shown of its participants so far."""
+        session, names = self._session, self._masked.roster.names
+        wrong = {names[identity]: reason for identity, reason in session.blamed.items()}
+        complaints = {
+            names[accuser]: tuple(names[one] for one in accused)
+            for accuser, accused in session.complaints.items()
+        }
+        failed = self.failed is not None
+        return SessionEvidence(self._wrong | wrong, complaints, session.bearable, failed)
+
     def start(self, now: float) -> list[Outgoing]:
         """Hand out the reply of the exchange before, if any; else open the session at once."""
         self.next_deadline = now + self._masked.phase_deadline_s
@@ -75,16 +92,32 @@ class MaskedExchange:
         return [Outgoing(name, packet) for name in sorted(self._noting)]
 
     def receive(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
-        """Take one answer; RemoteProtocolError names whoever sent a wrong one."""
-        if volunteer in self._gone or volunteer not in self._identities:
+        """Take one answer; RemoteProtocolError names whoever sent a wrong one.
+
+        Answers of those who are not waited for (any more) change nothing.
+        """
+        if volunteer not in self._awaited:
             return []
         if wire.peek_kind(packet, volunteer) == wire.kind_of(Decline):
             reason = wire.decode(packet, Decline, volunteer).reason
             raise RemoteProtocolError(volunteer, "§5", f"left the session: {reason}")
+        try:
+            return self._take(volunteer, packet, now)
+        except RemoteProtocolError as problem:
+            self._wrong.setdefault(volunteer, problem.reason)
+            raise
+
+    @property
+    def _awaited(self) -> Collection[str]:
+        """The volunteers that may answer now."""
+        if self._session.phase is ServerPhase.NEW:
+            return self._noting
+        names = self._masked.roster.names
+        return {names[identity] for identity in self._session.waiting} - self._gone
+
+    def _take(self, volunteer: str, packet: wire.Packet, now: float) -> list[Outgoing]:
         if self._session.phase is ServerPhase.NEW:
             return self._take_note(volunteer, packet, now)
-        if self._session.phase not in ACCEPTS:
-            return []
         message = wire.decode(packet, ACCEPTS[self._session.phase], volunteer)
         self._session.receive(self._identities[volunteer], message)
         if self._session.phase is ServerPhase.MASKED:  # U3 is who got this far
@@ -101,7 +134,7 @@ class MaskedExchange:
             return [] if self._noting else self._open(now)
         if self._session.phase is ServerPhase.MASKED:
             self.contributors = tuple(name for name in self.contributors if name != volunteer)
-        self._session.exclude(self._identities[volunteer], reason)
+        self._session.exclude(self._identities[volunteer])
         return self._go_on(now)
 
     def wake(self, now: float) -> list[Outgoing]:
@@ -110,6 +143,7 @@ class MaskedExchange:
             return []
         if self._session.phase is ServerPhase.NEW:
             self._gone |= self._noting
+            self.lost |= dict.fromkeys(self._noting, LATE)
             return self._open(now)
         return self._close(now)
 
@@ -132,7 +166,26 @@ class MaskedExchange:
         return []
 
     def _close(self, now: float) -> list[Outgoing]:
-        return self._follow(self._session.close(), now)
+        before = self._session.members
+        step = self._session.close()
+        names = self._masked.roster.names
+        for one in self._session.silent:
+            self.lost.setdefault(names[one], LATE)
+        if step.phase is ServerPhase.MASKED:
+            for identity in before - self._session.members:
+                self.lost.setdefault(names[identity], self._why_left_out(identity))
+        return self._follow(step, now)
+
+    def _why_left_out(self, identity: bytes) -> str:
+        names = self._masked.roster.names
+        accusers = sorted(
+            names[accuser]
+            for accuser, accused in self._session.complaints.items()
+            if identity in accused
+        )
+        if not accusers:
+            return "too few of its neighbours are left"
+        return f"its shares were complained about by {', '.join(accusers[:NAMED])}"
 
     def _follow(self, step: ServerStep, now: float) -> list[Outgoing]:
         self.next_deadline = now + self._masked.phase_deadline_s

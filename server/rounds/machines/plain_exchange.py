@@ -13,6 +13,7 @@ from nomoat.aggregation.protocol.messages import Decline, Report, ReportRequest
 from nomoat.aggregation.sums.admission import admit
 from nomoat.aggregation.sums.intake import Intake
 from nomoat.aggregation.sums.parallel import Run
+from nomoat.server.rounds.machines.evidence import SessionEvidence
 from nomoat.server.rounds.machines.interfaces import Outgoing
 
 
@@ -41,6 +42,8 @@ class ReportCollection:
         self.uploads: tuple[PlaintextReport, ...] = ()
         self.contributors: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}
+        self.lost: dict[str, str] = {}
+        self.evidence: SessionEvidence | None = None  # a wrong report costs the others nothing
         self.failed: str | None = None
 
     @property
@@ -77,6 +80,7 @@ class ReportCollection:
     def wake(self, now: float) -> list[Outgoing]:
         """Close at the deadline with the reports that are there."""
         if now >= self.next_deadline:
+            self.lost = dict.fromkeys(sorted(self._waiting), "too late to report")
             for volunteer in sorted(self._waiting):
                 self._drop(volunteer)
         return []

@@ -94,7 +94,6 @@ class Round:
         self.events = Events(self._training.ready)
         self._exchange: Exchange | None = None  # the present one, or the last
         self._exchange_number = 0
-        self._asked: tuple[str, ...] = ()  # whom it asks
         self._reply: Vector | None = None  # to the exchange before
         self._candidate = replace(plan.before, round=plan.task.round)
         self._evaluation: FederatedEvaluation | None = None
@@ -191,7 +190,6 @@ class Round:
 
     def _next_exchange(self, cohort: tuple[str, ...], reply: bytes, now: float) -> list[Outgoing]:
         self._exchange_number += 1
-        self._asked = cohort
         ranks = {name: self.events.ready[name].rank for name in cohort}
         self._exchange = self._open_exchange(ranks, self._exchange_number, reply)
         return self._go_on(self._exchange.start(now), now)
@@ -199,8 +197,9 @@ class Round:
     def _collected(self, now: float) -> list[Outgoing]:
         exchange = self._exchange
         assert exchange is not None
-        silent = sorted(set(self._asked) - set(exchange.contributors))
-        self._lose(dict.fromkeys(silent, "too late to report"))
+        self._lose(exchange.lost)
+        if exchange.evidence is not None:
+            self.events.sessions += (exchange.evidence,)
         if exchange.failed is not None:
             return self._abandon(RoundEvent.TOO_FEW, exchange.failed, now)
         before, number, method = self.plan.before, self.plan.task.round, self._method

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from nomoat.aggregation.methods.server_optimizer import ServerOptimizer
 from nomoat.aggregation.protocol.messages import Ready, TrainTask
 from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.machines.evidence import SessionEvidence
 from nomoat.server.rounds.machines.interfaces import Exchange
 
 
@@ -56,6 +57,7 @@ class Events:
     lost: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     contributors: tuple[str, ...] = ()
+    sessions: tuple[SessionEvidence, ...] = ()  # each masked exchange
     phase_started: dict[RoundPhase, float] = field(default_factory=dict)
 
 

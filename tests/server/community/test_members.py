@@ -306,3 +306,15 @@ def test_a_database_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(NomoatError, match="upgrade nomoat"):
         Database(tmp_path / "community.db")
+
+
+def test_leaving_does_not_end_a_hold(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    token = invited(office)
+    enrol(office, person(0), token)
+    office.order("vol0", Event.HOLD, "dealt bad shares", NOW)
+    assert office.leave(person(0).identity, NOW) is Standing.LEFT
+    assert enrol(office, person(0), token) is Standing.HELD
+    member = office.roster().members["vol0"]
+    assert (member.standing, member.reason) == (Standing.HELD, "dealt bad shares")
+    assert office.order("vol0", Event.RELEASE, "", NOW) is Standing.APPROVED

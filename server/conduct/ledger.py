@@ -1,0 +1,72 @@
+"""The ledger: strikes are written down with the members' standing, and judged after each round."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.protocol.enrolment import Standing
+from nomoat.aggregation.protocol.roster import Event
+from nomoat.server.community.members import Registrar
+from nomoat.server.conduct.rules import REMEMBERED_ROUNDS, Judgement, StrikeKind, Strike, judge
+from nomoat.server.rounds.machines.evidence import RoundEvidence
+
+log = logging.getLogger(__name__)
+
+AUTOMATIC = "by the coordinator: "  # begins the reason of a hold that no person ordered
+
+
+@dataclass(frozen=True)
+class ConductLedger:
+    """Strikes in the community's database. A hold, and its release, is an entry of the roster.
+
+    Whoever is approved again, by a person, begins anew: strikes from before that do not count.
+    """
+
+    registrar: Registrar
+
+    def judge(self, number: int, evidence: RoundEvidence, now: int) -> dict[str, str]:
+        """Judge a round that has ended; volunteer → reason of whoever is held from now on."""
+        store = self.registrar.store
+        with store.transaction():
+            store.forget_strikes(number - REMEMBERED_ROUNDS)
+            for name in sorted(evidence.heard):
+                store.forgive(name, StrikeKind.SILENCE.value)
+            judged = judge(number, evidence, self.counting())
+            for strike in judged.strikes:
+                about = (strike.kind.value, strike.volunteer, strike.about)
+                store.put_strike(strike.round, *about, now)
+            self._release(judged, now)
+            return self._hold(judged.held, now)
+
+    def counting(self) -> list[Strike]:
+        """The strikes that count now."""
+        members = self.registrar.roster().members
+        return [
+            Strike(number, StrikeKind(kind), name, about)
+            for number, kind, name, about, at in self.registrar.store.strikes()
+            if name in members
+            and (members[name].standing is not Standing.APPROVED or at > members[name].since)
+        ]
+
+    def _hold(self, wanted: Mapping[str, str], now: int) -> dict[str, str]:
+        held = {}
+        for name, reason in sorted(wanted.items()):
+            try:
+                self.registrar.order(name, Event.HOLD, (AUTOMATIC + reason)[:200], now)
+            except UsageError:  # it has left, or is held or banned already
+                continue
+            held[name] = reason
+            log.warning("%s is held: %s", name, reason)
+        return held
+
+    def _release(self, judged: Judgement, now: int) -> None:
+        """Let those in again who were held for complaints that were right."""
+        members = self.registrar.roster().members
+        for name, reason in sorted(judged.released.items()):
+            member = members[name]
+            if member.standing is Standing.HELD and member.reason.startswith(AUTOMATIC):
+                self.registrar.order(name, Event.RELEASE, (AUTOMATIC + reason)[:200], now)
+                log.warning("%s is approved again: %s", name, reason)

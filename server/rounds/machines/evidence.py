@@ -1,0 +1,33 @@
+"""Evidence of a round: what it showed of those who took part, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class SessionEvidence:
+    """What one masked session showed (docs/protocol.md §12.5, §15.4, §15.5).
+
+    wrong: volunteer → what it signed that cannot be. complaints: accuser → accused; either may be
+    the one that lies. bearable: c, the most of them that may be corrupt. failed: no sum came of it.
+    """
+
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    complaints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bearable: int = 0
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class RoundEvidence:
+    """What a whole round showed.
+
+    sessions: each masked one. silent: who was online, was asked and never answered. heard: who
+    answered anything.
+    """
+
+    sessions: tuple[SessionEvidence, ...] = ()
+    silent: frozenset[str] = frozenset()
+    heard: frozenset[str] = frozenset()

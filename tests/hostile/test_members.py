@@ -1,0 +1,97 @@
+"""A member that spoils masked rounds is named, and after the first (or second) they go on without.
+
+Real machines on both sides, over several rounds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nomoat.aggregation.protocol.roster import Event
+from tests.hostile import members
+from tests.hostile.members import Village
+
+CHEAT = "v3"
+
+
+def test_a_dealer_of_wrong_shares_costs_one_round_and_is_held_for_it(tmp_path: Path) -> None:
+    village = Village(tmp_path, 8, {CHEAT: members.deals_shares_of_something_else})
+    first, *after = village.run(2)
+    assert not first.committed
+    assert list(first.held) == [CHEAT]
+    assert first.dropped == {}  # nobody else was late, or is said to have been
+    assert "its shares do not make the secret" in village.held()[CHEAT]
+    assert all(record.committed for record in after)
+    assert all(CHEAT not in record.cohort for record in after)
+
+
+def test_whoever_deals_broken_shares_to_many_is_held_after_the_first_round(tmp_path: Path) -> None:
+    village = Village(tmp_path, 8, {CHEAT: members.deals_broken_boxes(7)})
+    first, *after = village.run(2)
+    assert first.committed  # it was left out before anybody masked
+    assert first.dropped[CHEAT].startswith("its shares were complained about by v0, v1, v2")
+    assert list(village.held()) == [CHEAT]
+    assert all(record.committed and len(record.contributors) == 7 for record in after)
+
+
+@pytest.mark.parametrize("accused", [("v1",), ("v0", "v1", "v2", "v4", "v5")])
+def test_false_complaints_are_put_up_with_twice_at_most(
+    tmp_path: Path, accused: tuple[str, ...]
+) -> None:
+    village = Village(tmp_path, 8, {CHEAT: members.complains_about(*accused)})
+    records = village.run(3)
+    assert list(village.held()) == [CHEAT]
+    assert "complained about" in village.held()[CHEAT]
+    for record in records[2:]:
+        assert record.committed
+        assert len(record.contributors) == 7
+    assert all(set(record.dropped) <= set(accused) for record in records)
+
+
+def test_strikes_are_remembered_by_a_coordinator_that_is_started_anew(tmp_path: Path) -> None:
+    village = Village(tmp_path, 8, {CHEAT: members.complains_about("v1")})
+    village.run(1)
+    assert village.held() == {}
+    village.restart()
+    village.run(1)
+    assert list(village.held()) == [CHEAT]
+    village.restart()
+    assert list(village.held()) == [CHEAT]
+
+
+def test_a_dealer_of_one_broken_box_frames_no_more_than_can_be_corrupt(tmp_path: Path) -> None:
+    """Whom it framed is let in again as soon as too many have complained about it."""
+    village = Village(tmp_path, 8, {CHEAT: members.deals_broken_boxes(1)})
+    village.run(7)
+    assert list(village.held()) == [CHEAT]
+    record = village.run(1)[0]
+    assert record.committed
+    assert len(record.contributors) == 7
+
+
+@pytest.mark.parametrize(
+    "cheat", [members.reveals_nonsense, members.sends_another_vector_than_it_signs]
+)
+def test_wrong_answers_that_cost_the_others_nothing_are_put_up_with_once(
+    tmp_path: Path, cheat: members.Cheat
+) -> None:
+    village = Village(tmp_path, 8, {CHEAT: cheat})
+    first, second, third = village.run(3)
+    assert first.committed
+    assert CHEAT in first.refused
+    assert first.held == {}
+    assert list(second.held) == [CHEAT]
+    assert CHEAT not in third.cohort
+
+
+def test_whoever_is_approved_again_begins_anew(tmp_path: Path) -> None:
+    village = Village(tmp_path, 8, {CHEAT: members.complains_about("v1")})
+    village.run(2)
+    village.now += 10
+    village.registrar.order(CHEAT, Event.RELEASE, "", village.now)
+    village.run(1)
+    assert village.held() == {}
+    village.run(1)
+    assert list(village.held()) == [CHEAT]
