@@ -10,7 +10,7 @@ from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.server.community.members import Registrar
-from nomoat.server.conduct.rules import REMEMBERED_ROUNDS, Judgement, StrikeKind, Strike, judge
+from nomoat.server.conduct.rules import REMEMBERED_ROUNDS, Judgement, Strike, StrikeKind, judge
 from nomoat.server.rounds.machines.evidence import RoundEvidence
 
 log = logging.getLogger(__name__)

@@ -48,8 +48,8 @@ class Coordinator:
     initial: the adapter of round 0. measure: an adapter's loss on the community's own rows. credit:
     told of every round's updates that are in the sum. conduct: told what every round showed of its
     participants; gives those who are held from now on, with the reason. session_id: (round,
-    exchange) → 32 bytes. sums: how a sum is worked on. back_off_s: seconds to let pass after so many
-    abandoned rounds in a row, since what stopped one round mostly stops the next.
+    exchange) → 32 bytes. sums: how a sum is worked on. back_off_s: seconds to let pass after so
+    many abandoned rounds in a row, since what stopped one round mostly stops the next.
     """
 
     federation: Federation

@@ -117,7 +117,7 @@ class ServerSession:
 
     @property
     def members(self) -> frozenset[bytes]:
-        """The identities that this phase, or the last one, counts on; more than those waited for."""
+        """The identities that this phase, or the last one, counts on; not all are waited for."""
         return self._joined
 
     @property

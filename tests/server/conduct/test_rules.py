@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nomoat.server.conduct.rules import Judgement, StrikeKind, Strike, judge
+from nomoat.server.conduct.rules import Judgement, Strike, StrikeKind, judge
 from nomoat.server.rounds.machines.evidence import RoundEvidence, SessionEvidence
 
 
