@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -80,7 +80,7 @@ def _list(folder: Path, as_json: bool) -> None:
 
     registrar = opened(folder).registrar
     strikes = ConductLedger(registrar).counting()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": applicant.binding.name,
             "standing": applicant.standing.value,
