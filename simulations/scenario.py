@@ -26,7 +26,9 @@ from nomoat.simulations.ranks import most, parse
 class DataSettings(SettingsTable):
     """The base model, and whose rows are whose."""
 
-    model: Annotated[str, Field(description="Hugging Face folder or hub id, or pocket.")] = POCKET
+    model: Annotated[
+        str, Field(description="Hugging Face folder or hub id, pocket, or smollm2.")
+    ] = POCKET
     data: Annotated[str, Field(description="Data file or folder, or pocket.")] = POCKET
     by: Annotated[str | None, Field(description="One volunteer per value of this field.")] = None
     volunteers: Annotated[

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.errors import BadData
+from nomoat.lora.model.bases import smollm2
 from nomoat.lora.model.programs import check_no_foreign_parts, check_no_program
 
 WEIGHTS = "*.safetensors"
@@ -37,15 +38,18 @@ CHUNK_BYTES = 1 << 20
 def resolve(path_or_hub_id: str) -> Path:
     """Return the local folder of a model; a hub id is fetched, or taken from the cache offline.
 
-    Raises BadData if there is no such model, or if its folder is not a model's.
+    `smollm2` is fetched as bases/smollm2.py says. Raises BadData if there is no such model, or if
+    its folder is not a model's.
     """
     folder = Path(path_or_hub_id).expanduser()
     if folder.is_dir():
         return checked(folder)
     if folder.suffix == ".gguf" and folder.is_file():
-        from nomoat.lora.model.gguf_base import dequantised
+        from nomoat.lora.model.bases.gguf_file import dequantised
 
         return checked(dequantised(folder))
+    if path_or_hub_id == smollm2.NAME and not folder.exists():
+        return checked(smollm2.made())
     if folder.exists():
         raise BadData(
             f"{path_or_hub_id} is a file; a model is a folder with config.json in it, or .gguf"

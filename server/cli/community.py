@@ -57,7 +57,8 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     folder: Folder,
     name: Annotated[str, typer.Option(help="The community's name.")],
     base: Annotated[
-        str | None, typer.Option(help="Base model: a Hugging Face folder or hub id.")
+        str | None,
+        typer.Option(help="Base model: a Hugging Face folder, a hub id, a GGUF file, or smollm2."),
     ] = None,
     begin_with: Annotated[
         str | None,

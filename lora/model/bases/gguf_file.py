@@ -29,14 +29,12 @@ def dequantised(file: Path, cache: Path | None = None) -> Path:
     BadData if it is no model that transformers reads from GGUF, UsageError if gguf is missing.
     """
     digest = _digest(file)
-    root = cache or Path(platformdirs.user_cache_dir("nomoat")) / "bases"
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)[:60]
-    folder = root / f"{stem}-dequantised-{digest[:12]}"
+    folder = place_of(file.stem, digest, cache)
     if (folder / "config.json").is_file():
         return folder
     with replacing_folder(folder) as fresh:
         # A process of its own: whoever asks for a folder has no torch, and shall have none.
-        command = [sys.executable, "-P", "-m", "nomoat.lora.model.gguf_base"]
+        command = [sys.executable, "-P", "-m", "nomoat.lora.model.bases.gguf_file"]
         done = subprocess.run(
             [*command, str(file.resolve()), str(fresh)],
             check=False,
@@ -49,6 +47,19 @@ def dequantised(file: Path, cache: Path | None = None) -> Path:
         said = f"Dequantised to float16 from {file.name}, SHA-256 {digest}.\n"
         (fresh / "SOURCE.md").write_text(said, encoding="utf-8")
     return folder
+
+
+def place_of(stem: str, digest: str, cache: Path | None = None) -> Path:
+    """The folder in the cache for a GGUF file of this name and SHA-256, made or not."""
+    root = cache or Path(platformdirs.user_cache_dir("nomoat")) / "bases"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)[:60]
+    return root / f"{plain}-dequantised-{digest[:12]}"
+
+
+def check_digest(file: Path, wanted: str) -> None:
+    """Raise BadData unless the GGUF file has this SHA-256, in hex digits."""
+    if _digest(file) != wanted:
+        raise BadData(f"{file} is not the file that was meant: its SHA-256 is another")
 
 
 def convert(file: Path, folder: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.errors import BadData
+from nomoat.lora.model.bases.gguf_file import dequantised
 from nomoat.lora.model.files import content_hash, resolve
-from nomoat.lora.model.gguf_base import dequantised
 
 pytest.importorskip("gguf")
 
@@ -60,7 +60,7 @@ def test_a_gguf_file_becomes_a_folder_once_and_computes_what_it_holds(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("made a second time")
 
-    monkeypatch.setattr("nomoat.lora.model.gguf_base.subprocess.run", never)
+    monkeypatch.setattr("nomoat.lora.model.bases.gguf_file.subprocess.run", never)
     assert dequantised(gguf_file, tmp_path) == folder
 
 
