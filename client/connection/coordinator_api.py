@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nomoat.aggregation.errors import Incompatible, NomoatError, Refused, RemoteProtocolError
-from nomoat.aggregation.protocol import enrolment, lineage, roster, wire
+from nomoat.aggregation.protocol import lineage, roster, wire
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.enrolment import (
     PROOF_HEADER,
@@ -32,6 +32,7 @@ from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import PAGE, Receipts, SignedReceipt
 from nomoat.aggregation.protocol.receipts import check as check_receipt
 from nomoat.aggregation.protocol.roster import Roster, SignedEntry
+from nomoat.aggregation.protocol.round_end import Lineage, LineagePage, extend
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection.https import Endpoint, UntrustedCertificate, call, fingerprint
@@ -168,18 +169,18 @@ def check_own_entry(
         raise RemoteProtocolError(COORDINATOR, "§5", reason)
 
 
-def newest_version(
-    coordinator: CoordinatorClient, known: SignedVersion | None, now: int
-) -> SignedVersion | None:
-    """The newest version record, if the records since `known` follow it unbroken."""
+def lineage_since(coordinator: CoordinatorClient, known: Lineage | None, now: int) -> Lineage:
+    """The newest version and the last ended round, if they continue what is `known` unbroken."""
+    record = None if known is None else known.record
+    records: tuple[SignedVersion, ...] = ()
     while True:
-        after = 0 if known is None else known.version.number + 1
-        data = coordinator.get(f"/versions?after={after}", now, 16 << 20)
-        records = wire.decode(wire.Packet(data), lineage.Versions, COORDINATOR).records
-        origin = enrolment.community_id(coordinator.community)
-        known = lineage.check_chain(known, records, coordinator.community, origin)
-        if len(records) < lineage.PAGE:
-            return known
+        after = 0 if record is None else record.version.number + 1
+        data = coordinator.get(f"/lineage?after={after}", now, 16 << 20)
+        page = wire.decode(wire.Packet(data), LineagePage, COORDINATOR)
+        records += page.records
+        if len(page.records) < lineage.PAGE:
+            return extend(known, LineagePage(records, page.ended), coordinator.community)
+        record = page.records[-1]
 
 
 def receipts(

@@ -180,6 +180,8 @@ class RoundSession:
         latest, measured = self._measured
         if task.round < latest or (self.held is not None and task.round < self.held.round):
             return declined(task.round, Reason.STALE)
+        if not self._origin.is_present(adapter.digest, task.round):
+            return declined(task.round, Reason.STALE)
         before = measured if task.round == latest else frozenset()
         measured = before | {adapter.digest}
         if len(measured) > CANDIDATES:

@@ -49,6 +49,9 @@ def train_work(
             )
         seed = origin.seed_of(task)
         local = method.start(adapter, LocalRound(task.round, rank, seed))
-        return TrainWork(task, local, seed, origin.version_of(adapter.digest, task.round))
     except (UsageError, LocalProtocolError):
         return declined(task.round, Reason.MALFORMED)
+    version = origin.version_of(adapter.digest, task.round)
+    if version is None:
+        return declined(task.round, Reason.STALE)
+    return TrainWork(task, local, seed, version)

@@ -15,8 +15,10 @@ from typing import TypeAlias
 
 from nomoat.aggregation.protocol.messages import TrainTask
 
-# (digest of the adapter a task carries, its round) → the version it is, 32 bytes.
-VersionOf: TypeAlias = Callable[[bytes, int], bytes]
+# (digest of the adapter a task carries, its round) → the version it is, 32 bytes; None: over.
+VersionOf: TypeAlias = Callable[[bytes, int], bytes | None]
+# (digest of a candidate, its round) → whether it may be measured now.
+IsPresent: TypeAlias = Callable[[bytes, int], bool]
 SeedOf: TypeAlias = Callable[[TrainTask], bytes]  # → 32 bytes
 
 
@@ -28,6 +30,11 @@ def version_by_adapter(adapter: bytes, _round: int) -> bytes:
 def version_by_round(_adapter: bytes, round_number: int) -> bytes:
     """Take each round for a version of its own, where the coordinator may be believed."""
     return hashlib.sha256(b"nomoat round %d" % round_number).digest()
+
+
+def always_present(_adapter: bytes, _round: int) -> bool:
+    """Take every round for the present one, where the coordinator may be believed."""
+    return True
 
 
 def seed_from_announced(announced: bytes, name: str, round_number: int) -> bytes:
@@ -43,10 +50,15 @@ def announced_seed(name: str, task: TrainTask) -> bytes:
 
 @dataclass(frozen=True)
 class TrainingOrigin:
-    """seed_of: a task → the 32 bytes that all chance of its training is drawn from."""
+    """seed_of: a task → the 32 bytes that all chance of its training is drawn from.
+
+    version_of, is_present: what this machine itself knows of rounds and versions; both raise
+    RemoteProtocolError for a round or an adapter that cannot be.
+    """
 
     seed_of: SeedOf
     version_of: VersionOf = version_by_adapter
+    is_present: IsPresent = always_present
 
     @classmethod
     def announced(cls, name: str, version_of: VersionOf = version_by_adapter) -> TrainingOrigin:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from nomoat.aggregation import methods
-from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol import lineage, wire
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import Report
@@ -51,7 +50,5 @@ def _newest(home: Home, folder: CommunityFolder) -> tuple[int, Adapter]:
     info, now = folder.info(), int(time.time())
     endpoint = Endpoint.at(folder.load().address, ca=info.ca)
     coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
-    record = coordinator_api.newest_version(coordinator, None, now)
-    if record is None:
-        raise NomoatError(f"{info.name} has no adapter yet; ask again when it has")
+    record = coordinator_api.lineage_since(coordinator, None, now).record
     return record.version.number, coordinator_api.download(coordinator, record, now)

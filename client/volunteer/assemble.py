@@ -38,13 +38,14 @@ from nomoat.client.machine.governor import Governor
 from nomoat.client.machine.policy import Action, Decision
 from nomoat.client.machine.probes import Probes, local_now
 from nomoat.client.membership.base_model import check_base
+from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache, with_offered_roster
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.sealed_app import App, SealParties, sealed
 from nomoat.client.round.session import RoundSession
-from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
+from nomoat.client.round.training_origin import TrainingOrigin
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import Reason, decline
 from nomoat.client.sent.log_file import SentLog
@@ -78,6 +79,7 @@ class Parts:
     trainer: Trainer
     governor: Governor
     answering: Answering
+    lineage: PinnedLineage
 
 
 def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
@@ -95,7 +97,7 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
         stack.callback(parts.trainer.close)
         beneath(lambda: _close_with(stop, parts.trainer), "closing").start()
         beneath(lambda: parts.governor.run(stop), "governor").start()
-        VersionFollower(kit, parts.status, stop).start()
+        VersionFollower(kit, parts.lineage, parts.status, stop).start()
         connection = _connection(kit, parts.governor)
         while not stop.is_set():
             try:
@@ -113,12 +115,14 @@ def assemble(kit: Kit, workers: SharedWorkers) -> Parts:
     status = StatusWriter(folder)
     trainer = _trainer(kit, split, workers, status)
     cache = RosterCache(RosterFile(folder.root), kit.coordinator)
+    lineage = PinnedLineage(folder.root, kit.coordinator)
     recorder = Recorder(SentLog(folder.root), info.name, kit.settings.address)
     governor = _governor(kit, trainer, status, recorder, workers)
     store = DiskUpdateStore(folder.held)
-    handler = RequestHandler(_session(kit, cache, store), trainer, store, (status, recorder))
-    app = _app(kit, handler, cache, governor)
-    return Parts(status, trainer, governor, Answering(app, recorder, trainer.overtake))
+    session = _session(kit, cache, store, lineage)
+    handler = RequestHandler(session, trainer, store, (status, recorder))
+    answering = Answering(_app(kit, handler, cache, governor), recorder, trainer.overtake)
+    return Parts(status, trainer, governor, answering, lineage)
 
 
 @contextmanager
@@ -180,7 +184,9 @@ def _watch(kit: Kit, status: StatusWriter) -> DataWatch:
     return DataWatch(settings.data_changes, stamp, lambda: _split(kit), status.data, stamp())
 
 
-def _session(kit: Kit, cache: RosterCache, store: DiskUpdateStore) -> RoundSession:
+def _session(
+    kit: Kit, cache: RosterCache, store: DiskUpdateStore, lineage: PinnedLineage
+) -> RoundSession:
     info, settings = kit.folder.info(), kit.settings
     membership = Membership(
         kit.coordinator.identity,
@@ -201,7 +207,7 @@ def _session(kit: Kit, cache: RosterCache, store: DiskUpdateStore) -> RoundSessi
         settings.limits(_rank(settings, info)),
         store.load(),
         MaskedSession(membership, store.marks()),
-        TrainingOrigin(store.draw, version_by_round),
+        TrainingOrigin(store.draw, lineage.version_of, lineage.is_present),
     )
 
 

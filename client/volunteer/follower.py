@@ -9,6 +9,7 @@ import time
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol import lineage
 from nomoat.client.connection import coordinator_api
+from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.status_writer import StatusWriter
@@ -23,9 +24,12 @@ FOLLOW_S = (0.0, 3.0, 15.0, 60.0)
 class VersionFollower(threading.Thread):
     """Looks for a new version some time after each of this volunteer's answers."""
 
-    def __init__(self, kit: Kit, status: StatusWriter, stop: threading.Event) -> None:
+    def __init__(
+        self, kit: Kit, versions: PinnedLineage, status: StatusWriter, stop: threading.Event
+    ) -> None:
         super().__init__(name=f"{threading.current_thread().name}/follower", daemon=True)
         self._kit = kit
+        self._lineage = versions
         self._status = status
         self._stop_all = stop
         self._seen = -1
@@ -45,13 +49,12 @@ class VersionFollower(threading.Thread):
 
     def _follow(self) -> None:
         try:
-            number = fetch_newest(self._kit)
+            number = fetch_newest(self._kit, self._lineage)
             fetch_receipts(self._kit)
         except NomoatError as problem:
             log.warning("the newest adapter and receipts were not fetched: %s", problem)
             return
-        if number is not None:
-            self._status.version(number)
+        self._status.version(number)
 
 
 def fetch_receipts(kit: Kit) -> None:
@@ -62,12 +65,10 @@ def fetch_receipts(kit: Kit) -> None:
         sent_log.keep(signed)
 
 
-def fetch_newest(kit: Kit) -> int | None:
-    """Fetch and verify the newest community adapter; its number, None if there is none."""
+def fetch_newest(kit: Kit, versions: PinnedLineage) -> int:
+    """Fetch and verify the newest community adapter; its number."""
     folder, now = kit.folder, int(time.time())
-    record = coordinator_api.newest_version(kit.coordinator, folder.version(), now)
-    if record is None:
-        return None
+    record = versions.refresh().record
     path = folder.adapter(record)
     if not path.exists():
         adapter = coordinator_api.download(kit.coordinator, record, now)

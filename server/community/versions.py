@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.enrolment import community_id
 from nomoat.aggregation.protocol.lineage import SignedVersion, Version
+from nomoat.aggregation.protocol.round_end import LineagePage, sign_end
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
+from nomoat.server.rounds.records import RoundRecord
 from nomoat.storage.atomic import replacing
 
 SUFFIX = ".adapter"
@@ -87,6 +90,21 @@ class VersionStore:
             which = "no version yet" if number is None else f"no version {number}"
             raise UsageError(f"{which}; see: nomoat adapter list")
         return found
+
+    def lineage(self, start: int) -> LineagePage:
+        """Records from number `start`, and the signed end of the last round (protocol §6.4).
+
+        Rounds of before there was such a statement are covered: it is made when it is asked for.
+        """
+        with self.store.transaction():  # no half of a round that is being written
+            records = self.store.versions(start, lineage.PAGE)
+            newest, last = self.get(None), self.store.last_record()
+        ended = newest.version.round
+        if last is not None:
+            record, kept = RoundRecord.from_json(json.loads(last[0])), last[1]
+            # Begun again under its number, unless it is of a release that counted every round.
+            ended = max(ended, record.round - (record.training_only and not kept))
+        return LineagePage(tuple(records), sign_end(ended, newest, self.key))
 
     def load(self, record: SignedVersion) -> Adapter:
         """The adapter of a record; NomoatError if its file is gone or altered."""

@@ -42,7 +42,9 @@ FLEET_CALLS = frozenset(
         "confirm-message-received",
     }
 )
-OURS = re.compile(r"/(enroll|leave|community|roster|versions|receipts|adapter/[0-9a-f]{64})")
+OURS = re.compile(
+    r"/(enroll|leave|community|roster|versions|lineage|receipts|adapter/[0-9a-f]{64})"
+)
 OUR_BODY_BYTES = 16 << 10
 SMALL_BYTES = 64 << 10  # bodies below wait in memory until they are whole, others on disk
 STATUS_LINE_BYTES = len("HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n")

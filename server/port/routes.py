@@ -80,6 +80,14 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
 
         return await _answered(listed)
 
+    @app.get("/lineage")
+    async def standing(request: Request) -> Response:
+        def page() -> object:
+            _check_approved(request, services)
+            return services.registry.lineage(_after(request))
+
+        return await _answered(page)
+
     @app.get("/adapter/{digest}")
     async def adapter(request: Request, digest: str) -> Response:
         def found() -> Path:

@@ -8,6 +8,7 @@ from nomoat.aggregation.errors import NotJoined, UsageError
 from nomoat.aggregation.protocol.invitation import SCHEME, from_link
 from nomoat.aggregation.protocol.origin import Origin
 from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.volunteer.follower import fetch_newest
 from nomoat.client.volunteer.kit import Kit
 from nomoat.server.community.creation import Beginning
@@ -46,7 +47,8 @@ def _followed(link: str, home: Home) -> CommunityFolder:
             "an adapter is for the members of its community: join it with this link first "
             "(nomoat join LINK --data FILE)"
         )
-    fetch_newest(Kit.of(home, folder, folder.load()))
+    kit = Kit.of(home, folder, folder.load())
+    fetch_newest(kit, PinnedLineage(folder.root, kit.coordinator))
     return folder
 
 

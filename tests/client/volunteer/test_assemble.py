@@ -9,14 +9,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from builders import community_info, train_task
+from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
-from nomoat.aggregation.protocol.enrolment import bind
+from nomoat.aggregation.protocol.enrolment import bind, community_id
+from nomoat.aggregation.protocol.lineage import Version, sign
 from nomoat.aggregation.protocol.messages import Decline, TrainSettings
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
+from nomoat.aggregation.protocol.round_end import LineagePage, sign_end
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.home import Home
+from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import DAY_S, RosterCache
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.update_store import DiskUpdateStore
@@ -57,7 +61,15 @@ def first_task(folder: Path, changes: dict[str, float], seen: list[tuple[int, fl
     cache = RosterCache(file, coordinator, lambda: NOW)
     store = DiskUpdateStore(community.held)
     store.begin()
-    return _session(kit, cache, store).receive(TASK)
+    start = Version(
+        0, community_id(COMMUNITY.public), START.digest, b"b" * 32, 0, "fedavg", (), None, None,
+        None, "", 1,
+    )  # fmt: skip
+    record = sign(start, COMMUNITY)
+    page = LineagePage((record,), sign_end(0, record, COMMUNITY))
+    (community.root / "lineage.rec").write_bytes(wire.encode(page).head)
+    lineage = PinnedLineage(community.root, coordinator)
+    return _session(kit, cache, store, lineage).receive(TASK)
 
 
 @pytest.mark.parametrize(

@@ -236,13 +236,13 @@ def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: 
     newest = None
     for seed in (10, 11):
         town.desk.registry.add(adapter(seed), Provenance(seed, "fedavg", (), 1.0, 2.0), NOW)
-        newest = coordinator_api.newest_version(person.coordinator, newest, NOW)
-        assert newest is not None
-        assert newest.version.adapter == adapter(seed).digest
+        newest = coordinator_api.lineage_since(person.coordinator, newest, NOW)
+        assert newest.record.version.adapter == adapter(seed).digest
+        assert newest.ended.round == seed
     other = town.desk.registry.path(adapter(10).digest).read_bytes()
     town.desk.registry.path(adapter(11).digest).write_bytes(other)
     with pytest.raises(RemoteProtocolError, match="not the one"):
-        coordinator_api.download(person.coordinator, newest, NOW)
+        coordinator_api.download(person.coordinator, newest.record, NOW)
 
 
 def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.methods.modules import append
 from nomoat.aggregation.methods.server_optimizer import OptimizerState
+from nomoat.aggregation.protocol.round_end import extend
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
 from nomoat.server.community.journal import CommunityJournal, pack, unpack
@@ -188,3 +190,45 @@ def test_a_rollback_is_where_the_next_round_starts(journal: CommunityJournal) ->
     assert last is not None
     assert (last.round, last.state.adapter.digest) == (2, adapter(1).digest)
     assert last.losses == {}
+
+
+def test_the_end_of_every_round_is_signed_and_volunteers_follow_it(
+    journal: CommunityJournal,
+) -> None:
+    registry, public = journal.registry, journal.registry.key.public
+    seen = extend(None, registry.lineage(0), public)
+    assert (seen.next_round, seen.record.version.adapter) == (1, adapter(0).digest)
+    found = []
+    for number, committed in enumerate((True, True, False, True)):
+        journal.write(*ended(number, committed))
+        if number == 3:
+            registry.rollback(1, 5)
+        seen = extend(seen, registry.lineage(seen.record.version.number + 1), public)
+        found.append((seen.next_round, seen.record.version.adapter))
+    first = adapter(1).digest
+    assert found == [(1, adapter(0).digest), (2, first), (3, first), (4, first)]
+
+
+def test_the_round_whose_end_is_signed_is_the_one_before_that_is_begun_next(
+    journal: CommunityJournal,
+) -> None:
+    """Whatever became of rounds; one that nobody was asked for an update in keeps its number."""
+    registry, public = journal.registry, journal.registry.key.public
+    void = replace(ended(2, committed=False)[0], contributors=(), seconds={"training": 1.0})
+    lost = replace(void, seconds={"training": 1.0, "aggregating": 1.0})
+    older = json.dumps(replace(void, round=5).as_json())
+    writes: list[Callable[[], None]] = [
+        lambda: journal.write(*ended(0)),
+        lambda: journal.write(*ended(1)),
+        lambda: journal.write(void, ended(1)[1]),
+        lambda: journal.write(lost, ended(1)[1]),
+        lambda: journal.write(replace(void, round=3), ended(1)[1]),
+        lambda: journal.write(*ended(3)),
+        lambda: journal.write(*ended(4, committed=False)),
+        lambda: registry.store.put_round(5, False, older, pack(replace(ended(3)[1], round=5))),
+    ]
+    for write in writes:
+        write()
+        last = journal.last()
+        assert last is not None
+        assert extend(None, registry.lineage(0), public).ended.round == last.round
