@@ -102,6 +102,12 @@ class TrainSettings:
     personal: Annotated[str, Limit(1, 16)] = "none"
 
 
+# Words of a Decline after which a round's number is of no use any more: whoever says them has seen
+# that round, or a later one, go further.
+STALE = "stale round"
+SPENT = "trained from this version already"
+
+
 @message("train.local")
 @dataclass(frozen=True, slots=True)
 class TrainTask:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import LocalStart
-from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol import messages, wire
 from nomoat.aggregation.protocol.adapter import Adapter, Manifest
 from nomoat.aggregation.protocol.messages import (
     Decline,
@@ -35,13 +35,13 @@ class Reason(StrEnum):
 
     OTHER_BASE = "base model differs"
     OVER_LIMITS = "settings exceed my limits"
-    STALE = "stale round"
+    STALE = messages.STALE
     NOTHING_HELD = "nothing held for this round"
     MALFORMED = "malformed request"
     FAILED = "work failed"
     PAUSED = "paused"
     UNSAFE = "unsafe request refused"
-    SPENT = "trained from this version already"
+    SPENT = messages.SPENT
 
 
 class Overtaken(NomoatError):

@@ -92,8 +92,8 @@ class CommunityJournal:
         for record in map(RoundRecord.from_json, map(json.loads, rounds)):
             if record.summed:
                 checkpoint = replace(checkpoint, round=record.round)
-            else:
-                checkpoint = checkpoint.passed_over(record.training_only)
+            elif not record.reusable:
+                checkpoint = checkpoint.passing(record.round)
         return checkpoint
 
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:

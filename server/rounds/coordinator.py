@@ -121,7 +121,7 @@ class Coordinator:
         record = replace(record, held=dict(held))
         after = machine.outcome.after
         if self.federation.spares and not record.summed:
-            after = before.passed_over(record.training_only)
+            after = before if record.reusable else before.passing(record.round)
         return self._end(record, after), record.committed
 
     def _plan(self, grid: Grid, task: TrainTask, before: FederationCheckpoint) -> RoundPlan:

@@ -64,14 +64,9 @@ class FederationCheckpoint:
         """Rounds that have ended and count."""
         return self.round - self.spared
 
-    def passed_over(self, training_only: bool) -> FederationCheckpoint:
-        """Return where the federation stands when the next round has ended without a sum.
-
-        training_only: nobody was asked for an update, so that its number is still free.
-        """
-        if training_only:
-            return self
-        return replace(self, round=self.round + 1, spared=self.spared + 1)
+    def passing(self, number: int) -> FederationCheckpoint:
+        """Return where the federation stands when nothing came of the rounds up to `number`."""
+        return replace(self, round=number, spared=self.spared + number - self.round)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """State and moments, to be stored."""

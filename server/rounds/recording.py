@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+from nomoat.aggregation.protocol.messages import SPENT, STALE
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.server.rounds.federation import Federation, FederationCheckpoint
 from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation
 from nomoat.server.rounds.machines.round import Round
-from nomoat.server.rounds.machines.round_plan import RoundPhase
+from nomoat.server.rounds.machines.round_plan import Events, RoundPhase
 from nomoat.server.rounds.records import RoundRecord, macro, personal_loss
 from nomoat.server.rounds.watching import Traffic
 
@@ -69,7 +70,14 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
         session=protection(federation, len(events.contributors)),
         adapter=after.state.adapter.digest.hex(),
         train_seconds={name: round(one.seconds, 6) for name, one in ready.items()},
+        reusable=_reusable(events),
     )
+
+
+def _reusable(events: Events) -> bool:
+    """Return True if nobody was asked for an update, and nobody has seen the round go further."""
+    asked = RoundPhase.AGGREGATING in events.phase_started
+    return not asked and {STALE, SPENT}.isdisjoint(events.lost.values())
 
 
 def protection(federation: Federation, participants: int) -> str:

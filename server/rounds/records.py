@@ -40,11 +40,7 @@ class RoundRecord:
     adapter: str = ""  # digest of the adapter that stands after this round, hex
     train_seconds: dict[str, float] = field(default_factory=dict)  # as each volunteer measured it
     held: dict[str, str] = field(default_factory=dict)  # left out from now on, and why
-
-    @property
-    def training_only(self) -> bool:
-        """True if the round ended before anybody was asked for an update."""
-        return "training" in self.seconds and "aggregating" not in self.seconds
+    reusable: bool = False  # its number may be announced again: nobody was asked for an update
 
     @property
     def summed(self) -> bool:

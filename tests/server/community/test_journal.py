@@ -136,13 +136,13 @@ def test_rounds_that_came_to_nothing_cost_no_number_no_place_and_no_checkpoint(
     phases = {"training": 1.0}
     for _ in range(5):
         idle = RoundRecord(1, False, "1 of 2 ready", everybody, seconds=phases, loss=3.0,
-                           dropped=dict.fromkeys(everybody, "paused"))  # fmt: skip
-        journal.write(idle, start.passed_over(idle.training_only))
+                           dropped=dict.fromkeys(everybody, "paused"), reusable=True)  # fmt: skip
+        journal.write(idle, start)
     after = journal.last()
     assert after is not None
     assert (after.round, after.counted) == (0, 0)
-    masked = replace(idle, seconds={**phases, "aggregating": 1.0})
-    journal.write(masked, after.passed_over(masked.training_only))
+    masked = replace(idle, seconds={**phases, "aggregating": 1.0}, reusable=False)
+    journal.write(masked, after.passing(1))
     after = journal.last()
     assert after is not None
     assert (after.round, after.counted) == (1, 0)

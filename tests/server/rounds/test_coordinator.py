@@ -22,6 +22,8 @@ from nomoat.aggregation.methods.server_optimizer import ServerOptimizer
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes, as_vector
 from nomoat.aggregation.protocol.messages import (
+    SPENT,
+    STALE,
     Decline,
     EvaluateTask,
     Evaluation,
@@ -813,6 +815,20 @@ def test_a_round_whose_updates_were_asked_for_in_vain_uses_its_number_and_no_pla
         (3, True),
     ]
     assert (end.round, end.counted, end.spared) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("word", [SPENT, STALE])
+def test_a_number_under_which_somebody_has_gone_further_is_not_announced_again(word: str) -> None:
+    """A coordinator that was killed in a round, or set back, does not ask the same for ever."""
+
+    def once_spent(_name: str, answer: Message, message: Message) -> Message:
+        number = wire.decode(packet_of(message, "coordinator"), TrainTask, "").round
+        return reply(message, wire.encode(Decline(number, word))) if number == 1 else answer
+
+    twists = {(name, "train.local"): once_spent for name in TOKENS}
+    memory, end = run(twists, federation(spares=True))
+    assert [r.round for r in memory.records] == [0, 1, 2, 3]
+    assert (end.round, end.counted) == (3, 2)
 
 
 def test_what_was_asked_in_a_round_that_is_over_is_taken_back() -> None:
