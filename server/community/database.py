@@ -188,10 +188,10 @@ class Database:
         rows = self._all("SELECT record FROM rounds WHERE number > ? ORDER BY number", number)
         return [row[0] for row in rows]
 
-    def last_record(self) -> tuple[str, bool] | None:
-        """(record, whether a checkpoint is kept with it) of the last ended round."""
-        row = self._one("SELECT record, checkpoint != x'' FROM rounds ORDER BY number DESC LIMIT 1")
-        return row and (str(row[0]), bool(row[1]))
+    def last_record(self) -> str | None:
+        """The record of the last ended round."""
+        row = self._one("SELECT record FROM rounds ORDER BY number DESC LIMIT 1")
+        return row and str(row[0])
 
     def rounds(self) -> list[str]:
         """The records of all ended rounds, in order."""

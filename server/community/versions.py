@@ -101,9 +101,8 @@ class VersionStore:
             newest, last = self.get(None), self.store.last_record()
         ended = newest.version.round
         if last is not None:
-            record, kept = RoundRecord.from_json(json.loads(last[0])), last[1]
-            # Begun again under its number, unless it is of a release that counted every round.
-            ended = max(ended, record.round - (record.training_only and not kept))
+            record = RoundRecord.from_json(json.loads(last))
+            ended = max(ended, record.round - record.reusable)  # begun again under its number
         return LineagePage(tuple(records), sign_end(ended, newest, self.key))
 
     def load(self, record: SignedVersion) -> Adapter:

@@ -214,9 +214,9 @@ def test_the_round_whose_end_is_signed_is_the_one_before_that_is_begun_next(
 ) -> None:
     """Whatever became of rounds; one that nobody was asked for an update in keeps its number."""
     registry, public = journal.registry, journal.registry.key.public
-    void = replace(ended(2, committed=False)[0], contributors=(), seconds={"training": 1.0})
-    lost = replace(void, seconds={"training": 1.0, "aggregating": 1.0})
-    older = json.dumps(replace(void, round=5).as_json())
+    void = replace(ended(2, committed=False)[0], contributors=(), reusable=True)
+    lost = replace(void, reusable=False)
+    older = json.dumps(replace(lost, round=5).as_json())
     writes: list[Callable[[], None]] = [
         lambda: journal.write(*ended(0)),
         lambda: journal.write(*ended(1)),
