@@ -37,7 +37,7 @@ def client_states() -> Iterator[str]:
         moves = [
             f"{message.__name__} → {following.name}"
             for (at, message), following in client.TRANSITIONS.items()
-            if at is phase
+            if at is phase and message in TO_VOLUNTEER
         ]
         yield f"| {phase.name} | {phase.value} | {', '.join(moves) or 'nothing: it is over'} |"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.export.factors import of_adapter
-from nomoat.lora.export.llama_cpp.files import Named, write_adapter, write_model
+from nomoat.lora.export.llama_cpp.files import Named, WholeModel, write_adapter, write_model
 from nomoat.lora.export.llama_cpp.layout import TensorLayout
 from nomoat.lora.export.llama_cpp.vocabulary import Vocabulary
 from nomoat.lora.export.turns import template_of
@@ -128,8 +128,9 @@ def _converted(folder: Path, layout: TensorLayout, tokenizer: Any, machine: Engi
     if not (kept / MODEL_FILE).is_file():
         size = int(config(folder)["vocab_size"])
         vocabulary = Vocabulary.of(tokenizer, size, ending_tokens(folder, tokenizer))
-        parts = (layout, vocabulary, BaseWeights.open(folder))
+        weights, template = BaseWeights.open(folder), template_of(tokenizer)
+        whole = WholeModel(layout, vocabulary, weights, template)
         said = Named(folder.name, folder.name, digest)
         with replacing_folder(kept) as fresh:
-            write_model(fresh / MODEL_FILE, parts, template_of(tokenizer), machine.quant, said)
+            write_model(fresh / MODEL_FILE, whole, machine.quant, said)
     return kept / MODEL_FILE

@@ -14,7 +14,7 @@ from typing import Final
 from nomoat.aggregation.errors import UsageError
 from nomoat.lora.export import factors as factored
 from nomoat.lora.export import mlx_folder, model_card
-from nomoat.lora.export.llama_cpp.files import QUANTS, Named, write_adapter, write_model
+from nomoat.lora.export.llama_cpp.files import QUANTS, Named, WholeModel, write_adapter, write_model
 from nomoat.lora.export.llama_cpp.layout import TensorLayout
 from nomoat.lora.export.llama_cpp.vocabulary import Vocabulary
 from nomoat.lora.export.merged_folder import write_merged
@@ -127,18 +127,20 @@ def _gguf(order: Order, fresh: Path, compared: Comparison) -> tuple[str, str]:
     model, adapter = f"base-{quant}.gguf", f"{order.name}.lora.gguf"
     found = factored.of_adapter(order.adapter)
     write_adapter(fresh / adapter, layout, found, said)
-    parts = (layout, _vocabulary(compared), BaseWeights.open(order.base))
-    write_model(fresh / model, parts, template_of(compared.tokenizer), quant, said)
+    weights, template = BaseWeights.open(order.base), template_of(compared.tokenizer)
+    whole = WholeModel(layout, _vocabulary(compared), weights, template)
+    write_model(fresh / model, whole, quant, said)
     then = f"llama-server -m {order.out / model} --lora {order.out / adapter}"
     return _compared_llama(compared, fresh / model, (fresh / adapter,), quant), then
 
 
 def _one_file(order: Order, fresh: Path, compared: Comparison, quant: str) -> tuple[Path, str]:
     layout = TensorLayout.of(config(order.base))
-    parts = BaseWeights.open(order.base, factored.of_adapter(order.adapter))
+    merged = BaseWeights.open(order.base, factored.of_adapter(order.adapter))
     path = fresh / f"{order.name}-{quant}.gguf"
     template = template_of(compared.tokenizer)
-    write_model(path, (layout, _vocabulary(compared), parts), template, quant, _named(order))
+    whole = WholeModel(layout, _vocabulary(compared), merged, template)
+    write_model(path, whole, quant, _named(order))
     return path, _compared_llama(compared, path, (), quant)
 
 

@@ -90,7 +90,7 @@ class GgufEngine:
                 raise NotOffered
             loaded.users += 1
         answer = _Cancellable()
-        self._pool.submit(self._run, loaded, (question, limit), deliver, answer)
+        self._pool.submit(self._run, loaded, question, limit, deliver, answer)
         return answer
 
     def close(self) -> None:
@@ -100,9 +100,13 @@ class GgufEngine:
         llama_server.stop(self._loaded.server)
 
     def _run(
-        self, loaded: _Loaded, asked: tuple[Question, int], deliver: Deliver, answer: _Cancellable
+        self,
+        loaded: _Loaded,
+        question: Question,
+        limit: int,
+        deliver: Deliver,
+        answer: _Cancellable,
     ) -> None:
-        question, limit = asked
         place = loaded.places[question.voice]
         chosen = () if question.voice == BASE else (place,)
         body = _body(question, limit) | {"lora": loaded.server.scales(chosen)}

@@ -66,7 +66,12 @@ class ClientPhase(Enum):
     REFUSED = "refused"
 
 
-TRANSITIONS: Mapping[tuple[ClientPhase, type[ToVolunteer]], ClientPhase] = {
+class Refusal:
+    """The event of a message that fails a check or is not due, and of `ClientSession.stop`."""
+
+
+ENDED = frozenset({ClientPhase.REVEALED, ClientPhase.ABANDONED, ClientPhase.REFUSED})
+TRANSITIONS: Mapping[tuple[ClientPhase, type], ClientPhase] = {
     (ClientPhase.WAITING, SessionOffer): ClientPhase.KEYS,
     (ClientPhase.KEYS, SessionRoster): ClientPhase.SHARES,
     (ClientPhase.SHARES, SharesDelivery): ClientPhase.CHECKED,
@@ -80,8 +85,8 @@ TRANSITIONS: Mapping[tuple[ClientPhase, type[ToVolunteer]], ClientPhase] = {
     (ClientPhase.MASKED, Abandoned): ClientPhase.ABANDONED,
     (ClientPhase.SIGNED, Abandoned): ClientPhase.ABANDONED,
     (ClientPhase.REVEALED, Abandoned): ClientPhase.REVEALED,
+    **{(phase, Refusal): ClientPhase.REFUSED for phase in ClientPhase if phase not in ENDED},
 }
-ENDED = frozenset({ClientPhase.REVEALED, ClientPhase.ABANDONED, ClientPhase.REFUSED})
 
 _Handler: TypeAlias = Callable[[Any, Any], Reply]
 _HANDLERS: Mapping[type[ToVolunteer], _Handler] = {
@@ -113,38 +118,37 @@ class ClientSession:
 
     def receive(self, message: ToVolunteer) -> ClientStep:
         """Take the coordinator's next message; RemoteProtocolError ends the session for good."""
-        following = TRANSITIONS.get((self.phase, type(message)))
-        if following is None:
-            was = self.phase
-            self._end(ClientPhase.REFUSED)
+        kind, was = type(message), self.phase
+        if (was, kind) not in TRANSITIONS:
+            self._move(Refusal)
             raise RemoteProtocolError(COORDINATOR, "§18", _unexpected(message, was))
-        if isinstance(message, Abandoned):
-            self._end(following)
+        if kind is Abandoned:
+            self._move(kind)
             return ClientStep(self.phase)
         try:
-            reply = _HANDLERS[type(message)](self._stage, message)
+            reply = _HANDLERS[kind](self._stage, message)
         except BaseException:
-            self._end(ClientPhase.REFUSED)
+            self._move(Refusal)
             raise
-        self.phase, self._stage = following, reply.stage
-        if following in ENDED:
-            self._end(following)
-        return ClientStep(following, reply.outgoing, reply.persist)
+        self._stage = reply.stage
+        self._move(kind)
+        return ClientStep(self.phase, reply.outgoing, reply.persist)
 
     def stop(self) -> None:
         """End the session from this side, secrets erased; may be called at any time."""
-        self._end(ClientPhase.REFUSED)
+        self._move(Refusal)
 
     @property
     def over(self) -> bool:
         """True if no message can make this session send anything again."""
         return self.phase in ENDED
 
-    def _end(self, phase: ClientPhase) -> None:
-        if self.phase not in ENDED:
-            self.phase = phase
-        self._secrets.erase()
-        self._stage = None
+    def _move(self, event: type) -> None:
+        """Make the table's move, if there is one; a session that is over keeps no secret."""
+        self.phase = TRANSITIONS.get((self.phase, event), self.phase)
+        if self.over:
+            self._secrets.erase()
+            self._stage = None
 
     def __reduce__(self) -> NoReturn:
         raise LocalProtocolError("a session is never stored: its secrets end with the process")

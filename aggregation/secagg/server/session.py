@@ -20,14 +20,16 @@ Use. The caller brings answers and time; names are its own, here a volunteer is 
 
 Whoever does not answer before `close` has dropped out and is in `silent`; whoever answers wrongly
 is out and in `blamed`; whoever complained about whom is in `complaints`. The collectors below are
-the machine, one a phase (docs/protocol.md §18). It holds one running sum, never a volunteer's
-masked vector.
+the machine, one a phase, and TRANSITIONS has every move between them (docs/protocol.md §18). It
+holds one running sum, never a volunteer's masked vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+from itertools import pairwise
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest
@@ -59,6 +61,20 @@ COLLECTORS: tuple[type[Collector], ...] = (
 )
 ACCEPTS: Mapping[ServerPhase, type[ToCoordinator]] = {
     collector.phase: collector.accepts for collector in COLLECTORS
+}
+
+
+class ServerEvent(Enum):
+    """Reasons for a session to be in another phase than before."""
+
+    GO_ON = "the session was opened, or a phase closed with enough answers"
+    GIVE_UP = "the session cannot go on"
+
+
+_WAY = (ServerPhase.NEW, *ACCEPTS, ServerPhase.DONE)
+TRANSITIONS: Mapping[tuple[ServerPhase, ServerEvent], ServerPhase] = {
+    **{(before, ServerEvent.GO_ON): after for before, after in pairwise(_WAY)},
+    **{(before, ServerEvent.GIVE_UP): ServerPhase.ABANDONED for before in _WAY[:-1]},
 }
 
 
@@ -105,7 +121,7 @@ class ServerSession:
             )
         self._collector = CollectKeys(self.offer, self._layout, self._roster, invited)
         self._joined = invited
-        self.phase = self._collector.phase
+        self._move(ServerEvent.GO_ON)
         return ServerStep(self.phase, dict.fromkeys(invited, self.offer))
 
     @property
@@ -172,10 +188,11 @@ class ServerSession:
         if self.phase is ServerPhase.KEYS and isinstance(following, Collector):
             self.bearable = agreed_thresholds(self.offer, len(following.expected)).corrupt
         self._answered = set()
+        self._move(ServerEvent.GO_ON)
         if isinstance(following, WeightedSum):
-            self._collector, self.phase = None, ServerPhase.DONE
+            self._collector = None
             return ServerStep(self.phase, outgoing, following)
-        self._collector, self.phase = following, following.phase
+        self._collector = following
         self._joined = following.expected
         return ServerStep(self.phase, outgoing)
 
@@ -183,7 +200,10 @@ class ServerSession:
         """End the session without a sum; tells everyone who is still in it."""
         if self.over:
             raise LocalProtocolError(f"a session that is {self.phase.value} cannot be abandoned")
-        self.phase = ServerPhase.ABANDONED
+        self._move(ServerEvent.GIVE_UP)
         self._collector = None
         told = dict.fromkeys(self._joined, Abandoned(reason))
         return ServerStep(self.phase, told, reason=reason)
+
+    def _move(self, event: ServerEvent) -> None:
+        self.phase = TRANSITIONS[self.phase, event]

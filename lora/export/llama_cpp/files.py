@@ -42,19 +42,19 @@ class Named:
     license: str = ""
 
 
-def write_model(
-    path: Path,
-    parts: tuple[TensorLayout, Vocabulary, BaseWeights],
-    template: str,
-    quant: str,
-    said: Named,
-) -> None:
-    """Write a whole model. parts: its layout, its vocabulary, its (merged) weights.
+@dataclass(frozen=True, eq=False)
+class WholeModel:
+    """All that a model's file holds. weights: of the base, or merged. template: of its chats."""
 
-    UsageError if a tensor has no place in the file, or gguf is not installed.
-    """
-    layout, vocabulary, weights = parts
-    gguf = _gguf()
+    layout: TensorLayout
+    vocabulary: Vocabulary
+    weights: BaseWeights
+    template: str
+
+
+def write_model(path: Path, model: WholeModel, quant: str, said: Named) -> None:
+    """Write a model; UsageError if a tensor has no place in the file, or gguf is not installed."""
+    gguf, layout = _gguf(), model.layout
     writer = gguf.GGUFWriter(path, layout.family.name)
     writer.add_type(gguf.GGUFType.MODEL)
     _say(writer, said)
@@ -65,9 +65,9 @@ def write_model(
         _add(writer, f"{layout.family.name}.{key}", scaling)
     writer.add_file_type(_file_type(quant))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_vocabulary(writer, vocabulary)
-    writer.add_chat_template(template)
-    _write_tensors(writer, layout, weights, quant)
+    _add_vocabulary(writer, model.vocabulary)
+    writer.add_chat_template(model.template)
+    _write_tensors(writer, layout, model.weights, quant)
 
 
 def write_adapter(path: Path, layout: TensorLayout, factors: Sequence[Factor], said: Named) -> None:

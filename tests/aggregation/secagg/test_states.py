@@ -156,6 +156,8 @@ def test_the_coordinator_goes_through_its_phases_in_the_order_of_the_table(feder
         step = closed(made, step)
     assert [*passed, made.server.phase] == [p for p in ServerPhase if p is not p.ABANDONED]
     assert [collector.phase for collector in server.COLLECTORS] == passed[1:]
+    moves = [(p, server.ServerEvent.GO_ON) for p in passed]
+    assert [server.TRANSITIONS[move] for move in moves] == [*passed[1:], made.server.phase]
 
 
 @pytest.mark.parametrize("before", range(len(server.COLLECTORS)))

@@ -16,7 +16,7 @@ pytest.importorskip("xllamacpp")
 pytest.importorskip("gguf")
 
 from nomoat.lora.export.factors import of_adapter
-from nomoat.lora.export.llama_cpp.files import Named, write_adapter, write_model
+from nomoat.lora.export.llama_cpp.files import Named, WholeModel, write_adapter, write_model
 from nomoat.lora.export.llama_cpp.layout import TensorLayout
 from nomoat.lora.export.llama_cpp.vocabulary import Vocabulary
 from nomoat.lora.export.turns import PLAIN
@@ -36,8 +36,9 @@ def model_file(model_folder: Path, own_base: Any, tmp_path_factory: pytest.TempP
     file = tmp_path_factory.mktemp("gguf") / "model.gguf"
     sizes = config(model_folder)
     vocabulary = Vocabulary.of(own_base.tokenizer, sizes["vocab_size"], ())
-    parts = (TensorLayout.of(sizes), vocabulary, BaseWeights.open(model_folder))
-    write_model(file, parts, PLAIN, "f32", SAID)
+    weights = BaseWeights.open(model_folder)
+    whole = WholeModel(TensorLayout.of(sizes), vocabulary, weights, PLAIN)
+    write_model(file, whole, "f32", SAID)
     return file
 
 

@@ -23,7 +23,7 @@ def gguf_file(
     make_tokenizer: Callable[..., Any],
 ) -> Path:
     """The tiny model in eight bits."""
-    from nomoat.lora.export.llama_cpp.files import Named, write_model
+    from nomoat.lora.export.llama_cpp.files import Named, WholeModel, write_model
     from nomoat.lora.export.llama_cpp.layout import TensorLayout
     from nomoat.lora.export.llama_cpp.vocabulary import Vocabulary
     from nomoat.lora.export.turns import PLAIN
@@ -33,8 +33,9 @@ def gguf_file(
     file = tmp_path_factory.mktemp("gguf") / "tiny model.gguf"
     sizes = config(model_folder)
     vocabulary = Vocabulary.of(make_tokenizer(None), sizes["vocab_size"], ())
-    parts = (TensorLayout.of(sizes), vocabulary, BaseWeights.open(model_folder))
-    write_model(file, parts, PLAIN, "q8_0", Named("tiny", "tiny", bytes(32)))
+    weights = BaseWeights.open(model_folder)
+    whole = WholeModel(TensorLayout.of(sizes), vocabulary, weights, PLAIN)
+    write_model(file, whole, "q8_0", Named("tiny", "tiny", bytes(32)))
     return file
 
 
