@@ -7,11 +7,8 @@ import signal
 import threading
 import time
 import traceback
-from collections import OrderedDict
-from functools import cached_property
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
@@ -32,6 +29,7 @@ from nomoat.lora.training.evaluate import MeasuredLoss, evaluate, sample
 from nomoat.lora.training.out_of_memory import device_failed, device_lost, out_of_memory
 from nomoat.lora.training.progress import Breaks
 from nomoat.lora.training.train import Given, Trained, train
+from nomoat.lora.workers.encoded_shards import EncodedShards
 from nomoat.lora.workers.environment import prepare
 from nomoat.lora.workers.interruptions import Between, WorkerOrders
 from nomoat.lora.workers.jobs import (
@@ -53,7 +51,6 @@ if TYPE_CHECKING:
 
     from nomoat.lora.model.base_model import BaseModel
 
-CACHED_TOKENS = 20_000_000  # 5 bytes each
 PROMPT_TOKENS = 2048
 LAST_WORDS_S = 10.0  # of a worker whose parent is gone
 
@@ -73,7 +70,8 @@ class Worker:
         self._orders = orders
         self._recomputes = False
         self._slot: tuple[_Shape, PeftModel] | None = None
-        self._shards: OrderedDict[tuple[Any, ...], tuple[Example, ...]] = OrderedDict()
+        self._context = context_of(base.model)
+        self._shards = EncodedShards(base.tokenizer, self._context)
 
     def run(self, job: Job) -> Any:
         """Do the job and return its result, whose type stands at the job's class."""
@@ -97,33 +95,12 @@ class Worker:
             case SpecJob():
                 return self._examine(job)
             case ShardJob():
-                return _counts(self.examples(job.shard, job.seq_len))
+                return _counts(self._shards.examples(job.shard, job.seq_len))
             case LengthsJob():
                 encoder = Encoder.of(self._base.tokenizer, lengths.UNCUT)
                 rows = read(job.shard).conversations
                 return lengths.measure(encoder, rows), self._context
         raise LocalProtocolError(f"{type(job).__name__} is no job of a worker")
-
-    def examples(self, shard: Path, seq_len: int) -> tuple[Example, ...]:
-        """The shard's examples, encoded at most once while it stays in the cache."""
-        found = shard.stat() if shard.exists() else None
-        key = (shard, seq_len, found and (found.st_size, found.st_mtime_ns))
-        if key in self._shards:
-            self._shards.move_to_end(key)
-            return self._shards[key]
-        check_length(self._context, seq_len)
-        encoder = Encoder.of(self._base.tokenizer, seq_len)
-        self._shards[key] = encoder.encode_all(read(shard).conversations).examples
-        sizes = {k: sum(len(e.input_ids) for e in rows) for k, rows in self._shards.items()}
-        total = sum(sizes.values())
-        while total > CACHED_TOKENS and len(self._shards) > 1:
-            oldest, _ = self._shards.popitem(last=False)
-            total -= sizes[oldest]
-        return self._shards[key]
-
-    @cached_property
-    def _context(self) -> int | None:
-        return context_of(self._base.model)
 
     def _examine(self, job: SpecJob) -> Examined:
         check_length(self._context, job.seq_len)
@@ -131,7 +108,7 @@ class Worker:
         return examine(self._base, LoraShape(job.rank, job.alpha, job.target_modules, job.rslora))
 
     def _train(self, job: TrainJob) -> Trained:
-        examples = self.examples(job.shard, job.settings.seq_len)
+        examples = self._shards.examples(job.shard, job.settings.seq_len)
         adapter = Adapter(job.spec, job.vector)
         model = self._model(job.spec, None if job.frozen is None else job.frozen.spec)
         if job.frozen is not None:
@@ -164,7 +141,7 @@ class Worker:
         self._recomputes = wanted
 
     def _evaluate(self, job: EvaluateJob) -> MeasuredLoss:
-        examples = self.examples(job.shard, job.settings.seq_len)
+        examples = self._shards.examples(job.shard, job.settings.seq_len)
         adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
         return evaluate(model, adapter, examples, job.settings.batch_size, job.most_tokens)
 

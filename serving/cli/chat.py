@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.serving.cli.options import (
-    AdapterOption,
-    BaseOption,
-    CommunityOption,
-    DeviceOption,
-    EngineOption,
-    QuantOption,
-    ThreadsOption,
-    engine_kind,
-    found,
-    machine,
-)
+from nomoat.serving.cli.options import ModelOptions, takes_model
 
 if TYPE_CHECKING:
     from nomoat.lora.inference.requests import Sampling
@@ -31,10 +20,9 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
+@takes_model
 def chat(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    adapter: AdapterOption = None,
-    community: CommunityOption = None,
-    base: BaseOption = None,
+    model: ModelOptions,
     compare: Annotated[
         bool, typer.Option("--compare", help="Base, community and personal side by side.")
     ] = False,
@@ -43,20 +31,16 @@ def chat(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     top_p: Annotated[float, typer.Option(min=0.01, max=1.0)] = 0.95,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of one answer.")] = 512,
     seed: Annotated[int | None, typer.Option(help="The same answers again.")] = None,
-    engine: EngineOption = "auto",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 0,
-    quant: QuantOption = "f16",
 ) -> None:
     """Talk to the model in this terminal (/help shows the commands; Ctrl-C stops an answer)."""
     from nomoat.lora.inference.requests import Sampling
     from nomoat.serving import engines
     from nomoat.serving.sources.find import folder_of
 
-    what = found(adapter, community, base)
+    what = model.source()
     what.source.exact(what.voice)
     names = _names(what.source.voices(), what.voice)
-    kind, used = engine_kind(engine), machine(device, threads, quant)
+    kind, used = model.kind(), model.machine()
     with engines.running(folder_of(what.base), kind, used) as loaded:
         sys.stderr.write(f"{what.source.title}: {', '.join(names)} ({loaded.said})\n")
         talk = _talk(what, loaded, names, Sampling(max_tokens, temperature, top_p, seed))

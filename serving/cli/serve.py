@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.serving.cli.options import (
-    AdapterOption,
-    BaseOption,
-    CommunityOption,
-    DeviceOption,
-    EngineOption,
-    QuantOption,
-    ThreadsOption,
-    engine_kind,
-    found,
-    machine,
-)
+from nomoat.serving.cli.options import ModelOptions, takes_model
 
 if TYPE_CHECKING:
     from nomoat.serving.engines import EngineHost, EngineKind
@@ -30,10 +19,9 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def serve(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    adapter: AdapterOption = None,
-    community: CommunityOption = None,
-    base: BaseOption = None,
+@takes_model
+def serve(
+    model: ModelOptions,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8010,
     key: Annotated[
@@ -43,15 +31,11 @@ def serve(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="A web page that may ask: https://example.org.")
     ] = None,
-    engine: EngineOption = "auto",
-    device: DeviceOption = "auto",
-    threads: ThreadsOption = 0,
-    quant: QuantOption = "f16",
 ) -> None:
     """Answer OpenAI's API (chat, completions, streaming) for base, community and personal."""
-    what, kind = found(adapter, community, base), engine_kind(engine)
+    what, kind = model.source(), model.kind()
     access = _Access(host, port, key, tuple(allow_origin or ()))
-    _serve(what, kind, machine(device, threads, quant), access)
+    _serve(what, kind, model.machine(), access)
 
 
 @dataclass(frozen=True)
