@@ -78,7 +78,7 @@ class SeededCommunity:
         return seed_from_announced(drawn, name, round_number)
 
     def training_seeds(self, name: str) -> Callable[[TrainTask], bytes]:
-        """The seed of each of `name`'s trainings, as its session asks for it."""
+        """Return the function that gives `name`'s session the seed of a task's training."""
         return lambda task: self.training_seed(name, task.round)
 
 

@@ -49,7 +49,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Reference:
-    """Trainings on everyone's rows at once.
+    """Training jobs on everyone's rows at once.
 
     Two on as many rows as all volunteers together, since either may be the better optimiser: a
     volunteer's batches and everyone's steps, or a volunteer's steps and everyone's batches. And

@@ -1,4 +1,4 @@
-"""Data that is edited or deleted while a community runs: noticed before each training, and told.
+"""Data that is edited or deleted while a community runs: noticed before each round, and told.
 
 The owner's choice (`data_changes` in settings.toml): refresh trains on the rows as they are now,
 keep goes on with the copy of before, stop trains no more until `nomoat run` is started again.

@@ -116,7 +116,7 @@ class Governor:
         return decision.action
 
     def may_begin(self, training: bool) -> bool:
-        """Return True if work may begin now; after `finish` no training does."""
+        """Return True if work may begin now; after `finish` no round does."""
         finishing = training and owner_orders.read(self.folder).finish
         return self.turn() is Action.TRAIN and not finishing
 

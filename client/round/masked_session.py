@@ -111,7 +111,7 @@ class MaskedSession:
         return lost(self.marks)
 
     def spent(self, place: Place) -> bool:
-        """Return True if no training at this place may enter a sum any more (§19.2)."""
+        """Return True if no update of this place may enter a sum any more (§19.2)."""
         return spent(place.round, place.version, self.marks)
 
     def find_again(self, place: Place) -> tuple[Mark, ...]:

@@ -9,7 +9,7 @@ class RoundObserver:
     """Told of a round's events; here nothing comes of them. Subclasses override what they want."""
 
     def trained(self) -> None:
-        """A training was done, and its update is stored."""
+        """An update was trained and is stored."""
 
     def measured(self, loss: float, own_loss: float | None) -> None:
         """The held-out rows were measured, mean nats per token; own_loss: with what is kept."""

@@ -117,7 +117,7 @@ class DiskUpdateStore:
     def draw(self, task: TrainTask) -> bytes:
         """32 bytes from the operating system for a task's training, the same until `drop`.
 
-        They are kept, so that a training that was laid down goes on after a restart.
+        They are kept, so that a run that was interrupted is resumed after a restart.
         """
         name = task_digest(task)
         kept = read_private(self._chance, "kept randomness") if self._chance.exists() else b""

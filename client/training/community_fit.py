@@ -95,7 +95,7 @@ def check_rank(info: CommunityInfo, base: str, most: int) -> None:
 
 
 def announced(info: CommunityInfo, folder: Path, most: int = MAX_RANK) -> Workload:
-    """The training that `info` announces, of at most `most` modules, the rest frozen.
+    """The work that `info` announces, of at most `most` modules, the rest frozen.
 
     The rank is not announced: it is what makes an adapter of that many values on all linear maps.
     UsageError for an unknown family of models.

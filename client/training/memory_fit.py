@@ -138,7 +138,7 @@ def fitted(
     """`job` in pieces that fit the free memory, activations recomputed where they must be.
 
     Where that is not enough, rows are cut; the batch of a step stays.
-    ours: processes whose memory this training will use again. DoesNotFit says what would fit. A
+    ours: processes whose memory the job will use again. DoesNotFit says what would fit. A
     model whose need cannot be predicted is tried as it is.
     """
     job = replace(job, adam_8bit=machine.adam_8bit)

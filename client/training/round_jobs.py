@@ -19,7 +19,7 @@ from nomoat.lora.training.evaluate import MeasuredLoss
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 
-# Of the rows, drawn anew for each training: the same rows never give the same update twice, and two
+# Of the rows, drawn anew for each round: the same rows never give the same update twice, and two
 # updates of one volunteer agree so little that sums do not tell it apart (docs/protocol.md §19.6).
 SHARE = 0.5
 

@@ -114,7 +114,7 @@ class SharedWorker:
 
     def cancel(self, owner: JobOwner) -> None:
         """End this owner's job, and drop those that wait: whoever asked for them has gone on."""
-        problem = Overtaken("this training is not wanted any more")
+        problem = Overtaken("this job is not wanted any more")
         with self._changed:
             running = self._running
             at_it = running is not None and running.owner is owner

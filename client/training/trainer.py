@@ -62,7 +62,7 @@ class Trainer:
             return round_jobs.train(work, self.split, self.personal_states, self._submit)
 
     def run(self, job: TrainJob) -> Trained:
-        """Do one training to its end, in as many workers and pieces as it takes."""
+        """Run one training job to its end, in as many workers and pieces as it takes."""
         with self._working():
             trained: Trained = self._submit(job).result()
             return trained
@@ -143,7 +143,7 @@ class Trainer:
     def _submit(self, job: Job) -> Future[Any]:
         with self._lock:
             if self._overtaken or self._closed:
-                raise Overtaken("this training is not wanted any more")
+                raise Overtaken("this job is not wanted any more")
             return self.worker.submit(self, job)
 
     def _fit_evaluation(self, job: EvaluateJob) -> EvaluateJob:

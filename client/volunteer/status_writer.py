@@ -51,7 +51,7 @@ class StatusWriter(RoundObserver):
         self.say("working", kind)
 
     def trained(self) -> None:
-        """A training was done."""
+        """An update was trained."""
         self._trained = True
         self.status = replace(self.status, complaint=None)
 
@@ -73,7 +73,7 @@ class StatusWriter(RoundObserver):
     def failed(self, work: Work, problem: str) -> None:
         """Work could not be done."""
         if isinstance(work, TrainWork):
-            self._note = f"the last training failed: {problem}"
+            self._note = f"training failed in the last round: {problem}"
 
     def refused(self, problem: str) -> None:
         """A message was refused."""

@@ -71,7 +71,7 @@ class RunProgress:
 
     @property
     def seconds(self) -> float:
-        """Spent on this training so far, pauses left out."""
+        """Spent on training so far, pauses left out."""
         return self._earlier_s + self._clock()
 
     @property

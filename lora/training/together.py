@@ -69,7 +69,7 @@ class JoinedTraining:
 
 
 def alike(settings: Sequence[TrainSettings]) -> bool:
-    """Tell whether trainings may go together: all but the number of steps is the same."""
+    """Return True if volunteers with these settings may train together: only the steps differ."""
     return len({(s.seq_len, s.train_a, s.train_b, s.keep_moments) for s in settings}) == 1
 
 

@@ -41,7 +41,7 @@ class WorkerOrders:
     training: bool = False
 
     def begin(self) -> None:
-        """Say that the first piece of a training is next: before, a pause may kill this process."""
+        """Say that the first piece of a run is next: before, a pause may kill this process."""
         self.training = True
         self.pipe.send(("begun", None))
 
@@ -83,7 +83,7 @@ class Between:
         if orders.share < 1.0 and self._rest():
             self._stop(taken)
         if self._path is not None and orders.clock() - self._saved_at > SAVE_EVERY_S:
-            with contextlib.suppress(NomoatError):  # a full disk must not end a training
+            with contextlib.suppress(NomoatError):  # a full disk must not end the run
                 write(self._path, taken())
             self._saved_at = orders.clock()
         self._worked_from = orders.clock()

@@ -122,7 +122,7 @@ class ShardCounts:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Write the training's checkpoint and end it; without an answer if there is none."""
+    """Write the checkpoint of the run and end it; without an answer if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

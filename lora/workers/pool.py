@@ -14,7 +14,7 @@ Jobs are queued and handed out first come, first served, by one thread per worke
 
 A worker that dies fails only the job it was at, and is replaced before the next one. A worker on a
 GPU is started when it is the pool's turn there, and ends when others wait and it is idle or its
-turn is over (lora/device/turns.py); a training that has a checkpoint goes on in the next turn.
+turn is over (lora/device/turns.py); a run that has a checkpoint is resumed in the next turn.
 
     with Pool(model, workers=2) as pool:
         spec = pool.submit(SpecJob(rank=8, alpha=16.0)).result().spec
@@ -131,8 +131,8 @@ class Pool:
     def pause(self, grace_s: float) -> None:
         """End the workers at once and give their memory back; unfinished jobs raise Paused.
 
-        The checkpoint of a training that has begun is written first, within `grace_s`, if its job
-        has a place for one; what has not begun has nothing to lose. The pool is closed.
+        A run that has begun writes its checkpoint first, within `grace_s`, if its job has a place
+        for one; what has not begun has nothing to lose. The pool is closed.
         """
         state = self._state
         with self._lock:

@@ -182,7 +182,7 @@ def main(pipe: Connection, base: HeldBase) -> None:
     None) or ("error", …); for each job
     ("done", (result, Interval)), ("paused", None), ("error", NomoatError), ("crash", traceback
     text) or ("lost", DoesNotFit), after which this process ends: its GPU may be of no use to it
-    any more. Before a training's first piece comes ("begun", None). Orders (jobs.Order) have no
+    any more. Before the first piece of a run comes ("begun", None). Orders (jobs.Order) have no
     answer of their own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -269,7 +269,7 @@ def _attempt(work: Any) -> tuple[str, Any]:
 def _end_with_parent(orders: WorkerOrders) -> None:
     """End when the parent is gone, killed perhaps: nobody waits for this job's result.
 
-    The checkpoint of a training is written first, for the parent that will be started again.
+    A run writes its checkpoint first, for the parent that will be started again.
     """
     parent = parent_process()
     if parent is None:

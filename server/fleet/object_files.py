@@ -2,7 +2,7 @@
 
 Flower keeps objects in SQLite, a dozen statements each; what is under way ends with its process, so
 that buys nothing. Flower's own in-memory store does the bookkeeping here, and large contents are
-laid aside as files: what waits to be fetched or added up costs no memory, however many volunteers
+kept in files: what waits to be fetched or added up costs no memory, however many volunteers
 report.
 """
 

@@ -61,7 +61,7 @@ class BodyBuffer:
 
 
 class BufferedAnswer:
-    """The answer of the application, laid aside in `held`."""
+    """The answer of the application, kept in `held`."""
 
     def __init__(self, held: BinaryIO) -> None:
         self._held = held

@@ -212,7 +212,7 @@ def test_the_same_task_never_gives_the_same_update_twice(town: Town) -> None:
 
 
 def test_a_training_that_is_begun_again_draws_the_same(town: Town) -> None:
-    """A process that died in it goes on where it was laid down."""
+    """A process that died in it resumes it."""
     town.train(1, ["v1"])
     (town.store("v1").folder / "update.safetensors").unlink()
     town.restart("v1")

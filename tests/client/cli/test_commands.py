@@ -177,7 +177,7 @@ def shown_by(community: CommunityInfo) -> str:
 
 
 def test_the_sheet_says_what_leaves_and_what_stays() -> None:
-    shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: a training takes about 0.5 GB")
+    shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: training takes about 0.5 GB")
     for words in ("town", "pocket", "apache-2.0", "90 rows", "10 kept", "stays on this machine",
                   "1.0 MB", "takes about 0.5 GB", "only what is installed",
                   "ada", "8 or more begin it"):  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a training takes is decided by the memory that is free, before anything is loaded."""
+"""What training takes is decided by the memory that is free, before anything is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training laid down between any two pieces ends with the bits of one that was not."""
+"""A run interrupted between any two pieces ends with the bits of one that was not."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ def test_a_round_starts_once(play: Callable[..., Play], phase: RoundPhase) -> No
 def test_a_round_that_has_ended_stays_as_it_ended(
     play: Callable[..., Play], phase: RoundPhase
 ) -> None:
-    """A training deadline that passes while others evaluate once brought an ended round down."""
+    """A deadline of training that passes while others evaluate once brought an ended round down."""
     game = play(("ada", "bob"), 1, deadlines_s=(5.0, 5.0, 5.0))
     game.to(phase, ("ada", "bob"))
     outcome = game.round.outcome
