@@ -151,6 +151,7 @@ class Deployment:
             ),
             Clock(time.monotonic, self._pause),
             measure=self.split.measure if self.split else None,
+            train=self.split.train if self.split else None,
             credit=lambda number, earned: community.credit(number, earned, int(time.time())),
             conduct=lambda number, shown: ledger.judge(number, shown, int(time.time())),
             sums=self.sums,

@@ -26,6 +26,7 @@ from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.lora.workers.cores import MAX_DEFAULT_WORKERS
+from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.fleet.sealed_grid import Addressee, SealedGrid
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
@@ -59,6 +60,7 @@ def federate(
         2 * MAX_DEFAULT_WORKERS,
         Dropout(scenario.seed_of("dropout"), scenario.dropout),
     )
+    split = _public_split(scenario, ground)
     sums = ThreadPoolExecutor(os.cpu_count() or 1, "sum")  # numpy lets go of the interpreter lock
     coordinator = Coordinator(
         scenario.chosen.federation(ground.base_hash, scenario.seed_of("federation")),
@@ -66,6 +68,8 @@ def federate(
         journal,
         watcher,
         Fleet(roster=lambda: community.roster),
+        measure=split.measure if split else None,
+        train=split.train if split else None,
         session_id=community.session_id,
         sums=sums.map,
     )
@@ -78,6 +82,14 @@ def federate(
                 ground.pool.close(now=True)  # else the grid waits for those who wait for it
                 grid.close()
             raise
+
+
+def _public_split(scenario: Scenario, ground: PreparedFederation) -> EvaluationSplit | None:
+    """The coordinator's own rows, as a community's that was made with --eval."""
+    if ground.population.public is None:
+        return None
+    settings = scenario.chosen.training.settings("none")
+    return EvaluationSplit(ground.population.public, settings, ground.pool)
 
 
 def _handlers(

@@ -46,6 +46,7 @@ class Population:
     too_small: int  # volunteers left out for having fewer than MIN_ROWS rows
     everyone: Path  # all training rows in one file, for the pooled baseline
     first_held_out: tuple[Conversation, ...]  # one per volunteer, for samples
+    public: Path | None = None  # rows of the coordinator's own
     read: int = 0
     set_aside: tuple[Dropped, ...] = ()
     ignored: tuple[Dropped, ...] = ()
@@ -72,15 +73,11 @@ def gather(scenario: Scenario, dataset: Dataset, folder: Path) -> Population:
 
     The same scenario gives the same files. BadData if fewer than two volunteers are left.
     """
-    shards = _share(scenario, dataset.conversations)
-    usable = {name: rows for name, rows in shards.items() if len(rows) >= MIN_ROWS}
-    if len(usable) < 2:
-        lost = f" ({in_words(dataset.dropped)})" if dataset.dropped else ""
-        raise BadData(
-            f"{scenario.data}: {len(usable)} volunteers have {MIN_ROWS} rows or more{lost}; "
-            "a federation needs two: use fewer volunteers or more data"
-        )
-    books = _Books.of(scenario, dataset.conversations, shards)
+    public, shared = _public(scenario, dataset.conversations, folder)
+    shards = _share(scenario, shared)
+    usable = _usable(scenario, dataset, shards)
+    books = _Books.of(scenario, shared, shards)
+    books.of_coordinator(dataset.conversations, shared)
     members: list[SimulatedVolunteer] = []
     everyone: list[Conversation] = []
     shown: list[Conversation] = []
@@ -102,11 +99,24 @@ def gather(scenario: Scenario, dataset: Dataset, folder: Path) -> Population:
         len(shards) - len(usable),
         folder / "everyone.train.jsonl",
         tuple(shown),
+        public,
         dataset.rows,
         books.set_aside.dropped(),
         dataset.ignored,
         dataset.unread,
     )
+
+
+def _usable(scenario: Scenario, dataset: Dataset, shards: Shards) -> Shards:
+    """The shards that are large enough; BadData if there are not two of them."""
+    usable = {name: rows for name, rows in shards.items() if len(rows) >= MIN_ROWS}
+    if len(usable) < 2:
+        lost = f" ({in_words(dataset.dropped)})" if dataset.dropped else ""
+        raise BadData(
+            f"{scenario.data}: {len(usable)} volunteers have {MIN_ROWS} rows or more{lost}; "
+            "a federation needs two: use fewer volunteers or more data"
+        )
+    return usable
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,13 @@ class _Books:
                 books.lost.add(f"has no field {by!r}", row.origin)
         return books
 
+    def of_coordinator(self, rows: Sequence[Conversation], shared: Sequence[Conversation]) -> None:
+        """Count the rows that the coordinator keeps."""
+        left = set(map(id, shared))
+        for row in rows:
+            if id(row) not in left:
+                self.set_aside.add("is the coordinator's own (--public-rows)", row.origin)
+
     def held_out_of(
         self,
         scenario: Scenario,
@@ -159,6 +176,19 @@ def _data_path(scenario: Scenario, pocket_cache: Path) -> Path:
         return cached_jsonl(pocket_cache)
     except StandardLibraryNotFound as problem:
         raise BadData(str(problem)) from None
+
+
+def _public(
+    scenario: Scenario, rows: Sequence[Conversation], folder: Path
+) -> tuple[Path | None, Sequence[Conversation]]:
+    """The file with the coordinator's own rows, None if it has none; and the rows that are left."""
+    if not scenario.public_rows:
+        return None, rows
+    order = generator(_seed(scenario.seed, "public")).permutation(len(rows))
+    kept = set(order[: scenario.public_rows].tolist())
+    path = folder / "public.jsonl"
+    write_jsonl([row for place, row in enumerate(rows) if place in kept], path)
+    return path, [row for place, row in enumerate(rows) if place not in kept]
 
 
 def _share(scenario: Scenario, rows: Sequence[Conversation]) -> Shards:

@@ -114,6 +114,8 @@ def _drawn(result: Result, folder: RunFolder) -> Result:
 def inputs_digest(ground: PreparedFederation) -> bytes:
     """SHA-256 over base model and everyone's rows: what a resumed run must find again."""
     hashed = hashlib.sha256(ground.base_hash)
+    if ground.population.public is not None:
+        hashed.update(hashlib.sha256(ground.population.public.read_bytes()).digest())
     for member in ground.population.members:
         hashed.update(hashlib.sha256(member.name.encode()).digest())
         for shard in (member.train, member.held_out):

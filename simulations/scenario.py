@@ -43,6 +43,9 @@ class DataSettings(SettingsTable):
         float, Field(gt=0, lt=1, description="Part of each volunteer's rows held out.")
     ] = 0.2
     eval_rows: Annotated[int, Field(ge=1, description="Held-out rows used, at most.")] = 64
+    public_rows: Annotated[
+        int, Field(ge=0, le=100_000, description="Rows of the coordinator's own, as init --eval.")
+    ] = 0
 
 
 class Scenario(DataSettings, AdapterSettings, TrainingSettings, RoundSettings):

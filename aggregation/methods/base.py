@@ -204,11 +204,7 @@ class SummedMethod(Method):
         return self.factors(round)
 
     def manifest(
-        self,
-        spec: AdapterSpec,
-        round: int,
-        exchange: int = 1,
-        rank: int | None = None,
+        self, spec: AdapterSpec, round: int, exchange: int = 1, rank: int | None = None
     ) -> Manifest:
         """Name the tensors of an upload, at the broadcast's rank whatever the volunteer's."""
         return modules.factor_manifest(spec, self.carried(round).key)
@@ -235,6 +231,14 @@ class SummedMethod(Method):
         reach: how far training moves one value of a factor.
         """
         return (reach,) * len(self.manifest(broadcast.spec, round, exchange).tensors)
+
+    def bounded(self, spec: AdapterSpec, round: int, exchange: int) -> int:
+        """Count the leading coordinates of manifest() that a bound on norms is about."""
+        return self.manifest(spec, round, exchange).size
+
+    def fault_of_mean(self, spec: AdapterSpec, mean: Vector, round: int) -> str | None:
+        """Say why no reports of volunteers' own software have this mean; None if some have."""
+        return None
 
     def reply(
         self, state: MethodState, mean: Vector, round: int, exchange: int, run: Run = map
@@ -269,11 +273,7 @@ class PlaintextMethod(Method):
     """A method whose coordinator must see each volunteer's factors; never under masking."""
 
     def manifest(
-        self,
-        spec: AdapterSpec,
-        round: int,
-        exchange: int = 1,
-        rank: int | None = None,
+        self, spec: AdapterSpec, round: int, exchange: int = 1, rank: int | None = None
     ) -> Manifest:
         """A and B of every layer at the volunteer's own rank."""
         return modules.same_scale(spec, spec.rank if rank is None else rank).manifest

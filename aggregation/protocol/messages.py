@@ -94,7 +94,6 @@ class TrainSettings:
     batch_size: Annotated[int, Limit(1, MAX_BATCH)] = 8
     seq_len: Annotated[int, Limit(8, MAX_SEQ_LEN)] = 512
     learning_rate: Annotated[float, Limit(0, 10)] = 5e-3
-    weight_cap: Annotated[int, Limit(1, 10**9)] = 1 << 16
     train_a: bool = True
     train_b: bool = True
     prox: Annotated[float, Limit(0, MAX_PROX)] = 0.0
@@ -160,11 +159,14 @@ class ReportRequest:
 @message("report")
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Volunteer → coordinator, unmasked: a weight in (0, 1] and the vector it weighs."""
+    """Volunteer → coordinator, unmasked: the vector.
+
+    weight: 1; whatever it says, everyone counts the same.
+    """
 
     round: Round
     exchange: Annotated[int, Limit(1, 4)]
-    weight: Annotated[float, Limit(1e-9, 1.0)]  # trained tokens / weight_cap, at most 1
+    weight: Annotated[float, Limit(1e-9, 1.0)]
     vector: Annotated[bytes, Body()]  # float32 little-endian
 
 

@@ -38,7 +38,8 @@ Participants: TypeAlias = Annotated[int, Limit(2, MAX_PARTICIPANTS)]
 class SessionOffer:
     """Coordinator → volunteer, R0: everything the session will be about (§11.1).
 
-    clips: one bound per tensor, in the manifest's order.
+    clips: one bound per tensor, in the manifest's order. clip_l2: the bound on an update's L2 norm
+    (§16.6), 0 for none. audit_words, audit_commit: 0 and zeros; others are refused.
     """
 
     session: Digest
@@ -55,6 +56,9 @@ class SessionOffer:
     corrupt_permille: Permille
     dropout_permille: Permille
     weak: bool
+    clip_l2: Annotated[float, Limit(0, 1e6)] = 0.0
+    audit_words: Annotated[int, Limit(0, 64)] = 0
+    audit_commit: Digest = bytes(32)
 
 
 @message("sa.keys")

@@ -84,11 +84,13 @@ def propose(
     clips: tuple[float, ...],
     sizes: tuple[int, int],
     assumed: Assumptions = DEFAULT_ASSUMPTIONS,
+    clip_l2: float = 0.0,
 ) -> SessionOffer:
     """The coordinator's offer of a session of sizes[0] to sizes[1] participants.
 
     session: 32 fresh random bytes. clips: one bound per tensor of terms.manifest. Asking for fewer
     than 8 participants is asking for a weak session. Values get 21 bits, or as many as fit.
+    clip_l2: the bound on an update's L2 norm, 0 for none.
     """
     n_min, n_max = sizes
     return SessionOffer(
@@ -106,6 +108,7 @@ def propose(
         assumed.corrupt_permille,
         assumed.dropout_permille,
         is_weak(n_min),
+        clip_l2,
     )
 
 
@@ -123,6 +126,8 @@ def check_offer(
         raise _refusal("the session sums other tensors than were trained")
     if offer.roster_root != terms.roster.root:
         raise _refusal("the session's roster is not the one this machine knows")
+    if offer.audit_words:
+        raise _refusal("the session audits updates, which this machine does not take part in")
     if offer.corrupt_permille < policy.min_corrupt_permille:
         raise _refusal(f"the session assumes fewer than {policy.min_corrupt_permille}‰ corrupt")
     _check_size(offer, policy)

@@ -1,9 +1,9 @@
 """Reals ↔ ring: how a float32 update becomes integers that can be masked and added exactly.
 
-A value x of a tensor with clip bound C becomes round(w·x·L/C), an integer of `value_bits` signed
+A value x of a tensor with clip bound C becomes round(x·L/C), an integer of `value_bits` signed
 bits, L = 2^(v−1) − 2; the sum of n of them fits v + ⌈log2 n⌉ bits and n·2^v < 2^32 keeps it inside
-the uint32 ring, so no sum can overflow. The weight w in (0, 1] travels as one more coordinate,
-round(w·L), and the mean is C·ΣX / ΣW (docs/protocol.md §16).
+the uint32 ring, so no sum can overflow. Everyone counts the same: the mean is C·ΣX / (n·L). A
+weight that volunteers declare would be one that a liar declares (docs/protocol.md §16).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FixedPoint:
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """The clip bound of each coordinate; the weight is the last coordinate (d)."""
+    """The clip bound of each coordinate."""
 
     manifest: Manifest
     clips: tuple[float, ...]  # one per tensor, the largest |x| of any of its coordinates
@@ -77,8 +77,8 @@ class ClipLayout:
 
     @property
     def length(self) -> int:
-        """d + 1 coordinates."""
-        return self.manifest.size + 1
+        """d coordinates."""
+        return self.manifest.size
 
     @cached_property
     def _bounds(self) -> tuple[tuple[int, int, float], ...]:
@@ -97,16 +97,13 @@ class ClipLayout:
 
 @dataclass(frozen=True)
 class Contribution:
-    """One volunteer's addend: vector (d,) float32 and its weight in (0, 1]."""
+    """One volunteer's addend: a vector (d,) float32 without a NaN or an infinity."""
 
     vector: Vector
-    weight: float
 
     def __post_init__(self) -> None:
         if self.vector.ndim != 1 or self.vector.dtype != np.float32:
             raise LocalProtocolError("a contribution is a flat float32 vector")
-        if not 0 < self.weight <= 1:
-            raise LocalProtocolError(f"weight {self.weight} is not in (0, 1]")
         for start, stop in blocks(len(self.vector)):
             if not np.isfinite(self.vector[start:stop]).all():
                 raise LocalProtocolError("the update holds a NaN or an infinity; it is not sent")
@@ -115,21 +112,19 @@ class Contribution:
 def encode(
     contribution: Contribution, layout: ClipLayout, point: FixedPoint, start: int, noise: Noise
 ) -> Ring:
-    """Coordinates [start, start + len(noise)) of w·x as ring integers, stochastically rounded.
+    """Coordinates [start, start + len(noise)) of x as ring integers, stochastically rounded.
 
-    X = ⌊w·x·L/C + u⌋ mod 2^32 with u uniform in [0, 1), so E[X] = w·x·L/C: no bias to add up over
+    X = ⌊x·L/C + u⌋ mod 2^32 with u uniform in [0, 1), so E[X] = x·L/C: no bias to add up over
     rounds (Gupta et al. 2015, arXiv:1502.02551, §3). Values beyond ±C are clamped to it. noise:
     uniform uint16, of which the low `fraction_bits` are used. A NaN or infinity is refused.
     """
     stop = start + len(noise)
     fraction = 1 << point.fraction_bits
-    top = contribution.weight * point.limit * fraction
+    top = float(point.limit * fraction)
     scaled = np.empty(len(noise), np.float32)
     for where, clip in layout.segments(start, stop):
         local = slice(where.start - start, where.stop - start)
         np.multiply(contribution.vector[where], np.float32(top / clip), out=scaled[local])
-    if stop == layout.length:
-        scaled[-1] = top
     # Clamping also keeps a NaN that was written after the Contribution was made from being cast.
     _clamp(scaled, np.float32(top))
     np.rint(scaled, out=scaled)
@@ -149,29 +144,28 @@ def _clamp(scaled: Vector, top: np.float32) -> None:
 
 
 @dataclass(frozen=True)
-class WeightedSum:
-    """The result of an aggregation: Σw and the mean Σw·x / Σw as float32 (d,)."""
+class SummedMean:
+    """The result of an aggregation: the mean of `participants` vectors, float32 (d,)."""
 
     mean: Vector
-    weight: float
     participants: int
 
 
-def decode(total: Ring, layout: ClipLayout, point: FixedPoint, participants: int) -> WeightedSum:
-    """Ring sum (d + 1,) of `participants` contributions → their weighted mean.
+def decode(total: Ring, layout: ClipLayout, point: FixedPoint, participants: int) -> SummedMean:
+    """Ring sum (d,) of `participants` contributions → their mean, C·ΣX / (n·L).
 
-    mean = C·ΣX / ΣW. Raises LocalProtocolError if the summed weight is not possible, which means
-    that a volunteer sent something other than it should have.
+    Raises LocalProtocolError if a coordinate is larger than that many can make it, which means that
+    a volunteer sent something other than it should have.
     """
     shift = RING_BITS - point.wire_bits
     signed = np.left_shift(total, np.uint32(shift)).view(np.int32) >> shift
-    weight = int(signed[-1])
-    if not 0 < weight <= participants * (point.limit + 1):
-        raise LocalProtocolError("the summed weights are impossible: a contribution was malformed")
-    mean = signed[:-1].astype(np.float32)
-    for where, clip in layout.segments(0, layout.manifest.size):
-        mean[where] *= np.float32(clip / weight)
-    return WeightedSum(mean, weight / point.limit, participants)
+    most = participants * (point.limit + 1)
+    if signed.min() < -most or signed.max() > most:
+        raise LocalProtocolError("the sum is impossible: a contribution was malformed")
+    mean = signed.astype(np.float32)
+    for where, clip in layout.segments(0, layout.length):
+        mean[where] *= np.float32(clip / (participants * point.limit))
+    return SummedMean(mean, participants)
 
 
 def most_value_bits(participants: int) -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from nomoat.aggregation.protocol.adapter import Manifest, Vector
 from nomoat.aggregation.sums.admission import MAX_NORM, fault, open_report
 from nomoat.aggregation.sums.exact_sum import ExactSum
+from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.aggregation.sums.parallel import Run
 
 _MAX_WAITING = 16
@@ -34,12 +35,22 @@ class Intake:
     _manifest: Manifest
     _sum: ExactSum
     _max_norm: float
+    _bound: NormBound | None = None
     _waiting: list[tuple[str, Vector, float]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, manifest: Manifest, run: Run = map, max_norm: float = MAX_NORM) -> Intake:
-        """An intake of reports laid out as `manifest`; run: how stripes are worked on."""
-        return cls(manifest, ExactSum.empty(manifest.size, run), max_norm)
+    def of(
+        cls,
+        manifest: Manifest,
+        run: Run = map,
+        max_norm: float = MAX_NORM,
+        bound: NormBound | None = None,
+    ) -> Intake:
+        """An intake of reports laid out as `manifest`; run: how stripes are worked on.
+
+        bound: reports beyond it are scaled down to it, those beyond max_norm refused.
+        """
+        return cls(manifest, ExactSum.empty(manifest.size, run), max_norm, bound)
 
     def add(self, volunteer: str, body: bytes | memoryview, weight: float) -> dict[str, str]:
         """Let a report wait; if those before it had to make room: volunteer → fault of the refused.
@@ -58,11 +69,19 @@ class Intake:
         """Judge and add what waits; volunteer → fault of the refused, as admission.admit() says."""
         waiting, self._waiting = self._waiting, []
         terms = [(vector, weight) for _, vector, weight in waiting]
-        unsound = self._sum.add_all(terms, self._max_norm)
+        limit = self._max_norm if self._bound is None else min(self._max_norm, self._bound.limit)
+        found = self._sum.add_all(terms, limit)
+        for i in [i for i, norm in found.items() if norm <= self._max_norm]:
+            self._add_clipped(*terms[i])
+            del found[i]
         return {
             waiting[i][0]: fault(waiting[i][1], self._manifest, norm, self._max_norm)
-            for i, norm in unsound.items()
+            for i, norm in found.items()
         }
+
+    def _add_clipped(self, vector: Vector, weight: float) -> None:
+        assert self._bound is not None
+        self._sum.add(self._bound.clip(vector), weight)
 
     def mean(self) -> Vector:
         """Σ wᵢxᵢ / Σ wᵢ as float32 (d,) of what has settled; LocalProtocolError if nothing has."""

@@ -76,7 +76,7 @@ def costs(size: int, repeats: int) -> Iterator[Cost]:
 def mask_once(size: int, neighbours: int, point: FixedPoint) -> float:
     """Seconds to round, mask, pack and hash one vector with that many neighbours."""
     layout = ClipLayout(Manifest((TensorSpec("update", (size,)),)), (CLIP,))
-    contribution = Contribution(updates(np.random.default_rng(0), size), 1.0)
+    contribution = Contribution(updates(np.random.default_rng(0), size))
     drawn = [os.urandom(32) for _ in range(neighbours + 1)]
     half = neighbours // 2
     made = masking.MaskKeys(tuple(drawn[half:]), tuple(drawn[:half]))

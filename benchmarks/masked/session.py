@@ -64,7 +64,7 @@ class Ours:
                     terms,
                     Policy(),
                     (),
-                    Contribution(self.vectors(i), 1.0),
+                    Contribution(self.vectors(i)),
                     SessionSecrets(os.urandom(32)),
                 )
             )

@@ -45,10 +45,9 @@ def federate(plan: Plan, mine: Hands, rank: int) -> list[float]:
         weighted, weight = values * 0.0, 0.0
         for place in range(rank, len(plan.volunteers), plan.workers):
             seed = bytes.fromhex(seeds[place])
-            trained, tokens = mine.train(values, plan.volunteers[place], seed)
-            share = min(tokens, plan.weight_cap)
-            weighted += trained * share
-            weight += share
+            trained, _ = mine.train(values, plan.volunteers[place], seed)
+            weighted += trained
+            weight += 1
         values = _sum(weighted) / _sum_of(weight)
         losses.append(_macro_loss(plan, mine, values, rank))
     return losses

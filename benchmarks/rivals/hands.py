@@ -193,9 +193,7 @@ class NomoatHands:
         self._spec = new_spec(base.model.config, plan.rank, plan.alpha)
         self._model = attach(base, self._spec)
         self._encoder = Encoder.of(base.tokenizer, plan.seq_len)
-        self._settings = TrainSettings(
-            plan.local_steps, 0, plan.batch_size, plan.seq_len, plan.lr, plan.weight_cap
-        )
+        self._settings = TrainSettings(plan.local_steps, 0, plan.batch_size, plan.seq_len, plan.lr)
         self._initial = plan.initial
         self._rows: dict[str, Any] = {}
 

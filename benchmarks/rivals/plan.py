@@ -48,7 +48,6 @@ class Plan:
     lr: float
     rank: int
     alpha: float
-    weight_cap: int
     seed: int
     volunteers: tuple[Volunteer, ...]
     seeds: tuple[tuple[str, ...], ...]
@@ -88,7 +87,6 @@ def prepare(folder: Path, settings: dict[str, object], workers: int) -> Plan:
         lr=scenario.learning_rate,
         rank=scenario.rank,
         alpha=scenario.alpha,
-        weight_cap=scenario.weight_cap,
         seed=scenario.seed,
         volunteers=tuple(Volunteer(m.name, str(m.train), str(m.held_out)) for m in members),
         seeds=_seeds(scenario, [member.name for member in members]),

@@ -24,15 +24,15 @@ def _plan() -> Plan:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Train this partition's rows and send the adapter back with the tokens as its weight."""
+    """Train this partition's rows and send the adapter back; everyone counts the same."""
     plan, values, place = _plan(), _values(message), _place(context)
     config = message.content["config"]
     assert isinstance(config, ConfigRecord)
     number = config["server-round"]
     assert isinstance(number, int)
     seed = bytes.fromhex(plan.seeds[number - 1][place])
-    trained, tokens = hands(plan).train(values, plan.volunteers[place], seed)
-    weight = MetricRecord({"weight": min(tokens, plan.weight_cap)})
+    trained, _ = hands(plan).train(values, plan.volunteers[place], seed)
+    weight = MetricRecord({"weight": 1})
     return Message(
         RecordDict({"arrays": ArrayRecord([trained]), "metrics": weight}), reply_to=message
     )

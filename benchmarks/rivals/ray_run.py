@@ -33,7 +33,7 @@ from rivals.ray_clients import app as client_app
 
 
 def server_app(plan: Plan, losses: list[float]) -> ServerApp:
-    """FedAvg weighted by tokens; everyone trains and evaluates in every round."""
+    """FedAvg with equal weights; everyone trains and evaluates in every round."""
     app = ServerApp()
     everyone = len(plan.volunteers)
 

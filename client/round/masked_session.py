@@ -65,9 +65,7 @@ class MaskedSession:
             f"{member.policy.known_peers} must be (known_peers in settings.toml)"
         )
 
-    def open(
-        self, offer: SessionOffer, terms: Terms, vector: Vector, weight: float
-    ) -> MaskedAnswer:
+    def open(self, offer: SessionOffer, terms: Terms, vector: Vector) -> MaskedAnswer:
         """Join the offered session with this update; any session before it is over."""
         self.stop()
         secrets = SessionSecrets(self.membership.entropy(offer.session))
@@ -77,7 +75,7 @@ class MaskedSession:
                 terms,
                 self.membership.policy,
                 self.marks,
-                Contribution(vector, weight),
+                Contribution(vector),
                 secrets,
             )
         )

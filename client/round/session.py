@@ -50,6 +50,7 @@ from nomoat.client.round.phases import TRANSITIONS, TrainingFailed, VolunteerPha
 from nomoat.client.round.task_checks import open_adapter, train_work
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin
+from nomoat.client.round.uploads import summary_of, upload_of
 from nomoat.client.round.work import (
     EvaluateWork,
     HeldUpdate,
@@ -57,7 +58,6 @@ from nomoat.client.round.work import (
     Request,
     RoundStep,
     TrainWork,
-    UpdateSummary,
     Work,
     decline,
     declined,
@@ -110,7 +110,6 @@ class RoundSession:
     def trained(self, work: TrainWork, result: Trained) -> Ready:
         """Hold what training gave; the caller persists `held` before it sends the answer."""
         self._move(Trained)
-        weight = min(result.tokens, work.task.settings.weight_cap) / work.task.settings.weight_cap
         trained = Adapter(work.local.adapter.spec, result.vector)
         about = (work.task.round, work.task.method, work.local)
         ready = Ready(
@@ -123,7 +122,7 @@ class RoundSession:
             work.local.adapter.spec.rank,
         )
         of = (work.version, task_digest(work.task), ready)
-        self.held = HeldUpdate(*about, trained, weight, *of)
+        self.held = HeldUpdate(*about, trained, *of)
         return ready
 
     def evaluated(
@@ -197,9 +196,9 @@ class RoundSession:
         if isinstance(held, RoundStep):
             return held
         reply = _reply_vector(request.reply) if request.reply else None
-        vector, upload = self._upload(held, request.exchange, reply)
-        report = Report(request.round, request.exchange, held.weight, as_bytes(vector))
-        return RoundStep(report, upload=upload)
+        vector = self.upload(held, request.exchange, reply, 0.0)
+        report = Report(request.round, request.exchange, 1.0, as_bytes(vector))
+        return RoundStep(report, upload=summary_of(held, request.exchange, vector))
 
     def on_exchange_reply(self, request: ExchangeReply) -> RoundStep:
         """Note what the exchange before gave; the next upload is computed from it."""
@@ -218,9 +217,11 @@ class RoundSession:
         held = self._held_for(offer)
         if isinstance(held, RoundStep):
             return held
-        vector, upload = self._upload(held, offer.exchange, self._replies.get(offer.exchange))
+        reply = self._replies.get(offer.exchange)
+        vector = self.upload(held, offer.exchange, reply, offer.clip_l2)
         terms = self._terms(self._masking, held, offer.exchange)
-        answer, marks = self._masking.open(offer, terms, vector, held.weight)
+        answer, marks = self._masking.open(offer, terms, vector)
+        upload = summary_of(held, offer.exchange, vector)
         return RoundStep(answer or Noted(0), marks=marks, upload=upload)
 
     def on_masked_message(self, message: ToVolunteer) -> RoundStep:
@@ -244,16 +245,11 @@ class RoundSession:
             raise RemoteProtocolError(COORDINATOR, "§4", f"{held.method} has no such exchange")
         return held
 
-    def _upload(
-        self, held: HeldUpdate, exchange: int, reply: Vector | None
-    ) -> tuple[Vector, UpdateSummary]:
-        method = methods.get(held.method)
-        try:
-            vector = method.upload(held.local, held.trained, held.round, exchange, reply)
-        except LocalProtocolError as problem:  # no reply, or one of another size
-            raise RemoteProtocolError(COORDINATOR, "§4", str(problem)) from None
-        manifest = method.manifest(held.local.broadcast.spec, held.round, exchange)
-        return vector, UpdateSummary(manifest, float(np.linalg.norm(vector)))
+    def upload(
+        self, held: HeldUpdate, exchange: int, reply: Vector | None, clip_l2: float
+    ) -> Vector:
+        """Return the vector that an exchange sums of the held update, as upload_of has it."""
+        return upload_of(held, exchange, reply, clip_l2)
 
     def _terms(self, masking: MaskedSession, held: HeldUpdate, exchange: int) -> Terms:
         """The round as this machine knows it by itself: an offer must agree with it."""

@@ -54,7 +54,6 @@ class DiskUpdateStore:
         meta = {
             "round": held.round,
             "method": held.method,
-            "weight": held.weight,
             "version": held.version.hex(),
             "modules": list(local.modules),
             "factors": asdict(local.factors),
@@ -162,4 +161,4 @@ def _held(meta: dict[str, Any], kept: dict[str, Adapter]) -> HeldUpdate:
     ready = meta.get("ready")
     of = (version, bytes.fromhex(meta.get("task", "")), None if ready is None else Ready(**ready))
     about = (meta["round"], meta["method"], local)
-    return HeldUpdate(*about, kept["trained"], meta["weight"], *of)
+    return HeldUpdate(*about, kept["trained"], *of)

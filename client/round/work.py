@@ -92,7 +92,6 @@ class HeldUpdate:
     method: str
     local: LocalStart
     trained: Adapter
-    weight: float
     version: bytes = b""
     task: bytes = b""
     ready: Ready | None = None

@@ -1,19 +1,23 @@
-"""The community's own evaluation split, measured in a worker process: no torch in this one."""
+"""The community's own evaluation split, in a worker process: no torch in this one.
+
+Adapters are measured on it; and trained on it for the size of an update alone (rounds/norms).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
-from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.lora.workers.jobs import EvaluateJob
+from nomoat.aggregation.methods.base import LocalStart
+from nomoat.aggregation.protocol.adapter import Adapter, Vector
+from nomoat.aggregation.protocol.messages import TrainSettings, TrainTask
+from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 from nomoat.lora.workers.pool import Pool
 
-if TYPE_CHECKING:
-    from nomoat.lora.training.evaluate import MeasuredLoss
+T = TypeVar("T")
 
 
 @dataclass
@@ -28,13 +32,25 @@ class EvaluationSplit:
         """The adapter's loss, mean nats per trained token; NomoatError if it cannot be measured."""
         loss: Future[float] = Future()
 
-        def done(measured: Future[MeasuredLoss]) -> None:
-            problem = measured.exception()
-            if problem is not None:
-                loss.set_exception(problem)
-            else:
-                loss.set_result(measured.result().loss)
-
         job = EvaluateJob(self.rows, adapter.spec, adapter.vector, self.settings)
-        self.pool.submit(job).add_done_callback(done)
+        self.pool.submit(job).add_done_callback(_handing_on(loss, lambda found: found.loss))
         return loss
+
+    def train(self, task: TrainTask, local: LocalStart) -> Future[Vector]:
+        """Train local.adapter on these rows, float32 (d,); NomoatError if it cannot be done."""
+        trained: Future[Vector] = Future()
+        spec, start = local.adapter.spec, local.adapter.vector
+        job = TrainJob(self.rows, spec, start, task.settings, task.seed, local.frozen)
+        self.pool.submit(job).add_done_callback(_handing_on(trained, lambda found: found.vector))
+        return trained
+
+
+def _handing_on(to: Future[T], part: Callable[[Any], T]) -> Callable[[Future[Any]], None]:
+    def done(found: Future[Any]) -> None:
+        problem = found.exception()
+        if problem is not None:
+            to.set_exception(problem)
+        else:
+            to.set_result(part(found.result()))
+
+    return done

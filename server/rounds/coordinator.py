@@ -27,6 +27,7 @@ from nomoat.server.rounds.machines.evidence import RoundEvidence
 from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation, evaluation_of
 from nomoat.server.rounds.machines.round import Round
 from nomoat.server.rounds.machines.round_plan import RoundPlan
+from nomoat.server.rounds.norms.learned_bound import BoundLearner, Train
 from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.receipts import UpdateDigests
 from nomoat.server.rounds.recording import record_of_round, record_of_start
@@ -49,7 +50,8 @@ class Coordinator:
     told of every round's updates that are in the sum. conduct: told what every round showed of its
     participants; gives those who are held from now on, with the reason. session_id: (round,
     exchange) → 32 bytes. sums: how a sum is worked on. back_off_s: seconds to let pass after so
-    many abandoned rounds in a row, since what stopped one round mostly stops the next.
+    many abandoned rounds in a row, since what stopped one round mostly stops the next. train: a
+    training on the community's own rows, by whose size the bound on updates is learned.
     """
 
     federation: Federation
@@ -59,6 +61,7 @@ class Coordinator:
     fleet: Fleet = field(default_factory=Fleet)
     clock: Clock = field(default_factory=Clock)
     measure: Measure | None = None
+    train: Train | None = None
     credit: Callable[[int, Mapping[str, UpdateDigests]], None] = lambda _number, _digests: None
     conduct: Callable[[int, RoundEvidence], Mapping[str, str]] = lambda _number, _evidence: {}
     session_id: Callable[[int, int], bytes] = random_session
@@ -68,6 +71,7 @@ class Coordinator:
     def run(self, grid: Grid) -> FederationCheckpoint:
         """Run the rounds that are left; returns where the federation stands."""
         driver = Driver(grid, self.fleet, self.clock, self.watcher, self.measure)
+        bounds = BoundLearner(self.train, self.federation.norm_bound)
         meter = TrafficMeter(self.fleet.meter)
         checkpoint = self.journal.last()
         if checkpoint is None:
@@ -78,7 +82,7 @@ class Coordinator:
             if abandoned:
                 self.clock.pause(self.back_off_s(abandoned))
             self.fleet.before_round(grid, checkpoint.round + 1)
-            checkpoint, committed = self._round(driver, meter, checkpoint)
+            checkpoint, committed = self._round(driver, meter, checkpoint, bounds)
             abandoned = 0 if committed else abandoned + 1
         return checkpoint
 
@@ -102,7 +106,11 @@ class Coordinator:
         return self._end(record_of_start(start, online, found, bytes_carried, seconds), start)
 
     def _round(
-        self, driver: Driver, meter: TrafficMeter, before: FederationCheckpoint
+        self,
+        driver: Driver,
+        meter: TrafficMeter,
+        before: FederationCheckpoint,
+        bounds: BoundLearner,
     ) -> tuple[FederationCheckpoint, bool]:
         """Run one round: where the federation stands after it, and whether it was committed."""
         task = self._task(before.round + 1, before)
@@ -110,7 +118,9 @@ class Coordinator:
             self.federation, self._method, self.fleet.roster, self.session_id, self.sums
         )
         plan = self._plan(driver.grid, task, before)
-        opener = exchanges.of_round(task, before.state.adapter)
+        adapter = before.state.adapter
+        bound = bounds.begin(task, adapter, self._method)
+        opener = exchanges.of_round(task, adapter, bound)
         machine = Round(plan, self._method, opener, self.sums)
         carried = driver.drive(machine, task.round)
         assert machine.outcome is not None

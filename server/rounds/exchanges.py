@@ -10,12 +10,15 @@ from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import ReportRequest, TrainSettings, TrainTask
 from nomoat.aggregation.secagg.parameters import RosterView, Terms, propose
+from nomoat.aggregation.sums.intake import Intake
+from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.aggregation.sums.parallel import Run
 from nomoat.server.rounds.federation import Federation
 from nomoat.server.rounds.machines.interfaces import Exchange
 from nomoat.server.rounds.machines.masked_exchange import MaskedExchange, MaskedSetup
 from nomoat.server.rounds.machines.plain_exchange import EachExchange, PlainExchange
 from nomoat.server.rounds.machines.round_plan import OpenExchange
+from nomoat.server.rounds.norms.learned_bound import RoundBound
 
 PHASES = 6  # of a secure-aggregation session, which share its deadline
 STEPS_OF_EPOCHS = 1000  # assumed where training goes by epochs
@@ -34,16 +37,20 @@ class Exchanges:
     session_id: Callable[[int, int], bytes]
     sums: Run = map
 
-    def of_round(self, task: TrainTask, adapter: Adapter) -> OpenExchange:
-        """Return the opener of the exchanges of one round, over `adapter`."""
+    def of_round(
+        self, task: TrainTask, adapter: Adapter, bound: RoundBound | None = None
+    ) -> OpenExchange:
+        """Return the opener of a round's exchanges, over `adapter`; bound: of its updates."""
 
         def open_exchange(ranks: Mapping[str, int], number: int, reply: bytes) -> Exchange:
             request = ReportRequest(task.round, number, adapter.digest, reply)
             if isinstance(self.method, PlaintextMethod):
                 return self._each(ranks, request, adapter, self.method)
+            limit = None if bound is None else bound.of_exchange(number, reply)
+            cohort = tuple(ranks)
             if self.federation.secure:
-                return self._masked(tuple(ranks), task, adapter, request, self.method)
-            return self._plain(tuple(ranks), request, adapter, self.method)
+                return self._masked(cohort, task, adapter, request, limit)
+            return self._plain(cohort, request, adapter, limit)
 
         return open_exchange
 
@@ -69,14 +76,13 @@ class Exchanges:
         cohort: tuple[str, ...],
         request: ReportRequest,
         adapter: Adapter,
-        method: SummedMethod,
+        bound: NormBound | None,
     ) -> Exchange:
         federation = self.federation
-        manifest = method.manifest(adapter.spec, request.round, request.exchange)
+        manifest = self.method.manifest(adapter.spec, request.round, request.exchange)
         deadline_s = federation.aggregate_deadline_s
-        return PlainExchange(
-            cohort, request, manifest, federation.min_reports, deadline_s, self.sums
-        )
+        intake = Intake.of(manifest, self.sums, bound=bound)
+        return PlainExchange(cohort, request, intake, federation.min_reports, deadline_s)
 
     def _masked(
         self,
@@ -84,10 +90,11 @@ class Exchanges:
         task: TrainTask,
         adapter: Adapter,
         request: ReportRequest,
-        method: SummedMethod,
+        bound: NormBound | None,
     ) -> Exchange:
-        federation = self.federation
+        federation, method = self.federation, self.method
         assert self.roster is not None
+        assert isinstance(method, SummedMethod)
         roster, number = self.roster(), request.exchange
         manifest = method.manifest(adapter.spec, task.round, number)
         terms = Terms(task.round, number, federation.base_hash, adapter.digest, manifest, roster)
@@ -100,9 +107,10 @@ class Exchanges:
             terms,
             method.clips(adapter, task.round, number, clip),
             (least, most),
+            clip_l2=bound.limit if bound is not None else 0.0,
         )
         deadline_s = federation.aggregate_deadline_s / PHASES
-        setup = MaskedSetup(offer, manifest, roster, request.reply, deadline_s)
+        setup = MaskedSetup(offer, manifest, roster, request.reply, deadline_s, bound)
         return MaskedExchange(cohort, setup)
 
 

@@ -34,6 +34,7 @@ class Federation:
     min_reports: int = 2
     secure: bool = True
     clip: float | None = None  # bound on each value of an update; None: what training can reach
+    norm_bound: float | None = None  # on an update's L2 norm; None: learned, where there are rows
     tolerance: float | None = None  # relative rise of loss accepted; None: what noise explains
     train_deadline_s: float = math.inf
     aggregate_deadline_s: float = math.inf

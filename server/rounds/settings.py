@@ -88,10 +88,6 @@ class TrainingSettings(SettingsTable):
     learning_rate: Annotated[float, Field(gt=0, le=10), Flags(("--learning-rate", "--lr"))] = (
         USUAL.learning_rate
     )
-    # One token of 10⁹ is 1e-9, the least weight a report may have.
-    weight_cap: Annotated[
-        int, Field(ge=1, le=10**9, description="Most tokens that count as weight.")
-    ] = USUAL.weight_cap
     lr_schedule: Annotated[
         Schedule, Field(description="constant, cosine or warmup, over the rounds.")
     ] = "constant"
@@ -104,8 +100,9 @@ class TrainingSettings(SettingsTable):
 
     @model_validator(mode="before")
     @classmethod
-    def _renamed_rate(cls, values: Any) -> Any:
-        return renamed(values, "lr", "learning_rate")
+    def _of_before(cls, values: Any) -> Any:
+        """Read settings of before: lr, and a cap on weights that volunteers no longer have."""
+        return renamed(without(values, "weight_cap"), "lr", "learning_rate")
 
     @field_validator("seq_len")
     @classmethod
@@ -122,7 +119,6 @@ class TrainingSettings(SettingsTable):
             self.batch_size,
             self.seq_len or USUAL.seq_len,
             self.learning_rate,
-            self.weight_cap,
             prox=self.prox,
             keep_moments=self.optimizer_state == "keep",
             personal=personal,
@@ -173,6 +169,10 @@ class RoundSettings(ServerOptimizerSettings):
     clip: Annotated[
         float,
         Field(ge=0, le=1e6, description="Bound on each value of an update; 0: what it can reach."),
+    ] = 0.0
+    norm_bound: Annotated[
+        float,
+        Field(ge=0, le=1e6, description="Bound on an update's L2 norm; 0: learned from own rows."),
     ] = 0.0
     tolerance: Annotated[
         float,
@@ -241,10 +241,18 @@ class FederationSettings:
             min_reports=chosen.least_reports,
             secure=chosen.secure,
             clip=chosen.clip or None,
+            norm_bound=chosen.norm_bound or None,
             tolerance=chosen.tolerance or None,
             optimizer=chosen.optimizer,
             schedule=self.training.lr_schedule,
         )
+
+
+def without(values: Any, gone: str) -> Any:
+    """Settings less one that there was once, and that means nothing any more."""
+    if not isinstance(values, dict):
+        return values
+    return {name: value for name, value in values.items() if name != gone}
 
 
 def renamed(values: Any, old: str, new: str) -> Any:

@@ -365,7 +365,7 @@ def test_a_traits_claim_is_not_empty(method):
 
 
 def masked_mean(method, state, round_number, exchange, reports, *, diaries, gone=()):
-    """The mean of (weight, vector) as secure aggregation's own machines find it.
+    """The mean of the vectors as secure aggregation's own machines find it.
 
     diaries: public key → the marks its owner has made, which grow. gone: places of those who fall
     silent when the first masked reports are asked for, and are not asked again.
@@ -379,8 +379,8 @@ def masked_mean(method, state, round_number, exchange, reports, *, diaries, gone
     offer = propose(bytes([exchange]) * 32, terms, clips, (2, len(keys)))
     policy = Policy(2, allow_weak=True)
     clients = {}
-    for i, (key, (weight, vector)) in enumerate(zip(keys, reports, strict=True)):
-        contribution, secrets = Contribution(vector, weight), SessionSecrets(bytes([i]) * 32)
+    for i, (key, vector) in enumerate(zip(keys, reports, strict=True)):
+        contribution, secrets = Contribution(vector), SessionSecrets(bytes([i]) * 32)
         segments = ClipLayout(manifest, clips).segments(0, manifest.size)
         assert all((np.abs(vector[where]) <= clip).all() for where, clip in segments)  # wide enough
         clients[key.public] = ClientSession(
@@ -415,8 +415,8 @@ def masked_round(method, state, players, round_number, gone=()):
     reply, diaries = None, defaultdict(list)
     for exchange in range(1, method.traits.exchanges + 1):
         reports = [
-            (player.weight, method.upload(local, adapter, round_number, exchange, reply))
-            for player, local, adapter in zip(players, starts, trained, strict=True)
+            method.upload(local, adapter, round_number, exchange, reply)
+            for local, adapter in zip(starts, trained, strict=True)
         ]
         mean = masked_mean(
             method, state, round_number, exchange, reports, diaries=diaries, gone=gone
@@ -432,7 +432,7 @@ def test_the_masked_sum_is_the_plain_sum(name, ranks, round_number):
     """Through secure aggregation's real machines, every exchange, at the clips a federation has."""
     method = EVERY[name]
     state = method.begin(make_adapter())
-    players = cohort(4, ranks)
+    players = [replace(player, weight=1.0) for player in cohort(4, ranks)]
     masked = masked_round(method, state, players, round_number)
     plain = play_round(method, state, players, round_number)
     assert apart(masked.adapter, plain.adapter) < 1e-4
@@ -443,7 +443,7 @@ def test_the_masked_sum_is_the_plain_sum(name, ranks, round_number):
 def test_a_masked_sum_without_those_who_vanish_is_the_plain_sum_of_the_others(name, round_number):
     method = EVERY[name]
     state = method.begin(make_adapter())
-    players = cohort(6)
+    players = [replace(player, weight=1.0) for player in cohort(6)]
     masked = masked_round(method, state, players, round_number, gone=(2,))
     plain = play_round(method, state, players[:2] + players[3:], round_number)
     everyone = play_round(method, state, players, round_number)

@@ -140,7 +140,7 @@ def test_masks_change_nothing_but_what_fixed_point_rounds(
 ) -> None:
     """Also where a report holds more than factors: module shares, sketches of products."""
     two = grounds[1]
-    once = {"method": method, "rounds": 1, "weight_cap": 256}
+    once = {"method": method, "rounds": 1}
     _, masked = play(scenario(**once), two, tmp_path / "masked")
     _, plain = play(scenario(**once, secure=False), two, tmp_path / "plain")
     apart = np.linalg.norm(dense(masked) - dense(plain)) / np.linalg.norm(dense(plain))

@@ -50,7 +50,7 @@ SPEC = AdapterSpec(
 BASE = b"b" * 32
 ROWS = 12
 CLIP = 4.0
-ONE_STEP_OVER_ALL_ROWS = TrainSettings(local_steps=1, batch_size=ROWS, weight_cap=1000)
+ONE_STEP_OVER_ALL_ROWS = TrainSettings(local_steps=1, batch_size=ROWS)
 PHASES = ("keys", "shares", "checks", "masked", "signatures", "reveals")
 
 
@@ -95,16 +95,15 @@ class LinearTrainer:
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum the coordinator got: its mean, Σw, and who was in it."""
+    """A sum the coordinator got: its mean, and who was in it."""
 
     mean: Vector
-    weight: float
     members: frozenset[str]
 
     @property
     def total(self) -> np.ndarray:
-        """Σ w·x, float64."""
-        return self.mean.astype(np.float64) * self.weight
+        """Σ x, float64."""
+        return self.mean.astype(np.float64) * len(self.members)
 
 
 @dataclass
@@ -244,7 +243,7 @@ class Town:
                 break
         if step.result is None:
             return None
-        return Sum(step.result.mean, step.result.weight, frozenset(inside))
+        return Sum(step.result.mean, frozenset(inside))
 
 
 def correlation(found: np.ndarray, update: Vector) -> float:

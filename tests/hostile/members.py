@@ -51,7 +51,7 @@ from tests.hostile.coordinator import BASE, SPEC, LinearTrainer
 
 KEY = SigningKey(b"\7" * 32)
 NODE_KEYS = [ec.derive_private_key(3000 + i, ec.SECP384R1()) for i in range(12)]
-SETTINGS = TrainSettings(local_steps=1, batch_size=12, weight_cap=1000)
+SETTINGS = TrainSettings(local_steps=1, batch_size=12)
 
 # What a volunteer answers instead: (its machine, its honest answer).
 Cheat: TypeAlias = Callable[["Machine", Any], Any]

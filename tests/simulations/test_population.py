@@ -99,3 +99,15 @@ def test_rows_that_teach_nothing_are_counted_with_their_place(tmp_path: Path) ->
     found = gathered(tmp_path / "a", data, by="who")
     (dropped,) = found.dropped
     assert (dropped.count, dropped.first) == (1, f"{data}:19")
+
+
+def test_rows_of_the_coordinators_own_are_nobody_elses_and_counted(tmp_path: Path) -> None:
+    data = data_file(tmp_path, {"ada": 20, "bob": 30})
+    found = gathered(tmp_path / "a", data, by="who", public_rows=6)
+    assert found.public is not None
+    own = set(found.public.read_text().splitlines())
+    others = set(found.everyone.read_text().splitlines())
+    assert len(own) == 6
+    assert not own & others
+    assert found.trained + found.held_out == 44
+    assert sum(dropped.count for dropped in found.set_aside) == 6

@@ -51,7 +51,6 @@ def test_a_setting_goes_by_the_name_it_had_before_too(tmp_path: Path) -> None:
         ({"dropout": 1.0}, "dropout"),
         ({"eval_fraction": 1.0}, "eval-fraction"),
         ({"tolerance": -0.1}, "tolerance"),
-        ({"weight_cap": 2**40}, "weight-cap"),
         ({"min_reports": 0}, "min-reports"),
         ({"volunteers": 1}, "volunteers"),
         ({"seed": -1}, "seed"),
@@ -79,8 +78,8 @@ def test_known_partitions_are_read() -> None:
 def test_every_scenario_at_its_bounds_makes_settings_that_may_be_sent() -> None:
     for changes in (
         {"rounds": 1, "local_steps": 100_000, "batch_size": 4096, "seq_len": 131_072},
-        {"lr": 10.0, "weight_cap": 10**9, "local_epochs": 100},
-        {"lr": 1e-9, "weight_cap": 1, "seq_len": 8, "batch_size": 1},
+        {"lr": 10.0, "local_epochs": 100},
+        {"lr": 1e-9, "seq_len": 8, "batch_size": 1},
     ):
         settings = Scenario.model_validate(changes).chosen.train_settings()
         assert isinstance(settings, TrainSettings)

@@ -21,6 +21,7 @@ from nomoat.aggregation.protocol.adapter import (
 )
 
 SHARE = "modules.trained"
+ROUNDING = 1e-2  # of fixed point with few bits
 
 
 class FedPLora(SummedMethod):
@@ -74,6 +75,17 @@ class FedPLora(SummedMethod):
         """The reach of training, and 1 for the indicator."""
         *factors, _ = super().clips(broadcast, round, exchange, reach)
         return (*factors, 1.0)
+
+    def bounded(self, spec: AdapterSpec, round: int, exchange: int) -> int:
+        """All but the indicator."""
+        return spec.size
+
+    def fault_of_mean(self, spec: AdapterSpec, mean: Vector, round: int) -> str | None:
+        """A share of volunteers is at least nothing and at most everybody."""
+        share = mean[spec.size :]
+        if share.min() < -ROUNDING or share.max() > 1 + ROUNDING:
+            return "the modules trained are fewer than none, or more than all"
+        return None
 
     def update(self, state: MethodState, mean: Vector, round: int) -> Vector:
         """The mean change divided by each module's share of the weight; (d,) without the shares."""

@@ -13,7 +13,7 @@ doi:10.1145/3372297.3417885).
 
 Use. The update goes in with the volunteer; the caller only carries messages and keeps marks:
 
-    session = ClientSession(Volunteer(key, terms, policy, diary, Contribution(update, weight),
+    session = ClientSession(Volunteer(key, terms, policy, diary, Contribution(update),
                                       SessionSecrets(os.urandom(32))))
     while not session.over:
         step = session.receive(next_message())  # RemoteProtocolError: refuse, the session is over

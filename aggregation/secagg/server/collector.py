@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, ClassVar, TypeAlias
 
 from nomoat.aggregation.secagg.messages import ToCoordinator, ToVolunteer
-from nomoat.aggregation.sums.fixed_point import WeightedSum
+from nomoat.aggregation.sums.fixed_point import SummedMean
 
 Outgoing: TypeAlias = Mapping[bytes, ToVolunteer]
 
@@ -55,7 +55,7 @@ class Collector(ABC):
         """Keep one answer, of type `accepts`; RemoteProtocolError names a bad one's sender."""
 
     @abstractmethod
-    def close(self) -> tuple[Collector | WeightedSum, Outgoing]:
+    def close(self) -> tuple[Collector | SummedMean, Outgoing]:
         """End the phase: the next one, or the sum, and what to send."""
 
     @property

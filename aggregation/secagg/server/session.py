@@ -16,7 +16,7 @@ Use. The caller brings answers and time; names are its own, here a volunteer is 
         for sender, message in answers(until=deadline):    # or until session.ready
             session.receive(sender, message)               # RemoteProtocolError: that one is out
         step = session.close()
-    step.result                                            # the weighted mean; None: step.reason
+    step.result                                            # the mean; None: step.reason
 
 Whoever does not answer before `close` has dropped out and is in `silent`; whoever answers wrongly
 is out and in `blamed`; whoever complained about whom is in `complaints`. The collectors below are
@@ -49,7 +49,7 @@ from nomoat.aggregation.secagg.server.summing import (
 )
 from nomoat.aggregation.secagg.thresholds import is_weak
 from nomoat.aggregation.secagg.transcript import manifest_hash
-from nomoat.aggregation.sums.fixed_point import ClipLayout, FixedPoint, WeightedSum
+from nomoat.aggregation.sums.fixed_point import ClipLayout, FixedPoint, SummedMean
 
 COLLECTORS: tuple[type[Collector], ...] = (
     CollectKeys,
@@ -84,7 +84,7 @@ class ServerStep:
 
     phase: ServerPhase
     outgoing: Mapping[bytes, ToVolunteer] = field(default_factory=dict)
-    result: WeightedSum | None = None
+    result: SummedMean | None = None
     reason: str = ""  # why it was abandoned
 
 
@@ -189,7 +189,7 @@ class ServerSession:
             self.bearable = agreed_thresholds(self.offer, len(following.expected)).corrupt
         self._answered = set()
         self._move(ServerEvent.GO_ON)
-        if isinstance(following, WeightedSum):
+        if isinstance(following, SummedMean):
             self._collector = None
             return ServerStep(self.phase, outgoing, following)
         self._collector = following

@@ -26,7 +26,7 @@ from nomoat.aggregation.secagg.server.collector import (
 )
 from nomoat.aggregation.secagg.server.formed_session import FormedSession, box_between
 from nomoat.aggregation.secagg.transcript import to_bitmap
-from nomoat.aggregation.sums.fixed_point import FixedPoint, WeightedSum, decode
+from nomoat.aggregation.sums.fixed_point import FixedPoint, SummedMean, decode
 
 
 class CollectMasked(Collector):
@@ -169,8 +169,8 @@ class CollectReveals(Collector):
         threshold = self._progress.session.needed.shares
         return all(len(found) >= threshold for found in self._shares.values())
 
-    def close(self) -> tuple[WeightedSum, Outgoing]:
-        """Recover the masks, take them out of the sum, and decode the weighted mean."""
+    def close(self) -> tuple[SummedMean, Outgoing]:
+        """Recover the masks, take them out of the sum, and decode the mean."""
         progress, session = self._progress, self._progress.session
         if not self.enough:
             raise TooFew("too few volunteers revealed their shares")

@@ -8,6 +8,7 @@ from typing import Protocol
 from nomoat.aggregation.methods.base import PlaintextReport
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, Vector
+from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.server.rounds.machines.evidence import SessionEvidence
 
 
@@ -50,7 +51,7 @@ class ProtocolMachine(Protocol):
 
 
 class Exchange(ProtocolMachine, Protocol):
-    """A machine that finds the weighted mean of its cohort's uploads (plain, or masked), or, where
+    """A machine that finds the mean of its cohort's uploads (plain, or masked), or, where
     nothing is masked and a method needs it, the uploads themselves.
     """
 
@@ -61,6 +62,7 @@ class Exchange(ProtocolMachine, Protocol):
     contributors: tuple[str, ...]
     lost: dict[str, str]  # volunteer → why its upload is not in the mean, where it is not to blame
     failed: str | None  # why it cannot be found any more
+    bound: NormBound | None  # that the mean must keep to, if there is one
 
     @property
     def evidence(self) -> SessionEvidence | None:

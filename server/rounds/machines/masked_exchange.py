@@ -1,4 +1,4 @@
-"""The weighted mean of a cohort's uploads under masks: the coordinator sees only the sum.
+"""The mean of a cohort's uploads under masks: the coordinator sees only the sum.
 
 It drives aggregation/secagg's ServerSession: names to identities, packets to messages, deadlines
 to closed phases. Whoever breaks the protocol is out of the session and named (protocol §5-§10).
@@ -19,6 +19,7 @@ from nomoat.aggregation.secagg.messages import Abandoned, SessionOffer, ToVolunt
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.aggregation.secagg.server.collector import ServerPhase
 from nomoat.aggregation.secagg.server.session import ACCEPTS, ServerSession, ServerStep
+from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.server.rounds.machines.evidence import SessionEvidence
 from nomoat.server.rounds.machines.interfaces import Outgoing
 
@@ -31,7 +32,8 @@ NAMED = 3  # of those who complain
 class MaskedSetup:
     """A masked exchange to be: its offer, what it sums, who may take part, how long to wait.
 
-    reply: what the exchange before gave; volunteers get it before the session opens.
+    reply: what the exchange before gave; volunteers get it before the session opens. bound: of the
+    offer's clip_l2, None without one.
     phase_deadline_s: after it a phase goes on with whoever has answered.
     """
 
@@ -40,6 +42,7 @@ class MaskedSetup:
     roster: RosterView
     reply: bytes = b""
     phase_deadline_s: float = math.inf
+    bound: NormBound | None = None
 
 
 class MaskedExchange:
@@ -63,6 +66,7 @@ class MaskedExchange:
         self.contributors: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}  # empty: what is wrong shows at once, or never
         self.failed: str | None = None
+        self.bound = masked.bound
 
     @property
     def done(self) -> bool:

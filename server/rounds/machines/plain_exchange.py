@@ -12,9 +12,12 @@ from nomoat.aggregation.protocol.adapter import Manifest, Vector
 from nomoat.aggregation.protocol.messages import Decline, Report, ReportRequest
 from nomoat.aggregation.sums.admission import admit
 from nomoat.aggregation.sums.intake import Intake
+from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.aggregation.sums.parallel import Run
 from nomoat.server.rounds.machines.evidence import SessionEvidence
 from nomoat.server.rounds.machines.interfaces import Outgoing
+
+EQUAL = 1.0  # a report's weight, whatever it says of itself
 
 
 class ReportCollection:
@@ -45,6 +48,7 @@ class ReportCollection:
         self.lost: dict[str, str] = {}
         self.evidence: SessionEvidence | None = None  # a wrong report costs the others nothing
         self.failed: str | None = None
+        self.bound: NormBound | None = None  # every report has been scaled down to it
 
     @property
     def done(self) -> bool:
@@ -108,26 +112,25 @@ class ReportCollection:
 
 
 class PlainExchange(ReportCollection):
-    """The weighted mean of the reports, added up as they arrive, a few at a time.
+    """The mean of the reports, added up as they arrive, a few at a time.
 
     The sum is exact, so the order in which reports arrive cannot change a bit of the result;
-    memory is that of an Intake, however many volunteers report. run: how a sum is worked on.
+    memory is that of an Intake, however many volunteers report. intake: an empty one.
     """
 
     def __init__(
         self,
         cohort: tuple[str, ...],
         request: ReportRequest,
-        manifest: Manifest,
+        intake: Intake,
         minimum: int,
         deadline_s: float = math.inf,
-        run: Run = map,
     ) -> None:
         super().__init__(cohort, request, minimum, deadline_s)
-        self._intake = Intake.of(manifest, run)
+        self._intake = intake
 
     def _take(self, volunteer: str, report: Report) -> None:
-        self.refused |= self._intake.add(volunteer, report.vector, report.weight)
+        self.refused |= self._intake.add(volunteer, report.vector, EQUAL)
 
     def _close(self) -> None:
         self.refused |= self._intake.settle()
@@ -160,9 +163,9 @@ class EachExchange(ReportCollection):
         self._kept: dict[str, PlaintextReport] = {}
 
     def _take(self, volunteer: str, report: Report) -> None:
-        rank, weight = self._ranks[volunteer], report.weight
-        vector = admit(volunteer, report.vector, self._manifests[rank], weight, run=self._run)
-        self._kept[volunteer] = PlaintextReport(weight, vector, rank)
+        rank = self._ranks[volunteer]
+        vector = admit(volunteer, report.vector, self._manifests[rank], EQUAL, run=self._run)
+        self._kept[volunteer] = PlaintextReport(EQUAL, vector, rank)
 
     def _finish(self) -> None:
         self.uploads = tuple(self._kept[name] for name in self.contributors)

@@ -34,7 +34,7 @@ from enum import Enum
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.methods import AnyMethod, server_optimizer
-from nomoat.aggregation.methods.base import PlaintextMethod
+from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, Vector, as_bytes
 from nomoat.aggregation.sums.parallel import Run
@@ -207,6 +207,10 @@ class Round:
             state = method.commit_each(before.state, exchange.uploads, number)
             return self._evaluate(replace(self._candidate, state=state), exchange, now)
         assert exchange.mean is not None
+        if (fault := self._fault_of_mean(exchange.mean)) is not None:
+            self.events.contributors = exchange.contributors
+            self._move(RoundEvent.SUMMED, now)
+            return self._abandon(RoundEvent.REJECTED, fault, now)
         if self._exchange_number < method.traits.exchanges:
             self._reply = method.reply(
                 before.state, exchange.mean, number, self._exchange_number, self._run
@@ -217,6 +221,16 @@ class Round:
         )
         state = method.commit(before.state, moved, number, self._reply, self._run)
         return self._evaluate(replace(self._candidate, state=state, moments=moments), exchange, now)
+
+    def _fault_of_mean(self, mean: Vector) -> str | None:
+        """Say why a mean is none of honest reports, before anything is made of it."""
+        assert self._exchange is not None
+        bound, method = self._exchange.bound, self._method
+        assert isinstance(method, SummedMethod)
+        if bound is not None and (fault := bound.fault_of_mean(mean)) is not None:
+            return fault
+        spec = self.plan.before.state.adapter.spec
+        return method.fault_of_mean(spec, mean, self.plan.task.round)
 
     def _evaluate(
         self, candidate: FederationCheckpoint, exchange: Exchange, now: float

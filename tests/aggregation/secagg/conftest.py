@@ -54,7 +54,6 @@ class Federation:
         self.vectors = [
             rng.uniform(-self.clip, self.clip, self.size).astype(np.float32) for _ in self.ids
         ]
-        self.weights = [float(w) for w in rng.uniform(0.2, 1, self.count)]
         self.entropy = [rng.bytes(32) for _ in self.ids]
         sizes = (self.n_min or min(self.count, 8), self.n_max or max(self.count, 2))
         self.offer = propose(rng.bytes(32), self.terms, self.clips, sizes)
@@ -72,7 +71,7 @@ class Federation:
             "terms": self.terms,
             "policy": self.policy,
             "diary": tuple(self.marks[i]),
-            "contribution": Contribution(self.vectors[i], self.weights[i]),
+            "contribution": Contribution(self.vectors[i]),
             "secrets": SessionSecrets(self.entropy[i]),
         }
         return Volunteer(**{**fields, **changes})
@@ -117,14 +116,12 @@ class Federation:
             assert self.ids[i] in self.server.blamed
 
     def mean(self, who: set[int]) -> np.ndarray:
-        """The weighted mean of these volunteers' vectors, in float64."""
-        total = sum(self.weights[i] * self.vectors[i].astype(float) for i in who)
-        return total / sum(self.weights[i] for i in who)
+        """The mean of these volunteers' vectors, in float64."""
+        return sum(self.vectors[i].astype(float) for i in who) / len(who)
 
     def tolerance(self, who: set[int]) -> float:
-        """One step of the grid per volunteer, over the summed weight."""
-        steps = len(who) * 2 * self.clip / (2 ** (self.offer.value_bits - 1) - 2)
-        return steps / sum(self.weights[i] for i in who)
+        """One step of the grid."""
+        return 2 * self.clip / (2 ** (self.offer.value_bits - 1) - 2)
 
 
 def over_wire(message: Any) -> Any:

@@ -165,7 +165,7 @@ def test_a_whole_session_yields_exactly_the_sum_of_what_was_encoded(
     expected = decode(total, layout, point, len(survivors))
     assert step.result is not None
     assert np.array_equal(step.result.mean, expected.mean)
-    assert step.result.weight == expected.weight
+    assert step.result.participants == expected.participants
 
 
 def made_threshold(count: int) -> int:

@@ -26,11 +26,10 @@ def check_sum(made, step, who):
     assert step.phase is server.ServerPhase.DONE
     assert step.result.participants == len(who)
     assert np.abs(step.result.mean - made.mean(who)).max() <= made.tolerance(who)
-    assert step.result.weight == pytest.approx(sum(made.weights[i] for i in who), abs=1e-5)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7, 8, 13])
-def test_every_volunteer_is_in_the_weighted_mean(federation, count):
+def test_every_volunteer_is_in_the_mean(federation, count):
     made = federation(count)
     check_sum(made, made.run(), set(range(count)))
     assert not made.refused
@@ -158,7 +157,7 @@ def test_a_client_holds_at_most_three_times_its_vector(federation):
     made = federation(2, size=size, n_min=2)
     made.clients[1] = made.client(1)
     step = made.run("masked")
-    point_bytes = packed_bytes(size + 1, made.offer.value_bits + 1)
+    point_bytes = packed_bytes(size, made.offer.value_bits + 1)
     tracemalloc.start()
     reply = made.clients[0].receive(step.outgoing[made.ids[0]])
     packet = wire.encode(reply.outgoing)
@@ -190,9 +189,9 @@ def test_an_update_with_a_nan_or_an_infinity_never_reaches_the_wire(federation):
         vector = made.vectors[0].copy()
         vector[5] = bad
         with pytest.raises(LocalProtocolError, match="NaN or an infinity"):
-            Contribution(vector, 1.0)
+            Contribution(vector)
     late = made.vectors[0].copy()
-    contribution = Contribution(late, 1.0)
+    contribution = Contribution(late)
     late[5] = np.nan  # after it was checked
     layout, point = ClipLayout(made.manifest, made.clips), FixedPoint(21, 2)
     keys = masking.MaskKeys((bytes(32),), ())
@@ -204,7 +203,6 @@ def test_updates_beyond_the_clip_are_clamped_to_it(federation):
     made = federation(3)
     for i in range(3):
         made.vectors[i][0] = 10.0
-        made.weights[i] = 1.0
     made.clients = [made.client(i) for i in range(3)]
     step = made.run()
     assert step.result.mean[0] == pytest.approx(made.clip, rel=1e-5)

@@ -13,6 +13,7 @@ from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec, as_bytes
 from nomoat.aggregation.sums.admission import admit
 from nomoat.aggregation.sums.exact_sum import ExactSum
 from nomoat.aggregation.sums.intake import Intake
+from nomoat.aggregation.sums.norm_bound import NormBound
 
 SPEC = AdapterSpec((LayerSpec("q", 6, 5, 8), LayerSpec("v", 4, 7, 8)), 8, 16.0)
 MANIFEST = SPEC.manifest
@@ -107,3 +108,21 @@ def test_memory_does_not_grow_with_the_volunteers() -> None:
     tracemalloc.stop()
     assert peak < 8 * manifest.size + 18 * 4 * manifest.size + (8 << 20)
     assert not intake.mean().any()
+
+
+def test_a_report_beyond_the_bound_counts_as_much_as_one_at_the_bound() -> None:
+    bound = NormBound(1.0, MANIFEST.size)
+    vectors = [report(0, 0.001), report(1, 5.0), report(2, 0.5)]
+    intake = Intake.of(MANIFEST, bound=bound)
+    for index, vector in enumerate(vectors):
+        assert intake.add(f"v{index}", as_bytes(vector), 1.0) == {}
+    assert intake.settle() == {}
+    wanted = np.mean([bound.clip(vector) for vector in vectors], axis=0, dtype=np.float64)
+    np.testing.assert_allclose(intake.mean(), wanted, atol=1e-7)
+
+
+def test_a_bound_lets_nothing_in_that_is_refused_without_one() -> None:
+    intake = Intake.of(MANIFEST, max_norm=MAX_NORM, bound=NormBound(1.0, MANIFEST.size))
+    for kind, vector in UNSOUND.items():
+        intake.add(kind, as_bytes(vector), 1.0)
+    assert set(intake.settle()) == set(UNSOUND)

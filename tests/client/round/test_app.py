@@ -103,7 +103,7 @@ def town() -> Iterator[Callable[[FakeTrainer], Town]]:
         yield make
 
 
-SETTINGS = TrainSettings(local_steps=2, weight_cap=1000)
+SETTINGS = TrainSettings(local_steps=2)
 train_task = partial(builders.train_task, START, 5, settings=SETTINGS)
 evaluate_task = partial(builders.evaluate_task, START, 5)
 
@@ -121,7 +121,7 @@ def test_a_round_over_flower_trains_keeps_reports_and_evaluates(
     assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5, 2)
     assert [held.round for held in trainer.saved] == [5]
     report = wire.decode(place.ask(ReportRequest(5, 1, START.digest)), Report, "ada")
-    assert report.weight == 0.5
+    assert report.weight == 1.0
     evaluation = wire.decode(place.ask(evaluate_task()), Evaluation, "ada")
     assert evaluation == Evaluation(5, 2.5, 40)
 

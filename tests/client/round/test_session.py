@@ -59,7 +59,7 @@ SPEC = AdapterSpec(
 )
 BASE = b"b" * 32
 START = Adapter(SPEC, np.linspace(-1, 1, SPEC.size, dtype=np.float32))
-SETTINGS = TrainSettings(local_steps=2, weight_cap=1000)
+SETTINGS = TrainSettings(local_steps=2)
 KEYS = {name: SigningKey(name.encode().ljust(32, b".")) for name in ("ada", "bob", "cy")}
 ROSTER = RosterView(b"r" * 32, {key.public: name for name, key in KEYS.items()})
 
@@ -163,7 +163,7 @@ def test_training_is_held_first_and_reported_when_asked() -> None:
     assert ready == Ready(5, 2, 500, 4.0, 3.0, 0.5, 2)
     report = answer(session, report_request())
     assert isinstance(report, Report)
-    assert report.weight == 0.5
+    assert report.weight == 1.0
     np.testing.assert_allclose(as_vector(report.vector), 0.25, atol=1e-6)
     assert answer(session, report_request()) == report  # asked twice, the same
     assert session.phase is VolunteerPhase.HOLDING
@@ -184,22 +184,11 @@ def test_a_task_asked_again_is_answered_from_what_is_held_without_training(tmp_p
     assert isinstance(work_of(session, other), TrainWork)
 
 
-def test_weight_is_tokens_up_to_the_cap() -> None:
-    for tokens, weight in ((1, 0.001), (999, 0.999), (1000, 1.0), (10**9, 1.0)):
+def test_however_many_tokens_were_trained_on_an_update_counts_as_any_other() -> None:
+    for tokens in (1, 999, 10**9):
         report = answer(holding(tokens=tokens), report_request())
         assert isinstance(report, Report)
-        assert report.weight == weight
-
-
-def test_the_least_weight_there_can_be_is_still_one_that_may_be_sent() -> None:
-    """One token under the largest cap a scenario takes."""
-    session = fresh()
-    work = work_of(session, train_task(settings=replace(SETTINGS, weight_cap=10**9)))
-    assert isinstance(work, TrainWork)
-    session.trained(work, result(tokens=1))
-    report = answer(session, report_request())
-    assert isinstance(report, Report)
-    wire.encode(report)
+        assert report.weight == 1.0
 
 
 REQUESTS: dict[str, Any] = {
@@ -449,6 +438,16 @@ def test_a_second_session_over_a_revealed_update_is_refused_even_after_training_
         session.receive(offer())
 
 
+@pytest.mark.parametrize(("clip_l2", "norm"), [(0.0, None), (1e-3, 1e-3), (1e3, None)])
+def test_an_update_beyond_the_offers_bound_is_scaled_down_to_it(
+    clip_l2: float, norm: float | None
+) -> None:
+    free = np.linalg.norm(np.full(SPEC.size, 0.25))
+    upload = holding(masking=masking()).receive(offer(clip_l2=clip_l2)).upload
+    assert upload is not None
+    assert upload.norm == pytest.approx(free if norm is None else norm, rel=1e-4)
+
+
 def test_a_member_under_masks_joins_the_offer_it_agrees_with_and_no_other() -> None:
     session = holding(masking=masking())
     step = session.receive(offer())
@@ -462,6 +461,7 @@ def test_a_member_under_masks_joins_the_offer_it_agrees_with_and_no_other() -> N
         offer(session=b"w" * 32, base_hash=b"x" * 32),
         offer(session=b"w" * 32, roster_root=b"x" * 32),
         offer(session=b"w" * 32, manifest_hash=b"x" * 32),
+        offer(session=b"w" * 32, audit_words=64),
     ):
         with pytest.raises(RemoteProtocolError):
             session.receive(other)
@@ -603,7 +603,7 @@ def test_a_session_without_the_long_known_peers_that_the_policy_asks_for_is_refu
         other = MaskedSession(
             Membership(KEYS[partner], lambda: ROSTER, policy, lambda _: b"e" * 32)
         )
-        theirs, _ = other.open(offer(), terms, START.vector, 1.0)
+        theirs, _ = other.open(offer(), terms, START.vector)
         members = [
             Participant(KEYS[name].public, keys.box_key, keys.mask_key, keys.signature)
             for name, keys in (("ada", mine), (partner, theirs))

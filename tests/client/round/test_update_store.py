@@ -24,7 +24,7 @@ def adapter(seed: int, rank: int = 2) -> Adapter:
 
 def held(frozen: Adapter | None = None) -> HeldUpdate:
     local = LocalStart(adapter(1), adapter(2, 1), frozen, (1,), Factors(True, False))
-    return HeldUpdate(7, "fedavg", local, adapter(3, 1), 0.25)
+    return HeldUpdate(7, "fedavg", local, adapter(3, 1))
 
 
 @pytest.mark.parametrize("frozen", [None, adapter(9, 1)])
@@ -34,7 +34,7 @@ def test_an_update_comes_back_as_it_was(tmp_path: Path, frozen: Adapter | None) 
     store.save(held(frozen))
     again = DiskUpdateStore(tmp_path / "held").load()
     assert again is not None
-    assert (again.round, again.method, again.weight) == (7, "fedavg", 0.25)
+    assert (again.round, again.method) == (7, "fedavg")
     assert (again.local.modules, again.local.factors) == ((1,), Factors(True, False))
     assert again.trained.digest == adapter(3, 1).digest
     assert again.local.broadcast.digest == adapter(1).digest
@@ -45,7 +45,7 @@ def test_an_update_comes_back_as_it_was(tmp_path: Path, frozen: Adapter | None) 
 def test_a_newer_update_takes_the_place_of_the_older(tmp_path: Path) -> None:
     store = DiskUpdateStore(tmp_path)
     store.save(held())
-    newer = HeldUpdate(8, "fedavg", held().local, held().trained, 0.5)
+    newer = HeldUpdate(8, "fedavg", held().local, held().trained)
     store.save(newer)
     again = store.load()
     assert again is not None

@@ -96,6 +96,6 @@ def test_a_community_of_before_keeps_the_settings_it_was_made_with(tmp_path: Pat
     assert settings.adapter.targets == ("q_proj", "v_proj")
     federation = settings.federation()
     training = federation.training
-    assert (training.batch_size, training.learning_rate, training.weight_cap) == (16, 0.01, 1 << 20)
+    assert (training.batch_size, training.learning_rate) == (16, 0.01)
     assert federation.min_reports == 5
     assert federation.optimizer.learning_rate == 1.0

@@ -1,4 +1,4 @@
-"""The plain exchange: an exact weighted mean of what is valid, whatever order it comes in."""
+"""The plain exchange: the exact mean of what is valid, whatever order it comes in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec, as_bytes
 from nomoat.aggregation.protocol.messages import Decline, Report, ReportRequest
+from nomoat.aggregation.sums.intake import Intake
 from nomoat.server.rounds.machines.plain_exchange import EachExchange, PlainExchange
 
 MANIFEST = Manifest((TensorSpec("a", (2, 8)), TensorSpec("b", (3, 2))))
@@ -22,7 +23,7 @@ REQUEST = ReportRequest(2, 1, b"h" * 32)
 def exchange(
     cohort: tuple[str, ...], minimum: int = 1, deadline_s: float = math.inf
 ) -> PlainExchange:
-    return PlainExchange(cohort, REQUEST, MANIFEST, minimum, deadline_s)
+    return PlainExchange(cohort, REQUEST, Intake.of(MANIFEST), minimum, deadline_s)
 
 
 def report(vector: np.ndarray, weight: float = 1.0, number: int = 2, part: int = 1) -> wire.Packet:
@@ -33,7 +34,7 @@ def ones(value: float) -> np.ndarray:
     return np.full(MANIFEST.size, value, np.float32)
 
 
-def test_the_mean_is_weighted_and_has_the_same_bits_in_every_order() -> None:
+def test_everyone_counts_the_same_and_the_mean_has_the_same_bits_in_every_order() -> None:
     rng = np.random.default_rng(1)
     names = ("ada", "bob", "cy", "dee")
     vectors = {n: rng.normal(0, 0.3, MANIFEST.size).astype(np.float32) for n in names}
@@ -50,8 +51,7 @@ def test_the_mean_is_weighted_and_has_the_same_bits_in_every_order() -> None:
         assert found.mean is not None
         means.append(found.mean.tobytes())
     assert len(set(means)) == 1
-    expected = sum(w * vectors[n].astype(np.float64) for n, w in weights.items())
-    expected /= sum(weights.values())
+    expected = sum(vector.astype(np.float64) for vector in vectors.values()) / len(names)
     np.testing.assert_allclose(np.frombuffer(means[0], np.float32), expected, atol=1e-6)
 
 
@@ -191,7 +191,7 @@ def test_threads_give_the_same_bits() -> None:
     means = []
     with ThreadPoolExecutor(4) as pool:
         for run in (map, pool.map):
-            found = PlainExchange(("ada", "bob", "cy"), REQUEST, manifest, 3, math.inf, run)
+            found = PlainExchange(("ada", "bob", "cy"), REQUEST, Intake.of(manifest, run), 3)
             found.start(0.0)
             for name, vector in zip(("cy", "ada", "bob"), vectors, strict=True):
                 found.receive(name, report(vector, 0.7), 1.0)
@@ -220,7 +220,7 @@ def test_uploads_are_kept_one_by_one_in_the_order_of_names_whatever_order_they_c
         assert found.done
         assert found.mean is None
         assert found.contributors == ("ada", "bob", "cy")
-        assert [(u.rank, u.weight) for u in found.uploads] == [(1, 0.25), (2, 0.5), (1, 0.25)]
+        assert [(u.rank, u.weight) for u in found.uploads] == [(1, 1.0), (2, 1.0), (1, 1.0)]
         assert [u.vector[0] for u in found.uploads] == pytest.approx([0.97, 0.98, 0.99])
 
 

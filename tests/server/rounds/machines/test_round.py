@@ -25,6 +25,7 @@ from nomoat.aggregation.protocol.messages import (
     ReportRequest,
     TrainTask,
 )
+from nomoat.aggregation.sums.intake import Intake
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.machines.interfaces import Outgoing
 from nomoat.server.rounds.machines.plain_exchange import PlainExchange
@@ -142,7 +143,7 @@ def play() -> Callable[..., Play]:
             return PlainExchange(
                 tuple(ranks),
                 ReportRequest(NUMBER, number, START.digest, reply),
-                chosen.manifest(SPEC, NUMBER, number),
+                Intake.of(chosen.manifest(SPEC, NUMBER, number)),
                 minimum,
                 aggregate_s,
             )
@@ -152,7 +153,7 @@ def play() -> Callable[..., Play]:
     return make
 
 
-def test_a_round_commits_the_weighted_mean_of_its_reports(play: Callable[..., Play]) -> None:
+def test_a_round_commits_the_mean_of_its_reports(play: Callable[..., Play]) -> None:
     game = play()
     game.start()
     game.train("cy", "ada", "bob")
@@ -164,7 +165,7 @@ def test_a_round_commits_the_weighted_mean_of_its_reports(play: Callable[..., Pl
     outcome = game.round.outcome
     assert outcome is not None
     assert outcome.committed
-    expected = START.vector + np.float32(0.04 * 0.5 - 0.02 * 0.25 + 0.01 * 0.25)
+    expected = START.vector + np.float32((0.04 - 0.02 + 0.01) / 3)
     np.testing.assert_allclose(outcome.after.state.adapter.vector, expected, atol=1e-6)
     assert outcome.after.losses == {"ada": 1.0, "bob": 2.0, "cy": 3.0}
     assert game.round.events.contributors == ("ada", "bob", "cy")
