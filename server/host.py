@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -147,7 +147,7 @@ class Deployment:
                 community.secagg_roster,
                 self._before_round,
                 self.meter,
-                self.grid.withdraw,
+                self._withdraw,
             ),
             Clock(time.monotonic, self._pause),
             measure=self.split.measure if self.split else None,
@@ -157,6 +157,10 @@ class Deployment:
             sums=self.sums,
             back_off_s=back_off_s,
         )
+
+    def _withdraw(self, message_ids: Collection[str]) -> None:
+        self.grid.withdraw(message_ids)
+        self.sealed.forget(message_ids)
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):

@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.server.community.membership_rules import Admission
 from nomoat.server.rounds.federation import Federation
+from nomoat.server.rounds.machines.patience import Patience
 from nomoat.server.rounds.settings import (
     AdapterSettings,
     FederationSettings,
@@ -122,6 +123,7 @@ class Settings(FileSettings):
             train_deadline_s=rounds.train_deadline,
             aggregate_deadline_s=rounds.aggregate_deadline,
             evaluate_deadline_s=rounds.evaluate_deadline,
+            patience=Patience(),
             spares=True,
         )
 
@@ -135,8 +137,9 @@ COMMENTS = {
         "reports than min_reports (0: as many as min_volunteers) abandon it.\n"
         "secure: updates are masked, so that only their sum is ever seen; below 8 volunteers the "
         "mask is weak\nand both sides have to allow_weak.\n"
-        "Times are seconds. patience: how long a volunteer may vanish before a round goes on "
-        "without it.\nseed makes cohorts and shuffling reproducible; it is no secret.\n"
+        "Times are seconds; deadlines end earlier for the last few once most have answered.\n"
+        "patience: how long a volunteer may vanish before a round goes on without it.\n"
+        "seed makes cohorts and shuffling reproducible; it is no secret.\n"
         "personal: none, local-B (only A is averaged) or adapter (each trains one more, for "
         "itself).\nserver_optimizer: plain, momentum, fedadam, fedyogi; server_lr 0 is its usual.\n"
         "clip: bound on each value of an update; 0 is what training can reach."

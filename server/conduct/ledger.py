@@ -36,8 +36,9 @@ class ConductLedger:
                 store.forgive(name, StrikeKind.SILENCE.value)
             judged = judge(number, evidence, self.counting())
             for strike in judged.strikes:
-                about = (strike.kind.value, strike.volunteer, strike.about)
-                store.put_strike(strike.round, *about, now)
+                # A round may be tried again under its number, and be met with silence again.
+                about = str(now) if strike.kind is StrikeKind.SILENCE else strike.about
+                store.put_strike(strike.round, strike.kind.value, strike.volunteer, about, now)
             self._release(judged, now)
             return self._hold(judged.held, now)
 

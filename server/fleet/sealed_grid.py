@@ -91,6 +91,11 @@ class SealedGrid(PollingGrid):
         """Replies whose seal holds; an error reply in place of each other one."""
         return [self._open(reply) for reply in self._inner.pull_messages(message_ids)]
 
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Wait for no answer to these messages any more."""
+        for message_id in message_ids:
+            self._asked.pop(message_id, None)
+
     def _seal(self, message: Message) -> tuple[Addressee, Context] | None:
         addressee = self._who(message.metadata.dst_node_id)
         if addressee is None:

@@ -25,6 +25,7 @@ from nomoat.server.rounds.federation import Federation, FederationCheckpoint
 from nomoat.server.rounds.learning_rate import learning_rate
 from nomoat.server.rounds.machines.evidence import RoundEvidence
 from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation, evaluation_of
+from nomoat.server.rounds.machines.patience import Waiting
 from nomoat.server.rounds.machines.round import Round
 from nomoat.server.rounds.machines.round_plan import RoundPlan
 from nomoat.server.rounds.norms.learned_bound import BoundLearner, Train
@@ -97,7 +98,8 @@ class Coordinator:
         online = tuple(sorted(self.fleet.volunteers(driver.grid)))
         task = evaluation_of(state.adapter, self._task(1, FederationCheckpoint(0, state, {})), 0)
         own = self.initial if self.measure else None
-        found = FederatedEvaluation(task, online, self.federation.evaluate_deadline_s, own)
+        waiting = Waiting(self.federation.evaluate_deadline_s, self.federation.patience)
+        found = FederatedEvaluation(task, online, waiting, own)
         carried = driver.drive(found, 0)
         losses = dict(sorted(found.losses.items()))
         start = FederationCheckpoint(0, state, losses, evaluation=found.evaluation)
@@ -117,7 +119,7 @@ class Coordinator:
         exchanges = Exchanges(
             self.federation, self._method, self.fleet.roster, self.session_id, self.sums
         )
-        plan = self._plan(driver.grid, task, before)
+        plan = self._plan(driver, task, before)
         adapter = before.state.adapter
         bound = bounds.begin(task, adapter, self._method)
         opener = exchanges.of_round(task, adapter, bound)
@@ -126,7 +128,7 @@ class Coordinator:
         assert machine.outcome is not None
         tokens = {name: ready.tokens for name, ready in machine.events.ready.items()}
         self.credit(task.round, carried.updates.earned(tokens, machine.events.contributors))
-        held = self.conduct(task.round, RoundEvidence(machine.events.sessions))
+        held = self.conduct(task.round, self._evidence(driver, machine))
         record = record_of_round(machine, self.federation, meter.since_last(carried.traffic))
         record = replace(record, held=dict(held))
         after = machine.outcome.after
@@ -134,9 +136,25 @@ class Coordinator:
             after = before if record.reusable else before.passing(record.round)
         return self._end(record, after), record.committed
 
-    def _plan(self, grid: Grid, task: TrainTask, before: FederationCheckpoint) -> RoundPlan:
-        federation = self.federation
-        online = self.fleet.volunteers(grid)
+    def _evidence(self, driver: Driver, machine: Round) -> RoundEvidence:
+        """What a round has shown; whoever is not online is not silent, but away."""
+        events = machine.events
+        given_up = driver.stragglers.give_up(self.clock.now())
+        self.fleet.withdraw(tuple(given_up))
+        silent = {*given_up.values()}.union(*(one.silent for one in events.sessions))
+        silent &= self.fleet.volunteers(driver.grid).keys()
+        return RoundEvidence(
+            tuple(events.sessions), frozenset(silent), frozenset(events.ready.keys() - silent)
+        )
+
+    def _plan(self, driver: Driver, task: TrainTask, before: FederationCheckpoint) -> RoundPlan:
+        federation, stragglers = self.federation, driver.stragglers
+        online = set(self.fleet.volunteers(driver.grid))
+        if len(free := online - stragglers.names) >= federation.min_reports:
+            online = free
+        patience = federation.patience
+        if patience is not None:
+            patience = replace(patience, usual=dict(stragglers.usual))
         seed = round_seed(federation.seed, "cohort", task.round)
         return RoundPlan(
             task,
@@ -147,6 +165,7 @@ class Coordinator:
             federation.tolerance,
             federation.train_deadline_s,
             federation.evaluate_deadline_s,
+            patience,
             optimizer=federation.optimizer,
             measured=self.measure is not None,
         )

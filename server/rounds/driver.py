@@ -13,9 +13,11 @@ from flwr.serverapp import Grid
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.messages import TrainTask
 from nomoat.flower.packets import packet_of, records_of, to_message
 from nomoat.flower.replies import REFUSED
 from nomoat.server.rounds.machines.interfaces import DrivenMachine, Outgoing
+from nomoat.server.rounds.machines.stragglers import Straggler, Stragglers
 from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.receipts import ReceivedUpdates
 from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
@@ -23,6 +25,7 @@ from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
 log = logging.getLogger(__name__)
 
 POLL_S = 0.005
+TRAIN = wire.kind_of(TrainTask)
 
 
 @dataclass
@@ -35,13 +38,17 @@ class Carried:
 
 @dataclass(frozen=True)
 class Driver:
-    """Drives machines over a grid. measure: an adapter's loss on the community's own rows."""
+    """Drives machines over a grid. measure: an adapter's loss on the community's own rows.
+
+    stragglers: who still trains for a round that has gone on.
+    """
 
     grid: Grid
     fleet: Fleet
     clock: Clock
     watcher: Watcher
     measure: Callable[[Adapter], Future[float]] | None = None
+    stragglers: Stragglers = field(default_factory=Stragglers)
 
     def drive(self, machine: DrivenMachine, number: int) -> Carried:
         """Carry the messages of round `number` until its machine is done."""
@@ -57,6 +64,7 @@ class _Carrying:
         self._number = number
         self._nodes = dict(driver.fleet.volunteers(driver.grid))
         self._pending: dict[str, str] = {}  # message id → volunteer
+        self._training: dict[str, float] = {}  # message id → when it was asked to train
         self._asked = self._answered = 0
         self._measuring: Future[float] | None = None
         self._carried = Carried()
@@ -74,13 +82,26 @@ class _Carrying:
             )
             if not outgoing and not machine.done:
                 clock.pause(POLL_S)
-        self._driver.fleet.withdraw(tuple(self._pending))
+        self._let_go()
         return self._carried
+
+    def _let_go(self) -> None:
+        """Take back what is not answered, but for what stragglers work on."""
+        stragglers, late = self._driver.stragglers, self._machine.stragglers
+        for message_id, name in self._pending.items():
+            if name in late and message_id in self._training:
+                owed = Straggler(name, self._training[message_id], late[name])
+                stragglers.keep(message_id, owed)
+        self._driver.fleet.withdraw(
+            [one for one in self._pending if one not in stragglers.messages]
+        )
 
     def _send(self, outgoing: list[Outgoing]) -> list[Outgoing]:
         """Push messages and note whose answers are pending; what the machine says to losses."""
         known = [item for item in outgoing if item.volunteer in self._nodes]
         gone = [item.volunteer for item in outgoing if item.volunteer not in self._nodes]
+        for item in known:
+            self._driver.fleet.withdraw(self._driver.stragglers.ask_anew(item.volunteer))
         messages = self._messages(known)
         ids = list(self._driver.grid.push_messages(messages)) if messages else []
         latest = {volunteer: message_id for message_id, volunteer in self._pending.items()}
@@ -90,6 +111,8 @@ class _Carrying:
                 self._pending.pop(latest.get(item.volunteer, ""), None)
                 latest[item.volunteer] = message_id
                 self._pending[message_id] = item.volunteer
+                if wire.peek_kind(item.packet, item.volunteer) == TRAIN:
+                    self._training[message_id] = self._driver.clock.now()
                 self._carried.traffic.down += item.packet.size
             else:
                 gone.append(item.volunteer)
@@ -112,9 +135,15 @@ class _Carrying:
     def _receive(self) -> list[Outgoing]:
         """Take the answers that are there; what the machine says to them."""
         outgoing: list[Outgoing] = []
-        for reply in self._driver.grid.pull_messages(list(self._pending)):
-            volunteer = self._pending.pop(reply.metadata.reply_to_message_id, None)
+        stragglers, now = self._driver.stragglers, self._driver.clock.now()
+        for reply in self._driver.grid.pull_messages([*self._pending, *stragglers.messages]):
+            message_id = reply.metadata.reply_to_message_id
+            if stragglers.answered(message_id, now, reply.has_error()):
+                continue
+            volunteer = self._pending.pop(message_id, None)
             if volunteer is not None:
+                if message_id in self._training and not reply.has_error():
+                    stragglers.took(volunteer, now - self._training[message_id])
                 outgoing += self._take(volunteer, reply)
                 self._answered += 1
         return outgoing

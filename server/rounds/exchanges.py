@@ -16,6 +16,7 @@ from nomoat.aggregation.sums.parallel import Run
 from nomoat.server.rounds.federation import Federation
 from nomoat.server.rounds.machines.interfaces import Exchange
 from nomoat.server.rounds.machines.masked_exchange import MaskedExchange, MaskedSetup
+from nomoat.server.rounds.machines.patience import SESSION, Waiting
 from nomoat.server.rounds.machines.plain_exchange import EachExchange, PlainExchange
 from nomoat.server.rounds.machines.round_plan import OpenExchange
 from nomoat.server.rounds.norms.learned_bound import RoundBound
@@ -66,9 +67,8 @@ class Exchanges:
             rank: method.manifest(adapter.spec, request.round, request.exchange, rank)
             for rank in set(ranks.values())
         }
-        deadline_s = federation.aggregate_deadline_s
         return EachExchange(
-            ranks, request, manifests, federation.min_reports, deadline_s, self.sums
+            ranks, request, manifests, federation.min_reports, self._waiting(), self.sums
         )
 
     def _plain(
@@ -80,9 +80,14 @@ class Exchanges:
     ) -> Exchange:
         federation = self.federation
         manifest = self.method.manifest(adapter.spec, request.round, request.exchange)
-        deadline_s = federation.aggregate_deadline_s
         intake = Intake.of(manifest, self.sums, bound=bound)
-        return PlainExchange(cohort, request, intake, federation.min_reports, deadline_s)
+        return PlainExchange(cohort, request, intake, federation.min_reports, self._waiting())
+
+    def _waiting(self, phases: int = 1) -> Waiting:
+        """How long one of so many phases waits, which share a deadline."""
+        federation = self.federation
+        patience = None if federation.patience is None else SESSION
+        return Waiting(federation.aggregate_deadline_s / phases, patience, federation.min_reports)
 
     def _masked(
         self,
@@ -109,8 +114,7 @@ class Exchanges:
             (least, most),
             clip_l2=bound.limit if bound is not None else 0.0,
         )
-        deadline_s = federation.aggregate_deadline_s / PHASES
-        setup = MaskedSetup(offer, manifest, roster, request.reply, deadline_s, bound)
+        setup = MaskedSetup(offer, manifest, roster, request.reply, self._waiting(PHASES), bound)
         return MaskedExchange(cohort, setup)
 
 

@@ -16,6 +16,7 @@ from nomoat.aggregation.protocol.adapter import AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.learning_rate import Schedule
+from nomoat.server.rounds.machines.patience import Patience
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Federation:
     evaluate_deadline_s: float = math.inf
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
     schedule: Schedule = "constant"
+    patience: Patience | None = None  # with those who are later than the others; None: unlimited
     spares: bool = False  # a round that nothing was summed in does not count as one of `rounds`
 
 

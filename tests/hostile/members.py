@@ -8,7 +8,7 @@ volunteer answers, signed with its own keys, knowing all its secrets.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,7 +42,7 @@ from nomoat.server.community.membership_rules import Admission
 from nomoat.server.conduct.ledger import ConductLedger
 from nomoat.server.rounds.coordinator import Coordinator
 from nomoat.server.rounds.federation import Federation, FederationCheckpoint
-from nomoat.server.rounds.ports import Fleet, named_nodes
+from nomoat.server.rounds.ports import Clock, Fleet, named_nodes
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
 from nomoat.simulations.network.in_process_grid import InProcessGrid
@@ -95,13 +95,40 @@ class RoundLog:
         pass
 
 
-class Village:
-    """A community of `count` volunteers v0, v1, … of whom some cheat. folder: its database."""
+class MuffledGrid(InProcessGrid):
+    """A grid on which some answers never arrive. silent: volunteer → types of messages."""
 
-    def __init__(self, folder: Path, count: int = 8, cheats: Mapping[str, Cheat] | None = None):
-        self.folder, self.cheats = folder, dict(cheats or {})
+    silent: Mapping[str, Collection[str]]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The answers that arrive."""
+        replies = super().pull_messages(message_ids)
+        names = {node: name for name, node in named_nodes(self).items()}
+        return [
+            reply
+            for reply in replies
+            if reply.metadata.message_type
+            not in self.silent.get(names[reply.metadata.src_node_id], ())
+        ]
+
+
+class Village:
+    """A community of `count` volunteers v0, v1, … of whom some cheat. folder: its database.
+
+    silent: volunteer → the types of messages that it never answers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        count: int = 8,
+        cheats: Mapping[str, Cheat] | None = None,
+        silent: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        self.folder, self.cheats, self.silent = folder, dict(cheats or {}), dict(silent or {})
         self.now, self.log = 1_800_000_000, RoundLog()
         self.broken: list[Exception] = []  # cheats that did not work
+        self.seconds = 0.0  # of the coordinator's clock: they pass while nobody answers
         self.registrar = Registrar(Database(folder / "community.db"), KEY, Admission.OPEN)
         claims = Claims("localhost:1", bytes(32), KEY.public, bytes(16), count, self.now + 10)
         token = self.registrar.invite(claims).token()
@@ -150,13 +177,19 @@ class Village:
             self.log,
             self.log,
             Fleet(self._online, self.roster),
+            Clock(lambda: float(self.seconds), self._pause),
             conduct=self._judged,
             session_id=lambda number, exchange: bytes([number, exchange]) * 16,
         )
-        with contextlib.closing(InProcessGrid(self._app(), list(self.machines), 4)) as grid:
+        grid = MuffledGrid(self._app(), list(self.machines), 4)
+        grid.silent = self.silent
+        with contextlib.closing(grid):
             coordinator.run(grid)
         assert not self.broken
         return self.log.records[-rounds:]
+
+    def _pause(self, _seconds: float) -> None:
+        self.seconds += 1.0
 
     def _start(self) -> Any:
         from nomoat.aggregation.protocol.adapter import Adapter

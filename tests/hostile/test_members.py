@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.aggregation.protocol.roster import Event
+from nomoat.server.rounds.machines.patience import Patience
 from tests.hostile import members
 from tests.hostile.members import Village
 
@@ -95,3 +96,23 @@ def test_whoever_is_approved_again_begins_anew(tmp_path: Path) -> None:
     assert village.held() == {}
     village.run(1)
     assert list(village.held()) == [CHEAT]
+
+
+DEADLINES = {
+    "train_deadline_s": 3600.0,
+    "aggregate_deadline_s": 300.0,
+    "evaluate_deadline_s": 600.0,
+}
+
+
+@pytest.mark.parametrize(("kind", "rounds"), [("train.local", 14), ("query.sa_offer", 4)])
+def test_a_silent_member_keeps_nobody_waiting_and_is_held_after_three_times(
+    tmp_path: Path, kind: str, rounds: int
+) -> None:
+    """The clock moves on while nobody answers: a deadline waited for would show in it."""
+    village = Village(tmp_path, 4, silent={CHEAT: ("evaluate.heldout", kind)})
+    records = village.run(rounds, patience=Patience(), **DEADLINES)
+    assert list(village.held()) == [CHEAT]
+    assert "did not answer 3 times in a row" in village.held()[CHEAT]
+    assert all(record.committed for record in records)
+    assert village.seconds < 200  # of an hour in every round

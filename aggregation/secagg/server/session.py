@@ -102,6 +102,7 @@ class ServerSession:
         self.complaints: dict[bytes, tuple[bytes, ...]] = {}
         self.silent: set[bytes] = set()
         self.bearable = 0  # c, once the participants are known
+        self.least = offer.n_min  # fewer answers end the session
         self._layout, self._roster = ClipLayout(manifest, offer.clips), roster
         self._collector: Collector | None = None
         self._joined: frozenset[bytes] = frozenset()
@@ -186,7 +187,8 @@ class ServerSession:
         except LocalProtocolError:  # the sum does not decode, and masks hide whose fault it is
             return self.abandon("the sum is not one of well-formed updates")
         if self.phase is ServerPhase.KEYS and isinstance(following, Collector):
-            self.bearable = agreed_thresholds(self.offer, len(following.expected)).corrupt
+            needed = agreed_thresholds(self.offer, len(following.expected))
+            self.bearable, self.least = needed.corrupt, needed.survivors
         self._answered = set()
         self._move(ServerEvent.GO_ON)
         if isinstance(following, SummedMean):

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SessionEvidence:
-    """What one masked session showed (docs/protocol.md §12.5, §15.4, §15.5).
+    """What one exchange showed (docs/protocol.md §12.5, §15.4, §15.5).
 
     wrong: volunteer → what it signed that cannot be. complaints: accuser → accused; either may be
-    the one that lies. bearable: c, the most of them that may be corrupt. failed: no sum came of it.
+    the one that lies. silent: who was waited for in vain; an exchange without masks shows no more.
+    bearable: c, the most of them that may be corrupt. failed: no sum came of it.
     """
 
     wrong: Mapping[str, str] = field(default_factory=dict)
     complaints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bearable: int = 0
     failed: bool = False
+    silent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
@@ -15,6 +16,9 @@ from nomoat.aggregation.protocol.messages import (
     TrainTask,
 )
 from nomoat.server.rounds.machines.interfaces import Outgoing
+from nomoat.server.rounds.machines.patience import Waiting
+
+FOREVER = Waiting()
 
 
 class FederatedEvaluation:
@@ -31,7 +35,7 @@ class FederatedEvaluation:
         self,
         task: EvaluateTask,
         volunteers: tuple[str, ...],
-        deadline_s: float = math.inf,
+        waiting: Waiting = FOREVER,
         own: Adapter | None = None,
     ) -> None:
         self.losses: dict[str, float] = {}
@@ -43,13 +47,20 @@ class FederatedEvaluation:
         self._task = task
         self._volunteers = volunteers
         self._waiting = set(volunteers)
-        self._deadline_s = deadline_s
+        self._waits = waiting
+        self._asked = 0.0
+        self._answered: list[float] = []
         self._own = own
 
     @property
     def done(self) -> bool:
         """True once nobody is waited for any more."""
         return not self._waiting and self._own is None
+
+    @property
+    def stragglers(self) -> Mapping[str, float]:
+        """Nobody: a measurement that is late is not waited for."""
+        return {}
 
     @property
     def to_measure(self) -> Adapter | None:
@@ -63,7 +74,8 @@ class FederatedEvaluation:
 
     def start(self, now: float) -> list[Outgoing]:
         """Ask everyone."""
-        self.next_deadline = now + self._deadline_s
+        self._asked = now
+        self.next_deadline = self._waits.until(now, (), self._volunteers)
         packet = wire.encode(self._task)
         return [Outgoing(name, packet) for name in self._volunteers]
 
@@ -71,6 +83,8 @@ class FederatedEvaluation:
         """Take one answer; what breaks the protocol is noted and its sender left out."""
         if volunteer in self._waiting:
             self._waiting.discard(volunteer)
+            self._answered.append(now)
+            self.next_deadline = self._waits.until(self._asked, self._answered, self._waiting)
             try:
                 self._take(volunteer, packet)
             except RemoteProtocolError as problem:

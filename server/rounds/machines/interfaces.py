@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,8 +66,8 @@ class Exchange(ProtocolMachine, Protocol):
     bound: NormBound | None  # that the mean must keep to, if there is one
 
     @property
-    def evidence(self) -> SessionEvidence | None:
-        """What a masked session has shown of its participants; None where nothing is masked."""
+    def evidence(self) -> SessionEvidence:
+        """What the exchange has shown of its participants."""
 
 
 class DrivenMachine(Protocol):
@@ -79,6 +80,10 @@ class DrivenMachine(Protocol):
     @property
     def stage(self) -> str:
         """The name of the phase it is in, for whoever watches."""
+
+    @property
+    def stragglers(self) -> Mapping[str, float]:
+        """Who still works on what it was asked, and when it counts as silent."""
 
     @property
     def to_measure(self) -> Adapter | None:

@@ -10,13 +10,16 @@ from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.messages import Decline, Ready, TrainTask
 from nomoat.server.rounds.machines.interfaces import Outgoing
+from nomoat.server.rounds.machines.patience import Waiting
+
+FOREVER = Waiting()
 
 
 class LocalTraining:
     """Send a task to each volunteer of the cohort and wait until all have trained, or time is up.
 
     ready: who has trained, with what it says of it. lost: who has not, and why. late: who still
-    trained when time was up.
+    trained when time was up, and when it counts as silent.
     """
 
     def __init__(
@@ -24,18 +27,20 @@ class LocalTraining:
         task: TrainTask,
         cohort: tuple[str, ...],
         method: AnyMethod,
-        deadline_s: float = math.inf,
+        waiting: Waiting = FOREVER,
     ) -> None:
         self.ready: dict[str, Ready] = {}
         self.lost: dict[str, str] = {}
         self.refused: dict[str, str] = {}  # empty: a wrong answer is refused at once
-        self.late: frozenset[str] = frozenset()
+        self.late: dict[str, float] = {}
         self.next_deadline = math.inf
         self._task = task
         self._cohort = cohort
         self._method = method
-        self._deadline_s = deadline_s
+        self._waits = waiting
         self._waiting = set(cohort)
+        self._asked = 0.0
+        self._answered: list[float] = []
 
     @property
     def done(self) -> bool:
@@ -44,7 +49,8 @@ class LocalTraining:
 
     def start(self, now: float) -> list[Outgoing]:
         """Announce the round to its cohort."""
-        self.next_deadline = now + self._deadline_s
+        self._asked = now
+        self.next_deadline = self._waits.until(now, (), self._cohort)
         packet = wire.encode(self._task)
         return [Outgoing(name, packet) for name in self._cohort]
 
@@ -61,6 +67,8 @@ class LocalTraining:
             self._check_rank(volunteer, ready.rank)
             self.ready[volunteer] = ready
         self._waiting.discard(volunteer)
+        self._answered.append(now)
+        self.next_deadline = self._waits.until(self._asked, self._answered, self._waiting)
         return []
 
     def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
@@ -72,7 +80,8 @@ class LocalTraining:
         """Give up on whoever is late."""
         if now >= self.next_deadline:
             self.lost |= dict.fromkeys(sorted(self._waiting), "too late to train")
-            self.late = frozenset(self._waiting)
+            silent_at = self._waits.silent_at(self._asked, self._answered, self._waiting)
+            self.late = dict.fromkeys(self._waiting, silent_at)
             self._waiting.clear()
         return []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.methods.base import PlaintextReport
@@ -22,26 +22,29 @@ from nomoat.aggregation.secagg.server.session import ACCEPTS, ServerSession, Ser
 from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.server.rounds.machines.evidence import SessionEvidence
 from nomoat.server.rounds.machines.interfaces import Outgoing
+from nomoat.server.rounds.machines.patience import Waiting
 
 GRACE_S = 1.0
 LATE = "too late to report"
 NAMED = 3  # of those who complain
+ENOUGH = 0.75  # of those asked, before the others are hurried
+FOREVER = Waiting()
 
 
 @dataclass(frozen=True)
 class MaskedSetup:
     """A masked exchange to be: its offer, what it sums, who may take part, how long to wait.
 
-    reply: what the exchange before gave; volunteers get it before the session opens. bound: of the
-    offer's clip_l2, None without one.
-    phase_deadline_s: after it a phase goes on with whoever has answered.
+    reply: what the exchange before gave; volunteers get it before the session opens. phase: after
+    so long a phase goes on with whoever has answered. bound: of the offer's clip_l2, None without
+    one.
     """
 
     offer: SessionOffer
     manifest: Manifest
     roster: RosterView
     reply: bytes = b""
-    phase_deadline_s: float = math.inf
+    phase: Waiting = FOREVER
     bound: NormBound | None = None
 
 
@@ -59,6 +62,8 @@ class MaskedExchange:
         self._noting: set[str] = set(self._identities) if masked.reply else set()
         self._gone: set[str] = set()
         self._wrong: dict[str, str] = {}
+        self._asked = 0.0  # when the present phase began
+        self._answered: list[float] = []  # the times of its answers
         self.lost = {name: "no longer a member" for name in cohort if name not in identities}
         self.next_deadline = math.inf
         self.mean: Vector | None = None
@@ -83,11 +88,12 @@ class MaskedExchange:
             for accuser, accused in session.complaints.items()
         }
         failed = self.failed is not None
-        return SessionEvidence(self._wrong | wrong, complaints, session.bearable, failed)
+        silent = frozenset(name for name, reason in self.lost.items() if reason == LATE)
+        return SessionEvidence(self._wrong | wrong, complaints, session.bearable, failed, silent)
 
     def start(self, now: float) -> list[Outgoing]:
         """Hand out the reply of the exchange before, if any; else open the session at once."""
-        self.next_deadline = now + self._masked.phase_deadline_s
+        self._begin_phase(now)
         if not self._noting:
             return self._open(now)
         offer = self._masked.offer
@@ -126,6 +132,7 @@ class MaskedExchange:
         self._session.receive(self._identities[volunteer], message)
         if self._session.phase is ServerPhase.MASKED:  # U3 is who got this far
             self.contributors = tuple(sorted((*self.contributors, volunteer)))
+        self._answered.append(now)
         return self._go_on(now)
 
     def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
@@ -165,6 +172,9 @@ class MaskedExchange:
             return []
         if not self._session.waiting:
             return self._close(now)
+        if self._masked.phase.patience is not None:
+            waits = replace(self._masked.phase, minimum=self._session.least, share=ENOUGH)
+            self.next_deadline = waits.until(self._asked, self._answered, self._awaited)
         if self._session.ready:  # enough answers; the last ones may be on their way
             self.next_deadline = min(self.next_deadline, now + GRACE_S)
         return []
@@ -191,8 +201,12 @@ class MaskedExchange:
             return "too few of its neighbours are left"
         return f"its shares were complained about by {', '.join(accusers[:NAMED])}"
 
+    def _begin_phase(self, now: float) -> None:
+        self._asked, self._answered = now, []
+        self.next_deadline = self._masked.phase.until(now, (), ())
+
     def _follow(self, step: ServerStep, now: float) -> list[Outgoing]:
-        self.next_deadline = now + self._masked.phase_deadline_s
+        self._begin_phase(now)
         if step.result is not None:
             self.mean = step.result.mean
         elif self._session.over:

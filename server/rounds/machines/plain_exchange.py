@@ -16,6 +16,9 @@ from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.aggregation.sums.parallel import Run
 from nomoat.server.rounds.machines.evidence import SessionEvidence
 from nomoat.server.rounds.machines.interfaces import Outgoing
+from nomoat.server.rounds.machines.patience import Waiting
+
+FOREVER = Waiting()
 
 EQUAL = 1.0  # a report's weight, whatever it says of itself
 
@@ -31,7 +34,7 @@ class ReportCollection:
         cohort: tuple[str, ...],
         request: ReportRequest,
         minimum: int,
-        deadline_s: float = math.inf,
+        waiting: Waiting = FOREVER,
     ) -> None:
         self._cohort = cohort
         self._request = request
@@ -39,14 +42,15 @@ class ReportCollection:
         self._waiting = set(cohort)
         self._reported: set[str] = set()
         self._over = False
-        self._deadline_s = deadline_s
+        self._waits = waiting
+        self._asked = 0.0
+        self._answered: list[float] = []
         self.next_deadline = math.inf
         self.mean: Vector | None = None
         self.uploads: tuple[PlaintextReport, ...] = ()
         self.contributors: tuple[str, ...] = ()
         self.refused: dict[str, str] = {}
         self.lost: dict[str, str] = {}
-        self.evidence: SessionEvidence | None = None  # a wrong report costs the others nothing
         self.failed: str | None = None
         self.bound: NormBound | None = None  # every report has been scaled down to it
 
@@ -55,9 +59,15 @@ class ReportCollection:
         """Everyone has answered, or is out."""
         return self._over
 
+    @property
+    def evidence(self) -> SessionEvidence:
+        """Who was silent; a wrong report costs the others nothing."""
+        return SessionEvidence(silent=frozenset(self.lost), failed=self.failed is not None)
+
     def start(self, now: float) -> list[Outgoing]:
         """Request every report."""
-        self.next_deadline = now + self._deadline_s
+        self._asked = now
+        self.next_deadline = self._waits.until(now, (), self._cohort)
         packet = wire.encode(self._request)
         return [Outgoing(name, packet) for name in self._cohort]
 
@@ -73,7 +83,9 @@ class ReportCollection:
             raise RemoteProtocolError(volunteer, "§4", f"reported round {report.round}")
         self._take(volunteer, report)
         self._reported.add(volunteer)
+        self._answered.append(now)
         self._drop(volunteer)
+        self.next_deadline = self._waits.until(self._asked, self._answered, self._waiting)
         return []
 
     def leave(self, volunteer: str, reason: str, now: float) -> list[Outgoing]:
@@ -124,9 +136,9 @@ class PlainExchange(ReportCollection):
         request: ReportRequest,
         intake: Intake,
         minimum: int,
-        deadline_s: float = math.inf,
+        waiting: Waiting = FOREVER,
     ) -> None:
-        super().__init__(cohort, request, minimum, deadline_s)
+        super().__init__(cohort, request, minimum, waiting)
         self._intake = intake
 
     def _take(self, volunteer: str, report: Report) -> None:
@@ -153,10 +165,10 @@ class EachExchange(ReportCollection):
         request: ReportRequest,
         manifests: Mapping[int, Manifest],
         minimum: int,
-        deadline_s: float = math.inf,
+        waiting: Waiting = FOREVER,
         run: Run = map,
     ) -> None:
-        super().__init__(tuple(sorted(ranks)), request, minimum, deadline_s)
+        super().__init__(tuple(sorted(ranks)), request, minimum, waiting)
         self._run = run
         self._ranks = ranks
         self._manifests = manifests

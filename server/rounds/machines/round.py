@@ -90,7 +90,7 @@ class Round:
         self._method = method
         self._open_exchange = open_exchange
         self._run = run
-        self._training = LocalTraining(plan.task, plan.cohort, method, plan.train_deadline_s)
+        self._training = LocalTraining(plan.task, plan.cohort, method, plan.training)
         self.events = Events(self._training.ready)
         self._exchange: Exchange | None = None  # the present one, or the last
         self._exchange_number = 0
@@ -112,6 +112,11 @@ class Round:
     def next_deadline(self) -> float:
         """The time at which `wake` has something to do, inf if there is none."""
         return math.inf if self._inner is None else self._inner.next_deadline
+
+    @property
+    def stragglers(self) -> Mapping[str, float]:
+        """Who still trains, though the round goes on without, and when it counts as silent."""
+        return self._training.late
 
     @property
     def to_measure(self) -> Adapter | None:
@@ -197,9 +202,9 @@ class Round:
     def _collected(self, now: float) -> list[Outgoing]:
         exchange = self._exchange
         assert exchange is not None
-        self._lose(exchange.lost)
-        if exchange.evidence is not None:
-            self.events.sessions += (exchange.evidence,)
+        summed = exchange.contributors if exchange.failed is None else ()
+        self._lose({name: why for name, why in exchange.lost.items() if name not in summed})
+        self.events.sessions += (exchange.evidence,)
         if exchange.failed is not None:
             return self._abandon(RoundEvent.TOO_FEW, exchange.failed, now)
         before, number, method = self.plan.before, self.plan.task.round, self._method
@@ -244,7 +249,7 @@ class Round:
         self._evaluation = FederatedEvaluation(
             evaluation_of(adapter, plan.task),
             evaluators,
-            plan.evaluate_deadline_s,
+            plan.evaluating,
             adapter if plan.measured else None,
         )
         return self._go_on(self._evaluation.start(now), now)

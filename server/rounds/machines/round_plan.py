@@ -13,6 +13,7 @@ from nomoat.aggregation.protocol.messages import Ready, TrainTask
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.machines.evidence import SessionEvidence
 from nomoat.server.rounds.machines.interfaces import Exchange
+from nomoat.server.rounds.machines.patience import Patience, Waiting
 
 
 class RoundPhase(Enum):
@@ -30,7 +31,7 @@ class RoundPhase(Enum):
 class RoundPlan:
     """The choices made before a round starts. Deadlines are seconds per phase.
 
-    before: where the federation stands.
+    before: where the federation stands. patience: with those who are later than the others.
     """
 
     task: TrainTask
@@ -41,8 +42,19 @@ class RoundPlan:
     tolerance: float | None = None
     train_deadline_s: float = math.inf
     evaluate_deadline_s: float = math.inf
+    patience: Patience | None = None
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
     measured: bool = False  # the coordinator measures the candidate, too
+
+    @property
+    def training(self) -> Waiting:
+        """How long it waits for those who train."""
+        return Waiting(self.train_deadline_s, self.patience, self.min_reports)
+
+    @property
+    def evaluating(self) -> Waiting:
+        """How long it waits for those who measure."""
+        return Waiting(self.evaluate_deadline_s, self.patience)
 
 
 # (volunteer → rank it trained, number of the exchange, reply to the one before) → the exchange

@@ -13,6 +13,7 @@ from nomoat.server.community.settings import (
     CommunitySettings,
     Settings,
 )
+from nomoat.server.rounds.machines.patience import Patience
 from nomoat.server.rounds.settings import (
     AdapterSettings,
     RoundSettings,
@@ -38,6 +39,7 @@ def test_a_simulation_and_a_deployment_run_the_same_federation_at_the_defaults()
         f"{phase}_deadline_s": getattr(deployed, f"{phase}_deadline_s")
         for phase in ("train", "aggregate", "evaluate")
     }
+    only_deployed["patience"] = Patience()  # a simulated volunteer waits for a worker, perhaps
     only_deployed["spares"] = True  # it waits for volunteers; a simulation draws who drops out
     assert deployed == replace(simulated, rounds=deployed.rounds, **only_deployed)
     assert made.adapter.model_dump() == AdapterSettings().model_dump()

@@ -18,6 +18,7 @@ from nomoat.aggregation.protocol.messages import (
     Ready,
 )
 from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluation
+from nomoat.server.rounds.machines.patience import Waiting
 
 SPEC = AdapterSpec((LayerSpec("model.q", 3, 2, 1),), 1, 1.0, target_modules=("q",))
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
@@ -42,7 +43,7 @@ def test_everyone_is_asked_the_same_and_a_survey_of_nobody_is_done() -> None:
 
 def test_each_volunteer_is_in_exactly_one_of_measured_lost_and_refused() -> None:
     names = ("ada", "bob", "cy", "dee", "eve", "fay", "gil")
-    survey = FederatedEvaluation(TASK, names, 10.0)
+    survey = FederatedEvaluation(TASK, names, Waiting(10.0))
     survey.start(5.0)
     survey.receive("ada", measured(1.5), 6.0)
     survey.receive("bob", measured(1.5, number=3), 6.0)

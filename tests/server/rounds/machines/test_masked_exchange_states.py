@@ -27,6 +27,7 @@ from nomoat.aggregation.secagg.server.collector import ServerPhase
 from nomoat.aggregation.secagg.server.session import ACCEPTS
 from nomoat.server.rounds.machines.interfaces import Outgoing
 from nomoat.server.rounds.machines.masked_exchange import GRACE_S, MaskedExchange, MaskedSetup
+from nomoat.server.rounds.machines.patience import Waiting
 from tests.aggregation.secagg.conftest import Federation
 
 WIDE_S = 100.0
@@ -61,7 +62,7 @@ class Play:
             self.people.manifest,
             self.people.roster,
             b"sum" if second else b"",
-            WIDE_S,
+            Waiting(WIDE_S),
         )
         self.exchange = MaskedExchange(self.names, setup)
         self.open = self.exchange.start(0.0)  # what is on its way to whom

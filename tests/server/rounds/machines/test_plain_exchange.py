@@ -14,6 +14,7 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec, as_bytes
 from nomoat.aggregation.protocol.messages import Decline, Report, ReportRequest
 from nomoat.aggregation.sums.intake import Intake
+from nomoat.server.rounds.machines.patience import Waiting
 from nomoat.server.rounds.machines.plain_exchange import EachExchange, PlainExchange
 
 MANIFEST = Manifest((TensorSpec("a", (2, 8)), TensorSpec("b", (3, 2))))
@@ -23,7 +24,7 @@ REQUEST = ReportRequest(2, 1, b"h" * 32)
 def exchange(
     cohort: tuple[str, ...], minimum: int = 1, deadline_s: float = math.inf
 ) -> PlainExchange:
-    return PlainExchange(cohort, REQUEST, Intake.of(MANIFEST), minimum, deadline_s)
+    return PlainExchange(cohort, REQUEST, Intake.of(MANIFEST), minimum, Waiting(deadline_s))
 
 
 def report(vector: np.ndarray, weight: float = 1.0, number: int = 2, part: int = 1) -> wire.Packet:
@@ -204,7 +205,7 @@ MANIFESTS = {1: Manifest((TensorSpec("a", (1, 8)),)), 2: Manifest((TensorSpec("a
 
 
 def each(ranks: dict[str, int], minimum: int = 1, deadline_s: float = math.inf) -> EachExchange:
-    found = EachExchange(ranks, REQUEST, MANIFESTS, minimum, deadline_s)
+    found = EachExchange(ranks, REQUEST, MANIFESTS, minimum, Waiting(deadline_s))
     assert [item.volunteer for item in found.start(0.0)] == sorted(ranks)
     return found
 

@@ -28,6 +28,7 @@ from nomoat.aggregation.protocol.messages import (
 from nomoat.aggregation.sums.intake import Intake
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.machines.interfaces import Outgoing
+from nomoat.server.rounds.machines.patience import Waiting
 from nomoat.server.rounds.machines.plain_exchange import PlainExchange
 from nomoat.server.rounds.machines.round import TRANSITIONS, Round, RoundPhase, RoundPlan
 
@@ -145,7 +146,7 @@ def play() -> Callable[..., Play]:
                 ReportRequest(NUMBER, number, START.digest, reply),
                 Intake.of(chosen.manifest(SPEC, NUMBER, number)),
                 minimum,
-                aggregate_s,
+                Waiting(aggregate_s),
             )
 
         return Play(Round(plan, chosen, open_exchange))
