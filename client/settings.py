@@ -41,6 +41,8 @@ class VolunteerSettings(FileSettings):
     data_changes: Literal["refresh", "keep", "stop"] = "refresh"
     known_peers: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     known_days: Annotated[float, Field(ge=0, le=3650)] = 30.0
+    min_participants: Annotated[int, Field(ge=0, le=10_000)] = 0
+    repeats: Annotated[int, Field(ge=0, le=1_000)] = 2
     machine: MachineSettings = Field(default_factory=MachineSettings)
 
     @field_validator("device")
@@ -68,6 +70,8 @@ COMMENTS = {
     "poll_least": "seconds between two looks for work when the line is not held open",
     "max_steps": "the most a round may ask of this machine",
     "known_peers": "take part only among so many others that this machine has known for known_days",
+    "min_participants": "be summed among so many at least; 0: what the community said on joining",
+    "repeats": "sums a day from one adapter whose participants may differ from the first sum's",
     "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
 }
 

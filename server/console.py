@@ -39,6 +39,7 @@ class ConsoleLines:
             if record.personal_loss is not None:
                 loss += f", with own parts {record.personal_loss:.4f}"
             end = "committed" if record.committed else "abandoned"
+            loss += f"; {record.session}" if record.contributors and record.session else ""
             sys.stderr.write(
                 f"round {record.round}: {end} ({record.reason}), "
                 f"{len(record.contributors)} of {len(record.cohort)}{loss}\n"

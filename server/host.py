@@ -18,7 +18,12 @@ from flwr.serverapp import Grid
 from sqlalchemy.exc import OperationalError
 
 from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.methods.modules import same_scale
+from nomoat.aggregation.methods.plaintext.stacking import MAX_GROWN_RANK
+from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.aggregation.protocol.signing import SIGNATURE_BYTES
 from nomoat.aggregation.protocol.wire import PART_BYTES
+from nomoat.aggregation.protocol.work_terms import WorkTerms, rounds_per_day, sign
 from nomoat.aggregation.sums.parallel import Run
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.community.evaluation_split import EvaluationSplit
@@ -194,7 +199,18 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
     max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
     info = describe(settings, key, authority, initial.spec.size)
-    return PortServices(state, community.registrar, community.registry, info, max_objects)
+    registry, work = community.registry, _work(community, initial.spec)
+    return PortServices(state, community.registrar, registry, info, max_objects, work=work)
+
+
+def _work(community: OpenCommunity, spec: AdapterSpec) -> WorkTerms:
+    """What volunteers are asked for, as they agree to it when they join."""
+    settings, rounds = community.settings, community.settings.rounds
+    modules = max(MAX_GROWN_RANK, 2 * spec.rank) if settings.method.traits.grows else spec.rank
+    most = same_scale(spec, modules).size
+    a_day = rounds_per_day(rounds.round_every, rounds.max_rounds)
+    unsigned = WorkTerms(settings.chosen.train_settings(), most, a_day, bytes(SIGNATURE_BYTES))
+    return sign(unsigned, community.registrar.key)
 
 
 def _listening(community: OpenCommunity) -> ListenOptions:

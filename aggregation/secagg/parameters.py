@@ -30,7 +30,8 @@ class Policy:
 
     known_peers: how many other participants must be of `Terms.known`, which slows a coordinator
     that invents volunteers down to the speed at which it can age them. repeats: how many sums with
-    other participants may follow a first one from the same adapter within a day (§19.4).
+    other participants may follow a first one from the same adapter within a day (§19.4). fewest:
+    the owner's own minimum, of those who take part; an offer may name fewer, who then are too few.
     """
 
     min_participants: int = WEAK_BELOW
@@ -38,6 +39,7 @@ class Policy:
     min_corrupt_permille: int = 100
     known_peers: int = 0
     repeats: int = 2
+    fewest: int = 0
 
     @property
     def least(self) -> int:
@@ -170,6 +172,9 @@ def check_thresholds(offer: SessionOffer, roster: SessionRoster, policy: Policy)
     n = len(roster.members)
     if not max(offer.n_min, policy.least) <= n <= offer.n_max:
         raise _refusal(f"{n} participants, agreed were {offer.n_min} to {offer.n_max}", "§11.5")
+    if n < policy.fewest:
+        reason = f"{n} participants, and this machine takes part among {policy.fewest} or more"
+        raise _refusal(f"{reason} (min_participants in settings.toml)", "§11.5")
     try:
         needed = agreed_thresholds(offer, n)
     except LocalProtocolError as problem:

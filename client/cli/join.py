@@ -13,7 +13,8 @@ from nomoat.client.cli.output import say
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.enrolment import CommunityInfo
-    from nomoat.client.volunteer.joining import Candidate
+    from nomoat.aggregation.protocol.invitation import Invitation
+    from nomoat.client.volunteer.joining import Candidate, Wish
 
 app = typer.Typer(add_completion=False)
 
@@ -30,18 +31,16 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     rank: options.Rank = None,
     bits: options.BaseBits = "auto",
     known_peers: options.KnownPeers = 0,
+    min_participants: options.MinParticipants = 0,
     allow_dropping: options.AllowDropping = False,
     yes: options.Yes = False,
+    accept_weak: options.AcceptWeak = False,
     only_enrol: options.EnrolOnly = False,
     detach: options.Detach = False,
 ) -> None:
     """Join a community: read the sheet, accept it, and train whenever a round asks."""
-    from nomoat.aggregation.protocol.invitation import from_link
-    from nomoat.client.cli.run import start
-    from nomoat.client.home import Home
-    from nomoat.client.volunteer.joining import Wish, consider, enrol
+    from nomoat.client.volunteer.joining import Wish
 
-    home, invitation = Home.find(), from_link(link)
     wish = Wish(
         data=data,
         base=base,
@@ -53,12 +52,38 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         bits=None if bits == "auto" else int(bits),
         known_peers=known_peers,
         allow_dropping=allow_dropping,
+        min_participants=min_participants,
     )
+    _join(_invitation(link), wish, yes, accept_weak, None if only_enrol else detach)
+
+
+def _join(
+    invitation: Invitation, wish: Wish, yes: bool, accept_weak: bool, detach: bool | None
+) -> None:
+    """Join, and take part unless `detach` is None."""
+    from nomoat.aggregation.plain_text import one_line
+    from nomoat.client.cli.run import start
+    from nomoat.client.home import Home
+    from nomoat.client.volunteer.joining import consider, enrol
+
+    home = Home.find()
     candidate = consider(home, invitation, wish, _ask_base(yes))
-    _agree(candidate, yes)
-    say(f"joined {candidate.info.name} as {enrol(home, candidate, invitation)}")
-    if not only_enrol:
+    weak = _agree(candidate, yes, accept_weak)
+    name = enrol(home, candidate, invitation, weak)
+    say(f"joined {one_line(candidate.info.name)} as {name}")
+    if detach is not None:
         start(home, [candidate.folder], candidate.folder.root.name, detach)
+
+
+def _invitation(link: str) -> Invitation:
+    """The invitation in a link; `-` for one on stdin, where no list of processes shows it."""
+    from nomoat.aggregation.protocol.invitation import from_link
+
+    if link != "-":
+        return from_link(link)
+    if sys.stdin.isatty():
+        return from_link(str(typer.prompt("Invitation", err=True, hide_input=True)).strip())
+    return from_link(sys.stdin.readline().strip())
 
 
 def _ask_base(yes: bool) -> Callable[[CommunityInfo], str]:
@@ -76,8 +101,11 @@ def _ask_base(yes: bool) -> Callable[[CommunityInfo], str]:
     return ask
 
 
-def _agree(candidate: Candidate, yes: bool) -> None:
-    """Show the sheet and, unless that was waived, ask; Refused if it is not accepted."""
+def _agree(candidate: Candidate, yes: bool, accept_weak: bool) -> bool:
+    """Show the sheet and, unless that was waived, ask; Refused if it is not accepted.
+
+    Returns True if what is weak in it was accepted, by its own name: `yes` is no answer to that.
+    """
     from nomoat.aggregation.errors import Refused
     from nomoat.client.membership.joining import check_rows, preview
 
@@ -86,10 +114,29 @@ def _agree(candidate: Candidate, yes: bool) -> None:
     if yes:
         if not candidate.allow_dropping:
             check_rows(candidate.settings, candidate.split, candidate.info.seq_len)
-        return
+        return _agree_to_weak(candidate, yes, accept_weak)
     sys.stderr.write(preview(candidate.settings, candidate.info.seq_len))
     if not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")
+    return _agree_to_weak(candidate, yes, accept_weak)
+
+
+def _agree_to_weak(candidate: Candidate, yes: bool, accept_weak: bool) -> bool:
+    """Return True if what is weak was accepted, False if nothing is; Refused if it was not."""
+    from nomoat.aggregation.errors import Refused
+    from nomoat.client.membership.consent_sheet import protection, weakness
+
+    why = weakness(candidate.info)
+    if why is None:
+        return False
+    if accept_weak:
+        return True
+    if yes:
+        raise Refused(f"not joined: {protection(candidate.info)}; --accept-weak accepts that, too")
+    say(protection(candidate.info))
+    if not typer.confirm(f"Accept that {why}?", default=False, err=True):
+        raise Refused("not joined: weak protection was not accepted")
+    return True
 
 
 @app.command()

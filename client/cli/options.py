@@ -13,7 +13,9 @@ Which = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background.")]
 
-Link = Annotated[str, typer.Argument(help="The invitation: nomoat://join/…")]
+Link = Annotated[
+    str, typer.Argument(help="The invitation: nomoat://join/…; - reads it from stdin.")
+]
 Data = Annotated[Path, typer.Option(help="Your data: a file or folder; it stays here.")]
 Base = Annotated[str | None, typer.Option(help="Where the base model is here: a folder or hub id.")]
 Name = Annotated[
@@ -32,6 +34,14 @@ BaseBits = Annotated[
 KnownPeers = Annotated[
     int,
     typer.Option(min=0, help="Take part only among so many that you have known for 30 days."),
+]
+MinParticipants = Annotated[
+    int,
+    typer.Option(min=0, help="Be summed among so many at least; 0: what the community says."),
+]
+AcceptWeak = Annotated[
+    bool,
+    typer.Option("--accept-weak", help="With --yes: also where few are summed, or nothing masked."),
 ]
 AllowDropping = Annotated[
     bool, typer.Option("--allow-dropping", help="Join if over 20 % of the rows cannot be used.")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nomoat.aggregation.protocol.receipts import Credit
+from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.sent.log import Reconciled, SentMessage, SentTensor, VerifiedLog
 
 SHOWN_TENSORS = 3
@@ -41,7 +42,8 @@ def _protection(entry: SentMessage) -> list[str]:
     said = []
     if entry.masked:
         others = f" among {entry.session_size}" if entry.session_size is not None else ""
-        said.append(f"masked{others}")
+        weak = entry.session_size is not None and entry.session_size < WEAK_BELOW
+        said.append(f"{'weak: ' if weak else ''}masked{others}")
     elif entry.tensors:
         said.append("NOT masked: the coordinator can read it")
     if entry.epsilon is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from nomoat.client.data.split import Split, made
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
+from nomoat.client.membership.consent_sheet import own_rules
 from nomoat.client.volunteer.status import Activity, VolunteerStatus
 
 
@@ -22,6 +23,7 @@ def render_status(
         f"{now.doing}: {now.why}{since}{then}",
         f"community {folder.name()} ({folder.root.name[:8]})",
         f"protection {protection}",
+        *([f"your rules {rules}"] if (rules := _rules(folder)) else []),
     ]
     if split := made(folder.split):
         lines.append(f"your data {split.read} rows read: {split.line()}")
@@ -57,8 +59,14 @@ def status_json(
         "why": now.why,
         "finishing": now.finishing,
         "protection": protection,
+        "rules": _rules(folder),
         "rows": None if split is None else _rows(split),
     }
+
+
+def _rules(folder: CommunityFolder) -> str | None:
+    """Say what the owner's own settings ask of a session; None where nothing is masked."""
+    return own_rules(folder.load()) if folder.info().secure else None
 
 
 def _rows(split: Split) -> dict[str, Any]:

@@ -35,7 +35,15 @@ from nomoat.aggregation.protocol.roster import Roster, SignedEntry
 from nomoat.aggregation.protocol.round_end import Lineage, LineagePage, extend
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.client.connection.https import Endpoint, UntrustedCertificate, call, fingerprint
+from nomoat.aggregation.protocol.work_terms import WorkTerms
+from nomoat.aggregation.protocol.work_terms import check as check_work
+from nomoat.client.connection.https import (
+    Endpoint,
+    NotServed,
+    UntrustedCertificate,
+    call,
+    fingerprint,
+)
 from nomoat.flower.headers import MAX_SKEW_S
 
 MAX_ADAPTER_BYTES = 2 << 30
@@ -88,6 +96,18 @@ def look(endpoint: Endpoint, community: bytes, now: int) -> CommunityInfo:
             f"this machine's clock is {abs(skew)} s {where} the coordinator's; set it (NTP) first"
         )
     return info
+
+
+def work_terms(endpoint: Endpoint, community: bytes) -> WorkTerms | None:
+    """What a community asks of a machine, checked against its key; nothing of ours is sent.
+
+    None from a coordinator of a release before there was this.
+    """
+    try:
+        answer = wire.Packet(call(endpoint, "GET", "/terms"))
+    except NotServed:
+        return None
+    return check_work(wire.decode(answer, WorkTerms, COORDINATOR), community)
 
 
 def _said(endpoint: Endpoint, community: bytes) -> CommunityInfo:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
+from nomoat.aggregation.plain_text import one_line
 
 TIMEOUT_S = 20.0
 SMALL = 4 << 20
@@ -119,7 +120,7 @@ def _body(status: int, data: bytes, endpoint: Endpoint) -> bytes:
     if status in (429, 502, 503, 504):
         raise Unreachable(f"{endpoint.address} is busy: {reason}")
     if status == 404:
-        raise NomoatError(f"{endpoint.address}: {reason}")
+        raise NotServed(f"{endpoint.address}: {reason}")
     raise RemoteProtocolError("coordinator", "§5", f"answered {status}: {reason}")
 
 
@@ -130,7 +131,11 @@ def _reason(data: bytes) -> str:
         text = str(said.get("refused") or said.get("error") or "no reason given")
     except (ValueError, AttributeError):
         text = "no reason given"
-    return "".join(c if c.isprintable() else " " for c in text)[:300]
+    return one_line(text)[:300]
+
+
+class NotServed(NomoatError):
+    """The coordinator has nothing under that path: no such file, or an older release."""
 
 
 class UntrustedCertificate(Unreachable):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nomoat.aggregation.errors import BadData, UsageError
+from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
-from nomoat.lora.data.conversations import printable
 from nomoat.lora.model import left_out
 from nomoat.lora.model.context import check_length, context_length
 from nomoat.lora.model.files import HUB_ID, config, content_hash, resolve
@@ -24,7 +24,7 @@ ANY_RANK = 1  # which layers can be trained does not depend on it
 
 def asked_for(info: CommunityInfo) -> UsageError:
     """Return the error of a `join` that does not say where the base model is."""
-    name = printable(info.base_model)
+    name = one_line(info.base_model)
     fetch = f", or --base {name} to take it from the Hub" if fetchable(info) else ""
     return UsageError(
         f"{info.name} builds on {name!r}: say where that model is here with --base FOLDER{fetch}"

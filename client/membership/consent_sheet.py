@@ -4,44 +4,104 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nomoat.aggregation import methods
+from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, fingerprint
 from nomoat.aggregation.secagg import in_words
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.data.split import Split
+from nomoat.client.membership.agreement import UNKNOWN_RATE, Agreement
 from nomoat.client.sent.log import SentMessage
 from nomoat.client.settings import VolunteerSettings
 
+BYTES = 4  # a value
+
 
 def sheet(
-    info: CommunityInfo, settings: VolunteerSettings, split: Split, rank: int, fit: str
+    info: CommunityInfo,
+    settings: VolunteerSettings,
+    split: Split,
+    rank: int,
+    fit: str,
+    agreed: Agreement,
 ) -> str:
     """The sheet as text, one fact a line.
 
     rank: modules this machine trains at most. fit: what training takes of it (community_fit.py).
+    agreed: the figures that accepting it agrees to.
     """
-    megabytes = 4 * info.adapter_values / 1e6
-    rows = split.line()
+    update = BYTES * info.adapter_values / 1e6
+    exchanges = _exchanges(info)
     return "\n".join(
         [
-            f"Community    {_clean(info.name)}  ({fingerprint(info.public)})",
-            *([f"             {_clean(info.about)}"] if info.about else []),
+            f"Community    {one_line(info.name)}  ({fingerprint(info.public)})",
+            *([f"             {one_line(info.about)}"] if info.about else []),
             f"Coordinator  {settings.address}",
-            f"Base model   {_clean(info.base_model)}, licence {_clean(info.base_license) or '?'}, "
+            f"Base model   {one_line(info.base_model)}, licence "
+            f"{one_line(info.base_license) or '?'}, "
             f"{info.base_bytes / 1e9:.2f} GB, content hash {info.base_hash.hex()[:16]}…",
-            f"Your data    {settings.data}: {rows}. It stays on this machine.",
-            f"Work         about {info.local_steps} steps of {info.batch_size} x {info.seq_len} "
-            f"tokens a round on {settings.device}; never more than {settings.max_steps} steps, "
-            f"rank {rank} at most",
+            f"Your data    {settings.data}: {split.line()}. It stays on this machine.",
+            *_work(info, settings, agreed, rank),
             f"This machine {fit}",
-            f"Sent         {megabytes:.1f} MB a round (an update of {info.adapter_values} values), "
-            f"losses and counts, your name {settings.name} and its public keys",
-            f"Received     {megabytes:.1f} MB a round: the community adapter",
+            f"Sent         {exchanges * update:.1f} MB a round (an update of "
+            f"{info.adapter_values} values), losses and counts, your name {settings.name} and its "
+            "public keys",
+            f"Received     {received_bytes(info, agreed) / 1e6:.1f} MB a round at most: the "
+            "adapter to train from, the candidate to measure, the new version",
             f"Protection   {protection(info)}",
+            *_owners(settings, info),
             *_peers(settings),
             "Code         only what is installed here runs; the coordinator cannot send code, "
             "paths or files",
             "Leaving      nomoat leave, at any time; nomoat pause gives your machine back",
         ]
+    )
+
+
+def _work(
+    info: CommunityInfo, settings: VolunteerSettings, agreed: Agreement, rank: int
+) -> list[str]:
+    steps = f"{agreed.steps} steps"
+    if agreed.epochs and agreed.learning_rate < UNKNOWN_RATE:
+        steps = f"{agreed.epochs} passes over your rows in steps"
+    twice = ", twice: one adapter is your own" if agreed.trainings > 1 else ""
+    rate = f", learning rate {agreed.learning_rate:g}"
+    return [
+        f"Work         about {steps} of {info.batch_size} x {info.seq_len} tokens a round on "
+        f"{settings.device}{twice}{rate if agreed.learning_rate < UNKNOWN_RATE else ''}; never "
+        f"more than {settings.max_steps} steps, rank {rank} at most",
+        f"             up to {agreed.rounds_per_day} rounds a day, {agreed.evaluations} adapters "
+        f"to measure in each; over {agreed.room_percent} % more than this is declined",
+    ]
+
+
+def received_bytes(info: CommunityInfo, agreed: Agreement) -> int:
+    """Bytes of adapters that come in a round: task, candidate, version, and replies between."""
+    return BYTES * (2 * agreed.adapter_values + _exchanges(info) * agreed.adapter_values)
+
+
+def _exchanges(info: CommunityInfo) -> int:
+    try:
+        return methods.get(info.method).traits.exchanges
+    except UsageError:
+        return 1
+
+
+def _owners(settings: VolunteerSettings, info: CommunityInfo) -> list[str]:
+    """Say what its owner's own settings ask of a session."""
+    return [f"Your rules   {own_rules(settings)}"] if info.secure else []
+
+
+def own_rules(settings: VolunteerSettings) -> str:
+    """Say what the owner's settings ask of a session beside the community's minimum."""
+    fewest = (
+        f"only among {settings.min_participants} or more; " if settings.min_participants else ""
+    )
+    sums = "sum" if settings.repeats == 1 else "sums"
+    return (
+        f"{fewest}{settings.repeats} {sums} a day from one adapter may have other participants "
+        "than the first"
     )
 
 
@@ -60,6 +120,15 @@ def protection(info: CommunityInfo) -> str:
     return in_words.protection(info.secure, info.min_participants)
 
 
+def weakness(info: CommunityInfo) -> str | None:
+    """Say what has to be accepted by its own name, None if nothing has."""
+    if not info.secure:
+        return "your updates are not masked"
+    if info.min_participants < WEAK_BELOW:
+        return f"your updates may be summed among {info.min_participants} only (weak)"
+    return None
+
+
 def protection_now(info: CommunityInfo, sent: Sequence[SentMessage]) -> str:
     """Say the same with the real size of the last session an update of ours was summed in."""
     updates = [entry for entry in sent if entry.tensors]
@@ -73,8 +142,3 @@ def protection_now(info: CommunityInfo, sent: Sequence[SentMessage]) -> str:
         f"{strength}: in round {last.round} the update left masked, one of {last.session_size}; "
         f"{protection(info)}"
     )
-
-
-def _clean(text: str) -> str:
-    """Printable and on one line: a community may not draw on a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)

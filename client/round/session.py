@@ -167,6 +167,8 @@ class RoundSession:
         ready = None if self.held is None else self.held.answer_to(task)
         if ready is not None and self.phase is VolunteerPhase.HOLDING:
             return RoundStep(ready)
+        if (why := self._limits.may_begin(task.round)) is not None:
+            return declined(task.round, Reason.OVER_LIMITS, why)
         self._move(TrainTask)
         self._replies = {}
         return RoundStep(work=work)

@@ -30,6 +30,8 @@ def open_adapter(
     if not limits.allow(task.settings, adapter.spec.size):
         why = "the round asks for more than max_* in settings.toml allow"
         return declined(task.round, Reason.OVER_LIMITS, why)
+    if (more := limits.agreed(task)) is not None:
+        return declined(task.round, Reason.OVER_LIMITS, more)
     return adapter
 
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from nomoat.aggregation.protocol.messages import MAX_RANK, TrainSettings
+from nomoat.aggregation.protocol.messages import (
+    MAX_RANK,
+    EvaluateTask,
+    TrainSettings,
+    TrainTask,
+)
+
+# What a task asks for beyond what was agreed to, in words for the owner; None if nothing.
+Agreed: TypeAlias = Callable[[TrainTask | EvaluateTask], str | None]
+# Why the training of this round may not begin, in words for the owner; None if it may.
+MayBegin: TypeAlias = Callable[[int], str | None]
+
+
+def anything(_asked: object) -> None:
+    """Agree to whatever is asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskLimits:
     """The owner's limits. max_epochs: when a task asks for passes over the data, not for steps.
 
-    rank: modules of the adapter that this machine trains at most.
+    rank: modules of the adapter that this machine trains at most. agreed: the consent, task by
+    task; may_begin: and over time.
     """
 
     max_steps: int = 10_000
@@ -19,6 +36,8 @@ class TaskLimits:
     max_adapter_values: int = 1 << 28
     max_epochs: int = 10
     rank: int = MAX_RANK
+    agreed: Agreed = anything
+    may_begin: MayBegin = anything
 
     def allow(self, settings: TrainSettings, adapter_values: int) -> bool:
         """Return True if a task stays inside all limits; a personal adapter doubles its work."""

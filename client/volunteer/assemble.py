@@ -17,15 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 from flwr.app import Context, Message
 
-from nomoat.aggregation.errors import DoesNotFit, NomoatError, Refused
+from nomoat.aggregation.errors import NomoatError, Refused
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
-from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.connection.answering import Answering
 from nomoat.client.connection.flower_client import ConnectionSettings
 from nomoat.client.connection.message_loop import serve
@@ -42,16 +39,11 @@ from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache, with_offered_roster
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.app import RequestHandler, volunteer_app
-from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.sealed_app import App, SealParties, sealed
-from nomoat.client.round.session import RoundSession
-from nomoat.client.round.training_origin import TrainingOrigin
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import Reason, decline
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.sent.recorder import Recorder
-from nomoat.client.settings import VolunteerSettings
-from nomoat.client.training.community_fit import rank_of
 from nomoat.client.training.memory_fit import check_bits, fitted
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_workers import SharedWorkers
@@ -59,6 +51,7 @@ from nomoat.client.training.trainer import Trainer
 from nomoat.client.volunteer.approval import wait_for_approval
 from nomoat.client.volunteer.follower import VersionFollower
 from nomoat.client.volunteer.kit import Kit
+from nomoat.client.volunteer.own_rules import round_session
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.flower.packets import to_reply
@@ -119,7 +112,7 @@ def assemble(kit: Kit, workers: SharedWorkers) -> Parts:
     recorder = Recorder(SentLog(folder.root), info.name, kit.settings.address)
     governor = _governor(kit, trainer, status, recorder, workers)
     store = DiskUpdateStore(folder.held)
-    session = _session(kit, cache, store, lineage)
+    session = round_session(kit, cache, store, lineage)
     handler = RequestHandler(session, trainer, store, (status, recorder))
     answering = Answering(_app(kit, handler, cache, governor), recorder, trainer.overtake)
     return Parts(status, trainer, governor, answering, lineage)
@@ -182,42 +175,6 @@ def _watch(kit: Kit, status: StatusWriter) -> DataWatch:
         return data_stamp(settings.data, settings.heldout, kit.allowlist, settings.heldout_data)
 
     return DataWatch(settings.data_changes, stamp, lambda: _split(kit), status.data, stamp())
-
-
-def _session(
-    kit: Kit, cache: RosterCache, store: DiskUpdateStore, lineage: PinnedLineage
-) -> RoundSession:
-    info, settings = kit.folder.info(), kit.settings
-    membership = Membership(
-        kit.coordinator.identity,
-        cache.current,
-        Policy(
-            min_participants=info.min_participants,
-            allow_weak=info.allow_weak,
-            known_peers=settings.known_peers,
-        ),
-        lambda _session: os.urandom(32),
-        info.secure,
-        partial(cache.long_known, settings.known_days) if settings.known_peers else frozenset,
-        time.time,
-    )
-    return RoundSession(
-        settings.name,
-        info.base_hash,
-        settings.limits(_rank(settings, info)),
-        store.load(),
-        MaskedSession(membership, store.marks()),
-        TrainingOrigin(store.draw, lineage.version_of, lineage.is_present),
-    )
-
-
-def _rank(settings: VolunteerSettings, info: CommunityInfo) -> int:
-    """The rank that fits now; it did at joining, so what has the memory may go away again."""
-    try:
-        return rank_of(settings, info)
-    except DoesNotFit as problem:
-        log.warning("rank 1 until the next start: %s", problem)
-        return 1
 
 
 def _app(kit: Kit, handler: RequestHandler, cache: RosterCache, governor: Governor) -> App:

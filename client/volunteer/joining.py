@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,8 @@ from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import identity
 from nomoat.client.machine.free_memory import free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
+from nomoat.client.membership import agreement
+from nomoat.client.membership.agreement import Agreement
 from nomoat.client.membership.base_model import check_base, check_trains
 from nomoat.client.membership.consent_sheet import sheet
 from nomoat.client.membership.joining import join
@@ -36,6 +38,7 @@ FLAGS = {
     "device": "--device",
     "heldout": "--heldout",
     "known_peers": "--known-peers",
+    "min_participants": "--min-participants",
 }
 
 
@@ -53,13 +56,15 @@ class Wish:
     bits: int | None
     known_peers: int
     allow_dropping: bool = False
+    min_participants: int = 0
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A community this machine may join: what it would be asked for, and what it would do.
 
-    rank: modules trained here at most. fit: what training takes of this machine.
+    rank: modules trained here at most. fit: what training takes of this machine. agreed: what
+    accepting the sheet agrees to, but for what is weak in it, which is asked for by name.
     """
 
     folder: CommunityFolder
@@ -68,11 +73,12 @@ class Candidate:
     split: Split
     rank: int
     fit: str
+    agreed: Agreement
     allow_dropping: bool = False  # of more than a fifth of the rows
 
     def sheet(self) -> str:
         """The consent sheet."""
-        return sheet(self.info, self.settings, self.split, self.rank, self.fit)
+        return sheet(self.info, self.settings, self.split, self.rank, self.fit, self.agreed)
 
     def left_out(self) -> str:
         """Rows that look secret and are left out, and how to keep them; empty if there are none."""
@@ -112,17 +118,23 @@ def consider(
     if too_many_dropped(split.read, split.dropped) and not wish.allow_dropping:
         raise BadData(f"{settings.data}: {split.line()}; --allow-dropping joins with what is left")
     fit = f"{fit}\n{parts}" if parts else fit
-    return Candidate(folder, info, settings, split, most, fit, wish.allow_dropping)
+    agreed = Agreement.of(
+        info, coordinator_api.work_terms(replace(endpoint, ca=info.ca), community)
+    )
+    return Candidate(folder, info, settings, split, most, fit, agreed, wish.allow_dropping)
 
 
-def enrol(home: Home, candidate: Candidate, invitation: Invitation) -> str:
+def enrol(home: Home, candidate: Candidate, invitation: Invitation, weak: bool) -> str:
     """Join after the sheet was accepted; our name and what it waits for, if for anything.
+
+    weak: what is weak in it was accepted, too.
 
     Refused if the community does not want this volunteer.
     """
     folder, info, settings = candidate.folder, candidate.info, candidate.settings
     identity(home.identity, os.urandom)
     folder.save_info(info)
+    agreement.save(folder.root, replace(candidate.agreed, weak=weak))
     standing, reason = join(home, folder, settings, invitation.token(), info.ca)
     if standing in (Standing.BANNED, Standing.LEFT):
         raise Refused(f"{info.name} has you as {standing.value}: {reason or 'no reason given'}")
@@ -150,6 +162,7 @@ def _settings(invitation: Invitation, wish: Wish, base: str, bits: int | None) -
             heldout_data=wish.heldout_data and wish.heldout_data.resolve(),
             rank=wish.rank,
             known_peers=wish.known_peers,
+            min_participants=wish.min_participants,
             machine=MachineSettings.model_validate({"base_bits": bits}),
         )
     except ValidationError as problem:

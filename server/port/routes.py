@@ -38,6 +38,15 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
     def community() -> Response:
         return _wire(services.info(services.now()))
 
+    @app.get("/terms")
+    async def terms() -> Response:
+        def signed() -> object:
+            if services.work is None:
+                raise UsageError("this coordinator says nothing of the work it asks for")
+            return services.work
+
+        return await _answered(signed)
+
     @app.post("/enroll")
     async def enroll(request: Request) -> Response:
         body = await request.body()

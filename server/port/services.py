@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
+from nomoat.aggregation.protocol.work_terms import WorkTerms
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.versions import VersionStore
 from nomoat.server.fleet.link_state import FleetState
@@ -50,7 +51,8 @@ class Directory:
 class PortServices:
     """The parts a request may reach. info: the community's signed description at a unix time.
 
-    max_objects: most Flower objects one reply may be made of. clock: unix time.
+    max_objects: most Flower objects one reply may be made of. clock: unix time. work: what it
+    asks of a volunteer's machine, signed.
     """
 
     state: FleetState
@@ -60,6 +62,7 @@ class PortServices:
     max_objects: int
     caps: Caps = field(default_factory=Caps)
     clock: Callable[[], float] = time.time
+    work: WorkTerms | None = None
 
     def now(self) -> int:
         """Unix time in seconds."""

@@ -91,7 +91,7 @@ class LoopbackFederation:
 
     def join(self, name: str, link: str, data: Path, base: Path, *options: str) -> None:
         """nomoat join, in the background, as volunteer `name`."""
-        given = ("--data", str(data), "--base", str(base), "--as", name, "--yes")
+        given = ("--data", str(data), "--base", str(base), "--as", name, "--yes", "--accept-weak")
         self.start(name, "join", link, *given, *options)
 
     def rerun(self, name: str) -> None:

@@ -52,7 +52,16 @@ def test_volunteers_of_two_communities_hold_their_base_once(
         one.wait("the port", lambda one=one: bool(one.hosted()), STEP_S)  # type: ignore[misc]
         link = one.invite(len(VOLUNTEERS))
         for name in VOLUNTEERS:
-            given = ("--data", str(rows), "--base", str(MODEL_DIR), "--as", name, "--yes")
+            given = (
+                "--data",
+                str(rows),
+                "--base",
+                str(MODEL_DIR),
+                "--as",
+                name,
+                "--yes",
+                "--accept-weak",
+            )
             farm.call("join", link, *given, "--enrol-only", home=name)
     for name in VOLUNTEERS:
         farm.start(name, "run")

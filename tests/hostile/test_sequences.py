@@ -11,6 +11,7 @@ import pytest
 from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.messages import Decline, Ready
 from nomoat.aggregation.secagg.messages import Abandoned
+from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.round.training_origin import version_by_round
 from nomoat.client.round.work import Reason
 from tests.hostile.coordinator import SPEC, Lies, Town, correlation
@@ -174,6 +175,17 @@ def test_an_adapter_in_the_guise_of_new_versions_is_summed_over_few_different_co
 
 def test_an_adapter_may_be_tried_again_and_again_with_the_same_volunteers(renamed: Town) -> None:
     assert _rounds(renamed, [9] * 5) == [9] * 5
+
+
+def test_an_owner_may_allow_no_different_cohort_at_all(tmp_path: Path) -> None:
+    strict = Town(tmp_path, 9, Policy(repeats=0), version_by_round)
+    assert _rounds(strict, [9, 8, 9]) == [9, None, 9]
+
+
+def test_an_owners_own_minimum_counts_whatever_the_community_named(tmp_path: Path) -> None:
+    """The offer may name fewer: who comes is what counts."""
+    wary = Town(tmp_path, 9, Policy(fewest=9), version_by_round)
+    assert _rounds(wary, [8, 9]) == [None, 9]
 
 
 def _rounds(town: Town, sizes: list[int], first: int = 1) -> list[int | None]:

@@ -7,18 +7,24 @@ import logging
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from builders import community_info
-from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, Unreachable
+from nomoat.aggregation.errors import NotJoined, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.invitation import Claims, issue
+from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.protocol.work_terms import WorkTerms
+from nomoat.client.cli import join as join_command
 from nomoat.client.cli.app import app
 from nomoat.client.data.split import Split
 from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.membership.agreement import Agreement
 from nomoat.client.membership.consent_sheet import sheet
 from nomoat.client.sent.log import SentMessage, SentTensor
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
@@ -80,6 +86,69 @@ def test_a_link_that_is_none_and_a_coordinator_that_is_away(tmp_path: Path, home
         run("join", issue(claims, KEY).link(), "--data", str(tmp_path))
     assert Unreachable.exit_code == 4
     assert not home.root.exists()  # nothing was made before the sheet was accepted
+
+
+def test_an_invitation_is_read_from_stdin_where_no_list_of_processes_shows_it(
+    tmp_path: Path,
+) -> None:
+    claims = Claims("localhost:1", bytes(32), KEY.public, bytes(16), 1, 2_000_000_000)
+    with pytest.raises(Unreachable, match="is the coordinator running"):
+        run("join", "-", "--data", str(tmp_path), text=issue(claims, KEY).link() + "\n")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"secure": False}, "your updates are not masked"),
+        ({"min_participants": 3, "allow_weak": True}, "summed among 3 only"),
+    ],
+)
+def test_what_is_weak_is_accepted_by_its_own_name_or_not_at_all(
+    changes: dict[str, object], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate: Any = SimpleNamespace(info=info(**changes))
+    asked: list[str] = []
+    answers = [False, True]
+
+    def confirm(question: str, **_: object) -> bool:
+        asked.append(question)
+        return answers.pop(0)
+
+    monkeypatch.setattr(join_command.typer, "confirm", confirm)
+    with pytest.raises(Refused, match="--accept-weak"):
+        join_command._agree_to_weak(candidate, yes=True, accept_weak=False)
+    assert asked == []
+    assert join_command._agree_to_weak(candidate, yes=True, accept_weak=True)
+    with pytest.raises(Refused, match="not accepted"):
+        join_command._agree_to_weak(candidate, yes=False, accept_weak=False)
+    assert join_command._agree_to_weak(candidate, yes=False, accept_weak=False)
+    assert all(named in question for question in asked)
+
+
+def test_what_is_not_weak_is_asked_about_once() -> None:
+    candidate: Any = SimpleNamespace(info=info())
+    assert not join_command._agree_to_weak(candidate, yes=True, accept_weak=False)
+
+
+def test_the_sheet_says_what_binds_and_what_really_comes() -> None:
+    terms = WorkTerms(
+        TrainSettings(local_steps=12, learning_rate=5e-3), info().adapter_values, 25, bytes(64)
+    )
+    shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: fits", Agreement.of(info(), terms))
+    megabytes = 3 * 4 * info().adapter_values / 1e6
+    for words in ("about 12 steps", "learning rate 0.005", "up to 25 rounds a day",
+                  "2 adapters to measure", "over 20 % more than this is declined",
+                  f"Received     {megabytes:.1f} MB a round at most"):  # fmt: skip
+        assert words in shown
+
+
+def test_an_owners_own_rules_are_on_the_sheet_and_in_the_status(folder: CommunityFolder) -> None:
+    own = SETTINGS.model_copy(update={"min_participants": 12, "repeats": 0})
+    folder.save(own)
+    words = "only among 12 or more; 0 sums a day from one adapter may have other participants"
+    assert words in sheet(info(), own, SPLIT, 8, "cpu: fits", Agreement.of(info(), None))
+    assert words in run("status").stdout
+    assert words in json.loads(run("status", "--json").stdout)["rules"]
 
 
 def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(
@@ -173,11 +242,12 @@ def test_leaving_asks_deletes_and_works_without_the_coordinator(
 
 
 def shown_by(community: CommunityInfo) -> str:
-    return sheet(community, SETTINGS, SPLIT, 8, "cpu: fits")
+    return sheet(community, SETTINGS, SPLIT, 8, "cpu: fits", Agreement.of(community, None))
 
 
 def test_the_sheet_says_what_leaves_and_what_stays() -> None:
-    shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: training takes about 0.5 GB")
+    said = "cpu: training takes about 0.5 GB"
+    shown = sheet(info(), SETTINGS, SPLIT, 8, said, Agreement.of(info(), None))
     for words in ("town", "pocket", "apache-2.0", "90 rows", "10 kept", "stays on this machine",
                   "1.0 MB", "takes about 0.5 GB", "only what is installed",
                   "ada", "8 or more begin it"):  # fmt: skip
@@ -192,7 +262,7 @@ def test_the_sheet_does_not_hide_weak_or_missing_protection() -> None:
 def test_the_sheet_says_when_the_owner_asks_for_peers_that_are_known_for_long() -> None:
     assert "Peers" not in shown_by(info())
     wary = SETTINGS.model_copy(update={"known_peers": 3, "known_days": 14.0})
-    shown = sheet(info(), wary, SPLIT, 8, "cpu: fits")
+    shown = sheet(info(), wary, SPLIT, 8, "cpu: fits", Agreement.of(info(), None))
     assert "only among 3 or more others that this machine has known for 14 days" in shown
 
 

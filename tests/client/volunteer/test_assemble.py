@@ -26,8 +26,8 @@ from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import RoundStep, TrainWork
 from nomoat.client.settings import VolunteerSettings
-from nomoat.client.volunteer.assemble import _session
 from nomoat.client.volunteer.kit import Kit
+from nomoat.client.volunteer.own_rules import round_session
 
 COMMUNITY = SigningKey(b"c" * 32)
 KEYS = [SigningKey(bytes([i + 1]) * 32) for i in range(4)]
@@ -35,6 +35,8 @@ NOW = 1_800_000_000.0
 SPEC = AdapterSpec((LayerSpec("q", 4, 3, 2),), 2, 4.0, target_modules=("q",))
 START = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
 TASK = train_task(START, settings=TrainSettings(local_steps=2))
+
+ASKED = {"adapter_values": SPEC.size, "local_steps": 2, "batch_size": 8, "seq_len": 512}
 
 
 def joined() -> list[SignedEntry]:
@@ -47,10 +49,15 @@ def joined() -> list[SignedEntry]:
     return entries
 
 
-def first_task(folder: Path, changes: dict[str, float], seen: list[tuple[int, float]]) -> RoundStep:
-    """The answer of vol0 to a task at NOW. seen: (entries, days before NOW they came), in order."""
+def first_task(
+    folder: Path, changes: dict[str, float], seen: list[tuple[int, float]], **asked: int
+) -> RoundStep:
+    """The answer of vol0 to a task at NOW. seen: (entries, days before NOW they came), in order.
+
+    asked: what the community said on joining that it would ask for, where not what the task does.
+    """
     community = Home(folder).folder(COMMUNITY.public)
-    community.save_info(community_info(public=COMMUNITY.public))
+    community.save_info(community_info(**{**ASKED, **asked}, public=COMMUNITY.public))
     made = VolunteerSettings(address="h:1", name="vol0", data=Path("d"), base="pocket")
     community.save(made.model_copy(update=changes))
     file, entries = RosterFile(community.root), joined()
@@ -69,7 +76,7 @@ def first_task(folder: Path, changes: dict[str, float], seen: list[tuple[int, fl
     page = LineagePage((record,), sign_end(0, record, COMMUNITY))
     (community.root / "lineage.rec").write_bytes(wire.encode(page).head)
     lineage = PinnedLineage(community.root, coordinator)
-    return _session(kit, cache, store, lineage).receive(TASK)
+    return round_session(kit, cache, store, lineage).receive(TASK)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +99,19 @@ def test_a_policy_can_require_peers_that_this_machine_has_known_for_long(
     else:
         assert isinstance(step.answer, Decline)
         assert "known_peers in settings.toml" in str(step.complaint)
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ({"local_steps": 1}, "steps 2; 1 and 20 % were agreed to"),
+        ({"seq_len": 256}, "tokens a step 4096; 2048 and 20 %"),
+        ({"adapter_values": SPEC.size // 2}, "values in the adapter"),
+    ],
+)
+def test_a_task_beyond_what_was_agreed_to_is_declined_with_the_figures(
+    tmp_path: Path, asked: dict[str, int], complaint: str
+) -> None:
+    step = first_task(tmp_path, {}, [(4, 0.0)], **asked)
+    assert step.answer == Decline(1, "settings exceed my limits")
+    assert complaint in str(step.complaint)

@@ -1,0 +1,133 @@
+"""What an owner agreed to on the consent sheet, kept, and held against what is asked later.
+
+    agreed = Agreement.of(info, terms) # on the sheet, kept when it is accepted
+    why = within(agreed, task)                       # None, or what the task asks for beyond it
+
+agreed.json in the community's folder holds it. Pure but for `load` and `save`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nomoat.aggregation import methods
+from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
+from nomoat.aggregation.protocol.work_terms import MOST_A_DAY, WorkTerms
+from nomoat.client.round.session import CANDIDATES
+from nomoat.client.round.task_limits import TaskLimits
+from nomoat.storage.private import write_private
+
+FILE = "agreed.json"
+ROOM_PERCENT = 20
+UNKNOWN_RATE = 10.0  # the most a task can say
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The figures of a consent. Rounds are a day's; learning_rate is the highest of any round.
+
+    epochs: passes over the rows, where a community asks for those and not for steps. trainings: in
+    a round; 2 where a volunteer trains an adapter of its own, too. room_percent: by how much a task
+    may exceed steps, passes, tokens, values and learning rate. weak: a session of few, or without
+    masks, was accepted by name.
+    """
+
+    steps: int
+    epochs: int
+    tokens_per_step: int
+    trainings: int
+    adapter_values: int
+    learning_rate: float
+    rounds_per_day: int
+    evaluations: int = CANDIDATES
+    room_percent: int = ROOM_PERCENT
+    weak: bool = False
+
+    @classmethod
+    def of(cls, info: CommunityInfo, terms: WorkTerms | None, weak: bool = False) -> Agreement:
+        """The agreement to what a community says of itself.
+
+        terms: None from a coordinator of a release before there were any, which says nothing of
+        passes, learning rates and days: then the owner's own limits are all there is.
+        """
+        if terms is None:
+            tokens, owners = info.batch_size * info.seq_len, TaskLimits()
+            most = owners.max_adapter_values if grows(info.method) else info.adapter_values
+            figures = (info.local_steps, owners.max_epochs, tokens, 2, most)
+            return cls(*figures, UNKNOWN_RATE, MOST_A_DAY, weak=weak)
+        settings = terms.settings
+        return cls(
+            settings.local_steps,
+            settings.local_epochs,
+            settings.batch_size * settings.seq_len,
+            2 if settings.personal == "adapter" else 1,
+            terms.adapter_values,
+            settings.learning_rate,
+            terms.rounds_per_day,
+            weak=weak,
+        )
+
+    def at_most(self, figure: float) -> float:
+        """A figure with the room there is."""
+        return figure * (100 + self.room_percent) / 100
+
+
+def grows(method: str) -> bool:
+    """Return True if the adapters of this method become larger from round to round."""
+    try:
+        return methods.get(method).traits.grows
+    except UsageError:
+        return False
+
+
+def within(agreed: Agreement, task: TrainTask | EvaluateTask) -> str | None:
+    """Return what a task asks for beyond the agreement, in words for the owner; None if nothing."""
+    settings = task.settings
+    tokens = settings.batch_size * settings.seq_len
+    asked = [
+        ("values in the adapter", task.shape.spec().size, agreed.adapter_values),
+        ("tokens a step", tokens, agreed.tokens_per_step),
+    ]
+    if isinstance(task, TrainTask):
+        passes = ("passes over your rows", settings.local_epochs, agreed.epochs)
+        steps = ("steps", settings.local_steps, agreed.steps)
+        trainings = 2 if settings.personal == "adapter" else 1
+        asked += [
+            passes if settings.local_epochs else steps,
+            ("trainings a round", trainings, agreed.trainings),
+        ]
+        if settings.learning_rate > agreed.at_most(agreed.learning_rate):
+            return _more("a learning rate of", settings.learning_rate, agreed.learning_rate, agreed)
+    for what, found, allowed in asked:
+        if found > agreed.at_most(allowed):
+            return _more(what, found, allowed, agreed)
+    return None
+
+
+def save(folder: Path, agreed: Agreement) -> None:
+    """Keep what was agreed to."""
+    write_private(folder / FILE, json.dumps(asdict(agreed)).encode())
+
+
+def load(folder: Path, info: CommunityInfo) -> Agreement:
+    """What was agreed to; for whoever joined before it was kept, what the community said then."""
+    path = folder / FILE
+    try:
+        return Agreement(**json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return Agreement.of(info, None, weak=True)  # the sheet said so, and "Take part?" asked
+    except (OSError, ValueError, TypeError):
+        raise NomoatError(
+            f"{path} is damaged; leave and join again, and the sheet is shown anew"
+        ) from None
+
+
+def _more(what: str, found: float, allowed: float, agreed: Agreement) -> str:
+    return (
+        f"the round asks for {what} {found:g}; {allowed:g} and {agreed.room_percent} % were agreed "
+        "to on joining; to agree to more, leave and join again"
+    )
