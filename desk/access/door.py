@@ -29,7 +29,7 @@ from nomoat.desk.access.sessions import BrowserSession, Sessions
 from nomoat.server.port.rate_limit import Rate, RateLimit
 
 MOST_FORM_BYTES: Final = 64 << 10
-OPEN_PATHS: Final = ("/static/", "/health")
+OPEN_PATHS: Final = frozenset({"/static/desk.css", "/static/desk.js", "/health"})
 HEADERS: Final = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -88,7 +88,7 @@ class Door:
             return Response("this address is not one of ours\n", 421)
         if not self._addresses.allow(address, self._clock()):
             return Response("too many requests; wait a few seconds\n", 429)
-        if request.url.path.startswith(OPEN_PATHS):
+        if request.url.path in OPEN_PATHS:
             return None
         return self._keyed(request, scope, address)
 

@@ -13,7 +13,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 720.0, 240.0
-LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 12.0, 28.0
+LEFT, RIGHT, TOP, BOTTOM = 64.0, 20.0, 14.0, 34.0
 TICKS: Final = 4
 
 
@@ -42,6 +42,7 @@ class _Scale:
     x1: float
     y0: float
     y1: float
+    step: float  # between two lines of the grid
 
     def x(self, value: float) -> float:
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
@@ -50,14 +51,14 @@ class _Scale:
         return TOP + (self.y1 - value) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
 
 
-def line_chart(title: str, x_name: str, lines: Sequence[ChartLine]) -> Markup:
-    """Return the chart; empty if no line has a point that is a number."""
+def line_chart(title: str, lines: Sequence[ChartLine], from_zero: bool = False) -> Markup:
+    """Return the chart; empty if no line has a point that is a number. x are whole numbers."""
     kept = [_finite(line) for line in lines]
     kept = [line for line in kept if line.points]
     if not kept:
         return Markup("")
-    scale = _scale(kept)
-    parts = [_grid(scale, x_name), *(_drawn(line, scale) for line in kept)]
+    scale = _scale(kept, from_zero)
+    parts = [_grid(scale), *(_drawn(line, scale) for line in kept)]
     told = f"{title}. " + " ".join(_told(line) for line in kept)
     return Markup(
         '<svg class="chart" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>{}'
@@ -69,7 +70,8 @@ def _finite(line: ChartLine) -> ChartLine:
     return ChartLine(line.name, points, line.kind)
 
 
-def _scale(lines: Sequence[ChartLine]) -> _Scale:
+def _scale(lines: Sequence[ChartLine], from_zero: bool) -> _Scale:
+    """A scale that holds every point and spread and ends at ticks."""
     xs = [point.x for line in lines for point in line.points]
     ys = [
         value
@@ -78,34 +80,40 @@ def _scale(lines: Sequence[ChartLine]) -> _Scale:
         for value in (point.y, point.low, point.high)
         if value is not None and math.isfinite(value)
     ]
-    low, high = min(ys), max(ys)
-    room = (high - low) * 0.08 or max(abs(high) * 0.05, 0.5)
+    low, high = 0.0 if from_zero else min(ys), max(ys)
+    step = _step(high - low or abs(high) or 1.0)
+    y0, y1 = math.floor(low / step) * step, math.ceil(high / step) * step
     x0, x1 = min(xs), max(xs)
-    return _Scale(x0, x1 if x1 > x0 else x0 + 1, low - room, high + room)
+    return _Scale(x0, x1 if x1 > x0 else x0 + 1, y0, y1 if y1 > y0 else y0 + step, step)
 
 
-def _grid(scale: _Scale, x_name: str) -> Markup:
+def _step(length: float) -> float:
+    """1, 2 or 5 times a power of ten: about TICKS of them make the length."""
+    least = length / TICKS
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * 0.999)
+
+
+def _grid(scale: _Scale) -> Markup:
     parts = []
-    for tick in range(TICKS + 1):
-        value = scale.y0 + (scale.y1 - scale.y0) * tick / TICKS
+    for tick in range(round((scale.y1 - scale.y0) / scale.step) + 1):
+        value = scale.y0 + tick * scale.step
         y = scale.y(value)
         parts.append(
             Markup('<line class="grid" x1="{:g}" x2="{:g}" y1="{:.1f}" y2="{:.1f}"/>').format(
                 LEFT, WIDTH - RIGHT, y, y
             )
         )
-        parts.append(_text(LEFT - 6, y + 4, "end", f"{value:.3g}"))
+        parts.append(_text(LEFT - 8, y + 4, "end", f"{value:.6g}"))
     for value in _whole_ticks(scale.x0, scale.x1):
-        parts.append(_text(scale.x(value), HEIGHT - 10, "middle", f"{value:g}"))
-    parts.append(_text(WIDTH - RIGHT, HEIGHT - 10, "end", x_name))
+        parts.append(_text(scale.x(value), HEIGHT - 8, "middle", f"{value:g}"))
     return Markup("").join(parts)
 
 
-def _whole_ticks(low: float, high: float) -> list[float]:
-    """At most nine whole numbers from `low` on, leaving room for the axis's name."""
+def _whole_ticks(low: float, high: float) -> list[int]:
+    """At most nine whole numbers from `low` to `high`, equally far apart."""
     step = max(1, math.ceil((high - low) / 8))
-    end = low + 0.9 * (high - low)
-    return [value for value in range(math.ceil(low), math.floor(high) + 1, step) if value <= end]
+    return list(range(math.ceil(low), math.floor(high) + 1, step))
 
 
 def _drawn(line: ChartLine, scale: _Scale) -> Markup:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 STATIC: Final = {"desk.css": "text/css", "desk.js": "text/javascript"}
 
 View = Callable[[Request, BrowserSession], str | Response]
-Order = Callable[[Mapping[str, str]], str]
+Order = Callable[[Mapping[str, str], BrowserSession], str]
 Framed = Callable[[str, BrowserSession], PageFrame]
 
 
@@ -69,7 +69,7 @@ class Site:
             try:
                 fields = await checked_form(request)
                 back = _within(fields.pop("back", "/"))
-                session.said.append(await run_in_threadpool(act, fields))
+                session.said.append(await run_in_threadpool(act, fields, session))
             except NomoatError as problem:
                 session.said.append(f"Not done: {problem}")
             return RedirectResponse(back, 303)

@@ -18,7 +18,7 @@ MOST_ROWS = 200
 
 @dataclass(frozen=True)
 class LedgerFilter:
-    """What is looked for: a kind of message, a round, a text in either; empty stands for all."""
+    """A search: for a kind of message, for a round; empty stands for all."""
 
     message: str = ""
     round: str = ""

@@ -40,7 +40,7 @@ class CommunityLink:
 
 @dataclass(frozen=True)
 class OverviewView:
-    """What a volunteer does in one community. light: good, wait, bad or off.
+    """The activity of a volunteer in one community. light: good, wait, bad or off.
 
     sentence: state and reason. since: unix seconds. losses: of the community's adapter on the rows
     kept here, and with this volunteer's own part.

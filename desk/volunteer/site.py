@@ -153,10 +153,12 @@ class _VolunteerPages:
         communities = self._communities(folder)
         return render(template, page=frame, communities=communities, path=path, **values)
 
-    def _order(self, form: Mapping[str, str]) -> str:
+    def _order(self, form: Mapping[str, str], session: BrowserSession) -> str:
+        del session
         return owner_commands.give(self._folder(form.get("community", "")), form.get("order", ""))
 
-    def _save_limits(self, form: Mapping[str, str]) -> str:
+    def _save_limits(self, form: Mapping[str, str], session: BrowserSession) -> str:
+        del session
         folder = self._folder(form.get("community", ""))
         save(folder, wanted(form, folder.load().machine))
         return "The limits are written; a running nomoat follows them within ten seconds."

@@ -1,8 +1,7 @@
-"""`nomoat init` and `nomoat up`: a community is made, and run."""
+"""`nomoat init`: a community is made."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.server.cli.options import Folder, given, say
+from nomoat.server.cli.options import Folder, say
 from nomoat.server.cli.setting_options import options_of, takes_settings
 
 if TYPE_CHECKING:
-    import threading
-
     import click
 
     from nomoat.server.community.creation import Beginning, NewCommunity
@@ -165,72 +162,3 @@ def _listening(public: str) -> str:
     if ":" not in public:
         return "0.0.0.0"
     return public if public == "::1" else "::"
-
-
-def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    folder: Folder,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Run this many rounds in all.")] = None,
-    until_done: Annotated[
-        bool, typer.Option("--until-done", help="End with the last round; else stay reachable.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One object per round.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")] = False,
-) -> None:
-    """Open the community's port and run its rounds until all are done (Ctrl-C ends it)."""
-    import contextlib
-
-    _prepare_process(folder, quiet)
-    from nomoat.server.community.opened import OpenCommunity
-    from nomoat.server.console import ConsoleLines
-    from nomoat.server.host import hosting
-
-    tables = {
-        "server": given({"host": host, "port": port}),
-        "rounds": given({"max_rounds": rounds}),
-    }
-    flags: dict[str, Any] = {name: table for name, table in tables.items() if table}
-    community = OpenCommunity.open(folder, **flags)
-    tell = (lambda _text: None) if quiet else say
-    with (
-        contextlib.closing(community.registrar.store),
-        hosting(community, ConsoleLines(as_json, quiet), _stopped_by_signals()) as deployment,
-    ):
-        host = community.settings.server.host
-        where = f"[{host}]:{deployment.port}" if ":" in host else f"{host}:{deployment.port}"
-        tell(f"{community.settings.community.name} is up on {where}")
-        checkpoint = deployment.run()
-        if checkpoint is not None and not until_done:
-            tell("all rounds are done; the port stays open (Ctrl-C ends it)")
-            deployment.stay()
-    tell("all rounds are done" if checkpoint is not None else "stopped; nothing is lost")
-
-
-def _prepare_process(folder: Path, quiet: bool) -> None:
-    """Set what must be set before numpy and Flower are imported."""
-    import logging
-    import os
-
-    from nomoat.server.heap import return_freed_memory
-
-    os.environ.setdefault("FLWR_HOME", str((folder / "flower").resolve()))
-    # Read when numpy is imported: BLAS threads would spin against those of the sum.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    return_freed_memory()  # many threads, each with adapters in passing
-    logging.basicConfig(
-        level=logging.ERROR if quiet else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
-
-
-def _stopped_by_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    import signal
-    import threading
-
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

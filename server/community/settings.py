@@ -91,6 +91,19 @@ class ServerSettings(SettingsTable):
     address: Annotated[str, Field(max_length=260)] = "localhost:8443"
 
 
+class WatchSettings(SettingsTable):
+    """The ways to watch a community while it is up. hooks: URLs that are told of events."""
+
+    web: bool = True
+    web_host: Annotated[str, Field(max_length=260)] = "127.0.0.1"
+    web_port: Annotated[int, Field(ge=0, le=65_535)] = 8444
+    metrics_host: Annotated[str, Field(max_length=260)] = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0  # none
+    log: bool = True
+    log_megabytes: Annotated[int, Field(ge=1, le=10_000)] = 10
+    hooks: tuple[Annotated[str, Field(max_length=2000, pattern=r"^https?://")], ...] = ()
+
+
 class Settings(FileSettings):
     """All of community.toml."""
 
@@ -104,6 +117,7 @@ class Settings(FileSettings):
     rounds: CommunityRoundSettings
     training: TrainingSettings = TrainingSettings()
     server: ServerSettings = ServerSettings()
+    watch: WatchSettings = WatchSettings()
 
     @property
     def chosen(self) -> FederationSettings:
@@ -129,6 +143,12 @@ class Settings(FileSettings):
 
 
 COMMENTS = {
+    "watch": (
+        "web: a page on web_host:web_port (another port if that is taken) while the community is "
+        "up.\nmetrics_port: Prometheus's text format on metrics_host; 0: none.\n"
+        "log: log/events.jsonl, four files of log_megabytes at most.\n"
+        "hooks: URLs that get each event as JSON, signed (keys/hooks.key)."
+    ),
     "community": "Who you are. admission: open (an invitation is enough) or approve.",
     "base": "The base model every volunteer must have: `hash` is over its weights and tokenizer.",
     "adapter": "The adapter's shape; fixed when the community was made.",

@@ -83,7 +83,7 @@ class LoopbackFederation:
     def up(self, *options: str) -> None:
         """nomoat up, in the background; rounds are written to up.out."""
         where = ("--host", "127.0.0.1", "--port", str(self.port))
-        self.start("up", "up", str(self.folder), "--json", *where, *options)
+        self.start("up", "up", str(self.folder), "--json", "--no-web", *where, *options)
 
     def invite(self, uses: int) -> str:
         """nomoat invite: the link."""

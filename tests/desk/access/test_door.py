@@ -38,7 +38,7 @@ class Watched:
         self.token = session.form_token
         return pages.frame("First", "/", session)
 
-    def act(self, fields: Mapping[str, str]) -> str:
+    def act(self, fields: Mapping[str, str], session: BrowserSession) -> str:
         self.orders.append(fields)
         return "done as you said"
 

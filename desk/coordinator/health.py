@@ -1,0 +1,100 @@
+"""The coordinator's machine: disk, memory, certificate, clock, files."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import psutil
+
+from nomoat import __version__
+from nomoat.server.community import certificates
+from nomoat.server.community.folder import Folder
+
+Judgement = Literal["good", "wait", "bad", "plain"]
+LEAST_DISK: Final = 1 << 30
+LEAST_DAYS: Final = 30
+
+
+@dataclass(frozen=True)
+class HealthLine:
+    """One thing that was looked at. judgement: good, wait (act soon), bad (now); plain: none."""
+
+    name: str
+    value: str
+    judgement: Judgement
+
+
+def health(folder: Folder, now: float) -> tuple[HealthLine, ...]:
+    """Look at the machine and the folder."""
+    return (
+        _disk(folder),
+        _memory(),
+        _load(),
+        _certificate(folder, now),
+        _size("Database", folder.database),
+        _adapters(folder),
+        HealthLine("This process", _own(now), "plain"),
+        HealthLine(
+            "Software", f"nomoat {__version__}, Python {platform.python_version()}", "plain"
+        ),
+        HealthLine(
+            "Clock",
+            f"{datetime.datetime.fromtimestamp(now, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
+            "plain",
+        ),
+    )
+
+
+def _disk(folder: Folder) -> HealthLine:
+    free = shutil.disk_usage(folder.root).free
+    judgement: Judgement = (
+        "bad" if free < LEAST_DISK // 4 else "wait" if free < LEAST_DISK else "good"
+    )
+    return HealthLine("Disk", f"{free / 2**30:.1f} GiB free", judgement)
+
+
+def _memory() -> HealthLine:
+    found = psutil.virtual_memory()
+    judgement: Judgement = "wait" if found.available < found.total // 20 else "good"
+    text = f"{found.available / 2**30:.1f} of {found.total / 2**30:.1f} GiB available"
+    return HealthLine("Memory", text, judgement)
+
+
+def _load() -> HealthLine:
+    cores = os.cpu_count() or 1
+    busy = psutil.getloadavg()[0]
+    judgement: Judgement = "wait" if busy > 2 * cores else "good"
+    return HealthLine("Load", f"{busy:.1f} on {cores} cores", judgement)
+
+
+def _certificate(folder: Folder, now: float) -> HealthLine:
+    ends = certificates.expires(folder.server_certificate.read_bytes())
+    days = (ends.timestamp() - now) / 86_400
+    judgement: Judgement = "bad" if days < 0 else "wait" if days < LEAST_DAYS else "good"
+    note = "; the next start of nomoat up renews it" if days < LEAST_DAYS else ""
+    return HealthLine("Certificate", f"ends {ends:%Y-%m-%d}, in {days:.0f} days{note}", judgement)
+
+
+def _own(now: float) -> str:
+    process = psutil.Process()
+    hours = (now - process.create_time()) / 3600
+    threads = process.num_threads()
+    taken = process.memory_info().rss / 2**20
+    return f"{taken:.0f} MiB, {threads} threads, up for {hours:.1f} h"
+
+
+def _size(name: str, path: os.PathLike[str]) -> HealthLine:
+    try:
+        return HealthLine(name, f"{os.stat(path).st_size / 2**20:.1f} MiB", "plain")
+    except OSError as problem:
+        return HealthLine(name, problem.strerror or "cannot be read", "bad")
+
+
+def _adapters(folder: Folder) -> HealthLine:
+    files = [file.stat().st_size for file in folder.adapters.glob("*.adapter")]
+    return HealthLine("Adapter files", f"{len(files)}, {sum(files) / 2**20:.1f} MiB", "plain")

@@ -1,0 +1,143 @@
+"""Volunteers and invitations as the community's database has them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
+from nomoat.aggregation.protocol.invitation import Claims
+from nomoat.aggregation.protocol.roster import Event
+from nomoat.desk.coordinator.round_book import TakenPart
+from nomoat.server.community import certificates
+from nomoat.server.community.invites import parse_duration, qr_svg
+from nomoat.server.community.opened import OpenCommunity
+
+ORDERS: Final[Mapping[str, Event]] = {
+    "approve": Event.RELEASE,
+    "hold": Event.HOLD,
+    "ban": Event.BAN,
+    "remove": Event.LEAVE,
+}
+OFFERED: Final[Mapping[Standing, tuple[str, ...]]] = {
+    Standing.PENDING: ("approve", "ban"),
+    Standing.APPROVED: ("hold", "ban", "remove"),
+    Standing.HELD: ("approve", "ban", "remove"),
+    Standing.BANNED: ("approve",),
+    Standing.LEFT: ("ban",),
+}
+MOST_USES: Final = 10_000
+
+
+@dataclass(frozen=True)
+class VolunteerRow:
+    """One volunteer. rounds: in whose sum it was; last: the newest of them. offered: orders."""
+
+    name: str
+    standing: str
+    reason: str
+    key: str
+    online: bool
+    rounds: int
+    last: int | None
+    offered: tuple[str, ...]
+
+
+def volunteer_rows(
+    community: OpenCommunity, taken_part: Mapping[str, TakenPart], online: Collection[str]
+) -> tuple[VolunteerRow, ...]:
+    """Everyone who ever enrolled: those who wait first, then by name."""
+    nothing = TakenPart(0, 0)
+    rows = [
+        VolunteerRow(
+            applicant.binding.name,
+            applicant.standing.value,
+            applicant.reason,
+            fingerprint(applicant.binding.identity),
+            applicant.binding.name in online,
+            taken_part.get(applicant.binding.name, nothing).rounds,
+            taken_part.get(applicant.binding.name, nothing).last or None,
+            OFFERED.get(applicant.standing, ()),
+        )
+        for applicant in community.registrar.store.applicants()
+    ]
+    return tuple(sorted(rows, key=lambda row: (row.standing != Standing.PENDING.value, row.name)))
+
+
+def order(community: OpenCommunity, form: Mapping[str, str], now: int) -> str:
+    """Give an order about a volunteer; a sentence that says where it stands now."""
+    name, event = form.get("name", ""), ORDERS.get(form.get("order", ""))
+    if event is None:
+        raise UsageError("there is no such order")
+    reason = form.get("reason", "").strip()
+    if len(reason) > 200:
+        raise UsageError("a reason has 200 characters at most")
+    standing = community.registrar.order(name, event, reason, now)
+    return f"{name} is {standing.value}."
+
+
+@dataclass(frozen=True)
+class InvitationRow:
+    """An invitation that was issued. open: somebody may still join with it."""
+
+    identifier: str
+    state: str
+    used: int
+    uses: int
+    expires: float
+    open: bool
+
+
+def invitation_rows(community: OpenCommunity, now: int) -> tuple[InvitationRow, ...]:
+    """Every invitation, the last to expire first."""
+    return tuple(
+        InvitationRow(
+            issued.identifier.hex(),
+            issued.state(now),
+            issued.used,
+            issued.uses,
+            issued.expires,
+            issued.state(now) == "open",
+        )
+        for issued in community.registrar.store.invitations()
+    )
+
+
+@dataclass(frozen=True)
+class FreshInvitation:
+    """An invitation as it is shown once. picture: its QR code, SVG. only_here: it leads nowhere
+    else.
+    """
+
+    link: str
+    picture: str
+    uses: int
+    expires: float
+    only_here: bool
+
+
+def invite(community: OpenCommunity, form: Mapping[str, str]) -> FreshInvitation:
+    """Issue the invitation that a form asks for; UsageError if it cannot be."""
+    text = form.get("uses", "1").strip()
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_USES:
+        raise UsageError(f"uses: give a number from 1 to {MOST_USES}")
+    address = certificates.canonical(community.settings.server.address)
+    expires = int(time.time()) + parse_duration(form.get("expires", "7d"))
+    authority = community.folder.authority_certificate.read_bytes()
+    claims = Claims(
+        address,
+        certificates.fingerprint(authority),
+        community.registrar.key.public,
+        os.urandom(16),
+        int(text),
+        expires,
+    )
+    issued = community.registrar.invite(claims)
+    picture = qr_svg(issued).decode()
+    return FreshInvitation(
+        issued.link(), picture, int(text), expires, certificates.only_here(address)
+    )

@@ -1,0 +1,103 @@
+"""Versions of the adapter: their list, one of them with its card, and how far two lie apart."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nomoat.aggregation.protocol.lineage import SignedVersion
+from nomoat.lora.model.adapter_folder import save_folder
+from nomoat.server.community.opened import OpenCommunity, card
+from nomoat.serving.variants.distance import LayerDistance, distances
+
+MOST_LAYERS: Final = 12
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """A version. losses in nats per token; None: not measured."""
+
+    number: int
+    round: int
+    at: float
+    contributors: int
+    loss: float | None
+    evaluation: float | None
+    method: str
+    note: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class VersionView:
+    """One version with its card. moved: layers that differ most from the version before; layers:
+    how many there are in all.
+    """
+
+    row: VersionRow
+    card: str
+    signature: str
+    parent: int | None
+    moved: tuple[LayerDistance, ...]
+    layers: int
+
+
+def version_rows(community: OpenCommunity) -> tuple[VersionRow, ...]:
+    """Every version, the newest first."""
+    return tuple(map(_row, reversed(community.registry.store.versions())))
+
+
+def version_view(community: OpenCommunity, number: int) -> VersionView:
+    """One version; UsageError if there is none of this number."""
+    record = community.registry.get(number)
+    moved = _moved(community, record)
+    return VersionView(
+        _row(record),
+        card(community, record),
+        record.signature.hex(),
+        number - 1 if number > 0 else None,
+        tuple(moved[:MOST_LAYERS]),
+        len(moved),
+    )
+
+
+def packed(community: OpenCommunity, number: int) -> bytes:
+    """A version as a PEFT adapter folder in a zip file."""
+    record = community.registry.get(number)
+    base, adapter = community.settings.base, community.registry.load(record)
+    data = io.BytesIO()
+    with tempfile.TemporaryDirectory(prefix="nomoat-page-") as scratch:
+        folder = Path(scratch) / f"version-{number}"
+        save_folder(adapter, base.model, folder, card(community, record), bytes.fromhex(base.hash))
+        with zipfile.ZipFile(data, "w") as archive:
+            for file in sorted(folder.rglob("*")):
+                archive.write(file, file.relative_to(Path(scratch)))
+    return data.getvalue()
+
+
+def _moved(community: OpenCommunity, record: SignedVersion) -> Sequence[LayerDistance]:
+    if record.version.number == 0:
+        return ()
+    before = community.registry.get(record.version.number - 1)
+    registry = community.registry
+    return distances(registry.load(record), registry.load(before))
+
+
+def _row(record: SignedVersion) -> VersionRow:
+    version = record.version
+    return VersionRow(
+        version.number,
+        version.round,
+        version.at,
+        len(version.contributors),
+        version.loss,
+        version.evaluation,
+        version.method,
+        version.note,
+        version.adapter.hex(),
+    )

@@ -1,0 +1,210 @@
+"""The coordinator's page shows what the community wrote down, and gives its commands' orders."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.protocol.invitation import from_link
+from nomoat.desk.coordinator.site import coordinator_site
+from nomoat.desk.watching.event_log import EventLog, path_of
+from nomoat.desk.watching.events import CommunityEvent, of_round
+from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.rounds.records import RoundRecord
+from round_records import RECORDS, renamed, write_rounds
+
+HOSTILE = "<script>alert(1)</script>\u202egnp.exe"
+PATHS = (
+    "/", "/round?number=1", "/volunteers", "/invitations", "/versions", "/version?number=2",
+    "/settings", "/events", "/machine",
+)  # fmt: skip
+
+
+@pytest.fixture
+def see(community: OpenCommunity, browser: Callable) -> Any:
+    return browser(coordinator_site(community, lambda: {"ada": 1}).app)
+
+
+def test_a_round_says_who_was_asked_ready_summed_late_and_refused(
+    community: OpenCommunity, see: Any
+) -> None:
+    write_rounds(community)
+    page = see.html("/round?number=1")
+    for name, value in (("Asked", "3"), ("Trained to the end", "3"), ("In the sum", "2")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page
+    assert "too late to report" in page
+    assert "its seal does not hold" in page
+    assert "weak: 2 participants" in page
+    assert "from 2.4000 to 3.4000 over volunteers" in page
+    widths = [float(x) for x in re.findall(r'width="([\d.]+)" height="4"', page)]
+    assert widths == [60.0, 30.0, 10.0]
+
+
+def test_rounds_are_counted_as_they_ended(community: OpenCommunity, see: Any) -> None:
+    assert "None has ended yet." in see.html("/")
+    write_rounds(community)
+    page = see.html("/")
+    assert "<dt>rounds ended, of 100</dt><dd>2</dd>" in page
+    assert "<dt>of them committed</dt><dd>1</dd>" in page
+    assert "1010 B" in page  # up, all rounds
+    assert "abandoned" in page
+    assert "Held-out loss by round, nats per token. mean of volunteers" in page
+    later = replace(RECORDS[1], round=3)
+    write_rounds(community, later)
+    assert "<dt>rounds ended, of 100</dt><dd>3</dd>" in see.html("/")
+
+
+def test_no_page_shows_what_a_single_volunteer_lost_or_moved(
+    community: OpenCommunity, see: Any
+) -> None:
+    secret = replace(
+        RECORDS[1], train_loss={"ada": 0.98765, "ben": 0.12321}, losses={"ada": 2.34567, "ben": 3.4}
+    )
+    write_rounds(community, secret)
+    for path in PATHS:
+        page = see.html(path)
+        assert "0.9877" not in page
+        assert "0.1232" not in page
+    assert "ada 2.3457" not in see.html("/round?number=1")
+
+
+def test_volunteers_are_approved_held_and_banned_with_a_reason(
+    community: OpenCommunity, enrol: Callable, see: Any
+) -> None:
+    enrol("ada")
+    assert "pending" in see.html("/volunteers")
+    assert "ada is approved" in see.send(
+        "/volunteers", name="ada", order="approve", back="/volunteers"
+    )
+    assert "approved, online" in see.html("/volunteers")
+    see.send("/volunteers", name="ada", order="hold", reason="sends nothing")
+    page = see.html("/volunteers")
+    assert "held" in page
+    assert "sends nothing" in page
+    see.send("/volunteers", name="ada", order="ban", reason="spam")
+    assert community.registrar.store.applicant("ada").standing.value == "banned"  # type: ignore[union-attr]
+    assert "no volunteer is called" in see.send("/volunteers", name="eve", order="ban")
+    assert "no such order" in see.send("/volunteers", name="ada", order="erase")
+
+
+def test_an_invitation_is_shown_once_with_its_code_and_can_be_revoked(
+    community: OpenCommunity, see: Any
+) -> None:
+    page = see.send("/invite", uses="5", expires="36h", back="/invitations")
+    link = re.search(r"nomoat://join/[^ &<']+", page)
+    assert link is not None
+    claims = from_link(link[0]).claims
+    assert claims.uses == 5
+    assert 'src="data:image/svg+xml;base64,' in page
+    assert "found on this machine only" in page
+    assert "nomoat://" not in see.html("/invitations")
+    see.send("/revoke", identifier=claims.identifier.hex())
+    assert community.registrar.store.invitation(claims.identifier).revoked  # type: ignore[union-attr]
+    assert "uses: give a number" in see.send("/invite", uses="-1")
+    assert "is not a duration" in see.send("/invite", uses="1", expires="for ever")
+
+
+def test_a_version_has_its_card_its_distance_and_a_peft_folder(see: Any) -> None:
+    page = see.html("/version?number=2")
+    assert "community adapter, version 2" in page
+    assert "What moved since version 1" in page
+    assert "nomoat adapter rollback 2" in page
+    packed = see.client.get("/version.zip?number=2")
+    names = zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
+    assert "version-2/adapter_model.safetensors" in names
+    assert "3 versions: chain, signatures and files are whole" in see.send("/verify")
+    assert "no version 9" in see.html("/version?number=9")
+    assert "no such number" in see.html("/version?number=x")
+
+
+def test_settings_are_changed_in_the_file_and_only_those_that_may_be(
+    community: OpenCommunity, see: Any
+) -> None:
+    file = community.folder.settings
+    before = file.read_text()
+    form = {"rounds.round_every": "60", "community.about": 'a "town"', "rounds.secure": "false"}
+    said = see.send("/settings", **form, back="/settings")
+    assert "Written: community.about, rounds.round_every" in said
+    settings = community.folder.load()
+    assert settings.rounds.round_every == 60
+    assert settings.community.about == 'a "town"'
+    assert settings.rounds.secure
+    assert "# Who you are." in file.read_text()
+    assert len(file.read_text().splitlines()) == len(before.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rounds.fraction", "2"), ("rounds.max_rounds", "many"), ("community.admission", "all")],
+)
+def test_a_setting_that_cannot_be_changes_nothing(
+    community: OpenCommunity, see: Any, name: str, value: str
+) -> None:
+    before = community.folder.settings.read_text()
+    assert "Not done" in see.send("/settings", **{name: value, "rounds.round_every": "9"})
+    assert community.folder.settings.read_text() == before
+
+
+def test_events_are_searched_by_kind_round_and_text(community: OpenCommunity, see: Any) -> None:
+    log = EventLog(path_of(community.folder), 1 << 20)
+    for record in RECORDS:
+        log(of_round(record, 100.0 + record.round))
+    log(CommunityEvent(200.0, "volunteer.hold", fields={"volunteer": "ben", "reason": "asleep"}))
+    log.close()
+    with path_of(community.folder).open("a") as file:
+        file.write('{"at": 1, "ev')  # a line that a kill cut off
+    assert see.html("/events").count("<tr>") == 1 + 4
+    assert "asleep" in see.html("/events?name=volunteer.")
+    assert see.html("/events?round=2").count("<tr>") == 1 + 1
+    assert see.html("/events?text=ASLEEP").count("<tr>") == 1 + 1
+    assert "Nothing that fits" in see.html("/events?text=nothing+like+it")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_hostile_names_and_reasons_are_shown_as_text(
+    community: OpenCommunity, enrol: Callable, see: Any, path: str
+) -> None:
+    write_rounds(community, *(renamed(record, HOSTILE) for record in RECORDS))
+    enrol("ada")
+    see.send("/volunteers", name="ada", order="approve")
+    see.send("/volunteers", name="ada", order="hold", reason=HOSTILE)
+    log = EventLog(path_of(community.folder), 1 << 20)
+    log(CommunityEvent(1.0, HOSTILE, 1, HOSTILE, {HOSTILE: HOSTILE}))
+    log.close()
+    page = see.html(path)
+    assert "<script>alert" not in page
+    assert "\u202e" not in page
+
+
+def test_a_reason_is_bounded(see: Any) -> None:
+    said = see.send("/volunteers", name="ada", order="ban", reason="x" * 201)
+    assert "200 characters" in said
+
+
+def test_an_empty_community_has_every_page(see: Any) -> None:
+    for path in PATHS:
+        if not path.startswith("/round?"):
+            assert "nomoat" in see.html(path)
+    assert "has not ended here" in see.html("/round?number=1")
+
+
+def test_a_record_without_what_later_ones_have_is_shown(community: OpenCommunity, see: Any) -> None:
+    write_rounds(community, RoundRecord(0, True, "the base model"))
+    assert "the base model" in see.html("/")
+    assert "–" in see.html("/round?number=0")
+
+
+def test_settings_view_never_shows_a_private_key(community: OpenCommunity, see: Any) -> None:
+    secret = community.folder.community_key.read_text().strip()
+    for path in PATHS:
+        if not path.startswith("/round?"):
+            assert secret not in see.html(path)
+    with pytest.raises(UsageError):
+        community.registry.get(99)
