@@ -16,7 +16,7 @@ PHASES: Final = ("training", "aggregating", "evaluating")
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutVolunteer:
     """A volunteer that is not in a round's sum, and why."""
 
     name: str
@@ -43,8 +43,8 @@ class RoundView:
     asked: int
     ready: int
     summed: int
-    late: tuple[LeftOut, ...]
-    refused: tuple[LeftOut, ...]
+    late: tuple[LeftOutVolunteer, ...]
+    refused: tuple[LeftOutVolunteer, ...]
     loss: float | None
     spread: tuple[float, float] | None
     evaluation: float | None
@@ -58,7 +58,7 @@ class RoundView:
 
 @dataclass(frozen=True)
 class PresentRound:
-    """What the coordinator is at, by state.json, as it was written at unix time `at`."""
+    """The round under way by state.json, as it was written at unix time `at`."""
 
     number: int
     phase: str
@@ -106,8 +106,8 @@ def round_view(record: Mapping[str, Any]) -> RoundView:
     )
 
 
-def _left_out(reasons: Mapping[str, str]) -> tuple[LeftOut, ...]:
-    return tuple(LeftOut(name, why) for name, why in sorted(reasons.items()))
+def _left_out(reasons: Mapping[str, str]) -> tuple[LeftOutVolunteer, ...]:
+    return tuple(LeftOutVolunteer(name, why) for name, why in sorted(reasons.items()))
 
 
 def _phases(seconds: Mapping[str, float]) -> tuple[PhaseSpan, ...]:
@@ -137,7 +137,7 @@ def loss_lines(rounds: Sequence[RoundView]) -> tuple[ChartLine, ...]:
 
 
 def participation_lines(rounds: Sequence[RoundView]) -> tuple[ChartLine, ...]:
-    """How many were asked, trained to the end, and are in the sum."""
+    """Counts of those asked, those who trained to the end, those in the sum."""
     kept = [each for each in rounds if each.number > 0][-SHOWN:]
     counted = (
         ("asked", [each.asked for each in kept]),

@@ -106,7 +106,7 @@ class FixedSetting:
 
 @dataclass(frozen=True)
 class SettingsView:
-    """What may be changed here, and what is fixed or changed in the file."""
+    """The settings that may be changed here, and those that are fixed or changed in the file."""
 
     changeable: tuple[FilledSetting, ...]
     fixed: tuple[FixedSetting, ...]

@@ -117,7 +117,7 @@ class Hooks:
 
 
 def _host(url: str) -> str:
-    """What of a URL may be logged: its path may be a secret."""
+    """Return the part of a URL that may be logged: its path may be a secret."""
     try:
         return httpx.URL(url).host
     except httpx.InvalidURL:

@@ -106,7 +106,7 @@ class RoundMetrics:
 
 @dataclass(frozen=True, eq=False)  # the registry keeps it in a dictionary
 class StandingCollector:
-    """What stands when it is asked. online: names of volunteers who are; carried: HTTP bytes."""
+    """The state at a scrape. online: names of volunteers who are; carried: HTTP bytes."""
 
     community: OpenCommunity
     online: Callable[[], Collection[str]]
