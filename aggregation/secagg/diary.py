@@ -11,7 +11,8 @@ sum whose participants are unknown.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -116,6 +117,17 @@ def spent(round_number: int, version: bytes, diary: Collection[Mark]) -> bool:
         mark.left and (mark.round >= round_number or (version and mark.version == version))
         for mark in diary
     )
+
+
+def set_back(diary: Collection[Mark], sent: Mapping[int, int]) -> bool:
+    """True if more masked vectors have left than the diary holds marks of (§19.5).
+
+    sent: round → how many have left, by another record of this machine. What was lost before, and
+    has been answered for by waiting for a version, is not counted again.
+    """
+    settled = max((mark.round for mark in diary if mark.kind == "lost"), default=-1)
+    marked = Counter(number for number, _ in {(m.round, m.session) for m in diary if m.left})
+    return any(count > marked[number] for number, count in sent.items() if number > settled)
 
 
 def lost(diary: Collection[Mark]) -> bool:

@@ -77,6 +77,7 @@ def _verify(home: Home, folder: CommunityFolder, as_json: bool) -> None:
 
     sent_log = SentLog(folder.root)
     checked = sent_log.check()
+    _fetch_all(home, folder)
     mine = load_identity(home.identity).public
     receipts, problems = sent_log.receipts(folder.info().public, mine)
     older = [receipt for receipt in receipts if receipt.at < sent_log.began()]
@@ -86,6 +87,18 @@ def _verify(home: Home, folder: CommunityFolder, as_json: bool) -> None:
     if older:
         say(f"{len(older)} receipts belong to a log that was put aside")
     raise typer.Exit(0 if shown["ok"] else 1)
+
+
+def _fetch_all(home: Home, folder: CommunityFolder) -> None:
+    """Ask for every receipt again: a log that lost its end may have lost them here, too."""
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.client.volunteer.follower import fetch_receipts
+    from nomoat.client.volunteer.kit import Kit
+
+    try:
+        fetch_receipts(Kit.of(home, folder, folder.load()), first_round=0)
+    except NomoatError as problem:
+        say(f"compared with the receipts that are here only: {problem}")
 
 
 @app.command()

@@ -59,6 +59,7 @@ from nomoat.client.round.work import (
     RoundStep,
     TrainWork,
     Work,
+    as_told,
     decline,
     declined,
     task_digest,
@@ -116,8 +117,8 @@ class RoundSession:
             work.task.round,
             result.steps,
             result.tokens,
-            result.first_loss,
-            result.last_loss,
+            as_told(result.first_loss),
+            as_told(result.last_loss),
             result.seconds,
             work.local.adapter.spec.rank,
         )
@@ -128,8 +129,9 @@ class RoundSession:
     def evaluated(
         self, work: EvaluateWork, loss: float, tokens: int, personal: float | None = None
     ) -> Evaluation:
-        """Report measured losses, mean nats per token over `tokens`."""
-        return Evaluation(work.task.round, loss, tokens, personal)
+        """Report measured losses, mean nats per token over `tokens`, as far as they are told."""
+        told = None if personal is None else as_told(personal)
+        return Evaluation(work.task.round, as_told(loss), tokens, told)
 
     def has_left(self, marks: tuple[Mark, ...]) -> bool:
         """Return True if the held update goes out for good with what these marks stand before."""

@@ -48,6 +48,11 @@ class Overtaken(NomoatError):
     """The coordinator has gone on; nobody waits for this work any more."""
 
 
+def as_told(loss: float) -> float:
+    """A loss as it leaves this machine: four digits, so that it tells less of single rows."""
+    return float(f"{loss:.4g}")
+
+
 def decline(round_number: int, reason: Reason) -> Decline:
     """A Decline in one of the fixed words: their plain text, which is what the wire takes."""
     return Decline(round_number, reason.value)

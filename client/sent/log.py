@@ -2,8 +2,11 @@
 
 hash_i = SHA-256("nomoat sent v1" ‖ 0 ‖ hash_{i−1} ‖ line_i without its hash). A line is written and
 synced before its message leaves, so nothing leaves unseen; a message that then could not be sent is
-in the log all the same. Edited, reordered and removed lines break the chain; a removed end is seen
-by the head kept beside the file and by receipts that name a missing packet. Pure: log_file.py
+in the log all the same. Edited, reordered and removed lines break the chain. A removed end is seen
+by the head kept beside the file; where somebody rewrote that as well, by the community's receipts,
+which are asked for again and name each packet that is in a sum. What has no receipt (an evaluation,
+an update that was not used) and stood behind the last that has, can be removed unseen by whoever
+may write this machine's files. Pure: log_file.py
 reads and writes.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -155,6 +159,15 @@ def _entry(values: dict[str, Any]) -> SentMessage:
 
 def _link(previous: bytes, body: bytes) -> bytes:
     return hashlib.sha256(DOMAIN + previous + body).digest()
+
+
+def masked_by_round(
+    entries: Iterable[SentMessage], receipts: Iterable[Receipt] = ()
+) -> dict[int, int]:
+    """Round → how many masked updates have left in it, by the log or by receipts for more."""
+    logged = Counter(entry.round for entry in entries if entry.masked)
+    received = Counter(receipt.round for receipt in receipts)
+    return {number: max(logged[number], received[number]) for number in logged | received}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from nomoat.client.sent.log_file import SentLog
 
 HAND_OVER_S = 60.0  # how long after its last answer an update may still be asked for
 OTHERS_TRAIN_S = 3900.0  # and after its training, while others still train
+MAX_DIGITS = 9
 READY = wire.kind_of(Ready)
 MASKED, PLAIN = wire.kind_of(MaskedReport), wire.kind_of(Report)
 OFFER = wire.action_of(wire.kind_of(SessionOffer))
@@ -42,23 +43,17 @@ class Recorder(RoundObserver):
     clock: Callable[[], float] = time.time
     _upload: UpdateSummary | None = field(default=None, init=False)  # what the next report carries
     _clip: float | None = field(default=None, init=False)
+    _round: int = field(default=0, init=False)  # of the session that was joined last
     _last: tuple[str, float] = field(default=("", 0.0), init=False)
 
     def __call__(self, request: Message, reply: Message) -> None:
         """Log `reply`, which is about to leave; NomoatError if it must not."""
         kind, size, digest = _contents(reply)
-        group = request.metadata.group_id
-        entry = SentMessage(
-            self.clock(),
-            self.community,
-            self.to,
-            kind,
-            int(group) if group.isdigit() else 0,
-            size,
-            digest,
-        )
+        number = _number(request.metadata.group_id)
+        entry = SentMessage(self.clock(), self.community, self.to, kind, number, size, digest)
         if request.metadata.message_type == OFFER:
-            self._clip = max(wire.decode(_head(request), SessionOffer, COORDINATOR).clips)
+            offer = wire.decode(_head(request), SessionOffer, COORDINATOR)
+            self._clip, self._round = max(offer.clips), offer.round
         if kind in {MASKED, PLAIN}:
             entry = self._update(entry, request)
         self.sent_log.record(entry)
@@ -82,7 +77,13 @@ class Recorder(RoundObserver):
             return entry
         members = wire.decode(_head(request), ShareSet, COORDINATOR).members
         size = sum(byte.bit_count() for byte in members)
-        return replace(entry, masked=True, session_size=size, clip=self._clip)
+        # Its round is that of the session that was joined, whatever the request is labelled.
+        return replace(entry, masked=True, session_size=size, clip=self._clip, round=self._round)
+
+
+def _number(group: str) -> int:
+    """The round a request is labelled with, 0 if it is none."""
+    return int(group) if group.isascii() and group.isdigit() and len(group) < MAX_DIGITS else 0
 
 
 def _contents(reply: Message) -> tuple[str, int, str]:

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from flwr.app import Context, Message
@@ -49,7 +49,7 @@ from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.training.trainer import Trainer
 from nomoat.client.volunteer.approval import wait_for_approval
-from nomoat.client.volunteer.follower import VersionFollower
+from nomoat.client.volunteer.follower import VersionFollower, fetch_receipts
 from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.own_rules import round_session
 from nomoat.client.volunteer.status import alone
@@ -86,6 +86,8 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
     with ExitStack() as stack:
         stack.enter_context(alone(kit.folder))
         stack.enter_context(_explained(kit.folder))
+        with suppress(NomoatError):  # what is not here tells whether `held` was put back
+            fetch_receipts(kit)
         parts = assemble(kit, workers)
         stack.callback(parts.trainer.close)
         beneath(lambda: _close_with(stop, parts.trainer), "closing").start()

@@ -57,11 +57,13 @@ class VersionFollower(threading.Thread):
         self._status.version(number)
 
 
-def fetch_receipts(kit: Kit) -> None:
-    """Fetch, verify and keep the receipts that are not here yet."""
+def fetch_receipts(kit: Kit, first_round: int | None = None) -> None:
+    """Fetch, verify and keep the receipts from a round on; None: those that are not here yet."""
     coordinator, sent_log = kit.coordinator, SentLog(kit.folder.root)
-    newest = sent_log.newest_receipt(coordinator.community, coordinator.identity.public)
-    for signed in coordinator_api.receipts(coordinator, newest, int(time.time())):
+    if first_round is None:
+        mine = coordinator.identity.public
+        first_round = sent_log.newest_receipt(coordinator.community, mine)
+    for signed in coordinator_api.receipts(coordinator, first_round, int(time.time())):
         sent_log.keep(signed)
 
 

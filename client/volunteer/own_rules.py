@@ -9,8 +9,9 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from nomoat.aggregation.errors import DoesNotFit
+from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.secagg.diary import Mark, set_back
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.membership.agreement import load as load_agreement
 from nomoat.client.membership.agreement import within
@@ -21,6 +22,8 @@ from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.session import RoundSession
 from nomoat.client.round.training_origin import TrainingOrigin
 from nomoat.client.round.update_store import DiskUpdateStore
+from nomoat.client.sent.log import masked_by_round
+from nomoat.client.sent.log_file import SentLog
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training.community_fit import rank_of
 from nomoat.client.volunteer.kit import Kit
@@ -59,9 +62,28 @@ def round_session(
             may_begin=day.begin,
         ),
         store.load(),
-        MaskedSession(membership, store.marks()),
+        MaskedSession(membership, _diary(kit, store)),
         TrainingOrigin(store.draw, lineage.version_of, lineage.is_present),
     )
+
+
+def _diary(kit: Kit, store: DiskUpdateStore) -> tuple[Mark, ...]:
+    """The marks of this machine's sums; with one that says they are not all, if they are not.
+
+    A folder that was put back from a backup has fewer marks than masked updates have left, by the
+    log of what left and by the receipts for it (docs/protocol.md §19.5).
+    """
+    marks, sent_log = store.marks(), SentLog(kit.folder.root)
+    info = kit.folder.info()
+    receipts, _ = sent_log.receipts(info.public, kit.coordinator.identity.public)
+    try:
+        entries = sent_log.check().entries
+    except NomoatError:  # then nothing leaves anyway
+        entries = ()
+    if not set_back(marks, masked_by_round(entries, receipts if info.secure else ())):
+        return marks
+    log.warning("held/ is older than what has left: nothing is summed before another version")
+    return (*marks, Mark("lost", b"", 0, 0))
 
 
 def _rank(settings: VolunteerSettings, info: CommunityInfo) -> int:

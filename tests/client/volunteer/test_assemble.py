@@ -17,6 +17,7 @@ from nomoat.aggregation.protocol.messages import Decline, TrainSettings
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
 from nomoat.aggregation.protocol.round_end import LineagePage, sign_end
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.home import Home
@@ -25,6 +26,8 @@ from nomoat.client.membership.roster_cache import DAY_S, RosterCache
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import RoundStep, TrainWork
+from nomoat.client.sent.log import SentMessage
+from nomoat.client.sent.log_file import SentLog
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.own_rules import round_session
@@ -50,10 +53,17 @@ def joined() -> list[SignedEntry]:
 
 
 def first_task(
-    folder: Path, changes: dict[str, float], seen: list[tuple[int, float]], **asked: int
+    folder: Path,
+    changes: dict[str, float],
+    seen: list[tuple[int, float]],
+    *,
+    left: tuple[int, ...] = (),
+    kept: bool = False,
+    **asked: int,
 ) -> RoundStep:
     """The answer of vol0 to a task at NOW. seen: (entries, days before NOW they came), in order.
 
+    left: rounds in which a masked update left, by the log; kept: the diary has one, of round 1.
     asked: what the community said on joining that it would ask for, where not what the task does.
     """
     community = Home(folder).folder(COMMUNITY.public)
@@ -68,6 +78,12 @@ def first_task(
     cache = RosterCache(file, coordinator, lambda: NOW)
     store = DiskUpdateStore(community.held)
     store.begin()
+    for number in left:
+        SentLog(community.root).record(
+            SentMessage(NOW, "town", "h:1", "sa.masked", number, 9, "", masked=True)
+        )
+    if kept:
+        store.mark((Mark("masked", b"s" * 32, 1, 1, b"v" * 32, b"a" * 32),))
     start = Version(
         0, community_id(COMMUNITY.public), START.digest, b"b" * 32, 0, "fedavg", (), None, None,
         None, "", 1,
@@ -115,3 +131,17 @@ def test_a_task_beyond_what_was_agreed_to_is_declined_with_the_figures(
     step = first_task(tmp_path, {}, [(4, 0.0)], **asked)
     assert step.answer == Decline(1, "settings exceed my limits")
     assert complaint in str(step.complaint)
+
+
+@pytest.mark.parametrize(
+    ("left", "kept", "restored"),
+    [((), False, False), ((1,), True, False), ((1,), False, True), ((1, 1), True, True)],
+)
+def test_a_folder_put_back_from_a_backup_is_noticed_and_waits_for_another_version(
+    tmp_path: Path, left: tuple[int, ...], kept: bool, restored: bool
+) -> None:
+    """`held` has fewer marks than masked updates have left by the log."""
+    step = first_task(tmp_path, {}, [(4, 0.0)], left=left, kept=kept)
+    assert [mark.kind for mark in step.marks] == ["lost"] * restored
+    spent = Decline(1, "trained from this version already")
+    assert (step.answer == spent) == (restored or kept)
