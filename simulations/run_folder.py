@@ -18,7 +18,7 @@ import json
 import platform
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -162,6 +162,10 @@ class RunFolder:
         with replacing(self.checkpoint) as file:
             file.write(arrays.pack(meta, checkpoint.to_arrays()))
         self._write_metrics([*read_metrics(self.metrics), record.as_json()])
+
+    def history(self) -> Iterable[RoundRecord]:
+        """The records of all ended rounds, in order."""
+        return map(RoundRecord.from_json, self.records())
 
     def records(self) -> list[dict[str, Any]]:
         """All rounds so far."""

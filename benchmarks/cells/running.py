@@ -42,6 +42,10 @@ class Notes:
         """Nothing to go on from."""
         return None
 
+    def history(self) -> list[RoundRecord]:
+        """Everything so far."""
+        return self.records
+
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         """Keep the record."""
         self.records.append(record)

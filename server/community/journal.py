@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
 from nomoat.aggregation import methods
@@ -95,6 +95,10 @@ class CommunityJournal:
             elif not record.reusable:
                 checkpoint = checkpoint.passing(record.round)
         return checkpoint
+
+    def history(self) -> Iterable[RoundRecord]:
+        """The records of all ended rounds, in order; abandoned ones with as many names as fit."""
+        return map(RoundRecord.from_json, map(json.loads, self.registry.store.rounds()))
 
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         """Write one ended round and, if it moved the adapter, its version.

@@ -18,7 +18,7 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.messages import AdapterShape, TrainTask
 from nomoat.aggregation.sums.parallel import Run
-from nomoat.server.rounds.cohort import round_seed, select
+from nomoat.server.rounds.cohort import round_seed
 from nomoat.server.rounds.driver import Driver
 from nomoat.server.rounds.exchanges import Exchanges
 from nomoat.server.rounds.federation import Federation, FederationCheckpoint
@@ -33,6 +33,7 @@ from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.receipts import UpdateDigests
 from nomoat.server.rounds.recording import record_of_round, record_of_start
 from nomoat.server.rounds.records import Journal, RoundRecord
+from nomoat.server.rounds.suspicion.cohorts import suspicion_of
 from nomoat.server.rounds.watching import TrafficMeter, Watcher
 
 Measure = Callable[[Adapter], Future[float]]
@@ -156,10 +157,11 @@ class Coordinator:
         if patience is not None:
             patience = replace(patience, usual=dict(stragglers.usual))
         seed = round_seed(federation.seed, "cohort", task.round)
+        so_far = suspicion_of(self.journal.history())
         return RoundPlan(
             task,
-            select(online, federation.fraction, federation.min_reports, seed),
-            tuple(sorted(online)),
+            so_far.cohort(online, federation.fraction, federation.min_reports, seed),
+            tuple(sorted(online - so_far.set_aside)),
             federation.min_reports,
             before,
             federation.tolerance,
@@ -168,6 +170,7 @@ class Coordinator:
             patience,
             optimizer=federation.optimizer,
             measured=self.measure is not None,
+            suspects=so_far.suspects,
         )
 
     def _task(self, number: int, before: FederationCheckpoint) -> TrainTask:

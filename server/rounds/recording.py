@@ -70,6 +70,7 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
         session=protection(federation, len(events.contributors)),
         adapter=after.state.adapter.digest.hex(),
         train_seconds={name: round(one.seconds, 6) for name, one in ready.items()},
+        suspects=dict(machine.plan.suspects),
         reusable=_reusable(events),
     )
 

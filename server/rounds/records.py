@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ class RoundRecord:
     adapter: str = ""  # digest of the adapter that stands after this round, hex
     train_seconds: dict[str, float] = field(default_factory=dict)  # as each volunteer measured it
     held: dict[str, str] = field(default_factory=dict)  # left out from now on, and why
+    suspects: dict[str, float] = field(default_factory=dict)  # probability to spoil sums, if over ½
     reusable: bool = False  # its number may be announced again: nobody was asked for an update
 
     @property
@@ -63,6 +64,9 @@ class Journal(Protocol):
 
     def last(self) -> FederationCheckpoint | None:
         """Return where to go on from, if anything was written."""
+
+    def history(self) -> Iterable[RoundRecord]:
+        """Return the records of all ended rounds, in order."""
 
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         """Write one ended round, all of it or nothing."""

@@ -84,6 +84,9 @@ class RoundLog:
     def last(self) -> FederationCheckpoint | None:
         return self.checkpoint
 
+    def history(self) -> list[RoundRecord]:
+        return self.records
+
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         self.records.append(record)
         self.checkpoint = checkpoint

@@ -32,6 +32,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
 
+import numpy as np
+
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.methods import AnyMethod, server_optimizer
 from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
@@ -244,6 +246,8 @@ class Round:
         self.events.contributors = exchange.contributors
         self._move(RoundEvent.SUMMED, now)
         adapter, plan = candidate.state.adapter, self.plan
+        if not np.isfinite(adapter.vector).all():  # nobody could measure it
+            return self._abandon(RoundEvent.REJECTED, "the new adapter is not finite", now)
         # Who still trains would answer after that, and hold everybody up until the deadline.
         evaluators = tuple(v for v in plan.evaluators if v not in self._training.late)
         self._evaluation = FederatedEvaluation(

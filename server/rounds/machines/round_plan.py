@@ -45,6 +45,7 @@ class RoundPlan:
     patience: Patience | None = None
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
     measured: bool = False  # the coordinator measures the candidate, too
+    suspects: Mapping[str, float] = field(default_factory=dict)  # of spoiling sums: probabilities
 
     @property
     def training(self) -> Waiting:

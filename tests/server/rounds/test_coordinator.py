@@ -100,6 +100,9 @@ class Memory:
     def last(self) -> FederationCheckpoint | None:
         return self.checkpoints[-1] if self.checkpoints else None
 
+    def history(self) -> list[RoundRecord]:
+        return self.records
+
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         self.records.append(record)
         self.checkpoints.append(checkpoint)

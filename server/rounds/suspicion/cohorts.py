@@ -1,0 +1,91 @@
+"""Choosing a cohort in the light of the sums before: smaller and at random while sums fail.
+
+Three sums in a row that had to be thrown away are hardly chance. As long as everybody is in every
+sum, nothing shows through whom; so from then on half of those who are there are asked at most, and
+never fewer than a sum must have: of many draws the one that is as likely to fail as not, as far as
+is known, since its outcome tells most. A cohort without the liar succeeds and its round
+counts; who is beyond doubt is asked no more (posterior.py), until its owner and the community's
+have talked; when nobody else is under suspicion any more everyone is asked again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nomoat.server.rounds.cohort import round_seed, select
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.suspicion.posterior import Sum, named, posterior
+
+IN_A_ROW = 3
+PARTS = (1 / 2, 1 / 3, 1 / 4, 0.0)
+DRAWS = 64
+REMEMBERED = 60  # sums
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What the sums so far say. probabilities: of all who were in one, empty while all is well.
+
+    beforehand: what they would be without any sum.
+    """
+
+    probabilities: dict[str, float] = field(default_factory=dict)
+    beforehand: float = 0.0
+
+    @property
+    def set_aside(self) -> frozenset[str]:
+        """Those who are not asked."""
+        return named(self.probabilities)
+
+    @property
+    def suspects(self) -> dict[str, float]:
+        """Those who more likely spoil sums than not, to be told to people."""
+        return {name: round(p, 6) for name, p in self.probabilities.items() if p > 1 / 2}
+
+    @property
+    def searching(self) -> bool:
+        """True while somebody who is still asked may be the cause."""
+        asked = self.probabilities.keys() - self.set_aside
+        return any(self.probabilities[name] > self.beforehand for name in asked)
+
+    def cohort(
+        self, online: Collection[str], fraction: float, minimum: int, seed: bytes
+    ) -> tuple[str, ...]:
+        """Who is asked to train, as select() has it, of those who are not set aside."""
+        asked = [name for name in online if name not in self.set_aside]
+        if not self.searching:
+            return select(asked, fraction, minimum, seed)
+        draws = [
+            select(
+                asked, min(fraction, PARTS[i % len(PARTS)]), minimum, round_seed(seed, "draw", i)
+            )
+            for i in range(DRAWS)
+        ]
+        return min(draws, key=lambda drawn: abs(self._failing(drawn) - 0.5))
+
+    def _failing(self, cohort: Collection[str]) -> float:
+        """The probability that a sum of these fails, taking suspects one by one."""
+        return 1 - math.prod(1 - self.probabilities.get(name, self.beforehand) for name in cohort)
+
+
+def suspicion_of(records: Iterable[RoundRecord]) -> Suspicion:
+    """What rounds that have ended, in order, say of those who were in their sums."""
+    sums = [
+        Sum(frozenset(record.contributors), not record.committed)
+        for record in records
+        if record.summed
+    ][-REMEMBERED:]
+    if _longest_run(sums) < IN_A_ROW:
+        return Suspicion()
+    names = sorted(frozenset().union(*(one.members for one in sums)))
+    return Suspicion(posterior(names, sums), posterior(names, ())[names[0]])
+
+
+def _longest_run(sums: Sequence[Sum]) -> int:
+    longest = run = 0
+    for one in sums:
+        run = run + 1 if one.failed else 0
+        longest = max(longest, run)
+    return longest
