@@ -15,6 +15,7 @@
                         sent.jsonl, receipts/    the log of what left, and its receipts
                         volunteer.log      what went on, rotated
                         state.json         the volunteer's status, for `nomoat status`
+                        now.json           figures of a training under way, for its page
                         orders.json        what its owner wants: pause, resume, finish
 
 HOME is NOMOAT_HOME, or the platform's data folder. Several communities live side by side.

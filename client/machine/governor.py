@@ -61,12 +61,21 @@ class Governed(Protocol):
         """Spend this share of the time working."""
 
 
+@dataclass(frozen=True)
+class OwnerLimits:
+    """The owner's limits, and the share of the time that may be spent training."""
+
+    machine: MachineLimits
+    cpu_share: float
+
+
 @dataclass
 class Governor:
     """One volunteer's policy at work. look: readings at a local time.
 
     handing_over: says if an update waits to be handed over, which `finish` lets end. told: called
-    with each decision that differs from the last one. zone: of the machine's wall clock.
+    with each decision that differs from the last one. zone: of the machine's wall clock. reread:
+    the owner's limits if they were changed since it was last asked. looked: told of each look.
     """
 
     folder: Path
@@ -79,6 +88,8 @@ class Governor:
     cpu_share: float = 1.0
     clock: Callable[[], float] = time.monotonic
     decision: Decision | None = None
+    reread: Callable[[], OwnerLimits | None] = lambda: None
+    looked: Callable[[Readings], None] = lambda readings: None
     _facts: Readings | None = field(default=None, init=False)
     _looked_at: float = field(default=0.0, init=False)
     _duty: DutyCycle = field(default_factory=DutyCycle, init=False)
@@ -139,15 +150,22 @@ class Governor:
         at, readings = self.clock(), self._facts
         old_s = FACTS_S if self.trainer.at_work else IDLE_FACTS_S
         if readings is None or at - self._looked_at >= old_s:
+            self._reread()
             readings = self.look(now)
+            self.looked(readings)
             self._regulate(readings, at - self._looked_at if self._facts is not None else 0.0)
             self._looked_at = at
         self._facts = replace(readings, now=now)
         return self._facts
 
+    def _reread(self) -> None:
+        changed = self.reread()
+        if changed is not None:
+            self.limits, self.cpu_share = changed.machine, changed.cpu_share
+
     def _regulate(self, readings: Readings, elapsed_s: float) -> None:
         targets = self._targets()
-        if not targets and self.cpu_share >= 1.0:
+        if not targets and self.cpu_share >= 1.0 and self._duty.share >= 1.0:
             return
         measured = {"temperature_c": readings.temperature_c, "power_w": readings.power_w}
         duty = regulate(self._duty, targets, measured, elapsed_s, self.cpu_share)

@@ -14,7 +14,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Windows = dict[str, tuple[str, ...]]
 
 HELP = """\
-When and how much of this machine training may use. A running nomoat reads this when it starts.
+When and how much of this machine training may use. A running nomoat follows within ten seconds;
+cores, kbit/s, adam_8bit and base_bits from its next start on.
 schedule = { all = ["22:00-07:00"], sat = ["00:00-24:00"] }  # local time; without it: always
 quiet_hours = { all = ["12:00-13:00"] }  # never then
 idle_after_s = 300         # train only when no key or mouse was touched for so long

@@ -27,6 +27,7 @@ from typing import Any, Protocol, TypeAlias
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.client.round.work import Overtaken
 from nomoat.lora.training.checkpoint import Paused
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 from nomoat.lora.workers.pool import Pool
 
@@ -48,6 +49,9 @@ class JobOwner(Protocol):
 
     def queued(self, reason: str | None) -> None:
         """A job waits for its turn, in words whose; None when that is over."""
+
+    def stepped(self, step: TrainingStep) -> None:
+        """A training of this owner's took a step; told of once a second at most."""
 
 
 @dataclass(eq=False)
@@ -268,7 +272,14 @@ class SharedWorker:
             base_hash=self.base_hash,
         )
         pool.tell_of_turns(self._tell)
+        pool.tell_of_steps(self._stepped)
         return pool
+
+    def _stepped(self, step: TrainingStep) -> None:
+        """Pass on a step of the running job."""
+        running = self._running
+        if running is not None:
+            running.owner.stepped(step)
 
     def _tell(self, reason: str | None) -> None:
         """Pass on why the running job waits for the GPU."""

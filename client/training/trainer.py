@@ -23,6 +23,7 @@ from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
 from nomoat.client.training import round_jobs
 from nomoat.client.training.personal_state import PersonalStates
 from nomoat.client.training.shared_worker import Job, SharedWorker
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.training.train import CPU_TOKENS, Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 
@@ -47,6 +48,7 @@ class Trainer:
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     on_queued: Callable[[str | None], None] = lambda reason: None
     rows_of_now: Callable[[Split], Split] = lambda split: split
+    on_step: Callable[[TrainingStep], None] = lambda step: None
     _at_work: int = field(default=0, init=False)  # pauses included
     _overtaken: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
@@ -139,6 +141,10 @@ class Trainer:
     def queued(self, reason: str | None) -> None:
         """A job waits for its turn, or that is over."""
         self.on_queued(reason)
+
+    def stepped(self, step: TrainingStep) -> None:
+        """A training took a step."""
+        self.on_step(step)
 
     def _submit(self, job: Job) -> Future[Any]:
         with self._lock:

@@ -51,6 +51,8 @@ from nomoat.client.training.trainer import Trainer
 from nomoat.client.volunteer.approval import wait_for_approval
 from nomoat.client.volunteer.follower import VersionFollower, fetch_receipts
 from nomoat.client.volunteer.kit import Kit
+from nomoat.client.volunteer.limits_watch import LimitsWatch, owner_limits
+from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.own_rules import round_session
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
@@ -113,6 +115,8 @@ def assemble(kit: Kit, workers: SharedWorkers) -> Parts:
     lineage = PinnedLineage(folder.root, kit.coordinator)
     recorder = Recorder(SentLog(folder.root), info.name, kit.settings.address)
     governor = _governor(kit, trainer, status, recorder, workers)
+    measured = MeasurementsFile(path_of(folder), lambda: trainer.pids)
+    trainer.on_step, governor.looked = measured.stepped, measured.looked
     store = DiskUpdateStore(folder.held)
     session = round_session(kit, cache, store, lineage)
     handler = RequestHandler(session, trainer, store, (status, recorder))
@@ -201,7 +205,6 @@ def _connection(kit: Kit, governor: Governor) -> ConnectionSettings:
 def _governor(
     kit: Kit, trainer: Trainer, status: StatusWriter, recorder: Recorder, workers: SharedWorkers
 ) -> Governor:
-    machine = kit.settings.machine
     gpu, queue = gpu_of(kit.settings.device), queue_for(kit.settings.device)
     turns = frozenset if queue is None else queue.pids
     probes = Probes(kit.folder.root, lambda: workers.pids | {os.getpid()}, gpu, turns)
@@ -215,15 +218,18 @@ def _governor(
         else:
             status.release()
 
+    lots = os.urandom(16)
+    limits = owner_limits(kit.settings.machine, lots)
     return Governor(
         kit.folder.root,
-        replace(machine.limits(), lots=os.urandom(16)),
+        limits.machine,
         probes.readings,
         trainer,
         handing_over,
         told,
         lambda: local_now(time.time()),
-        machine.cpu_share,
+        limits.cpu_share,
+        reread=LimitsWatch(kit.folder, lots),
     )
 
 

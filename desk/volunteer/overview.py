@@ -11,6 +11,7 @@ from nomoat.client.home import CommunityFolder
 from nomoat.client.machine import owner_orders
 from nomoat.client.membership.consent_sheet import protection, protection_now
 from nomoat.client.sent.log_file import SentLog
+from nomoat.client.volunteer.measurements import Measurements, read_measurements
 from nomoat.client.volunteer.status import VolunteerStatus, activity, paused, read_status, running
 
 SENTENCES: Final = {
@@ -21,6 +22,7 @@ SENTENCES: Final = {
     "refused": "Refused: {}.",
     "stopped": "Not running: {}.",
 }
+TRAINING: Final = "train.local"
 ERRANDS: Final = (
     ("train.", "training the adapter on your rows"),
     ("evaluate.", "measuring an adapter on the rows you hold out"),
@@ -36,6 +38,26 @@ class CommunityLink:
     identifier: str
     name: str
     chosen: bool
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """The training under way. left_s: seconds to go, as far as its pace tells."""
+
+    step: int
+    steps: int
+    loss: float
+    left_s: float | None
+
+
+@dataclass(frozen=True)
+class MachineView:
+    """The machine's sensors, as they were read last; None: it has none."""
+
+    temperature_c: float | None
+    power_w: float | None
+    vram_share: float | None
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -63,11 +85,14 @@ class OverviewView:
     own_loss: float | None
     complaint: str | None
     data_note: str | None
+    training: TrainingView | None
+    machine: MachineView | None
 
 
 def overview(folder: CommunityFolder, now: datetime) -> OverviewView:
     """Look at one community's files, as `nomoat status` does."""
     status, alive = read_status(folder), running(folder)
+    measured = read_measurements(folder, now.timestamp())
     orders = owner_orders.read(folder.root)
     doing = activity(status, orders, alive, now)
     known = status or VolunteerStatus(0, "stopped", "", now.timestamp())
@@ -89,7 +114,27 @@ def overview(folder: CommunityFolder, now: datetime) -> OverviewView:
         own_loss=known.own_loss,
         complaint=known.complaint,
         data_note=known.data,
+        training=_training(status, measured) if alive else None,
+        machine=_machine(measured) if alive else None,
     )
+
+
+def _training(status: VolunteerStatus | None, measured: Measurements | None) -> TrainingView | None:
+    """The training, if one is under way and was heard of lately."""
+    if status is None or (status.doing, status.why) != ("working", TRAINING) or measured is None:
+        return None
+    known = measured.step, measured.steps, measured.loss, measured.step_at
+    step, steps, loss, at = known
+    if step is None or steps is None or loss is None or at is None or at < status.since:
+        return None
+    return TrainingView(step, steps, loss, measured.left_s())
+
+
+def _machine(measured: Measurements | None) -> MachineView | None:
+    if measured is None:
+        return None
+    sensors = measured.temperature_c, measured.power_w, measured.vram_share, measured.memory_bytes
+    return MachineView(*sensors) if any(value is not None for value in sensors) else None
 
 
 def _in_words(why: str) -> str:

@@ -19,6 +19,7 @@ from nomoat.lora.training.checkpoint import RunPosition, TrainingCheckpoint, cap
 from nomoat.lora.training.loss import Losses
 from nomoat.lora.training.loss_scale import LossScale
 from nomoat.lora.training.out_of_memory import halved
+from nomoat.lora.training.steps import TrainingStep
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,8 @@ class Breaks:
     job: SHA-256 of what is trained (jobs.digest). resume: the checkpoint of an earlier process.
     between: called after every piece but the last with a function that captures the run; it may
     sleep, or raise checkpoint.Paused. most_tokens: padded tokens of a piece at most; None: what the
-    device likes best. adam_8bit: moments in 8 bits.
+    device likes best. adam_8bit: moments in 8 bits. told: called after every step with a function
+    that tells of it, which makes a GPU wait.
     """
 
     job: bytes = b""
@@ -39,6 +41,7 @@ class Breaks:
     between: Callable[[Callable[[], TrainingCheckpoint]], None] | None = None
     most_tokens: int | None = None
     adam_8bit: bool = False
+    told: Callable[[Callable[[], TrainingStep]], None] | None = None
 
 
 NO_BREAKS = Breaks()
@@ -101,14 +104,16 @@ class RunProgress:
             self._limit = fewer
             self._forget_step()  # out here: the exception, and all tensors it holds, are gone
 
-    def stepped(self, tokens: int, last: bool) -> None:
-        """Count a step of the optimiser, taken on `tokens`; the gradient is zero again."""
+    def stepped(self, tokens: int, steps: int) -> None:
+        """Count a step of the optimiser, one of `steps`, on `tokens`; gradients are zero again."""
         assert self._loss is not None
         self._losses.append(self._loss)
         self._loss, self._piece = None, 0
         self.step += 1
         self.tokens += tokens
-        if not last:
+        if self._breaks.told is not None:
+            self._breaks.told(lambda: TrainingStep(self.step, steps, self.last_loss, self.seconds))
+        if self.step < steps:
             self._break()
 
     def _pieces(self, loss_of: Losses, batch: Batch) -> None:

@@ -157,7 +157,7 @@ def _take_steps(
             gradient.mul_((CLIP_NORM / (gradient.norm() + 1e-6)).clamp(max=1.0))
             optimizer.step()
             gradient.zero_()
-            progress.stepped(len(batch.targets), last=progress.step + 1 == run.steps)
+            progress.stepped(len(batch.targets), run.steps)
             if progress.step % CHECK_EVERY_STEPS == 0 and not math.isfinite(progress.last_loss):
                 raise diverged(progress.step, settings)
     model.eval()

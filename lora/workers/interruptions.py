@@ -19,9 +19,11 @@ from pathlib import Path
 from nomoat.aggregation.errors import NomoatError
 from nomoat.lora.device.backends import Device
 from nomoat.lora.training.checkpoint import Paused, TrainingCheckpoint, write
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers.jobs import Pause, Throttle
 
 SAVE_EVERY_S = 60.0  # what a kill -9 of the worker costs at most
+TELL_EVERY_S = 1.0
 MAX_SLEEP_S = 5.0  # slept in pieces: a pause must be seen at once
 
 
@@ -105,6 +107,23 @@ class Between:
             ):  # an older checkpoint, or none: then it starts anew
                 write(self._path, taken())
         raise Paused
+
+
+class Telling:
+    """The hook that tells the parent of a step, once a second at most (progress.Breaks.told)."""
+
+    def __init__(self, orders: WorkerOrders) -> None:
+        self._orders = orders
+        self._told_at = -math.inf
+
+    def __call__(self, step: Callable[[], TrainingStep]) -> None:
+        """Tell of a step, unless one was told of just now."""
+        now = self._orders.clock()
+        if now - self._told_at < TELL_EVERY_S:
+            return
+        self._told_at = now
+        with contextlib.suppress(OSError):  # the parent is gone, which `look` finds out
+            self._orders.pipe.send(("step", step()))
 
 
 def sleep_s(share: float, worked_s: float) -> float:

@@ -35,6 +35,7 @@ from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import resolve
 from nomoat.lora.training.checkpoint import Paused
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers import jobs
 from nomoat.lora.workers.cores import default_workers
 from nomoat.lora.workers.gpu_turn import WorkerTurn
@@ -163,6 +164,10 @@ class Pool:
     def tell_of_turns(self, told: Callable[[str | None], None]) -> None:
         """Call `told` with why work waits for its turn at the GPU, and with None after that."""
         self._state.turn.told = told
+
+    def tell_of_steps(self, told: Callable[[TrainingStep], None]) -> None:
+        """Call `told` with steps of trainings, one a second of each worker at most."""
+        self._state.stepped = told
 
     @property
     def working(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -10,6 +11,7 @@ from typing import Any
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.lora.training.checkpoint import Paused
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers import jobs
 from nomoat.lora.workers.gpu_turn import HAND_OVER_S, WorkerTurn
 from nomoat.lora.workers.process import WorkerProcess, failure, start
@@ -30,7 +32,8 @@ class PoolState:
     """All that a pool's threads share.
 
     doing: the job of each worker. begun: whose training has taken its first piece, or is about to.
-    share: of the time, that may be worked. device_known: set once on_gpu is.
+    share: of the time, that may be worked. device_known: set once on_gpu is. stepped:
+    told of the steps of trainings.
     """
 
     base: jobs.HeldBase
@@ -48,6 +51,7 @@ class PoolState:
     busy: list[jobs.Interval] = field(default_factory=list)
     processes: dict[int, WorkerProcess] = field(default_factory=dict)
     gpu_pids: frozenset[int] = frozenset()
+    stepped: Callable[[TrainingStep], None] = lambda _step: None
 
     @property
     def ending(self) -> bool:
@@ -201,9 +205,12 @@ class Serving:
                     process.tell(jobs.Pause())
                     handed_over = True
             answer = process.hear()
-            if answer[0] != "begun":
+            if answer[0] == "begun":
+                state.begun.add(self._index)
+            elif answer[0] == "step":
+                state.stepped(answer[1])
+            else:
                 return answer, handed_over
-            state.begun.add(self._index)
 
     def _end(self, timeout_s: float | None = None) -> None:
         """End the worker, and the turn it had."""

@@ -31,7 +31,7 @@ from nomoat.lora.training.progress import Breaks
 from nomoat.lora.training.train import Given, Trained, train
 from nomoat.lora.workers.encoded_shards import EncodedShards
 from nomoat.lora.workers.environment import prepare
-from nomoat.lora.workers.interruptions import Between, WorkerOrders
+from nomoat.lora.workers.interruptions import Between, Telling, WorkerOrders
 from nomoat.lora.workers.jobs import (
     EvaluateJob,
     HeldBase,
@@ -120,14 +120,15 @@ class Worker:
         return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
 
     def _breaks(self, job: TrainJob) -> Breaks:
-        between = None
+        between = told = None
         if self._orders is not None:
             between = Between(self._orders, job.checkpoint, backends.of(self._base.device))
+            told = Telling(self._orders)
         name, saved = b"", None
         if job.checkpoint is not None:
             name = digest(job)
             saved = read_checkpoint(job.checkpoint, name)
-        return Breaks(name, saved, between, job.most_tokens, job.adam_8bit)
+        return Breaks(name, saved, between, job.most_tokens, job.adam_8bit, told)
 
     def _recompute(self, wanted: bool) -> None:
         """Keep only each layer's input for the backward pass, or all activations."""

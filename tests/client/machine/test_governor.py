@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from nomoat.client.machine import owner_orders
-from nomoat.client.machine.governor import FACTS_S, Governor
+from nomoat.client.machine.governor import FACTS_S, Governor, OwnerLimits
 from nomoat.client.machine.policy import Action, Decision
 from nomoat.client.machine.readings import GpuProgram, MachineLimits, Orders, Readings
 
@@ -178,3 +178,26 @@ def test_after_a_turn_that_failed_training_goes_on_and_until_then_status_says_wh
     thread.join()
     assert world.trainer.did == ["resume", "pause", "resume"]
     assert [decision.action for decision in world.told][-2:] == [Action.WAIT, Action.TRAIN]
+
+
+def test_limits_that_were_changed_hold_from_the_next_look_on(tmp_path: Path) -> None:
+    world = World(tmp_path, cpu_share=0.5)
+    world.turn()
+    assert world.turn(FACTS_S) is Action.TRAIN
+    changed = [OwnerLimits(MachineLimits(max_temperature_c=70.0), 1.0)]
+    world.governor.reread = lambda: changed.pop() if changed else None
+    world.readings["temperature_c"] = 90.0
+    assert world.turn() is Action.TRAIN
+    assert world.turn(FACTS_S) is Action.WAIT
+    assert world.told[-1].reason == "temperature 90 °C, limit 70 °C"
+
+
+def test_a_share_of_the_time_that_was_lifted_is_lifted_for_the_hands(tmp_path: Path) -> None:
+    world = World(tmp_path, cpu_share=0.5)
+    world.turn()
+    world.turn(FACTS_S)
+    assert "limit 0.50" in world.trainer.did
+    changed = [OwnerLimits(MachineLimits(), 1.0)]
+    world.governor.reread = lambda: changed.pop() if changed else None
+    world.turn(FACTS_S)
+    assert world.trainer.did[-1] == "limit 1.00"

@@ -26,6 +26,7 @@ from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_worker import TURN, SharedWorker
 from nomoat.client.training.trainer import Trainer
 from nomoat.lora.training.checkpoint import Paused
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers.jobs import TrainJob
 
 ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
@@ -67,6 +68,9 @@ class FakePool:
 
     def tell_of_turns(self, told: Callable[[str | None], None]) -> None:
         self.told = told
+
+    def tell_of_steps(self, told: Callable[[TrainingStep], None]) -> None:
+        self.stepped = told
 
     @property
     def working(self) -> bool:

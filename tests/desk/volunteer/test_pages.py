@@ -23,11 +23,13 @@ from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.client.sent.log import SentMessage, SentTensor
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.settings import VolunteerSettings
+from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.desk.volunteer.limits_form import save, wanted
 from nomoat.desk.volunteer.owner_commands import until_tomorrow_s
 from nomoat.desk.volunteer.site import volunteer_site
+from nomoat.lora.training.steps import TrainingStep
 
 KEY = SigningKey(b"\7" * 32)
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe"
@@ -196,3 +198,25 @@ def test_hostile_names_are_shown_as_text(home: Home, browser: Callable, path: st
 
 def test_a_home_without_a_community_says_how_to_join(home: Home, browser: Callable) -> None:
     assert "nomoat join" in browser(volunteer_site(home).app).html("/")
+
+
+def test_a_training_is_shown_while_it_is_under_way_and_not_after(
+    home: Home, browser: Callable
+) -> None:
+    folder = joined(home)
+    see = browser(volunteer_site(home).app)
+    with alone(folder):
+        writer = StatusWriter(folder)
+        file = MeasurementsFile(path_of(folder), frozenset)
+        writer.working("train.local")
+        assert "Step" not in see.html("/")
+        file.stepped(TrainingStep(5, 20, 2.5, 10.0))
+        page = see.html("/")
+        assert "Step 5 of 20, loss 2.5000, about 30 s left" in page
+        assert '<progress max="20" value="5">' in page
+        assert "temperature" not in page  # no sensor has said anything
+        writer.answered("train.local", 10, False)
+        assert "Step" not in see.html("/")
+        writer.working("train.local")
+        assert "Step" not in see.html("/")  # of the training before
+    assert "Step" not in see.html("/")

@@ -12,8 +12,9 @@ import pytest
 
 from nomoat.lora.device.backends import Device
 from nomoat.lora.training.checkpoint import Paused, RunPosition, TrainingCheckpoint, read
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers import interruptions
-from nomoat.lora.workers.interruptions import Between, WorkerOrders
+from nomoat.lora.workers.interruptions import Between, Telling, WorkerOrders
 from nomoat.lora.workers.jobs import Pause, ShardJob, Throttle
 
 DEVICE = Device(cast("Any", "cpu"))  # a processor waits for nothing
@@ -102,3 +103,24 @@ def test_orders_need_no_job_and_jobs_are_no_orders() -> None:
     assert made.obey(Pause())
     assert made.pausing
     assert not made.obey(ShardJob(Path("s"), 8))
+
+
+def test_steps_are_told_once_a_second_and_the_others_are_not_even_read() -> None:
+    made, parent = desk(0.4)
+    telling, read_steps = Telling(made), []
+
+    def step(number: int) -> TrainingStep:
+        read_steps.append(number)
+        return TrainingStep(number, 6, 2.0, 1.0)
+
+    for number in range(1, 7):
+        telling(lambda number=number: step(number))
+    assert read_steps == [1, 4]
+    assert [parent.recv()[1].step for _ in range(2)] == [1, 4]
+    assert not parent.poll()
+
+
+def test_a_parent_that_is_gone_needs_no_steps() -> None:
+    made, parent = desk()
+    parent.close()
+    Telling(made)(lambda: TrainingStep(1, 2, 2.0, 1.0))

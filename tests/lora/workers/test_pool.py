@@ -31,6 +31,7 @@ from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.model.adapter_slot import attach, detach
 from nomoat.lora.model.base_model import initial_adapter
 from nomoat.lora.training.checkpoint import Paused
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.training.train import train
 from nomoat.lora.workers.cores import default_workers
 from nomoat.lora.workers.jobs import (
@@ -97,8 +98,12 @@ def test_every_kind_of_job(pool: Pool, spec: AdapterSpec, shards: list[Path], ba
     assert pool.submit(SpecJob(4, 8.0)).result().spec == spec
     narrow = pool.submit(SpecJob(2, 4.0, ("q_proj",))).result().spec
     start = initial_adapter(narrow, b"i").vector
+    told: list[TrainingStep] = []
+    pool.tell_of_steps(told.append)
     trained = pool.submit(TrainJob(shards[0], narrow, start, SETTINGS, b"s")).result()
     assert trained.steps == 3
+    assert (told[0].step, told[0].steps) == (1, 3)
+    assert 0 < told[0].loss < 100
     base_loss = pool.submit(EvaluateJob(shards[0], spec, None, SETTINGS)).result()  # another slot
     assert pool.submit(EvaluateJob(shards[0], narrow, None, SETTINGS)).result() == base_loss
     texts = pool.submit(SampleJob(("a?", "b?"), spec, None, 5)).result()
