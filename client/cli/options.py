@@ -21,7 +21,7 @@ Base = Annotated[str | None, typer.Option(help="Where the base model is here: a 
 Name = Annotated[
     str | None, typer.Option("--as", help="Your name in the community (default: yours here).")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")]
 Heldout = Annotated[float, typer.Option(help="Share of rows kept for measuring.")]
 HeldoutData = Annotated[
     Path | None, typer.Option(help="Rows to measure with, instead of a share of yours.")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import platformdirs
+
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
-from nomoat.lora.model import left_out
 from nomoat.lora.model.context import check_length, context_length
+from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import HUB_ID, config, content_hash, resolve
 from nomoat.lora.model.shape import GATED_FAMILIES
-from nomoat.lora.workers.examining import examined
+from nomoat.lora.workers.examining import examined, remembered
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
 
@@ -47,18 +49,29 @@ def check_base(base: str, wanted: bytes, name: str) -> None:
         )
 
 
-def check_trains(info: CommunityInfo, base: str, device: str) -> str:
+def check_trains(info: CommunityInfo, base: str, device: str, bits: int | None = None) -> str:
     """Return a sentence on the parts of the base that carry no adapter, found by attaching one.
 
-    In a process of its own that is asked nothing and has a time limit. Families whose layers are
-    all known are not loaded for it. Raises BadData or UsageError, in one line, if the base cannot
-    be trained, or reads shorter rows than the community's.
+    In a process of its own that is asked nothing and has a time limit, once for each base: what is
+    found is kept in this account's cache. A known family that is held in 4 or 8 bits is not loaded
+    for it: its layers are known. Raises BadData or UsageError, in one line, if the base cannot be
+    trained, or reads shorter rows than the community's.
     """
     folder = resolve(base)
     known = config(folder)
     check_length(context_length(known), info.seq_len)
-    if known.get("model_type") in GATED_FAMILIES:
+    if bits in (4, 8) and known.get("model_type") in GATED_FAMILIES:
         return ""
-    with Pool(base, 1, device, shared=False, base_hash=info.base_hash) as pool:
-        found = examined(pool.submit(SpecJob(ANY_RANK, 1.0, seq_len=info.seq_len)))
-    return left_out.line(found.left_out)
+
+    def examine() -> Examined:
+        with Pool(base, 1, device, shared=False, bits=bits, base_hash=info.base_hash) as pool:
+            return examined(pool.submit(SpecJob(ANY_RANK, 1.0)))
+
+    found = remembered(examinations(), info.base_hash, examine)
+    check_length(found.context, info.seq_len)
+    return found.left_out
+
+
+def examinations() -> Path:
+    """Return the folder of this account's cache that examinations are kept in."""
+    return Path(platformdirs.user_cache_dir("nomoat")) / "examined"

@@ -30,6 +30,7 @@ from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit
 from nomoat.client.training.memory_fit import check_bits
 from nomoat.lora.data.row_counts import too_many_dropped
+from nomoat.lora.device.present import check_there
 from nomoat.storage.settings import first_error
 
 FLAGS = {
@@ -94,13 +95,13 @@ def consider(
     ours is sent, and nothing that the coordinator names is opened.
     """
     _settings(invitation, wish, wish.base or "", None)  # refused before anything is asked
+    check_there(wish.device)
     endpoint, community = coordinator_api.endpoint_of(invitation), invitation.claims.community
     info = coordinator_api.look(endpoint, community, int(time.time()))
     if wish.known_peers and not info.secure:
         raise UsageError(f"--known-peers protects nothing: {info.name} does not mask updates")
     folder, base = home.folder(info.public), _local(wish.base or ask_base(info))
     check_base(base, info.base_hash, info.name)
-    parts = check_trains(info, base, wish.device)
     settings = _settings(invitation, wish, base, _bits(info, wish, base))
     machine = settings.machine
     check_bits(machine)
@@ -117,6 +118,7 @@ def consider(
     fit = community_fit.line(info, base, memory, machine.base_bits, most)
     if too_many_dropped(split.read, split.dropped) and not wish.allow_dropping:
         raise BadData(f"{settings.data}: {split.line()}; --allow-dropping joins with what is left")
+    parts = check_trains(info, base, wish.device, machine.base_bits)
     fit = f"{fit}\n{parts}" if parts else fit
     agreed = Agreement.of(
         info, coordinator_api.work_terms(replace(endpoint, ca=info.ca), community)

@@ -39,6 +39,33 @@ def check_names(device: str) -> None:
             raise UsageError(f"{name!r} is no device; auto, cpu, cuda, mps and xpu are")
 
 
+def check_there(device: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise UsageError, in one line, if `device` names one that surely is not here.
+
+    Drivers are not asked: what passes may still not start.
+    """
+    check_names(device)
+    for name in names(device):
+        kind = name.partition(":")[0]
+        if why := _why_not(kind, environment):
+            raise UsageError(f"there is no {kind.upper()} device here; use cpu ({why})")
+
+
+def _why_not(kind: str, environment: Mapping[str, str]) -> str:
+    """Say in half a line why there can be no such device; "" if there may be one."""
+    built = torch_built_for()
+    if kind == "cuda":
+        hidden = not environment.get(VISIBLE, "0").strip()
+        driven = sys.platform != "linux" or bool(driver_nodes())
+        fine = bool({"cuda", "hip"} & built) and driven and not hidden
+        return "" if fine else why_no_cuda(environment)
+    if kind == "mps":
+        return "" if is_apple() else "MPS is Apple silicon's"
+    if kind == "xpu":
+        return "" if "xpu" in built else "XPU needs an Intel GPU and torch's build for it"
+    return ""
+
+
 def torch_built_for() -> frozenset[str]:
     """Return what the installed torch was built for, of "cuda", "hip" and "xpu"."""
     found = find_spec("torch")

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.client.cli import join as command
 from nomoat.client.membership import base_model
 from nomoat.client.membership.base_model import asked_for, check_trains, fetchable
 from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.left_out import LeftOut
+from nomoat.lora.workers.examining import remembered
 from nomoat.lora.workers.jobs import SpecJob
 
 
@@ -69,15 +70,16 @@ def test_a_base_that_reads_less_than_the_communitys_rows_is_refused(
         check_trains(info(), str(base), "cpu")
 
 
-def test_a_family_whose_layers_are_known_is_not_loaded(
+def test_a_family_whose_layers_are_known_is_not_loaded_to_be_held_in_fewer_bits(
     folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_model, "Pool", None)
-    assert check_trains(info(), str(folder(model_type="llama")), "cpu") == ""
+    assert check_trains(info(), str(folder(model_type="llama")), "cpu", 4) == ""
 
 
-def test_another_family_is_examined_by_attaching_in_a_process_of_its_own(
-    folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_base_is_examined_once_by_attaching_in_a_process_of_its_own(
+    folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: str
 ) -> None:
     asked: list[Any] = []
 
@@ -98,9 +100,33 @@ def test_another_family_is_examined_by_attaching_in_a_process_of_its_own(
     found = Examined(None, (LeftOut("model.vision", "text never passes", 0.5),), 256)  # type: ignore[arg-type]
     monkeypatch.setattr(base_model, "Pool", Pool)
     monkeypatch.setattr(base_model, "examined", lambda future: found)
-    base = folder(model_type="gemma3", text_config={"max_position_embeddings": 256})
-    told = check_trains(info(), str(base), "cpu")
-    assert told == "Left as they are: model.vision (50.0% of the values): text never passes."
-    (_, options), job = asked
-    assert options == {"shared": False, "base_hash": b"h" * 32}
-    assert job.seq_len == 128
+    monkeypatch.setattr(base_model, "examinations", lambda: tmp_path / "cache")
+    base = folder(model_type=family, text_config={"max_position_embeddings": 256})
+    for _ in range(2):
+        told = check_trains(info(), str(base), "cpu", 16)
+        assert told == "Left as they are: model.vision (50.0% of the values): text never passes."
+    ((_, options), job) = asked
+    assert options == {"shared": False, "bits": 16, "base_hash": b"h" * 32}
+    assert job == SpecJob(1, 1.0)
+    with pytest.raises(UsageError, match="the model reads 256 tokens"):
+        check_trains(info(seq_len=300), str(folder(model_type=family)), "cpu")
+    check_trains(info(base_hash=b"o" * 32), str(base), "cpu")
+    assert len(asked) == 4  # another base is another question
+
+
+def test_an_examination_that_refused_or_was_damaged_is_asked_for_again(tmp_path: Path) -> None:
+    found = Examined(None, (), 256)  # type: ignore[arg-type]
+
+    def refuses() -> Examined:
+        raise BadData("not causal")
+
+    for _ in range(2):
+        with pytest.raises(BadData, match="not causal"):
+            remembered(tmp_path, b"h" * 32, refuses)
+    assert remembered(tmp_path, b"h" * 32, lambda: found).context == 256
+    assert remembered(tmp_path, b"h" * 32, refuses).context == 256
+    (file,) = tmp_path.iterdir()
+    for damaged in (b"", b"[]", b"{}", b'{"context": "x", "told": ""}'):
+        file.write_bytes(damaged)
+        with pytest.raises(BadData, match="not causal"):
+            remembered(tmp_path, b"h" * 32, refuses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from nomoat.aggregation.errors import UsageError
 from nomoat.lora.device import present
 from nomoat.lora.device.present import (
     check_names,
+    check_there,
     gpu_of,
     may_use_gpu,
     names,
@@ -86,7 +88,7 @@ def test_a_gpu_may_be_used_where_there_is_one_and_nobody_hides_it(
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     monkeypatch.setattr(present, "torch_built_for", lambda: frozenset({"cuda"}))
     monkeypatch.setattr(present, "driver_nodes", lambda: nodes)
-    monkeypatch.setattr(present.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(present, "is_apple", lambda: False)
     assert may_use_gpu(device, environment) is may
     monkeypatch.setattr(present, "torch_built_for", frozenset)
@@ -101,7 +103,7 @@ def test_a_list_of_devices_is_read_in_order() -> None:
 def test_why_there_is_no_cuda_names_what_would_bring_it_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(present.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(present, "torch_built_for", frozenset)
     assert "built without CUDA" in why_no_cuda({})
     monkeypatch.setattr(present, "torch_built_for", lambda: frozenset({"cuda"}))
@@ -119,3 +121,48 @@ def test_a_name_of_no_device_is_refused_without_torch() -> None:
     for bad in ("tpu", "cuda:", "cuda:x", "CUDA", "cpu,tpu", "meta"):
         with pytest.raises(UsageError, match="is no device"):
             check_names(bad)
+
+
+@pytest.mark.parametrize(
+    ("device", "built", "nodes", "visible", "said"),
+    [
+        ("cuda", set(), ("nvidiactl",), None, "no CUDA device here; use cpu .this torch was built"),
+        ("cpu,cuda:1", {"cuda"}, (), None, "no CUDA device here; use cpu .no GPU driver"),
+        ("cuda", {"hip"}, ("kfd",), "", "no CUDA device here; use cpu .CUDA_VISIBLE_DEVICES is"),
+        ("xpu", {"cuda"}, ("dri/renderD128",), None, "no XPU device here; use cpu"),
+        ("mps", set(), (), None, "no MPS device here; use cpu .MPS is Apple silicon's"),
+        ("tpu", {"cuda"}, ("nvidiactl",), None, "'tpu' is no device"),
+    ],
+)
+def test_a_device_that_surely_is_not_here_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    built: set[str],
+    nodes: tuple[str, ...],
+    visible: str | None,
+    said: str,
+) -> None:
+    monkeypatch.setattr(present, "torch_built_for", lambda: frozenset(built))
+    monkeypatch.setattr(present, "driver_nodes", lambda: nodes)
+    monkeypatch.setattr(present, "is_apple", lambda: False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(UsageError, match=said):
+        check_there(device, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+
+
+@pytest.mark.parametrize(
+    ("device", "built", "nodes"),
+    [
+        ("auto", set(), ()),
+        ("cpu", set(), ()),
+        ("cuda:1", {"cuda"}, ("dxg",)),
+        ("cuda", {"hip"}, ("kfd",)),
+        ("xpu:0", {"xpu"}, ()),
+    ],
+)
+def test_a_device_that_may_be_here_is_left_to_its_driver(
+    monkeypatch: pytest.MonkeyPatch, device: str, built: set[str], nodes: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(present, "torch_built_for", lambda: frozenset(built))
+    monkeypatch.setattr(present, "driver_nodes", lambda: nodes)
+    check_there(device, {})
