@@ -125,6 +125,12 @@ def host_name(host: str) -> str:
         return _ascii_name(host)
     if getattr(found, "scope_id", None):
         raise UsageError(f"{host!r} is good on one link only; give an address without %")
+    meant = getattr(found, "ipv4_mapped", None) or found
+    if meant.is_unspecified or meant.is_multicast or str(meant) == "255.255.255.255":
+        raise UsageError(
+            f"{host!r} is no machine's address; give the one that volunteers reach this machine "
+            "at (nomoat up --host says where to listen)"
+        )
     return str(found)
 
 
@@ -142,6 +148,14 @@ def _ascii_name(host: str) -> str:
     if len(name) > MAX_NAME or not _NAME.fullmatch(name) or name.rpartition(".")[2].isdigit():
         raise UsageError(f"{host!r} is neither a host name nor an address")
     return name
+
+
+def is_every(host: str) -> bool:
+    """Return True for 0.0.0.0 or ::, however it is spelled: every address of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def only_here(address: str) -> bool:

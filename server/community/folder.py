@@ -188,7 +188,7 @@ def hosts(settings: Settings) -> tuple[str, ...]:
     local = ("localhost", "127.0.0.1", "::1")
     machine = _own_name()
     listening = settings.server.host
-    bound = () if listening in ("0.0.0.0", "::") else (certificates.host_name(listening),)
+    bound = () if certificates.is_every(listening) else (certificates.host_name(listening),)
     return tuple(dict.fromkeys((public, *bound, *machine, *local)))
 
 

@@ -141,6 +141,13 @@ def test_what_is_no_address_is_a_usage_error(address: str) -> None:
         ("straße.example:8443", "xn--"),
         (f"{'a' * 64}.example:8443", "neither a host name"),
         (".".join(["a" * 60] * 5) + ":8443", "neither a host name"),
+        ("0.0.0.0:8443", "no machine's address"),
+        ("[::]:8443", "no machine's address"),
+        ("[0:0::0:0]:8443", "no machine's address"),
+        ("[::ffff:0.0.0.0]:8443", "no machine's address"),
+        ("224.0.0.1:8443", "no machine's address"),
+        ("[ff02::1]:8443", "no machine's address"),
+        ("255.255.255.255:8443", "no machine's address"),
     ],
 )
 def test_an_address_that_nobody_could_reach_is_refused_with_advice(address: str, line: str) -> None:
