@@ -33,6 +33,7 @@ from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Fleet
 from nomoat.server.rounds.records import Journal
 from nomoat.server.rounds.watching import Watcher
+from nomoat.simulations.failures import ExplainingJournal, FailureNotes
 from nomoat.simulations.network.dropout import Dropout
 from nomoat.simulations.network.in_process_grid import InProcessGrid
 from nomoat.simulations.pooled_trainer import NoUpdateStore, PooledTrainer
@@ -53,7 +54,8 @@ def federate(
     kept: a folder for what volunteers keep to themselves between rounds.
     """
     community = SeededCommunity.of(scenario, [member.name for member in ground.population.members])
-    handlers = _handlers(scenario, ground, community, kept)
+    notes = FailureNotes()
+    handlers = _handlers(scenario, ground, community, kept, notes)
     grid = InProcessGrid(
         all_volunteers(handlers, community, ground.base_hash),
         list(handlers),
@@ -65,7 +67,7 @@ def federate(
     coordinator = Coordinator(
         scenario.chosen.federation(ground.base_hash, scenario.seed_of("federation")),
         ground.initial,
-        journal,
+        ExplainingJournal(journal, notes),
         watcher,
         Fleet(roster=lambda: community.roster),
         measure=split.measure if split else None,
@@ -93,7 +95,11 @@ def _public_split(scenario: Scenario, ground: PreparedFederation) -> EvaluationS
 
 
 def _handlers(
-    scenario: Scenario, ground: PreparedFederation, community: SeededCommunity, kept: Path
+    scenario: Scenario,
+    ground: PreparedFederation,
+    community: SeededCommunity,
+    kept: Path,
+    notes: FailureNotes,
 ) -> dict[str, RequestHandler]:
     """Each volunteer by name: the session of a deployment, whose training the pool does."""
     members = ground.population.members
@@ -110,7 +116,8 @@ def _handlers(
         )
         states = DiskPersonalStates(kept / f"{place:05d}")
         trainer = PooledTrainer(member, ground.pool, states)
-        handlers[member.name] = RequestHandler(session, trainer, NoUpdateStore())
+        told = (notes.observer(member.name),)
+        handlers[member.name] = RequestHandler(session, trainer, NoUpdateStore(), told)
     return handlers
 
 

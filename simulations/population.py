@@ -111,12 +111,20 @@ def _usable(scenario: Scenario, dataset: Dataset, shards: Shards) -> Shards:
     """The shards that are large enough; BadData if there are not two of them."""
     usable = {name: rows for name, rows in shards.items() if len(rows) >= MIN_ROWS}
     if len(usable) < 2:
-        lost = f" ({in_words(dataset.dropped)})" if dataset.dropped else ""
-        raise BadData(
-            f"{scenario.data}: {len(usable)} volunteers have {MIN_ROWS} rows or more{lost}; "
-            "a federation needs two: use fewer volunteers or more data"
-        )
+        raise BadData(f"{scenario.data}: {_too_few(dataset, shards)}")
     return usable
+
+
+def _too_few(dataset: Dataset, shards: Shards) -> str:
+    """Say what a federation needs that these rows are not enough for."""
+    rows, sizes = len(dataset.conversations), sorted(map(len, shards.values()), reverse=True)
+    lost = f" of {dataset.rows} ({in_words(dataset.dropped)})" if dataset.dropped else ""
+    advice = "use fewer volunteers or more data" if rows >= 2 * MIN_ROWS else "use more data"
+    shown = f"{', '.join(map(str, sizes[:5]))}{', …' if len(sizes) > 5 else ''}"
+    return (
+        f"{rows} rows can be used{lost}, and {len(sizes)} volunteers get {shown} of them; a "
+        f"federation needs two with {MIN_ROWS} rows or more: {advice}"
+    )
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
     from rich.console import Console
 
     from nomoat.aggregation.errors import NomoatError
+    from nomoat.simulations.failures import failure_lines
     from nomoat.simulations.report.live_table import LiveTable, Silence
     from nomoat.simulations.run import RunResources, simulate
 
@@ -89,8 +90,9 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
         _say(console, *_facts(result, folder))
     _say(console, result.undrawn)
     if not result.committed:
-        reason = result.records[-1]["reason"]
-        raise NomoatError(f"no round was committed; the last one: {reason} (see {folder.metrics})")
+        last = result.records[-1]
+        why = "; ".join((last["reason"], *failure_lines([last], most=1)))
+        raise NomoatError(f"no round was committed; the last one: {why} (see {folder.metrics})")
 
 
 def _say(console: Console, *lines: str) -> None:
@@ -100,12 +102,16 @@ def _say(console: Console, *lines: str) -> None:
 
 def _facts(result: Result, folder: RunFolder) -> list[str]:
     """Lines a terminal shows of a run beside its sentence: its rows, and where its files are."""
+    from nomoat.simulations.failures import failure_lines
+
     first, *further = result.row_lines()
     rows = [f"rows     {first}", *(f"         {line}" for line in further)]
     report = f"report   {folder.report}" if folder.report.exists() else ""
     adapter = f"adapter  {folder.adapter}" if folder.adapter.exists() else ""
     talk = f"talk     nomoat chat --adapter {folder.path} --compare" if adapter else ""
-    return [*rows, f"seq-len  {result.scenario.seq_len}", *result.notes, report, adapter, talk]
+    failed = [f"failed   {line}" for line in failure_lines(result.records)]
+    seq_len = f"seq-len  {result.scenario.seq_len}"
+    return [*rows, *failed, seq_len, *result.notes, report, adapter, talk]
 
 
 def _open(file: Path | None, given: dict[str, Any], shell: _Shell) -> Any:

@@ -9,6 +9,7 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.data.files.listing import names
 from nomoat.server.rounds.records import personal_loss
 from nomoat.simulations.baselines import Baselines
+from nomoat.simulations.failures import failures
 from nomoat.simulations.population import Population
 from nomoat.simulations.scenario import Scenario
 
@@ -94,6 +95,7 @@ class Result:
                 "base": self.records[0]["losses"],
                 "community": self.records[-1]["losses"],
             },
+            "failures": failures(self.records),
             **self._rows(),
         }
         if self.scenario.personal != "none":

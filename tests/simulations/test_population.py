@@ -76,7 +76,7 @@ def test_volunteers_with_too_few_rows_are_left_out_and_counted(tmp_path: Path) -
 
 def test_fewer_than_two_volunteers_are_no_federation(tmp_path: Path) -> None:
     data = data_file(tmp_path, {"ada": 50, "bob": 2})
-    with pytest.raises(BadData, match="1 volunteers have 5 rows or more"):
+    with pytest.raises(BadData, match="needs two with 5 rows or more"):
         gathered(tmp_path / "a", data, by="who")
 
 
