@@ -20,14 +20,16 @@ def check_begun(community: OpenCommunity) -> str | None:
     if origin is None:
         if first.note.startswith(origins.BEGUN_WITH):
             raise NomoatError(
-                f"{community.folder.origin} is gone; restore it from a backup: version 0 was "
-                f"{first.note}"
+                f"{community.folder.origin} is gone; bring a backup back with nomoat restore: "
+                f"version 0 was {first.note}"
             )
         return None
     try:
         origins.check_child(origin, first, str(community.folder.origin))
     except RemoteProtocolError as problem:
-        raise NomoatError(f"{problem.peer}: {problem.reason}; restore it from a backup") from None
+        raise NomoatError(
+            f"{problem.peer}: {problem.reason}; bring a backup back with nomoat restore"
+        ) from None
     return f"{origin.note}: signed by {origin.name} ({fingerprint(origin.community)})"
 
 

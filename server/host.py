@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
@@ -26,6 +27,7 @@ from nomoat.aggregation.protocol.wire import PART_BYTES
 from nomoat.aggregation.protocol.work_terms import WorkTerms, rounds_per_day, sign
 from nomoat.aggregation.sums.parallel import Run
 from nomoat.lora.workers.pool import Pool
+from nomoat.server.backup.restoring import restorations
 from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import describe, renew_certificate
 from nomoat.server.community.journal import CommunityJournal
@@ -200,7 +202,10 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
     info = describe(settings, key, authority, initial.spec.size)
     registry, work = community.registry, _work(community, initial.spec)
-    return PortServices(state, community.registrar, registry, info, max_objects, work=work)
+    restored = partial(restorations, community.folder)
+    return PortServices(
+        state, community.registrar, registry, info, max_objects, restored, work=work
+    )
 
 
 def _work(community: OpenCommunity, spec: AdapterSpec) -> WorkTerms:

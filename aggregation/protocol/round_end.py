@@ -76,11 +76,7 @@ def extend(known: Lineage | None, page: LineagePage, public: bytes) -> Lineage:
     """
     before = None if known is None else known.record
     newest = lineage.check_chain(before, page.records, public, community_id(public))
-    ended = page.ended
-    try:
-        verify(public, ended.signature, LABEL, *_parts(ended))
-    except BadSignature:
-        raise _refusal(f"the end of round {ended.round} is not signed by the community") from None
+    ended = check(page.ended, public)
     if newest is None or ended.version != newest.digest:
         raise _refusal(f"after round {ended.round} another version stands than the newest")
     if ended.round < newest.version.round:
@@ -88,6 +84,15 @@ def extend(known: Lineage | None, page: LineagePage, public: bytes) -> Lineage:
     if known is not None and ended.round < known.ended.round:
         raise _refusal(f"round {known.ended.round} had ended already, and now {ended.round} has")
     return Lineage(newest, ended)
+
+
+def check(ended: RoundEnd, public: bytes) -> RoundEnd:
+    """Return the end of a round if the community signed it; RemoteProtocolError if not."""
+    try:
+        verify(public, ended.signature, LABEL, *_parts(ended))
+    except BadSignature:
+        raise _refusal(f"the end of round {ended.round} is not signed by the community") from None
+    return ended
 
 
 def _parts(ended: RoundEnd) -> tuple[bytes, ...]:

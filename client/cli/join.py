@@ -1,4 +1,4 @@
-"""`nomoat join` and `nomoat leave`."""
+"""`nomoat join`, `nomoat leave` and `nomoat accept-restore`."""
 
 from __future__ import annotations
 
@@ -165,6 +165,31 @@ def leave(
         say(f"{problem}; left here all the same")
     shutil.rmtree(folder.root)
     typer.echo(f"left {name}")
+
+
+@app.command("accept-restore")
+def accept_restore(
+    community: options.Which = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Go on with a community whose coordinator had to put a backup back."""
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.client.home import Home
+    from nomoat.client.membership import restored
+    from nomoat.client.volunteer.kit import Kit
+
+    home = Home.find()
+    folder = home.choose(community)
+    kit = Kit.of(home, folder, folder.load())
+    found = restored.waiting(folder, kit.coordinator)
+    if found is None:
+        say(f"{folder.name()} says nothing that would have to be accepted")
+        return
+    say(restored.question(folder, found))
+    if not yes and not typer.confirm("Accept it?", default=False, err=True):
+        raise NomoatError("not accepted: nothing was changed, and nothing is trained here")
+    restored.accept(folder, found)
+    typer.echo(f"goes on with {folder.name()} from version {found.version.version.number}")
 
 
 def _rank(text: str | None) -> int | Literal["auto"]:

@@ -8,7 +8,7 @@ each other in both directions (aggregation/protocol/enrolment.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +27,8 @@ from nomoat.aggregation.protocol.enrolment import (
     check_info,
     prove,
 )
+from nomoat.aggregation.protocol.history import restoration
+from nomoat.aggregation.protocol.history.restoration import Restoration, Restorations
 from nomoat.aggregation.protocol.invitation import Invitation
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import PAGE, Receipts, SignedReceipt
@@ -47,6 +49,7 @@ from nomoat.client.connection.https import (
 from nomoat.flower.headers import MAX_SKEW_S
 
 MAX_ADAPTER_BYTES = 2 << 30
+RETURNED = 40  # receipts in a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,10 @@ class CoordinatorClient:
         headers = self._proof("GET", target, now)
         return call(self.endpoint, "GET", target, headers=headers, limit=limit)
 
-    def post(self, target: str, now: int) -> bytes:
-        """POST nothing to `target` with proof of our identity."""
-        return call(self.endpoint, "POST", target, headers=self._proof("POST", target, now))
+    def post(self, target: str, now: int, body: bytes = b"") -> bytes:
+        """POST to `target` with proof of our identity."""
+        headers = self._proof("POST", target, now)
+        return call(self.endpoint, "POST", target, body=body, headers=headers)
 
     def _proof(self, method: str, target: str, now: int) -> dict[str, str]:
         return {PROOF_HEADER: prove(self.identity, self.community, f"{method} {target}", now)}
@@ -217,6 +221,22 @@ def receipts(
         if len(page) < PAGE or page[-1].receipt.round <= first_round:
             return tuple(found)
         first_round = page[-1].receipt.round
+
+
+def restorations(coordinator: CoordinatorClient, now: int) -> tuple[Restoration, ...]:
+    """Every time the community was restored from a backup, as it says; each checked."""
+    data = coordinator.get("/restored", now, 16 << 20)
+    found = wire.decode(wire.Packet(data), Restorations, COORDINATOR).restorations
+    return tuple(restoration.check(each, coordinator.community) for each in found)
+
+
+def return_receipts(
+    coordinator: CoordinatorClient, given: Sequence[SignedReceipt], now: int
+) -> None:
+    """Give back receipts that the coordinator has lost."""
+    for start in range(0, len(given), RETURNED):
+        part = Receipts(tuple(given[start : start + RETURNED]))
+        coordinator.post("/receipts", now, wire.encode(part).head)
 
 
 def download(coordinator: CoordinatorClient, record: SignedVersion, now: int) -> Adapter:

@@ -37,7 +37,12 @@ class PinnedLineage:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
-        self._known = self._read()
+        self._known = read(self.folder)
+
+    def reload(self) -> None:
+        """Read the file again, which was set back at the owner's word."""
+        with self._lock:
+            self._known = read(self.folder)
 
     @property
     def known(self) -> Lineage | None:
@@ -83,7 +88,7 @@ class PinnedLineage:
         return first or round_number == found.next_round
 
     def _at(self, round_number: int, adapter: bytes | None = None) -> Lineage:
-        """What is known, asked for anew unless this is the present round, and this adapter's."""
+        """Return what is known; ask anew unless this round is present, and this adapter stands."""
         known = self._known
         if (
             known is not None
@@ -98,16 +103,18 @@ class PinnedLineage:
         except NomoatError as problem:
             raise _refusal(f"its signed versions cannot be had: {problem}") from None
 
-    def _read(self) -> Lineage | None:
-        path = self.folder / FILE
-        try:
-            page = wire.decode(wire.Packet(path.read_bytes()), LineagePage, str(path))
-            return Lineage(page.records[0], page.ended)
-        except FileNotFoundError:
-            return None
-        except (OSError, RemoteProtocolError, IndexError):
-            log.warning("%s is damaged: versions are verified from the first on", path)
-            return None
+
+def read(folder: Path) -> Lineage | None:
+    """Read lineage.rec in a community's folder; None if there is none that can be read."""
+    path = folder / FILE
+    try:
+        page = wire.decode(wire.Packet(path.read_bytes()), LineagePage, str(path))
+        return Lineage(page.records[0], page.ended)
+    except FileNotFoundError:
+        return None
+    except (OSError, RemoteProtocolError, IndexError):
+        log.warning("%s is damaged: versions are verified from the first on", path)
+        return None
 
 
 def _refusal(reason: str) -> RemoteProtocolError:

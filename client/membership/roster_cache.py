@@ -41,6 +41,11 @@ class RosterCache:
         self._newest = log.extend(log.Roster.empty(self.coordinator.community), self._entries)
         self._selected = self._newest
 
+    def reload(self) -> None:
+        """Read the file again, which was set back at the owner's word."""
+        with self._lock:
+            self.__post_init__()
+
     @property
     def newest(self) -> log.Roster:
         """The roster as far as this machine knows it."""

@@ -62,6 +62,18 @@ class RosterFile:
                 file.write(len(head).to_bytes(LENGTH_BYTES, "big") + head)
         self._write((*sightings, Sighting(len(before) + len(added), now)))
 
+    def keep_first(self, length: int) -> None:
+        """Forget the entries after the first `length`; the times of the others stay."""
+        sightings = self.sightings()
+        kept = [wire.encode(entry).head for entry in self.entries()[:length]]
+        with replacing(self._log) as file:
+            file.writelines(len(head).to_bytes(LENGTH_BYTES, "big") + head for head in kept)
+        times = [seen for seen in sightings if seen.length <= len(kept)]
+        later = next((seen.at for seen in sightings if seen.length > len(kept)), None)
+        if later is not None and kept and (not times or times[-1].length < len(kept)):
+            times.append(Sighting(len(kept), later))
+        self._write(times)
+
     def sightings(self) -> tuple[Sighting, ...]:
         """Every time that entries came, oldest first; together they cover the entries there are.
 

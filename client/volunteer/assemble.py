@@ -49,7 +49,7 @@ from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.training.trainer import Trainer
 from nomoat.client.volunteer.approval import wait_for_approval
-from nomoat.client.volunteer.follower import VersionFollower, fetch_receipts
+from nomoat.client.volunteer.follower import Known, VersionFollower, fetch_receipts
 from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.limits_watch import LimitsWatch, owner_limits
 from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
@@ -74,7 +74,7 @@ class Parts:
     trainer: Trainer
     governor: Governor
     answering: Answering
-    lineage: PinnedLineage
+    known: Known
 
 
 def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
@@ -94,7 +94,7 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
         stack.callback(parts.trainer.close)
         beneath(lambda: _close_with(stop, parts.trainer), "closing").start()
         beneath(lambda: parts.governor.run(stop), "governor").start()
-        VersionFollower(kit, parts.lineage, parts.status, stop).start()
+        VersionFollower(kit, parts.known, parts.status, stop).start()
         connection = _connection(kit, parts.governor)
         while not stop.is_set():
             try:
@@ -121,7 +121,7 @@ def assemble(kit: Kit, workers: SharedWorkers) -> Parts:
     session = round_session(kit, cache, store, lineage)
     handler = RequestHandler(session, trainer, store, (status, recorder))
     answering = Answering(_app(kit, handler, cache, governor), recorder, trainer.overtake)
-    return Parts(status, trainer, governor, answering, lineage)
+    return Parts(status, trainer, governor, answering, Known(cache, lineage))
 
 
 @contextmanager

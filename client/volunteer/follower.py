@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import dataclass
 
-from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import lineage
 from nomoat.client.connection import coordinator_api
+from nomoat.client.membership import restored
 from nomoat.client.membership.pinned_lineage import PinnedLineage
+from nomoat.client.membership.roster_cache import RosterCache
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.status_writer import StatusWriter
@@ -21,15 +24,23 @@ LOOK_S = 0.2
 FOLLOW_S = (0.0, 3.0, 15.0, 60.0)
 
 
+@dataclass(frozen=True)
+class Known:
+    """A community as far as this machine has verified it: its roster, its versions and rounds."""
+
+    roster: RosterCache
+    lineage: PinnedLineage
+
+
 class VersionFollower(threading.Thread):
     """Looks for a new version some time after each of this volunteer's answers."""
 
-    def __init__(
-        self, kit: Kit, versions: PinnedLineage, status: StatusWriter, stop: threading.Event
-    ) -> None:
+    def __init__(self, kit: Kit, known: Known, status: StatusWriter, stop: threading.Event) -> None:
         super().__init__(name=f"{threading.current_thread().name}/follower", daemon=True)
         self._kit = kit
-        self._lineage = versions
+        self._known = known
+        self._accepted = restored.accepted(kit.folder.root)
+        self._handed = self._accepted is None
         self._status = status
         self._stop_all = stop
         self._seen = -1
@@ -38,6 +49,7 @@ class VersionFollower(threading.Thread):
     def run(self) -> None:
         """Look now and then until everything stops."""
         while not self._stop_all.wait(LOOK_S):
+            self._heed_owner()
             status, now = self._status.status, time.monotonic()
             if status.answered != self._seen and status.doing == "waiting":
                 self._seen = status.answered
@@ -47,14 +59,34 @@ class VersionFollower(threading.Thread):
                 self._due = [at for at in self._due if at > now]
                 self._follow()
 
+    def _heed_owner(self) -> None:
+        """Begin again from what is on disk if the owner has accepted a restored backup."""
+        now = restored.accepted(self._kit.folder.root)
+        if now != self._accepted:
+            self._accepted, self._handed = now, False
+            self._known.roster.reload()
+            self._known.lineage.reload()
+            self._status.insist(None)
+            self._due = [time.monotonic()]
+
     def _follow(self) -> None:
+        kit = self._kit
         try:
-            number = fetch_newest(self._kit, self._lineage)
-            fetch_receipts(self._kit)
+            self._known.roster.refresh()
+            number = fetch_newest(kit, self._known.lineage)
+            if self._accepted is not None and not self._handed:
+                restored.hand_back(kit.folder, kit.coordinator, self._accepted)
+                self._handed = True
+            fetch_receipts(kit)
+        except RemoteProtocolError as problem:
+            told = restored.advice(kit.folder, kit.coordinator, problem)
+            log.warning("%s", told)
+            self._status.insist(told)
         except NomoatError as problem:
             log.warning("the newest adapter and receipts were not fetched: %s", problem)
-            return
-        self._status.version(number)
+        else:
+            self._status.insist(None)
+            self._status.version(number)
 
 
 def fetch_receipts(kit: Kit, first_round: int | None = None) -> None:

@@ -32,6 +32,7 @@ class StatusWriter(RoundObserver):
         self._queued: str | None = None  # why a job waits for its turn
         self._trained = False  # by the request that is being answered
         self._note: str | None = None  # what came of it instead
+        self._insisted: str | None = None  # what keeps this machine from taking part at all
         self._write(fresh)
 
     def connected(self, node_id: int) -> None:
@@ -54,6 +55,13 @@ class StatusWriter(RoundObserver):
         """An update was trained."""
         self._trained = True
         self.status = replace(self.status, complaint=None)
+
+    def insist(self, complaint: str | None) -> None:
+        """Say before all else what keeps this machine from taking part; None: nothing does."""
+        if complaint != self._insisted:
+            self._insisted = complaint
+            self.status = replace(self.status, complaint=complaint)
+            self._write(self.status)
 
     def data(self, note: str | None) -> None:
         """The data was edited or is gone, or all is well again."""
@@ -78,7 +86,7 @@ class StatusWriter(RoundObserver):
     def refused(self, problem: str) -> None:
         """A message was refused."""
         self._note = f"the last request was refused: {problem}"
-        self.status = replace(self.status, complaint=problem)
+        self.status = replace(self.status, complaint=self._insisted or problem)
 
     def reported(self) -> None:
         """The update takes part in an aggregation."""

@@ -81,6 +81,19 @@ class Database:
                 self._db.execute("ROLLBACK")
                 raise
             self._execute("COMMIT")
+            # So that a copy of this file alone, without its -wal, has what was promised.
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def copy_to(self, path: Path) -> None:
+        """Copy everything as it is at one instant, also what is in the -wal, into a new file."""
+        with self._lock:
+            copy = sqlite3.connect(path)
+            try:
+                self._db.backup(copy)
+            except sqlite3.Error as problem:
+                raise NomoatError(f"the database cannot be copied to {path}: {problem}") from None
+            finally:
+                copy.close()
 
     def invitation(self, identifier: bytes) -> IssuedInvitation | None:
         """An invitation by its identifier."""

@@ -4,6 +4,7 @@ community.toml   settings, with comments (server/community/settings.py)
 keys/            community.key (Ed25519), authority.key, server.key: 0600, the community itself
 certificates/    authority.pem, server.pem
 community.db     invitations, volunteers, roster, rounds, versions (SQLite)
+restored.rec     what it tells volunteers after it was restored from a backup
 origin.rec       the signed version of another community that this one began with, if it did
 adapters/        adapter versions, named by their digest
 flower/          what Flower keeps while the coordinator runs; nothing of value
@@ -54,6 +55,11 @@ class Folder:
     def agreed(self) -> Path:
         """The terms that volunteers agreed to by joining."""
         return self.root / "agreed.json"
+
+    @property
+    def restored(self) -> Path:
+        """Statements that the community was restored from a backup, one for each time."""
+        return self.root / "restored.rec"
 
     @property
     def adapters(self) -> Path:
@@ -118,7 +124,8 @@ class Folder:
             return SigningKey(bytes.fromhex(text.decode("ascii").strip()))
         except ValueError:
             raise NomoatError(
-                f"community key {self.community_key} is damaged; restore it from a backup"
+                f"community key {self.community_key} is damaged; bring a backup back with "
+                "nomoat restore"
             ) from None
 
     def begun_with(self) -> Origin | None:
@@ -129,7 +136,7 @@ class Folder:
             return None
         except RemoteProtocolError as problem:
             raise NomoatError(
-                f"{self.origin}: {problem.reason}; restore it from a backup"
+                f"{self.origin}: {problem.reason}; bring a backup back with nomoat restore"
             ) from None
 
     def check_keys(self) -> None:
@@ -248,4 +255,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise NomoatError(f"{path}: {problem.strerror}; restore it from a backup") from None
+        raise NomoatError(
+            f"{path}: {problem.strerror}; bring a backup back with nomoat restore"
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from nomoat.aggregation.errors import NomoatError, Refused, UsageError
@@ -15,6 +16,8 @@ from nomoat.aggregation.protocol.enrolment import (
     check_binding,
 )
 from nomoat.aggregation.protocol.invitation import Claims, Invitation
+from nomoat.aggregation.protocol.receipts import SignedReceipt
+from nomoat.aggregation.protocol.receipts import check as check_receipt
 from nomoat.aggregation.protocol.roster import Event, Page, Roster
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
@@ -106,7 +109,9 @@ class Registrar:
         known = self._roster  # requests come in threads: read once, never go back
         length = self.store.roster_length()
         if length < known.length:
-            raise NomoatError("the roster in the database became shorter; restore its backup")
+            raise NomoatError(
+                "the roster in the database became shorter; bring a backup back with nomoat restore"
+            )
         if length > known.length:
             known = roster.extend(known, self.store.roster_entries(known.length))
             self._roster = max(known, self._roster, key=lambda cached: cached.length)
@@ -122,6 +127,16 @@ class Registrar:
         held = member.standing is Standing.HELD
         reason = f"{LEFT_HELD}{member.reason}"[:200] if held else "left by its own wish"
         return self.order(member.binding.name, Event.LEAVE, reason, now)
+
+    def take_back(self, given: Iterable[SignedReceipt], identity: bytes) -> None:
+        """Keep receipts that a volunteer still has, and that a backup put back has not.
+
+        RemoteProtocolError at the first that this community did not give to this volunteer.
+        """
+        checked = [signed for signed in given if check_receipt(signed, self.key.public, identity)]
+        with self.store.transaction():
+            for signed in checked:
+                self.store.put_receipt(signed)
 
     def page(self, start: int) -> Page:
         """Roster entries from `start` for whoever holds the ones before it."""

@@ -111,9 +111,13 @@ class VersionStore:
         try:
             return lineage.from_file(path.read_bytes(), record.version.adapter, OURS)
         except OSError as problem:
-            raise NomoatError(f"{path}: {problem.strerror}; restore it from a backup") from None
+            raise NomoatError(
+                f"{path}: {problem.strerror}; bring a backup back with nomoat restore"
+            ) from None
         except RemoteProtocolError as problem:
-            raise NomoatError(f"{path}: {problem.reason}; restore it from a backup") from None
+            raise NomoatError(
+                f"{path}: {problem.reason}; bring a backup back with nomoat restore"
+            ) from None
 
     def verify(self) -> int:
         """Check chain, signatures and files of all versions; how many there are."""

@@ -43,7 +43,8 @@ FLEET_CALLS = frozenset(
     }
 )
 OURS = re.compile(
-    r"/(enroll|leave|community|terms|roster|versions|lineage|receipts|adapter/[0-9a-f]{64})"
+    r"/(enroll|leave|community|terms|roster|versions|lineage|restored|receipts|"
+    r"adapter/[0-9a-f]{64})"
 )
 OUR_BODY_BYTES = 16 << 10
 SMALL_BYTES = 64 << 10  # bodies below wait in memory until they are whole, others on disk

@@ -28,6 +28,7 @@ MAX_NUMBER_DIGITS = 15
 def add_routes(app: FastAPI, services: PortServices) -> None:
     """Serve our own paths beside Flower's."""
     _add_membership(app, services)
+    _add_receipts(app, services)
     _add_downloads(app, services)
 
 
@@ -68,8 +69,8 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
         return await _answered(page)
 
 
-def _add_downloads(app: FastAPI, services: PortServices) -> None:
-    """Paths for members who fetch their receipts, and the versions of the adapter."""
+def _add_receipts(app: FastAPI, services: PortServices) -> None:
+    """Paths for members who fetch their receipts, or bring back those the coordinator has lost."""
 
     @app.get("/receipts")
     async def receipts(request: Request) -> Response:
@@ -79,6 +80,29 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
             return Receipts(tuple(found))
 
         return await _answered(own)
+
+    @app.post("/receipts")
+    async def returned(request: Request) -> Response:
+        body = await request.body()
+
+        def take() -> None:
+            _check_approved(request, services)
+            given = wire.decode(wire.Packet(body), Receipts, "peer").receipts
+            services.registrar.take_back(given, _asker(request, services))
+
+        return await _answered(take)
+
+
+def _add_downloads(app: FastAPI, services: PortServices) -> None:
+    """Paths for members who fetch the versions of the adapter, and what is signed about them."""
+
+    @app.get("/restored")
+    async def restored(request: Request) -> Response:
+        def stated() -> object:
+            _check_member(request, services)
+            return services.restored()
+
+        return await _answered(stated)
 
     @app.get("/versions")
     async def versions(request: Request) -> Response:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
+from nomoat.aggregation.protocol.history.restoration import Restorations
 from nomoat.aggregation.protocol.work_terms import WorkTerms
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.versions import VersionStore
@@ -51,8 +52,8 @@ class Directory:
 class PortServices:
     """The parts a request may reach. info: the community's signed description at a unix time.
 
-    max_objects: most Flower objects one reply may be made of. clock: unix time. work: what it
-    asks of a volunteer's machine, signed.
+    max_objects: most Flower objects one reply may be made of. restored: the community's statements
+    that it was. clock: unix time. work: what it asks of a volunteer's machine, signed.
     """
 
     state: FleetState
@@ -60,6 +61,7 @@ class PortServices:
     registry: VersionStore
     info: Callable[[int], CommunityInfo]
     max_objects: int
+    restored: Callable[[], Restorations] = lambda: Restorations(())
     caps: Caps = field(default_factory=Caps)
     clock: Callable[[], float] = time.time
     work: WorkTerms | None = None

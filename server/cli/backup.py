@@ -1,0 +1,68 @@
+"""`nomoat backup` and `nomoat restore`: a community as one file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nomoat.server.cli.options import Folder, opened, say
+
+Passphrase = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", help="Its first line; else you are asked."),
+]
+
+
+def backup(
+    folder: Folder,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    passphrase_file: Passphrase = None,
+) -> None:
+    """Write a community into one file, also while it is up; its keys under a passphrase."""
+    from nomoat.server.backup.making import make
+
+    community = opened(folder)
+    passphrase = _passphrase(passphrase_file, confirm=True)
+    manifest = make(community, file, passphrase, int(time.time()))
+    typer.echo(str(file))
+    say(
+        f"{manifest.name} at version {manifest.version}, round {manifest.round}: "
+        f"{file.stat().st_size / 1e6:.1f} MB. Without its passphrase nobody can bring it back, "
+        "you neither"
+    )
+    say(f"to bring it back: nomoat restore {file} NEW_DIR")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What nomoat backup wrote.")],
+    folder: Folder,
+    passphrase_file: Passphrase = None,
+) -> None:
+    """Bring a community back from a backup, into a folder that holds none."""
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.server.backup.restoring import restore as bring_back
+
+    if not file.is_file():
+        raise UsageError(f"{file} is no file")
+    passphrase = _passphrase(passphrase_file, confirm=False)
+    manifest = bring_back(file, folder, passphrase, int(time.time()))
+    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.at))
+    say(f"{manifest.name} is back at version {manifest.version}, as it was on {made}")
+    say("volunteers who have seen more are told so, and go on with: nomoat accept-restore")
+    say("whoever joined, left or was banned since then has to be invited or ordered again")
+    say(f"never start the folder it replaces again; next: nomoat up {folder}")
+
+
+def _passphrase(file: Path | None, confirm: bool) -> str:
+    from nomoat.aggregation.errors import UsageError
+
+    if file is None:
+        answer = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+        return str(answer)
+    try:
+        return file.read_text("utf-8").splitlines()[0]
+    except (OSError, UnicodeDecodeError, IndexError):
+        raise UsageError(f"{file}: no passphrase can be read from it") from None
