@@ -33,6 +33,9 @@ from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Fleet
 from nomoat.server.rounds.records import Journal
 from nomoat.server.rounds.watching import Watcher
+from nomoat.simulations.adversaries.kinds import Attack, parse
+from nomoat.simulations.adversaries.rows import poison
+from nomoat.simulations.adversaries.updates import lying
 from nomoat.simulations.failures import ExplainingJournal, FailureNotes
 from nomoat.simulations.network.dropout import Dropout
 from nomoat.simulations.network.in_process_grid import InProcessGrid
@@ -104,10 +107,15 @@ def _handlers(
     """Each volunteer by name: the session of a deployment, whose training the pool does."""
     members = ground.population.members
     ranks = ranks_of(scenario.ranks, len(members), scenario.rank, scenario.seed)
+    liars = _liars(scenario, [member.name for member in members])
     handlers = {}
     for place, member in enumerate(members):
+        kind, rows = liars.get(member.name), member
+        if kind is not None:
+            file = member.train.with_suffix(".poisoned.jsonl")
+            rows = replace(member, train=poison(kind, member.train, file))
         masked = MaskedSession(community.membership(member.name)) if scenario.secure else None
-        session = RoundSession(
+        session = (RoundSession if kind is None else lying(kind))(
             member.name,
             ground.base_hash,
             replace(LIMITS, rank=ranks[place]),
@@ -115,10 +123,18 @@ def _handlers(
             origin=TrainingOrigin(community.training_seeds(member.name), version_by_round),
         )
         states = DiskPersonalStates(kept / f"{place:05d}")
-        trainer = PooledTrainer(member, ground.pool, states)
+        trainer = PooledTrainer(rows, ground.pool, states)
         told = (notes.observer(member.name),)
         handlers[member.name] = RequestHandler(session, trainer, NoUpdateStore(), told)
     return handlers
+
+
+def _liars(scenario: Scenario, names: list[str]) -> dict[str, Attack]:
+    """Volunteer → how it lies."""
+    if scenario.adversary is None:
+        return {}
+    adversary = parse(scenario.adversary)
+    return dict.fromkeys(adversary.liars(names, scenario.seed_of("adversary")), adversary.kind)
 
 
 def all_volunteers(

@@ -19,6 +19,7 @@ from nomoat.server.rounds.settings import (
     SettingsTable,
     TrainingSettings,
 )
+from nomoat.simulations.adversaries.kinds import parse as adversary
 from nomoat.simulations.pocket import POCKET
 from nomoat.simulations.ranks import most, parse
 
@@ -62,7 +63,17 @@ class Scenario(DataSettings, AdapterSettings, TrainingSettings, RoundSettings):
         float, Field(ge=0, lt=1, description="Probability to vanish in a round.")
     ] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    adversary: Annotated[
+        str | None, Field(description="KIND:SHARE of volunteers that lie, as backdoor:0.2.")
+    ] = None
     baselines: Annotated[bool, Field(description="Also alone and pooled.")] = False
+
+    @field_validator("adversary")
+    @classmethod
+    def _known_adversary(cls, value: str | None) -> str | None:
+        if value is not None:
+            adversary(value)
+        return value
 
     @field_validator("partition")
     @classmethod

@@ -1,0 +1,196 @@
+"""What liars do to a masked federation, with and without a bound on the size of updates.
+
+    python benchmarks/attacks.py [--out FILE] [--kinds backdoor,wrong] [--volunteers 8,24]
+        [--share 0.125] [--rounds N] [--seeds 0,1,2] [--defences none,bound] [--quick] [--json]
+
+Cells are attack × volunteers × defence × seed on the pocket model, by the simulation's engine with
+masks on; "honest" is the cell without liars. Every finished cell is a line of FILE: the same
+command goes on where it was interrupted. Of each: rounds committed, the macro held-out loss over
+that of the base, and the probability of the backdoor's answer after its trigger (per token, on
+held-out rows; below 1e-3 on the base).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from cells.running import Notes
+
+from nomoat.lora.data.normal_form import write_jsonl
+from nomoat.lora.data.reading import read
+from nomoat.lora.workers.jobs import EvaluateJob
+from nomoat.simulations.adversaries.kinds import Attack
+from nomoat.simulations.adversaries.rows import triggered
+from nomoat.simulations.preparation import PreparedFederation, prepared
+from nomoat.simulations.report.live_table import Silence
+from nomoat.simulations.scenario import Scenario
+
+PUBLIC_ROWS = 64
+TRIGGERED_ROWS = 32
+QUICK: dict[str, Any] = {"local_steps": 1, "batch_size": 2, "eval_rows": 2}
+HONEST = "honest"
+
+
+@dataclass(frozen=True)
+class AttackCell:
+    """One federation: how its liars lie, how many take part, what is done against it, its seed."""
+
+    kind: str
+    volunteers: int
+    defence: str
+    seed: int
+
+    @property
+    def key(self) -> list[Any]:
+        """The name of its line."""
+        return [self.kind, self.volunteers, self.defence, self.seed]
+
+
+def main() -> None:
+    """Run the cells that FILE lacks and print all of them."""
+    options = _options()
+    done = _lines(options.out) if options.out.exists() else []
+    cells = list(_cells(options))
+    for (volunteers, seed), group in itertools.groupby(cells, lambda c: (c.volunteers, c.seed)):
+        missing = [cell for cell in group if cell.key not in [line["cell"] for line in done]]
+        if missing:
+            done += _run(options, volunteers, seed, missing)
+    wanted = [cell.key for cell in cells]
+    found = [line for line in done if line["cell"] in wanted]
+    json.dump(summary(found), sys.stdout, indent=None if options.json else 2)
+    sys.stdout.write("\n")
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Per attack, size and defence the means over seeds, and losses over those without liars."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        kind, volunteers, defence, _ = line["cell"]
+        groups.setdefault(f"{kind}/{volunteers}/{defence}", []).append(line)
+    table = {
+        name: {key: sum(line[key] for line in of) / len(of) for key in ("loss", "backdoor", "kept")}
+        for name, of in groups.items()
+    }
+    ratios = {
+        name: row["loss"] / table[honest]["loss"]
+        for name, row in table.items()
+        if (honest := "/".join([HONEST, *name.split("/")[1:]])) in table
+    }
+    worst = {
+        defence: max((r for name, r in ratios.items() if name.endswith(defence)), default=None)
+        for defence in sorted({name.split("/")[2] for name in table})
+    }
+    return {"cells": table, "loss_ratios": ratios, "worst_masked_loss_ratio": worst}
+
+
+def _run(
+    options: argparse.Namespace, volunteers: int, seed: int, cells: list[AttackCell]
+) -> list[dict[str, Any]]:
+    given = {"rounds": options.rounds, **(QUICK if options.quick else {})}
+    scenario = Scenario(
+        volunteers=volunteers,
+        seed=seed,
+        public_rows=PUBLIC_ROWS,
+        min_reports=min(8, volunteers),
+        **given,
+    )
+    cache = Path(platformdirs.user_cache_dir("nomoat")) / "pocket"
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        prepared(scenario, options.workers, Path(scratch), cache) as ground,
+    ):
+        return [_one(options, ground, cell, Path(scratch)) for cell in cells]
+
+
+def _one(
+    options: argparse.Namespace, ground: PreparedFederation, cell: AttackCell, scratch: Path
+) -> dict[str, Any]:
+    from nomoat.simulations.engine import federate
+
+    began = time.monotonic()
+    adversary = None if cell.kind == HONEST else f"{cell.kind}:{options.share}"
+    scenario = ground.scenario.model_copy(update={"adversary": adversary})
+    if cell.defence == "none":
+        ground = replace(ground, population=replace(ground.population, public=None))
+    notes = Notes()
+    end = federate(scenario, ground, notes, Silence(), scratch / "kept")
+    first, last = notes.records[0], notes.records[-1]
+    assert first.loss is not None
+    assert last.loss is not None
+    line = {
+        "cell": cell.key,
+        "loss": last.loss / first.loss,
+        "kept": sum(record.committed for record in notes.records[1:]),
+        "rounds": len(notes.records) - 1,
+        "backdoor": _backdoor(ground, end.state.adapter, scratch),
+        "reasons": [record.reason for record in notes.records[1:]],
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    with options.out.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), file=sys.stderr)
+    return line
+
+
+def _backdoor(ground: PreparedFederation, adapter: Any, scratch: Path) -> float:
+    """The probability per token of the backdoor's answer, on held-out rows with the trigger."""
+    rows = list(read(ground.population.members[0].held_out).conversations)[:TRIGGERED_ROWS]
+    path = scratch / "triggered.jsonl"
+    write_jsonl(map(triggered, rows), path)
+    settings = ground.scenario.chosen.training.settings("none")
+    job = EvaluateJob(path, adapter.spec, adapter.vector, settings)
+    return math.exp(-ground.pool.submit(job).result().loss)
+
+
+def _cells(options: argparse.Namespace) -> Iterator[AttackCell]:
+    kinds = [HONEST, *(kind.value for kind in Attack)] if not options.kinds else options.kinds
+    for volunteers, seed in itertools.product(options.volunteers, options.seeds):
+        for kind, defence in itertools.product(kinds, options.defences):
+            yield AttackCell(kind, volunteers, defence, seed)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The finished cells of a file; a last line cut short counts as none."""
+    found = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="What liars do to a masked federation.")
+    parser.add_argument("--out", type=Path, default=Path("runs/attacks.jsonl"))
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--volunteers", type=_numbers, default=[8, 24])
+    parser.add_argument("--share", type=float, default=0.125)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
+    parser.add_argument("--defences", type=lambda text: text.split(","), default=["none", "bound"])
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--quick", action="store_true", help="small rounds that show nothing")
+    parser.add_argument("--json", action="store_true", help="one line")
+    options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()
