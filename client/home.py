@@ -38,6 +38,7 @@ from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.client import settings as settings_file
 from nomoat.client.settings import VolunteerSettings
 from nomoat.storage.atomic import replacing
+from nomoat.storage.private import keep_to_owner
 
 ID_DIGITS = 16
 
@@ -53,6 +54,13 @@ class Home:
         """NOMOAT_HOME, or the platform's data folder."""
         chosen = environment.get("NOMOAT_HOME")
         return cls(Path(chosen) if chosen else platformdirs.user_data_path("nomoat"))
+
+    @classmethod
+    def opened(cls) -> Home:
+        """The same, to be written to: it becomes its owner's alone, with all that is in it."""
+        home = cls.find()
+        keep_to_owner(home.root)
+        return home
 
     @property
     def identity(self) -> Path:

@@ -112,7 +112,7 @@ def keep_rows(
     from nomoat.client.data.secrets_scan import Allowlist
     from nomoat.client.home import Home
 
-    root = Home.find().root
+    root = Home.opened().root
     added = Allowlist(frozenset(row or ()), frozenset(kind or ()), frozenset(marks or ()))
     keep = secrets_allowlist.more(secrets_allowlist.load(root), added)
     if added != Allowlist():

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +18,17 @@ from nomoat.aggregation.errors import NomoatError
 
 def _refusal(path: Path, problem: OSError) -> NomoatError:
     return NomoatError(f"cannot write {path}: {problem.strerror or problem}")
+
+
+_asking = threading.Lock()
+
+
+def _umask() -> int:
+    """The bits that files of this process do not get; there is no way to ask but to set it."""
+    with _asking:
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return mask
 
 
 def replacing(path: Path, mode: int = 0o644) -> AbstractContextManager[BinaryIO]:
@@ -65,7 +77,7 @@ def _written_beside(path: Path, mode: int, move: Callable[[str, Path], None]) ->
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, mode)
+        os.chmod(name, mode & ~_umask())
         move(name, path)
     except OSError as problem:
         raise _refusal(path, problem) from problem
@@ -95,7 +107,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         raise _refusal(folder, problem) from problem
     try:
         yield fresh
-        fresh.chmod(0o755)
+        fresh.chmod(0o755 & ~_umask())
         _move_over(fresh, folder)
     except OSError as problem:
         raise _refusal(folder, problem) from problem

@@ -38,3 +38,24 @@ def read_private(path: Path, what: str) -> bytes:
         raise NomoatError(f"{what} {path} is missing") from None
     except OSError as problem:
         raise NomoatError(f"{what} {path} cannot be read: {problem.strerror}") from None
+
+
+def keep_to_owner(root: Path) -> None:
+    """Make a folder, and all that is in it or comes into it by this process, its owner's alone.
+
+    NomoatError if somebody else owns it, who could put other files in their place.
+    """
+    os.umask(0o077)
+    if os.name != "posix" or not root.exists():
+        return
+    if root.stat().st_uid != os.geteuid() and os.geteuid() != 0:
+        raise NomoatError(f"{root} belongs to another user; make it yours, or set NOMOAT_HOME")
+    for path in (root, *root.rglob("*")):
+        try:
+            mode = path.lstat().st_mode
+            if mode & 0o077 and not stat.S_ISLNK(mode):
+                path.chmod(stat.S_IMODE(mode) & 0o700)
+        except FileNotFoundError:
+            continue  # what a running volunteer has just replaced
+        except OSError as problem:
+            raise NomoatError(f"{path} is open to others: {problem.strerror}") from None

@@ -18,7 +18,7 @@ def show() -> None:
     from nomoat.client.home import Home
     from nomoat.client.identity.keys import load_identity
 
-    typer.echo(load_identity(Home.find().identity).public.hex())
+    typer.echo(load_identity(Home.opened().identity).public.hex())
 
 
 @app.command("export")
@@ -31,7 +31,7 @@ def export(
     from nomoat.client.home import Home
     from nomoat.client.identity import transfer
 
-    path = Home.find().identity
+    path = Home.opened().identity
     if file is None:
         typer.echo(render_phrase(transfer.export_phrase(path)))
         return
@@ -48,7 +48,7 @@ def import_(
     from nomoat.client.home import Home
     from nomoat.client.identity import transfer
 
-    path = Home.find().identity
+    path = Home.opened().identity
     if file is None:
         public = transfer.import_phrase(typer.prompt("The 24 words", err=True), path)
     else:

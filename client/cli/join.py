@@ -66,7 +66,7 @@ def _join(
     from nomoat.client.home import Home
     from nomoat.client.volunteer.joining import consider, enrol
 
-    home = Home.find()
+    home = Home.opened()
     candidate = consider(home, invitation, wish, _ask_base(yes))
     weak = _agree(candidate, yes, accept_weak)
     name = enrol(home, candidate, invitation, weak)
@@ -152,7 +152,7 @@ def leave(
     from nomoat.client.membership.joining import tell_that_we_leave
     from nomoat.client.volunteer.status import running
 
-    home = Home.find()
+    home = Home.opened()
     folder = home.choose(community)
     name = folder.name()
     if running(folder):

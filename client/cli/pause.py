@@ -30,7 +30,7 @@ def pause(
     from nomoat.client.machine import owner_orders
 
     span = None if for_ is None else owner_orders.span_s(for_)
-    for folder in Home.find().chosen(community):
+    for folder in Home.opened().chosen(community):
         before = owner_orders.read(folder.root)
         _order(folder, owner_orders.pause(before, time.time(), span, UTC))
 
@@ -41,7 +41,7 @@ def resume(community: options.Which = None) -> None:
     from nomoat.client.home import Home
     from nomoat.client.machine import owner_orders
 
-    for folder in Home.find().chosen(community):
+    for folder in Home.opened().chosen(community):
         _order(folder, owner_orders.resume(owner_orders.read(folder.root)))
 
 
@@ -52,7 +52,7 @@ def finish(community: options.Which = None) -> None:
     from nomoat.client.machine import owner_orders
     from nomoat.client.volunteer.status import running
 
-    for folder in Home.find().chosen(community):
+    for folder in Home.opened().chosen(community):
         if running(folder):
             _order(folder, owner_orders.finish(owner_orders.read(folder.root)))
         else:

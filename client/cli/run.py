@@ -23,7 +23,7 @@ def run(community: options.Which = None, detach: options.Detach = False) -> None
     """Take part again in every community this machine has joined, or in one."""
     from nomoat.client.home import Home
 
-    home = Home.find()
+    home = Home.opened()
     start(home, home.chosen(community), community, detach)
 
 

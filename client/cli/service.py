@@ -47,6 +47,6 @@ def _installation(community: str | None) -> Installation:
     from nomoat.client.home import Home
     from nomoat.client.service.install import wanted
 
-    home = Home.find()
+    home = Home.opened()
     (first, *_) = home.chosen(community)
     return wanted(home, None if community is None else first, os.environ)
