@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from nomoat.aggregation.plain_text import one_line
+
 
 class NomoatError(Exception):
     """Something a person can act on: the message says what is wrong, where, and what to do."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """The message on one line; what a peer has said in it draws on nothing."""
+        return one_line(super().__str__())
 
 
 class UsageError(NomoatError):
@@ -64,4 +70,4 @@ class RemoteProtocolError(NomoatError):
         super().__init__(f"{peer}: {reason} (protocol {section})")
         self.peer = peer
         self.section = section
-        self.reason = reason
+        self.reason = one_line(reason)

@@ -14,3 +14,8 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def lines(text: str) -> str:
+    """The same for text of several lines, which stay."""
+    return "\n".join(map(one_line, text.split("\n")))

@@ -32,6 +32,7 @@ from typing import Any
 import platformdirs
 
 from nomoat.aggregation.errors import NotJoined, UsageError
+from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, community_id
 from nomoat.aggregation.protocol.lineage import SignedVersion
@@ -152,8 +153,8 @@ class CommunityFolder:
         return self.root / "state.json"
 
     def name(self) -> str:
-        """The community's name."""
-        return self.info().name
+        """The community's name, as it may be shown."""
+        return one_line(self.info().name)
 
     def load(self, **flags: Any) -> VolunteerSettings:
         """The settings; UsageError naming file and key if one cannot be."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ SECTION = "§2"
 COORDINATOR = "coordinator"  # the name of the other side in a volunteer's refusals
 
 T = TypeVar("T")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,8 @@ def _scalar(base: Any, limit: Limit | Body | None, raw: Any, path: str) -> Any:
             raise _Malformed(f"{path} is out of range")
     elif base in (str, bytes):
         _check_length(raw, limit if limit is not None else Limit(0, 256), path)
+        if base is str and _CONTROL.search(raw):
+            raise _Malformed(f"{path} has control characters")
     return raw
 
 

@@ -7,10 +7,12 @@ import sys
 
 import typer
 
+from nomoat.aggregation.plain_text import lines
+
 
 def say(text: str) -> None:
     """Tell the person at the terminal."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(lines(text) + "\n")
 
 
 def say_or_json(as_json: bool, shown: object, text: str) -> None:
@@ -18,4 +20,4 @@ def say_or_json(as_json: bool, shown: object, text: str) -> None:
     if as_json:
         sys.stdout.write(json.dumps(shown) + "\n")
     else:
-        typer.echo(text)
+        typer.echo(lines(text))

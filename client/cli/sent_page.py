@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.receipts import Credit
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.sent.log import Reconciled, SentMessage, SentTensor, VerifiedLog
@@ -34,7 +35,7 @@ def render_entry(entry: SentMessage) -> str:
         clip = f", values within ±{entry.clip:.3g}" if entry.clip is not None else ", unclipped"
         said.append(f"norm {entry.norm:.4g}{clip}")
     said += _protection(entry)
-    return "; ".join(said)
+    return one_line("; ".join(said))
 
 
 def _protection(entry: SentMessage) -> list[str]:
@@ -103,7 +104,7 @@ def render_credit(credits: Sequence[Credit], names: dict[bytes, str]) -> str:
         return "no receipts yet: credit begins with the first update a community takes"
     lines = []
     for credit in credits:
-        name = names.get(credit.community, credit.community.hex()[:16] + "…")
+        name = one_line(names.get(credit.community, credit.community.hex()[:16] + "…"))
         span = f"{when(credit.first_at)} to {when(credit.last_at)}"
         lines.append(f"{name}: {credit.rounds} rounds, {credit.tokens:,} tokens, {span}")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.volunteer.assemble import volunteer
 from nomoat.client.volunteer.kit import Kit
+from nomoat.storage.log_lines import PlainFormatter
 
 LOG_BYTES, LOG_FILES = 1 << 20, 3
 LOOK_S = 0.2
@@ -83,7 +84,7 @@ def keep_logs(folders: Sequence[CommunityFolder]) -> None:
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.WARNING)
     for handler in (terminal, *map(_file, folders)):
-        handler.setFormatter(logging.Formatter(SHAPE))
+        handler.setFormatter(PlainFormatter(SHAPE))
         root.addHandler(handler)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.plain_text import one_line
 from nomoat.client.home import CommunityFolder
 from nomoat.client.round.observer import RoundObserver
 from nomoat.client.round.work import TrainWork, Work
@@ -143,7 +144,8 @@ class StatusWriter(RoundObserver):
             status = replace(status, doing="waiting", why=reason, since=since)
         elif self._queued is not None and status.doing == "working":
             status = replace(status, doing="waiting", why=self._queued)
-        data = json.dumps(asdict(status)).encode()
+        plain = {k: one_line(v) if isinstance(v, str) else v for k, v in asdict(status).items()}
+        data = json.dumps(plain).encode()
         try:
             with replacing(self._folder.status) as file:
                 file.write(data)

@@ -93,16 +93,15 @@ def _prepare_process(folder: Path, quiet: bool) -> None:
     import os
 
     from nomoat.server.heap import return_freed_memory
+    from nomoat.storage.log_lines import PlainFormatter
 
     os.environ.setdefault("FLWR_HOME", str((folder / "flower").resolve()))
     # Read when numpy is imported: BLAS threads would spin against those of the sum.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     return_freed_memory()  # many threads, each with adapters in passing
-    logging.basicConfig(
-        level=logging.ERROR if quiet else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.ERROR if quiet else logging.WARNING, handlers=[handler])
 
 
 def _stopped_by_signals() -> threading.Event:

@@ -11,6 +11,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainTask
@@ -25,6 +26,7 @@ from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
 log = logging.getLogger(__name__)
 
 POLL_S = 0.005
+SHOWN = 200  # characters of what a volunteer's error says
 TRAIN = wire.kind_of(TrainTask)
 
 
@@ -151,7 +153,8 @@ class _Carrying:
     def _take(self, volunteer: str, reply: Message) -> list[Outgoing]:
         machine, now = self._machine, self._driver.clock.now()
         if reply.has_error() and reply.error.code == REFUSED:
-            return machine.refuse(volunteer, reply.error.reason or "its seal does not hold", now)
+            reason = one_line(reply.error.reason or "its seal does not hold")[:SHOWN]
+            return machine.refuse(volunteer, reason, now)
         if reply.has_error():
             return machine.leave(volunteer, f"no answer (code {reply.error.code})", now)
         try:

@@ -58,7 +58,7 @@ def scalars(base, limit):
         )
     size = {"min_size": int(low) if limit else 0, "max_size": int(min(high, 40)) if limit else 40}
     if base is str:
-        return st.text(st.characters(codec="utf-8"), **size)
+        return st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), **size)
     assert base is bytes
     return st.binary(**size)
 
