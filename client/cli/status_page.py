@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,8 @@ from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.client.membership.consent_sheet import own_rules
 from nomoat.client.volunteer.status import Activity, VolunteerStatus
+from nomoat.lora.data.conversations import Dropped
+from nomoat.lora.data.row_counts import RowUse
 
 
 def render_status(
@@ -29,6 +32,9 @@ def render_status(
         lines.append(f"your data {split.read} rows read: {split.line()}")
     if status is None:
         return "\n".join(lines)
+    lines += [
+        f"in the last round, of the rows to {use} {told}" for use, told in _rows_not_whole(status)
+    ]
     if status.data is not None:
         lines.append(f"your data has changed: {status.data}")
     if status.complaint is not None:
@@ -77,6 +83,15 @@ def _rows(split: Split) -> dict[str, Any]:
         "secret": split.secret_rows,
         "dropped": [asdict(each) for each in split.dropped],
     }
+
+
+def _rows_not_whole(status: VolunteerStatus) -> Iterator[tuple[str, str]]:
+    """What they were for, and which of them a round's length dropped or cut."""
+    for use, found in (("train on", "train"), ("measure with", "measure")):
+        if (rows := status.row_use.get(found)) is not None:
+            dropped = tuple(Dropped(**each) for each in rows["dropped"])
+            if told := RowUse(**{**rows, "dropped": dropped}).line():
+                yield use, told
 
 
 def render_orders(orders: Orders, now: datetime) -> str:

@@ -29,14 +29,18 @@ class DataWatch:
     told: Callable[[str | None], None]
     known: str
 
-    def rows(self, current: Split) -> Split:
-        """The rows for the next training; BadData, in one sentence, if there is to be none."""
+    def rows(self, current: Split, *, measuring: bool = False) -> Split:
+        """Return the rows of the next piece of work; BadData, in one sentence, if there are none.
+
+        measuring: it is an evaluation, and what was told of the round's training stands.
+        """
         try:
             now = self.stamp()
         except BadData as gone:
             return self._changed(current, f"it is gone ({gone})", readable=False)
         if now == self.known:
-            self.told(None)
+            if not measuring:
+                self.told(None)
             return current
         found = self._changed(current, "it was changed", readable=True)
         if found is not current:

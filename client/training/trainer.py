@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
 from nomoat.client.training import round_jobs
 from nomoat.client.training.personal_state import PersonalStates
 from nomoat.client.training.shared_worker import Job, SharedWorker
+from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.training.train import CPU_TOKENS, Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
@@ -32,13 +34,27 @@ LEAST_TOKENS = 16
 log = logging.getLogger(__name__)
 
 
+class RowsOfNow(Protocol):
+    """A function that gives the rows of the next piece of work; BadData if there are none."""
+
+    def __call__(self, current: Split, *, measuring: bool) -> Split:
+        """Return `current`, or what has taken its place. measuring: the work is an evaluation."""
+
+
+def as_they_were(current: Split, *, measuring: bool) -> Split:
+    """Work on the rows there were at the start."""
+    del measuring
+    return current
+
+
 @dataclass(eq=False)
 class Trainer:
     """Trains and evaluates one community's work on this machine's rows.
 
     checkpoint: the file of a training job that is interrupted. fit: makes a job fit this machine's
     memory when its turn comes; it may raise DoesNotFit. on_queued: told why a job
-    waits for its turn, and None when that is over.
+    waits for its turn, and None when that is over. on_rows: told "train" or "measure", and what
+    the round's length made of those rows.
     """
 
     worker: SharedWorker
@@ -47,7 +63,8 @@ class Trainer:
     checkpoint: Path | None = None
     fit: Callable[[TrainJob], TrainJob] = lambda job: job
     on_queued: Callable[[str | None], None] = lambda reason: None
-    rows_of_now: Callable[[Split], Split] = lambda split: split
+    rows_of_now: RowsOfNow = as_they_were
+    on_rows: Callable[[str, RowUse], None] = lambda use, rows: None
     on_step: Callable[[TrainingStep], None] = lambda step: None
     _at_work: int = field(default=0, init=False)  # pauses included
     _overtaken: bool = field(default=False, init=False)
@@ -60,7 +77,7 @@ class Trainer:
         Overtaken if the coordinator has gone on, NomoatError if it cannot be done.
         """
         with self._working():
-            self.split = self.rows_of_now(self.split)
+            self.split = self.rows_of_now(self.split, measuring=False)
             return round_jobs.train(work, self.split, self.personal_states, self._submit)
 
     def run(self, job: TrainJob) -> Trained:
@@ -72,9 +89,10 @@ class Trainer:
     def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
         """(mean nats per token, tokens, the same with what is kept here) of the held-out rows.
 
-        NomoatError if paused.
+        NomoatError if paused, or if the rows are gone.
         """
         with self._working():
+            self.split = self.rows_of_now(self.split, measuring=True)
             return round_jobs.evaluate(work, self.split, self.personal_states, self._submit)
 
     @property
@@ -150,7 +168,17 @@ class Trainer:
         with self._lock:
             if self._overtaken or self._closed:
                 raise Overtaken("this job is not wanted any more")
-            return self.worker.submit(self, job)
+            future = self.worker.submit(self, job)
+        future.add_done_callback(partial(self._tell_rows, job))
+        return future
+
+    def _tell_rows(self, job: Job, future: Future[Any]) -> None:
+        """Tell what became of the rows that a job was done on."""
+        if future.cancelled() or future.exception() is not None:
+            return
+        rows: RowUse | None = future.result().rows
+        if rows is not None:
+            self.on_rows("train" if isinstance(job, TrainJob) else "measure", rows)
 
     def _fit_evaluation(self, job: EvaluateJob) -> EvaluateJob:
         """As much at once as training with these settings may have."""

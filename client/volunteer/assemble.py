@@ -171,6 +171,7 @@ def _trainer(kit: Kit, split: Split, workers: SharedWorkers, status: StatusWrite
         lambda job: fitted(job, base, device, machine, worker.pids),
         status.queued,
         _watch(kit, status).rows,
+        status.rows,
     )
 
 

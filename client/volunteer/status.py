@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.client.home import CommunityFolder
@@ -39,6 +40,8 @@ class VolunteerStatus:
     own_loss: float | None = None  # and of this volunteer's own, where it keeps something
     complaint: str | None = None
     data: str | None = None  # what has become of it since this volunteer started
+    # What a round's length made of the rows, by "train" and "measure"; each a row_counts.RowUse.
+    row_use: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_status(folder: CommunityFolder) -> VolunteerStatus | None:

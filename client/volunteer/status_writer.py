@@ -15,6 +15,7 @@ from nomoat.client.home import CommunityFolder
 from nomoat.client.round.observer import RoundObserver
 from nomoat.client.round.work import TrainWork, Work
 from nomoat.client.volunteer.status import VolunteerStatus, read_status
+from nomoat.lora.data.row_counts import RowUse
 from nomoat.storage.atomic import replacing
 
 
@@ -68,6 +69,13 @@ class StatusWriter(RoundObserver):
         """The data was edited or is gone, or all is well again."""
         if note != self.status.data:
             self.status = replace(self.status, data=note)
+            self._write(self.status)
+
+    def rows(self, use: str, rows: RowUse) -> None:
+        """Rows were encoded, to "train" on or to "measure" with; `rows` says which are not used."""
+        told = {**self.status.row_use, use: asdict(rows)}
+        if told != self.status.row_use:
+            self.status = replace(self.status, row_use=told)
             self._write(self.status)
 
     def measured(self, loss: float, own_loss: float | None) -> None:

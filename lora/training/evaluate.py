@@ -12,6 +12,7 @@ from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.data.batches import Batch, by_length, pieces
 from nomoat.lora.data.encoding import Encoder, Example
+from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import swap
 from nomoat.lora.model.context import context_of
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredLoss:
-    """Mean cross-entropy, nats per trained token, over that many tokens."""
+    """Mean cross-entropy, nats per trained token, over that many tokens.
+
+    rows: what became of the rows of the file that was measured on, where there was one.
+    """
 
     loss: float
     tokens: int
+    rows: RowUse | None = None
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from nomoat.aggregation.protocol.adapter import Adapter, Vector
 from nomoat.aggregation.protocol.messages import MAX_LOCAL_STEPS, TrainSettings
 from nomoat.lora.data.batches import Batch, batch_of, shuffled_rows, steps_for
 from nomoat.lora.data.encoding import Example
+from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import read_values, swap
 from nomoat.lora.training.loss import losses_of
@@ -50,6 +51,7 @@ class Trained:
     last_loss: float
     seconds: float
     moments: Moments | None = None  # where settings.keep_moments asked for them
+    rows: RowUse | None = None  # what became of the rows of the file, where there was one
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import traceback
+from dataclasses import replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ class Worker:
             case SpecJob():
                 return self._examine(job)
             case ShardJob():
-                return _counts(self._shards.examples(job.shard, job.seq_len))
+                return _counts(self._shards.encoded(job.shard, job.seq_len)[0].examples)
             case LengthsJob():
                 encoder = Encoder.of(self._base.tokenizer, lengths.UNCUT)
                 rows = read(job.shard).conversations
@@ -108,7 +109,7 @@ class Worker:
         return examine(self._base, LoraShape(job.rank, job.alpha, job.target_modules, job.rslora))
 
     def _train(self, job: TrainJob) -> Trained:
-        examples = self._shards.examples(job.shard, job.settings.seq_len)
+        encoded, rows = self._shards.encoded(job.shard, job.settings.seq_len)
         adapter = Adapter(job.spec, job.vector)
         model = self._model(job.spec, None if job.frozen is None else job.frozen.spec)
         if job.frozen is not None:
@@ -117,7 +118,9 @@ class Worker:
         given = Given(job.moments, self._breaks(job), job.share)
         if self._orders is not None:
             self._orders.begin()
-        return train(model, adapter, examples, job.settings, job.seed, time.monotonic, given)
+        examples, settings = encoded.examples, job.settings
+        found = train(model, adapter, examples, settings, job.seed, time.monotonic, given)
+        return replace(found, rows=rows)
 
     def _breaks(self, job: TrainJob) -> Breaks:
         between = told = None
@@ -142,9 +145,11 @@ class Worker:
         self._recomputes = wanted
 
     def _evaluate(self, job: EvaluateJob) -> MeasuredLoss:
-        examples = self._shards.examples(job.shard, job.settings.seq_len)
+        encoded, rows = self._shards.encoded(job.shard, job.settings.seq_len)
         adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
-        return evaluate(model, adapter, examples, job.settings.batch_size, job.most_tokens)
+        batch_size = job.settings.batch_size
+        found = evaluate(model, adapter, encoded.examples, batch_size, job.most_tokens)
+        return replace(found, rows=rows)
 
     def _sample(self, job: SampleJob) -> tuple[str, ...]:
         encoder = Encoder.of(self._base.tokenizer, PROMPT_TOKENS)

@@ -53,7 +53,7 @@ LEFT_OUT = {
     "gemma3 with eyes": ("model.vision_tower", "text never passes through it"),
     "bart decoder": ("model.decoder.layers.*.encoder_attn", "text never passes through it"),
 }
-SETTINGS = TrainSettings(2, 0, 4, 48, 0.05, 1000)
+SETTINGS = TrainSettings(local_steps=2, batch_size=4, seq_len=48, learning_rate=0.05)
 
 
 @pytest.fixture

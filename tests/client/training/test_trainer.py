@@ -21,10 +21,12 @@ from nomoat.aggregation.protocol.messages import (
 )
 from nomoat.client.data.split import Split
 from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
+from nomoat.client.training import round_jobs
 from nomoat.client.training import shared_worker as module
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_worker import TURN, SharedWorker
 from nomoat.client.training.trainer import Trainer
+from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers.jobs import TrainJob
@@ -34,6 +36,7 @@ ADAPTER = Adapter(SPEC, np.zeros(SPEC.size, np.float32))
 
 class Measured:
     loss, tokens = 1.5, 10
+    rows: ClassVar[RowUse | None] = None
 
 
 class FakePool:
@@ -380,3 +383,44 @@ def test_an_evaluation_that_was_killed_for_memory_is_done_in_smaller_pieces() ->
     assert got == [(1.5, 10)]
     length = TrainSettings().seq_len
     assert [job.most_tokens for job in pool.jobs] == [4 * length, 2 * length, length]
+
+
+def test_rows_that_are_not_used_are_told_of_training_and_measuring() -> None:
+    told: list[tuple[str, RowUse]] = []
+    one = trainer()
+    one.on_rows = lambda use, rows: told.append((use, rows))
+    measure(one)
+    assert told == []  # nothing is known of them
+    use = RowUse(9, 64, 1, ())
+    Measured.rows = use
+    try:
+        measure(one)
+        one.run(round_jobs._job(work(), one.split, ADAPTER))
+    finally:
+        Measured.rows = None
+    assert told == [("measure", use), ("train", use)]
+
+
+@pytest.mark.parametrize("measuring", [False, True])
+def test_training_and_measuring_are_both_done_on_the_rows_of_now_or_not_at_all(
+    measuring: bool,
+) -> None:
+    one, asked = trainer(), list[bool]()
+
+    def of_now(current: Split, *, measuring: bool) -> Split:
+        asked.append(measuring)
+        if len(asked) > 1:
+            raise BadData("the data: it is gone")
+        return Split(Path("t2"), Path("h2"), 5, 2)
+
+    one.rows_of_now = of_now
+
+    def do() -> object:
+        return measure(one) if measuring else one.train(work())
+
+    do()
+    assert one.split.heldout == Path("h2")
+    with pytest.raises(BadData, match="it is gone"):
+        do()
+    assert asked == [measuring, measuring]
+    assert [job.shard.name for job in FakePool.made[0].jobs] == ["h2" if measuring else "t2"]

@@ -12,12 +12,15 @@ import pytest
 
 from builders import community_info
 from nomoat.aggregation.errors import BadData, NomoatError, Refused
+from nomoat.client.cli.status_page import render_status
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.client.training.shared_worker import TURN
 from nomoat.client.volunteer.assemble import _explained
-from nomoat.client.volunteer.status import alone, paused, read_status, running
+from nomoat.client.volunteer.status import Activity, alone, paused, read_status, running
 from nomoat.client.volunteer.status_writer import StatusWriter
+from nomoat.lora.data.conversations import Dropped
+from nomoat.lora.data.row_counts import RowUse
 
 
 @pytest.fixture
@@ -155,3 +158,21 @@ def test_what_ended_a_volunteer_at_its_start_is_what_status_says(folder: Communi
     state = read_status(folder)
     assert state is not None
     assert state.doing == "refused"
+
+
+def test_rows_that_a_rounds_length_drops_or_cuts_are_told_and_survive_a_restart(
+    folder: CommunityFolder,
+) -> None:
+    folder.save_info(community_info(secure=False))
+    dropped = (Dropped("no trained token left after cutting to 64", 12, "d.jsonl:3"),)
+    writer = StatusWriter(folder)
+    writer.rows("train", RowUse(90, 64, 5, dropped))
+    writer.rows("measure", RowUse(10, 64, 0, ()))
+    writer.say("waiting", "for a round")
+    for status in (writer.status, read_status(folder), StatusWriter(folder).status):
+        shown = render_status(folder, Activity("waiting", "…", True), status, "")
+        assert (
+            "of the rows to train on 12 of 90 not used (12: no trained token left after cutting "
+            "to 64 (first: d.jsonl:3)), 5 of 90 cut off at 64 tokens"
+        ) in shown
+        assert "to measure with" not in shown

@@ -15,7 +15,7 @@ from nomoat.lora.data.encoding import Example
 from nomoat.lora.model.base_model import initial_adapter
 from nomoat.lora.training.train import Trained, train
 
-SETTINGS = TrainSettings(2, 0, 4, 64, 0.01, 1000)
+SETTINGS = TrainSettings(local_steps=2, batch_size=4, seq_len=64, learning_rate=0.01)
 
 
 def trained(

@@ -19,7 +19,7 @@ from nomoat.lora.model.files import content_hash
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 from nomoat.lora.workers.worker import Worker
 
-SETTINGS = TrainSettings(1, 0, 4, 64, 0.01, 1000)
+SETTINGS = TrainSettings(local_steps=1, batch_size=4, seq_len=64, learning_rate=0.01)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.data.encoding import Encoder
 from nomoat.lora.data.normal_form import write_jsonl
+from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.model.adapter_slot import attach, detach
 from nomoat.lora.model.base_model import initial_adapter
 from nomoat.lora.training.checkpoint import Paused
@@ -105,6 +106,15 @@ def test_every_kind_of_job(pool: Pool, spec: AdapterSpec, shards: list[Path], ba
     assert (told[0].step, told[0].steps) == (1, 3)
     assert 0 < told[0].loss < 100
     base_loss = pool.submit(EvaluateJob(shards[0], spec, None, SETTINGS)).result()  # another slot
+    for use in (trained.rows, base_loss.rows):
+        assert use == RowUse(10, SETTINGS.seq_len, 0, ())
+    short = dataclasses.replace(SETTINGS, seq_len=8)
+    use = pool.submit(EvaluateJob(shards[0], narrow, None, short)).result().rows
+    assert use is not None
+    lost = sum(each.count for each in use.dropped)
+    assert (use.rows, use.seq_len) == (10, 8)
+    assert use.cut + lost > 0
+    assert f"{use.cut} of 10 cut off at 8 tokens" in use.line()
     assert pool.submit(EvaluateJob(shards[0], narrow, None, SETTINGS)).result() == base_loss
     texts = pool.submit(SampleJob(("a?", "b?"), spec, None, 5)).result()
     assert len(texts) == 2
