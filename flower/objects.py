@@ -24,6 +24,10 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from nomoat.flower.record_bytes import check_record
+
+HEAD_BYTES = 64
+LINKS_BYTES = 64 << 10  # of what only refers to records: 260 of them, by name and digest
 CLASSES = frozenset({"Message", "RecordDict", "ConfigRecord"})
 
 
@@ -105,6 +109,11 @@ def identify(message: Message, message_id: str) -> None:
 
 
 def _check_class(content: bytes) -> None:
-    kind = content.partition(b" ")[0].decode("ascii", "replace")
+    kind = content[:HEAD_BYTES].partition(b" ")[0].decode("ascii", "replace")
     if kind not in CLASSES:
         raise ValueError(f"a {kind[:40]} has no place in a message")
+    if kind == "ConfigRecord":
+        _, _, body = content.partition(b"\0")
+        check_record(body)
+    elif len(content) > LINKS_BYTES:
+        raise ValueError(f"a {kind} is larger than its parts can make it")

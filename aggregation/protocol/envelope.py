@@ -24,6 +24,7 @@ from nomoat.aggregation.protocol.signing import (
     verify,
 )
 
+SEAL_BYTES = 256  # of an encoded seal, at most
 SECTION = "§3"
 SEAL = "seal"
 NONCE_BYTES = 16
@@ -109,4 +110,6 @@ def open_sealed(
 def _seal_of(parts: Mapping[str, bytes], peer: str) -> Seal:
     if SEAL not in parts:
         raise RemoteProtocolError(peer, SECTION, "the message is not sealed")
+    if len(parts[SEAL]) > SEAL_BYTES:  # read before any signature is checked
+        raise RemoteProtocolError(peer, SECTION, "the seal is larger than a seal")
     return wire.decode(wire.Packet(parts[SEAL]), Seal, peer)

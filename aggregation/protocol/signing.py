@@ -51,8 +51,8 @@ class SigningKey:
 
 def verify(public: bytes, signature: bytes, label: str, *parts: bytes) -> None:
     """Return if `signature` is `public`'s under `label` over `parts`; else raise BadSignature."""
-    if is_weak(public):
-        raise BadSignature(label)
+    if len(public) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES or is_weak(public):
+        raise BadSignature(label)  # what is kept below is of known size
     if not _is_valid(public, signature, signed_bytes(label, *parts)):
         raise BadSignature(label)
 

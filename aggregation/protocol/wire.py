@@ -24,6 +24,7 @@ import msgpack
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 
 PROTOCOL_VERSION = 1
+MAX_ANSWER_HEAD_BYTES = 256 << 10  # from a volunteer: the boxes of 1024 neighbours are half of it
 MAX_HEAD_BYTES = 4 << 20
 MAX_BODY_BYTES = 1 << 30
 PART_BYTES = 4 << 20  # a body travels in parts of at most this size

@@ -8,28 +8,38 @@ functions say what a call of its fleet protocol is about.
 from __future__ import annotations
 
 import base64
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
-from flwr.common.constant import NOOP_FLWR_AID, Status, SubStatus
-from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.common.constant import (
+    NOOP_FLWR_AID,
+    SYSTEM_TIME_TOLERANCE,
+    TIMESTAMP_HEADER,
+    TIMESTAMP_TOLERANCE,
+    Status,
+    SubStatus,
+)
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
     NOOP_FEDERATION_ID,
     NodeStatus,
     TaskType,
 )
+from flwr.supercore.date import now
 from flwr.supercore.error import http_error_translator
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore, ObjectEntry
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.run import RunStatus
 from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
-from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -55,14 +65,14 @@ RunStatuses = dict[int, RunStatus]
 
 
 def fleet_app(state: SqlLinkState, rules: Middleware) -> FastAPI:
-    """Flower's fleet protocol over `state`, its nodes authenticated; then `rules`, then the call.
+    """Flower's fleet protocol over `state`: a call is parsed, passes `rules`, and is made.
 
-    No SuperLink is started, and nothing else of Flower's can be reached.
+    `rules` must refuse what its node did not sign: authentication stands outside. No SuperLink is
+    started, and nothing else of Flower's can be reached.
     """
     middleware = [
         Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
         Middleware(ProtobufTranslationMiddleware),
-        Middleware(NodeAuthMiddleware),
         rules,
     ]
     app = FastAPI(middleware=middleware, openapi_url=None, docs_url=None, redoc_url=None)
@@ -87,9 +97,33 @@ def claimed_key(headers: Mapping[bytes, bytes]) -> bytes | None:
         return None
 
 
-def key_in(request: Request) -> bytes:
-    """The node key (PEM) whose signature on an authenticated request was checked."""
-    return base64.b64decode(request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER])
+def signed_just_now(headers: Mapping[bytes, bytes], key: bytes) -> bool:
+    """True if a request's head has a time of the last seconds and its signature under `key`."""
+    try:
+        stamp = headers[TIMESTAMP_HEADER.lower().encode()]
+        signature = base64.b64decode(
+            headers[FLEET_HTTP_SIGNATURE_HEADER.lower().encode()], validate=True
+        )
+        age_s = (now() - datetime.datetime.fromisoformat(stamp.decode("ascii"))).total_seconds()
+        if not -SYSTEM_TIME_TOLERANCE < age_s < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+            return False
+        return verify_signature(bytes_to_public_key(key), stamp, signature)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return False
+
+
+def signed_by_its_key(request: Request) -> bool:
+    """True if a request is signed by the key it names, whoever has that."""
+    headers = dict(request.scope["headers"])
+    key = claimed_key(headers)
+    return key is not None and signed_just_now(headers, key)
+
+
+def is_of(call: Any, key: bytes, state: SqlLinkState) -> bool:
+    """True if a call speaks of the node that holds `key`, and of no other."""
+    if isinstance(call, ActivateNodeRequest):
+        return bool(call.public_key == key)
+    return state.get_node_id_by_public_key(key) == node_of(call)
 
 
 def node_of(call: Any) -> int:

@@ -53,7 +53,7 @@ class FleetState(SqlLinkState):
         self.folder = database.parent
         self.name_of = name_of
         self.arrived = threading.Event()
-        self.pulls = HeldPulls(self.has_mail)
+        self.pulls = HeldPulls(self.has_news)
         self.run_id = 0  # the one that is open
         self.paused: frozenset[int] = frozenset()  # nodes that said so in their last request
         self._registering = threading.Lock()
@@ -218,6 +218,12 @@ class FleetState(SqlLinkState):
             (row["message_id"], int64_to_uint64(row["dst_node_id"]), row["group_id"])
             for row in rows
         ]
+
+    def has_news(self, node_id: int) -> bool:
+        """True if there is something to tell a node: a message, or that it may not speak now."""
+        key = next((key for key, known in self._node_ids.items() if known == node_id), None)
+        gone = key is not None and self.name_of(key) is None
+        return gone or self.has_mail(node_id)
 
     def has_mail(self, node_id: int) -> bool:
         """True if something waits to be delivered to a node."""

@@ -3,13 +3,14 @@
 A request passes through layers, each of which knows more about its sender than the one before, and
 refuses what it can without costing more than that:
 
-    RequestLimits    a stranger: known path, declared size, requests a second. Nothing is read yet.
+    RequestLimits    a stranger: known path, declared size, requests a second, and for a fleet call
+                     a node key that `Directory` knows and its signature. Nothing is read yet.
     BodyBuffer       a slow peer: large bodies wait on disk, a few at a time are worked on.
-    Flower           signatures: a fleet call's node key must be one that `Directory` knows.
-    NodeRules        a member, perhaps a hostile one: no reply in another's name, no flood.
+    Flower           what a call is: protobuf into a message.
+    NodeRules        a member, perhaps a hostile one: no call in another's name, no flood.
     routes, router   what is left: enrolment, downloads, and Flower's own handling of messages.
 
-Flower reads a body before it authenticates its sender, so the first two stand outside of it.
+Flower would read and parse a body before it authenticates its sender, so that is done outside.
 Whatever is not its fleet protocol or a path of ours does not exist: no SuperLink is started, and
 the control and runtime interfaces of a stock one, which anybody could call, are answered with 404.
 
@@ -24,11 +25,13 @@ from __future__ import annotations
 
 import time
 
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
 from nomoat.server.fleet import flower_server
+from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.port.body_buffer import BodyBuffer
-from nomoat.server.port.node_rules import NodeRules
+from nomoat.server.port.node_rules import PROVEN_KEY, NodeRules
 from nomoat.server.port.request_limits import FLEET, RequestLimits, Scope
 from nomoat.server.port.routes import add_routes
 from nomoat.server.port.services import PortServices
@@ -40,11 +43,24 @@ def make_app(services: PortServices) -> RequestLimits:
     add_routes(app, services)
     buffered = BodyBuffer(app, services.state.folder)
 
-    def member(scope: Scope) -> str | None:
-        key = flower_server.claimed_key(dict(scope["headers"]))
-        return None if key is None else services.state.name_of(key)
+    async def member(scope: Scope) -> str | None:
+        return await run_in_threadpool(proven_member, scope, services.state)
 
     return RequestLimits(buffered, services.caps, time.monotonic, member)
+
+
+def proven_member(scope: Scope, state: FleetState) -> str | None:
+    """The member whose node key has signed the time in a request's head, None if there is none.
+
+    The key is noted in the scope, for NodeRules.
+    """
+    headers = dict(scope["headers"])
+    key = flower_server.claimed_key(headers)
+    name = None if key is None else state.name_of(key)
+    if key is None or name is None or not flower_server.signed_just_now(headers, key):
+        return None
+    scope[PROVEN_KEY] = key
+    return name
 
 
 assert flower_server.FLEET == FLEET

@@ -19,6 +19,7 @@ from nomoat.server.port.services import PortServices
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 20.0
+PROVEN_KEY = "nomoat.node_key"  # in an ASGI scope: the PEM whose signature was checked
 
 
 class NodeRules:
@@ -44,18 +45,29 @@ class NodeRules:
         call = flower_server.call_in(request)
         if call is None:
             return None
-        node, services = flower_server.node_of(call), self._services
-        if not self._rate.allow(str(node), time.monotonic()):
-            return JSONResponse({"error": "too many requests; slow down"}, 429)
-        if flower_server.run_of(call) not in (None, services.state.run_id):
-            return JSONResponse({"error": "that run is over"}, 403)
-        if not await run_in_threadpool(self._is_its_own, node, call):
-            log.warning("node %d: refused what is not its own or too large", node)
-            return JSONResponse({"error": "not a reply or a message of this node"}, 400)
+        node, state = flower_server.node_of(call), self._services.state
+        if (refusal := await self._why_not(request, node, call)) is not None:
+            return JSONResponse({"error": refusal[1]}, refusal[0])
         if node:
-            services.state.note_paused(node, headers.PAUSED in request.headers)
+            state.note_paused(node, headers.PAUSED in request.headers)
         if flower_server.asks_for_messages(call) and headers.WAIT in request.headers:
             return await self._held(node, request)
+        return None
+
+    async def _why_not(self, request: Request, node: int, call: Any) -> tuple[int, str] | None:
+        """Status and reason of a call that its node may not make."""
+        state, key = self._services.state, self._key(request)
+        if key is None and await run_in_threadpool(flower_server.signed_by_its_key, request):
+            return 403, "not a member, or not any more"
+        if key is None or not await run_in_threadpool(flower_server.is_of, call, key, state):
+            return 401, "that is another node"
+        if not self._rate.allow(str(node), time.monotonic()):
+            return 429, "too many requests; slow down"
+        if flower_server.run_of(call) not in (None, state.run_id):
+            return 403, "that run is over"
+        if not await run_in_threadpool(self._is_its_own, node, call):
+            log.warning("node %d: refused what is not its own or too large", node)
+            return 400, "not a reply or a message of this node"
         return None
 
     def _is_its_own(self, node: int, call: Any) -> bool:
@@ -77,7 +89,14 @@ class NodeRules:
 
     def _may_still_speak(self, request: Request) -> bool:
         """False if it has been banned since it was authenticated, before it waited."""
-        return self._services.state.name_of(flower_server.key_in(request)) is not None
+        key = self._key(request)
+        return key is not None and self._services.state.name_of(key) is not None
+
+    @staticmethod
+    def _key(request: Request) -> bytes | None:
+        """The node key that the request was signed with, as RequestLimits has found."""
+        key: bytes | None = request.scope.get(PROVEN_KEY)
+        return key
 
 
 def wait_s(header: str) -> float:

@@ -5,9 +5,10 @@ is not the fleet protocol or ours does not exist: the control and runtime APIs o
 which anybody could call, are answered with 404 (docs/threat-model.md).
 
 What a peer only announces costs nothing: bodies count as they arrive, one that pauses is cut off
-after `pause_seconds`, and no body is passed on before the whole of it is here. Requests that name
-the node key of a member are counted by that key, not with the strangers of their address, so that
-a stranger behind the same address cannot lock a member out.
+after `pause_seconds`, and no body is passed on before the whole of it is here. A member proves in
+the head who it is; it is counted by its name and never with the strangers of its address, so that
+these cannot lock it out. A stranger's fleet call is refused before a byte of its body is
+read, but for the small one that activates a node.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ OURS = re.compile(
     r"adapter/[0-9a-f]{64})"
 )
 OUR_BODY_BYTES = 16 << 10
+# Who may not activate a node (any more) is told so, for which the call has to be looked at.
+MEMBERS_ONLY = frozenset(FLEET + call for call in FLEET_CALLS - {"activate-node"})
+CALL_BYTES = {"push-object": 0, "push-messages": 256 << 10}  # 0: Caps.body_bytes; else the above
 SMALL_BYTES = 64 << 10  # bodies below wait in memory until they are whole, others on disk
 STATUS_LINE_BYTES = len("HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n")
 
@@ -76,11 +80,11 @@ class PeerLeft(Exception):
     """The peer left in the middle of its request."""
 
 
-Claim: TypeAlias = Callable[[Scope], str | None]
+Proof: TypeAlias = Callable[[Scope], Awaitable[str | None]]
 
 
-def nobody(_scope: Scope) -> str | None:
-    """Claim no request for a member."""
+async def anybody(_scope: Scope) -> str | None:
+    """Take every request for a stranger's."""
     return None
 
 
@@ -94,15 +98,17 @@ def allowed(method: str, path: str) -> bool:
 class RequestLimits:
     """ASGI middleware enforcing `caps`. clock: time.monotonic in production.
 
-    member: the member that a request claims to come from, unchecked; None for a stranger.
+    member: the member that a request proves to come from; None for a stranger. Without it, fleet
+    calls are passed on whoever makes them.
     """
 
     def __init__(
-        self, app: App, caps: Caps, clock: Callable[[], float], member: Claim = nobody
+        self, app: App, caps: Caps, clock: Callable[[], float], member: Proof | None = None
     ) -> None:
         self._app = app
-        self._member = member
-        self._claims = RateLimit(caps.node)
+        self._member = member or anybody
+        self._members_only = member is not None
+        self._members = RateLimit(caps.node)
         self._caps = caps
         self._clock = clock
         self._addresses = RateLimit(caps.address)
@@ -126,7 +132,7 @@ class RequestLimits:
         address = (scope.get("client") or ("?", 0))[0]
         self._carried.up += request_head_bytes(scope)
         send = self._counted(send)
-        member = self._member(scope)
+        member = await self._member(scope) if scope["path"].startswith(FLEET) else None
         refusal, length = self._refusal(scope, address, member)
         if refusal:
             await _refuse(send, *refusal)
@@ -153,14 +159,23 @@ class RequestLimits:
         length = content_length(scope)
         if length is None:
             return (411, "the length of the body must be declared"), 0
-        if length > (self._caps.body_bytes if path.startswith(FLEET) else OUR_BODY_BYTES):
+        if length > self._most_bytes(path):
             return (413, "the body is too large"), 0
+        if self._members_only and member is None and path in MEMBERS_ONLY:
+            self._strangers.allow(address, self._clock())
+            return (401, "members prove who they are"), 0
         return None, length
+
+    def _most_bytes(self, path: str) -> int:
+        if not path.startswith(FLEET):
+            return OUR_BODY_BYTES
+        most = CALL_BYTES.get(path.removeprefix(FLEET), OUR_BODY_BYTES)
+        return min(most or self._caps.body_bytes, self._caps.body_bytes)
 
     def _may_go_on(self, path: str, address: str, member: str | None) -> bool:
         now = self._clock()
         if member is not None and path.startswith(FLEET):
-            return self._claims.allow(f"{address} {member}", now)
+            return self._members.allow(f"{address} {member}", now)
         stranger_may = (
             self._strangers.has_left(address, now)
             if path.startswith(FLEET)
@@ -186,7 +201,7 @@ class RequestLimits:
 
     def _watched(self, send: Send, address: str) -> Send:
         async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 401:
+            if message["type"] == "http.response.start" and message["status"] in (401, 403):
                 self._strangers.allow(address, self._clock())
             await send(message)
 

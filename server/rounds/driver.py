@@ -161,6 +161,8 @@ class _Carrying:
             packet = packet_of(reply, volunteer)
         except RemoteProtocolError as problem:
             return machine.refuse(volunteer, problem.reason, now)
+        if len(packet.head) > wire.MAX_ANSWER_HEAD_BYTES:
+            return machine.refuse(volunteer, "its message's head is larger than an answer's", now)
         self._carried.traffic.up += packet.size
         self._carried.updates.note(volunteer, packet)
         return machine.receive(volunteer, packet, now)

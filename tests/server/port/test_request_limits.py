@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nomoat.server.port.rate_limit import Rate
-from nomoat.server.port.request_limits import Caps, RequestLimits, allowed
+from nomoat.server.port.request_limits import FLEET, Caps, RequestLimits, allowed
 
 CAPS = Caps(body_bytes=1000, in_flight_bytes=1500, address=Rate(1, 5), stranger=Rate(0.01, 2))
 
@@ -210,20 +210,24 @@ def test_bodies_that_are_declared_and_not_sent_take_no_room() -> None:
 
 
 def test_strangers_behind_a_members_address_do_not_lock_it_out() -> None:
-    def member(scope: Any) -> str | None:
+    async def member(scope: Any) -> str | None:
         return "ada" if (b"key", b"ada") in scope["headers"] else None
 
     behind = Behind(status=401)
     one = RequestLimits(behind, CAPS, lambda: 0.0, member)
     assert [ask(one) for _ in range(3)] == [401, 401, 429]
+    assert behind.bodies == []  # what a stranger sends is not even read
     behind.status = 200
     assert ask(one, headers=((b"key", b"ada"),)) == 200
     assert ask(one) == 429
 
 
-def test_who_only_claims_to_be_a_member_is_slowed_by_that_claim() -> None:
+def test_a_member_that_hurries_is_slowed_where_it_is() -> None:
+    async def ada(_scope: Any) -> str | None:
+        return "ada"
+
     caps = Caps(node=Rate(1, 4))
-    one = RequestLimits(Behind(status=401), caps, lambda: 0.0, lambda _: "ada")
+    one = RequestLimits(Behind(status=401), caps, lambda: 0.0, ada)
     assert [ask(one) for _ in range(5)] == [401] * 4 + [429]
     assert ask(one, address="10.0.0.2") == 401  # the member itself, elsewhere, is not
 
@@ -243,3 +247,16 @@ def test_every_byte_of_heads_and_bodies_is_counted_refused_or_not() -> None:
     assert ask(one, "/v1/control/start-run", body=b"") == 404
     assert one.carried.up > before.up
     assert one.carried.down > before.down
+
+
+@pytest.mark.parametrize("call", ["pull-messages", "send-node-heartbeat", "activate-node"])
+def test_small_calls_have_small_bodies_whoever_makes_them(call: str) -> None:
+    async def ada(_scope: Any) -> str | None:
+        return "ada"
+
+    behind = Behind()
+    one = RequestLimits(behind, Caps(), lambda: 0.0, ada)
+    assert ask(one, FLEET + call, body=bytes(17 << 10)) == 413
+    assert ask(one, FLEET + "push-messages", body=bytes(257 << 10)) == 413
+    assert behind.bodies == []
+    assert ask(one, FLEET + "push-object", body=bytes(5 << 20)) == 200
