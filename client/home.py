@@ -31,7 +31,7 @@ from typing import Any
 
 import platformdirs
 
-from nomoat.aggregation.errors import NotJoined, UsageError
+from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, UsageError
 from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, community_id
@@ -177,11 +177,12 @@ class CommunityFolder:
         self._write("community.info", wire.encode(info).head)
 
     def version(self) -> SignedVersion | None:
-        """The newest version record this machine has verified."""
+        """The newest version record this machine has verified; a damaged one is fetched again."""
         path = self.root / "version.rec"
-        if not path.exists():
+        try:
+            return wire.decode(wire.Packet(path.read_bytes()), SignedVersion, str(path))
+        except (OSError, RemoteProtocolError):
             return None
-        return wire.decode(wire.Packet(path.read_bytes()), SignedVersion, str(path))
 
     def save_version(self, record: SignedVersion) -> None:
         """Keep the newest version record."""

@@ -44,7 +44,7 @@ from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
 from nomoat.server.state_file import StateFile
-from nomoat.storage.atomic import held
+from nomoat.storage.atomic import held, sweep
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ def hosting(
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
         resources.enter_context(held(folder.up_lock, taken))
+        _put_right(community)
         community.keep_terms()
         directory = Directory(community.registrar)
         state = FleetState(folder.flower / "link.db", directory)
@@ -96,6 +97,13 @@ def hosting(
             lambda: http_app.carried,
             cores.map,  # numpy lets go of the interpreter's lock
         )
+
+
+def _put_right(community: OpenCommunity) -> None:
+    """Clean up after processes that were killed; make again what can be."""
+    sweep(community.folder.root)
+    for name in community.registrar.mend(int(time.time())):
+        log.warning("the standing of %s was damaged: it is that of the roster again", name)
 
 
 @dataclass(frozen=True)

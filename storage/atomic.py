@@ -8,12 +8,15 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
 from nomoat.aggregation.errors import NomoatError
+
+LEFT_S = 60.0
 
 
 def _refusal(path: Path, problem: OSError) -> NomoatError:
@@ -113,6 +116,18 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         raise _refusal(folder, problem) from problem
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def sweep(folder: Path, now: float | None = None) -> None:
+    """Delete what killed processes left half written anywhere in a folder, a minute ago or longer.
+
+    now: unix time.
+    """
+    before = (time.time() if now is None else now) - LEFT_S
+    for path in folder.rglob(".*.part"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_mtime < before:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @contextlib.contextmanager

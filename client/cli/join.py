@@ -63,16 +63,22 @@ def _join(
     """Join, and take part unless `detach` is None."""
     from nomoat.aggregation.plain_text import one_line
     from nomoat.client.cli.run import start
+    from nomoat.client.data.split import forget
     from nomoat.client.home import Home
     from nomoat.client.volunteer.joining import consider, enrol
+    from nomoat.client.volunteer.status import running
 
     home = Home.opened()
     candidate = consider(home, invitation, wish, _ask_base(yes))
-    weak = _agree(candidate, yes, accept_weak)
-    name = enrol(home, candidate, invitation, weak)
-    say(f"joined {one_line(candidate.info.name)} as {name}")
-    if detach is not None:
-        start(home, [candidate.folder], candidate.folder.root.name, detach)
+    try:
+        weak = _agree(candidate, yes, accept_weak)
+        name = enrol(home, candidate, invitation, weak)
+        say(f"joined {one_line(candidate.info.name)} as {name}")
+        if detach is not None:
+            start(home, [candidate.folder], candidate.folder.root.name, detach)
+    finally:
+        if not running(candidate.folder):
+            forget(candidate.folder.split)
 
 
 def _invitation(link: str) -> Invitation:

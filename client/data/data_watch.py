@@ -20,7 +20,8 @@ Choice = Literal["refresh", "keep", "stop"]
 class DataWatch:
     """Looks at the data's names, sizes and times; `told` gets a sentence, or None if all is well.
 
-    stamp: of the data as it is now; BadData if it is gone. prepare: reads it anew.
+    stamp: of the data as it is now; BadData if it is gone. prepare: reads it anew. forget: deletes
+    the copy of its rows, which the owner has deleted.
     """
 
     choice: Choice
@@ -28,6 +29,7 @@ class DataWatch:
     prepare: Callable[[], Split]
     told: Callable[[str | None], None]
     known: str
+    forget: Callable[[], None] = lambda: None
 
     def rows(self, current: Split, *, measuring: bool = False) -> Split:
         """Return the rows of the next piece of work; BadData, in one sentence, if there are none.
@@ -37,6 +39,9 @@ class DataWatch:
         try:
             now = self.stamp()
         except BadData as gone:
+            if self.choice != "keep":
+                self.forget()
+                self.known = ""
             return self._changed(current, f"it is gone ({gone})", readable=False)
         if now == self.known:
             if not measuring:

@@ -1,5 +1,8 @@
 """The owner's data, split on disk into rows to train on and rows held out for measuring.
 
+The two files are copies of what is the owner's: for its eyes only, and there only while a volunteer
+runs that needs them. They are made anew from the data when it starts.
+
 Which row is kept is decided by its own content, so a row never changes sides when the file grows.
 """
 
@@ -19,9 +22,9 @@ from nomoat.lora.data.files.listing import find
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.data.reading import read
 from nomoat.lora.data.row_counts import in_words
-from nomoat.storage.atomic import replacing
+from nomoat.storage.private import PRIVATE, write_private
 
-FINDINGS = "left-out.txt"
+FINDINGS, STAMP = "left-out.txt", "stamp.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,15 @@ def data_stamp(
 def made(folder: Path) -> Split | None:
     """The split that was last made in `folder`; None if there is none, or one of before."""
     try:
-        return _known(folder, json.loads((folder / "stamp.json").read_text()))
+        return _known(folder, json.loads((folder / STAMP).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _made_of(folder: Path) -> str | None:
+    """The stamp of the data that the split was made of; None if that cannot be read."""
+    try:
+        return str(json.loads((folder / STAMP).read_text())["of"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -67,8 +78,7 @@ def made(folder: Path) -> Split | None:
 def _known(folder: Path, stamp: dict[str, Any]) -> Split:
     dropped = tuple(Dropped(**each) for each in stamp["dropped"])
     return Split(
-        folder / "train.jsonl",
-        folder / "heldout.jsonl",
+        *_files(folder),
         stamp["train"],
         stamp["heldout"],
         stamp["secret"],
@@ -93,12 +103,10 @@ def prepare(
     """
     allowlist = allowlist or Allowlist()
     wanted = data_stamp(data, heldout, allowlist, heldout_data)
-    stamp = folder / "stamp.json"
-    files = folder / "train.jsonl", folder / "heldout.jsonl"
-    if stamp.exists() and json.loads(stamp.read_text())["of"] == wanted:
-        known = made(folder)
-        if known is not None and all(path.exists() for path in files):
-            return known
+    files = _files(folder)
+    known = made(folder)
+    if known is not None and _made_of(folder) == wanted and all(path.exists() for path in files):
+        return known
     dataset = read(data)
     books = [dataset]
     found = scan_rows(dataset)
@@ -110,13 +118,23 @@ def prepare(
         books.append(read(heldout_data))
         train, measured = _some(data, rows), _some(heldout_data, books[-1].conversations)
     for part, path in zip((train, measured), files, strict=True):
-        write_jsonl(part, path)
-    (folder / FINDINGS).write_text(render_scan(found, allowlist) + "\n", "utf-8")
+        write_jsonl(part, path, PRIVATE)
+    folder.chmod(0o700)
+    write_private(folder / FINDINGS, (render_scan(found, allowlist) + "\n").encode())
     sizes = {"train": len(train), "heldout": len(measured), "secret": len(left_out)}
     told = {"of": wanted, **sizes, **_counted(books)}
-    with replacing(stamp) as file:
-        file.write(json.dumps(told).encode())
+    write_private(folder / STAMP, json.dumps(told).encode())
     return _known(folder, told)
+
+
+def forget(folder: Path) -> None:
+    """Delete the copies of the owner's rows; how many there were stays known."""
+    for path in _files(folder):
+        path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    return folder / "train.jsonl", folder / "heldout.jsonl"
 
 
 def _counted(books: list[Dataset]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Symptoms:
     torch_built_for_cuda: bool = False
     torch_mps: bool | None = None
     bits_error: str | None = None
+    damage: tuple[str, str | None] | None = None  # of a file that cannot be made again, and mend
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +281,14 @@ def _service(s: Symptoms) -> CheckResult | None:
     return CheckResult("service", CheckStatus.WARN, text, "nomoat service install")
 
 
+def _kept_files(s: Symptoms) -> CheckResult | None:
+    if s.damage is None:
+        return None
+    text, mend = s.damage
+    return CheckResult("files", CheckStatus.BAD if mend else CheckStatus.WARN, text, mend)
+
+
 CHECKS: Final[tuple[Callable[[Symptoms], CheckResult | None], ...]] = (
-    *(_python, _version, _gpu, _bits, _memory, _disk, _data, _key, _sent_log),
+    *(_python, _version, _gpu, _bits, _memory, _disk, _data, _key, _kept_files, _sent_log),
     *(_reach, _tls, _fingerprint, _clock, _service),
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nomoat.client.doctor.checks import Symptoms
+from nomoat.client.doctor.kept_files import damage
 from nomoat.client.machine.attempt import attempt
 from nomoat.lora.device.present import torch_has_cuda
 
@@ -40,6 +41,7 @@ def symptoms(home: Home, folder: CommunityFolder | None) -> Symptoms:
         bits_error=_bits_error(settings),
         **(attempt("fit", lambda: _fit(folder, settings)) or {}),
         sent_log_error=_sent_log_error(folder),
+        damage=attempt("files", lambda: damage(folder)),
         service_active=attempt("service", lambda: _service_active(home, folder)),
     )
     return replace(found, address=settings.address, **line(folder, settings.address))

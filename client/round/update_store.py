@@ -6,6 +6,7 @@ Both are private (an update tells about the data it was trained on) and whole or
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
@@ -23,6 +24,8 @@ from nomoat.client.round.work import HeldUpdate, task_digest
 from nomoat.storage.arrays import pack, unpack
 from nomoat.storage.atomic import appending
 from nomoat.storage.private import PRIVATE, read_private, write_private
+
+log = logging.getLogger(__name__)
 
 PARTS = ("broadcast", "adapter", "frozen", "trained")
 
@@ -68,7 +71,7 @@ class DiskUpdateStore:
         (self.folder / "training.safetensors").unlink(missing_ok=True)  # its checkpoint
 
     def load(self) -> HeldUpdate | None:
-        """Read the update that was kept; NomoatError if it is damaged."""
+        """Read the update that was kept; one that is damaged is deleted, and trained again."""
         if not self._update.exists():
             return None
         data = read_private(self._update, "stored update")
@@ -80,9 +83,11 @@ class DiskUpdateStore:
                 )
                 for name, digest in meta["digests"].items()
             }
-        except (ValueError, KeyError, RemoteProtocolError):
-            raise NomoatError(f"{self._update} is damaged; delete it to go on") from None
-        return _held(meta, kept)
+            return _held(meta, kept)
+        except (ValueError, KeyError, TypeError, RemoteProtocolError):
+            log.warning("%s is damaged, and deleted: its round is trained again", self._update)
+            self._update.unlink()
+            return None
 
     def mark(self, marks: tuple[Mark, ...]) -> None:
         """Append marks; on disk when this returns."""

@@ -7,6 +7,7 @@ round that the coordinator abandoned leaves nothing: the next one begins with th
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.training.moments import Moments
 from nomoat.storage.arrays import pack, unpack
 from nomoat.storage.private import read_private, write_private
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,10 @@ class DiskPersonalStates:
     folder: Path
 
     def newest(self, before: int, broadcast: bytes) -> PersonalState | None:
-        """The newest of an earlier round that was committed; NomoatError if it is damaged."""
+        """The newest of an earlier round that was committed; a damaged one is passed over."""
         for number in sorted(self._rounds(), reverse=True):
-            if number < before and (kept := self._load(number)).start != broadcast:
+            kept = self._load(number) if number < before else None
+            if kept is not None and kept.start != broadcast:
                 return kept
         return None
 
@@ -82,7 +86,7 @@ class DiskPersonalStates:
             if number < kept.round and (before is None or number != before.round):
                 self._path(number).unlink(missing_ok=True)
 
-    def _load(self, number: int) -> PersonalState:
+    def _load(self, number: int) -> PersonalState | None:
         path = self._path(number)
         data = read_private(path, "personal state")
         try:
@@ -97,8 +101,9 @@ class DiskPersonalStates:
             if "steps" in meta:
                 moments = Moments(stored["mean"], stored["square"], *meta["steps"])
             modules, start = tuple(meta["modules"]), bytes.fromhex(meta["start"])
-        except (ValueError, KeyError, RemoteProtocolError):
-            raise NomoatError(f"{path} is damaged; delete it to go on") from None
+        except (ValueError, KeyError, TypeError, RemoteProtocolError):
+            log.warning("%s is damaged: what was kept from round %d is left out", path, number)
+            return None
         trained, personal = adapters["trained"], adapters.get("personal")
         return PersonalState(number, start, trained, modules, moments, personal)
 

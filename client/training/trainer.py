@@ -6,6 +6,7 @@ is what the governor pauses. Pausing gives all memory back; training resumes fro
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nomoat.aggregation.errors import DoesNotFit
+from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.client.data.split import Split
 from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
 from nomoat.client.training import round_jobs
@@ -94,6 +95,12 @@ class Trainer:
         with self._working():
             self.split = self.rows_of_now(self.split, measuring=True)
             return round_jobs.evaluate(work, self.split, self.personal_states, self._submit)
+
+    def tend(self) -> None:
+        """Look at the data while nothing is done: it may be gone, or have been edited."""
+        if not self.at_work:
+            with contextlib.suppress(NomoatError):  # said where it was noticed
+                self.split = self.rows_of_now(self.split, measuring=True)
 
     @property
     def pids(self) -> frozenset[int]:

@@ -28,7 +28,7 @@ from nomoat.client.connection.flower_client import ConnectionSettings
 from nomoat.client.connection.message_loop import serve
 from nomoat.client.connection.threads import beneath
 from nomoat.client.data.data_watch import DataWatch
-from nomoat.client.data.split import FINDINGS, Split, data_stamp, prepare
+from nomoat.client.data.split import FINDINGS, Split, data_stamp, forget, prepare
 from nomoat.client.home import CommunityFolder
 from nomoat.client.identity.keys import node_key
 from nomoat.client.machine.governor import Governor
@@ -59,6 +59,7 @@ from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.flower.packets import to_reply
 from nomoat.lora.device.gpu_queue import queue_for
 from nomoat.lora.device.present import gpu_of
+from nomoat.storage.atomic import sweep
 
 log = logging.getLogger(__name__)
 
@@ -88,13 +89,15 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
     with ExitStack() as stack:
         stack.enter_context(alone(kit.folder))
         stack.enter_context(_explained(kit.folder))
+        sweep(kit.folder.root)
+        stack.callback(forget, kit.folder.split)
         with suppress(NomoatError):  # what is not here tells whether `held` was put back
             fetch_receipts(kit)
         parts = assemble(kit, workers)
         stack.callback(parts.trainer.close)
         beneath(lambda: _close_with(stop, parts.trainer), "closing").start()
         beneath(lambda: parts.governor.run(stop), "governor").start()
-        VersionFollower(kit, parts.known, parts.status, stop).start()
+        VersionFollower(kit, parts.known, parts.status, stop, parts.trainer.tend).start()
         connection = _connection(kit, parts.governor)
         while not stop.is_set():
             try:
@@ -148,7 +151,7 @@ def _split(kit: Kit) -> Split:
         settings.data,
         folder.split,
         settings.heldout,
-        kit.allowlist,
+        kit.kept(),
         heldout_data=settings.heldout_data,
     )
     if split.secret_rows:
@@ -179,9 +182,16 @@ def _watch(kit: Kit, status: StatusWriter) -> DataWatch:
     settings = kit.settings
 
     def stamp() -> str:
-        return data_stamp(settings.data, settings.heldout, kit.allowlist, settings.heldout_data)
+        return data_stamp(settings.data, settings.heldout, kit.kept(), settings.heldout_data)
 
-    return DataWatch(settings.data_changes, stamp, lambda: _split(kit), status.data, stamp())
+    return DataWatch(
+        settings.data_changes,
+        stamp,
+        lambda: _split(kit),
+        status.data,
+        stamp(),
+        lambda: forget(kit.folder.split),
+    )
 
 
 def _app(kit: Kit, handler: RequestHandler, cache: RosterCache, governor: Governor) -> App:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import lineage
@@ -21,6 +24,7 @@ from nomoat.storage.atomic import replacing
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
+TEND_S = 10.0  # between two looks at the data
 FOLLOW_S = (0.0, 3.0, 15.0, 60.0)
 
 
@@ -35,7 +39,14 @@ class Known:
 class VersionFollower(threading.Thread):
     """Looks for a new version some time after each of this volunteer's answers."""
 
-    def __init__(self, kit: Kit, known: Known, status: StatusWriter, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        kit: Kit,
+        known: Known,
+        status: StatusWriter,
+        stop: threading.Event,
+        tend: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(name=f"{threading.current_thread().name}/follower", daemon=True)
         self._kit = kit
         self._known = known
@@ -43,6 +54,8 @@ class VersionFollower(threading.Thread):
         self._handed = self._accepted is None
         self._status = status
         self._stop_all = stop
+        self._tend = tend
+        self._tended = time.monotonic()
         self._seen = -1
         self._due: list[float] = []
 
@@ -51,6 +64,9 @@ class VersionFollower(threading.Thread):
         while not self._stop_all.wait(LOOK_S):
             self._heed_owner()
             status, now = self._status.status, time.monotonic()
+            if now - self._tended >= TEND_S:
+                self._tended = now
+                self._tend()
             if status.answered != self._seen and status.doing == "waiting":
                 self._seen = status.answered
                 # A version and its receipts come some time after this volunteer's last answer.
@@ -104,7 +120,7 @@ def fetch_newest(kit: Kit, versions: PinnedLineage) -> int:
     folder, now = kit.folder, int(time.time())
     record = versions.refresh().record
     path = folder.adapter(record)
-    if not path.exists():
+    if not _whole(path, record.version.adapter):
         adapter = coordinator_api.download(kit.coordinator, record, now)
         with replacing(path) as file:
             file.write(lineage.to_file(adapter))
@@ -113,3 +129,21 @@ def fetch_newest(kit: Kit, versions: PinnedLineage) -> int:
                 old.unlink()
     folder.save_version(record)
     return record.version.number
+
+
+@functools.lru_cache(maxsize=8)
+def _seen_whole(path: Path, digest: bytes, _size: int, _time: int) -> bool:
+    try:
+        lineage.from_file(path.read_bytes(), digest, str(path))
+    except (OSError, RemoteProtocolError):
+        return False
+    return True
+
+
+def _whole(path: Path, digest: bytes) -> bool:
+    """Return True if a file holds the adapter of this digest; read once while it is unchanged."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return _seen_whole(path, digest, found.st_size, found.st_mtime_ns)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint
@@ -17,13 +19,13 @@ from nomoat.client.settings import VolunteerSettings
 class Kit:
     """One community's folder, what its owner has set, and a client of its coordinator.
 
-    allowlist: of what looks secret in the data.
+    kept: gives the owner's allowlist, as it is now, of what looks secret in the data.
     """
 
     folder: CommunityFolder
     settings: VolunteerSettings
     coordinator: CoordinatorClient
-    allowlist: Allowlist = field(default_factory=Allowlist)
+    kept: Callable[[], Allowlist] = Allowlist
 
     @classmethod
     def of(cls, home: Home, folder: CommunityFolder, settings: VolunteerSettings) -> Kit:
@@ -31,4 +33,4 @@ class Kit:
         info = folder.info()
         endpoint = Endpoint.at(settings.address, ca=info.ca)
         coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
-        return cls(folder, settings, coordinator, secrets_allowlist.load(home.root))
+        return cls(folder, settings, coordinator, partial(secrets_allowlist.load, home.root))

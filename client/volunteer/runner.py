@@ -78,6 +78,7 @@ class _CommunityThread(threading.Thread):
 
 def keep_logs(folders: Sequence[CommunityFolder]) -> None:
     """Everything into a file of each community, rotated; what matters to the terminal as well."""
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, ends nothing
     logging.getLogger("nomoat").setLevel(logging.INFO)
     root = logging.getLogger()
     root.setLevel(logging.WARNING)

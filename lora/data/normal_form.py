@@ -23,9 +23,9 @@ VERSION_KEY, VERSION = "nomoat", 2
 RESERVED = frozenset({VERSION_KEY, "messages", *CHAT, *MARKS})
 
 
-def write_jsonl(conversations: Iterable[Conversation], path: Path) -> None:
+def write_jsonl(conversations: Iterable[Conversation], path: Path, mode: int = 0o644) -> None:
     """Write conversations in the normal form, one per line; what `read` reads back is equal."""
-    with replacing(path) as file:
+    with replacing(path, mode) as file:
         for line in _lines(conversations):
             file.write(line)
 

@@ -275,4 +275,7 @@ class Database:
 
 def _applicant(row: tuple[bytes, str, str]) -> Applicant:
     binding = wire.decode(wire.Packet(row[0]), Enrol, "volunteer table").binding
-    return Applicant(binding, Standing(row[1]), row[2])
+    try:
+        return Applicant(binding, Standing(row[1]), row[2])
+    except ValueError:  # until it is derived from the roster (Registrar.mend)
+        return Applicant(binding, Standing.HELD, "its standing in the database is damaged")

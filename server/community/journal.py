@@ -58,6 +58,7 @@ class CommunityJournal:
         checkpoint = self._with_rounds_after(checkpoint)
         newest = self.registry.get(None)
         if newest.version.adapter == checkpoint.state.adapter.digest:
+            self.registry.keep(checkpoint.state.adapter)  # its file may be torn
             return checkpoint
         # Rolled back: its losses were measured long ago.
         return FederationCheckpoint(

@@ -93,6 +93,23 @@ class Registrar:
                 found = self._admit(wanted, now)
         return answer(packet, found.standing, found.reason, self.key)
 
+    def mend(self, now: int) -> list[str]:
+        """Set standings that are not those of the roster, which is signed, to those; whose."""
+        with self.store.transaction():
+            members = self.roster().members
+            wrong = [
+                applicant
+                for applicant in self.store.applicants()
+                if (member := members.get(applicant.binding.name)) is not None
+                and applicant.standing is not member.standing
+            ]
+            for applicant in wrong:
+                member = members[applicant.binding.name]
+                self.store.put_applicant(
+                    Applicant(applicant.binding, member.standing, member.reason), now
+                )
+        return [applicant.binding.name for applicant in wrong]
+
     def order(self, name: str, event: Event, reason: str, now: int) -> Standing:
         """Approve, hold, release or ban a volunteer, or note that it left; its new standing."""
         with self.store.transaction():

@@ -38,6 +38,15 @@ class Provenance:
     evaluation: float | None = None
 
 
+def is_whole(path: Path, digest: bytes) -> bool:
+    """Return True if a file holds the adapter of this digest."""
+    try:
+        lineage.from_file(path.read_bytes(), digest, OURS)
+    except (OSError, RemoteProtocolError):
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class VersionStore:
     """The versions of one community. base_hash: content hash of its base model, 32 bytes."""
@@ -52,9 +61,9 @@ class VersionStore:
         return self.folder / (digest.hex() + SUFFIX)
 
     def keep(self, adapter: Adapter) -> None:
-        """Write an adapter's file, unless it is there; names no version yet."""
+        """Write an adapter's file, unless it is there and whole; names no version yet."""
         path = self.path(adapter.digest)
-        if not path.exists():
+        if not is_whole(path, adapter.digest):
             with replacing(path) as file:
                 file.write(lineage.to_file(adapter))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.storage.atomic import held
+from nomoat.storage.atomic import held, sweep
 
 HOLDER = """
 import sys, time
@@ -60,3 +61,20 @@ def test_a_place_where_no_lock_can_be_is_named(tmp_path: Path) -> None:
         held(tmp_path / "folder", "taken"),
     ):
         pass
+
+
+def test_what_killed_processes_left_half_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / "a" / "b.part", tmp_path / ".a.fresh.part", tmp_path / "part"]
+    left = [tmp_path / "a" / ".b.x1.part", tmp_path / "..sent.head.x2.part"]
+    (tmp_path / "a").mkdir()
+    for path in (*kept, *left):
+        path.write_text("x")
+    folder = tmp_path / ".model.x3.part"
+    folder.mkdir()
+    (folder / "half").write_text("x")
+    now = kept[0].stat().st_mtime
+    for path in (*left, folder):
+        os.utime(path, (now - 3600, now - 3600))
+    sweep(tmp_path, now)
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in (*left, folder))

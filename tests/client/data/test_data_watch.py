@@ -10,7 +10,7 @@ import pytest
 from nomoat.aggregation.errors import BadData
 from nomoat.client.data.data_watch import Choice, DataWatch
 from nomoat.client.data.secrets_scan import Allowlist
-from nomoat.client.data.split import Split, data_stamp, made, prepare
+from nomoat.client.data.split import Split, data_stamp, forget, made, prepare
 
 
 class Owner:
@@ -20,7 +20,8 @@ class Owner:
         self.path, self.folder, self.told = folder / "d.jsonl", folder / "split", list[str | None]()
         self.write(10)
         self.split = self._prepare()
-        self.watch = DataWatch(choice, self._stamp, self._prepare, self.told.append, self._stamp())
+        told, forgotten = self.told.append, lambda: forget(self.folder)
+        self.watch = DataWatch(choice, self._stamp, self._prepare, told, self._stamp(), forgotten)
 
     def write(self, rows: int) -> None:
         self.path.write_text("".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(rows)))
@@ -73,6 +74,18 @@ def test_nothing_is_trained_on_data_that_is_gone_broken_or_to_be_stopped_at(tmp_
     assert "until it is back" in (other.told[-1] or "")
     other.write(10)
     assert other.watch.rows(other.split).train_rows + 1 >= 9
+
+
+def test_the_copy_of_deleted_rows_is_deleted_too_and_comes_back_with_them(tmp_path: Path) -> None:
+    owner = Owner(tmp_path, "refresh")
+    aside = owner.path.rename(tmp_path / "aside")
+    with pytest.raises(BadData, match="gone"):
+        owner.watch.rows(owner.split)
+    assert not any(path.exists() for path in (owner.split.train, owner.split.heldout))
+    aside.rename(owner.path)  # the same file, its size and time as before
+    again = owner.watch.rows(owner.split)
+    assert again.train.exists()
+    assert again.train_rows == owner.split.train_rows
 
 
 def test_every_row_of_a_volunteer_is_counted_and_read_back(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.client.data import secrets_allowlist as kept_list
 from nomoat.client.data import split as module
 from nomoat.client.data.secrets_scan import Allowlist
-from nomoat.client.data.split import prepare
+from nomoat.client.data.split import forget, prepare
 from nomoat.data import app as commands
 from nomoat.lora.data.reading import read
 
@@ -130,3 +130,18 @@ def test_rows_chosen_to_measure_with_take_nothing_from_those_to_train_on(tmp_pat
     other.write_text("")
     with pytest.raises(BadData, match=r"kept\.jsonl"):
         prepare(own, tmp_path / "shards", 0.1, heldout_data=other)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"of": 1}'])
+def test_a_damaged_stamp_is_made_anew_and_copies_of_rows_are_for_their_owner_alone(
+    tmp_path: Path, damage: str
+) -> None:
+    path, shards = data(tmp_path, 20), tmp_path / "shards"
+    first = prepare(path, shards, 0.1)
+    (shards / "stamp.json").write_text(damage)
+    assert prepare(path, shards, 0.1) == first
+    assert shards.stat().st_mode & 0o077 == 0
+    assert all(file.stat().st_mode & 0o077 == 0 for file in shards.iterdir())
+    forget(shards)
+    assert {file.name for file in shards.iterdir()} == {"stamp.json", "left-out.txt"}
+    assert prepare(path, shards, 0.1).train.exists()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.secagg.diary import Mark
@@ -53,15 +52,19 @@ def test_a_newer_update_takes_the_place_of_the_older(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["update.safetensors"]
 
 
-def test_a_damaged_update_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_damaged_update_is_deleted_and_its_round_trained_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = DiskUpdateStore(tmp_path)
     store.save(held())
     path = tmp_path / "update.safetensors"
     whole = path.read_bytes()
     for data in (b"", whole[:100], whole[:-700]):
+        store.save(held())
         path.write_bytes(data)
-        with pytest.raises(NomoatError, match="delete it to go on"):
-            store.load()
+        assert store.load() is None
+        assert not path.exists()
+        assert "its round is trained again" in caplog.text
 
 
 def test_marks_are_appended_and_a_line_cut_short_is_dropped(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from builders import adapter
-from nomoat.aggregation.errors import NomoatError
 from nomoat.client.training.personal_state import DiskPersonalStates, PersonalState
 from nomoat.lora.training.moments import Moments
 
@@ -72,13 +71,17 @@ def test_what_was_trained_in_rounds_that_were_abandoned_is_not_gone_on_from(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_file_is_passed_over_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = DiskPersonalStates(tmp_path)
     store.save(kept(1))
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(NomoatError, match="is damaged; delete it"):
-        store.newest(2, BROADCAST)
+    assert store.newest(2, BROADCAST) is None
+    assert "what was kept from round 1 is left out" in caplog.text
+    store.save(kept(2))
+    assert store.newest(3, b"other") is not None
 
 
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:

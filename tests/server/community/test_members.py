@@ -318,3 +318,20 @@ def test_leaving_does_not_end_a_hold(tmp_path: Path) -> None:
     member = office.roster().members["vol0"]
     assert (member.standing, member.reason) == (Standing.HELD, "dealt bad shares")
     assert office.order("vol0", Event.RELEASE, "", NOW) is Standing.APPROVED
+
+
+def test_a_damaged_standing_is_nobodys_leave_to_speak_and_is_the_rosters_again(
+    tmp_path: Path,
+) -> None:
+    office = registrar(tmp_path)
+    for number in (1, 2):
+        enrol(office, person(number), invited(office, tag=number))
+    first, other = (person(number).name for number in (1, 2))
+    office.store._execute("UPDATE volunteers SET standing = 'approv' WHERE name = ?", first)
+    found = office.store.applicant(first)
+    assert found is not None
+    assert found.standing is Standing.HELD
+    assert office.mend(NOW) == [first]
+    assert office.mend(NOW) == []
+    assert [each.standing for each in office.store.applicants()] == [Standing.APPROVED] * 2
+    assert other in office.roster().members

@@ -1,0 +1,68 @@
+"""The doctor says which file cannot be made again, with the command that mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from builders import community_info
+from nomoat.aggregation.protocol import roster
+from nomoat.aggregation.protocol.enrolment import bind
+from nomoat.aggregation.protocol.roster import Event, Roster
+from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.doctor.kept_files import damage
+from nomoat.client.home import CommunityFolder
+from nomoat.client.identity.keys import node_key
+from nomoat.client.membership.roster_file import RosterFile
+from nomoat.client.round.update_store import DiskUpdateStore
+
+COMMUNITY, ADA = SigningKey(b"c" * 32), SigningKey(b"a" * 32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CommunityFolder:
+    made = CommunityFolder(tmp_path / "town")
+    made.save_info(community_info(public=COMMUNITY.public))
+    node_key(made.node_key)
+    DiskUpdateStore(made.held).begin()
+    joining = bind("ada", ADA, ec.derive_private_key(7, ec.SECP384R1()), COMMUNITY.public)
+    entry = roster.append(Roster.empty(COMMUNITY.public), Event.JOIN, joining, COMMUNITY, 1)
+    RosterFile(made.root).append([entry], 5.0)
+    return made
+
+
+def test_a_whole_folder_has_no_symptom(folder: CommunityFolder) -> None:
+    assert damage(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said", "mend"),
+    [
+        ("community.info", b"", "community.info", "nomoat join"),
+        ("node.key", None, "no member any more", "nomoat join"),
+        ("node.key", b"garbage", "node", "nomoat join"),
+        ("roster.seen", b"{", "roster.seen is damaged", "rm "),
+        ("held/marks.jsonl", b"", "sits out", None),
+    ],
+)
+def test_each_lost_or_damaged_file_is_named(
+    folder: CommunityFolder, file: str, content: bytes | None, said: str, mend: str | None
+) -> None:
+    path = folder.root / file
+    path.unlink() if content is None else path.write_bytes(content)
+    found = damage(folder)
+    assert found is not None
+    assert said in found[0]
+    assert (found[1] is None) if mend is None else (mend in (found[1] or ""))
+
+
+def test_a_flipped_bit_in_the_roster_is_noticed(folder: CommunityFolder) -> None:
+    path = folder.root / "roster.log"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    found = damage(folder)
+    assert found is not None
+    assert found[1] == f"rm {path}"
