@@ -6,6 +6,7 @@ vision tower's under text, one whose weight a model reads without calling the la
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,13 +24,16 @@ LEAST_DISTINCT = 4  # tokens: attention over fewer may have no gradient, whateve
 NAMED = 3
 
 
-def check_layers_move(factors: SlotFactors, spec: AdapterSpec, batch: Batch) -> None:
+def check_layers_move(
+    factors: SlotFactors | Mapping[str, Tensor], spec: AdapterSpec, batch: Batch
+) -> None:
     """Raise BadData if the batch's gradient, just computed, is zero in some layers and not in all.
 
     A batch that says nothing (a token after a token, a loss of zero) accuses no layer; nor does a
-    layer whose trained factor is multiplied by zeros.
+    layer whose trained factor is multiplied by zeros. factors: by tensor names, each a matrix or a
+    stack of matrices.
     """
-    if not _tells(batch):
+    if not tells(batch):
         return
     names, moved = [], []
     for layer in spec.layers:
@@ -52,7 +56,8 @@ def check_layers_move(factors: SlotFactors, spec: AdapterSpec, batch: Batch) -> 
         )
 
 
-def _tells(batch: Batch) -> bool:
+def tells(batch: Batch) -> bool:
+    """Tell whether the batch says enough for every layer to have a gradient."""
     width = batch.input_ids.shape[1]
     far = bool((batch.places % width >= LEAST_DISTINCT).any())
     return far and len(np.unique(batch.input_ids)) >= 2 * LEAST_DISTINCT

@@ -72,7 +72,7 @@ class StackedFactors:
         layers = sorted({_layer(name) for name in (*self._places, *self._fixed)})
         modules: list[Any] = [model.get_submodule(layer) for layer in layers]
         self._parameters = self._made()
-        factors = {**self._fixed, **self._parameters}
+        factors = self.named()
         try:
             for layer, module in zip(layers, modules, strict=True):
                 module.forward = self._forward(module.get_base_layer(), layer, factors)
@@ -104,6 +104,10 @@ class StackedFactors:
             denominator = self._square[:k].sqrt().div_((1 - b2**steps).sqrt().float()).add_(EPSILON)
             values.sub_(size * self._mean[:k] / denominator)
             self._hand_out()
+
+    def named(self) -> dict[str, torch.Tensor]:
+        """Return the stacks by their tensors' names; trained ones hold their gradients."""
+        return {**self._fixed, **self._parameters}
 
     def vector(self, place: int) -> Vector:
         """Return one volunteer's values in its own spec's order and rank."""

@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.aggregation.errors import BadData
+from nomoat.aggregation.errors import BadData, LocalProtocolError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.data.batches import PAD, Batch, shuffled_rows
 from nomoat.lora.data.encoding import Example
 from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments
+from nomoat.lora.training.movement import check_layers_move, tells
 from nomoat.lora.training.optimizer import CLIP_NORM
 from nomoat.lora.training.stacked import StackedFactors
 from nomoat.lora.training.train import Trained, diverged, mean_of_last, steps_of
@@ -45,9 +46,13 @@ if TYPE_CHECKING:
     from nomoat.lora.training.loss import Losses
 
 
+class DrawsAtRandom(LocalProtocolError):
+    """The base draws at random while it trains: one volunteer's draws would be another's."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class JoinedTraining:
-    """One volunteer's training, as train.train takes it."""
+    """One volunteer's training, as train.train takes it. share: of the rows, as in train.Given."""
 
     adapter: Adapter
     examples: Sequence[Example]
@@ -55,6 +60,7 @@ class JoinedTraining:
     seed: bytes
     moments: Moments | None = None
     frozen: Adapter | None = None
+    share: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -63,7 +69,8 @@ class JoinedTraining:
 
     def batches(self) -> Iterator[list[Example]]:
         """Yield the rows of each step."""
-        rows_of = shuffled_rows(self.examples, self.settings.batch_size, self.seed)
+        size, seed = self.settings.batch_size, self.seed
+        rows_of = shuffled_rows(self.examples, size, seed, self.share)
         for rows in islice(rows_of, self.steps):
             yield [self.examples[row] for row in rows]
 
@@ -83,7 +90,8 @@ def train_together(
 
     All are of one model's layers; ranks, scales, rows, steps, batch sizes, learning rates and μ may
     differ (`alike` says what may not). most_tokens: padded tokens of one forward pass at most, all
-    participants together. Raises what train.train raises, if it is anybody's.
+    participants together. Raises what train.train raises, if it is anybody's, and DrawsAtRandom
+    for a base with dropout, in which each volunteer's training has draws of its own.
     """
     if any(not participant.examples for participant in participants):
         raise BadData("there is nothing to train on: no row has a trained token")
@@ -112,6 +120,8 @@ class _TogetherRun:
         self._batches = [member.batches() for member in members]
         self._losses: list[list[torch.Tensor]] = [[] for _ in members]
         self._tokens = [0] * len(members)
+        self._untried = True
+        self._telling: Batch | None = None
         self.factors = StackedFactors(
             model,
             [member.adapter for member in members],
@@ -134,6 +144,10 @@ class _TogetherRun:
             self.factors.active = active
             for place, loss in enumerate(self._accumulate(loss_of, batches)):
                 self._losses[place].append(loss)
+            if step == 0 and self._telling is not None:  # else no batch says enough to accuse
+                check_layers_move(
+                    self.factors.named(), self._members[0].adapter.spec, self._telling
+                )
             self.factors.step(rates, prox, CLIP_NORM)
 
     def _accumulate(self, loss_of: Losses, batches: list[list[Example]]) -> torch.Tensor:
@@ -147,10 +161,21 @@ class _TogetherRun:
         total = torch.zeros(len(batches), device=loss_of.device)
         for batch, owners in _passes(batches, self._limit):
             whose = torch.from_numpy(owners).to(loss_of.device)
-            losses = loss_of(batch, "none") * per[whose]
+            losses = self._first(loss_of, batch) if self._untried else loss_of(batch, "none")
+            losses = losses * per[whose]
             losses.sum().backward()
             total.index_add_(0, whose, losses.detach())
+            self._telling = batch if tells(batch) else self._telling
         return total
+
+    def _first(self, loss_of: Losses, batch: Batch) -> torch.Tensor:
+        """Compute the first losses of all, and see whether the base draws anything for them."""
+        before = _random_state(loss_of.device)
+        losses = loss_of(batch, "none")
+        if not before.equal(_random_state(loss_of.device)):
+            raise DrawsAtRandom("a base with dropout is trained for one volunteer at a time")
+        self._untried = False
+        return losses
 
     def result(self, place: int, seconds: float) -> Trained:
         """Return what came out for one member."""
@@ -169,6 +194,16 @@ class _TogetherRun:
             kept = self.factors.remember(place, before)
         ends = losses[0], mean_of_last(losses)
         return Trained(vector, member.steps, self._tokens[place], *ends, seconds, kept)
+
+
+def _random_state(device: torch.device) -> torch.Tensor:
+    """Return the state of the generator that dropout on `device` draws from."""
+    import torch
+
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    state: torch.Tensor = torch.get_device_module(device).get_rng_state(device)
+    return state
 
 
 def _passes(

@@ -17,7 +17,7 @@ from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.base_model import BaseModel, initial_adapter, new_spec
 from nomoat.lora.training.moments import Moments
-from nomoat.lora.training.together import JoinedTraining, alike, train_together
+from nomoat.lora.training.together import DrawsAtRandom, JoinedTraining, alike, train_together
 from nomoat.lora.training.train import Given, Trained, train
 
 SETTINGS = TrainSettings(local_steps=4, batch_size=3, seq_len=64, learning_rate=1e-2)
@@ -42,7 +42,7 @@ def alone(base: BaseModel, participant: JoinedTraining) -> Trained:
     try:
         if frozen is not None:
             swap(model, frozen, FROZEN)
-        given_ = Given(participant.moments)
+        given_ = Given(participant.moments, share=participant.share)
         inputs = participant.adapter, participant.examples, participant.settings, participant.seed
         return train(model, *inputs, lambda: 0.0, given_)
     finally:
@@ -95,6 +95,7 @@ def plans(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, Any], int | 
                     "learning_rate": st.sampled_from([1e-3, 1e-2]),
                     "prox": st.sampled_from([0.0, 0.0, 0.5]),
                     "frozen": st.booleans(),
+                    "share": st.sampled_from([1.0, 0.5]),
                 }
             ),
             min_size=1,
@@ -114,6 +115,7 @@ def test_together_is_as_each_alone(
     for place, brings in enumerate(each):
         own = dict(brings)
         spec, rows, frozen = spec_of(base, own.pop("rank")), own.pop("rows"), own.pop("frozen")
+        share = own.pop("share")
         moments = None
         if shared["keep_moments"] and place % 2:
             mean = np.full(spec.size, 1e-3, np.float32)
@@ -126,6 +128,7 @@ def test_together_is_as_each_alone(
                 bytes([place]) * 4,
                 moments,
                 started(spec_of(base, 2), 50 + place) if frozen else None,
+                share,
             )
         )
     found = together(base, participants, most_tokens)
@@ -177,6 +180,67 @@ def test_whose_training_diverges_is_told_as_alone(base: Any, examples: Any) -> N
         together(base, some)
     with pytest.raises(BadData, match="nothing to train on"):
         together(base, [JoinedTraining(started(spec, 1), (), SETTINGS, b"m")])
+
+
+@pytest.mark.parametrize("bound", [1e-3, 1e3], ids=["all above it", "all below it"])
+def test_each_gradient_is_clipped_by_itself_and_only_above_the_bound(
+    base: Any, examples: Any, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nomoat.lora.training.together.CLIP_NORM", bound)
+    monkeypatch.setattr("nomoat.lora.training.train.CLIP_NORM", bound)
+    kept = replace(
+        SETTINGS, keep_moments=True
+    )  # Adam forgets a gradient's size, its moments do not
+    settings = (kept, replace(kept, batch_size=1), replace(kept, prox=50.0))
+    some = [
+        JoinedTraining(started(spec_of(base, 4), n), examples[n : n + 5], each, bytes([n]))
+        for n, each in enumerate(settings)
+    ]
+    for participant, one in zip(some, together(base, some), strict=True):
+        oracle = alone(base, participant)
+        agree(one, oracle, participant.adapter)
+        assert one.moments is not None
+        assert oracle.moments is not None
+        sizes = [float(np.linalg.norm(trained.moments.mean)) for trained in (one, oracle)]
+        assert sizes[0] == pytest.approx(sizes[1], rel=1e-4)
+        assert (sizes[1] < 1e-3) == (bound == 1e-3)  # it was clipped, or not
+
+
+def test_a_base_with_dropout_is_not_trained_for_several_at_once(base: Any, examples: Any) -> None:
+    import torch
+
+    spec = spec_of(base, 4)
+    some = [JoinedTraining(started(spec, n), examples[:4], SETTINGS, b"m") for n in (1, 2)]
+    layer = base.model.model.layers[0].mlp
+    called = layer.forward
+    layer.forward = lambda x: torch.nn.functional.dropout(called(x), 0.1, layer.training)
+    try:
+        with pytest.raises(DrawsAtRandom):
+            together(base, some)
+    finally:
+        layer.forward = called
+    assert len(together(base, some)) == 2
+
+
+def test_a_layer_no_gradient_reaches_is_refused_by_name(base: Any, examples: Any) -> None:
+    import torch
+
+    spec = spec_of(base, 4)
+    some = [JoinedTraining(started(spec, n), examples[:4], SETTINGS, b"m") for n in (1, 2)]
+    mlp = base.model.model.layers[1].mlp
+    called = mlp.forward
+
+    def reading(x: torch.Tensor) -> torch.Tensor:
+        weight = mlp.up_proj.get_base_layer().weight
+        gate = mlp.act_fn(mlp.gate_proj(x))
+        return mlp.down_proj(gate * torch.nn.functional.linear(x, weight))  # type: ignore[no-any-return]
+
+    mlp.forward = reading
+    try:
+        with pytest.raises(BadData, match=r"cannot be trained.*layers\.1\.mlp\.up_proj"):
+            together(base, some)
+    finally:
+        mlp.forward = called
 
 
 def test_the_model_is_as_it_was_afterwards(base: Any, examples: Any) -> None:
