@@ -25,7 +25,6 @@ from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
 from nomoat.client.training.personal_state import DiskPersonalStates
-from nomoat.lora.workers.cores import MAX_DEFAULT_WORKERS
 from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.fleet.sealed_grid import Addressee, SealedGrid
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
@@ -38,6 +37,7 @@ from nomoat.simulations.adversaries.rows import poison
 from nomoat.simulations.adversaries.updates import lying
 from nomoat.simulations.failures import ExplainingJournal, FailureNotes
 from nomoat.simulations.network.dropout import Dropout
+from nomoat.simulations.network.gathering import TrainingGathering
 from nomoat.simulations.network.in_process_grid import InProcessGrid
 from nomoat.simulations.pooled_trainer import NoUpdateStore, PooledTrainer
 from nomoat.simulations.preparation import PreparedFederation
@@ -58,12 +58,14 @@ def federate(
     """
     community = SeededCommunity.of(scenario, [member.name for member in ground.population.members])
     notes = FailureNotes()
-    handlers = _handlers(scenario, ground, community, kept, notes)
+    gathering = TrainingGathering(ground.pool, ground.at_once)
+    handlers = _handlers(scenario, ground, community, kept, notes, gathering)
     grid = InProcessGrid(
         all_volunteers(handlers, community, ground.base_hash),
         list(handlers),
-        2 * MAX_DEFAULT_WORKERS,
+        gathering.served,
         Dropout(scenario.seed_of("dropout"), scenario.dropout),
+        gathering.unanswered,
     )
     split = _public_split(scenario, ground)
     sums = ThreadPoolExecutor(os.cpu_count() or 1, "sum")  # numpy lets go of the interpreter lock
@@ -82,9 +84,9 @@ def federate(
         try:
             return _run(coordinator, sealed_grid(grid, community, ground.base_hash))
         except BaseException:
-            # Each volunteer would say that its work ended.
-            with silenced("nomoat.client.round.app"):
+            with silenced("nomoat.client.round.app"):  # each would say that its work ended
                 ground.pool.close(now=True)  # else the grid waits for those who wait for it
+                gathering.close()
                 grid.close()
             raise
 
@@ -103,6 +105,7 @@ def _handlers(
     community: SeededCommunity,
     kept: Path,
     notes: FailureNotes,
+    gathering: TrainingGathering,
 ) -> dict[str, RequestHandler]:
     """Each volunteer by name: the session of a deployment, whose training the pool does."""
     members = ground.population.members
@@ -123,7 +126,7 @@ def _handlers(
             origin=TrainingOrigin(community.training_seeds(member.name), version_by_round),
         )
         states = DiskPersonalStates(kept / f"{place:05d}")
-        trainer = PooledTrainer(rows, ground.pool, states)
+        trainer = PooledTrainer(rows, ground.pool, states, gathering)
         told = (notes.observer(member.name),)
         handlers[member.name] = RequestHandler(session, trainer, NoUpdateStore(), told)
     return handlers

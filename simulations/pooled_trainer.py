@@ -14,6 +14,7 @@ from nomoat.client.training.personal_state import PersonalStates
 from nomoat.lora.training.train import Trained
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
 from nomoat.lora.workers.pool import Pool
+from nomoat.simulations.network.gathering import TrainingGathering
 from nomoat.simulations.population import SimulatedVolunteer
 
 
@@ -24,10 +25,15 @@ class PooledTrainer:
     member: SimulatedVolunteer
     pool: Pool
     personal_states: PersonalStates
+    gathering: TrainingGathering | None = None
 
     def train(self, work: TrainWork) -> Trained:
         """The member's training in this round."""
-        return round_jobs.train(work, self._split, self.personal_states, self.pool.submit)
+        gathering, states = self.gathering, self.personal_states
+        # Who trains an adapter of its own, too, gives two jobs, and a gathering waits for one.
+        if gathering is None or work.task.settings.personal == "adapter":
+            return round_jobs.train(work, self._split, states, self.pool.submit)
+        return round_jobs.train(work, self._split, states, gathering.submit)
 
     def evaluate(self, work: EvaluateWork) -> tuple[float, int, float | None]:
         """The member's held-out losses."""

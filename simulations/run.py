@@ -25,11 +25,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResources:
-    """This machine as a run uses it. started: monotonic seconds when the program began."""
+    """This machine as a run uses it. started: monotonic seconds when the program began.
+
+    together: volunteers trained at once, at most; None: as suits it.
+    """
 
     workers: int | None
     pocket_cache: Path
     started: float
+    together: int | None = None
 
 
 def simulate(
@@ -51,7 +55,9 @@ def _simulate(
 ) -> Result:
     with (
         folder.occupied(),
-        prepared(scenario, machine.workers, folder.shards, machine.pocket_cache) as ground,
+        prepared(
+            scenario, machine.workers, folder.shards, machine.pocket_cache, machine.together
+        ) as ground,
     ):
         from nomoat.simulations.engine import federate  # imports Flower: `prepared` has by now
 

@@ -186,8 +186,8 @@ class NomoatHands:
         from nomoat.lora.data.encoding import Encoder
         from nomoat.lora.model.adapter_slot import attach
         from nomoat.lora.model.adapter_spec import new_spec
+        from nomoat.lora.model.loaded_models import base_model
         from nomoat.lora.workers import preloaded  # noqa: F401 - one thread, as our workers have
-        from nomoat.lora.workers.loaded_models import base_model
 
         base = base_model(plan.model, "cpu")
         self._spec = new_spec(base.model.config, plan.rank, plan.alpha)

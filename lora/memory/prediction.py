@@ -17,6 +17,7 @@ from typing import Final
 from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
 
 FP32: Final = 4  # bytes
+STACKED_BYTES: Final = 9 * FP32  # of a value in a stack: see trained_bytes
 MIB: Final = 1 << 20
 
 
@@ -68,7 +69,8 @@ class TrainingShape:
 
     `padded`: attention gets a mask (lora/training/train.py pads on the right and needs none).
     `autocast`: float32 factors are multiplied in compute dtype. `trained_share`: of the tokens,
-    those that get logits; 1 is the worst case, plain text.
+    those that get logits; 1 is the worst case, plain text. `volunteers`: trained at once over one
+    base (lora/training/together.py), `micro_batch` rows of each.
     """
 
     micro_batch: int
@@ -82,6 +84,7 @@ class TrainingShape:
     padded: bool = False
     autocast: bool = False
     trained_share: float = 1.0
+    volunteers: int = 1
 
     @property
     def factor_bytes(self) -> int:
@@ -90,8 +93,8 @@ class TrainingShape:
 
     @property
     def tokens(self) -> int:
-        """N = B·T tokens in flight."""
-        return self.micro_batch * self.seq_len
+        """N = C·B·T tokens in flight."""
+        return self.volunteers * self.micro_batch * self.seq_len
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +172,12 @@ def predict(
     `stored_bytes`: size of the weight files, if their dtype is not the one trained in.
     """
     weights = weight_bytes(model, training.weights)
-    trained = model.adapter_parameters(training.rank, training.target_modules)
-    per_value = FP32 + FP32 + training.optimizer.value
     kept, loss = activation_bytes(model, training), loss_bytes(model, training)
     backward = backward_bytes(model, training)
     return Prediction(
         overhead=host.overhead_bytes,
         weights=weights,
-        trained=trained * per_value,
+        trained=trained_bytes(model, training),
         activations=kept,
         loss=loss,
         backward=backward,
@@ -195,6 +196,18 @@ def weight_bytes(model: ModelShape, weights: Weights) -> int:
     return round(linear + scales + model.other_parameters * weights.compute_bytes)
 
 
+def trained_bytes(model: ModelShape, training: TrainingShape) -> int:
+    """Bytes of the adapter, its gradient and the optimiser's state.
+
+    Of several volunteers at once: values, start, two moments, the stacks and their gradients, and
+    at a step the gathered gradient, its square's root and the update.
+    """
+    values = model.adapter_parameters(training.rank, training.target_modules)
+    if training.volunteers == 1:
+        return values * (FP32 + FP32 + training.optimizer.value)
+    return values * training.volunteers * STACKED_BYTES
+
+
 def activation_bytes(model: ModelShape, training: TrainingShape) -> int:
     """Bytes that stay from the forward to the backward pass, logits apart.
 
@@ -204,7 +217,7 @@ def activation_bytes(model: ModelShape, training: TrainingShape) -> int:
     casts = 0  # autocast keeps a copy of each factor in compute dtype
     if training.autocast:
         factors = model.adapter_parameters(training.rank, training.target_modules)
-        casts = factors * training.factor_bytes
+        casts = training.volunteers * factors * training.factor_bytes
     if not training.checkpointing:
         return model.layers * layer_bytes(model, training) + casts
     inputs = model.layers * model.hidden * training.weights.compute_bytes

@@ -32,6 +32,7 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.data.batches import PAD, Batch, shuffled_rows
 from nomoat.lora.data.encoding import Example
+from nomoat.lora.device import backends
 from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments
 from nomoat.lora.training.movement import check_layers_move, tells
@@ -43,11 +44,12 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+    from nomoat.lora.device.backends import Device
     from nomoat.lora.training.loss import Losses
 
 
-class DrawsAtRandom(LocalProtocolError):
-    """The base draws at random while it trains: one volunteer's draws would be another's."""
+class NotTogether(LocalProtocolError):
+    """Here each volunteer's training needs something of its own: draws, or a loss scale."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -90,8 +92,8 @@ def train_together(
 
     All are of one model's layers; ranks, scales, rows, steps, batch sizes, learning rates and μ may
     differ (`alike` says what may not). most_tokens: padded tokens of one forward pass at most, all
-    participants together. Raises what train.train raises, if it is anybody's, and DrawsAtRandom
-    for a base with dropout, in which each volunteer's training has draws of its own.
+    participants together. Raises what train.train raises, if it is anybody's, and NotTogether
+    where each training has draws of its own (a base with dropout), or a loss scale (float16).
     """
     if any(not participant.examples for participant in participants):
         raise BadData("there is nothing to train on: no row has a trained token")
@@ -170,10 +172,14 @@ class _TogetherRun:
 
     def _first(self, loss_of: Losses, batch: Batch) -> torch.Tensor:
         """Compute the first losses of all, and see whether the base draws anything for them."""
-        before = _random_state(loss_of.device)
+        device = backends.of(loss_of.device)
+        if device.loss_scale != 1.0:
+            raise NotTogether("in float16 each volunteer's loss is scaled by itself")
+        before = _random_states(device)
         losses = loss_of(batch, "none")
-        if not before.equal(_random_state(loss_of.device)):
-            raise DrawsAtRandom("a base with dropout is trained for one volunteer at a time")
+        after = _random_states(device)
+        if any(not state.equal(after[name]) for name, state in before.items()):
+            raise NotTogether("a base with dropout is trained for one volunteer at a time")
         self._untried = False
         return losses
 
@@ -196,14 +202,11 @@ class _TogetherRun:
         return Trained(vector, member.steps, self._tokens[place], *ends, seconds, kept)
 
 
-def _random_state(device: torch.device) -> torch.Tensor:
-    """Return the state of the generator that dropout on `device` draws from."""
+def _random_states(device: Device) -> dict[str, torch.Tensor]:
+    """Return the states of the generators that dropout draws from."""
     import torch
 
-    if device.type == "cpu":
-        return torch.get_rng_state()
-    state: torch.Tensor = torch.get_device_module(device).get_rng_state(device)
-    return state
+    return {"cpu": torch.get_rng_state(), **device.random_state()}
 
 
 def _passes(

@@ -54,6 +54,19 @@ class TrainJob:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class JointJob:
+    """Train several adapters at once over the base → a list of train.Trained or NomoatError.
+
+    most_tokens, needs_bytes: as in TrainJob, of all together. Of the jobs, those fields of theirs
+    count that say what is trained.
+    """
+
+    parts: tuple[TrainJob, ...]
+    most_tokens: int | None = None
+    needs_bytes: int | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class EvaluateJob:
     """Loss of the adapter (None: of the base alone) on a shard → evaluate.MeasuredLoss.
 
@@ -133,7 +146,7 @@ class Throttle:
 
 
 Order: TypeAlias = Pause | Throttle
-Job: TypeAlias = TrainJob | EvaluateJob | SampleJob | SpecJob | ShardJob | LengthsJob
+Job: TypeAlias = TrainJob | JointJob | EvaluateJob | SampleJob | SpecJob | ShardJob | LengthsJob
 
 
 OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing", "needs_bytes"})
@@ -141,7 +154,7 @@ OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing", "need
 
 def need_bytes(job: Job) -> int | None:
     """Return what the job takes of the device at its peak, None if nobody has predicted it."""
-    return job.needs_bytes if isinstance(job, TrainJob | EvaluateJob) else None
+    return job.needs_bytes if isinstance(job, TrainJob | JointJob | EvaluateJob) else None
 
 
 def digest(job: TrainJob) -> bytes:

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, overload
 
-from nomoat.aggregation.errors import LocalProtocolError
+from nomoat.aggregation.errors import LocalProtocolError, NomoatError
 from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import resolve
 from nomoat.lora.training.checkpoint import Paused
@@ -92,6 +92,8 @@ class Pool:
 
     @overload
     def submit(self, job: jobs.TrainJob) -> Future[Trained]: ...
+    @overload
+    def submit(self, job: jobs.JointJob) -> Future[list[Trained | NomoatError]]: ...
     @overload
     def submit(self, job: jobs.EvaluateJob) -> Future[MeasuredLoss]: ...
     @overload

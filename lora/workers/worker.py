@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
 from nomoat.lora.data import lengths
-from nomoat.lora.data.encoding import Encoder, Example
+from nomoat.lora.data.encoding import Encoded, Encoder, Example
 from nomoat.lora.data.reading import read
+from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.device import backends, nvml_pids
 from nomoat.lora.device.present import gpu_of
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
@@ -38,6 +39,7 @@ from nomoat.lora.workers.jobs import (
     HeldBase,
     Interval,
     Job,
+    JointJob,
     LengthsJob,
     SampleJob,
     ShardCounts,
@@ -46,6 +48,7 @@ from nomoat.lora.workers.jobs import (
     TrainJob,
     digest,
 )
+from nomoat.lora.workers.joint_training import train_jointly
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -87,8 +90,8 @@ class Worker:
 
     def _do(self, job: Job) -> Any:
         match job:
-            case TrainJob():
-                return self._train(job)
+            case TrainJob() | JointJob():
+                return self._train(job) if isinstance(job, TrainJob) else self._train_jointly(job)
             case EvaluateJob():
                 return self._evaluate(job)
             case SampleJob():
@@ -108,8 +111,15 @@ class Worker:
         self._empty_slot()
         return examine(self._base, LoraShape(job.rank, job.alpha, job.target_modules, job.rslora))
 
+    def _encoded(self, job: TrainJob) -> tuple[Encoded, RowUse]:
+        return self._shards.encoded(job.shard, job.settings.seq_len)
+
+    def _train_jointly(self, job: JointJob) -> list[Trained | NomoatError]:
+        self._recompute(wanted=False)
+        return train_jointly(job, self._model, self._encoded, self._train)
+
     def _train(self, job: TrainJob) -> Trained:
-        encoded, rows = self._shards.encoded(job.shard, job.settings.seq_len)
+        encoded, rows = self._encoded(job)
         adapter = Adapter(job.spec, job.vector)
         model = self._model(job.spec, None if job.frozen is None else job.frozen.spec)
         if job.frozen is not None:
@@ -228,7 +238,7 @@ def _started_device(base: HeldBase) -> tuple[str, frozenset[int]]:
 
 
 def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple[str, Any]]:
-    from nomoat.lora.workers.loaded_models import base_model
+    from nomoat.lora.model.loaded_models import base_model
 
     def load() -> tuple[str, Any]:
         return "ready", Worker(

@@ -42,9 +42,13 @@ def simulate_options() -> list[click.Parameter]:
 
 @app.command(cls=settings_command(simulate_options))
 @takes_settings
-def simulate(
+def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     scenario: Annotated[Path | None, typer.Argument(help="Scenario in TOML.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes.")] = None,
+    together: Annotated[
+        int | None,
+        typer.Option(min=1, help="Volunteers trained at once, at most (default: as is faster)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in --out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Summary on stdout.")] = False,
@@ -52,7 +56,7 @@ def simulate(
     **given: Any,
 ) -> None:
     """Simulate a federation; without arguments the pocket one, which needs nothing but Python."""
-    _simulate(scenario, given, _Shell(workers, out, resume, as_json, quiet))
+    _simulate(scenario, given, _Shell(workers, together, out, resume, as_json, quiet))
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class _Shell:
     """The part of a command line that is not the scenario."""
 
     workers: int | None
+    together: int | None
     out: Path | None
     resume: bool
     as_json: bool
@@ -76,7 +81,7 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
 
     scenario, folder = _open(file, given, shell)
     console = Console(stderr=True)
-    machine = RunResources(shell.workers, _pocket_cache(), STARTED)
+    machine = RunResources(shell.workers, _pocket_cache(), STARTED, shell.together)
     if shell.quiet:
         result = simulate(scenario, folder, machine, Silence())
     else:

@@ -35,7 +35,8 @@ class InProcessGrid(PollingGrid):
     """A grid whose nodes are the named volunteers, all served by one app.
 
     threads: how many volunteers are served at once. absent decides, message by message, who has
-    vanished; their answer is an error, as if their connection were gone.
+    vanished; their answer is an error, as if their connection were gone. unanswered: told when the
+    number of messages changes that wait for their answers or are being served.
     """
 
     def __init__(
@@ -44,11 +45,14 @@ class InProcessGrid(PollingGrid):
         volunteers: Sequence[str],
         threads: int,
         absent: Absent = everyone_answers,
+        unanswered: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._run = Run.create_empty(secrets.randbits(62))
         speak_as_coordinator(self._run.run_id, task_id=1)
         self._app = app
         self._absent = absent
+        self._tell = unanswered
+        self._count, self._counting = 0, threading.Lock()
         self._names: dict[int, str] = {}
         self._contexts: dict[int, Context] = {}
         self._locks: dict[int, threading.Lock] = {}  # a volunteer does one thing at a time
@@ -88,8 +92,9 @@ class InProcessGrid(PollingGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Start serving messages; an id for each."""
-        ids = []
-        for message in messages:
+        ids, pushed = [], list(messages)
+        self._unanswered(len(pushed))  # before any is served: nobody is told of a part of them
+        for message in pushed:
             message_id = secrets.token_hex(16)
             identify(message, message_id)
             self._answers[message_id] = self._pool.submit(self._serve, message)
@@ -108,7 +113,18 @@ class InProcessGrid(PollingGrid):
     def pause(self) -> None:
         """Return at once: a pull without an answer has waited already."""
 
+    def _unanswered(self, more: int) -> None:
+        with self._counting:
+            self._count += more
+            self._tell(self._count)
+
     def _serve(self, message: Message) -> Message:
+        try:
+            return self._answer(message)
+        finally:
+            self._unanswered(-1)
+
+    def _answer(self, message: Message) -> Message:
         metadata = message.metadata
         node = metadata.dst_node_id
         if self._absent(self._names[node], metadata.message_type, metadata.group_id):

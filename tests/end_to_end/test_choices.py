@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from nomoat.aggregation.methods import METHODS
 from nomoat.aggregation.methods.modules import same_scale
+from nomoat.lora.memory.joint_plan import JointPlan
 from nomoat.lora.model.adapter_folder import load_folder
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
@@ -99,6 +101,29 @@ def play(
 def timeless(folder: RunFolder) -> list[dict[str, Any]]:
     timings = ("seconds", "train_seconds")
     return [{k: v for k, v in r.items() if k not in timings} for r in folder.records()]
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fedplora"])
+def test_volunteers_trained_together_end_where_each_alone_does_whoever_works(
+    method: str,
+    scenario: Callable[..., Scenario],
+    grounds: tuple[PreparedFederation, PreparedFederation],
+    tmp_path: Path,
+) -> None:
+    chosen = scenario(method=method, optimizer_state="keep" if method == "fedavg" else "reset")
+    ends = []
+    for place, ground in enumerate(grounds):
+        joint = replace(ground, at_once=JointPlan(2, 200))
+        ends.append(play(chosen, joint, tmp_path / f"together-{place}"))
+    (folder, end), (_, another) = ends
+    assert end.state.adapter.digest == another.state.adapter.digest
+    alone, oracle = play(chosen, grounds[1], tmp_path / "alone")
+    moved = oracle.state.adapter.vector - grounds[1].initial.vector
+    error = end.state.adapter.vector - oracle.state.adapter.vector
+    assert np.linalg.norm(error) <= 2e-3 * np.linalg.norm(moved)
+    for one, other in zip(folder.records(), alone.records(), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["tokens"] == other["tokens"]
 
 
 @pytest.mark.parametrize("method", ALL)

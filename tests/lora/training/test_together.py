@@ -17,7 +17,7 @@ from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.base_model import BaseModel, initial_adapter, new_spec
 from nomoat.lora.training.moments import Moments
-from nomoat.lora.training.together import DrawsAtRandom, JoinedTraining, alike, train_together
+from nomoat.lora.training.together import JoinedTraining, NotTogether, alike, train_together
 from nomoat.lora.training.train import Given, Trained, train
 
 SETTINGS = TrainSettings(local_steps=4, batch_size=3, seq_len=64, learning_rate=1e-2)
@@ -215,7 +215,7 @@ def test_a_base_with_dropout_is_not_trained_for_several_at_once(base: Any, examp
     called = layer.forward
     layer.forward = lambda x: torch.nn.functional.dropout(called(x), 0.1, layer.training)
     try:
-        with pytest.raises(DrawsAtRandom):
+        with pytest.raises(NotTogether):
             together(base, some)
     finally:
         layer.forward = called
