@@ -33,7 +33,8 @@ class Agreement:
     epochs: passes over the rows, where a community asks for those and not for steps. trainings: in
     a round; 2 where a volunteer trains an adapter of its own, too. room_percent: by how much a task
     may exceed steps, passes, tokens, values and learning rate. weak: a session of few, or without
-    masks, was accepted by name.
+    masks, was accepted by name. batch_size: rows of a step; with fewer, less the same room, the
+    losses that are told would be of single rows.
     """
 
     steps: int
@@ -46,6 +47,7 @@ class Agreement:
     evaluations: int = CANDIDATES
     room_percent: int = ROOM_PERCENT
     weak: bool = False
+    batch_size: int = 1
 
     @classmethod
     def of(cls, info: CommunityInfo, terms: WorkTerms | None, weak: bool = False) -> Agreement:
@@ -58,7 +60,7 @@ class Agreement:
             tokens, owners = info.batch_size * info.seq_len, TaskLimits()
             most = owners.max_adapter_values if grows(info.method) else info.adapter_values
             figures = (info.local_steps, owners.max_epochs, tokens, 2, most)
-            return cls(*figures, UNKNOWN_RATE, MOST_A_DAY, weak=weak)
+            return cls(*figures, UNKNOWN_RATE, MOST_A_DAY, weak=weak, batch_size=info.batch_size)
         settings = terms.settings
         return cls(
             settings.local_steps,
@@ -69,6 +71,7 @@ class Agreement:
             settings.learning_rate,
             terms.rounds_per_day,
             weak=weak,
+            batch_size=settings.batch_size,
         )
 
     def at_most(self, figure: float) -> float:
@@ -102,6 +105,11 @@ def within(agreed: Agreement, task: TrainTask | EvaluateTask) -> str | None:
         ]
         if settings.learning_rate > agreed.at_most(agreed.learning_rate):
             return _more("a learning rate of", settings.learning_rate, agreed.learning_rate, agreed)
+        if settings.batch_size * (100 + agreed.room_percent) < agreed.batch_size * 100:
+            return (
+                f"the round asks for steps of {settings.batch_size} rows; {agreed.batch_size} were "
+                "agreed to on joining, and the losses told would be of fewer"
+            )
     for what, found, allowed in asked:
         if found > agreed.at_most(allowed):
             return _more(what, found, allowed, agreed)

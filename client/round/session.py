@@ -16,8 +16,7 @@ A session takes typed messages and returns steps: an answer, or work to be done 
         store(step.marks); send(step.answer)
 
 Two tables are the machine. TRANSITIONS (phases.py) holds every move; one that is not in it is our
-own error. _HANDLERS holds what may be asked; all but training and measuring needs an
-update that is held, and is declined otherwise.
+own error. _HANDLERS holds what may be asked; all but training and measuring needs a held update.
 """
 
 from __future__ import annotations
@@ -66,17 +65,16 @@ from nomoat.client.round.work import (
 )
 from nomoat.lora.training.train import Trained
 
-# Adapters measured in one round: its candidate, and that of a coordinator that began it again.
+# Measurements of one round: its candidate, and that of a coordinator that began it again.
 CANDIDATES = 2
 
 
 class RoundSession:
     """One volunteer in one community.
 
-    name: its name in the roster. base_hash: content hash of the base model on this machine.
-    held: the update an earlier process left on disk, if any. masking: how it takes part in secure
-    aggregation; without it, it only ever reports in the open. origin: what this machine
-    itself knows of its training; without it, the coordinator chooses its chance.
+    name: its name in the roster. base_hash: content hash of the base model on this machine. held:
+    the update an earlier process left on disk. masking: how it takes part in secure aggregation, or
+    it reports in the open. origin: what it knows of its training; else all chance is announced.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class RoundSession:
         self._limits = limits
         self._masking = masking
         self._origin = origin or TrainingOrigin.announced(name)
-        self._measured: tuple[int, frozenset[bytes]] = (0, frozenset())  # round, its candidates
+        self._measured: tuple[int, frozenset[bytes]] = (0, frozenset())  # round, its tasks
         self._replies: dict[int, Vector] = {}  # exchange → what the exchange before gave
 
     def receive(self, request: Request) -> RoundStep:
@@ -169,7 +167,7 @@ class RoundSession:
         ready = None if self.held is None else self.held.answer_to(task)
         if ready is not None and self.phase is VolunteerPhase.HOLDING:
             return RoundStep(ready)
-        if (why := self._limits.may_begin(task.round)) is not None:
+        if (why := self._limits.may_train(task)) is not None:
             return declined(task.round, Reason.OVER_LIMITS, why)
         self._move(TrainTask)
         self._replies = {}
@@ -186,9 +184,11 @@ class RoundSession:
         if not self._origin.is_present(adapter.digest, task.round):
             return declined(task.round, Reason.STALE)
         before = measured if task.round == latest else frozenset()
-        measured = before | {adapter.digest}
+        measured = before | {task_digest(task)}  # other settings measure something else
         if len(measured) > CANDIDATES:
             return declined(task.round, Reason.OVER_LIMITS, "a round has one candidate to measure")
+        if (why := self._limits.may_measure(task)) is not None:
+            return declined(task.round, Reason.OVER_LIMITS, why)
         self._measured = task.round, measured
         return RoundStep(work=EvaluateWork(task, adapter))
 

@@ -15,8 +15,9 @@ from nomoat.aggregation.protocol.messages import (
 
 # What a task asks for beyond what was agreed to, in words for the owner; None if nothing.
 Agreed: TypeAlias = Callable[[TrainTask | EvaluateTask], str | None]
-# Why the training of this round may not begin, in words for the owner; None if it may.
-MayBegin: TypeAlias = Callable[[int], str | None]
+# Why this work may not begin now, in words for the owner; None if it may, and then it counts.
+MayTrain: TypeAlias = Callable[[TrainTask], str | None]
+MayMeasure: TypeAlias = Callable[[EvaluateTask], str | None]
 
 
 def anything(_asked: object) -> None:
@@ -28,7 +29,7 @@ class TaskLimits:
     """The owner's limits. max_epochs: when a task asks for passes over the data, not for steps.
 
     rank: modules of the adapter that this machine trains at most. agreed: the consent, task by
-    task; may_begin: and over time.
+    task; may_train, may_measure: and over time.
     """
 
     max_steps: int = 10_000
@@ -37,7 +38,8 @@ class TaskLimits:
     max_epochs: int = 10
     rank: int = MAX_RANK
     agreed: Agreed = anything
-    may_begin: MayBegin = anything
+    may_train: MayTrain = anything
+    may_measure: MayMeasure = anything
 
     def allow(self, settings: TrainSettings, adapter_values: int) -> bool:
         """Return True if a task stays inside all limits; a personal adapter doubles its work."""

@@ -79,7 +79,7 @@ class EvaluateWork:
 Work: TypeAlias = TrainWork | EvaluateWork
 
 
-def task_digest(task: TrainTask) -> bytes:
+def task_digest(task: TrainTask | EvaluateTask) -> bytes:
     """The name of a task: SHA-256 of its head, which names its body; 32 bytes."""
     return hashlib.sha256(wire.encode(task).head).digest()
 

@@ -59,7 +59,8 @@ def round_session(
         replace(
             settings.limits(_rank(settings, info)),
             agreed=partial(within, agreed),
-            may_begin=day.begin,
+            may_train=day.begin,
+            may_measure=day.measure,
         ),
         store.load(),
         MaskedSession(membership, _diary(kit, store)),

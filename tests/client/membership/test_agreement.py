@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,15 +90,44 @@ def test_rounds_of_a_day_follow_from_the_pace_a_community_keeps() -> None:
     assert rounds_per_day(0.0, 100_000) == 1440
 
 
-def test_rounds_of_a_day_are_counted_over_restarts_and_a_round_gone_on_with_counts_once(
-    tmp_path: Path,
+@pytest.fixture
+def now() -> list[float]:
+    return [1e9]
+
+
+@pytest.fixture
+def day(tmp_path: Path, now: list[float]) -> Callable[[], DayOfRounds]:
+    """What another process finds, each time."""
+    return lambda: DayOfRounds(tmp_path, 2, lambda: now[0])
+
+
+def test_rounds_of_a_day_are_counted_over_restarts_and_a_training_gone_on_with_counts_once(
+    day: Callable[[], DayOfRounds], now: list[float]
 ) -> None:
-    now = [1e9]
+    tasks = [train_task(adapter(1), number) for number in (1, 1, 2, 2, 3)]
+    assert [day().begin(task) for task in tasks[:4]] == [None] * 4
+    assert "2 rounds were trained within a day" in str(day().begin(tasks[4]))
+    now[0] -= 3600  # a clock that is set back gives no further rounds
+    assert "2 rounds were trained within a day" in str(day().begin(tasks[4]))
+    now[0] += 3600 + 86_401
+    assert day().begin(tasks[4]) is None
 
-    def day() -> DayOfRounds:
-        return DayOfRounds(tmp_path, 2, lambda: now[0])
 
-    assert [day().begin(number) for number in (1, 1, 2, 2)] == [None] * 4
-    assert "2 rounds were trained within a day" in str(day().begin(3))
-    now[0] += 86_401
-    assert day().begin(3) is None
+def test_a_round_that_is_begun_again_and_again_otherwise_is_declined(tmp_path: Path) -> None:
+    """Each training tells its first loss: many small ones would tell those of single rows."""
+    many = DayOfRounds(tmp_path, 1000)
+    one, other = train_task(adapter(1)), train_task(adapter(1), seed=b"t" * 32)
+    said = [many.begin(task) for task in (one, other, one, other, one)]
+    assert said[:3] == [None] * 3
+    assert "begun 3 times already" in str(said[3])
+    assert said[4] is None  # the one that was begun last is gone on with
+
+
+def test_rounds_that_are_only_measured_are_counted_too(day: Callable[[], DayOfRounds]) -> None:
+    tasks = [evaluate_task(adapter(number), number // 2 + 1) for number in range(6)]
+    assert [day().measure(task) for task in tasks[:4]] == [None] * 4
+    assert "2 rounds were measured within a day" in str(day().measure(tasks[4]))
+
+
+def test_steps_of_fewer_rows_than_agreed_are_declined() -> None:
+    assert "steps of 1 rows" in str(within(AGREED, asked(batch_size=1, seq_len=400)))
