@@ -19,6 +19,7 @@ from nomoat.serving.cli.serve import app as serving
 from nomoat.simulations.cli.compare import app as comparing
 from nomoat.simulations.cli.simulate import app as simulations
 from nomoat.simulations.loopback.cli import app as trying
+from nomoat.verify import verify
 
 app = typer.Typer(
     name="nomoat",
@@ -64,3 +65,4 @@ for room in (simulations, comparing, trying, server, client, chatting, serving, 
     ]
     app.registered_groups += [group for group in room.registered_groups if group is not versions]
 app.add_typer(adapter, name="adapter")
+app.command()(verify)

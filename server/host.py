@@ -27,6 +27,8 @@ from nomoat.aggregation.protocol.wire import PART_BYTES
 from nomoat.aggregation.protocol.work_terms import WorkTerms, rounds_per_day, sign
 from nomoat.aggregation.sums.parallel import Run
 from nomoat.lora.workers.pool import Pool
+from nomoat.server.audit.promises import cut_off
+from nomoat.server.audit.schedule import ScheduledAudit
 from nomoat.server.backup.restoring import restorations
 from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import describe, renew_certificate
@@ -75,6 +77,7 @@ def hosting(
         taken = f"{folder.root} is already up in another process"
         resources.enter_context(held(folder.up_lock, taken))
         _put_right(community)
+        ScheduledAudit(community, stop).start()
         community.keep_terms()
         directory = Directory(community.registrar)
         state = FleetState(folder.flower / "link.db", directory)
@@ -100,7 +103,12 @@ def hosting(
 
 
 def _put_right(community: OpenCommunity) -> None:
-    """Clean up after processes that were killed; make again what can be."""
+    """Clean up after processes that were killed; make again what can be.
+
+    NomoatError if the database was cut off: nothing may be begun on it.
+    """
+    if (missing := cut_off(community)) is not None:
+        raise NomoatError(missing)
     sweep(community.folder.root)
     for name in community.registrar.mend(int(time.time())):
         log.warning("the standing of %s was damaged: it is that of the roster again", name)

@@ -210,6 +210,19 @@ class Database:
         """The records of all ended rounds, in order."""
         return [row[0] for row in self._all("SELECT record FROM rounds ORDER BY number")]
 
+    def all_receipts(self) -> Iterator[SignedReceipt]:
+        """Every receipt, in the order of rounds."""
+        for row in self._all("SELECT receipt FROM receipts ORDER BY round"):
+            yield wire.decode(wire.Packet(row[0]), SignedReceipt, "receipt table")
+
+    def faults(self) -> list[str]:
+        """The damage that SQLite finds in its file."""
+        try:
+            found = [str(row[0]) for row in self._all("PRAGMA integrity_check")]
+        except sqlite3.Error as problem:
+            return [str(problem)]
+        return [] if found == ["ok"] else found
+
     def put_receipt(self, signed: SignedReceipt) -> None:
         """Write a receipt; one for the same packet is replaced."""
         receipt, blob = signed.receipt, wire.encode(signed).head

@@ -10,13 +10,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from builders import community_info
 from nomoat.aggregation.protocol import roster
 from nomoat.aggregation.protocol.enrolment import bind
+from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.roster import Event, Roster
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.doctor.kept_files import damage
+from nomoat.client.doctor.own_records import broken_promises
 from nomoat.client.home import CommunityFolder
 from nomoat.client.identity.keys import node_key
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.update_store import DiskUpdateStore
+from nomoat.client.sent.log_file import SentLog
 
 COMMUNITY, ADA = SigningKey(b"c" * 32), SigningKey(b"a" * 32)
 
@@ -66,3 +70,18 @@ def test_a_flipped_bit_in_the_roster_is_noticed(folder: CommunityFolder) -> None
     found = damage(folder)
     assert found is not None
     assert found[1] == f"rm {path}"
+
+
+def test_an_update_that_left_for_two_sums_and_a_receipt_for_nothing_are_broken_promises(
+    folder: CommunityFolder,
+) -> None:
+    assert list(broken_promises(folder, ADA.public)) == []
+    masked = Mark("masked", b"s" * 32, 3, 1)
+    DiskUpdateStore(folder.held).mark((masked, Mark("masked", b"t" * 32, 3, 2)))
+    assert list(broken_promises(folder, ADA.public)) == []
+    DiskUpdateStore(folder.held).mark((masked,))
+    receipt = Receipt(COMMUNITY.public, ADA.public, 3, b"p" * 32, 9, 9)
+    SentLog(folder.root).keep(issue(receipt, COMMUNITY))
+    first, second = broken_promises(folder, ADA.public)
+    assert "round 3 is for a packet that the log does not hold" in first
+    assert "round 3 left 2 times in exchange 1" in second

@@ -1,0 +1,47 @@
+"""The promises made to a volunteer, checked against what is on its machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from nomoat.aggregation.errors import NomoatError
+from nomoat.client.doctor.kept_files import damage
+from nomoat.client.home import CommunityFolder
+from nomoat.client.round.update_store import DiskUpdateStore
+from nomoat.client.sent.log import reconcile
+from nomoat.client.sent.log_file import SentLog
+
+
+def broken_promises(folder: CommunityFolder, identity: bytes) -> Iterator[str]:
+    """Yield a line for each promise that does not hold; `identity` is this volunteer's key.
+
+    The log of what left is whole, its receipts are signed and name what is in it, no update left
+    for two sums, and what is pinned of roster and versions can be read and follows.
+    """
+    bad = damage(folder)
+    if bad is not None:
+        yield bad[0]
+    sent_log = SentLog(folder.root)
+    try:
+        entries = sent_log.check().entries
+    except NomoatError as problem:
+        yield str(problem)
+        return
+    receipts, problems = sent_log.receipts(folder.info().public, identity)
+    yield from problems
+    current = [receipt for receipt in receipts if receipt.at >= sent_log.began()]
+    yield from (
+        f"a receipt of round {lost.round} is for a packet that the log does not hold"
+        for lost in reconcile(entries, current).unlogged
+    )
+    yield from _twice(folder)
+
+
+def _twice(folder: CommunityFolder) -> Iterator[str]:
+    """Updates that left for two sums, by the marks that were made before each of them left."""
+    marks = DiskUpdateStore(folder.held).marks()
+    left = Counter((mark.round, mark.exchange) for mark in marks if mark.kind == "masked")
+    for (number, exchange), times in left.items():
+        if times > 1:
+            yield f"the update of round {number} left {times} times in exchange {exchange}"
