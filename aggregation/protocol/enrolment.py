@@ -214,6 +214,14 @@ def prove(identity: SigningKey, public: bytes, target: str, now: int) -> str:
     return f"{identity.public.hex()}.{now}.{signature.hex()}"
 
 
+def enrolling(request: bytes) -> str:
+    """The target that whoever comes back proves to ask for: enrolment by this very request.
+
+    A binding is public to all members; with this, nobody but its owner brings it back.
+    """
+    return f"POST /enroll {hashlib.sha256(request).hexdigest()}"
+
+
 def check_proof(proof: str, public: bytes, target: str, now: int) -> bytes:
     """The identity that asks for `target`; RemoteProtocolError if it is not proven or not fresh."""
     try:

@@ -8,6 +8,7 @@ each other in both directions (aggregation/protocol/enrolment.py).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ from nomoat.aggregation.protocol.enrolment import (
     bind,
     check_answer,
     check_info,
+    enrolling,
     prove,
 )
 from nomoat.aggregation.protocol.history import restoration
@@ -160,7 +162,10 @@ def enrol(
     binding = bind(name, coordinator.identity, node_key, coordinator.community)
     request = wire.encode(Enrol(token, binding))
     leaving(request)
-    answer = wire.Packet(call(coordinator.endpoint, "POST", "/enroll", body=request.head))
+    target, now = enrolling(request.head), int(time.time())
+    headers = {PROOF_HEADER: prove(coordinator.identity, coordinator.community, target, now)}
+    sent = call(coordinator.endpoint, "POST", "/enroll", body=request.head, headers=headers)
+    answer = wire.Packet(sent)
     reply = wire.decode(answer, Enrolled, COORDINATOR)
     return check_answer(reply, request, coordinator.community), reply.reason
 

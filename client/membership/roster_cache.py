@@ -69,8 +69,14 @@ class RosterCache:
             self._selected = self._at(head)
 
     def current(self) -> RosterView:
-        """The selected roster, as secure aggregation wants it."""
-        return RosterView(self._selected.head, self._selected.approved())
+        """The selected roster, as secure aggregation wants it: who may take part by it, and still.
+
+        An offer may name an earlier head, since people join while a round runs; who has been held,
+        banned or has left meanwhile, as far as this machine knows, does not count by it.
+        """
+        selected, still = self._selected, self._newest.approved()
+        members = {key: name for key, name in selected.approved().items() if key in still}
+        return RosterView(selected.head, members)
 
     def long_known(self, days: float) -> frozenset[bytes]:
         """The identities that this machine has known for `days`."""

@@ -51,11 +51,22 @@ def hold(ctx: typer.Context, name: str, reason: Reason = "") -> None:
 
 
 @app.command()
-def ban(ctx: typer.Context, name: str, reason: Reason = "") -> None:
+def ban(
+    ctx: typer.Context,
+    name: str,
+    reason: Reason = "",
+    invitation: Annotated[
+        bool, typer.Option("--invitation", help="The invitation it came by is revoked, too.")
+    ] = False,
+) -> None:
     """Take no message of this volunteer any more, from its next one on."""
     from nomoat.aggregation.protocol.roster import Event
 
     _order(ctx.obj, name, Event.BAN, reason)
+    if invitation:
+        revoked, others = opened(ctx.obj).registrar.revoke_of(name)
+        came = f"; others came by it: {', '.join(others)}" if others else ""
+        typer.echo(f"invitation {revoked.identifier.hex()} is revoked{came}")
 
 
 @app.command()

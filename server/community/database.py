@@ -44,6 +44,9 @@ MIGRATIONS = (
     CREATE TABLE strikes (round INTEGER NOT NULL, kind TEXT NOT NULL, volunteer TEXT NOT NULL,
         about TEXT NOT NULL, at INTEGER NOT NULL, UNIQUE (round, kind, volunteer, about));
     """,
+    """
+    CREATE TABLE came_by (volunteer TEXT PRIMARY KEY, invitation BLOB NOT NULL);
+    """,
 )
 BUSY_S = 10.0
 
@@ -111,6 +114,14 @@ class Database:
         """Write an invitation, new or changed."""
         values = (issue.identifier, issue.uses, issue.used, issue.expires, issue.revoked)
         self._execute("INSERT OR REPLACE INTO invites VALUES (?, ?, ?, ?, ?)", *values)
+
+    def note_invitation_of(self, volunteer: str, identifier: bytes) -> None:
+        """Write down by which invitation a volunteer came, the last time."""
+        self._execute("INSERT OR REPLACE INTO came_by VALUES (?, ?)", volunteer, identifier)
+
+    def invitations_of(self) -> dict[str, bytes]:
+        """Volunteer → identifier of the invitation that it came by, where that is known."""
+        return dict(self._all("SELECT volunteer, invitation FROM came_by"))
 
     def known(self, binding: Binding) -> Holders:
         """Whoever holds a binding's name or one of its keys."""

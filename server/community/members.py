@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from nomoat.aggregation.errors import NomoatError, Refused, UsageError
+from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
 from nomoat.aggregation.protocol import invitation, roster, wire
 from nomoat.aggregation.protocol.enrolment import (
     Binding,
@@ -14,6 +14,8 @@ from nomoat.aggregation.protocol.enrolment import (
     Standing,
     answer,
     check_binding,
+    check_proof,
+    enrolling,
 )
 from nomoat.aggregation.protocol.invitation import Claims, Invitation
 from nomoat.aggregation.protocol.receipts import SignedReceipt
@@ -73,10 +75,25 @@ class Registrar:
             self.store.put_invitation(revoked)
         return revoked
 
-    def enrol(self, request: bytes, now: int) -> Enrolled:
+    def revoke_of(self, name: str) -> tuple[IssuedInvitation, list[str]]:
+        """Make the invitation worthless that a volunteer came by; it, and who else came by it.
+
+        UsageError if that was not written down: it joined under a release before this.
+        """
+        with self.store.transaction():
+            came_by = self.store.invitations_of()
+            if name not in came_by:
+                raise UsageError(f"which invitation {name} came by was not written down")
+            others = [one for one, by in came_by.items() if by == came_by[name] and one != name]
+            return self.revoke(came_by[name].hex()), sorted(others)
+
+    def enrol(self, request: bytes, now: int, proof: str = "") -> Enrolled:
         """Answer an enrolment: the volunteer's standing, signed.
 
-        Raises Refused (a person can act on it) or RemoteProtocolError (malformed or forged).
+        proof: that the request was made just now by whom it speaks of; needed to come back, since
+        a member's binding is known to all members. Strangers without a good invitation hear
+        nothing of anybody's name. Raises Refused (a person can act on it) or RemoteProtocolError
+        (malformed or forged).
         """
         packet = wire.Packet(request)
         wanted = wire.decode(packet, Enrol, PEER)
@@ -86,11 +103,16 @@ class Registrar:
         except UsageError as problem:
             raise Refused(str(problem)) from None
         with self.store.transaction():
-            found = known_already(self.store.known(wanted.binding), wanted.binding)
-            if found is None and not wanted.invitation:
-                raise Refused("this volunteer is not enrolled; join with an invitation")
-            if found is None or (wanted.invitation and returns(found, wanted.binding)):
-                found = self._admit(wanted, now)
+            known = self.store.known(wanted.binding)
+            if known.by_identity is None:
+                if not wanted.invitation:
+                    raise Refused("this volunteer is not enrolled; join with an invitation")
+                self._redeemed(wanted.invitation, now)
+            found = known_already(known, wanted.binding)
+            if found is not None and wanted.invitation and returns(found, wanted.binding):
+                self._check_return(proof, request, wanted.binding, now)
+                found = None
+            found = found or self._admit(wanted, now)
         return answer(packet, found.standing, found.reason, self.key)
 
     def mend(self, now: int) -> list[str]:
@@ -162,7 +184,8 @@ class Registrar:
             return Page(self.store.roster_length(), tuple(entries))
 
     def _admit(self, wanted: Enrol, now: int) -> Applicant:
-        self._redeem(wanted.invitation, now)
+        invited = self._redeemed(wanted.invitation, now)
+        self.store.put_invitation(invited)
         standing, reason = admit(self.admission), ""
         before = self.roster().members.get(wanted.binding.name)
         if standing is Standing.APPROVED:
@@ -175,11 +198,19 @@ class Registrar:
                 standing = self._append(Event.HOLD, wanted.binding, reason, now)
         applicant = Applicant(wanted.binding, standing, reason)
         self.store.put_applicant(applicant, now)
+        self.store.note_invitation_of(wanted.binding.name, invited.identifier)
         return applicant
 
-    def _redeem(self, token: bytes, now: int) -> None:
+    def _check_return(self, proof: str, request: bytes, binding: Binding, now: int) -> None:
+        if not proof:
+            raise Refused("nomoat on this machine is too old to come back with; upgrade it")
+        if check_proof(proof, self.key.public, enrolling(request), now) != binding.identity:
+            raise RemoteProtocolError(PEER, "§5.3", "comes back in somebody else's name")
+
+    def _redeemed(self, token: bytes, now: int) -> IssuedInvitation:
+        """The invitation after one more use, not stored; Refused if it is worth nothing."""
         claims = invitation.from_token(token, self.key.public).claims
-        self.store.put_invitation(redeem(claims, self.store.invitation(claims.identifier), now))
+        return redeem(claims, self.store.invitation(claims.identifier), now)
 
     def _append(self, event: Event, binding: Binding, reason: str, now: int) -> Standing:
         known = self.roster()

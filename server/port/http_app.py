@@ -27,13 +27,14 @@ import time
 
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.requests import Request
 
 from nomoat.server.fleet import flower_server
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.port.body_buffer import BodyBuffer
 from nomoat.server.port.node_rules import PROVEN_KEY, NodeRules
 from nomoat.server.port.request_limits import FLEET, RequestLimits, Scope
-from nomoat.server.port.routes import add_routes
+from nomoat.server.port.routes import add_routes, proven_name
 from nomoat.server.port.services import PortServices
 
 
@@ -44,7 +45,9 @@ def make_app(services: PortServices) -> RequestLimits:
     buffered = BodyBuffer(app, services.state.folder)
 
     async def member(scope: Scope) -> str | None:
-        return await run_in_threadpool(proven_member, scope, services.state)
+        if scope["path"].startswith(FLEET):
+            return await run_in_threadpool(proven_member, scope, services.state)
+        return await run_in_threadpool(proven_name, Request(scope), services)
 
     return RequestLimits(buffered, services.caps, time.monotonic, member)
 

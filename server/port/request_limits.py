@@ -132,7 +132,7 @@ class RequestLimits:
         address = (scope.get("client") or ("?", 0))[0]
         self._carried.up += request_head_bytes(scope)
         send = self._counted(send)
-        member = await self._member(scope) if scope["path"].startswith(FLEET) else None
+        member = await self._member(scope) if allowed(scope["method"], scope["path"]) else None
         refusal, length = self._refusal(scope, address, member)
         if refusal:
             await _refuse(send, *refusal)
@@ -174,7 +174,7 @@ class RequestLimits:
 
     def _may_go_on(self, path: str, address: str, member: str | None) -> bool:
         now = self._clock()
-        if member is not None and path.startswith(FLEET):
+        if member is not None:
             return self._members.allow(f"{address} {member}", now)
         stranger_may = (
             self._strangers.has_left(address, now)

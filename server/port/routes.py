@@ -50,8 +50,8 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
 
     @app.post("/enroll")
     async def enroll(request: Request) -> Response:
-        body = await request.body()
-        return await _answered(lambda: services.registrar.enrol(body, services.now()))
+        body, proof = await request.body(), request.headers.get(PROOF_HEADER, "")
+        return await _answered(lambda: services.registrar.enrol(body, services.now(), proof))
 
     @app.post("/leave")
     async def leave(request: Request) -> Response:
@@ -150,6 +150,17 @@ async def _answered(work: Callable[[], object]) -> Response:
     if isinstance(result, Path):
         return FileResponse(result, media_type=WIRE)
     return Response(status_code=204) if result is None else _wire(result)
+
+
+def proven_name(request: Request, services: PortServices) -> str | None:
+    """The name of the member that a request for one of our paths proves to come from."""
+    if PROOF_HEADER not in request.headers or request.url.path == "/enroll":
+        return None
+    try:
+        member = services.registrar.roster().named(_asker(request, services))
+    except RemoteProtocolError:
+        return None
+    return None if member is None else member.binding.name
 
 
 def _asker(request: Request, services: PortServices) -> bytes:

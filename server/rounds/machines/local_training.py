@@ -8,7 +8,7 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.messages import Decline, Ready, TrainTask
+from nomoat.aggregation.protocol.messages import MAX_LOCAL_STEPS, Decline, Ready, TrainTask
 from nomoat.server.rounds.machines.interfaces import Outgoing
 from nomoat.server.rounds.machines.patience import Waiting
 
@@ -65,6 +65,7 @@ class LocalTraining:
             if ready.round != self._task.round:
                 raise RemoteProtocolError(volunteer, "§4", f"is ready for round {ready.round}")
             self._check_rank(volunteer, ready.rank)
+            self._check_work(volunteer, ready)
             self.ready[volunteer] = ready
         self._waiting.discard(volunteer)
         self._answered.append(now)
@@ -84,6 +85,17 @@ class LocalTraining:
             self.late = dict.fromkeys(self._waiting, silent_at)
             self._waiting.clear()
         return []
+
+    def _check_work(self, volunteer: str, ready: Ready) -> None:
+        """Refuse more steps or tokens than the task asks for: a receipt will repeat them."""
+        asked = self._task.settings
+        steps = MAX_LOCAL_STEPS if asked.local_epochs else asked.local_steps
+        if ready.steps > steps:
+            raise RemoteProtocolError(volunteer, "§4", f"took {ready.steps} steps of {steps}")
+        most = ready.steps * asked.batch_size * asked.seq_len
+        if ready.tokens > most:
+            reason = f"trained on {ready.tokens} tokens, {most} fit into its steps"
+            raise RemoteProtocolError(volunteer, "§4", reason)
 
     def _check_rank(self, volunteer: str, rank: int) -> None:
         most = self._task.trainable_rank

@@ -17,6 +17,8 @@ from nomoat.aggregation.protocol.enrolment import (
     Standing,
     bind,
     check_answer,
+    enrolling,
+    prove,
 )
 from nomoat.aggregation.protocol.invitation import Claims, issue
 from nomoat.aggregation.protocol.roster import Event, Roster, accept_page
@@ -27,6 +29,7 @@ from nomoat.server.community.membership_rules import Admission
 
 KEY = SigningKey(b"\7" * 32)
 NOW = 1_800_000_000
+IDENTITIES = [SigningKey(bytes([number + 1]) * 32) for number in range(60)]
 NODE_KEYS = [ec.derive_private_key(2000 + i, ec.SECP384R1()) for i in range(6)]
 
 
@@ -47,7 +50,9 @@ def person(number: int, name: str | None = None, key: int | None = None) -> Bind
 
 def enrol(office: Registrar, who: Binding, token: bytes, now: int = NOW) -> Standing:
     request = wire.encode(Enrol(token, who))
-    reply = office.enrol(request.head, now)
+    key = next(key for key in IDENTITIES if key.public == who.identity)
+    proof = prove(key, KEY.public, enrolling(request.head), now)
+    reply = office.enrol(request.head, now, proof)
     read = wire.decode(wire.encode(reply), Enrolled, "coordinator")
     return check_answer(read, request, KEY.public)
 
@@ -335,3 +340,56 @@ def test_a_damaged_standing_is_nobodys_leave_to_speak_and_is_the_rosters_again(
     assert office.mend(NOW) == []
     assert [each.standing for each in office.store.applicants()] == [Standing.APPROVED] * 2
     assert other in office.roster().members
+
+
+def test_a_leavers_public_binding_brings_back_nobody(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    token = invited(office)
+    enrol(office, person(0), token)
+    office.leave(person(0).identity, NOW)
+    seen = office.roster().members["vol0"].binding  # as every member sees it
+    request = wire.encode(Enrol(token, seen)).head
+    with pytest.raises(Refused, match="upgrade it"):
+        office.enrol(request, NOW)
+    thief = prove(IDENTITIES[7], KEY.public, enrolling(request), NOW)
+    with pytest.raises(RemoteProtocolError, match="somebody else's name"):
+        office.enrol(request, NOW, thief)
+    of_another = prove(IDENTITIES[0], KEY.public, enrolling(b"another request"), NOW)
+    with pytest.raises(RemoteProtocolError, match="does not prove"):
+        office.enrol(request, NOW, of_another)
+    stale = prove(IDENTITIES[0], KEY.public, enrolling(request), NOW - 400)
+    with pytest.raises(RemoteProtocolError, match="off ours"):
+        office.enrol(request, NOW, stale)
+    assert office.roster().members["vol0"].standing is Standing.LEFT
+    assert enrol(office, seen, token) is Standing.APPROVED
+
+
+def test_strangers_learn_no_name_without_a_good_invitation(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    enrol(office, person(0), invited(office))
+    spent = invited(office, uses=1, tag=2)
+    enrol(office, person(1), spent)
+    answers = set()
+    for name in ("vol0", "vol1", "nobody"):
+        for token in (b"", spent):
+            with pytest.raises(Refused) as refused:
+                enrol(office, person(3, name), token)
+            answers.add(str(refused.value))
+    assert len(answers) == 2  # one a token, whoever is here
+    with pytest.raises(Refused, match="is taken"):
+        enrol(office, person(3, "vol0"), invited(office, tag=3))
+
+
+def test_the_invitation_that_somebody_came_by_can_be_found_and_revoked(tmp_path: Path) -> None:
+    office = registrar(tmp_path)
+    good, bad = invited(office), invited(office, tag=2)
+    enrol(office, person(0), good)
+    for number in (1, 2):
+        enrol(office, person(number), bad)
+    revoked, others = office.revoke_of("vol1")
+    assert (revoked.identifier, others) == (bytes([2]) * 16, ["vol2"])
+    with pytest.raises(Refused, match="was revoked"):
+        enrol(office, person(3), bad)
+    assert enrol(office, person(3), good) is Standing.APPROVED
+    with pytest.raises(UsageError, match="not written down"):
+        office.revoke_of("stranger")

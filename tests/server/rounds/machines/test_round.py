@@ -723,3 +723,16 @@ def test_a_plan_is_not_changed_by_its_round(play: Callable[..., Play]) -> None:
     before = replace(game.round.plan, before=standing)
     game.to(RoundPhase.COMMITTED, ("ada", "bob"))
     assert game.round.plan == before
+
+
+@pytest.mark.parametrize(("steps", "tokens"), [(2, 2**40), (13, 100), (1, 8 * 512 + 1)])
+def test_nobody_has_trained_on_more_than_was_asked_for(
+    play: Callable[..., Play], steps: int, tokens: int
+) -> None:
+    game = play(("ada", "bob", "cy"), 2)
+    game.start()
+    game.tell("ada", wire.encode(Ready(NUMBER, steps, tokens, 4.0, 3.5, 1.0, SPEC.rank)))
+    assert "ada" in game.round.events.refused
+    assert "ada" not in game.round.events.ready
+    game.train("bob", "cy")
+    assert game.round.phase is RoundPhase.AGGREGATING
