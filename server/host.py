@@ -38,6 +38,7 @@ from nomoat.server.conduct.ledger import ConductLedger
 from nomoat.server.fleet.fleet_grid import FleetGrid, open_run
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.fleet.sealed_grid import Addressee, CommunitySigner, SealedGrid
+from nomoat.server.port.forwarded import Forwarded, networks
 from nomoat.server.port.http_app import make_app
 from nomoat.server.port.listening import ListenOptions, serving
 from nomoat.server.port.services import Directory, PortServices
@@ -69,6 +70,7 @@ def hosting(
     has the folder.
     """
     folder, settings = community.folder, community.settings
+    proxies = networks(settings.server.proxies)
     folder.check_keys()
     renewed = renew_certificate(folder, settings, datetime.datetime.now(datetime.UTC))
     if renewed:
@@ -83,7 +85,7 @@ def hosting(
         state = FleetState(folder.flower / "link.db", directory)
         resources.callback(state.close)
         http_app = make_app(_services(community, state))
-        port = resources.enter_context(serving(http_app, _listening(community)))
+        port = resources.enter_context(serving(Forwarded(http_app, proxies), _listening(community)))
         resources.callback(state.pulls.close)
         grid = FleetGrid(state, settings.rounds.patience)
         resources.enter_context(open_run(state, grid))

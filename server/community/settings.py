@@ -84,11 +84,15 @@ class CommunityRoundSettings(RoundSettings):
 
 
 class ServerSettings(SettingsTable):
-    """The address the coordinator listens on, and the one it is reached by from outside."""
+    """The address the coordinator listens on, and the one it is reached by from outside.
+
+    proxies: addresses and networks whose X-Forwarded-For is believed.
+    """
 
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8443
     address: Annotated[str, Field(max_length=260)] = "localhost:8443"
+    proxies: tuple[Annotated[str, Field(max_length=60)], ...] = ()
 
 
 class WatchSettings(SettingsTable):
@@ -169,7 +173,11 @@ COMMENTS = {
         "max_rounds; prox is FedProx's; optimizer_state: reset or keep AdamW's moments each round\n"
         "(under fedplora, volunteers of a lower rank train other modules each time and keep none)."
     ),
-    "server": "address is what invitations name: it must be reachable from outside.",
+    "server": (
+        "address is what invitations name: it must be reachable from outside.\n"
+        "proxies: reverse proxies before us, addresses or networks; their X-Forwarded-For is "
+        "believed."
+    ),
 }
 
 

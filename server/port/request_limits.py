@@ -64,7 +64,8 @@ class Caps:
     body_seconds: float = 120.0
     pause_seconds: float = 10.0  # between two pieces of a body
     address: Rate = field(default=Rate(100, 1000))
-    stranger: Rate = field(default=Rate(1, 60))  # enrolment and failed authentication, per address
+    # Enrolment and failed authentication, per address: a school of 200 enrols within a minute.
+    stranger: Rate = field(default=Rate(5, 300))
     node: Rate = field(default=Rate(50, 500))
 
 
