@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,8 +25,7 @@ from nomoat.verify import verify
 app = typer.Typer(
     name="nomoat",
     help="Fine-tune one LoRA adapter together: everyone on their own machine, with their own data.",
-    add_completion=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
 
@@ -45,6 +45,11 @@ def front_door(
 ) -> None:
     """Fine-tune one LoRA adapter together: each on their own machine, with their own data."""
     context.obj = beginning  # for `init --from`: a coordinator's commands know no memberships
+    if context.invoked_subcommand is None:
+        from nomoat.client.home import Home
+        from nomoat.next_steps import next_steps
+
+        typer.echo(next_steps(Home.find(), Path()))
 
 
 data.registered_commands += ratings.registered_commands

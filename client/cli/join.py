@@ -149,6 +149,9 @@ def _agree_to_weak(candidate: Candidate, yes: bool, accept_weak: bool) -> bool:
 def leave(
     community: options.Which = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Have the coordinator erase what it holds of you, too.")
+    ] = False,
 ) -> None:
     """Leave a community: its coordinator is told, and everything of it here is deleted."""
     import shutil
@@ -166,11 +169,18 @@ def leave(
     if not yes and not typer.confirm(f"Leave {name}?", default=False, err=True):
         raise NomoatError("still a member: nothing was changed")
     try:
-        tell_that_we_leave(home, folder)
+        tell_that_we_leave(home, folder, erase)
     except NomoatError as problem:
+        if erase:  # without what is here nobody could ask again
+            raise NomoatError(f"still a member, and nothing is erased: {problem}") from None
         say(f"{problem}; left here all the same")
     shutil.rmtree(folder.root)
     typer.echo(f"left {name}")
+    if erase:
+        say(
+            "receipts and your name in the records of rounds are erased there; your entries in the "
+            "signed roster, and your name among versions' contributors, stay: members hold them"
+        )
 
 
 @app.command("accept-restore")

@@ -251,6 +251,11 @@ def download(coordinator: CoordinatorClient, record: SignedVersion, now: int) ->
     return lineage.from_file(data, digest, COORDINATOR)
 
 
+def erase(coordinator: CoordinatorClient, now: int) -> None:
+    """Have the coordinator erase what it can of us; we have left then. NotServed if it is older."""
+    coordinator.post("/erase", now)
+
+
 def leave(coordinator: CoordinatorClient, now: int) -> None:
     """Tell the coordinator that we leave; harmless if it has forgotten us."""
     try:

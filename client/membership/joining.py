@@ -118,9 +118,9 @@ def join(
     return standing, reason
 
 
-def tell_that_we_leave(home: Home, folder: CommunityFolder) -> None:
-    """Tell the coordinator; NomoatError if it cannot be told."""
+def tell_that_we_leave(home: Home, folder: CommunityFolder, erase: bool = False) -> None:
+    """Tell the coordinator, which is to `erase` what it can; NomoatError if it is not told."""
     info = folder.info()
     endpoint = Endpoint.at(folder.load().address, ca=info.ca)
     coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
-    coordinator_api.leave(coordinator, int(time.time()))
+    (coordinator_api.erase if erase else coordinator_api.leave)(coordinator, int(time.time()))

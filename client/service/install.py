@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.service.unit_files import Installation, Service, installation, lint
 
@@ -32,6 +33,24 @@ def wanted(
         str(root),
         str(root / "service.out"),
         {"NOMOAT_HOME": str(home.root)} if environment.get("NOMOAT_HOME") else {},
+    )
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return installation(service, sys.platform, str(Path.home()), user)
+
+
+def coordinator(folder: Path) -> Installation:
+    """The unit that keeps the community in this folder up; UsageError if there is none in it."""
+    root = folder.resolve()
+    if not (root / "community.toml").is_file():
+        raise UsageError(f"{folder} is no community folder; make one with: nomoat init")
+    digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]  # several may live on a machine
+    service = Service(
+        f"nomoat-coordinator-{digest}",
+        f"nomoat coordinator of {root.name}",
+        (sys.executable, "-P", "-m", "nomoat", "up", str(root)),
+        str(root),
+        str(root / "service.out"),
+        courteous=False,
     )
     user = os.getuid() if hasattr(os, "getuid") else 0
     return installation(service, sys.platform, str(Path.home()), user)

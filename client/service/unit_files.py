@@ -25,7 +25,10 @@ TASK_NAMESPACE: Final = "http://schemas.microsoft.com/windows/2004/02/mit/task"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A program to run. `command`: absolute path first. `log`: where launchd writes output."""
+    """A program to run. `command`: absolute path first. `log`: where launchd writes output.
+
+    courteous: gives way to everything else on the machine, as a coordinator does not.
+    """
 
     name: str
     description: str
@@ -33,6 +36,7 @@ class Service:
     folder: str
     log: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    courteous: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +94,11 @@ def _systemd(service: Service, home: PurePosixPath) -> Installation:
         "RestartPreventExitStatus=2 3 5 6 7 8",  # asking again does not change these answers
         "KillSignal=SIGINT",
         f"TimeoutStopSec={STOP_S}",
-        "Nice=10",
-        "IOSchedulingClass=idle",
+        *(("Nice=10", "IOSchedulingClass=idle") if service.courteous else ()),
         "NoNewPrivileges=yes",
         "UMask=0077",
         "OOMPolicy=continue",
-        "OOMScoreAdjust=500",
+        *(("OOMScoreAdjust=500",) if service.courteous else ()),
         "",
         "[Install]",
         "WantedBy=default.target",
@@ -135,9 +138,9 @@ def _launchd(service: Service, home: PurePosixPath, user_id: int) -> Installatio
             "KeepAlive": {"SuccessfulExit": False},
             "ThrottleInterval": RESTART_S,
             "ExitTimeOut": STOP_S,
-            "ProcessType": "Background",
-            "LowPriorityIO": True,
-            "Nice": 10,
+            "ProcessType": "Background" if service.courteous else "Standard",
+            "LowPriorityIO": service.courteous,
+            "Nice": 10 if service.courteous else 0,
             "Umask": 0o077,
             "StandardOutPath": service.log,
             "StandardErrorPath": service.log,

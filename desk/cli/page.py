@@ -1,4 +1,4 @@
-"""`nomoat page`: another link to a page that is open."""
+"""`nomoat page`: another link to a page that is open, and a page for everybody."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ def link(folder: Folder = None) -> None:
     from nomoat.desk.access.opening import new_link
 
     typer.echo(new_link((folder / "keys" if folder else Home.find().root) / "page.key"))
+
+
+@app.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A community's folder.")],
+    to: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+) -> None:
+    """Write a static page for everybody: what is made, versions, rules, how to join; no names."""
+    import contextlib
+
+    from nomoat.desk.coordinator.public_page import export as write
+    from nomoat.server.cli.options import opened
+
+    community = opened(folder)
+    with contextlib.closing(community.registrar.store):
+        typer.echo(write(community, to))
 
 
 @app.callback()

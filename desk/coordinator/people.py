@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from nomoat.aggregation.errors import UsageError
@@ -13,7 +13,9 @@ from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.desk.coordinator.round_book import TakenPart
+from nomoat.desk.watching.events import CommunityEvent
 from nomoat.server.community import certificates
+from nomoat.server.community.database import Database
 from nomoat.server.community.invites import parse_duration, qr_svg
 from nomoat.server.community.opened import OpenCommunity
 
@@ -78,6 +80,22 @@ def order(community: OpenCommunity, form: Mapping[str, str], now: int) -> str:
         raise UsageError("a reason has 200 characters at most")
     standing = community.registrar.order(name, event, reason, now)
     return f"{name} is {standing.value}."
+
+
+def named(store: Database, events: Iterable[CommunityEvent]) -> tuple[CommunityEvent, ...]:
+    """The events, with the name and reason that the roster's entry has where one is of it."""
+    return tuple(_named(store, event) for event in events)
+
+
+def _named(store: Database, event: CommunityEvent) -> CommunityEvent:
+    index = event.fields.get("entry")
+    if not event.name.startswith("volunteer.") or not isinstance(index, int) or index < 0:
+        return event
+    found = store.roster_entries(index, 1)
+    if not found or found[0].entry.index != index:
+        return event
+    said = found[0].entry
+    return replace(event, fields={**event.fields, "volunteer": said.name, "reason": said.reason})
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -107,11 +108,11 @@ class CoordinatorPages:
 
     def _round(self, request: Request, session: BrowserSession) -> str:
         number = _number(request)
-        found = next((each for each in self.book.rounds() if each.number == number), None)
-        if found is None:
+        text = self.community.registrar.store.round_record(number)
+        if text is None:
             raise UsageError(f"round {number} has not ended here")
         frame = self._frame(f"Round {number}", "/", session)
-        return render("coordinator_round", page=frame, view=found)
+        return render("coordinator_round", page=frame, view=rounds.round_view(json.loads(text)))
 
     def _volunteers(self, request: Request, session: BrowserSession) -> str:
         del request
@@ -194,7 +195,7 @@ class CoordinatorPages:
             "coordinator_events",
             page=frame,
             wanted=wanted,
-            events=found,
+            events=people.named(self.community.registrar.store, found),
             shown=SHOWN_EVENTS,
             logged=self.community.settings.watch.log,
         )

@@ -74,7 +74,10 @@ def of_phase(number: int, phase: str, at: float) -> CommunityEvent:
 
 
 def of_roster(entry: roster.SignedEntry) -> CommunityEvent:
-    """Something was decided about a volunteer; its name and reason are in the roster anyway."""
+    """Something was decided about a volunteer: the roster's entry says about whom, and why.
+
+    No name and no reason leaves the roster: what is written here cannot be erased one by one.
+    """
     said = entry.entry
-    fields: dict[str, Said] = {"volunteer": said.name, "reason": said.reason}
+    fields: dict[str, Said] = {"entry": said.index}
     return CommunityEvent(said.at, f"volunteer.{said.event}", None, None, fields)

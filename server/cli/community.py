@@ -111,6 +111,7 @@ def _make(folder: Path, options: InitOptions) -> None:
 
     from nomoat.aggregation.errors import UsageError
     from nomoat.aggregation.protocol.enrolment import fingerprint
+    from nomoat.server import privacy_note
     from nomoat.server.community.creation import make
     from nomoat.storage.settings import first_error
 
@@ -124,7 +125,8 @@ def _make(folder: Path, options: InitOptions) -> None:
         say(parts)
     if options.beginning is not None:
         say(options.beginning.note)
-    say(f"settings: {made.settings}")
+    privacy_note.write(made)
+    say(f"settings: {made.settings}; for members: {made.root / privacy_note.NAME}, complete it")
     say(f"next: nomoat up {folder}    and    nomoat invite {folder}")
 
 

@@ -70,6 +70,38 @@ def ban(
 
 
 @app.command()
+def export(ctx: typer.Context, name: str) -> None:
+    """Write all that is held of a volunteer to stdout, as JSON: for whoever asks for it."""
+    from nomoat.server.erasure import held_of
+
+    print_json(held_of(opened(ctx.obj).registrar, name))
+
+
+@app.command()
+def erase(
+    ctx: typer.Context,
+    name: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase what can be of a volunteer that asked for it: receipts, its name in rounds' records."""
+    import os
+
+    from nomoat.aggregation.errors import NomoatError, UsageError
+    from nomoat.server.erasure import erase as erased
+
+    registrar = opened(ctx.obj).registrar
+    known = registrar.store.applicant(name)
+    if known is None:
+        raise UsageError(f"no volunteer is called {name}; see: nomoat volunteers list")
+    question = f"Erase {name}? It leaves, and its receipts cannot be brought back."
+    if not yes and not typer.confirm(question, default=False, err=True):
+        raise NomoatError("nothing was changed")
+    nobody = f"erased-{os.urandom(4).hex()}"
+    found = erased(registrar, known.binding.identity, nobody, int(time.time()))
+    typer.echo(f"erased {found.receipts} receipts, and its name in {found.rounds} rounds' records")
+
+
+@app.command()
 def remove(ctx: typer.Context, name: str, reason: Reason = "") -> None:
     """Take a volunteer as one that left: its machine is lost, say. An invitation lets it return."""
     from nomoat.aggregation.protocol.roster import Event

@@ -234,6 +234,20 @@ class Database:
             return [str(problem)]
         return [] if found == ["ok"] else found
 
+    def round_record(self, number: int) -> str | None:
+        """The record of one ended round."""
+        row = self._one("SELECT record FROM rounds WHERE number = ?", number)
+        return row and str(row[0])
+
+    def whole_rounds(self) -> list[tuple[int, str, bytes]]:
+        """(number, record, checkpoint) of all ended rounds, in order."""
+        return self._all("SELECT number, record, checkpoint FROM rounds ORDER BY number")
+
+    def replace_round(self, number: int, record: str, checkpoint: bytes) -> None:
+        """Write an ended round's record and checkpoint anew."""
+        sql = "UPDATE rounds SET record = ?, checkpoint = ? WHERE number = ?"
+        self._execute(sql, record, checkpoint, number)
+
     def put_receipt(self, signed: SignedReceipt) -> None:
         """Write a receipt; one for the same packet is replaced."""
         receipt, blob = signed.receipt, wire.encode(signed).head
@@ -262,6 +276,10 @@ class Database:
     def forgive(self, volunteer: str, kind: str) -> None:
         """Delete what of this kind is held against a member."""
         self._execute("DELETE FROM strikes WHERE volunteer = ? AND kind = ?", volunteer, kind)
+
+    def delete_receipts(self, identity: bytes) -> int:
+        """Delete every receipt of one volunteer; how many there were."""
+        return self._execute("DELETE FROM receipts WHERE identity = ?", identity).rowcount
 
     def _applicant(self, column: str, value: object) -> Applicant | None:
         row = self._one(f"SELECT binding, standing, reason FROM volunteers WHERE {column} = ?",

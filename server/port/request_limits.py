@@ -44,7 +44,7 @@ FLEET_CALLS = frozenset(
     }
 )
 OURS = re.compile(
-    r"/(enroll|leave|community|terms|roster|versions|lineage|restored|receipts|"
+    r"/(enroll|leave|erase|community|terms|roster|versions|lineage|restored|receipts|"
     r"adapter/[0-9a-f]{64})"
 )
 OUR_BODY_BYTES = 16 << 10

@@ -6,6 +6,7 @@ Bodies and answers are wire messages, refusals JSON with one line.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError,
 from nomoat.aggregation.protocol import lineage, wire
 from nomoat.aggregation.protocol.enrolment import PROOF_HEADER, Standing, check_proof
 from nomoat.aggregation.protocol.receipts import PAGE, Receipts
+from nomoat.server.erasure import erase
 from nomoat.server.port.services import PortServices
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,14 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
             services.registrar.leave(_asker(request, services), services.now())
 
         return await _answered(left)
+
+    @app.post("/erase")
+    async def erased(request: Request) -> Response:
+        def gone() -> None:
+            nobody = f"erased-{os.urandom(4).hex()}"
+            erase(services.registrar, _asker(request, services), nobody, services.now())
+
+        return await _answered(gone)
 
     @app.get("/roster")
     async def roster(request: Request) -> Response:

@@ -4,6 +4,7 @@ import os
 import plistlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -215,3 +216,25 @@ def test_a_missing_system_command_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(NomoatError, match="systemctl --user daemon-reload failed"):
         shell.install(made(tmp_path), "linux", absent)
     assert "systemctl" in shell.render_manual(made(tmp_path))
+
+
+def test_a_coordinator_is_kept_up_without_giving_way(tmp_path: Path) -> None:
+    folder = tmp_path / "town"
+    with pytest.raises(UsageError, match="no community folder"):
+        shell.coordinator(folder)
+    folder.mkdir()
+    (folder / "community.toml").touch()
+    found = shell.coordinator(folder)
+    text = found.content.decode("utf-16" if sys.platform == "win32" else "utf-8")
+    assert str(folder) in text
+    assert "Nice=10" not in text
+    assert "OOMScoreAdjust" not in text
+    assert shell.coordinator(folder).path != shell.coordinator(_other(tmp_path)).path
+
+
+def _other(tmp_path: Path) -> Path:
+    """The folder of another community."""
+    folder = tmp_path / "city"
+    folder.mkdir()
+    (folder / "community.toml").touch()
+    return folder

@@ -7,12 +7,14 @@ import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.invitation import from_link
+from nomoat.desk.coordinator.public_page import export
 from nomoat.desk.coordinator.site import coordinator_site
 from nomoat.desk.watching.event_log import EventLog, path_of
 from nomoat.desk.watching.events import CommunityEvent, of_round
@@ -208,3 +210,22 @@ def test_settings_view_never_shows_a_private_key(community: OpenCommunity, see: 
             assert secret not in see.html(path)
     with pytest.raises(UsageError):
         community.registry.get(99)
+
+
+def test_the_public_page_has_versions_and_rules_and_nobodys_name(
+    community: OpenCommunity, enrol: Callable, tmp_path: Path
+) -> None:
+    write_rounds(community)
+    enrol("ada")
+    to = tmp_path / "public"
+    html = export(community, to).read_text()
+    assert sorted(file.name for file in to.iterdir()) == ["desk.css", "index.html"]
+    assert "<h1>town</h1>" in html
+    assert html.count("<tr>") == 1 + 3
+    assert "by invitation, and each is approved" in html
+    for name in ("ada", "ben", "cleo", "dan"):
+        assert not re.search(rf"\b{name}\b", html)
+    assert "<script" not in html
+    assert "spread" not in html  # the best and the worst loss are somebody's
+    with pytest.raises(UsageError):
+        export(community, to)
