@@ -46,7 +46,7 @@ def _page(community: str | None, port: int | None, no_browser: bool) -> None:
     from nomoat.desk.access.opening import PageAddress, opened
     from nomoat.desk.volunteer.site import refused, volunteer_site
 
-    home = Home.find()
+    home = Home.opened()
     home.chosen(community)  # NotJoined if there is nothing to show
     address = PageAddress(port=LIKED_PORT if port is None else port, exact=port is not None)
     stop = threading.Event()
