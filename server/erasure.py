@@ -94,7 +94,6 @@ def held_of(registrar: Registrar, name: str) -> dict[str, Any]:
     if known is None:
         raise UsageError(f"no volunteer is called {name}; see: nomoat volunteers list")
     binding = known.binding
-    receipts = store.receipts(binding.identity, 0, MOST_RECEIPTS)
     return {
         "name": name,
         "standing": known.standing.value,
@@ -102,25 +101,8 @@ def held_of(registrar: Registrar, name: str) -> dict[str, Any]:
         "identity": binding.identity.hex(),
         "fingerprint": fingerprint(binding.identity),
         "node_key": binding.node_key.hex(),
-        "roster": [
-            {
-                "index": signed.entry.index,
-                "event": signed.entry.event,
-                "reason": signed.entry.reason,
-                "at": signed.entry.at,
-            }
-            for signed in store.roster_entries(0)
-            if signed.entry.name == name
-        ],
-        "receipts": [
-            {
-                "round": signed.receipt.round,
-                "packet": signed.receipt.packet.hex(),
-                "tokens": signed.receipt.tokens,
-                "at": signed.receipt.at,
-            }
-            for signed in receipts
-        ],
+        "roster": _entries(store, name),
+        "receipts": _receipts(store, binding.identity),
         "rounds": [found for text in store.rounds() if (found := _of_round(text, name))],
         "versions": [
             record.version.number
@@ -130,8 +112,33 @@ def held_of(registrar: Registrar, name: str) -> dict[str, Any]:
     }
 
 
+def _entries(store: Database, name: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": signed.entry.index,
+            "event": signed.entry.event,
+            "reason": signed.entry.reason,
+            "at": signed.entry.at,
+        }
+        for signed in store.roster_entries(0)
+        if signed.entry.name == name
+    ]
+
+
+def _receipts(store: Database, identity: bytes) -> list[dict[str, Any]]:
+    return [
+        {
+            "round": signed.receipt.round,
+            "packet": signed.receipt.packet.hex(),
+            "tokens": signed.receipt.tokens,
+            "at": signed.receipt.at,
+        }
+        for signed in store.receipts(identity, 0, MOST_RECEIPTS)
+    ]
+
+
 def _of_round(text: str, name: str) -> dict[str, Any] | None:
-    """What a round's record says of a volunteer; None if it does not name it."""
+    """Return what a round's record says of a volunteer; None if it does not name it."""
     record = json.loads(text)
     said: dict[str, Any] = {}
     for key, value in record.items():

@@ -26,7 +26,7 @@ OLD_S: Final = 30.0  # a machine is looked at every ten seconds, busy or not
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured last; None: unknown. at, step_at: unix seconds.
+    """The last figures; None: unknown. at, step_at: unix seconds.
 
     seconds: spent on the training so far. memory_bytes: of the processes that train.
     """
