@@ -1,10 +1,11 @@
 """What a coordinator holds of one volunteer: shown to it, and erased at its wish.
 
-Erased: its receipts, and its name in the records of rounds, where a word that means nobody takes
-its place, so that counts and sums stay true. What stays, because members hold it and check it as a
-signed chain: its entries in the roster (the last says that it left) and its name among the
-contributors of versions. A coordinator that is up remembers what it read before: losses of the
-version that stands until its next committed round, its page's counts until its next start.
+Erased: its receipts, and its name in the records of rounds and in what was noted against it, where
+a word that means nobody takes its place, so that counts and sums stay true. What stays, because
+members hold it and check it as a signed chain: its entries in the roster (the last says that it
+left) and its name among the contributors of versions. A coordinator that is up remembers what it
+read before: losses of the version that stands until its next committed round, its page's counts
+until its next start.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def erase(registrar: Registrar, identity: bytes, nobody: str, now: int) -> Erase
         known = store.applicant(name)
         if known is not None and known.standing is not Standing.BANNED:
             store.put_applicant(Applicant(known.binding, known.standing, NOTE), now)
+        store.rename_in_strikes(name, nobody)
         receipts = store.delete_receipts(identity)
         return Erased(receipts, _rename(store, name, nobody))
 
@@ -103,6 +105,11 @@ def held_of(registrar: Registrar, name: str) -> dict[str, Any]:
         "node_key": binding.node_key.hex(),
         "roster": _entries(store, name),
         "receipts": _receipts(store, binding.identity),
+        "noted_against": [
+            {"round": number, "kind": kind, "at": at}
+            for number, kind, volunteer, _, at in store.strikes()
+            if volunteer == name
+        ],
         "rounds": [found for text in store.rounds() if (found := _of_round(text, name))],
         "versions": [
             record.version.number

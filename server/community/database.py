@@ -277,6 +277,11 @@ class Database:
         """Delete what of this kind is held against a member."""
         self._execute("DELETE FROM strikes WHERE volunteer = ? AND kind = ?", volunteer, kind)
 
+    def rename_in_strikes(self, name: str, other: str) -> None:
+        """Put another name in the place of a member's."""
+        self._execute("UPDATE strikes SET volunteer = ? WHERE volunteer = ?", other, name)
+        self._execute("UPDATE strikes SET about = ? WHERE about = ?", other, name)
+
     def delete_receipts(self, identity: bytes) -> int:
         """Delete every receipt of one volunteer; how many there were."""
         return self._execute("DELETE FROM receipts WHERE identity = ?", identity).rowcount

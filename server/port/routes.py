@@ -30,12 +30,13 @@ MAX_NUMBER_DIGITS = 15
 def add_routes(app: FastAPI, services: PortServices) -> None:
     """Serve our own paths beside Flower's."""
     _add_membership(app, services)
+    _add_leaving(app, services)
     _add_receipts(app, services)
     _add_downloads(app, services)
 
 
 def _add_membership(app: FastAPI, services: PortServices) -> None:
-    """Paths for whoever joins, belongs, or leaves."""
+    """Paths for whoever joins or belongs."""
 
     @app.get("/community")
     def community() -> Response:
@@ -55,6 +56,18 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
         body, proof = await request.body(), request.headers.get(PROOF_HEADER, "")
         return await _answered(lambda: services.registrar.enrol(body, services.now(), proof))
 
+    @app.get("/roster")
+    async def roster(request: Request) -> Response:
+        def page() -> object:
+            _check_member(request, services)
+            return services.registrar.page(_after(request))
+
+        return await _answered(page)
+
+
+def _add_leaving(app: FastAPI, services: PortServices) -> None:
+    """Paths for whoever leaves, and may have erased what can be."""
+
     @app.post("/leave")
     async def leave(request: Request) -> Response:
         def left() -> None:
@@ -69,14 +82,6 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
             erase(services.registrar, _asker(request, services), nobody, services.now())
 
         return await _answered(gone)
-
-    @app.get("/roster")
-    async def roster(request: Request) -> Response:
-        def page() -> object:
-            _check_member(request, services)
-            return services.registrar.page(_after(request))
-
-        return await _answered(page)
 
 
 def _add_receipts(app: FastAPI, services: PortServices) -> None:

@@ -52,6 +52,8 @@ def community(tmp_path: Path) -> OpenCommunity:
     for record in RECORDS:
         text = json.dumps(record.as_json())
         store.put_round(record.round, record.committed, text, checkpoint)
+    store.put_strike(1, "late", "ada", "ben", NOW)
+    store.put_strike(1, "accused", "ben", "ada", NOW)
     for identity, byte in ((ADA, 1), (BEN, 2)):
         key = opened.registrar.key
         receipt = Receipt(key.public, identity.public, 1, bytes([byte]) * 32, 256, NOW)
@@ -85,6 +87,7 @@ def test_export_has_everything_and_nobody_elses(community: OpenCommunity) -> Non
     assert first["losses"] == 2.5
     assert second["contributors"] is True
     assert second["train_seconds"] == 1.0
+    assert held["noted_against"] == [{"round": 1, "kind": "late", "at": NOW}]
     assert "ben" not in json.dumps(held)
     assert BEN.public.hex() not in json.dumps(held)
     with pytest.raises(UsageError):
@@ -103,6 +106,10 @@ def test_erasing_takes_the_name_out_of_records_and_keeps_every_count(
         assert sorted(old["losses"].values()) == sorted(new["losses"].values())
         assert len(old["contributors"]) == len(new["contributors"])
         assert old["loss"] == new["loss"]
+    assert [strike[2:4] for strike in registrar.store.strikes()] == [
+        ("erased-1", "ben"),
+        ("ben", "erased-1"),
+    ]
     assert registrar.store.receipts(ADA.public, 0, 10) == []
     assert len(registrar.store.receipts(BEN.public, 0, 10)) == 1
     (data,) = [data for _, _, data in registrar.store.whole_rounds() if data]
