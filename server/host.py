@@ -71,10 +71,7 @@ def hosting(
     """
     folder, settings = community.folder, community.settings
     proxies = networks(settings.server.proxies)
-    folder.check_keys()
-    renewed = renew_certificate(folder, settings, datetime.datetime.now(datetime.UTC))
-    if renewed:
-        log.warning("a new server certificate was issued (the old one: %s)", renewed)
+    _check_secrets(community)
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
         resources.enter_context(held(folder.up_lock, taken))
@@ -102,6 +99,15 @@ def hosting(
             lambda: http_app.carried,
             cores.map,  # numpy lets go of the interpreter's lock
         )
+
+
+def _check_secrets(community: OpenCommunity) -> None:
+    """NomoatError if a key is missing; a certificate that ends soon is issued anew."""
+    community.folder.check_keys()
+    now = datetime.datetime.now(datetime.UTC)
+    renewed = renew_certificate(community.folder, community.settings, now)
+    if renewed:
+        log.warning("a new server certificate was issued (the old one: %s)", renewed)
 
 
 def _put_right(community: OpenCommunity) -> None:
