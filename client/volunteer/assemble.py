@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -56,6 +56,7 @@ from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.own_rules import round_session
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
+from nomoat.client.volunteer.training_watch import TrainingWatch
 from nomoat.flower.packets import to_reply
 from nomoat.lora.device.gpu_queue import queue_for
 from nomoat.lora.device.present import gpu_of
@@ -97,7 +98,7 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
         stack.callback(parts.trainer.close)
         beneath(lambda: _close_with(stop, parts.trainer), "closing").start()
         beneath(lambda: parts.governor.run(stop), "governor").start()
-        VersionFollower(kit, parts.known, parts.status, stop, parts.trainer.tend).start()
+        VersionFollower(kit, parts.known, parts.status, stop, _tending(parts)).start()
         connection = _connection(kit, parts.governor)
         while not stop.is_set():
             try:
@@ -105,6 +106,18 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
             except Refused:
                 wait_for_approval(kit, parts.status, stop)
         parts.status.say("stopped", _why_stopped(parts.governor))
+
+
+def _tending(parts: Parts) -> Callable[[], None]:
+    """Return what looks now and then at the data, and whether what is trained is still wanted."""
+    lineage = parts.known.lineage
+    watch = TrainingWatch(lambda: lineage.known, lineage.refresh, parts.trainer.overtake)
+
+    def tend() -> None:
+        parts.trainer.tend()
+        watch.look(parts.status.status)
+
+    return tend
 
 
 def assemble(kit: Kit, workers: SharedWorkers) -> Parts:
