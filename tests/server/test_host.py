@@ -54,3 +54,11 @@ def test_each_abandoned_round_in_a_row_is_waited_after_longer(
     abandoned: int, seconds: float
 ) -> None:
     assert back_off_s(abandoned) == seconds
+
+
+def test_up_says_how_the_updates_of_a_round_were_hidden(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ConsoleLines(as_json=False, quiet=False)
+    lines.ended(
+        RoundRecord(1, True, "improved", ("ada",), ("ada",), session="weak: 3 participants")
+    )
+    assert "weak: 3 participants" in capsys.readouterr().err

@@ -53,7 +53,8 @@ def test_the_sent_log_says_what_left_and_how_it_was_hidden() -> None:
     full = replace(entry(), clip=1.0, session_size=12, epsilon=2.0, delta=1e-5)
     text = sent.render_entry(full)
     assert "values within ±1" in text
-    assert "among 12" in text
+    assert "; masked among 12" in text
+    assert "weak: masked among 7" in sent.render_entry(replace(full, session_size=7))
     assert "ε = 2 at δ = 1e-05" in text
     assert sent.render_sent([]) == "nothing has left this machine"
     assert "nothing has been sent" in sent.render_preview(entry())

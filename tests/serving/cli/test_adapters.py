@@ -52,6 +52,7 @@ def test_a_version_is_written_with_its_history_and_a_card_of_the_hub(
     readme = (tmp_path / "plain" / "README.md").read_text()
     assert "version 0" in readme
     assert "community's own evaluation split" in readme
+    assert "no differential privacy" in readme
     assert "exists already" in refused("adapter", "export", str(tmp_path / "plain"), *where)
     done = run("adapter", "export", str(tmp_path / "hub"), "--to", "hub", *where)
     assert "the card is valid" in done.stderr
