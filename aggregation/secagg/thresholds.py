@@ -17,6 +17,7 @@ from nomoat.aggregation.errors import LocalProtocolError
 
 COMPLETE_UP_TO = 32
 WEAK_BELOW = 8
+DROPOUT_PERMILLE = 300
 SECURITY_BITS = 40  # σ: probability of a privacy failure ≤ 2^−σ
 CORRECTNESS_BITS = 20  # η: probability that an honest session cannot be unmasked ≤ 2^−η
 
@@ -27,6 +28,21 @@ class Assumptions:
 
     corrupt_permille: int
     dropout_permille: int
+
+
+BORNE_UP_TO = 128  # participants, of whom nearly a third may be corrupt; above, as many as of 128
+MOST_PERMILLE, LEAST_PERMILLE = 310, 100
+
+
+def assume(participants: int) -> Assumptions:
+    """The assumptions of a session of at most that many: as many corrupt as neighbours are cheap.
+
+    Without, c would fall from 10 of 32, where everybody is everybody's neighbour, to 3 of 33.
+    """
+    if participants <= COMPLETE_UP_TO:
+        return Assumptions(LEAST_PERMILLE, DROPOUT_PERMILLE)
+    fair = MOST_PERMILLE * BORNE_UP_TO // participants
+    return Assumptions(max(LEAST_PERMILLE, min(MOST_PERMILLE, fair)), DROPOUT_PERMILLE)
 
 
 @dataclass(frozen=True, slots=True)

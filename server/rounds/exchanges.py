@@ -10,6 +10,7 @@ from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import ReportRequest, TrainSettings, TrainTask
 from nomoat.aggregation.secagg.parameters import RosterView, Terms, propose
+from nomoat.aggregation.secagg.thresholds import assume
 from nomoat.aggregation.sums.intake import Intake
 from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.aggregation.sums.parallel import Run
@@ -112,6 +113,7 @@ class Exchanges:
             terms,
             method.clips(adapter, task.round, number, clip),
             (least, most),
+            assume(most),
             clip_l2=bound.limit if bound is not None else 0.0,
         )
         setup = MaskedSetup(offer, manifest, roster, request.reply, self._waiting(PHASES), bound)

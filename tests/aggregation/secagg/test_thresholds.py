@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from math import comb
 
 import pytest
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.secagg import graph
-from nomoat.aggregation.secagg.thresholds import Assumptions, is_weak, thresholds
+from nomoat.aggregation.secagg.thresholds import Assumptions, assume, is_weak, thresholds
 
 USUAL = Assumptions(100, 300)
 
@@ -87,3 +88,15 @@ def test_the_graph_is_regular_mutual_connected_and_another_for_another_transcrip
 def test_impossible_graphs_are_refused(count, degree):
     with pytest.raises(LocalProtocolError, match="no ring"):
         graph.build(count, degree, bytes(32))
+
+
+def test_more_participants_bear_no_fewer_who_collude() -> None:
+    borne = [thresholds(n, assume(n)).corrupt for n in range(4, 700)]
+    assert all(after >= before - 1 for before, after in pairwise(borne))
+    assert thresholds(32, assume(32)).corrupt == thresholds(33, assume(33)).corrupt == 10
+
+
+@pytest.mark.parametrize("asked", [33, 64, 128, 200])
+def test_a_session_that_only_some_of_those_asked_join_has_thresholds_too(asked: int) -> None:
+    for joined in range(2, asked + 1):
+        assert thresholds(joined, assume(asked)).quorum <= joined
