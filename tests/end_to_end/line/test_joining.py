@@ -43,16 +43,19 @@ from nomoat.server.port import routes
 from nomoat.server.port.http_app import make_app
 from nomoat.server.port.listening import ListenOptions, serving
 
-NOW = int(time.time())
+
+def now() -> int:
+    """Return the time in seconds: a suite may come here long after it was collected."""
+    return int(time.time())
 
 
 def test_a_link_leads_to_the_community_it_names_and_into_its_roster(town: Any, people: Any) -> None:
     invitation = from_link(town.link())
-    info = look(endpoint_of(invitation), invitation.claims.community, NOW)
+    info = look(endpoint_of(invitation), invitation.claims.community, now())
     assert (info.name, info.base_hash, info.ca) == ("town", b"\xab" * 32, town.endpoint().ca)
     (person,) = people(1)
     public = town.folder.key().public
-    known, added = extend_roster(person.coordinator, Roster.empty(public), NOW)
+    known, added = extend_roster(person.coordinator, Roster.empty(public), now())
     check_own_entry(
         known, person.coordinator, person.name, node_public_der(person.node_key.public_key())
     )
@@ -62,7 +65,7 @@ def test_a_link_leads_to_the_community_it_names_and_into_its_roster(town: Any, p
 def test_another_authority_than_the_links_is_refused(town: Any) -> None:
     endpoint = dataclasses.replace(endpoint_of(from_link(town.link())), fingerprint=b"\0" * 32)
     with pytest.raises(Refused, match="another certificate"):
-        look(endpoint, town.folder.key().public, NOW)
+        look(endpoint, town.folder.key().public, now())
 
 
 def test_whoever_passes_on_what_the_community_signed_learns_nothing(
@@ -77,22 +80,22 @@ def test_whoever_passes_on_what_the_community_signed_learns_nothing(
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": truth})
 
-    now = datetime.datetime.now(datetime.UTC)
-    own = certificates.make_server(certificates.make_authority("x", now), ["localhost"], now)
+    today = datetime.datetime.now(datetime.UTC)
+    own = certificates.make_server(certificates.make_authority("x", today), ["localhost"], now)
     with serving(relay, listening(tmp_path, own)) as port:
         endpoint = dataclasses.replace(endpoint_of(from_link(town.link())), port=port)
         with pytest.raises(Refused, match="somebody is between"):
-            look(endpoint, town.folder.key().public, NOW)
+            look(endpoint, town.folder.key().public, now())
     assert asked == [("GET", "/community")]
 
 
 def test_an_invitation_outlives_the_renewal_of_the_certificate(town: Any, tmp_path: Any) -> None:
     invitation = from_link(town.link())
-    now = datetime.datetime.now(datetime.UTC)
-    renewed = certificates.make_server(town.folder.authority(), ["localhost"], now)
+    today = datetime.datetime.now(datetime.UTC)
+    renewed = certificates.make_server(town.folder.authority(), ["localhost"], today)
     with serving(make_app(town.desk), listening(tmp_path, renewed)) as port:
         endpoint = dataclasses.replace(endpoint_of(invitation), port=port)
-        assert look(endpoint, invitation.claims.community, NOW).name == "town"
+        assert look(endpoint, invitation.claims.community, now()).name == "town"
 
 
 def test_nothing_of_ours_goes_where_the_authority_is_not_known(town: Any) -> None:
@@ -150,7 +153,7 @@ def test_nobody_listening_is_unreachable(town: Any) -> None:
 
 def test_another_community_behind_the_same_address_is_refused(town: Any) -> None:
     with pytest.raises(RemoteProtocolError, match="not the community the invitation names"):
-        look(endpoint_of(from_link(town.link())), SigningKey(b"\x08" * 32).public, NOW)
+        look(endpoint_of(from_link(town.link())), SigningKey(b"\x08" * 32).public, now())
 
 
 def test_a_clock_that_is_off_is_told_by_how_much(town: Any) -> None:
@@ -166,7 +169,7 @@ def test_a_clock_that_is_off_is_told_by_how_much(town: Any) -> None:
 def test_incompatible_protocols_say_which_side_must_upgrade(
     town: Any, monkeypatch: pytest.MonkeyPatch, low: int, high: int, ours: int, who: str
 ) -> None:
-    info = dataclasses.replace(town.desk.info(NOW), protocol_low=low, protocol_high=high)
+    info = dataclasses.replace(town.desk.info(now()), protocol_low=low, protocol_high=high)
     monkeypatch.setattr(wire, "PROTOCOL_VERSION", ours)
     with pytest.raises(Incompatible, match=f"upgrade {who}"):
         coordinator_api.check_protocol(info)
@@ -193,27 +196,27 @@ def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
 ) -> None:
     (person,) = people(1)
     public = town.folder.key().public
-    seen, _ = extend_roster(person.coordinator, Roster.empty(public), NOW)
+    seen, _ = extend_roster(person.coordinator, Roster.empty(public), now())
     entries = town.registrar.store.roster_entries(0)
     shorter = roster.Page(1, tuple(entries[:1]))
     monkeypatch.setattr(town.registrar, "page", lambda _: shorter)
     with pytest.raises(RemoteProtocolError, match="rewritten"):
-        extend_roster(person.coordinator, seen, NOW)
+        extend_roster(person.coordinator, seen, now())
     another = roster.append(
         roster.extend(Roster.empty(public), entries[:-1]), Event.BAN,
-        entries[0].entry.binding, town.folder.key(), NOW,
+        entries[0].entry.binding, town.folder.key(), now(),
     )  # fmt: skip
     forked = roster.Page(seen.length + 1, (another,))
     monkeypatch.setattr(town.registrar, "page", lambda _: forked)
     with pytest.raises(RemoteProtocolError, match="rewritten"):
-        extend_roster(person.coordinator, seen, NOW)
+        extend_roster(person.coordinator, seen, now())
 
 
 def test_members_only_see_the_roster_and_the_adapters(town: Any, people: Any) -> None:
     (person,) = people(1)
-    record = town.desk.registry.add(adapter(1), Provenance(0, "fedavg", (), None, None), NOW)
+    record = town.desk.registry.add(adapter(1), Provenance(0, "fedavg", (), None, None), now())
     assert np.array_equal(
-        coordinator_api.download(person.coordinator, record, NOW).vector, adapter(1).vector
+        coordinator_api.download(person.coordinator, record, now()).vector, adapter(1).vector
     )
     with pytest.raises(RemoteProtocolError, match="prove"):
         call(town.endpoint(), "GET", "/roster?after=0")
@@ -221,28 +224,28 @@ def test_members_only_see_the_roster_and_the_adapters(town: Any, people: Any) ->
         town.endpoint(), SigningKey(b"\x63" * 32), person.coordinator.community
     )
     with pytest.raises(Refused, match="approved"):
-        coordinator_api.download(stranger, record, NOW)
+        coordinator_api.download(stranger, record, now())
     with pytest.raises(RemoteProtocolError, match="clock"):
         coordinator_api.download(
-            person.coordinator, record, NOW - 1000
+            person.coordinator, record, now() - 1000
         )  # an old proof, played again
-    town.registrar.order(person.name, Event.BAN, "", NOW)
+    town.registrar.order(person.name, Event.BAN, "", now())
     with pytest.raises(Refused):
-        coordinator_api.download(person.coordinator, record, NOW)
+        coordinator_api.download(person.coordinator, record, now())
 
 
 def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: Any) -> None:
     (person,) = people(1)
     newest = None
     for seed in (10, 11):
-        town.desk.registry.add(adapter(seed), Provenance(seed, "fedavg", (), 1.0, 2.0), NOW)
-        newest = coordinator_api.lineage_since(person.coordinator, newest, NOW)
+        town.desk.registry.add(adapter(seed), Provenance(seed, "fedavg", (), 1.0, 2.0), now())
+        newest = coordinator_api.lineage_since(person.coordinator, newest, now())
         assert newest.record.version.adapter == adapter(seed).digest
         assert newest.ended.round == seed
     other = town.desk.registry.path(adapter(10).digest).read_bytes()
     town.desk.registry.path(adapter(11).digest).write_bytes(other)
     with pytest.raises(RemoteProtocolError, match="not the one"):
-        coordinator_api.download(person.coordinator, newest.record, NOW)
+        coordinator_api.download(person.coordinator, newest.record, now())
 
 
 def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
@@ -252,7 +255,7 @@ def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
     key, store = town.registrar.key, town.registrar.store
 
     def receipt(person: Any, number: int, packet: bytes) -> SignedReceipt:
-        mine = Receipt(key.public, person.coordinator.identity.public, number, packet, 70, NOW)
+        mine = Receipt(key.public, person.coordinator.identity.public, number, packet, 70, now())
         return issue(mine, key)
 
     monkeypatch.setattr(routes, "PAGE", 2)
@@ -260,34 +263,34 @@ def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
     for number in range(1, 6):
         store.put_receipt(receipt(one, number, bytes([number]) * 32))
     store.put_receipt(receipt(other, 9, b"o" * 32))
-    found = coordinator_api.receipts(one.coordinator, 0, NOW)
+    found = coordinator_api.receipts(one.coordinator, 0, now())
     assert {signed.receipt.round for signed in found} == {1, 2, 3, 4, 5}
-    assert [s.receipt.round for s in coordinator_api.receipts(other.coordinator, 9, NOW)] == [9]
+    assert [s.receipt.round for s in coordinator_api.receipts(other.coordinator, 9, now())] == [9]
     forged = dataclasses.replace(receipt(one, 6, b"f" * 32), signature=bytes(64))
     store.put_receipt(forged)
     with pytest.raises(RemoteProtocolError, match="signature"):
-        coordinator_api.receipts(one.coordinator, 0, NOW)
+        coordinator_api.receipts(one.coordinator, 0, now())
 
 
 def test_whoever_leaves_is_out_at_once(town: Any, people: Any) -> None:
     (person,) = people(1)
     person.serve()
     town.wait_for(person.name)
-    coordinator_api.leave(person.coordinator, NOW)
+    coordinator_api.leave(person.coordinator, now())
     assert person.name not in town.fleet_grid.online()
     assert town.registrar.roster().members[person.name].standing is Standing.LEFT
-    coordinator_api.leave(person.coordinator, NOW)  # twice does no harm
+    coordinator_api.leave(person.coordinator, now())  # twice does no harm
 
 
 def test_whoever_left_comes_back_from_another_machine_and_everybody_follows(
     town: Any, people: Any
 ) -> None:
     person, other = people(2)
-    seen, _ = extend_roster(other.coordinator, Roster.empty(town.folder.key().public), NOW)
-    coordinator_api.leave(person.coordinator, NOW)
+    seen, _ = extend_roster(other.coordinator, Roster.empty(town.folder.key().public), now())
+    coordinator_api.leave(person.coordinator, now())
     person.node_key = ec.derive_private_key(7700, ec.SECP384R1())
     assert person.enrol(town.link()) is Standing.APPROVED
-    known, _ = extend_roster(other.coordinator, seen, NOW)
+    known, _ = extend_roster(other.coordinator, seen, now())
     der = node_public_der(person.node_key.public_key())
     check_own_entry(known, person.coordinator, person.name, der)
     person.serve()
