@@ -19,6 +19,7 @@ from nomoat.aggregation.protocol.wire import COORDINATOR
 SECTION = "§5.4"
 LABEL = "community.work"
 DAY_S = 86_400
+AT_LEAST = 24
 MOST_A_DAY = 1440  # rounds, where a community does not say how long it waits between two
 
 
@@ -37,9 +38,13 @@ class WorkTerms:
 
 
 def rounds_per_day(round_every_s: float, max_rounds: int) -> int:
-    """The rounds that can begin within a day, given the seconds between two at least."""
+    """The rounds that can begin within a day, given the seconds between two at least.
+
+    max_rounds: that are to count; as many again may come to nothing, and AT_LEAST are left to
+    communities of few.
+    """
     paced = int(DAY_S / round_every_s) + 1 if round_every_s > 0 else MOST_A_DAY
-    return max(1, min(paced, MOST_A_DAY, max_rounds))
+    return max(1, min(paced, MOST_A_DAY, AT_LEAST + 2 * max_rounds))
 
 
 def sign(terms: WorkTerms, key: SigningKey) -> WorkTerms:

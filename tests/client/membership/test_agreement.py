@@ -86,7 +86,8 @@ def test_terms_that_the_community_did_not_sign_are_refused() -> None:
 
 def test_rounds_of_a_day_follow_from_the_pace_a_community_keeps() -> None:
     assert rounds_per_day(3600.0, 100) == 25
-    assert rounds_per_day(0.0, 100) == 100
+    assert rounds_per_day(0.0, 100) == 224  # some come to nothing, and count as none
+    assert rounds_per_day(0.0, 1) == 26
     assert rounds_per_day(0.0, 100_000) == 1440
 
 
