@@ -47,7 +47,7 @@ class SeededCommunity:
         listed = {key.public: name for name, key in keys.items()}
         root = hashlib.sha256(repr(sorted(listed.items())).encode()).digest()
         size, often = scenario.min_reports, sys.maxsize  # whoever sums holds all data anyway
-        policy = Policy(min_participants=size, allow_weak=True, repeats=often)
+        policy = Policy(min_participants=size, allow_weak=True, repeats=often, audit=True)
         federation_seed = seed_of(scenario.seed, "federation")
         key = SigningKey(_derive(seed, b"community"))
         return cls(seed, federation_seed, key, policy, keys, RosterView(root, listed))

@@ -22,7 +22,7 @@ from nomoat.aggregation.secagg import labels
 
 DAY_S = 86_400
 
-Kind: TypeAlias = Literal["begun", "lost", "joined", "masked", "signed", "revealed"]
+Kind: TypeAlias = Literal["begun", "lost", "joined", "masked", "sketched", "signed", "revealed"]
 
 
 @dataclass(frozen=True, slots=True)

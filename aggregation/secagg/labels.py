@@ -19,6 +19,7 @@ SIGN_SHARES: Final = "secagg/1/shares"
 SIGN_CHECK: Final = "secagg/1/check"
 SIGN_MASKED: Final = "secagg/1/masked"
 SIGN_SURVIVORS: Final = "secagg/1/survivors"
+SIGN_SKETCH: Final = "secagg/1/sketch"
 SIGN_REVEAL: Final = "secagg/1/reveal"
 
 # Hashes.
@@ -26,6 +27,7 @@ HASH_MANIFEST: Final = b"nomoat/secagg/1/manifest"
 HASH_OFFER: Final = b"nomoat/secagg/1/offer"
 HASH_SESSION: Final = b"nomoat/secagg/1/session"
 COHORT: Final = b"nomoat/secagg/1/cohort"
+COMMIT_AUDIT: Final = b"nomoat/secagg/1/commit audit seed"
 COMMIT_SEED: Final = b"nomoat/secagg/1/commit self-mask seed"
 COMMIT_SEED_SHARE: Final = b"nomoat/secagg/1/commit share of self-mask seed"
 COMMIT_KEY_SHARE: Final = b"nomoat/secagg/1/commit share of mask key"
@@ -39,6 +41,7 @@ KDF_ROUNDING: Final = b"nomoat/secagg/1/stochastic rounding"
 KDF_BOX: Final = b"nomoat/secagg/1/share box"
 KDF_PAIR_MASK: Final = b"nomoat/secagg/1/pairwise mask"
 KDF_SELF_MASK: Final = b"nomoat/secagg/1/self mask"
+KDF_AUDIT: Final = b"nomoat/secagg/1/audit signs"
 KDF_GRAPH: Final = b"nomoat/secagg/1/neighbour graph"
 
 KEY_BYTES: Final = 32

@@ -20,6 +20,7 @@ MAX_PARTICIPANTS = 10_000
 MAX_NEIGHBOURS = 1024
 AEAD_TAG_BYTES = 16
 SEALED_BYTES = 2 * SHARE_BYTES + AEAD_TAG_BYTES  # both shares, encrypted
+SKETCH_BYTES = 256  # 64 words
 BOX_BYTES = SEALED_BYTES + 2 * COMMITMENT_BYTES  # and what binds the dealer to each
 
 Key: TypeAlias = Annotated[bytes, Limit(32, 32)]
@@ -39,7 +40,8 @@ class SessionOffer:
     """Coordinator → volunteer, R0: everything the session will be about (§11.1).
 
     clips: one bound per tensor, in the manifest's order. clip_l2: the bound on an update's L2 norm
-    (§16.6), 0 for none. audit_words, audit_commit: 0 and zeros; others are refused.
+    (§16.6), 0 for none. audit_words: words of an audit's sketch, 0 for no audit; audit_commit: what
+    the coordinator committed to for it, zeros without one (§20).
     """
 
     session: Digest
@@ -147,6 +149,27 @@ class MaskedReport:
     masked: Annotated[bytes, Body()]
 
 
+@message("sa.audit")
+@dataclass(frozen=True, slots=True)
+class AuditOpening:
+    """Coordinator → volunteer, between R2 and R3: the seed it committed to (§20.2)."""
+
+    seed: Digest
+
+
+@message("sa.sketch")
+@dataclass(frozen=True, slots=True)
+class SketchReport:
+    """Volunteer → coordinator: sketches of its self mask and of each neighbour's pair mask (§20.4).
+
+    pairs: of the neighbours in U2, ascending by index.
+    """
+
+    own: Annotated[bytes, Limit(SKETCH_BYTES, SKETCH_BYTES)]
+    pairs: Annotated[bytes, Limit(SKETCH_BYTES, MAX_NEIGHBOURS * SKETCH_BYTES)]
+    signature: Signature
+
+
 @message("sa.survivors")
 @dataclass(frozen=True, slots=True)
 class SurvivorSet:
@@ -190,16 +213,30 @@ class Abandoned:
 
 
 ToVolunteer: TypeAlias = (
-    SessionOffer | SessionRoster | SharesDelivery | ShareSet | SurvivorSet | Certificate | Abandoned
+    SessionOffer
+    | SessionRoster
+    | SharesDelivery
+    | ShareSet
+    | AuditOpening
+    | SurvivorSet
+    | Certificate
+    | Abandoned
 )
 ToCoordinator: TypeAlias = (
-    KeysReport | SharesReport | CheckReport | MaskedReport | SurvivorSignature | RevealReport
+    KeysReport
+    | SharesReport
+    | CheckReport
+    | MaskedReport
+    | SketchReport
+    | SurvivorSignature
+    | RevealReport
 )
 TO_VOLUNTEER: tuple[type[ToVolunteer], ...] = (
     SessionOffer,
     SessionRoster,
     SharesDelivery,
     ShareSet,
+    AuditOpening,
     SurvivorSet,
     Certificate,
     Abandoned,
@@ -209,6 +246,7 @@ TO_COORDINATOR: tuple[type[ToCoordinator], ...] = (
     SharesReport,
     CheckReport,
     MaskedReport,
+    SketchReport,
     SurvivorSignature,
     RevealReport,
 )

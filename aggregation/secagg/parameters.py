@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.protocol.wire import COORDINATOR
+from nomoat.aggregation.secagg.audit.sketch import WORDS
+from nomoat.aggregation.secagg.audit.terms import can_audit
 from nomoat.aggregation.secagg.diary import CohortRule, Mark, Place, permitted
 from nomoat.aggregation.secagg.messages import SessionOffer, SessionRoster
 from nomoat.aggregation.secagg.thresholds import (
@@ -32,6 +34,7 @@ class Policy:
     that invents volunteers down to the speed at which it can age them. repeats: how many sums with
     other participants may follow a first one from the same adapter within a day (§19.4). fewest:
     the owner's own minimum, of those who take part; an offer may name fewer, who then are too few.
+    audit: sessions that audit the norms of updates are joined (§20).
     """
 
     min_participants: int = WEAK_BELOW
@@ -40,6 +43,7 @@ class Policy:
     known_peers: int = 0
     repeats: int = 2
     fewest: int = 0
+    audit: bool = False
 
     @property
     def least(self) -> int:
@@ -129,7 +133,7 @@ def check_offer(
     if offer.roster_root != terms.roster.root:
         raise _refusal("the session's roster is not the one this machine knows")
     if offer.audit_words:
-        raise _refusal("the session audits updates, which this machine does not take part in")
+        _check_audit(offer, policy)
     if offer.corrupt_permille < policy.min_corrupt_permille:
         raise _refusal(f"the session assumes fewer than {policy.min_corrupt_permille}‰ corrupt")
     _check_size(offer, policy)
@@ -140,6 +144,13 @@ def check_offer(
         return ClipLayout(terms.manifest, offer.clips), rule
     except LocalProtocolError as problem:
         raise _refusal(str(problem)) from None
+
+
+def _check_audit(offer: SessionOffer, policy: Policy) -> None:
+    if not policy.audit:
+        raise _refusal("the session audits updates, which this machine's owner has not agreed to")
+    if offer.audit_words != WORDS or not can_audit(offer):
+        raise _refusal("the session's audit is not one that can be")
 
 
 def _check_size(offer: SessionOffer, policy: Policy) -> None:

@@ -30,10 +30,14 @@ Noise = NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True)
 class FixedPoint:
-    """The bits of a value, and the number of volunteers that may be added."""
+    """The bits of a value, and the number of volunteers that may be added.
+
+    least_bits: of a coordinate on the wire, where the sum alone would need fewer.
+    """
 
     value_bits: int
     participants: int
+    least_bits: int = 0
 
     def __post_init__(self) -> None:
         if not MIN_VALUE_BITS <= self.value_bits <= MAX_VALUE_BITS:
@@ -43,11 +47,13 @@ class FixedPoint:
                 f"{self.participants} participants of {self.value_bits} bits overflow the ring; "
                 f"at most {((1 << RING_BITS) - 1) >> self.value_bits} fit"
             )
+        if self.least_bits > RING_BITS:
+            raise LocalProtocolError(f"{self.least_bits} bits of a coordinate: at most 32 fit")
 
     @property
     def wire_bits(self) -> int:
-        """b = v + ⌈log2 n⌉, the bits of a masked coordinate and of the sum."""
-        return self.value_bits + (self.participants - 1).bit_length()
+        """b = v + ⌈log2 n⌉, or least_bits: the bits of a masked coordinate and of the sum."""
+        return max(self.least_bits, self.value_bits + (self.participants - 1).bit_length())
 
     @property
     def limit(self) -> int:

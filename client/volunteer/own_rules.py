@@ -47,6 +47,7 @@ def round_session(
             known_peers=settings.known_peers,
             repeats=settings.repeats,
             fewest=settings.min_participants,
+            audit=settings.audit,
         ),
         lambda _session: os.urandom(32),
         info.secure,

@@ -118,7 +118,12 @@ class Coordinator:
         """Run one round: where the federation stands after it, and whether it was committed."""
         task = self._task(before.round + 1, before)
         exchanges = Exchanges(
-            self.federation, self._method, self.fleet.roster, self.session_id, self.sums
+            self.federation,
+            self._method,
+            self.fleet.roster,
+            self.session_id,
+            self.sums,
+            random_session,
         )
         plan = self._plan(driver, task, before)
         adapter = before.state.adapter

@@ -9,6 +9,7 @@ from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import ReportRequest, TrainSettings, TrainTask
+from nomoat.aggregation.secagg.audit.terms import audited
 from nomoat.aggregation.secagg.parameters import RosterView, Terms, propose
 from nomoat.aggregation.secagg.thresholds import assume
 from nomoat.aggregation.sums.intake import Intake
@@ -30,7 +31,8 @@ STEPS_OF_EPOCHS = 1000  # assumed where training goes by epochs
 class Exchanges:
     """Opens exchanges. roster: who may take part in a masked sum. sums: how a sum is worked on.
 
-    session_id: (round, exchange) → 32 bytes.
+    session_id: (round, exchange) → 32 bytes. audit_seed: the same, of an audit's seed, which nobody
+    else may know beforehand; without it none is audited.
     """
 
     federation: Federation
@@ -38,6 +40,7 @@ class Exchanges:
     roster: Callable[[], RosterView] | None
     session_id: Callable[[int, int], bytes]
     sums: Run = map
+    audit_seed: Callable[[int, int], bytes] | None = None
 
     def of_round(
         self, task: TrainTask, adapter: Adapter, bound: RoundBound | None = None
@@ -116,7 +119,13 @@ class Exchanges:
             assume(most),
             clip_l2=bound.limit if bound is not None else 0.0,
         )
-        setup = MaskedSetup(offer, manifest, roster, request.reply, self._waiting(PHASES), bound)
+        seed = b""
+        if federation.audit and self.audit_seed is not None:
+            drawn = self.audit_seed(task.round, number)
+            offer = audited(offer, drawn)
+            seed = drawn if offer.audit_words else b""
+        phase = self._waiting(PHASES + bool(seed))
+        setup = MaskedSetup(offer, manifest, roster, request.reply, phase, bound, seed)
         return MaskedExchange(cohort, setup)
 
 

@@ -174,6 +174,9 @@ class RoundSettings(ServerOptimizerSettings):
         float,
         Field(ge=0, le=1e6, description="Bound on an update's L2 norm; 0: learned from own rows."),
     ] = 0.0
+    audit: Annotated[
+        bool, Field(description="Check the size of masked updates by sketches; off by default.")
+    ] = False
     tolerance: Annotated[
         float,
         Field(ge=0, le=10, description="Relative rise of loss accepted; 0: what noise explains."),
@@ -242,6 +245,7 @@ class FederationSettings:
             secure=chosen.secure,
             clip=chosen.clip or None,
             norm_bound=chosen.norm_bound or None,
+            audit=chosen.audit,
             tolerance=chosen.tolerance or None,
             optimizer=chosen.optimizer,
             schedule=self.training.lr_schedule,

@@ -35,12 +35,13 @@ from typing import Any, NoReturn, TypeAlias
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.aggregation.secagg.client import setup, summing
+from nomoat.aggregation.secagg.client import setup, sketching, summing
 from nomoat.aggregation.secagg.client.stages import Reply, Volunteer
 from nomoat.aggregation.secagg.diary import Mark
 from nomoat.aggregation.secagg.messages import (
     TO_VOLUNTEER,
     Abandoned,
+    AuditOpening,
     Certificate,
     SessionOffer,
     SessionRoster,
@@ -60,6 +61,7 @@ class ClientPhase(Enum):
     SHARES = "sent shares"
     CHECKED = "checked the boxes"
     MASKED = "sent its masked vector"
+    SKETCHED = "sent sketches of its masks"
     SIGNED = "signed the survivors"
     REVEALED = "revealed its shares"
     ABANDONED = "abandoned by the coordinator"
@@ -76,13 +78,16 @@ TRANSITIONS: Mapping[tuple[ClientPhase, type], ClientPhase] = {
     (ClientPhase.KEYS, SessionRoster): ClientPhase.SHARES,
     (ClientPhase.SHARES, SharesDelivery): ClientPhase.CHECKED,
     (ClientPhase.CHECKED, ShareSet): ClientPhase.MASKED,
+    (ClientPhase.MASKED, AuditOpening): ClientPhase.SKETCHED,
     (ClientPhase.MASKED, SurvivorSet): ClientPhase.SIGNED,
+    (ClientPhase.SKETCHED, SurvivorSet): ClientPhase.SIGNED,
     (ClientPhase.SIGNED, Certificate): ClientPhase.REVEALED,
     (ClientPhase.WAITING, Abandoned): ClientPhase.ABANDONED,
     (ClientPhase.KEYS, Abandoned): ClientPhase.ABANDONED,
     (ClientPhase.SHARES, Abandoned): ClientPhase.ABANDONED,
     (ClientPhase.CHECKED, Abandoned): ClientPhase.ABANDONED,
     (ClientPhase.MASKED, Abandoned): ClientPhase.ABANDONED,
+    (ClientPhase.SKETCHED, Abandoned): ClientPhase.ABANDONED,
     (ClientPhase.SIGNED, Abandoned): ClientPhase.ABANDONED,
     (ClientPhase.REVEALED, Abandoned): ClientPhase.REVEALED,
     **{(phase, Refusal): ClientPhase.REFUSED for phase in ClientPhase if phase not in ENDED},
@@ -94,6 +99,7 @@ _HANDLERS: Mapping[type[ToVolunteer], _Handler] = {
     SessionRoster: setup.on_roster,
     SharesDelivery: setup.on_delivery,
     ShareSet: summing.on_share_set,
+    AuditOpening: sketching.on_audit,
     SurvivorSet: summing.on_survivors,
     Certificate: summing.on_certificate,
 }

@@ -116,6 +116,15 @@ class Checked:
 
 
 @dataclass(frozen=True)
+class AuditKeys:
+    """The keys of the own masks, which an audit asks sketches of, and the vector's length."""
+
+    own: bytes = field(repr=False)
+    pairs: Mapping[int, bytes] = field(repr=False)
+    length: int
+
+
+@dataclass(frozen=True)
 class Masked:
     """After R2: the vector is out; only others' shares are left to protect."""
 
@@ -123,6 +132,7 @@ class Masked:
     shared: bytes  # bitmap of U2
     members: frozenset[int]  # U2
     held: Mapping[int, HeldShares] = field(repr=False)
+    audit: AuditKeys | None = field(default=None, repr=False)  # until the audit is answered
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 
 from nomoat.aggregation.secagg import certificate, labels
-from nomoat.aggregation.secagg.client.stages import Checked, Masked, Reply, Signed, lie
+from nomoat.aggregation.secagg.audit.terms import point_of
+from nomoat.aggregation.secagg.client.stages import AuditKeys, Checked, Masked, Reply, Signed, lie
 from nomoat.aggregation.secagg.diary import cohort_digest
 from nomoat.aggregation.secagg.masks import masking
 from nomoat.aggregation.secagg.messages import (
@@ -19,7 +20,6 @@ from nomoat.aggregation.secagg.messages import (
     SurvivorSet,
     SurvivorSignature,
 )
-from nomoat.aggregation.sums.fixed_point import FixedPoint
 
 
 def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
@@ -32,7 +32,7 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
     masked = masking.masked_vector(
         volunteer.contribution,
         stage.layout,
-        FixedPoint(session.offer.value_bits, len(session.identities)),
+        point_of(session.offer, len(session.identities)),
         volunteer.secrets.rounding_key,
         masking.client_masks(own_key, session.index, pairs),
     )
@@ -40,7 +40,8 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
     signed = (session.transcript, share_set.members, digest)
     signature = session.identity.sign(labels.SIGN_MASKED, *signed)
     volunteer.secrets.erase()
-    following = Masked(session, share_set.members, members, stage.held)
+    audit = AuditKeys(own_key, pairs, stage.layout.length) if session.offer.audit_words else None
+    following = Masked(session, share_set.members, members, stage.held, audit)
     # From here on the update may be in a sum, whether or not this volunteer hears of it (§19.1).
     return Reply(following, MaskedReport(signature, masked), (session.mark("masked"),))
 

@@ -93,6 +93,15 @@ class MaskedSum:
             np.add(block, unpack(view[offset : offset + size], stop - start, bits), out=block)
             offset += size
 
+    def remove(self, packed: bytes) -> None:
+        """Take a masked vector off again that was added."""
+        view, offset, bits = memoryview(packed), 0, self._point.wire_bits
+        for start, stop in blocks(len(self._sum)):
+            size = packed_bytes(stop - start, bits)
+            block = self._sum[start:stop]
+            np.subtract(block, unpack(view[offset : offset + size], stop - start, bits), out=block)
+            offset += size
+
     def unmask(self, keys: MaskKeys) -> Ring:
         """The sum after adding and subtracting these keystreams; the running sum is used up."""
         signed = [(key, True) for key in keys.add] + [(key, False) for key in keys.subtract]

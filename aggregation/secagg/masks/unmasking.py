@@ -50,6 +50,19 @@ def masks_of_survivor(published: Published, index: int, seed: bytes) -> MaskKeys
     return MaskKeys((), (self_mask_key(seed, published.transcript, index),))
 
 
+def pair_keys(
+    published: Published, index: int, private: bytes, neighbours: frozenset[int]
+) -> dict[tuple[int, int], bytes]:
+    """Key of the mask of every pair of `index` and one of these, from its mask private key."""
+    agree = keys.agreement(private)
+    return {
+        (index, other): pair_mask_key(
+            agree(published.members[other].mask_key), published.transcript, index, other
+        )
+        for other in neighbours
+    }
+
+
 def masks_of_dropout(
     published: Published, index: int, private: bytes, neighbours: frozenset[int]
 ) -> MaskKeys:

@@ -25,6 +25,7 @@ class ServerPhase(Enum):
     SHARES = "collecting shares"
     CHECKS = "collecting checks"
     MASKED = "collecting masked vectors"
+    SKETCHES = "collecting sketches of masks"
     SIGNATURES = "collecting signatures on the survivors"
     REVEALS = "collecting revealed shares"
     DONE = "done"
@@ -57,6 +58,11 @@ class Collector(ABC):
     @abstractmethod
     def close(self) -> tuple[Collector | SummedMean, Outgoing]:
         """End the phase: the next one, or the sum, and what to send."""
+
+    @property
+    def faults(self) -> dict[bytes, str]:
+        """Identity → its own signed lie, of those that closing this phase has shown."""
+        return {}
 
     @property
     def enough(self) -> bool:

@@ -26,6 +26,7 @@ class FormedSession:
     transcript: bytes
     neighbours: tuple[tuple[int, ...], ...]
     index_of: Mapping[bytes, int] = field(repr=False)
+    audit_seed: bytes = field(default=b"", repr=False)  # empty without an audit
 
     def circle(self, index: int, members: Collection[int]) -> tuple[int, ...]:
         """`index` and its neighbours, as far as they are in `members`, ascending."""

@@ -41,12 +41,10 @@ from nomoat.aggregation.secagg.messages import (
 )
 from nomoat.aggregation.secagg.parameters import RosterView, agreed_thresholds
 from nomoat.aggregation.secagg.server.collector import BadSecret, Collector, ServerPhase, TooFew
+from nomoat.aggregation.secagg.server.masked import CollectMasked
 from nomoat.aggregation.secagg.server.setup import CollectChecks, CollectKeys, CollectShares
-from nomoat.aggregation.secagg.server.summing import (
-    CollectMasked,
-    CollectReveals,
-    CollectSignatures,
-)
+from nomoat.aggregation.secagg.server.sketching import CollectSketches
+from nomoat.aggregation.secagg.server.summing import CollectReveals, CollectSignatures
 from nomoat.aggregation.secagg.thresholds import is_weak
 from nomoat.aggregation.secagg.transcript import manifest_hash
 from nomoat.aggregation.sums.fixed_point import ClipLayout, FixedPoint, SummedMean
@@ -56,6 +54,7 @@ COLLECTORS: tuple[type[Collector], ...] = (
     CollectShares,
     CollectChecks,
     CollectMasked,
+    CollectSketches,
     CollectSignatures,
     CollectReveals,
 )
@@ -68,12 +67,14 @@ class ServerEvent(Enum):
     """Reasons for a session to be in another phase than before."""
 
     GO_ON = "the session was opened, or a phase closed with enough answers"
+    SKIP = "the phase after is not asked for: the session is not audited"
     GIVE_UP = "the session cannot go on"
 
 
 _WAY = (ServerPhase.NEW, *ACCEPTS, ServerPhase.DONE)
 TRANSITIONS: Mapping[tuple[ServerPhase, ServerEvent], ServerPhase] = {
     **{(before, ServerEvent.GO_ON): after for before, after in pairwise(_WAY)},
+    (ServerPhase.MASKED, ServerEvent.SKIP): ServerPhase.SIGNATURES,
     **{(before, ServerEvent.GIVE_UP): ServerPhase.ABANDONED for before in _WAY[:-1]},
 }
 
@@ -91,7 +92,12 @@ class ServerStep:
 class ServerSession:
     """One session, from the offer to the sum or to nothing."""
 
-    def __init__(self, offer: SessionOffer, manifest: Manifest, roster: RosterView) -> None:
+    def __init__(
+        self, offer: SessionOffer, manifest: Manifest, roster: RosterView, audit_seed: bytes = b""
+    ) -> None:
+        if bool(offer.audit_words) != bool(audit_seed):
+            raise LocalProtocolError("an audit needs the seed that its offer commits to")
+        self._audit_seed = audit_seed
         if offer.manifest_hash != manifest_hash(manifest) or offer.roster_root != roster.root:
             raise LocalProtocolError("the offer is not about this manifest and this roster")
         if is_weak(offer.n_min) and not offer.weak:
@@ -120,7 +126,9 @@ class ServerSession:
             raise LocalProtocolError(
                 f"{len(invited)} volunteers are more than the {self.offer.n_max} offered"
             )
-        self._collector = CollectKeys(self.offer, self._layout, self._roster, invited)
+        self._collector = CollectKeys(
+            self.offer, self._layout, self._roster, invited, self._audit_seed
+        )
         self._joined = invited
         self._move(ServerEvent.GO_ON)
         return ServerStep(self.phase, dict.fromkeys(invited, self.offer))
@@ -177,8 +185,9 @@ class ServerSession:
         self.complaints |= self._collector.accusations
         if not self._collector.enough:
             self.silent |= self.waiting
+        closing = self._collector
         try:
-            following, outgoing = self._collector.close()
+            following, outgoing = closing.close()
         except TooFew as problem:
             return self.abandon(str(problem))
         except BadSecret as problem:
@@ -186,11 +195,14 @@ class ServerSession:
             return self.abandon("a volunteer dealt shares that cannot be used")
         except LocalProtocolError:  # the sum does not decode, and masks hide whose fault it is
             return self.abandon("the sum is not one of well-formed updates")
+        finally:
+            self.blamed = closing.faults | self.blamed
         if self.phase is ServerPhase.KEYS and isinstance(following, Collector):
             needed = agreed_thresholds(self.offer, len(following.expected))
             self.bearable, self.least = needed.corrupt, needed.survivors
         self._answered = set()
-        self._move(ServerEvent.GO_ON)
+        skips = self.phase is ServerPhase.MASKED and not self._audit_seed
+        self._move(ServerEvent.SKIP if skips else ServerEvent.GO_ON)
         if isinstance(following, SummedMean):
             self._collector = None
             return ServerStep(self.phase, outgoing, following)

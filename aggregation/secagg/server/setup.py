@@ -27,7 +27,7 @@ from nomoat.aggregation.secagg.messages import (
 from nomoat.aggregation.secagg.parameters import RosterView, agreed_thresholds
 from nomoat.aggregation.secagg.server.collector import Collector, Outgoing, ServerPhase, TooFew
 from nomoat.aggregation.secagg.server.formed_session import FormedSession, box_between
-from nomoat.aggregation.secagg.server.summing import CollectMasked
+from nomoat.aggregation.secagg.server.masked import CollectMasked
 from nomoat.aggregation.secagg.transcript import offer_hash, session_hash, to_bitmap
 from nomoat.aggregation.sums.fixed_point import ClipLayout
 
@@ -39,8 +39,14 @@ class CollectKeys(Collector):
     accepts = KeysReport
 
     def __init__(
-        self, offer: SessionOffer, layout: ClipLayout, roster: RosterView, invited: frozenset[bytes]
+        self,
+        offer: SessionOffer,
+        layout: ClipLayout,
+        roster: RosterView,
+        invited: frozenset[bytes],
+        audit_seed: bytes = b"",
     ) -> None:
+        self._audit_seed = audit_seed
         self.expected = invited
         self._offer, self._layout, self._roster = offer, layout, roster
         self._offered = offer_hash(offer)
@@ -86,6 +92,7 @@ class CollectKeys(Collector):
             transcript,
             tuple(ring.neighbours(i) for i in range(len(members))),
             {member.identity: i for i, member in enumerate(members)},
+            self._audit_seed,
         )
         return CollectShares(session), dict.fromkeys(self._members, roster)
 

@@ -1,22 +1,21 @@
-"""The coordinator's collectors from R2 on: the masked sum, the survivors' word, and the masks."""
+"""The coordinator's collectors of R3 and R4: the survivors' word, and the masks (§14, §15)."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.secagg import certificate, labels
+from nomoat.aggregation.secagg.audit.terms import point_of
 from nomoat.aggregation.secagg.masks import shamir, shares, unmasking
-from nomoat.aggregation.secagg.masks.masking import MaskedSum, MaskKeys
+from nomoat.aggregation.secagg.masks.masking import MaskedSum, MaskKeys, self_mask_key
 from nomoat.aggregation.secagg.messages import (
-    MaskedReport,
     RevealReport,
     SharesReport,
     SurvivorSet,
     SurvivorSignature,
 )
+from nomoat.aggregation.secagg.server.claims import SketchClaims, false_sketches
 from nomoat.aggregation.secagg.server.collector import (
     BadSecret,
     Collector,
@@ -26,49 +25,7 @@ from nomoat.aggregation.secagg.server.collector import (
 )
 from nomoat.aggregation.secagg.server.formed_session import FormedSession, box_between
 from nomoat.aggregation.secagg.transcript import to_bitmap
-from nomoat.aggregation.sums.fixed_point import FixedPoint, SummedMean, decode
-
-
-class CollectMasked(Collector):
-    """R2 (§13)."""
-
-    phase = ServerPhase.MASKED
-    accepts = MaskedReport
-
-    def __init__(
-        self, session: FormedSession, dealt: Mapping[int, SharesReport], members: frozenset[int]
-    ) -> None:
-        self.expected = session.identities(members)
-        self._session, self._dealt, self._members = session, dealt, members
-        self._bitmap = to_bitmap(members, len(session.members))
-        point = FixedPoint(session.offer.value_bits, len(session.members))
-        self._sum = MaskedSum(session.layout.length, point)
-        self._added: set[int] = set()
-
-    def take(self, sender: bytes, report: MaskedReport) -> None:
-        """Add one masked vector to the sum, if it is signed and whole."""
-        session, index = self._session, self._session.index_of[sender]
-        try:
-            self._sum.check(report.masked)
-        except LocalProtocolError as problem:
-            raise session.bad(index, "§13.3", str(problem)) from None
-        digest = hashlib.sha256(report.masked).digest()
-        signed = (self._bitmap, digest)
-        session.check_signed(index, report.signature, labels.SIGN_MASKED, *signed)
-        self._sum.add(report.masked)
-        self._added.add(index)
-
-    def close(self) -> tuple[Collector, Outgoing]:
-        """U3: whose vectors are in the sum."""
-        session = self._session
-        if len(self._added) < session.needed.survivors:
-            raise TooFew("too few volunteers sent a masked update")
-        session.require(self._members, self._added, session.needed.shares)
-        session.require(self._added, self._added, session.needed.alive + 1)
-        progress = Progress(session, self._dealt, self._members, frozenset(self._added), self._sum)
-        following = CollectSignatures(progress)
-        proposal = SurvivorSet(progress.statement.survivors)
-        return following, dict.fromkeys(following.expected, proposal)
+from nomoat.aggregation.sums.fixed_point import SummedMean, decode
 
 
 @dataclass(frozen=True)
@@ -80,6 +37,7 @@ class Progress:
     members: frozenset[int]  # U2
     survivors: frozenset[int]  # U3
     total: MaskedSum
+    claims: Mapping[int, SketchClaims] = field(default_factory=dict)  # of an audit
 
     @property
     def statement(self) -> certificate.Statement:
@@ -87,6 +45,15 @@ class Progress:
         count = len(self.session.members)
         sets = (to_bitmap(self.members, count), to_bitmap(self.survivors, count))
         return certificate.Statement(self.session.transcript, *sets)
+
+
+def signing_of(progress: Progress) -> tuple[Collector, Outgoing]:
+    """R3's collector and what to send, if everything could be recovered without those who left."""
+    session, survivors = progress.session, progress.survivors
+    session.require(progress.members, survivors, session.needed.shares)
+    session.require(survivors, survivors, session.needed.alive + 1)
+    following = CollectSignatures(progress)
+    return following, dict.fromkeys(following.expected, SurvivorSet(progress.statement.survivors))
 
 
 class CollectSignatures(Collector):
@@ -132,6 +99,7 @@ class CollectReveals(Collector):
         self._progress = progress
         # owner → point → share of the one secret that U3 lets be recovered
         self._shares: dict[int, dict[int, bytes]] = {owner: {} for owner in progress.members}
+        self._faults: dict[bytes, str] = {}
 
     def take(self, sender: bytes, report: RevealReport) -> None:
         """Keep one volunteer's shares, if every one is the committed one."""
@@ -169,31 +137,69 @@ class CollectReveals(Collector):
         threshold = self._progress.session.needed.shares
         return all(len(found) >= threshold for found in self._shares.values())
 
+    @property
+    def faults(self) -> dict[bytes, str]:
+        """Identity → its lie to the audit, of those whose masks have been revealed."""
+        return self._faults
+
     def close(self) -> tuple[SummedMean, Outgoing]:
         """Recover the masks, take them out of the sum, and decode the mean."""
         progress, session = self._progress, self._progress.session
         if not self.enough:
             raise TooFew("too few volunteers revealed their shares")
         try:
-            total = progress.total.unmask(self._mask_keys())
+            secrets = self._secrets()
         except unmasking.BadDealer as dealer:
             raise BadSecret(session.members[dealer.index].identity) from None
-        point = FixedPoint(session.offer.value_bits, len(session.members))
+        if session.audit_seed:
+            self._check_claims(secrets)
+        total = progress.total.unmask(self._mask_keys(secrets))
+        point = point_of(session.offer, len(session.members))
         return decode(total, session.layout, point, len(progress.survivors)), {}
 
-    def _mask_keys(self) -> MaskKeys:
+    @property
+    def _published(self) -> unmasking.Published:
         progress, session = self._progress, self._progress.session
         commitments = {i: progress.dealt[i].seed_commitment for i in progress.survivors}
-        published = unmasking.Published(session.transcript, session.members, commitments)
-        found = []
+        return unmasking.Published(session.transcript, session.members, commitments)
+
+    def _secrets(self) -> dict[int, bytes]:
+        """Member of U2 → its self-mask seed if it survived, else its mask private key."""
+        published, threshold = self._published, self._progress.session.needed.shares
+        found = {}
         for owner, held in self._shares.items():
-            enough = dict(sorted(held.items())[: session.needed.shares])
+            survived = owner in self._progress.survivors
+            recover = unmasking.recover_seed if survived else unmasking.recover_mask_key
+            found[owner] = recover(published, owner, dict(sorted(held.items())[:threshold]))
+        return found
+
+    def _mask_keys(self, secrets: Mapping[int, bytes]) -> MaskKeys:
+        progress, published = self._progress, self._published
+        found = []
+        for owner, secret in secrets.items():
             if owner in progress.survivors:
-                seed = unmasking.recover_seed(published, owner, enough)
-                found.append(unmasking.masks_of_survivor(published, owner, seed))
+                found.append(unmasking.masks_of_survivor(published, owner, secret))
                 continue
-            private = unmasking.recover_mask_key(published, owner, enough)
-            masked = frozenset(session.circle(owner, progress.survivors))
-            found.append(unmasking.masks_of_dropout(published, owner, private, masked))
+            masked = frozenset(progress.session.circle(owner, progress.survivors))
+            found.append(unmasking.masks_of_dropout(published, owner, secret, masked))
         add = tuple(key for one in found for key in one.add)
         return MaskKeys(add, tuple(key for one in found for key in one.subtract))
+
+    def _check_claims(self, secrets: Mapping[int, bytes]) -> None:
+        """Compare what the audit was told with the masks; TooFew if it is about a survivor."""
+        progress, session, published = self._progress, self._progress.session, self._published
+        own: dict[int, bytes] = {}
+        pairs: dict[tuple[int, int], bytes] = {}
+        for owner, secret in secrets.items():
+            if owner in progress.survivors:
+                own[owner] = self_mask_key(secret, session.transcript, owner)
+                continue
+            circle = session.circle(owner, progress.members)
+            pairs |= unmasking.pair_keys(published, owner, secret, frozenset(circle) - {owner})
+        liars = false_sketches(session, progress.claims, own, pairs)
+        self._faults = {
+            session.members[i].identity: "its sketches are not those of its masks"
+            for i in sorted(liars)
+        }
+        if liars & progress.survivors:
+            raise TooFew("a volunteer has lied to the audit")

@@ -25,6 +25,7 @@ from nomoat.server.rounds.machines.interfaces import Outgoing
 from nomoat.server.rounds.machines.patience import Waiting
 
 GRACE_S = 1.0
+DISPUTED = "its word against a neighbour's about their common mask"
 LATE = "too late to report"
 NAMED = 3  # of those who complain
 ENOUGH = 0.75  # of those asked, before the others are hurried
@@ -37,7 +38,7 @@ class MaskedSetup:
 
     reply: what the exchange before gave; volunteers get it before the session opens. phase: after
     so long a phase goes on with whoever has answered. bound: of the offer's clip_l2, None without
-    one.
+    one. audit_seed: what the offer commits to, empty without an audit.
     """
 
     offer: SessionOffer
@@ -46,6 +47,7 @@ class MaskedSetup:
     reply: bytes = b""
     phase: Waiting = FOREVER
     bound: NormBound | None = None
+    audit_seed: bytes = b""
 
 
 class MaskedExchange:
@@ -58,7 +60,9 @@ class MaskedExchange:
             name: identities[name] for name in cohort if name in identities
         }
         self._masked = masked
-        self._session = ServerSession(masked.offer, masked.manifest, masked.roster)
+        self._session = ServerSession(
+            masked.offer, masked.manifest, masked.roster, masked.audit_seed
+        )
         self._noting: set[str] = set(self._identities) if masked.reply else set()
         self._gone: set[str] = set()
         self._wrong: dict[str, str] = {}
@@ -188,7 +192,17 @@ class MaskedExchange:
         if step.phase is ServerPhase.MASKED:
             for identity in before - self._session.members:
                 self.lost.setdefault(names[identity], self._why_left_out(identity))
+        if step.phase is ServerPhase.SIGNATURES:
+            self._leave_out(before - self._session.members)
         return self._follow(step, now)
+
+    def _leave_out(self, identities: Collection[bytes]) -> None:
+        """Note whose masked vectors are not in the sum any more, and why."""
+        names = self._masked.roster.names
+        gone = {names[one]: self._session.blamed.get(one, DISPUTED) for one in identities}
+        self.contributors = tuple(name for name in self.contributors if name not in gone)
+        for name, why in gone.items():
+            self.lost.setdefault(name, why)
 
     def _why_left_out(self, identity: bytes) -> str:
         names = self._masked.roster.names

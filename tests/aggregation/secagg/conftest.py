@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.secagg.audit.terms import audited
 from nomoat.aggregation.secagg.client.session import ClientSession
 from nomoat.aggregation.secagg.client.stages import Volunteer
 from nomoat.aggregation.secagg.diary import Mark
@@ -22,6 +23,7 @@ from nomoat.aggregation.secagg.server.session import ServerSession, ServerStep
 from nomoat.aggregation.sums.fixed_point import Contribution
 
 OPENING = ("keys", "shares", "checks", "masked", "signatures", "reveals")
+AUDITED = (*OPENING[:4], "sketches", *OPENING[4:])
 Change = Callable[[int, Any], Any]
 
 
@@ -36,6 +38,7 @@ class Federation:
     clip: float = 0.05
     seed: int = 0
     policy: Policy = field(default_factory=lambda: Policy(2, allow_weak=True))
+    bound: float = 0.0  # of a session that is audited, on the L2 norm
     drops: Mapping[str, set[int]] = field(default_factory=dict)  # exchange → who falls silent
     down: Mapping[str, Change] = field(default_factory=dict)  # changes what a volunteer gets
     up: Mapping[str, Change] = field(default_factory=dict)  # changes what the coordinator gets
@@ -57,11 +60,17 @@ class Federation:
         self.entropy = [rng.bytes(32) for _ in self.ids]
         sizes = (self.n_min or min(self.count, 8), self.n_max or max(self.count, 2))
         self.offer = propose(rng.bytes(32), self.terms, self.clips, sizes)
+        self.audit_seed = rng.bytes(32) if self.bound else b""
+        if self.bound:
+            self.policy = replace(self.policy, audit=True)
+            same = (self.clip,) * len(self.clips)
+            bounded = replace(self.offer, clips=same, clip_l2=self.bound)
+            self.offer = audited(bounded, self.audit_seed)
         self.refused: dict[int, Exception] = {}
         self.marks: dict[int, list[Mark]] = {i: [] for i in range(self.count)}
         self.sent: dict[int, list[wire.Packet]] = {i: [] for i in range(self.count)}
         self.clients = [self.client(i) for i in range(self.count)]
-        self.server = ServerSession(self.offer, self.manifest, self.roster)
+        self.server = ServerSession(self.offer, self.manifest, self.roster, self.audit_seed)
         self.silent: set[int] = set()
 
     def volunteer(self, i: int, **changes: Any) -> Volunteer:
@@ -83,7 +92,7 @@ class Federation:
     def run(self, until: str = "") -> ServerStep:
         """Drive the session to its end, or to just before the exchange named `until`."""
         step = self.server.open(self.ids)
-        for exchange in OPENING:
+        for exchange in AUDITED if self.bound else OPENING:
             if self.server.over or exchange == until:
                 return step
             self.silent |= self.drops.get(exchange, set())

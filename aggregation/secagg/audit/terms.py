@@ -1,0 +1,49 @@
+"""The terms of an audit in an offer: what makes one possible, and the bits that it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nomoat.aggregation.secagg import labels
+from nomoat.aggregation.secagg.audit.judgement import NormTest, bits_needed
+from nomoat.aggregation.secagg.audit.sketch import WORDS
+from nomoat.aggregation.secagg.messages import SessionOffer
+from nomoat.aggregation.sums.fixed_point import FixedPoint
+
+VALUE_BITS = 14  # leaves room for a sketch in about the bits that a sum of 21-bit values takes
+
+
+def commit(seed: bytes) -> bytes:
+    """What binds a coordinator to an audit's seed, 32 bytes."""
+    return labels.tagged_hash(labels.COMMIT_AUDIT, seed)
+
+
+def can_audit(offer: SessionOffer) -> bool:
+    """Return True if the offer's updates have one bound on their norm and one on all values."""
+    return offer.clip_l2 > 0 and len(set(offer.clips)) == 1 and _bits(offer) <= 32
+
+
+def audited(offer: SessionOffer, seed: bytes) -> SessionOffer:
+    """The same offer with an audit under this seed (32 bytes nobody else knows), if it can be."""
+    asked = replace(offer, value_bits=VALUE_BITS, audit_words=WORDS, audit_commit=commit(seed))
+    return asked if can_audit(asked) else offer
+
+
+def point_of(offer: SessionOffer, participants: int) -> FixedPoint:
+    """The fixed point of a session: with an audit, coordinates that a sketch fits into."""
+    least = _bits(offer) if offer.audit_words else 0
+    return FixedPoint(offer.value_bits, participants, least)
+
+
+def norm_test(offer: SessionOffer, participants: int) -> NormTest:
+    """The test that an update's sketch has to pass."""
+    point = point_of(offer, participants)
+    return NormTest(_ratio(offer) * point.limit, point.wire_bits)
+
+
+def _ratio(offer: SessionOffer) -> float:
+    return offer.clip_l2 / offer.clips[0]
+
+
+def _bits(offer: SessionOffer) -> int:
+    return bits_needed(_ratio(offer), offer.value_bits)
