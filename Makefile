@@ -4,7 +4,7 @@ BIN := .venv/bin
 ROOMS := storage flower aggregation lora client server simulations serving desk
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: demo demo-chat test check lint types contracts bench gpu-check methods install clean
+.PHONY: demo demo-chat test check lint types contracts bench gpu-check methods life install clean
 
 install: .venv/installed
 
@@ -49,6 +49,9 @@ contracts: build/tree
 
 gpu-check: install  ## one table of what this machine's GPU does, six minutes at most
 	$(BIN)/python benchmarks/gpu_check.py
+
+life: install  ## a thousand lives of a community, from seeds: LIVES=n FIRST_LIFE=n
+	LIVES=$(or $(LIVES),1000) FIRST_LIFE=$(or $(FIRST_LIFE),0) $(BIN)/python -m pytest --numprocesses=2 tests/life
 
 bench: install  ## side by side with what a user would pick instead
 	for file in $(filter-out benchmarks/methods.py, $(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -17,7 +17,8 @@ def broken_promises(folder: CommunityFolder, identity: bytes) -> Iterator[str]:
     """Yield a line for each promise that does not hold; `identity` is this volunteer's key.
 
     The log of what left is whole, its receipts are signed and name what is in it, no update left
-    for two sums, and what is pinned of roster and versions can be read and follows.
+    for two sums, and what is pinned of roster and versions can be read and follows. A log that was
+    deleted whole looks like that of a new machine here; `nomoat sent --verify` is strict about it.
     """
     bad = damage(folder)
     if bad is not None:
@@ -30,7 +31,9 @@ def broken_promises(folder: CommunityFolder, identity: bytes) -> Iterator[str]:
         return
     receipts, problems = sent_log.receipts(folder.info().public, identity)
     yield from problems
-    current = [receipt for receipt in receipts if receipt.at >= sent_log.began()]
+    # Earlier ones are of a log that was put aside, or of a machine that was left.
+    first = max(sent_log.began(), int(entries[0].at) if entries else 0.0)
+    current = [receipt for receipt in receipts if receipt.at >= first]
     yield from (
         f"a receipt of round {lost.round} is for a packet that the log does not hold"
         for lost in reconcile(entries, current).unlogged

@@ -58,6 +58,24 @@ class OpenCommunity:
         roster = self.registrar.roster()
         return RosterView(roster.head, roster.approved())
 
+    def check_fixed(self) -> None:
+        """UsageError if a setting was changed that every version so far was made with."""
+        spec, shape = self.initial().spec, self.settings.adapter
+        newest = self.registry.get(None).version
+        # A personal choice may be a method of its own: then rounds.method is not the one that runs.
+        method = self.settings.method.name
+        for name, now, was in (
+            ("adapter.rank", shape.rank, spec.rank),
+            ("adapter.alpha", shape.alpha, spec.alpha),
+            ("rounds.method", method, newest.method),
+        ):
+            if now != was and not (name == "rounds.method" and newest.number == 0):
+                raise UsageError(
+                    f"{self.folder.settings}: {name} was {was} when this community's versions were "
+                    f"made and cannot become {now}; set it back, or begin another community with: "
+                    "nomoat init --from"
+                )
+
     def keep_terms(self) -> None:
         """Note the terms that are announced from now on, and those members agreed to until now.
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from builders import BASE, SPEC, adapter
 from nomoat.aggregation import methods
+from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
 from nomoat.aggregation.protocol.invitation import Claims
@@ -152,3 +153,19 @@ def test_a_coordinator_that_is_up_writes_down_what_it_found(
     found = json.loads((community.folder.root / FILE).read_bytes())
     assert len(found["faults"]) == 1
     assert "of no version" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "other"), [("rank = 2", "rank = 4"), ('method = "fedavg"', 'method = "ffa"')]
+)
+def test_what_versions_were_made_with_cannot_be_set_otherwise(
+    community: OpenCommunity, line: str, other: str
+) -> None:
+    path = community.folder.settings
+    text = path.read_text().replace("rank = 8", "rank = 2").replace("alpha = 16.0", "alpha = 4.0")
+    path.write_text(text)
+    replace(community, settings=community.folder.load()).check_fixed()
+    assert line in text
+    path.write_text(text.replace(line, other))
+    with pytest.raises(UsageError, match=r"cannot become .*; set it back"):
+        replace(community, settings=community.folder.load()).check_fixed()

@@ -1,0 +1,321 @@
+"""A community's life from one seed: rough chapters, whatever happens in them, then a calm one.
+
+The coordinator, its journal, roster and backups and the volunteers' sessions, diaries and logs are
+the real ones; time, the line, disks and owners are scripted. `live` gives the promises that were
+broken in the end, each in words.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+import shutil
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid
+
+from builders import BASE, SPEC, adapter
+from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.client.doctor.own_records import broken_promises
+from nomoat.flower.objects import identify
+from nomoat.flower.polling_grid import NodeInfo, PollingGrid, Run
+from nomoat.flower.process import speak_as_coordinator
+from nomoat.flower.replies import UNREACHABLE, error_reply
+from nomoat.server.audit.promises import audit
+from nomoat.server.backup.making import make
+from nomoat.server.backup.restoring import restore
+from nomoat.server.community.folder import Folder, create
+from nomoat.server.community.journal import CommunityJournal
+from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.community.settings import (
+    BaseModelSettings,
+    CommunityRoundSettings,
+    CommunitySettings,
+    Settings,
+)
+from nomoat.server.community.versions import Provenance
+from nomoat.server.host import back_off_s
+from nomoat.server.rounds.coordinator import Coordinator
+from nomoat.server.rounds.federation import Federation
+from nomoat.server.rounds.ports import Clock, Fleet
+from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.watching import RoundProgress
+from tests.life.people import Person
+
+NAMES = ("ada", "bob", "cy", "dee", "eve")
+LEAST = 3
+PATIENCE_S, LOOK_S = 60.0, 2.0
+PASSPHRASE = "a life of words"
+TRIES, CALM_COMMITS = 8, 2
+DAY_S = 86_400.0
+
+
+class Ended(BaseException):
+    """The coordinator's process ends: killed, stopped by its operator, or at a chapter's end."""
+
+
+def settings(minimum: int = LEAST) -> Settings:
+    return Settings(
+        community=CommunitySettings(name="town"),
+        base=BaseModelSettings(model="m", folder=Path("m"), hash=BASE.hex(), bytes=1),
+        rounds=CommunityRoundSettings(
+            seed="00" * 32, min_volunteers=minimum, allow_weak=True, max_rounds=1_000_000
+        ),
+    )
+
+
+def template(root: Path) -> Path:
+    """A community's folder to copy: certificates take longer to make than a life."""
+    folder = Folder(root)
+    create(folder, settings(), datetime.datetime.now(datetime.UTC), b"\7" * 32)
+    community = OpenCommunity.open(root)
+    first = Provenance(0, "fedavg", (), None, None, "the base model")
+    community.registry.add(adapter(0), first, 1)
+    community.registrar.store.close()
+    return root
+
+
+class World(PollingGrid):
+    """The grid, and everything that happens to who stands at its ends."""
+
+    def __init__(self, seed: int, made: Path, root: Path) -> None:
+        self.rng, self.root, self.now = random.Random(seed), root, 1e6
+        self.rough, self.polls, self.homes = True, 0, 0
+        self.commits = self.tries = 0
+        self.happened: list[str] = []
+        self.backup: Path | None = None
+        self._pending: dict[str, tuple[float, Message]] = {}
+        shutil.copytree(made, self.home)
+        self.community: OpenCommunity | None = OpenCommunity.open(self.home)
+        public = self.community.registrar.key.public
+        self.people = {
+            name: Person(name, root, lambda: self.community, public, self.rng.getrandbits(32))
+            for name in NAMES
+        }
+        for person in self.people.values():
+            person.clock = self._time
+            person.admit(self.community)
+            person.begin()
+
+    @property
+    def home(self) -> Path:
+        return self.root / f"community-{self.homes}"
+
+    # --- Flower's Grid
+
+    @property
+    def run(self) -> Run:
+        return Run.create_empty(1)
+
+    def set_run(self, run: Run) -> None:
+        raise NotImplementedError
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=n, owner_name=name) for n, name in enumerate(NAMES, 1)]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = []
+        for message in messages:
+            ids.append(self.rng.randbytes(16).hex())
+            identify(message, ids[-1])
+            self._pending[ids[-1]] = (self.now + self.rng.random() * 20, message)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._weather()
+        replies = []
+        for asked in message_ids:
+            due, message = self._pending.get(asked, (float("inf"), None))
+            if message is None or due > self.now:
+                continue
+            person = self.people[NAMES[message.metadata.dst_node_id - 1]]
+            if person.away and self.now - due < PATIENCE_S:
+                continue
+            del self._pending[asked]
+            reply = None if person.away else self._answered(person, message)
+            gone = error_reply(asked, message.metadata.dst_node_id, UNREACHABLE)
+            replies.append(gone if reply is None else reply)
+        return replies
+
+    def _answered(self, person: Person, message: Message) -> Message | None:
+        """Its answer; None if its process dies before or after it has made one."""
+        fate = self.rng.random() if self.rough else 1.0
+        if fate < 0.008:
+            self._tell(f"{person.name} dies before it answers")
+            person.start()
+            return None
+        reply = person.answer(message, Context(1, 1, {}, RecordDict(), {}))
+        if fate < 0.016:
+            self._tell(f"{person.name} dies after it answered")
+            person.start()
+            return None
+        return reply
+
+    # --- what happens by itself
+
+    def _tell(self, what: str) -> None:
+        self.happened.append(f"{self.now - 1e6:.0f} s: {what}")
+
+    def _weather(self) -> None:
+        """Time passes, owners and machines do as they please; a chapter may end."""
+        self.now += LOOK_S
+        self.polls += 1
+        if not self.rough:
+            return
+        if self.rng.random() < 0.08:
+            person = self.rng.choice(list(self.people.values()))
+            match self.rng.randrange(4):
+                case 0:
+                    person.paused = self.rng.random() < 0.3
+                case 1:
+                    person.away = self.rng.random() < 0.3
+                case 2:
+                    person.disk.full[0] = self.rng.random() < 0.3
+                case _:
+                    person.start()
+            self._tell(f"{person.name}: paused {person.paused}, away {person.away}")
+        if self.rng.random() < 0.004 or self.polls > 400:
+            self._tell("the coordinator ends")
+            raise Ended
+
+    def willing(self, _grid: Grid) -> dict[str, int]:
+        """Volunteers who would be asked: online, not paused, in good standing."""
+        assert self.community is not None
+        approved = set(self.community.registrar.roster().approved().values())
+        return {
+            name: number
+            for number, name in enumerate(NAMES, 1)
+            if name in approved and not (self.people[name].away or self.people[name].paused)
+        }
+
+    def before_round(self, grid: Grid, _number: int) -> None:
+        assert self.community is not None
+        least = self.community.settings.rounds.least_present
+        while len(self.willing(grid)) < least:
+            self._weather()
+
+    def withdraw(self, message_ids: Collection[str]) -> None:
+        for message_id in message_ids:
+            self._pending.pop(message_id, None)
+
+    def progress(self, progress: RoundProgress) -> None:
+        """Watch nothing."""
+
+    def ended(self, record: RoundRecord) -> None:
+        self._tell(f"round {record.round}: {record.committed} ({record.reason})")
+        if not self.rough:
+            self.tries += 1
+            self.commits += record.committed
+            if self.commits >= CALM_COMMITS or self.tries >= TRIES:
+                raise Ended
+
+    # --- its coordinator and its operator
+
+    def host(self) -> None:
+        """Run the coordinator until its process ends."""
+        community = self.community = OpenCommunity.open(self.home)
+        community.registrar.mend(5)
+        speak_as_coordinator(1, 1)
+        self.polls, self._pending = 0, {}
+        training = TrainSettings(local_steps=1)
+        federation = replace(
+            Federation("fedavg", 1_000_000, training, BASE, b"s" * 32, clip=1.0, spares=True),
+            min_reports=community.settings.rounds.least_reports,
+            train_deadline_s=120.0,
+            aggregate_deadline_s=240.0,
+            evaluate_deadline_s=60.0,
+        )
+        coordinator = Coordinator(
+            federation,
+            community.initial(),
+            CommunityJournal(community.registry, SPEC, "fedavg", lambda: int(self.now)),
+            self,
+            Fleet(self.willing, community.secagg_roster, self.before_round, None, self.withdraw),
+            Clock(lambda: self.now, self._pass),
+            credit=lambda number, earned: community.credit(number, earned, int(self.now)),
+            session_id=lambda _round, _exchange: self.rng.randbytes(32),
+            back_off_s=back_off_s,
+        )
+        try:
+            coordinator.run(self)
+        except Ended:
+            pass
+        finally:
+            community.registrar.store.close()
+            self.community = None
+
+    def _time(self) -> float:
+        return self.now
+
+    def _pass(self, seconds: float) -> None:
+        self.now += seconds
+
+    def operate(self) -> None:
+        """What its operator and its members do while the coordinator is down."""
+        community = self.community = OpenCommunity.open(self.home)
+        member = self.people[self.rng.choice(NAMES)]
+        what = self.rng.choice(["back up", "restore", "roll back", "move", "settings", "nothing"])
+        self._tell(what)
+        if what == "back up":
+            self.backup = self.root / "town.backup"
+            make(community, self.backup, PASSPHRASE, int(self.now))
+        elif what == "roll back":
+            newest = community.registry.get(None).version.number
+            community.registry.rollback(self.rng.randint(0, newest), int(self.now))
+        elif what == "move":
+            member.admit(community)
+            member.heed()
+            member.move(community)
+        elif what == "settings":
+            path = community.folder.settings
+            text, minimum = path.read_text(), self.rng.choice([3, 4])
+            was = community.settings.rounds.min_volunteers
+            path.write_text(text.replace(f"min_volunteers = {was}", f"min_volunteers = {minimum}"))
+        community.registrar.store.close()
+        self.community = None
+        if what == "restore" and self.backup is not None:
+            self.homes += 1
+            restore(self.backup, self.home, PASSPHRASE, int(self.now))
+
+    def calm(self) -> None:
+        """Everybody comes back, and has the time it takes; owners say what is asked of them."""
+        self.rough = False
+        self.now += 2 * DAY_S
+        community = self.community = OpenCommunity.open(self.home)
+        for person in self.people.values():
+            person.paused = person.away = person.disk.full[0] = False
+            person.admit(community)
+            person.start()
+            person.heed()
+        community.registrar.store.close()
+        self.host()
+
+
+def live(seed: int, made: Path, root: Path, chapters: int = 4) -> list[str]:
+    """Live one life; the promises that are broken in the end, with what happened before."""
+    world = World(seed, made, root)
+    world.host()
+    for _ in range(chapters - 1):
+        world.operate()
+        world.host()
+    world.calm()
+    broken = []
+    if world.commits < CALM_COMMITS:
+        broken.append(f"{world.commits} commits in {world.tries} tries, all willing")
+    community = world.community = OpenCommunity.open(world.home)
+    broken += [fault for fault in audit(community) if fault is not None]
+    for person in world.people.values():
+        person.fetch_receipts()
+        broken += [
+            f"{person.name}: {fault}"
+            for fault in broken_promises(person.folder, person.identity.public)
+        ]
+    rows = community.registrar.store._all(
+        "SELECT length(record) + length(checkpoint) FROM rounds WHERE NOT committed"
+    )
+    broken += [f"an abandoned round takes {size} bytes" for (size,) in rows if size > 4096]
+    community.registrar.store.close()
+    return [f"seed {seed}: {fault}" for fault in broken] + (world.happened if broken else [])
