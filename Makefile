@@ -47,6 +47,9 @@ types: build/tree
 contracts: build/tree
 	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
+hostile: install  ## twenty thousand broken requests to a coordinator's port: three minutes
+	NOMOAT_HOSTILE_REQUESTS=20000 $(BIN)/python -m pytest -q --timeout 1200 tests/hostile
+
 gpu-check: install  ## one table of what this machine's GPU does, six minutes at most
 	$(BIN)/python benchmarks/gpu_check.py
 

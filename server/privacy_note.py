@@ -30,7 +30,7 @@ def text(settings: Settings) -> str:
     template = Path(__file__).with_name("privacy.md.j2").read_text("utf-8")
     rounds = settings.rounds
     # Markdown, not HTML: nothing is escaped.
-    environment = Environment(trim_blocks=True, undefined=StrictUndefined, autoescape=False)
+    environment = Environment(trim_blocks=True, undefined=StrictUndefined, autoescape=False)  # noqa: S701 - plain text
     return environment.from_string(template).render(
         community=settings.community,
         rounds=rounds,

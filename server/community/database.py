@@ -287,7 +287,7 @@ class Database:
         return self._execute("DELETE FROM receipts WHERE identity = ?", identity).rowcount
 
     def _applicant(self, column: str, value: object) -> Applicant | None:
-        row = self._one(f"SELECT binding, standing, reason FROM volunteers WHERE {column} = ?",
+        row = self._one(f"SELECT binding, standing, reason FROM volunteers WHERE {column} = ?",  # noqa: S608 - columns are our own
                         value)  # fmt: skip
         return row and _applicant(row)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from flwr.common.constant import (
     Status,
     SubStatus,
 )
+from flwr.common.serde import message_from_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
@@ -155,13 +157,20 @@ def confirmed_by(call: Any) -> str | None:
 
 
 def may_push(call: PushMessagesRequest, max_objects: int) -> bool:
-    """True if a push holds one reply, of the node that sends it, of at most `max_objects`."""
+    """True if a push holds one whole reply, of the node that sends it, of at most `max_objects`."""
     if len(call.messages_list) != 1 or len(call.message_object_trees) != 1:
         return False
     metadata, tree = call.messages_list[0].metadata, call.message_object_trees[0]
     if metadata.src_node_id != call.node.node_id or metadata.message_id != tree.object_id:
         return False
-    return all(count < max_objects for count, _ in enumerate(ids_in(tree)))
+    if not all(count < max_objects for count, _ in enumerate(ids_in(tree))):
+        return False
+    try:
+        message_from_proto(call.messages_list[0])  # as the call itself will
+    except Exception:  # noqa: BLE001 - hostile numbers and texts; flwr raises whatever it likes
+        return False
+    times = (metadata.ttl, metadata.created_at)
+    return "\0" not in metadata.message_id and all(map(math.isfinite, times))
 
 
 def begin_run(state: SqlLinkState) -> tuple[int, int]:
