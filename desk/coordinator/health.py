@@ -12,12 +12,14 @@ from typing import Final, Literal
 import psutil
 
 from nomoat import __version__
+from nomoat.server.backup.making import last_made
 from nomoat.server.community import certificates
 from nomoat.server.community.folder import Folder
 
 Judgement = Literal["good", "wait", "bad", "plain"]
 LEAST_DISK: Final = 1 << 30
 LEAST_DAYS: Final = 30
+OLD_BACKUP_DAYS: Final = 7
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ def health(folder: Folder, now: float) -> tuple[HealthLine, ...]:
         _memory(),
         _load(),
         _certificate(folder, now),
+        _backup(folder, now),
         _size("Database", folder.database),
         _adapters(folder),
         HealthLine("This process", _own(now), "plain"),
@@ -78,6 +81,15 @@ def _certificate(folder: Folder, now: float) -> HealthLine:
     judgement: Judgement = "bad" if days < 0 else "wait" if days < LEAST_DAYS else "good"
     note = "; the next start of nomoat up renews it" if days < LEAST_DAYS else ""
     return HealthLine("Certificate", f"ends {ends:%Y-%m-%d}, in {days:.0f} days{note}", judgement)
+
+
+def _backup(folder: Folder, now: float) -> HealthLine:
+    made = last_made(folder)
+    if made is None:
+        return HealthLine("Backup", "none was ever made (nomoat backup)", "wait")
+    days = (now - made) / 86_400
+    judgement: Judgement = "wait" if days > OLD_BACKUP_DAYS else "good"
+    return HealthLine("Backup", f"the last was made {days:.1f} days ago", judgement)
 
 
 def _own(now: float) -> str:

@@ -1,0 +1,40 @@
+"""The health page judges what can be judged, and says when no backup was ever made."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from nomoat.desk.coordinator.health import health
+from nomoat.server.backup.making import LAST
+from nomoat.server.community.opened import OpenCommunity
+
+DAY_S = 86_400
+
+
+def judged(community: OpenCommunity, name: str, now: float) -> tuple[str, str]:
+    """(judgement, words) of one line."""
+    (line,) = (line for line in health(community.folder, now) if line.name == name)
+    return line.judgement, line.value
+
+
+def test_a_backup_that_is_missing_or_old_is_told(community: OpenCommunity) -> None:
+    now = time.time()
+    assert judged(community, "Backup", now)[0] == "wait"
+    note = community.folder.root / LAST
+    note.write_text(json.dumps({"at": int(now - DAY_S)}))
+    assert judged(community, "Backup", now) == ("good", "the last was made 1.0 days ago")
+    note.write_text(json.dumps({"at": int(now - 8 * DAY_S)}))
+    assert judged(community, "Backup", now)[0] == "wait"
+
+
+def test_a_certificate_is_told_before_and_after_its_end(community: OpenCommunity) -> None:
+    now = time.time()
+    assert judged(community, "Certificate", now)[0] == "good"
+    assert judged(community, "Certificate", now + 800 * DAY_S)[0] == "wait"
+    assert judged(community, "Certificate", now + 900 * DAY_S)[0] == "bad"
+
+
+def test_what_nobody_judges_has_no_judgement(community: OpenCommunity) -> None:
+    for name in ("Clock", "Software", "This process", "Database", "Adapter files"):
+        assert judged(community, name, time.time())[0] == "plain"
