@@ -131,14 +131,18 @@ def weakness(info: CommunityInfo) -> str | None:
 
 def protection_now(info: CommunityInfo, sent: Sequence[SentMessage]) -> str:
     """Say the same with the real size of the last session an update of ours was summed in."""
-    updates = [entry for entry in sent if entry.tensors]
-    if not updates:
+    at = max((i for i, entry in enumerate(sent) if entry.tensors), default=None)
+    if at is None:
         return f"{protection(info)}; nothing was sent yet"
-    last = updates[-1]
+    last = sent[at]
     if last.session_size is None:
         return f"NONE in round {last.round}: the coordinator saw this volunteer's update"
-    strength = "weak" if last.session_size < WEAK_BELOW else "secure"
+    # After it, its list of survivors may have been signed: what is summed in the end.
+    signed = [entry.session_size for entry in sent[at + 1 :] if entry.session_size is not None]
+    size = min(last.session_size, *signed) if signed else last.session_size
+    strength = "weak" if size < WEAK_BELOW else "secure"
+    fewer = f", of whom {size} were summed" if size < last.session_size else ""
     return (
-        f"{strength}: in round {last.round} the update left masked, one of {last.session_size}; "
-        f"{protection(info)}"
+        f"{strength}: in round {last.round} the update left masked, one of {last.session_size}"
+        f"{fewer}; {protection(info)}"
     )

@@ -17,7 +17,13 @@ from nomoat.aggregation.protocol.envelope import SEAL
 from nomoat.aggregation.protocol.messages import Decline, Evaluation, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
+from nomoat.aggregation.secagg.messages import (
+    MaskedReport,
+    SessionOffer,
+    ShareSet,
+    SurvivorSet,
+    SurvivorSignature,
+)
 from nomoat.client.round.observer import RoundObserver
 from nomoat.client.round.work import UpdateSummary
 from nomoat.client.sent.log import SentMessage, tensors_of
@@ -30,6 +36,8 @@ READY = wire.kind_of(Ready)
 MASKED, PLAIN = wire.kind_of(MaskedReport), wire.kind_of(Report)
 OFFER = wire.action_of(wire.kind_of(SessionOffer))
 SHARE_SET = wire.action_of(wire.kind_of(ShareSet))
+SURVIVORS = wire.action_of(wire.kind_of(SurvivorSet))
+SIGNED = wire.kind_of(SurvivorSignature)
 LAST_OF_A_ROUND = frozenset({wire.kind_of(Evaluation), wire.kind_of(Decline), "error"})
 
 
@@ -56,6 +64,10 @@ class Recorder(RoundObserver):
             self._clip, self._round = max(offer.clips), offer.round
         if kind in {MASKED, PLAIN}:
             entry = self._update(entry, request)
+        elif kind == SIGNED and request.metadata.message_type == SURVIVORS:
+            # Whose updates are in the sum in the end: fewer than were masked together, perhaps.
+            members = wire.decode(_head(request), SurvivorSet, COORDINATOR).members
+            entry = replace(entry, session_size=_count(members), round=self._round)
         self.sent_log.record(entry)
         self._last = (kind, self.clock())
 
@@ -76,9 +88,14 @@ class Recorder(RoundObserver):
         if request.metadata.message_type != SHARE_SET:
             return entry
         members = wire.decode(_head(request), ShareSet, COORDINATOR).members
-        size = sum(byte.bit_count() for byte in members)
+        size = _count(members)
         # Its round is that of the session that was joined, whatever the request is labelled.
         return replace(entry, masked=True, session_size=size, clip=self._clip, round=self._round)
+
+
+def _count(members: bytes) -> int:
+    """How many a bitmap lists."""
+    return sum(byte.bit_count() for byte in members)
 
 
 def _number(group: str) -> int:

@@ -183,6 +183,9 @@ def test_status_says_how_the_last_update_was_hidden_and_among_how_many(
     sent_log.record(replace(update, session_size=12))
     sent_log.record(SentMessage(2.0, "town", "localhost:1", "evaluate.measured", 4, 9, ""))
     assert said().startswith("secure: in round 4 the update left masked, one of 12;")
+    signed = SentMessage(3.0, "town", "localhost:1", "sa.signed", 4, 9, "", session_size=7)
+    sent_log.record(signed)  # five have dropped out after they were masked with
+    assert said().startswith("weak: in round 4 the update left masked, one of 12, of whom 7 were")
     sent_log.record(replace(update, round=5, session_size=3))
     assert said().startswith("weak: in round 5 the update left masked, one of 3;")
     assert "protection weak: in round 5" in run("status").stdout

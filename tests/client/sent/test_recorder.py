@@ -14,7 +14,13 @@ from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.messages import Decline, Ready, Report
 from nomoat.aggregation.protocol.receipts import packet_digest
-from nomoat.aggregation.secagg.messages import MaskedReport, SessionOffer, ShareSet
+from nomoat.aggregation.secagg.messages import (
+    MaskedReport,
+    SessionOffer,
+    ShareSet,
+    SurvivorSet,
+    SurvivorSignature,
+)
 from nomoat.client.round.work import UpdateSummary
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.sent.recorder import HAND_OVER_S, OTHERS_TRAIN_S, Recorder
@@ -69,6 +75,15 @@ def test_a_masked_update_is_logged_with_tensors_norm_clip_and_the_sessions_size(
     assert [t.name for t in entry.tensors] == [t.name for t in SPEC.manifest.tensors]
     assert entry.bytes == packet.size
     assert entry.packet == packet_digest(packet).hex()
+
+
+def test_the_signature_on_the_survivors_is_logged_with_their_number(tmp_path: Path) -> None:
+    record = recorder(tmp_path)
+    record(request(OFFER), to_reply(wire.encode(Decline(3, "paused")), request(OFFER)))
+    asked = request(SurvivorSet(bytes([0b1001])))
+    record(asked, to_reply(wire.encode(SurvivorSignature(bytes(64))), asked))
+    entry = SentLog(tmp_path).check().entries[-1]
+    assert (entry.message, entry.masked, entry.session_size) == ("sa.signed", False, 2)
 
 
 def test_a_plain_report_is_logged_as_not_masked(tmp_path: Path) -> None:
