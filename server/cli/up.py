@@ -84,6 +84,7 @@ def bring_up(options: UpOptions, made: Callable[[], Beside] | None = None) -> No
         if checkpoint is not None and not options.until_done:
             tell("all rounds are done; the port stays open (Ctrl-C ends it)")
             deployment.stay()
+    tell(f"the adapter: nomoat adapter export NEW_FOLDER --dir {options.folder}")
     tell("all rounds are done" if checkpoint is not None else "stopped; nothing is lost")
 
 

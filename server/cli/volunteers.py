@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.server.cli.options import AsJson, Folder, opened, print_json
+from nomoat.server.cli.options import AsJson, Folder, opened, print_json, say
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.roster import Event
@@ -39,7 +39,8 @@ def approve(ctx: typer.Context, name: str) -> None:
     """Let a pending or held volunteer take part; a banned one is held first."""
     from nomoat.aggregation.protocol.roster import Event
 
-    _order(ctx.obj, name, Event.RELEASE, "")
+    if _order(ctx.obj, name, Event.RELEASE, "") == "held":
+        say(f"{name} was banned, and is held now: approve it once more to let it take part")
 
 
 @app.command()
@@ -109,9 +110,11 @@ def remove(ctx: typer.Context, name: str, reason: Reason = "") -> None:
     _order(ctx.obj, name, Event.LEAVE, reason)
 
 
-def _order(folder: Path, name: str, event: Event, reason: str) -> None:
+def _order(folder: Path, name: str, event: Event, reason: str) -> str:
+    """Give an order, and tell the standing that it led to."""
     standing = opened(folder).registrar.order(name, event, reason, int(time.time()))
     typer.echo(f"{name} is {standing.value}")
+    return standing.value
 
 
 def _list(folder: Path, as_json: bool) -> None:
