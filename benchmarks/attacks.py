@@ -1,13 +1,14 @@
-"""What liars do to a masked federation, with and without a bound on the size of updates.
+"""What liars do to a masked federation, without and with a bound, and with an audit.
 
     python benchmarks/attacks.py [--out FILE] [--kinds backdoor,wrong] [--volunteers 8,24]
-        [--share 0.125] [--rounds N] [--seeds 0,1,2] [--defences none,bound] [--quick] [--json]
+        [--share 0.125] [--rounds N] [--seeds 0,1,2] [--defences none,bound,audit] [--quick]
+        [--json]
 
 Cells are attack × volunteers × defence × seed on the pocket model, by the simulation's engine with
 masks on; "honest" is the cell without liars. Every finished cell is a line of FILE: the same
 command goes on where it was interrupted. Of each: rounds committed, the macro held-out loss over
 that of the base, and the probability of the backdoor's answer after its trigger (per token, on
-held-out rows; below 1e-3 on the base).
+held-out rows; a few hundredths on the base).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ PUBLIC_ROWS = 64
 TRIGGERED_ROWS = 32
 QUICK: dict[str, Any] = {"local_steps": 1, "batch_size": 2, "eval_rows": 2}
 HONEST = "honest"
+DEFENCES = ("none", "bound", "audit")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def _one(
 
     began = time.monotonic()
     adversary = None if cell.kind == HONEST else f"{cell.kind}:{options.share}"
-    scenario = ground.scenario.model_copy(update={"adversary": adversary})
+    audit = cell.defence == "audit"
+    scenario = ground.scenario.model_copy(update={"adversary": adversary, "audit": audit})
     if cell.defence == "none":
         ground = replace(ground, population=replace(ground.population, public=None))
     notes = Notes()
@@ -134,6 +137,7 @@ def _one(
         "kept": sum(record.committed for record in notes.records[1:]),
         "rounds": len(notes.records) - 1,
         "backdoor": _backdoor(ground, end.state.adapter, scratch),
+        "left_out": [record.refused | record.dropped for record in notes.records[1:]],
         "reasons": [record.reason for record in notes.records[1:]],
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -179,7 +183,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.125)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
-    parser.add_argument("--defences", type=lambda text: text.split(","), default=["none", "bound"])
+    parser.add_argument(
+        "--defences", type=lambda text: text.split(","), default=["none", "bound", "audit"]
+    )
     parser.add_argument("--workers", type=int)
     parser.add_argument("--quick", action="store_true", help="small rounds that show nothing")
     parser.add_argument("--json", action="store_true", help="one line")

@@ -1,6 +1,7 @@
 """Secure aggregation against Flower's own SecAgg+ and against the machine, in one run, one core.
 
-    python benchmarks/secagg.py [--json] [--parts flower,cost,session] [--size D] [--repeats R]
+    python benchmarks/secagg.py [--json] [--parts flower,cost,session,audit] [--size D]
+        [--repeats R]
 
 flower   D = 10 M parameters, 16 neighbours, 2 dropouts: both libraries mask and unmask the same
          updates, alternating, volunteer by volunteer; ratios are medians. Function against
@@ -12,6 +13,8 @@ session  n = 1000 volunteers of 100 000 parameters, 200 of which drop out after 
          does everything, on one core, one after the other.
 cost     what one volunteer and the coordinator pay at 1 M parameters for n = 10, 100, 1000 (and
          10 000, extrapolated), from measured parts.
+audit    what an audit of norms adds for one volunteer, 10 M parameters and 16 neighbours: audit_ns
+         per value and mask, audit_mask_ratio over rounding, masking, packing and hashing.
 
 Seconds are CPU seconds: what it takes on an idle core, whatever else the machine is doing. Set
 OMP_NUM_THREADS=1 for one core. n1000_seconds is the whole session's, all volunteers together.
@@ -27,12 +30,13 @@ from typing import Any
 
 import numpy as np
 from masked.comparison import compare_with_flower
-from masked.costs import costs
+from masked.costs import audit_once, costs, mask_once
 from masked.session import EXCHANGES, Ours, verify_each_time
 from masked.timing import CLIP, timed, updates
 
 from nomoat.aggregation.secagg.parameters import DEFAULT_ASSUMPTIONS
 from nomoat.aggregation.secagg.thresholds import thresholds
+from nomoat.aggregation.sums.fixed_point import FixedPoint
 
 
 def thousand(count: int = 1000, size: int = 100_000) -> dict[str, Any]:
@@ -55,6 +59,18 @@ def thousand(count: int = 1000, size: int = 100_000) -> dict[str, Any]:
         "n1000_down_bytes": max(session.down.values()),
         **{f"n1000_client_{k}_s": statistics.median(v) for k, v in session.client_s.items()},
         **{f"n1000_server_{k}_s": v for k, v in session.server_s.items()},
+    }
+
+
+def audit(size: int, repeats: int, neighbours: int = 16) -> dict[str, float]:
+    """Sketching all masks of a vector, beside masking it; medians."""
+    sketching = statistics.median(audit_once(size, neighbours) for _ in range(repeats))
+    point = FixedPoint(21, 32)
+    masking = statistics.median(mask_once(size, neighbours, point) for _ in range(repeats))
+    return {
+        "audit_s": sketching,
+        "audit_ns": sketching / size / (neighbours + 1) * 1e9,
+        "audit_mask_ratio": sketching / masking,
     }
 
 
@@ -91,6 +107,11 @@ def table(found: Mapping[str, Any]) -> None:
                 f"  {name:12} volunteer {f[f'n1000_client_{name}_s'] * 1e3:8.1f} ms   coordinator "
                 f"{f[f'n1000_server_{name}_s']:7.2f} s + {f[f'n1000_server_{name} close_s']:.2f} s"
             )
+    if "audit_ns" in found:
+        print(
+            f"audit: {found['audit_s']:.2f} s, {found['audit_ns']:.1f} ns per value and mask, "
+            f"{found['audit_mask_ratio']:.1f} times masking"
+        )
     if "costs" in found:
         print("\nwhat one participant and the coordinator pay at 1 M parameters (20 % dropouts):")
         print("mask, peers and bytes up grow with k; checking the roster and bytes down with n")
@@ -109,12 +130,12 @@ def main() -> None:
     """Run the chosen parts and print a table, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    parser.add_argument("--parts", default="flower,cost,session")
+    parser.add_argument("--parts", default="flower,cost,session,audit")
     parser.add_argument("--size", type=int, default=10_000_000, help="parameters against Flower")
     parser.add_argument("--repeats", type=int, default=3)
     chosen = parser.parse_args()
     parts = set(chosen.parts.split(","))
-    if unknown := parts - {"flower", "cost", "session"}:
+    if unknown := parts - {"flower", "cost", "session", "audit"}:
         parser.error(f"no part is called {sorted(unknown)[0]}")
     verify_each_time()
     found: dict[str, Any] = {}
@@ -122,6 +143,8 @@ def main() -> None:
         found |= compare_with_flower(chosen.size, chosen.repeats)
     if "session" in parts:
         found |= thousand()
+    if "audit" in parts:
+        found |= audit(chosen.size, chosen.repeats)
     if "cost" in parts:
         found["costs"] = [vars(row) for row in costs(1_000_000, chosen.repeats)]
     if chosen.json:

@@ -16,6 +16,7 @@ from masked.timing import CLIP, timed, updates
 from nomoat.aggregation.protocol import signing
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_keystreams
 from nomoat.aggregation.secagg.masks import keys, masking, shamir
 from nomoat.aggregation.secagg.masks.prg import Keystream
 from nomoat.aggregation.secagg.masks.shamir import SHARE_BYTES
@@ -58,7 +59,7 @@ def costs(size: int, repeats: int) -> Iterator[Cost]:
         server = live * unit["add"] * size + 6 * count * unit["verify"]
         server += (live + pairs) * unit["stream"] * size + pairs * unit["agree"]
         server += count * statistics.median(combine_once(needed.shares) for _ in range(repeats))
-        up = packed_bytes(size + 1, point.wire_bits) + k * (BOX_BYTES + SHARE_BYTES) + 660
+        up = packed_bytes(size, point.wire_bits) + k * (BOX_BYTES + SHARE_BYTES) + 660
         down = count * 168 + k * (BOX_BYTES + 5) + needed.quorum * 64 + 3 * (count // 8) + 400
         yield Cost(
             count,
@@ -83,6 +84,12 @@ def mask_once(size: int, neighbours: int, point: FixedPoint) -> float:
     return timed(lambda: masking.masked_vector(contribution, layout, point, os.urandom(32), made))[
         0
     ]
+
+
+def audit_once(size: int, neighbours: int) -> float:
+    """Seconds to sketch the self mask and every pair mask of one vector (docs/protocol.md §20)."""
+    drawn = {i: os.urandom(32) for i in range(neighbours + 1)}
+    return timed(lambda: sketch_keystreams(Signs(bytes(32), bytes(32)), drawn, size))[0]
 
 
 def unit_costs(repeats: int) -> dict[str, float]:
