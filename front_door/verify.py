@@ -42,7 +42,7 @@ def _community(folder: Path) -> Iterator[str]:
     from nomoat.server.community.opened import OpenCommunity
 
     community = OpenCommunity.open(folder)
-    with contextlib.closing(community.registrar.store):
+    with contextlib.closing(community.registrar.database):
         community.folder.check_keys()
         yield from (fault for fault in audit(community) if fault is not None)
 

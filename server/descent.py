@@ -16,7 +16,7 @@ def check_begun(community: OpenCommunity) -> str | None:
 
     NomoatError if what is kept of it is not what version 0 names.
     """
-    origin, first = community.folder.begun_with(), community.registry.get(0).version
+    origin, first = community.folder.begun_with(), community.versions.get(0).version
     if origin is None:
         if first.note.startswith(origins.BEGUN_WITH):
             raise NomoatError(
@@ -45,7 +45,7 @@ def check_related(community: OpenCommunity, other: Path) -> str:
     there = theirs.settings.community.name
     for child, parent, who in ((theirs, community, there), (community, theirs, name)):
         origin = child.folder.begun_with()
-        if origin is not None and origin.community == parent.registry.key.public:
+        if origin is not None and origin.community == parent.versions.key.public:
             check_begun(child)
             return _child_of(parent, origin, who)
     raise NomoatError(f"neither {name} nor {there} has grown from the other")
@@ -54,8 +54,8 @@ def check_related(community: OpenCommunity, other: Path) -> str:
 def _child_of(parent: OpenCommunity, origin: Origin, child: str) -> str:
     """A line that says that `origin` is one of the parent's own versions."""
     name, version = parent.settings.community.name, origin.record.version
-    own = parent.registry.store.versions(version.number, 1)
-    if origin.community != parent.registry.key.public or origin.record not in own:
+    own = parent.versions.database.versions(version.number, 1)
+    if origin.community != parent.versions.key.public or origin.record not in own:
         raise NomoatError(f"{child} names a version that {name} has never signed")
     return f"{child} has grown from version {version.number} of {name}"
 

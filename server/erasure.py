@@ -38,7 +38,7 @@ def erase(registrar: Registrar, identity: bytes, nobody: str, now: int) -> Erase
 
     nobody: the word that takes its name's place. UsageError if it is not in the roster.
     """
-    store = registrar.store
+    store = registrar.database
     with store.transaction():
         member = registrar.roster().named(identity)
         if member is None:
@@ -91,7 +91,7 @@ def without(value: Any, name: str, nobody: str) -> Any:
 
 def held_of(registrar: Registrar, name: str) -> dict[str, Any]:
     """All that is held of a volunteer, as `volunteers export` shows it; UsageError without one."""
-    store = registrar.store
+    store = registrar.database
     known = store.applicant(name)
     if known is None:
         raise UsageError(f"no volunteer is called {name}; see: nomoat volunteers list")

@@ -172,7 +172,7 @@ class Deployment:
         return Coordinator(
             community.settings.federation(),
             initial,
-            CommunityJournal(community.registry, initial.spec, method, lambda: int(time.time())),
+            CommunityJournal(community.versions, initial.spec, method, lambda: int(time.time())),
             self.file,
             Fleet(
                 lambda _grid: self.grid.willing(),
@@ -226,10 +226,10 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
     max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
     info = describe(settings, key, authority, initial.spec.size)
-    registry, work = community.registry, _work(community, initial.spec)
+    versions, work = community.versions, _work(community, initial.spec)
     restored = partial(restorations, community.folder)
     return PortServices(
-        state, community.registrar, registry, info, max_objects, restored, work=work
+        state, community.registrar, versions, info, max_objects, restored, work=work
     )
 
 

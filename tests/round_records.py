@@ -31,7 +31,7 @@ def write_rounds(community: OpenCommunity, *records: RoundRecord) -> None:
     """Put ended rounds into the community's database."""
     for record in records or RECORDS:
         text = json.dumps(record.as_json())
-        community.registrar.store.put_round(record.round, record.committed, text, b"")
+        community.registrar.database.put_round(record.round, record.committed, text, b"")
 
 
 def renamed(record: RoundRecord, name: str) -> RoundRecord:

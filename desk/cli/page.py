@@ -35,7 +35,7 @@ def export(
     from nomoat.server.cli.options import opened
 
     community = opened(folder)
-    with contextlib.closing(community.registrar.store):
+    with contextlib.closing(community.registrar.database):
         typer.echo(write(community, to))
 
 

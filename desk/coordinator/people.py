@@ -65,7 +65,7 @@ def volunteer_rows(
             taken_part.get(applicant.binding.name, nothing).last or None,
             OFFERED.get(applicant.standing, ()),
         )
-        for applicant in community.registrar.store.applicants()
+        for applicant in community.registrar.database.applicants()
     ]
     return tuple(sorted(rows, key=lambda row: (row.standing != Standing.PENDING.value, row.name)))
 
@@ -121,7 +121,7 @@ def invitation_rows(community: OpenCommunity, now: int) -> tuple[InvitationRow, 
             issued.expires,
             issued.state(now) == "open",
         )
-        for issued in community.registrar.store.invitations()
+        for issued in community.registrar.database.invitations()
     )
 
 

@@ -58,14 +58,14 @@ def public_view(community: OpenCommunity) -> PublicView:
         settings.server.address,
         fingerprint(registrar.key.public),
         len(members),
-        rounds.totals(RoundBook(registrar.store).rounds()).committed,
+        rounds.totals(RoundBook(registrar.database).rounds()).committed,
         shelf.version_rows(community),
     )
 
 
 def export(community: OpenCommunity, to: Path) -> Path:
     """Write the page into a new folder, whole or not at all; UsageError if there is one already."""
-    ended = RoundBook(community.registrar.store).rounds()
+    ended = RoundBook(community.registrar.database).rounds()
     chart = line_chart("Held-out loss by round, nats per token", _without_spread(ended))
     html = render("public", view=public_view(community), chart=chart)
     with filling(to, PAGE) as draft:

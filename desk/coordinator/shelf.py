@@ -49,12 +49,12 @@ class VersionView:
 
 def version_rows(community: OpenCommunity) -> tuple[VersionRow, ...]:
     """Every version, the newest first."""
-    return tuple(map(_row, reversed(community.registry.store.versions())))
+    return tuple(map(_row, reversed(community.versions.database.versions())))
 
 
 def version_view(community: OpenCommunity, number: int) -> VersionView:
     """One version; UsageError if there is none of this number."""
-    record = community.registry.get(number)
+    record = community.versions.get(number)
     moved = _moved(community, record)
     return VersionView(
         _row(record),
@@ -68,8 +68,8 @@ def version_view(community: OpenCommunity, number: int) -> VersionView:
 
 def packed(community: OpenCommunity, number: int) -> bytes:
     """A version as a PEFT adapter folder in a zip file."""
-    record = community.registry.get(number)
-    base, adapter = community.settings.base, community.registry.load(record)
+    record = community.versions.get(number)
+    base, adapter = community.settings.base, community.versions.load(record)
     data = io.BytesIO()
     with tempfile.TemporaryDirectory(prefix="nomoat-page-") as scratch:
         folder = Path(scratch) / f"version-{number}"
@@ -83,9 +83,9 @@ def packed(community: OpenCommunity, number: int) -> bytes:
 def _moved(community: OpenCommunity, record: SignedVersion) -> Sequence[LayerDistance]:
     if record.version.number == 0:
         return ()
-    before = community.registry.get(record.version.number - 1)
-    registry = community.registry
-    return distances(registry.load(record), registry.load(before))
+    before = community.versions.get(record.version.number - 1)
+    versions = community.versions
+    return distances(versions.load(record), versions.load(before))
 
 
 def _row(record: SignedVersion) -> VersionRow:

@@ -108,7 +108,7 @@ class CoordinatorPages:
 
     def _round(self, request: Request, session: BrowserSession) -> str:
         number = _number(request)
-        text = self.community.registrar.store.round_record(number)
+        text = self.community.registrar.database.round_record(number)
         if text is None:
             raise UsageError(f"round {number} has not ended here")
         frame = self._frame(f"Round {number}", "/", session)
@@ -169,7 +169,7 @@ class CoordinatorPages:
 
     def _verify(self, form: Mapping[str, str], session: BrowserSession) -> str:
         del form, session
-        count = self.community.registry.verify()
+        count = self.community.versions.verify()
         return f"{count} versions: chain, signatures and files are whole."
 
     def _settings(self, request: Request, session: BrowserSession) -> str:
@@ -195,7 +195,7 @@ class CoordinatorPages:
             "coordinator_events",
             page=frame,
             wanted=wanted,
-            events=people.named(self.community.registrar.store, found),
+            events=people.named(self.community.registrar.database, found),
             shown=SHOWN_EVENTS,
             logged=self.community.settings.watch.log,
         )
@@ -221,7 +221,7 @@ def _data_url(svg: str) -> Markup:
 
 def coordinator_site(community: OpenCommunity, online: Callable[[], Collection[str]]) -> Site:
     """Return the site of a community that is up."""
-    return CoordinatorPages(community, online, RoundBook(community.registrar.store)).site()
+    return CoordinatorPages(community, online, RoundBook(community.registrar.database)).site()
 
 
 def refused(folder: str) -> Callable[[str], str]:

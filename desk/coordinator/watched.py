@@ -61,7 +61,7 @@ class Watched:
             watchers: list[Watcher] = []
             if sinks:
                 watchers.append(RoundEvents(sinks, time.time))
-                follower = RosterFollower(community.registrar.store, sinks)
+                follower = RosterFollower(community.registrar.database, sinks)
                 threads.append(threading.Thread(target=follower.run, args=(stop,), daemon=True))
             if watch.metrics_port:
                 self._registry = new_registry()

@@ -114,7 +114,7 @@ class StandingCollector:
 
     def collect(self) -> Iterable[Metric]:
         """Look it up."""
-        folder, store = self.community.folder, self.community.registrar.store
+        folder, store = self.community.folder, self.community.registrar.database
         standings = Tally(applicant.standing for applicant in store.applicants())
         volunteers = GaugeMetricFamily(
             "nomoat_volunteers", "Volunteers that ever enrolled.", labels=["standing"]

@@ -42,7 +42,7 @@ def cut_off(community: OpenCommunity) -> str | None:
         begun = int(json.loads((community.folder.root / "state.json").read_bytes())["round"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    last = community.registrar.store.last_record()
+    last = community.registrar.database.last_record()
     ended = -1 if last is None else int(json.loads(last)["round"])
     if begun <= ended + 1:
         return None
@@ -55,14 +55,14 @@ def cut_off(community: OpenCommunity) -> str | None:
 
 
 def _database(community: OpenCommunity) -> Piece:
-    yield from (f"community.db: {fault}" for fault in community.registrar.store.faults())
+    yield from (f"community.db: {fault}" for fault in community.registrar.database.faults())
     yield cut_off(community)
 
 
 def _chain(community: OpenCommunity) -> Piece:
     public = community.registrar.key.public
     try:
-        records = community.registry.store.versions()
+        records = community.versions.database.versions()
         lineage.check_chain(None, records, public, community_id(public))
         community.registrar.roster()
     except NomoatError as problem:
@@ -71,10 +71,10 @@ def _chain(community: OpenCommunity) -> Piece:
 
 
 def _files(community: OpenCommunity) -> Piece:
-    registry = community.registry
-    named = {record.version.adapter for record in registry.store.versions()}
+    versions = community.versions
+    named = {record.version.adapter for record in versions.database.versions()}
     for digest in sorted(named):
-        path = registry.path(digest)
+        path = versions.path(digest)
         yield None if is_whole(path, digest) else f"{path} is missing or damaged"
     for path in sorted(community.folder.adapters.glob(f"*{SUFFIX}")):
         if path.name.removesuffix(SUFFIX) not in {digest.hex() for digest in named}:
@@ -82,7 +82,7 @@ def _files(community: OpenCommunity) -> Piece:
 
 
 def _history(community: OpenCommunity) -> Piece:
-    store = community.registry.store
+    store = community.versions.database
     rounds = {record.round: record for record in map(_record, store.rounds())}
     versions = [record.version for record in store.versions()]
     for version in versions:
@@ -102,7 +102,7 @@ def _history(community: OpenCommunity) -> Piece:
 
 
 def _credit(community: OpenCommunity) -> Piece:
-    store, public = community.registry.store, community.registrar.key.public
+    store, public = community.versions.database, community.registrar.key.public
     credited: set[tuple[int, bytes]] = set()
     for signed in store.all_receipts():
         found = signed.receipt
@@ -125,7 +125,7 @@ def _credit(community: OpenCommunity) -> Piece:
 
 def _standings(community: OpenCommunity) -> Piece:
     members = community.registrar.roster().members
-    known = {each.binding.name: each.standing for each in community.registrar.store.applicants()}
+    known = {each.binding.name: each.standing for each in community.registrar.database.applicants()}
     for name, member in members.items():
         if known.get(name) is not member.standing:
             yield f"{name} is {member.standing.value} in the roster, and not in the database"

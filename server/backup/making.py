@@ -40,7 +40,7 @@ def make(
     with tempfile.TemporaryDirectory(dir=to.absolute().parent, prefix=".backup.") as scratch:
         copy = Path(scratch) / folder.database.name
         # First the database: what it names was written before it was named.
-        community.registrar.store.copy_to(copy)
+        community.registrar.database.copy_to(copy)
         files = {folder.database.name: copy, **_beside(folder, copy)}
         manifest = _manifest(community, copy, files, now)
         keys = {name: (folder.root / name).read_bytes() for name in _keys(folder)}

@@ -44,10 +44,10 @@ def restore(file: Path, root: Path, passphrase: str, now: int) -> BackupManifest
             (draft / name).parent.mkdir(mode=0o700, exist_ok=True)
             write_private(draft / name, content)
         community = OpenCommunity.open(draft)
-        with contextlib.closing(community.registrar.store):
+        with contextlib.closing(community.registrar.database):
             if community_id(community.registrar.key.public).hex() != manifest.community:
                 raise BadData(f"{file}: its key is of another community")
-            community.registry.verify()
+            community.versions.verify()
             community.registrar.roster()
             _say_restored(community, manifest, now)
     return manifest
@@ -64,23 +64,23 @@ def restorations(folder: Folder) -> Restorations:
 
 def _say_restored(community: OpenCommunity, manifest: BackupManifest, now: int) -> None:
     """Add the version that says so to the chain, and the statement that names it."""
-    registry, key = community.registry, community.registrar.key
-    newest = registry.get(None)
+    versions, key = community.versions, community.registrar.key
+    newest = versions.get(None)
     old = newest.version
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.at))
     note = f"the community was restored at version {old.number}, from a backup of {made}"
     measured = Provenance(
         old.round, old.method, old.contributors, old.loss, old.parent_loss, note, old.evaluation
     )
-    last = registry.store.last_record()
+    last = versions.database.last_record()
     number = (0 if last is None else int(json.loads(last)["round"])) + ROUNDS_LEFT_OUT
     if number > MOST_ROUNDS:
         raise NomoatError("this community has no more numbers for rounds")
     before = restorations(community.folder).restorations
     roster = community.registrar.roster()
-    with registry.store.transaction():
-        record = registry.add(registry.load(newest), measured, now)
-        registry.store.put_round(number, False, brief(RoundRecord(number, False, note)), b"")
+    with versions.database.transaction():
+        record = versions.add(versions.load(newest), measured, now)
+        versions.database.put_round(number, False, brief(RoundRecord(number, False, note)), b"")
     blank = Restoration(
         len(before) + 1,
         record,

@@ -25,7 +25,7 @@ def list_versions(folder: InFolder = Path(), as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    records = opened(folder).registry.store.versions()
+    records = opened(folder).versions.database.versions()
     if as_json:
         print_json([_row(record) for record in records])
         return
@@ -46,7 +46,7 @@ def show(
     folder: InFolder = Path(),
 ) -> None:
     """One version, as JSON."""
-    record = opened(folder).registry.get(number)
+    record = opened(folder).versions.get(number)
     print_json(_row(record))
     which = f"--version {record.version.number} --dir {folder}"
     say(f"to use it as a PEFT adapter: nomoat adapter export NEW_FOLDER {which}")
@@ -69,7 +69,7 @@ def verify(
     from nomoat.server.descent import check_begun, check_related
 
     community = opened(folder)
-    count, begun = community.registry.verify(), check_begun(community)
+    count, begun = community.versions.verify(), check_begun(community)
     related = None if against is None else check_related(community, against)
     if as_json:
         lineage = given({"begun_with": begun, "related": related})
@@ -92,7 +92,7 @@ def rollback(
     community = opened(folder)
     up = f"{folder} is up, and its next round would undo this; stop nomoat up first"
     with held(community.folder.up_lock, up):
-        record = community.registry.rollback(number, int(time.time()))
+        record = community.versions.rollback(number, int(time.time()))
     typer.echo(f"version {record.version.number} is version {number} again")
     say("nomoat up goes on from it")
 

@@ -40,7 +40,7 @@ def invite(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         issued = community.registrar.revoke(revoke)
         say(f"invitation {issued.identifier.hex()} is revoked; nobody can join with it any more")
     if list_:
-        _list(community.registrar.store.invitations(), as_json)
+        _list(community.registrar.database.invitations(), as_json)
     if list_ or revoke is not None:
         return
     claims = _claims(community, address, uses, expires)

@@ -71,7 +71,7 @@ def bring_up(options: UpOptions, made: Callable[[], Beside] | None = None) -> No
     community = OpenCommunity.open(options.folder, **options.flags())
     tell = (lambda _text: None) if options.quiet else say
     with contextlib.ExitStack() as resources:
-        resources.enter_context(contextlib.closing(community.registrar.store))
+        resources.enter_context(contextlib.closing(community.registrar.database))
         console = ConsoleLines(options.as_json, options.quiet)
         watcher = watched_by((console, *resources.enter_context(beside.watching(community))))
         deployment = resources.enter_context(hosting(community, watcher, _stopped_by_signals()))

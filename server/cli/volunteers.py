@@ -91,7 +91,7 @@ def erase(
     from nomoat.server.erasure import erase as erased
 
     registrar = opened(ctx.obj).registrar
-    known = registrar.store.applicant(name)
+    known = registrar.database.applicant(name)
     if known is None:
         raise UsageError(f"no volunteer is called {name}; see: nomoat volunteers list")
     question = f"Erase {name}? It leaves, and its receipts cannot be brought back."
@@ -134,7 +134,7 @@ def _list(folder: Path, as_json: bool) -> None:
             "key": fingerprint(applicant.binding.identity),
             "strikes": [str(s) for s in strikes if s.volunteer == applicant.binding.name],
         }
-        for applicant in registrar.store.applicants()
+        for applicant in registrar.database.applicants()
     ]
     if as_json:
         print_json(rows)

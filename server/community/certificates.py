@@ -123,8 +123,8 @@ def host_name(host: str) -> str:
         found = ipaddress.ip_address(host)
     except ValueError:
         return _ascii_name(host)
-    if getattr(found, "scope_id", None):
-        raise UsageError(f"{host!r} is good on one link only; give an address without %")
+    if getattr(found, "scope_id", None) or (found.version == 6 and found.is_link_local):
+        raise UsageError(f"{host!r} is good on one link only; give an address of a wider network")
     meant = getattr(found, "ipv4_mapped", None) or found
     if meant.is_unspecified or meant.is_multicast or str(meant) == "255.255.255.255":
         raise UsageError(

@@ -31,7 +31,7 @@ BRIEF_BYTES = 4000
 class CommunityJournal:
     """Rounds in the community's database. clock: unix time in seconds."""
 
-    registry: VersionStore
+    versions: VersionStore
     spec: AdapterSpec
     method: str
     clock: Callable[[], int]
@@ -42,7 +42,7 @@ class CommunityJournal:
         One that cannot be read is made anew from the newest version and the records of rounds;
         NomoatError if those cannot be read either.
         """
-        row = self.registry.store.last_round()
+        row = self.versions.database.last_round()
         if row is None:
             return None
         number, text, data = row
@@ -56,9 +56,9 @@ class CommunityJournal:
             )
             checkpoint = self._derived(number, text)
         checkpoint = self._with_rounds_after(checkpoint)
-        newest = self.registry.get(None)
+        newest = self.versions.get(None)
         if newest.version.adapter == checkpoint.state.adapter.digest:
-            self.registry.keep(checkpoint.state.adapter)  # its file may be torn
+            self.versions.keep(checkpoint.state.adapter)  # its file may be torn
             return checkpoint
         # Rolled back: its losses were measured long ago.
         return FederationCheckpoint(
@@ -72,10 +72,10 @@ class CommunityJournal:
     def _derived(self, number: int, text: str) -> FederationCheckpoint:
         """Make the checkpoint of a round from its record and the version it gave."""
         record = RoundRecord.from_json(json.loads(text))
-        before = map(RoundRecord.from_json, map(json.loads, self.registry.store.rounds()))
+        before = map(RoundRecord.from_json, map(json.loads, self.versions.database.rounds()))
         return FederationCheckpoint(
             number,
-            self._begun(self.registry.get(None)),
+            self._begun(self.versions.get(None)),
             record.losses,
             evaluation=record.evaluation,
             personal=record.personal,
@@ -84,12 +84,12 @@ class CommunityJournal:
 
     def _begun(self, record: SignedVersion) -> MethodState:
         """The method at a version; modules that it has added stay frozen."""
-        state = methods.get(self.method).begin(self.registry.load(record))
+        state = methods.get(self.method).begin(self.versions.load(record))
         return replace(state, rank=self.spec.rank)
 
     def _with_rounds_after(self, checkpoint: FederationCheckpoint) -> FederationCheckpoint:
         """Return `checkpoint` as it stands after the abandoned rounds that have none."""
-        rounds = self.registry.store.rounds_after(checkpoint.round)
+        rounds = self.versions.database.rounds_after(checkpoint.round)
         for record in map(RoundRecord.from_json, map(json.loads, rounds)):
             if record.summed:
                 checkpoint = replace(checkpoint, round=record.round)
@@ -99,20 +99,20 @@ class CommunityJournal:
 
     def history(self) -> Iterable[RoundRecord]:
         """The records of all ended rounds, in order; abandoned ones with as many names as fit."""
-        return map(RoundRecord.from_json, map(json.loads, self.registry.store.rounds()))
+        return map(RoundRecord.from_json, map(json.loads, self.versions.database.rounds()))
 
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         """Write one ended round and, if it moved the adapter, its version.
 
         One that was abandoned leaves everything as it was: its record is all there is to keep.
         """
-        store, adapter = self.registry.store, checkpoint.state.adapter
+        store, adapter = self.versions.database, checkpoint.state.adapter
         if not record.committed:
             with store.transaction():
                 store.put_round(record.round, False, brief(record), b"")
             return
         before = store.last_round()
-        self.registry.keep(adapter)
+        self.versions.keep(adapter)
         with store.transaction():
             newest = store.newest_version()
             if newest is None or newest.version.adapter != adapter.digest:
@@ -125,7 +125,7 @@ class CommunityJournal:
                     parent_loss,
                     evaluation=record.evaluation,
                 )
-                self.registry.add(adapter, measured, self.clock())
+                self.versions.add(adapter, measured, self.clock())
             text = json.dumps(record.as_json())
             store.put_round(record.round, record.committed, text, pack(checkpoint))
 

@@ -42,7 +42,7 @@ LEFT_HELD = "left while it was held: "
 class Registrar:
     """Admits volunteers to one community and keeps its roster. `key` is the community's."""
 
-    store: Database
+    database: Database
     key: SigningKey
     admission: Admission
 
@@ -51,9 +51,9 @@ class Registrar:
 
     def invite(self, claims: Claims) -> Invitation:
         """Issue an invitation and remember it."""
-        with self.store.transaction():
+        with self.database.transaction():
             issue = IssuedInvitation(claims.identifier, claims.uses, 0, claims.expires, False)
-            self.store.put_invitation(issue)
+            self.database.put_invitation(issue)
         return invitation.issue(claims, self.key)
 
     def revoke(self, identifier: str) -> IssuedInvitation:
@@ -62,17 +62,17 @@ class Registrar:
         identifier: in hex, or the beginning of it. UsageError if it is no invitation's, or more
         than one's.
         """
-        with self.store.transaction():
+        with self.database.transaction():
             found = [
                 issued
-                for issued in self.store.invitations()
+                for issued in self.database.invitations()
                 if identifier and issued.identifier.hex().startswith(identifier.lower())
             ]
             if len(found) != 1:
                 which = "more than one invitation begins with" if found else "no invitation has id"
                 raise UsageError(f"{which} {identifier!r}; see: nomoat invite DIR --list")
             revoked = replace(found[0], revoked=True)
-            self.store.put_invitation(revoked)
+            self.database.put_invitation(revoked)
         return revoked
 
     def revoke_of(self, name: str) -> tuple[IssuedInvitation, list[str]]:
@@ -80,8 +80,8 @@ class Registrar:
 
         UsageError if that was not written down: it joined under a release before this.
         """
-        with self.store.transaction():
-            came_by = self.store.invitations_of()
+        with self.database.transaction():
+            came_by = self.database.invitations_of()
             if name not in came_by:
                 raise UsageError(f"which invitation {name} came by was not written down")
             others = [one for one, by in came_by.items() if by == came_by[name] and one != name]
@@ -102,8 +102,8 @@ class Registrar:
             check_name(wanted.binding.name)
         except UsageError as problem:
             raise Refused(str(problem)) from None
-        with self.store.transaction():
-            known = self.store.known(wanted.binding)
+        with self.database.transaction():
+            known = self.database.known(wanted.binding)
             if known.by_identity is None:
                 if not wanted.invitation:
                     raise Refused("this volunteer is not enrolled; join with an invitation")
@@ -117,42 +117,42 @@ class Registrar:
 
     def mend(self, now: int) -> list[str]:
         """Set standings that are not those of the roster, which is signed, to those; whose."""
-        with self.store.transaction():
+        with self.database.transaction():
             members = self.roster().members
             wrong = [
                 applicant
-                for applicant in self.store.applicants()
+                for applicant in self.database.applicants()
                 if (member := members.get(applicant.binding.name)) is not None
                 and applicant.standing is not member.standing
             ]
             for applicant in wrong:
                 member = members[applicant.binding.name]
-                self.store.put_applicant(
+                self.database.put_applicant(
                     Applicant(applicant.binding, member.standing, member.reason), now
                 )
         return [applicant.binding.name for applicant in wrong]
 
     def order(self, name: str, event: Event, reason: str, now: int) -> Standing:
         """Approve, hold, release or ban a volunteer, or note that it left; its new standing."""
-        with self.store.transaction():
-            known = self.store.applicant(name)
+        with self.database.transaction():
+            known = self.database.applicant(name)
             if known is None:
                 raise UsageError(f"no volunteer is called {name}; see: nomoat volunteers list")
             event = event_for(known.standing, event)
             standing = self._append(event, known.binding, reason, now)
-            self.store.put_applicant(Applicant(known.binding, standing, reason), now)
+            self.database.put_applicant(Applicant(known.binding, standing, reason), now)
         return standing
 
     def roster(self) -> Roster:
         """The roster as it stands now, whoever wrote it; verified once per entry."""
         known = self._roster  # requests come in threads: read once, never go back
-        length = self.store.roster_length()
+        length = self.database.roster_length()
         if length < known.length:
             raise NomoatError(
                 "the roster in the database became shorter; bring a backup back with nomoat restore"
             )
         if length > known.length:
-            known = roster.extend(known, self.store.roster_entries(known.length))
+            known = roster.extend(known, self.database.roster_entries(known.length))
             self._roster = max(known, self._roster, key=lambda cached: cached.length)
         return known
 
@@ -173,19 +173,19 @@ class Registrar:
         RemoteProtocolError at the first that this community did not give to this volunteer.
         """
         checked = [signed for signed in given if check_receipt(signed, self.key.public, identity)]
-        with self.store.transaction():
+        with self.database.transaction():
             for signed in checked:
-                self.store.put_receipt(signed)
+                self.database.put_receipt(signed)
 
     def page(self, start: int) -> Page:
         """Roster entries from `start` for whoever holds the ones before it."""
-        with self.store.transaction():
-            entries = self.store.roster_entries(start, roster.PAGE)
-            return Page(self.store.roster_length(), tuple(entries))
+        with self.database.transaction():
+            entries = self.database.roster_entries(start, roster.PAGE)
+            return Page(self.database.roster_length(), tuple(entries))
 
     def _admit(self, wanted: Enrol, now: int) -> Applicant:
         invited = self._redeemed(wanted.invitation, now)
-        self.store.put_invitation(invited)
+        self.database.put_invitation(invited)
         standing, reason = admit(self.admission), ""
         before = self.roster().members.get(wanted.binding.name)
         if standing is Standing.APPROVED:
@@ -197,8 +197,8 @@ class Registrar:
             if standing is Standing.APPROVED:
                 standing = self._append(Event.HOLD, wanted.binding, reason, now)
         applicant = Applicant(wanted.binding, standing, reason)
-        self.store.put_applicant(applicant, now)
-        self.store.note_invitation_of(wanted.binding.name, invited.identifier)
+        self.database.put_applicant(applicant, now)
+        self.database.note_invitation_of(wanted.binding.name, invited.identifier)
         return applicant
 
     def _check_return(self, proof: str, request: bytes, binding: Binding, now: int) -> None:
@@ -210,11 +210,11 @@ class Registrar:
     def _redeemed(self, token: bytes, now: int) -> IssuedInvitation:
         """The invitation after one more use, not stored; Refused if it is worth nothing."""
         claims = invitation.from_token(token, self.key.public).claims
-        return redeem(claims, self.store.invitation(claims.identifier), now)
+        return redeem(claims, self.database.invitation(claims.identifier), now)
 
     def _append(self, event: Event, binding: Binding, reason: str, now: int) -> Standing:
         known = self.roster()
         signed = roster.append(known, event, binding, self.key, now, reason)
-        self.store.append_roster(signed)
+        self.database.append_roster(signed)
         # The cache moves on only through roster(): a rolled-back append must leave no trace.
         return roster.extend(known, [signed]).members[binding.name].standing

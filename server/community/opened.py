@@ -36,7 +36,7 @@ class OpenCommunity:
     folder: Folder
     settings: Settings
     registrar: Registrar
-    registry: VersionStore
+    versions: VersionStore
 
     @classmethod
     def open(cls, root: Path, **flags: Any) -> OpenCommunity:
@@ -46,12 +46,12 @@ class OpenCommunity:
         key = folder.key()
         store = Database(folder.database)
         registrar = Registrar(store, key, settings.community.admission)
-        registry = VersionStore(store, folder.adapters, key, bytes.fromhex(settings.base.hash))
-        return cls(folder, settings, registrar, registry)
+        versions = VersionStore(store, folder.adapters, key, bytes.fromhex(settings.base.hash))
+        return cls(folder, settings, registrar, versions)
 
     def initial(self) -> Adapter:
         """Version 0."""
-        return self.registry.load(self.registry.get(0))
+        return self.versions.load(self.versions.get(0))
 
     def secagg_roster(self) -> RosterView:
         """The approved volunteers, as secure aggregation wants them."""
@@ -61,7 +61,7 @@ class OpenCommunity:
     def check_fixed(self) -> None:
         """UsageError if a setting was changed that every version so far was made with."""
         spec, shape = self.initial().spec, self.settings.adapter
-        newest = self.registry.get(None).version
+        newest = self.versions.get(None).version
         # A personal choice may be a method of its own: then rounds.method is not the one that runs.
         method = self.settings.method.name
         for name, now, was in (
@@ -86,7 +86,7 @@ class OpenCommunity:
         before, known = _agreed(file, now)
         members = {
             hashlib.sha256(applicant.binding.node_key).hexdigest(): applicant.binding.name
-            for applicant in self.registrar.store.applicants()
+            for applicant in self.registrar.database.applicants()
             if applicant.standing not in {Standing.LEFT, Standing.BANNED}
         }
         agreed = {key: known.get(key, before) for key in members}  # a new key has joined since
@@ -107,12 +107,12 @@ class OpenCommunity:
     def credit(self, number: int, earned: Mapping[str, UpdateDigests], now: int) -> None:
         """Issue receipts for the updates that are in a round's sum."""
         members, key = self.registrar.roster().members, self.registrar.key
-        with self.registrar.store.transaction():
+        with self.registrar.database.transaction():
             for name, share in earned.items():
                 volunteer = members[name].binding.identity  # whoever left stays in the log
                 for packet in share.packets:
                     receipt = Receipt(key.public, volunteer, number, packet, share.tokens, now)
-                    self.registrar.store.put_receipt(issue(receipt, key))
+                    self.registrar.database.put_receipt(issue(receipt, key))
 
 
 def _agreed(file: Path, now: AgreedTerms) -> tuple[AgreedTerms, dict[str, AgreedTerms]]:
@@ -140,7 +140,7 @@ def card(community: OpenCommunity, record: SignedVersion) -> str:
     before = "not measured" if version.parent_loss is None else f"{version.parent_loss:.4f}"
     own = "not measured" if version.evaluation is None else f"{version.evaluation:.4f}"
     told = (settings.base.left_out, template_clock.line(settings.base.folder))
-    begun = community.registry.get(0).version.note
+    begun = community.versions.get(0).version.note
     notes = "".join(f"- {note}\n" for note in (*told, begun) if note not in ("", UNTRAINED))
     hidden = in_words.protection(settings.rounds.secure, settings.rounds.least_reports)
     return f"""# {settings.community.name}: community adapter, version {version.number}

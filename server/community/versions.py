@@ -18,7 +18,7 @@ from nomoat.server.rounds.records import RoundRecord
 from nomoat.storage.atomic import replacing
 
 SUFFIX = ".adapter"
-OURS = "registry"
+OURS = "our records"
 UNTRAINED = "the base model: nothing trained yet"  # the note of a version 0
 
 
@@ -51,7 +51,7 @@ def is_whole(path: Path, digest: bytes) -> bool:
 class VersionStore:
     """The versions of one community. base_hash: content hash of its base model, 32 bytes."""
 
-    store: Database
+    database: Database
     folder: Path
     key: SigningKey
     base_hash: bytes
@@ -70,8 +70,8 @@ class VersionStore:
     def add(self, adapter: Adapter, measured: Provenance, now: int) -> SignedVersion:
         """Write the file, then the record that names it: a crash leaves at most a spare file."""
         self.keep(adapter)
-        with self.store.transaction():
-            parent = self.store.newest_version()
+        with self.database.transaction():
+            parent = self.database.newest_version()
             version = Version(
                 number=0 if parent is None else parent.version.number + 1,
                 parent=community_id(self.key.public) if parent is None else parent.digest,
@@ -87,14 +87,14 @@ class VersionStore:
                 at=now,
             )
             record = lineage.sign(version, self.key)
-            self.store.append_version(record)
+            self.database.append_version(record)
         return record
 
     def get(self, number: int | None) -> SignedVersion:
         """A version by number, the newest for None; UsageError if there is none."""
-        found = self.store.newest_version() if number is None else None
+        found = self.database.newest_version() if number is None else None
         if number is not None:
-            found = next(iter(self.store.versions(number, 1)), None)
+            found = next(iter(self.database.versions(number, 1)), None)
         if found is None or (number is not None and found.version.number != number):
             which = "no version yet" if number is None else f"no version {number}"
             raise UsageError(f"{which}; see: nomoat adapter list")
@@ -105,9 +105,9 @@ class VersionStore:
 
         Rounds of before there was such a statement are covered: it is made when it is asked for.
         """
-        with self.store.transaction():  # no half of a round that is being written
-            records = self.store.versions(start, lineage.PAGE)
-            newest, last = self.get(None), self.store.last_record()
+        with self.database.transaction():  # no half of a round that is being written
+            records = self.database.versions(start, lineage.PAGE)
+            newest, last = self.get(None), self.database.last_record()
         ended = newest.version.round
         if last is not None:
             record = RoundRecord.from_json(json.loads(last))
@@ -130,7 +130,7 @@ class VersionStore:
 
     def verify(self) -> int:
         """Check chain, signatures and files of all versions; how many there are."""
-        records = self.store.versions()
+        records = self.database.versions()
         try:
             public = self.key.public
             lineage.check_chain(None, records, public, community_id(public))

@@ -29,7 +29,7 @@ class ConductLedger:
 
     def judge(self, number: int, evidence: RoundEvidence, now: int) -> dict[str, str]:
         """Judge a round that has ended; volunteer → reason of whoever is held from now on."""
-        store = self.registrar.store
+        store = self.registrar.database
         with store.transaction():
             store.forget_strikes(number - REMEMBERED_ROUNDS)
             for name in sorted(evidence.heard):
@@ -47,7 +47,7 @@ class ConductLedger:
         members = self.registrar.roster().members
         return [
             Strike(number, StrikeKind(kind), name, about)
-            for number, kind, name, about, at in self.registrar.store.strikes()
+            for number, kind, name, about, at in self.registrar.database.strikes()
             if name in members
             and (members[name].standing is not Standing.APPROVED or at > members[name].since)
         ]

@@ -14,7 +14,7 @@ Flower would read and parse a body before it authenticates its sender, so that i
 Whatever is not its fleet protocol or a path of ours does not exist: no SuperLink is started, and
 the control and runtime interfaces of a stock one, which anybody could call, are answered with 404.
 
-    services = PortServices(state, registrar, registry, info, max_objects)
+    services = PortServices(state, registrar, versions, info, max_objects)
     app = make_app(services)
     with serving(app, ListenOptions("0.0.0.0", 8443, certificate, key)) as port:
         ...                                # volunteers join, pull tasks, push updates

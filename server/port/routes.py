@@ -91,7 +91,7 @@ def _add_receipts(app: FastAPI, services: PortServices) -> None:
     async def receipts(request: Request) -> Response:
         def own() -> object:
             asker = _asker(request, services)
-            found = services.registrar.store.receipts(asker, _after(request), PAGE)
+            found = services.registrar.database.receipts(asker, _after(request), PAGE)
             return Receipts(tuple(found))
 
         return await _answered(own)
@@ -123,7 +123,7 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
     async def versions(request: Request) -> Response:
         def listed() -> object:
             _check_approved(request, services)
-            records = services.registry.store.versions(_after(request), lineage.PAGE)
+            records = services.versions.database.versions(_after(request), lineage.PAGE)
             return lineage.Versions(tuple(records))
 
         return await _answered(listed)
@@ -132,7 +132,7 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
     async def standing(request: Request) -> Response:
         def page() -> object:
             _check_approved(request, services)
-            return services.registry.lineage(_after(request))
+            return services.versions.lineage(_after(request))
 
         return await _answered(page)
 
@@ -140,7 +140,7 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
     async def adapter(request: Request, digest: str) -> Response:
         def found() -> Path:
             _check_approved(request, services)
-            path = services.registry.path(bytes.fromhex(digest))
+            path = services.versions.path(bytes.fromhex(digest))
             if not path.is_file():
                 raise UsageError("no such adapter")
             return path

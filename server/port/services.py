@@ -58,7 +58,7 @@ class PortServices:
 
     state: FleetState
     registrar: Registrar
-    registry: VersionStore
+    versions: VersionStore
     info: Callable[[int], CommunityInfo]
     max_objects: int
     restored: Callable[[], Restorations] = lambda: Restorations(())

@@ -67,7 +67,7 @@ def _origin(found: Found, voice: str) -> Origin | None:
     source = found.source
     name = "".join(c if c.isprintable() else " " for c in source.title)
     if isinstance(source, CoordinatorsCommunity):
-        return Origin(name, source.opened.registry.key.public, source.record(voice))
+        return Origin(name, source.opened.versions.key.public, source.record(voice))
     if isinstance(source, JoinedCommunity):
         return Origin(name, source.folder.info().public, source.record(voice))
     return None

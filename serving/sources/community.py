@@ -40,7 +40,7 @@ class CoordinatorsCommunity:
 
     def voices(self) -> tuple[str, ...]:
         """The newest MOST_LISTED versions, the newest first."""
-        newest = self.opened.registry.get(None).version.number
+        newest = self.opened.versions.get(None).version.number
         oldest = max(0, newest - MOST_LISTED + 1)
         numbered = (f"{COMMUNITY}@{n}" for n in range(newest, oldest - 1, -1))
         return (BASE, COMMUNITY, *numbered)
@@ -53,7 +53,7 @@ class CoordinatorsCommunity:
 
     def load(self, voice: str) -> Adapter:
         """The version's adapter; NomoatError if its file is gone or altered."""
-        return self.opened.registry.load(self.record(voice))
+        return self.opened.versions.load(self.record(voice))
 
     def card(self, voice: str) -> str:
         """The version's origin in words."""
@@ -69,7 +69,7 @@ class CoordinatorsCommunity:
         if voice != COMMUNITY and numbered is None:
             raise UnknownVoice(voice, self.voices())
         try:
-            return self.opened.registry.get(int(numbered[1]) if numbered else None)
+            return self.opened.versions.get(int(numbered[1]) if numbered else None)
         except UsageError:
             raise UnknownVoice(voice, self.voices()) from None
 

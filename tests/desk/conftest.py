@@ -91,7 +91,7 @@ def community(tmp_path: Path) -> OpenCommunity:
     opened = OpenCommunity.open(made.root)
     for number in range(3):
         measured = Provenance(number, "fedavg", ("ada",), 3.0 - number / 10, 3.1)
-        opened.registry.add(adapter(number), measured, NOW + number)
+        opened.versions.add(adapter(number), measured, NOW + number)
     return opened
 
 
@@ -101,7 +101,7 @@ def enrol(community: OpenCommunity) -> Callable[[str], None]:
 
     def asked(name: str) -> None:
         registrar = community.registrar
-        number = len(registrar.store.applicants()) + 1
+        number = len(registrar.database.applicants()) + 1
         claims = Claims(
             "localhost:1", b"\0" * 32, registrar.key.public, bytes([number] * 16), 1, NOW + 60
         )

@@ -165,7 +165,7 @@ class Village:
 
     def restart(self) -> None:
         """The coordinator's process ends; another reads what it has left on disk."""
-        self.registrar.store.close()
+        self.registrar.database.close()
         self.registrar = Registrar(Database(self.folder / "community.db"), KEY, Admission.OPEN)
 
     def run(self, rounds: int, **changes: Any) -> list[RoundRecord]:

@@ -44,7 +44,7 @@ def community(tmp_path: Path) -> OpenCommunity:
     opened = OpenCommunity.open(made.root)
     for name, identity in (("ada", ADA), ("ben", BEN)):
         _enrol(opened, name, identity)
-    store = opened.registrar.store
+    store = opened.registrar.database
     checkpoint = arrays.pack(
         {"losses": {"ada": 2.4, "ben": 3.4}, "best": {"volunteers": {"ada": 2.0}}},
         {"adapter": np.arange(3.0)},
@@ -73,7 +73,7 @@ def _enrol(opened: OpenCommunity, name: str, identity: SigningKey) -> None:
 
 def stored(community: OpenCommunity) -> str:
     """All of the rounds table, as text."""
-    rows = community.registrar.store.whole_rounds()
+    rows = community.registrar.database.whole_rounds()
     return json.dumps([(text, arrays.unpack(data)[0] if data else "") for _, text, data in rows])
 
 
@@ -98,21 +98,21 @@ def test_erasing_takes_the_name_out_of_records_and_keeps_every_count(
     community: OpenCommunity,
 ) -> None:
     registrar = community.registrar
-    before = [json.loads(text) for text in registrar.store.rounds()]
+    before = [json.loads(text) for text in registrar.database.rounds()]
     assert erase(registrar, ADA.public, "erased-1", NOW) == Erased(receipts=1, rounds=3)
     assert '\\"ada\\"' not in stored(community)
-    after = [json.loads(text) for text in registrar.store.rounds()]
+    after = [json.loads(text) for text in registrar.database.rounds()]
     for old, new in zip(before, after, strict=True):
         assert sorted(old["losses"].values()) == sorted(new["losses"].values())
         assert len(old["contributors"]) == len(new["contributors"])
         assert old["loss"] == new["loss"]
-    assert [strike[2:4] for strike in registrar.store.strikes()] == [
+    assert [strike[2:4] for strike in registrar.database.strikes()] == [
         ("erased-1", "ben"),
         ("ben", "erased-1"),
     ]
-    assert registrar.store.receipts(ADA.public, 0, 10) == []
-    assert len(registrar.store.receipts(BEN.public, 0, 10)) == 1
-    (data,) = [data for _, _, data in registrar.store.whole_rounds() if data]
+    assert registrar.database.receipts(ADA.public, 0, 10) == []
+    assert len(registrar.database.receipts(BEN.public, 0, 10)) == 1
+    (data,) = [data for _, _, data in registrar.database.whole_rounds() if data]
     meta, values = arrays.unpack(data)
     assert meta["best"] == {"volunteers": {"erased-1": 2.0}}
     assert values["adapter"].tolist() == [0.0, 1.0, 2.0]
@@ -124,7 +124,7 @@ def test_a_tombstone_stays_and_says_so(community: OpenCommunity) -> None:
     member = registrar.roster().named(ADA.public)
     assert member is not None
     assert member.standing.value == "left"
-    known = registrar.store.applicant("ada")
+    known = registrar.database.applicant("ada")
     assert known is not None
     assert known.reason == NOTE
     assert [entry["event"] for entry in held_of(registrar, "ada")["roster"]] == ["join", "leave"]
@@ -141,7 +141,7 @@ def test_nobody_is_erased_who_is_not_there(community: OpenCommunity) -> None:
 def test_a_damaged_checkpoint_does_not_keep_the_rest_from_being_erased(
     community: OpenCommunity,
 ) -> None:
-    store = community.registrar.store
+    store = community.registrar.database
     store.replace_round(1, store.round_record(1) or "", b"damaged")
     assert erase(community.registrar, ADA.public, "erased-1", NOW).rounds == 3
     assert '"ada"' not in (store.round_record(1) or "")

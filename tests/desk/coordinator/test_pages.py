@@ -91,7 +91,7 @@ def test_volunteers_are_approved_held_and_banned_with_a_reason(
     assert "held" in page
     assert "sends nothing" in page
     see.send("/volunteers", name="ada", order="ban", reason="spam")
-    assert community.registrar.store.applicant("ada").standing.value == "banned"  # type: ignore[union-attr]
+    assert community.registrar.database.applicant("ada").standing.value == "banned"  # type: ignore[union-attr]
     assert "no volunteer is called" in see.send("/volunteers", name="eve", order="ban")
     assert "no such order" in see.send("/volunteers", name="ada", order="erase")
 
@@ -108,7 +108,7 @@ def test_an_invitation_is_shown_once_with_its_code_and_can_be_revoked(
     assert "found on this machine only" in page
     assert "nomoat://" not in see.html("/invitations")
     see.send("/revoke", identifier=claims.identifier.hex())
-    assert community.registrar.store.invitation(claims.identifier).revoked  # type: ignore[union-attr]
+    assert community.registrar.database.invitation(claims.identifier).revoked  # type: ignore[union-attr]
     assert "uses: give a number" in see.send("/invite", uses="-1")
     assert "is not a duration" in see.send("/invite", uses="1", expires="for ever")
 
@@ -209,7 +209,7 @@ def test_settings_view_never_shows_a_private_key(community: OpenCommunity, see: 
         if not path.startswith("/round?"):
             assert secret not in see.html(path)
     with pytest.raises(UsageError):
-        community.registry.get(99)
+        community.versions.get(99)
 
 
 def test_the_public_page_has_versions_and_rules_and_nobodys_name(

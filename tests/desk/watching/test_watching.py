@@ -84,7 +84,7 @@ def test_the_roster_is_followed_whoever_writes_it(
     community: OpenCommunity, enrol: Callable[[str], None]
 ) -> None:
     told: list[CommunityEvent] = []
-    follower = RosterFollower(community.registrar.store, [told.append])
+    follower = RosterFollower(community.registrar.database, [told.append])
     enrol("ada")
     from nomoat.aggregation.protocol.roster import Event
 

@@ -96,9 +96,9 @@ class Town:
         self.directory = Directory(self.registrar)
         self.folder.flower.mkdir(exist_ok=True)
         self.state = FleetState(self.folder.flower / "link.db", self.directory)
-        registry = VersionStore(self.registrar.store, self.folder.adapters, key, BASE_HASH)
+        versions = VersionStore(self.registrar.database, self.folder.adapters, key, BASE_HASH)
         info = describe(self.settings, key, authority, 1000)
-        self.desk = PortServices(self.state, self.registrar, registry, info, max_objects=20)
+        self.desk = PortServices(self.state, self.registrar, versions, info, max_objects=20)
         self.fleet_grid = FleetGrid(self.state, self.patience_s, self.clock)
         self.grid = SealedGrid(
             self.fleet_grid, CommunitySigner(key, BASE_HASH, lambda: os.urandom(16)), self._who

@@ -197,7 +197,7 @@ def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
     (person,) = people(1)
     public = town.folder.key().public
     seen, _ = extend_roster(person.coordinator, Roster.empty(public), now())
-    entries = town.registrar.store.roster_entries(0)
+    entries = town.registrar.database.roster_entries(0)
     shorter = roster.Page(1, tuple(entries[:1]))
     monkeypatch.setattr(town.registrar, "page", lambda _: shorter)
     with pytest.raises(RemoteProtocolError, match="rewritten"):
@@ -214,7 +214,7 @@ def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
 
 def test_members_only_see_the_roster_and_the_adapters(town: Any, people: Any) -> None:
     (person,) = people(1)
-    record = town.desk.registry.add(adapter(1), Provenance(0, "fedavg", (), None, None), now())
+    record = town.desk.versions.add(adapter(1), Provenance(0, "fedavg", (), None, None), now())
     assert np.array_equal(
         coordinator_api.download(person.coordinator, record, now()).vector, adapter(1).vector
     )
@@ -238,12 +238,12 @@ def test_versions_are_followed_and_a_swapped_file_is_refused(town: Any, people: 
     (person,) = people(1)
     newest = None
     for seed in (10, 11):
-        town.desk.registry.add(adapter(seed), Provenance(seed, "fedavg", (), 1.0, 2.0), now())
+        town.desk.versions.add(adapter(seed), Provenance(seed, "fedavg", (), 1.0, 2.0), now())
         newest = coordinator_api.lineage_since(person.coordinator, newest, now())
         assert newest.record.version.adapter == adapter(seed).digest
         assert newest.ended.round == seed
-    other = town.desk.registry.path(adapter(10).digest).read_bytes()
-    town.desk.registry.path(adapter(11).digest).write_bytes(other)
+    other = town.desk.versions.path(adapter(10).digest).read_bytes()
+    town.desk.versions.path(adapter(11).digest).write_bytes(other)
     with pytest.raises(RemoteProtocolError, match="not the one"):
         coordinator_api.download(person.coordinator, newest.record, now())
 
@@ -252,7 +252,7 @@ def test_receipts_are_a_volunteers_own_and_a_forged_one_is_refused(
     town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = people(2)
-    key, store = town.registrar.key, town.registrar.store
+    key, store = town.registrar.key, town.registrar.database
 
     def receipt(person: Any, number: int, packet: bytes) -> SignedReceipt:
         mine = Receipt(key.public, person.coordinator.identity.public, number, packet, 70, now())

@@ -51,7 +51,7 @@ def play(community: OpenCommunity, number: int, committed: bool = True) -> None:
     state = methods.get("fedavg").begin(adapter(number if committed else number - 1))
     digest = state.adapter.digest.hex()
     record = RoundRecord(number, committed, "why", NAMES, NAMES, loss=3.0, adapter=digest)
-    journal = CommunityJournal(community.registry, SPEC, "fedavg", lambda: 200)
+    journal = CommunityJournal(community.versions, SPEC, "fedavg", lambda: 200)
     journal.write(record, FederationCheckpoint(number, state, {}))
 
 
@@ -65,7 +65,7 @@ def community(tmp_path: Path) -> Iterator[OpenCommunity]:
     )
     create(folder, settings, datetime.datetime.now(datetime.UTC), b"\7" * 32)
     made = OpenCommunity.open(folder.root)
-    made.registry.add(adapter(0), Provenance(0, "fedavg", (), None, None, "the base model"), 1)
+    made.versions.add(adapter(0), Provenance(0, "fedavg", (), None, None, "the base model"), 1)
     key = made.registrar.key.public
     for number, name in enumerate(NAMES):
         claims = Claims("localhost:1", b"c" * 32, key, name.encode().ljust(16), 1, 2**33)
@@ -76,10 +76,10 @@ def community(tmp_path: Path) -> Iterator[OpenCommunity]:
     for number in (1, 2):
         play(made, number)
     play(made, 3, committed=False)
-    made.registry.rollback(1, 300)
+    made.versions.rollback(1, 300)
     made.registrar.order("bob", Event.LEAVE, "", 400)
     yield made
-    made.registrar.store.close()
+    made.registrar.database.close()
 
 
 def test_a_whole_community_keeps_every_promise(community: OpenCommunity) -> None:
@@ -87,11 +87,11 @@ def test_a_whole_community_keeps_every_promise(community: OpenCommunity) -> None
 
 
 def sql(text: str) -> Callable[[OpenCommunity], object]:
-    return lambda community: community.registrar.store._execute(text)
+    return lambda community: community.registrar.database._execute(text)
 
 
 def torn(community: OpenCommunity) -> None:
-    path = community.registry.path(adapter(1).digest)
+    path = community.versions.path(adapter(1).digest)
     path.write_bytes(path.read_bytes()[:-8])
 
 
@@ -104,7 +104,7 @@ def begun(community: OpenCommunity) -> None:
 
 
 def other_contributors(community: OpenCommunity) -> None:
-    store = community.registrar.store
+    store = community.registrar.database
     record = RoundRecord.from_json(json.loads(store.rounds()[0]))
     text = json.dumps(replace(record, contributors=("ada",)).as_json())
     store._execute("UPDATE rounds SET record = ? WHERE number = 1", text)
@@ -141,7 +141,7 @@ def test_every_broken_promise_is_named(community: OpenCommunity, case: str) -> N
     try:
         assert said in "\n".join(faults(again))
     finally:
-        again.registrar.store.close()
+        again.registrar.database.close()
 
 
 def test_a_coordinator_that_is_up_writes_down_what_it_found(

@@ -64,9 +64,9 @@ class Line:
     def get(self, target: str, _now: int, _limit: int) -> bytes:
         asked = urlsplit(target)
         after = int(parse_qs(asked.query).get("after", ["0"])[0])
-        store = self.served.registrar.store
+        store = self.served.registrar.database
         answer: dict[str, Any] = {
-            "/lineage": lambda: self.served.registry.lineage(after),
+            "/lineage": lambda: self.served.versions.lineage(after),
             "/roster": lambda: self.served.registrar.page(after),
             "/restored": lambda: restorations(self.served.folder),
             "/receipts": lambda: Receipts(tuple(store.receipts(self.identity.public, after, 500))),
@@ -90,7 +90,7 @@ def enrol(community: OpenCommunity, name: str, identity: SigningKey) -> None:
 
 def version(community: OpenCommunity, number: int) -> None:
     provenance = Provenance(number, "fedavg", ("ada",), 2.0, None)
-    community.registry.add(adapter(number), provenance, number)
+    community.versions.add(adapter(number), provenance, number)
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def community(tmp_path: Path) -> Iterator[OpenCommunity]:
         version(opened, number)
     enrol(opened, "ada", ADA)
     yield opened
-    opened.registrar.store.close()
+    opened.registrar.database.close()
 
 
 @pytest.fixture
@@ -137,11 +137,11 @@ def test_what_is_in_the_wal_alone_is_in_the_backup_and_keys_only_under_the_passp
     assert not (tmp_path / "back").exists()
     restore(file, tmp_path / "back", PASSPHRASE, 2000)
     back = OpenCommunity.open(tmp_path / "back")
-    with contextlib.closing(back.registrar.store):
+    with contextlib.closing(back.registrar.database):
         assert back.registrar.roster().members.keys() == {"ada"}
-        assert back.registry.verify() == 3
-        assert "restored at version 1" in back.registry.get(None).version.note
-        assert back.registry.lineage(0).ended.round == ROUNDS_LEFT_OUT
+        assert back.versions.verify() == 3
+        assert "restored at version 1" in back.versions.get(None).version.note
+        assert back.versions.lineage(0).ended.round == ROUNDS_LEFT_OUT
         assert back.folder.key().public == community.registrar.key.public
 
 
@@ -195,7 +195,7 @@ def test_who_has_seen_more_goes_on_with_a_restored_community_at_its_owners_word(
 
     restore(file, tmp_path / "back", PASSPHRASE, 2000)
     line.served = OpenCommunity.open(tmp_path / "back")
-    with contextlib.closing(line.served.registrar.store):
+    with contextlib.closing(line.served.registrar.database):
         for refresh in (versions.refresh, roster.refresh):
             with pytest.raises(RemoteProtocolError) as problem:
                 refresh()
@@ -215,7 +215,7 @@ def test_who_has_seen_more_goes_on_with_a_restored_community_at_its_owners_word(
         assert restored.waiting(volunteer, line) is None
         assert restored.hand_back(volunteer, line, found) == 1
         assert restored.hand_back(volunteer, line, found) == 0
-        assert line.served.registrar.store.receipts(ADA.public, 0, 9) == [receipt]
+        assert line.served.registrar.database.receipts(ADA.public, 0, 9) == [receipt]
         version(line.served, 3)
         assert versions.refresh().record.version.number == 3
 
@@ -230,7 +230,7 @@ def test_who_has_not_seen_more_need_not_be_asked(
     make(community, file, PASSPHRASE, 1000)
     restore(file, tmp_path / "back", PASSPHRASE, 2000)
     line.served = OpenCommunity.open(tmp_path / "back")
-    with contextlib.closing(line.served.registrar.store):
+    with contextlib.closing(line.served.registrar.database):
         assert versions.refresh().record.version.number == 2
         assert restored.waiting(volunteer, line) is None
 
@@ -247,7 +247,7 @@ def test_a_statement_is_believed_only_under_the_communitys_key_and_with_a_roster
     line: Any = Line(community, ADA)
     roster = RosterCache(RosterFile(volunteer.root), line)
     line.served = OpenCommunity.open(tmp_path / "back")
-    with contextlib.closing(line.served.registrar.store):
+    with contextlib.closing(line.served.registrar.database):
         (found,) = restorations(line.served.folder).restorations
         folder = line.served.folder
         forged = replace(found, roster_head=b"x" * 32)

@@ -51,17 +51,17 @@ def folder(tmp_path: Path) -> Path:
     )
     made = Folder(tmp_path / "town")
     create(made, settings, datetime.datetime.now(datetime.UTC), b"\7" * 32)
-    registry = OpenCommunity.open(made.root).registry
+    versions = OpenCommunity.open(made.root).versions
     for number in range(3):
-        registry.add(adapter(number), Provenance(number, "fedavg", ("ada",), 3.0, 3.1), 100)
+        versions.add(adapter(number), Provenance(number, "fedavg", ("ada",), 3.0, 3.1), 100)
     return made.root
 
 
 def enrol(folder: Path, name: str, number: int, token: bytes) -> None:
-    office = OpenCommunity.open(folder)
+    community = OpenCommunity.open(folder)
     key = ec.derive_private_key(9000 + number, ec.SECP384R1())
-    who = bind(name, SigningKey(bytes([number + 1]) * 32), key, office.registrar.key.public)
-    office.registrar.enrol(wire.encode(Enrol(token, who)).head, int(time.time()))
+    who = bind(name, SigningKey(bytes([number + 1]) * 32), key, community.registrar.key.public)
+    community.registrar.enrol(wire.encode(Enrol(token, who)).head, int(time.time()))
 
 
 def test_the_commands_load_nothing_heavy_until_they_run() -> None:
@@ -176,9 +176,9 @@ def test_an_id_that_begins_two_invitations_revokes_neither(folder: Path) -> None
         registrar.invite(claims)
     with pytest.raises(UsageError, match="more than one"):
         run("invite", str(folder), "--revoke", "0101")
-    assert not any(issued.revoked for issued in registrar.store.invitations())
+    assert not any(issued.revoked for issued in registrar.database.invitations())
     run("invite", str(folder), "--revoke", ("01" * 15 + "00").upper())
-    assert sorted(issued.revoked for issued in registrar.store.invitations()) == [False, True]
+    assert sorted(issued.revoked for issued in registrar.database.invitations()) == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,9 @@ def test_a_coordinator_that_is_up_is_not_rolled_back(folder: Path) -> None:
         pytest.raises(NomoatError, match="its next round would undo this; stop nomoat up first"),
     ):
         run("adapter", "rollback", "0", "--dir", str(folder))
-    assert community.registry.get(None).version.number == 2  # none was added
+    assert community.versions.get(None).version.number == 2  # none was added
     run("adapter", "rollback", "0", "--dir", str(folder))
-    assert community.registry.get(None).version.number == 3
+    assert community.versions.get(None).version.number == 3
 
 
 def under(folder: Path, **rounds: object) -> OpenCommunity:

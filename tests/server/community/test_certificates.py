@@ -133,6 +133,7 @@ def test_what_is_no_address_is_a_usage_error(address: str) -> None:
     [
         ("2001:db8::1:8443", "in brackets"),
         ("[fe80::1%eth0]:8443", "one link only"),
+        ("[fe80::1]:8443", "one link only"),
         ("a..b:8443", "neither a host name"),
         ("a b:8443", "neither a host name"),
         ("https://a.example:8443", "in brackets"),

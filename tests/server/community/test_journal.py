@@ -38,9 +38,9 @@ def ended(number: int, committed: bool = True) -> tuple[RoundRecord, FederationC
 @pytest.fixture
 def journal(tmp_path: Path) -> CommunityJournal:
     store = Database(tmp_path / "community.db")
-    registry = VersionStore(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
-    registry.add(adapter(0), Provenance(0, "fedavg", (), None, None), 1)
-    return CommunityJournal(registry, SPEC, "fedavg", lambda: 100)
+    versions = VersionStore(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
+    versions.add(adapter(0), Provenance(0, "fedavg", (), None, None), 1)
+    return CommunityJournal(versions, SPEC, "fedavg", lambda: 100)
 
 
 def test_a_checkpoint_survives_being_packed() -> None:
@@ -72,7 +72,7 @@ def test_modules_a_method_has_added_stay_frozen_after_a_rollback(journal: Commun
     record, _ = ended(1)
     journal.write(record, FederationCheckpoint(1, MethodState(grown, 2), {}))
     journal.write(*ended(2))
-    journal.registry.rollback(1, 5)
+    journal.versions.rollback(1, 5)
     last = journal.last()
     assert last is not None
     assert last.state.adapter.digest == grown.digest
@@ -86,7 +86,7 @@ def test_rounds_are_resumed_from_the_last_one_written(journal: CommunityJournal)
     last = journal.last()
     assert last is not None
     assert (last.round, last.state.adapter.digest) == (2, adapter(2).digest)
-    versions = [record.version for record in journal.registry.store.versions()]
+    versions = [record.version for record in journal.versions.database.versions()]
     assert [v.number for v in versions] == [0, 1, 2]  # round 0 moved nothing: no new version
     assert [v.parent_loss for v in versions] == [None, 3.0, 2.9]
     assert [v.evaluation for v in versions] == [None, 3.0, 2.0]
@@ -104,13 +104,13 @@ def test_a_state_that_cannot_be_read_is_made_anew_from_the_version_it_gave(
     whole = bytearray(pack(checkpoint))
     whole[-1] ^= 1
     data = bytes(whole) if stored is None else stored
-    journal.registry.store.put_round(1, True, json.dumps(record.as_json()), data)
+    journal.versions.database.put_round(1, True, json.dumps(record.as_json()), data)
     last = journal.last()
     assert last is not None
     assert last.state.adapter.digest == checkpoint.state.adapter.digest
     assert (last.round, last.losses, last.evaluation) == (1, checkpoint.losses, 3.0)
     assert "round 1's checkpoint is damaged" in caplog.text
-    journal.registry.path(adapter(1).digest).write_bytes(b"torn")
+    journal.versions.path(adapter(1).digest).write_bytes(b"torn")
     with pytest.raises(NomoatError, match="adapter: "):
         journal.last()
 
@@ -121,14 +121,14 @@ def test_an_abandoned_round_is_written_and_makes_no_version(journal: CommunityJo
     last = journal.last()
     assert last is not None
     assert last.round == 1
-    assert len(journal.registry.store.versions()) == 1
+    assert len(journal.versions.database.versions()) == 1
 
 
 def test_rounds_that_came_to_nothing_cost_no_number_no_place_and_no_checkpoint(
     journal: CommunityJournal,
 ) -> None:
     """Training alone leaves the number free; updates that were asked for use it up."""
-    store = journal.registry.store
+    store = journal.versions.database
     journal.write(*ended(0))
     start = journal.last()
     assert start is not None
@@ -170,22 +170,22 @@ def test_a_kill_in_the_middle_leaves_the_round_before(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(journal.registry.store, where, killed)
+    monkeypatch.setattr(journal.versions.database, where, killed)
     with pytest.raises(KeyboardInterrupt):
         journal.write(*ended(1))
     monkeypatch.undo()
     last = journal.last()
     assert last is not None
     assert last.round == 0
-    assert journal.registry.verify() == 1
+    assert journal.versions.verify() == 1
     journal.write(*ended(1))
-    assert journal.registry.verify() == 2
+    assert journal.versions.verify() == 2
 
 
 def test_a_rollback_is_where_the_next_round_starts(journal: CommunityJournal) -> None:
     for number in range(3):
         journal.write(*ended(number))
-    journal.registry.rollback(1, 200)
+    journal.versions.rollback(1, 200)
     last = journal.last()
     assert last is not None
     assert (last.round, last.state.adapter.digest) == (2, adapter(1).digest)
@@ -195,15 +195,15 @@ def test_a_rollback_is_where_the_next_round_starts(journal: CommunityJournal) ->
 def test_the_end_of_every_round_is_signed_and_volunteers_follow_it(
     journal: CommunityJournal,
 ) -> None:
-    registry, public = journal.registry, journal.registry.key.public
-    seen = extend(None, registry.lineage(0), public)
+    versions, public = journal.versions, journal.versions.key.public
+    seen = extend(None, versions.lineage(0), public)
     assert (seen.next_round, seen.record.version.adapter) == (1, adapter(0).digest)
     found = []
     for number, committed in enumerate((True, True, False, True)):
         journal.write(*ended(number, committed))
         if number == 3:
-            registry.rollback(1, 5)
-        seen = extend(seen, registry.lineage(seen.record.version.number + 1), public)
+            versions.rollback(1, 5)
+        seen = extend(seen, versions.lineage(seen.record.version.number + 1), public)
         found.append((seen.next_round, seen.record.version.adapter))
     first = adapter(1).digest
     assert found == [(1, adapter(0).digest), (2, first), (3, first), (4, first)]
@@ -213,7 +213,7 @@ def test_the_round_whose_end_is_signed_is_the_one_before_that_is_begun_next(
     journal: CommunityJournal,
 ) -> None:
     """Whatever became of rounds; one that nobody was asked for an update in keeps its number."""
-    registry, public = journal.registry, journal.registry.key.public
+    versions, public = journal.versions, journal.versions.key.public
     void = replace(ended(2, committed=False)[0], contributors=(), reusable=True)
     lost = replace(void, reusable=False)
     older = json.dumps(replace(lost, round=5).as_json())
@@ -225,10 +225,10 @@ def test_the_round_whose_end_is_signed_is_the_one_before_that_is_begun_next(
         lambda: journal.write(replace(void, round=3), ended(1)[1]),
         lambda: journal.write(*ended(3)),
         lambda: journal.write(*ended(4, committed=False)),
-        lambda: registry.store.put_round(5, False, older, pack(replace(ended(3)[1], round=5))),
+        lambda: versions.database.put_round(5, False, older, pack(replace(ended(3)[1], round=5))),
     ]
     for write in writes:
         write()
         last = journal.last()
         assert last is not None
-        assert extend(None, registry.lineage(0), public).ended.round == last.round
+        assert extend(None, versions.lineage(0), public).ended.round == last.round

@@ -50,7 +50,7 @@ def child(community: VersionStore, tmp_path: Path) -> OpenCommunity:
 def test_a_community_begins_with_anothers_version_and_says_so(
     child: OpenCommunity, community: VersionStore, tmp_path: Path, adapters: dict[str, Adapter]
 ) -> None:
-    first, parent = child.registry.get(0), community.get(1)
+    first, parent = child.versions.get(0), community.get(1)
     assert child.initial().digest == adapters["community@2"].digest
     assert first.version.note == f"begun with version 1 of Readers, record {parent.digest.hex()}"
     assert first.version.note in card(child, first)
@@ -93,7 +93,7 @@ def test_a_forged_or_lost_origin_is_found(child: OpenCommunity, tmp_path: Path) 
     with pytest.raises(NomoatError, match=r"origin\.rec is gone"):
         check_begun(child)
     file.write_bytes(data)
-    first = child.registry.get(0).version
+    first = child.versions.get(0).version
     with pytest.raises(RemoteProtocolError, match="not the adapter of its origin"):
         origins.check_child(found, replace(first, adapter=bytes(32)), "here")
 
