@@ -42,6 +42,7 @@ from nomoat.storage.atomic import replacing
 from nomoat.storage.private import keep_to_owner
 
 ID_DIGITS = 16
+OURS = ("*.key", "*.json", "*.jsonl")  # beside folders, what lies in a home
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ class Home:
 
     @classmethod
     def opened(cls) -> Home:
-        """The same, to be written to: it becomes its owner's alone, with all that is in it."""
+        """The same, to be written to: it becomes its owner's alone, with all of ours in it."""
         home = cls.find()
-        keep_to_owner(home.root)
+        files = (path for ending in OURS for path in home.root.glob(ending))
+        keep_to_owner(home.root, (*files, home.root / "communities", home.root / "flower"))
         return home
 
     @property

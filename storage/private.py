@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError
@@ -40,8 +41,8 @@ def read_private(path: Path, what: str) -> bytes:
         raise NomoatError(f"{what} {path} cannot be read: {problem.strerror}") from None
 
 
-def keep_to_owner(root: Path) -> None:
-    """Make a folder, and all that is in it or comes into it by this process, its owner's alone.
+def keep_to_owner(root: Path, parts: Iterable[Path]) -> None:
+    """Make a folder its owner's alone, with `parts` of it and all that this process will make.
 
     NomoatError if somebody else owns it, who could put other files in their place.
     """
@@ -50,7 +51,7 @@ def keep_to_owner(root: Path) -> None:
         return
     if root.stat().st_uid != os.geteuid() and os.geteuid() != 0:
         raise NomoatError(f"{root} belongs to another user; make it yours, or set NOMOAT_HOME")
-    for path in (root, *root.rglob("*")):
+    for path in (root, *(inner for part in parts for inner in (part, *part.rglob("*")))):
         try:
             mode = path.lstat().st_mode
             if mode & 0o077 and not stat.S_ISLNK(mode):

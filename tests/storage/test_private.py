@@ -41,7 +41,7 @@ def fill(root: Path) -> None:
 def test_everything_that_is_made_afterwards_is_its_owners_alone(tmp_path: Path) -> None:
     root = tmp_path / "home"
     root.mkdir()
-    keep_to_owner(root)
+    keep_to_owner(root, [])
     fill(root)
     assert loose(root) == []
 
@@ -54,7 +54,11 @@ def test_what_an_earlier_release_left_open_is_closed(tmp_path: Path) -> None:
     outside = tmp_path / "mine.jsonl"
     outside.write_text("")
     (root / "link").symlink_to(outside)
-    keep_to_owner(root)
+    beside = root / "not-ours.txt"
+    beside.write_text("")
+    keep_to_owner(root, [path for path in root.iterdir() if path != beside])
+    assert beside.stat().st_mode & 0o777 == 0o666
+    beside.unlink()
     (root / "link").unlink()
     assert loose(root) == []
     assert outside.stat().st_mode & 0o777 == 0o666  # nothing behind a link is touched
@@ -65,4 +69,4 @@ def test_a_folder_of_somebody_else_is_refused(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(NomoatError, match="belongs to another user"):
-        keep_to_owner(tmp_path)
+        keep_to_owner(tmp_path, [])
