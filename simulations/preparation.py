@@ -18,6 +18,7 @@ from nomoat.lora.model import left_out
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import config, content_hash, resolve
 from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
+from nomoat.lora.model.usual_rate import usual_rate
 from nomoat.lora.workers.cores import default_workers
 from nomoat.lora.workers.examining import examined
 from nomoat.lora.workers.jobs import SpecJob
@@ -80,10 +81,15 @@ def prepared(
         population = gather(scenario, usable.dataset, shards)
         check_dropped(scenario, population, usable)
         _check_size(scenario, population)
-        scenario = scenario.model_copy(update={"seq_len": usable.chosen.seq_len})
+        rate = usual_rate(config(folder))
+        open_rate = scenario.learning_rate is None
+        settled = {"learning_rate": rate.rate} if open_rate else {}
+        scenario = scenario.model_copy(update={"seq_len": usable.chosen.seq_len, **settled})
         found = examined(shape)
         initial = initial_adapter(found.spec, scenario.seed_of("adapter"))
-        notes = tuple(filter(None, (left_out.line(found.left_out), template_clock.line(folder))))
+        said = f"learning rate {rate.rate:g}: {rate.reason}" if open_rate else ""
+        parts = left_out.line(found.left_out)
+        notes = tuple(filter(None, (parts, template_clock.line(folder), said)))
         ready = PreparedFederation(pool, model, base_hash, initial, population, scenario)
         at_once = _at_once(scenario, folder, len(population.members), together)
         yield replace(ready, notes=notes, warnings=usable.warnings(), at_once=at_once)

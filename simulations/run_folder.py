@@ -86,10 +86,12 @@ class RunFolder:
             raise UsageError(f"{folder.config} is not what a run wrote: {why}") from None
 
     def settle(self, scenario: Scenario) -> None:
-        """Write into config.toml what the run chose itself: its sequence length."""
+        """Write into config.toml what the run chose itself: sequence length and learning rate."""
         document = tomlkit.parse(self.config.read_text("utf-8"))
-        if document["scenario"]["seq_len"] != scenario.seq_len:
-            document["scenario"]["seq_len"] = scenario.seq_len
+        table: Any = document["scenario"]
+        chosen = {"seq_len": scenario.seq_len, "learning_rate": scenario.learning_rate}
+        if any(table.get(name) != value for name, value in chosen.items()):
+            table.update(chosen)
             write_text(self.config, tomlkit.dumps(document))
 
     @contextlib.contextmanager

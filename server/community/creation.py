@@ -22,7 +22,8 @@ from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.model import left_out
 from nomoat.lora.model.adapter_spec import initial_adapter
-from nomoat.lora.model.files import content_hash, resolve
+from nomoat.lora.model.files import config, content_hash, resolve
+from nomoat.lora.model.usual_rate import usual_rate
 from nomoat.lora.workers.examining import examined
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
@@ -156,7 +157,7 @@ def make(
         rows = evaluation_rows(wanted.evaluation, seq_len, settings.base.folder, pool)
         for note in rows.notes:
             say(note)
-        settings = _with_length(settings, rows.chosen.seq_len)
+        settings = _with_length(_with_rate(settings, say), rows.chosen.seq_len)
         evaluation = rows.dataset.conversations if rows.dataset else ()
         loss = _measure(evaluation, adapter, settings, pool) if evaluation else None
     with filling(root, folder.settings.name) as draft:
@@ -203,6 +204,16 @@ def _noting(settings: Settings, parts: str) -> Settings:
     """The settings, with the parts of the base that carry no adapter: for the card."""
     base = settings.base.model_copy(update={"left_out": parts})
     return settings.model_copy(update={"base": base})
+
+
+def _with_rate(settings: Settings, say: Callable[[str], None]) -> Settings:
+    """The settings with the learning rate that suits the model, if it was left open."""
+    if settings.training.learning_rate is not None:
+        return settings
+    chosen = usual_rate(config(settings.base.folder))
+    say(f"learning rate {chosen.rate:g}: {chosen.reason}; --lr for another")
+    training = settings.training.model_copy(update={"learning_rate": chosen.rate})
+    return settings.model_copy(update={"training": training})
 
 
 def _with_length(settings: Settings, seq_len: int) -> Settings:

@@ -190,7 +190,8 @@ def as_toml(settings: Settings) -> str:
         for line in COMMENTS[name].splitlines():
             table.add(tomlkit.comment(line))
         for key, value in values.items():
-            table.add(key, value)
+            if value is not None:  # left open
+                table.add(key, value)
         document.add(tomlkit.nl())
         document.add(name, table)
     return tomlkit.dumps(document)

@@ -85,9 +85,11 @@ class TrainingSettings(SettingsTable):
         int,
         Field(ge=0, le=MAX_SEQ_LEN, description="Tokens of a row; 0: what its data needs."),
     ] = FROM_DATA
-    learning_rate: Annotated[float, Field(gt=0, le=10), Flags(("--learning-rate", "--lr"))] = (
-        USUAL.learning_rate
-    )
+    learning_rate: Annotated[
+        float | None,
+        Field(gt=0, le=10, description="Else what suits the model's width."),
+        Flags(("--learning-rate", "--lr")),
+    ] = None
     lr_schedule: Annotated[
         Schedule, Field(description="constant, cosine or warmup, over the rounds.")
     ] = "constant"
@@ -112,13 +114,13 @@ class TrainingSettings(SettingsTable):
         return value
 
     def settings(self, personal: Personal) -> TrainSettings:
-        """As the protocol has it; a sequence length that was left open is the usual one."""
+        """As the protocol has it; a length or rate that was left open is the usual one."""
         return TrainSettings(
             self.local_steps,
             self.local_epochs,
             self.batch_size,
             self.seq_len or USUAL.seq_len,
-            self.learning_rate,
+            self.learning_rate or USUAL.learning_rate,
             prox=self.prox,
             keep_moments=self.optimizer_state == "keep",
             personal=personal,

@@ -74,8 +74,8 @@ def test_the_spread_of_the_fall_does_not_count_that_seeds_hold_out_other_rows(
 def test_other_settings_are_other_lines_the_best_first(tmp_path: Path) -> None:
     paths = [
         lay_down(tmp_path / "a", [4.0, 3.5], method="rolora", lr=0.01),
-        lay_down(tmp_path / "b", [4.0, 3.1], method="fedavg", ranks="4,8"),
-        lay_down(tmp_path / "c", [4.0, None], method="fedavg", dropout=0.5),
+        lay_down(tmp_path / "b", [4.0, 3.1], method="fedavg", lr=0.005, ranks="4,8"),
+        lay_down(tmp_path / "c", [4.0, None], method="fedavg", lr=0.005, dropout=0.5),
     ]
     best, second, last = lines(*paths)
     assert best.name == "fedavg learning_rate=0.005 ranks=4,8 dropout=0.0"
