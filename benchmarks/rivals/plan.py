@@ -84,7 +84,7 @@ def prepare(folder: Path, settings: dict[str, object], workers: int) -> Plan:
         local_steps=scenario.local_steps,
         batch_size=scenario.batch_size,
         seq_len=ground.scenario.seq_len,
-        lr=scenario.learning_rate,
+        lr=scenario.chosen.train_settings().learning_rate,
         rank=scenario.rank,
         alpha=scenario.alpha,
         seed=scenario.seed,

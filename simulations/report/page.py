@@ -116,7 +116,8 @@ def card(result: Result) -> str:
         "",
         f"Rank {scenario.rank}, α {scenario.alpha:g}; {scenario.local_steps} steps of "
         f"{scenario.batch_size} rows per round and volunteer at learning rate "
-        f"{scenario.settings(scenario.personal).learning_rate:g}; seed {scenario.seed}; data `{scenario.data}`.",
+        f"{scenario.chosen.train_settings().learning_rate:g}; seed {scenario.seed}; data "
+        f"`{scenario.data}`.",
         "",
         *(line for note in result.notes for line in (note, "")),
         privacy(result),
