@@ -186,7 +186,7 @@ class NomoatHands:
         from nomoat.lora.data.encoding import Encoder
         from nomoat.lora.model.adapter_slot import attach
         from nomoat.lora.model.adapter_spec import new_spec
-        from nomoat.lora.model.loaded_models import base_model
+        from nomoat.lora.model.bases.loaded_models import base_model
         from nomoat.lora.workers import preloaded  # noqa: F401 - one thread, as our workers have
 
         base = base_model(plan.model, "cpu")

@@ -21,7 +21,7 @@ import transformers.models.auto.tokenization_auto  # noqa: E402, F401
 
 import nomoat.lora.workers.worker  # noqa: E402, F401 - imported here, its pages are shared as well
 from nomoat.lora.model.base_model import load  # noqa: E402
-from nomoat.lora.model.loaded_models import keep  # noqa: E402
+from nomoat.lora.model.bases.loaded_models import keep  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -238,7 +238,7 @@ def _started_device(base: HeldBase) -> tuple[str, frozenset[int]]:
 
 
 def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple[str, Any]]:
-    from nomoat.lora.model.loaded_models import base_model
+    from nomoat.lora.model.bases.loaded_models import base_model
 
     def load() -> tuple[str, Any]:
         return "ready", Worker(

@@ -1,4 +1,4 @@
-"""Bases that have to be made before they are a folder like any other: of a GGUF file, of a package.
+"""Where bases come from: made of a GGUF file, fetched as a package, or held by this process already.
 
-Makes folders in the cache; holds no model, and opens nothing but what its caller named.
+Makes folders in the cache; opens nothing but what its caller named.
 """
