@@ -32,6 +32,7 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import Provenance
+from nomoat.server.rounds.settings import AdapterSettings
 from nomoat.storage.atomic import held
 
 
@@ -47,6 +48,7 @@ def folder(tmp_path: Path) -> Path:
     settings = Settings(
         community=CommunitySettings(name="town"),
         base=BaseModelSettings(model="m", folder=Path("m"), hash="ab" * 32, bytes=1),
+        adapter=AdapterSettings(rank=2, alpha=4.0),  # those of builders' adapters
         rounds=CommunityRoundSettings(seed="00" * 32),
     )
     made = Folder(tmp_path / "town")
