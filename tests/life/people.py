@@ -69,7 +69,7 @@ class Line:
         after = int(parse_qs(asked.query).get("after", ["0"])[0])
         store = up.registrar.store
         answer: dict[str, Callable[[], object]] = {
-            "/lineage": lambda: up.registry.lineage(after),
+            "/lineage": lambda: up.versions.lineage(after),
             "/roster": lambda: up.registrar.page(after),
             "/restored": lambda: restorations(up.folder),
             "/receipts": lambda: Receipts(tuple(store.receipts(self.identity.public, after, 500))),

@@ -73,7 +73,7 @@ def template(root: Path) -> Path:
     create(folder, settings(), datetime.datetime.now(datetime.UTC), b"\7" * 32)
     community = OpenCommunity.open(root)
     first = Provenance(0, "fedavg", (), None, None, "the base model")
-    community.registry.add(adapter(0), first, 1)
+    community.versions.add(adapter(0), first, 1)
     community.registrar.store.close()
     return root
 
@@ -231,7 +231,7 @@ class World(PollingGrid):
         coordinator = Coordinator(
             federation,
             community.initial(),
-            CommunityJournal(community.registry, SPEC, "fedavg", lambda: int(self.now)),
+            CommunityJournal(community.versions, SPEC, "fedavg", lambda: int(self.now)),
             self,
             Fleet(self.willing, community.secagg_roster, self.before_round, None, self.withdraw),
             Clock(lambda: self.now, self._pass),
@@ -263,8 +263,8 @@ class World(PollingGrid):
             self.backup = self.root / "town.backup"
             make(community, self.backup, PASSPHRASE, int(self.now))
         elif what == "roll back":
-            newest = community.registry.get(None).version.number
-            community.registry.rollback(self.rng.randint(0, newest), int(self.now))
+            newest = community.versions.get(None).version.number
+            community.versions.rollback(self.rng.randint(0, newest), int(self.now))
         elif what == "move":
             member.admit(community)
             member.heed()
