@@ -81,7 +81,7 @@ def test_whoever_passes_on_what_the_community_signed_learns_nothing(
         await send({"type": "http.response.body", "body": truth})
 
     today = datetime.datetime.now(datetime.UTC)
-    own = certificates.make_server(certificates.make_authority("x", today), ["localhost"], now)
+    own = certificates.make_server(certificates.make_authority("x", today), ["localhost"], today)
     with serving(relay, listening(tmp_path, own)) as port:
         endpoint = dataclasses.replace(endpoint_of(from_link(town.link())), port=port)
         with pytest.raises(Refused, match="somebody is between"):
