@@ -84,8 +84,10 @@ def _join(
 def _invitation(link: str) -> Invitation:
     """The invitation in a link; `-` for one on stdin, where no list of processes shows it."""
     from nomoat.aggregation.protocol.invitation import from_link
+    from nomoat.client.identity.own_arguments import hide
 
     if link != "-":
+        hide(link)
         return from_link(link)
     if sys.stdin.isatty():
         return from_link(str(typer.prompt("Invitation", err=True, hide_input=True)).strip())
