@@ -67,7 +67,7 @@ class Line:
     def get(self, target: str, _now: int, _limit: int) -> bytes:
         asked, up = urlsplit(target), self._up()
         after = int(parse_qs(asked.query).get("after", ["0"])[0])
-        store = up.registrar.store
+        store = up.registrar.database
         answer: dict[str, Callable[[], object]] = {
             "/lineage": lambda: up.versions.lineage(after),
             "/roster": lambda: up.registrar.page(after),

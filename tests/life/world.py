@@ -74,7 +74,7 @@ def template(root: Path) -> Path:
     community = OpenCommunity.open(root)
     first = Provenance(0, "fedavg", (), None, None, "the base model")
     community.versions.add(adapter(0), first, 1)
-    community.registrar.store.close()
+    community.registrar.database.close()
     return root
 
 
@@ -244,7 +244,7 @@ class World(PollingGrid):
         except Ended:
             pass
         finally:
-            community.registrar.store.close()
+            community.registrar.database.close()
             self.community = None
 
     def _time(self) -> float:
@@ -274,7 +274,7 @@ class World(PollingGrid):
             text, minimum = path.read_text(), self.rng.choice([3, 4])
             was = community.settings.rounds.min_volunteers
             path.write_text(text.replace(f"min_volunteers = {was}", f"min_volunteers = {minimum}"))
-        community.registrar.store.close()
+        community.registrar.database.close()
         self.community = None
         if what == "restore" and self.backup is not None:
             self.homes += 1
@@ -290,7 +290,7 @@ class World(PollingGrid):
             person.admit(community)
             person.start()
             person.heed()
-        community.registrar.store.close()
+        community.registrar.database.close()
         self.host()
 
 
@@ -313,9 +313,9 @@ def live(seed: int, made: Path, root: Path, chapters: int = 4) -> list[str]:
             f"{person.name}: {fault}"
             for fault in broken_promises(person.folder, person.identity.public)
         ]
-    rows = community.registrar.store._all(
+    rows = community.registrar.database._all(
         "SELECT length(record) + length(checkpoint) FROM rounds WHERE NOT committed"
     )
     broken += [f"an abandoned round takes {size} bytes" for (size,) in rows if size > 4096]
-    community.registrar.store.close()
+    community.registrar.database.close()
     return [f"seed {seed}: {fault}" for fault in broken] + (world.happened if broken else [])
