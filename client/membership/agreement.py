@@ -122,7 +122,7 @@ def save(folder: Path, agreed: Agreement) -> None:
 
 
 def load(folder: Path, info: CommunityInfo) -> Agreement:
-    """What was agreed to; for whoever joined before it was kept, what the community said then."""
+    """Read what was agreed to; without the file, what the community said on joining."""
     path = folder / FILE
     try:
         return Agreement(**json.loads(path.read_bytes()))

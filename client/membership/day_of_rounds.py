@@ -77,7 +77,7 @@ class DayOfRounds:
         return None
 
     def _day(self) -> list[BegunWork]:
-        """What was begun within a day; what a clock that was set back has in its future, too."""
+        """Read what was begun within a day, or after now, if the clock was set back."""
         now = self.clock()
         try:
             rows = json.loads((self.folder / FILE).read_bytes())
