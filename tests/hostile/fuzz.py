@@ -101,7 +101,7 @@ class OpenPort:
         self.token = self._admit_ada()
         self.state = FleetState(made.flower / "link.db", Directory(self.registrar))
         self.grid = FleetGrid(self.state, 60.0)
-        registry = VersionStore(self.registrar.store, made.adapters, KEY, BASE_HASH)
+        registry = VersionStore(self.registrar.database, made.adapters, KEY, BASE_HASH)
         info = describe(made.load(), KEY, made.authority_certificate.read_bytes(), 1000)
         caps = replace(Caps(), address=UNLIMITED, stranger=UNLIMITED, node=UNLIMITED)
         services = PortServices(self.state, self.registrar, registry, info, 20, caps=caps)
@@ -123,7 +123,7 @@ class OpenPort:
         """End the run and close its files."""
         self._run.__exit__(None, None, None)
         self.state.close()
-        self.registrar.store.close()
+        self.registrar.database.close()
 
     def send(self, requests: Iterator[Sent]) -> list[tuple[int, Sent]]:
         """Send requests one after the other; each with the status it was answered with."""
