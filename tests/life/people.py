@@ -18,7 +18,14 @@ from flwr.app import Context, Message
 from builders import BASE, community_info
 from nomoat.aggregation.errors import NomoatError, Unreachable
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.enrolment import Enrol, Standing, bind, node_public_der
+from nomoat.aggregation.protocol.enrolment import (
+    Enrol,
+    Standing,
+    bind,
+    enrolling,
+    node_public_der,
+    prove,
+)
 from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.receipts import Receipts
 from nomoat.aggregation.protocol.roster import Event
@@ -151,7 +158,9 @@ class Person:
         claims = Claims("h:1", b"c" * 32, self.public, self._rng.randbytes(16), 1, 2**33)
         token = community.registrar.invite(claims).token()
         binding = bind(self.name, self.identity, self.node_key, self.public)
-        community.registrar.enrol(wire.encode(Enrol(token, binding)).head, 5)
+        request = wire.encode(Enrol(token, binding)).head
+        proof = prove(self.identity, self.public, enrolling(request), 5)
+        community.registrar.enrol(request, 5, proof)
 
     def begin(self) -> None:
         """Make the folder of a machine that has just joined, and start its process."""
