@@ -111,7 +111,7 @@ def test_a_silent_member_keeps_nobody_waiting_and_is_held_after_three_times(
 ) -> None:
     """The clock moves on while nobody answers: a deadline waited for would show in it."""
     village = Village(tmp_path, 4, silent={CHEAT: ("evaluate.heldout", kind)})
-    records = village.run(rounds, patience=Patience(), **DEADLINES)
+    records = village.run(rounds, patience=Patience(1.5, 2.0), **DEADLINES)
     assert list(village.held()) == [CHEAT]
     assert "did not answer 3 times in a row" in village.held()[CHEAT]
     assert all(record.committed for record in records)

@@ -20,7 +20,7 @@ class Patience:
     """
 
     factor: float = 1.5
-    least_s: float = 2.0
+    least_s: float = 30.0  # a program that was killed starts again, and answers
     usual: Mapping[str, float] = field(default_factory=dict)
 
 

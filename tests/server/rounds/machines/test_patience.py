@@ -31,7 +31,7 @@ def test_quick_rounds_leave_two_seconds_for_an_answer_on_its_way() -> None:
 
 
 def test_whoever_is_known_to_take_longer_is_given_it_and_a_half() -> None:
-    knows = Waiting(3600.0, Patience(usual={"d": 200.0, "z": 1e6}), 2)
+    knows = Waiting(3600.0, Patience(1.5, 2.0, usual={"d": 200.0, "z": 1e6}), 2)
     assert knows.until(0.0, (10.0, 12.0, 14.0), ("d",)) == 300.0
     assert knows.until(0.0, (10.0, 12.0, 14.0), ("c",)) == 18.0
     assert Waiting(250.0, knows.patience, 2).until(0.0, (10.0, 12.0), ("d",)) == 250.0
