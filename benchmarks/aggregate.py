@@ -44,7 +44,7 @@ POOL = ThreadPoolExecutor(THREADS)  # as the coordinator's; numpy's own mean use
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured: reports, layers of width × width at a rank, and the dense layer."""
+    """The size measured: reports, layers of width × width at a rank, and the dense layer."""
 
     reports: int
     layers: int
@@ -123,7 +123,7 @@ def new_reports(size: Size, spec: AdapterSpec) -> Reports:
 
 
 def aggregate(method: SummedMethod, state: MethodState, reports: Reports) -> MethodState:
-    """What the coordinator does between the reports' arrival and the next broadcast."""
+    """Do the coordinator's work between the reports' arrival and the next broadcast."""
     spec = state.adapter.spec
     weights = np.random.default_rng(2).uniform(0.1, 1.0, len(reports)).tolist()
     reply: Vector | None = None
@@ -206,7 +206,7 @@ def dense_truncation(spec: AdapterSpec, vectors: list[Vector], rank: int) -> NDA
 
 
 def timed(work: Callable[[], object]) -> Spent:
-    """What `work` took."""
+    """Return the seconds that `work` took."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Spent(time.perf_counter() - wall, time.process_time() - cpu)

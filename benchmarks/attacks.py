@@ -1,4 +1,4 @@
-"""What liars do to a masked federation, without and with a bound, and with an audit.
+"""The harm liars do to a masked federation, without and with a bound, and with an audit.
 
     python benchmarks/attacks.py [--out FILE] [--kinds backdoor,wrong] [--volunteers 8,24]
         [--share 0.125] [--rounds N] [--seeds 0,1,2] [--defences none,bound,audit] [--quick]

@@ -56,7 +56,7 @@ GOALS = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """Amounts of everything."""
 
     rounds: int
     stock_rounds: int

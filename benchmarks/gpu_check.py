@@ -1,4 +1,4 @@
-"""What this machine's GPU does with nomoat, in one table: what, expected, seen (`make gpu-check`).
+"""This machine's GPU with nomoat, in one table: what, expected, seen (`make gpu-check`).
 
 Each row is a process of its own with a time limit, so that one that hangs hides no other. Without a
 GPU the table says so in its first row, and that is all. Six minutes at most.
@@ -36,7 +36,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Seen:
-    """How a row ended."""
+    """The end of a row."""
 
     what: str
     expected: str

@@ -1,4 +1,4 @@
-"""Whether fused attention and torch.compile pay for a volunteer's training step.
+"""Fused attention and torch.compile: do they pay for a volunteer's training step.
 
     python benchmarks/kernels.py [--model DIR | --size 10M|100M|1B] [--device cpu|cuda] [--steps N]
         [--seq-len N] [--ways sdpa,eager] [--json] [--quick]

@@ -107,7 +107,7 @@ def api(source: Drawn, folder: Path, kind: EngineKind, host: EngineHost) -> Iter
 
 @dataclass(frozen=True)
 class Load:
-    """How much is asked."""
+    """The amount asked."""
 
     clients: int
     requests: int

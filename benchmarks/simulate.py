@@ -78,12 +78,12 @@ class Results:
         return statistics.median(run.seconds for run in runs) if runs else None
 
     def ratio(self, above: str, below: str) -> float | None:
-        """How many times as long one program takes as another."""
+        """Return how many times as long one program takes as another."""
         dividend, divisor = self.seconds(above), self.seconds(below)
         return round(dividend / divisor, 4) if dividend and divisor else None
 
     def driving_ratio(self, above: str, below: str, floor: str) -> float | None:
-        """How many times as long one program takes as another beyond the work, done bare."""
+        """Return how many times as long one program takes as another beyond the work, done bare."""
         dividend, divisor = self.above(above, floor), self.above(below, floor)
         return round(dividend / divisor, 4) if dividend and divisor else None
 
@@ -106,7 +106,7 @@ class Results:
 
 
 def programs(scratch: Path, workers: int, quick: bool, ray: bool) -> list[Program]:
-    """What takes turns; each federation is prepared once, for all who run it."""
+    """Return the programs that take turns; each federation is prepared once, for all who run it."""
     federation, many = (QUICK, QUICK_MANY) if quick else (DEFAULT, MANY)
     scratch.mkdir(exist_ok=True)
     plan = _plan(scratch / "plan", federation, workers)

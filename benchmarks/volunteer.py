@@ -110,7 +110,7 @@ def step_seconds(
 
 
 def yield_seconds(task: Task, folder: Path, spec: AdapterSpec, repeats: int) -> list[float]:
-    """How long it takes from writing the order until every worker is gone, each time."""
+    """Measure the time from writing the order until every worker is gone, each time."""
     found = []
     with at_home(task, folder) as (trainer, _sent_log):
         trainer.run(task.job(spec, 2))  # the base is loaded

@@ -1,4 +1,4 @@
-"""What one can do next, from where this machine stands: what `nomoat` alone says, in ten lines."""
+"""Next steps from where this machine stands: the ten lines that `nomoat` alone says."""
 
 from __future__ import annotations
 

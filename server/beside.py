@@ -1,4 +1,4 @@
-"""What may run beside a coordinator's rounds: pages, metrics, notices. The rooms above bring it."""
+"""Companions of a coordinator's rounds: pages, metrics, notices. The rooms above bring it."""
 
 from __future__ import annotations
 

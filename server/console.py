@@ -1,4 +1,4 @@
-"""What `nomoat up` says while it runs: a line per round, or one JSON object per round."""
+"""The lines of `nomoat up` while it runs: a line per round, or one JSON object per round."""
 
 from __future__ import annotations
 

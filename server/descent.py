@@ -1,4 +1,4 @@
-"""Which community grew from which, checked by signatures (docs/protocol.md §6.3)."""
+"""Descent of communities from one another, checked by signatures (docs/protocol.md §6.3)."""
 
 from __future__ import annotations
 

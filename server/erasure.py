@@ -1,4 +1,4 @@
-"""What a coordinator holds of one volunteer: shown to it, and erased at its wish.
+"""All that a coordinator holds of one volunteer: shown to it, and erased at its wish.
 
 Erased: its receipts, and its name in the records of rounds and in what was noted against it, where
 a word that means nobody takes its place, so that counts and sums stay true. What stays, because

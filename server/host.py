@@ -234,7 +234,7 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
 
 
 def _work(community: OpenCommunity, spec: AdapterSpec) -> WorkTerms:
-    """What volunteers are asked for, as they agree to it when they join."""
+    """Return the work that volunteers are asked for, as they agree to it when they join."""
     settings, rounds = community.settings, community.settings.rounds
     modules = max(MAX_GROWN_RANK, 2 * spec.rank) if settings.method.traits.grows else spec.rank
     most = same_scale(spec, modules).size

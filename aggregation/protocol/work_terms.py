@@ -1,4 +1,4 @@
-"""What a community asks of a volunteer's machine in a round and in a day, under its signature.
+"""Work terms: a volunteer's work for a community in a round and in a day, under its signature.
 
 It is asked for before anybody joins, without proof of who asks, and binds: a volunteer declines
 what is more than it agreed to (docs/protocol.md §5.4).

@@ -1,4 +1,4 @@
-"""What a volunteer remembers of its sums, and which further sum that still permits (§19).
+"""The diary: a volunteer's memory of its sums, and which further sum that still permits (§19).
 
     rule = permitted(offer.., terms.., diary)     # raises: this update has left, refuse
     rule.check(cohort)                            # raises: not with these participants

@@ -1,4 +1,4 @@
-"""Which cells there are: method × split of the data × ranks × seed, and the scenario of each."""
+"""The cells: method × split of the data × ranks × seed, and the scenario of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLITS = ("topics", "iid", "dirichlet:0.1")
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells of one results file share.
+    """All that the cells of one results file share.
 
     An even number of rounds, so that methods that alternate factors train each equally often; a
     multiple of three volunteers, so that as many have each of the mixed ranks.

@@ -68,7 +68,7 @@ class Reference:
 def run(
     setting: Setting, asked: Iterable[Cell], workers: int | None, pocket_cache: Path
 ) -> Iterator[tuple[Cell, Row]]:
-    """What each cell gave, as it is there; cells of one split, seed and ranks come together."""
+    """Yield each cell's result at once; cells of one split, seed and ranks come together."""
     some = Scenario(model=setting.model, rounds=1)
     base_hash = content_hash(resolve(model_path(some)))
     with (

@@ -28,7 +28,7 @@ ROWS = 40
 
 @dataclass(frozen=True)
 class Community:
-    """Where the community lives, what it trains and whether updates are masked."""
+    """The community's folder, its training, and whether updates are masked."""
 
     root: Path
     base: Path

@@ -1,4 +1,4 @@
-"""How the coordinator's memory grows with its volunteers."""
+"""Growth of the coordinator's memory with its volunteers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Crowd:
-    """How many volunteers, whether masked, and the adapter's rank."""
+    """The number of volunteers, whether masked, and the adapter's rank."""
 
     volunteers: int
     secure: bool

@@ -1,4 +1,4 @@
-"""What a volunteer costs its owner while it has nothing to do: processor time and memory."""
+"""The cost of a volunteer to its owner while it has nothing to do: processor time and memory."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What was seen of one community. Times in seconds; a median is over rounds 2 to the last.
+    """All that was seen of one community. Times in seconds; a median is over rounds 2 to the last.
 
     wall_s: from the first process to the end of the last round. cpu_s: processor time a round
     takes, by process. idle: a volunteer that has joined and waits; rested: one that has trained.
@@ -59,7 +59,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: masked or not, how many rounds; seconds to watch idle volunteers (0: not)."""
+    """A plan: masked or not, the number of rounds; seconds to watch idle volunteers (0: not)."""
 
     base: Path
     environment: Mapping[str, str]
@@ -105,7 +105,7 @@ def run(root: Path, plan: Plan) -> Rounds:
 
 
 def waits(federation: LoopbackFederation) -> bool:
-    """Whether the first volunteer has joined and waits for a round."""
+    """Return whether the first volunteer has joined and waits for a round."""
     return federation.state(NAMES[0]).get("doing") == "waiting"
 
 

@@ -1,4 +1,4 @@
-"""What a session costs one volunteer and the coordinator, from measured parts."""
+"""Costs of a session to one volunteer and the coordinator, from measured parts."""
 
 from __future__ import annotations
 

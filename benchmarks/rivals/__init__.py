@@ -1,1 +1,1 @@
-"""What the benchmarks put beside nomoat, and how whole processes are measured."""
+"""Rivals put beside nomoat, and the measuring of whole processes."""

@@ -29,7 +29,7 @@ SEED = b"benchmark"
 
 @dataclass(frozen=True)
 class Task:
-    """What everyone trains: the model's folder, the rows, the shape of a step, and where."""
+    """Everyone's task: the model's folder, the rows, the shape of a step, and where."""
 
     model: str
     split: Split

@@ -86,7 +86,7 @@ def _rows(split: Split) -> dict[str, Any]:
 
 
 def _rows_not_whole(status: VolunteerStatus) -> Iterator[tuple[str, str]]:
-    """What they were for, and which of them a round's length dropped or cut."""
+    """Return their purpose, and which of them a round's length dropped or cut."""
     for use, found in (("train on", "train"), ("measure with", "measure")):
         if (rows := status.row_use.get(found)) is not None:
             dropped = tuple(Dropped(**each) for each in rows["dropped"])

@@ -105,7 +105,7 @@ def look(endpoint: Endpoint, community: bytes, now: int) -> CommunityInfo:
 
 
 def work_terms(endpoint: Endpoint, community: bytes) -> WorkTerms | None:
-    """What a community asks of a machine, checked against its key; nothing of ours is sent.
+    """Fetch what a community asks of a machine, checked against its key; nothing of ours is sent.
 
     None from a coordinator of a release before there was this.
     """

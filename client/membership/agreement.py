@@ -1,4 +1,4 @@
-"""What an owner agreed to on the consent sheet, kept, and held against what is asked later.
+"""The agreement of the consent sheet, kept, and held against what is asked later.
 
     agreed = Agreement.of(info, terms) # on the sheet, kept when it is accepted
     why = within(agreed, task)                       # None, or what the task asks for beyond it

@@ -1,4 +1,4 @@
-"""How much work of a community this machine has begun within a day: rounds.json, in its folder.
+"""A day's count of a community's work on this machine: rounds.json, in its folder.
 
 Rounds are counted by what is trained and measured in them, not by their numbers: a training tells
 its first loss, so a coordinator that has many small ones made in one round learns as much as one

@@ -94,7 +94,7 @@ class Recorder(RoundObserver):
 
 
 def _count(members: bytes) -> int:
-    """How many a bitmap lists."""
+    """Return the number that a bitmap lists."""
     return sum(byte.bit_count() for byte in members)
 
 

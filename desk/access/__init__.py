@@ -1,4 +1,4 @@
-"""Who may open a page: one-time keys, sessions, and what every request has to pass.
+"""Access to pages: one-time keys, sessions, and what every request has to pass.
 
 Nothing here knows what a page shows.
 """

@@ -1,4 +1,4 @@
-"""What runs beside a community that is up: its page, its log of events, metrics and notices.
+"""Companions of a community that is up: its page, its log of events, metrics and notices.
 
 All of it follows `watch` in community.toml.
 """

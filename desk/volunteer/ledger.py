@@ -1,4 +1,4 @@
-"""What left this machine, as the log has it: filtered, and checked against receipts."""
+"""The ledger of all that left this machine: filtered, and checked against receipts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which GPUs there may be, asked without loading torch or a driver: asking starts nothing.
+"""GPUs that may be present, asked without loading torch or a driver: asking starts nothing.
 
 A process that has started CUDA must not be forked, so whoever decides how worker processes come
 into being reads this module and no library.

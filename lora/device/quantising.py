@@ -1,4 +1,4 @@
-"""Whether bitsandbytes can be used here: it imports without complaint where it has no kernels."""
+"""Probe of bitsandbytes, which imports without complaint where it has no kernels."""
 
 from __future__ import annotations
 

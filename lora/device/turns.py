@@ -1,4 +1,4 @@
-"""Whose turn it is on a GPU that several programs of ours use: pure, the files are gpu_queue.py's.
+"""Turns at a GPU that several programs of ours use: pure, the files are gpu_queue.py's.
 
 Everybody who wants the GPU draws a ticket, and tickets are served in the order in which they were
 drawn; nobody overtakes. One that is served has the GPU until it is idle, or until its turn is over

@@ -1,4 +1,4 @@
-"""What an adapter adds to a model, layer by layer: ΔW = B A, every scale already in B.
+"""Factors that an adapter adds to a model, layer by layer: ΔW = B A, every scale already in B.
 
 PEFT has four rules for the scale (α/r, α/√r, and patterns of rank and of α per layer). Other
 programs know one of them at most, so that a scale left outside B is a scale computed wrongly.

@@ -1,4 +1,4 @@
-"""What every export is compared with before it is called done, and how far off it may be."""
+"""The comparison that every export passes before it is called done, and its bounds."""
 
 from __future__ import annotations
 

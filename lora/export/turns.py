@@ -1,4 +1,4 @@
-"""How a model's conversations are written, for programs that do not run its template.
+"""Turns of a model's conversations, written out for programs that do not run its template.
 
 A Jinja template stands in every GGUF file; Ollama wants one in Go's language instead. It is found
 by writing a conversation of marked turns and looking at what stands between the marks.

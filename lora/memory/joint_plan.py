@@ -1,4 +1,4 @@
-"""How many volunteers' trainings go through one base at once, by what they take of the memory."""
+"""The plan of how many volunteers train through one base at once, by the memory they take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory training one adapter will take at its peak, known before anything is loaded.
+"""Prediction of the peak memory of training one adapter, before anything is loaded.
 
 peak = overhead + weights + trained state + max(loss phase, backward phase). Activations are what
 autograd keeps for the backward pass, counted tensor by tensor from transformers' decoder layer and

@@ -1,4 +1,4 @@
-"""Where a base model's files are and what they contain, found out without torch.
+"""Files of a base model and their contents, found out without torch.
 
 Weights are read as safetensors only: a pickle in a downloaded model would be a program.
 """

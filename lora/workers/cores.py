@@ -1,4 +1,4 @@
-"""How many single-threaded workers this process may keep busy."""
+"""The number of single-threaded workers this process may keep busy."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def examined(future: Future[Examined], limit_s: float = LIMIT_S) -> Examined:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a volunteer needs of an examination. context: tokens of the longest row, None if any.
+    """A volunteer's part of an examination. context: tokens of the longest row, None if any.
 
     left_out: a sentence on the parts that carry no adapter.
     """

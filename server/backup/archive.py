@@ -40,7 +40,7 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class BackupManifest:
-    """What a backup holds. at: unix time. version, round: the newest there were."""
+    """The contents of a backup. at: unix time. version, round: the newest there were."""
 
     community: str
     name: str

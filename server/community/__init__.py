@@ -1,4 +1,4 @@
-"""What a community's folder holds: settings, members, versions, certificates, database.
+"""A community's folder: settings, members, versions, certificates, database.
 
 No network and no rounds.
 """

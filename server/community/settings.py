@@ -1,4 +1,4 @@
-"""What the owner of a community sets: community.toml, checked key by key."""
+"""Settings of a community's owner: community.toml, checked key by key."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What follows from a round. held, released: volunteer → reason, which everybody may read."""
+    """The consequences of a round. held, released: volunteer → reason, which everybody may read."""
 
     strikes: tuple[Strike, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
@@ -162,7 +162,7 @@ def _held_for_silence(silences: Collection[Strike], past: Collection[Strike]) ->
 def _cleared(
     complaints: Collection[Strike], proven: Collection[str], held: Mapping[str, str]
 ) -> dict[str, str]:
-    """Whose complaints have all been borne out, if it was held for one."""
+    """Return those whose complaints have all been borne out, if it was held for one."""
     about = defaultdict[str, set[str]](set)
     for strike in complaints:
         about[strike.volunteer].add(strike.about)

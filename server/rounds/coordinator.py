@@ -143,7 +143,7 @@ class Coordinator:
         return self._end(record, after), record.committed
 
     def _evidence(self, driver: Driver, machine: Round) -> RoundEvidence:
-        """What a round has shown; whoever is not online is not silent, but away."""
+        """Return what a round has shown; whoever is not online is not silent, but away."""
         events = machine.events
         given_up = driver.stragglers.give_up(self.clock.now())
         self.fleet.withdraw(tuple(given_up))

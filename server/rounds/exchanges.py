@@ -88,7 +88,7 @@ class Exchanges:
         return PlainExchange(cohort, request, intake, federation.min_reports, self._waiting())
 
     def _waiting(self, phases: int = 1) -> Waiting:
-        """How long one of so many phases waits, which share a deadline."""
+        """Return the waiting of one of so many phases, which share a deadline."""
         federation = self.federation
         patience = None if federation.patience is None else SESSION
         return Waiting(federation.aggregate_deadline_s / phases, patience, federation.min_reports)

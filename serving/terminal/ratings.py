@@ -1,4 +1,4 @@
-"""How good answers were: kept on this machine, in one file, for its owner alone.
+"""Ratings of answers: kept on this machine, in one file, for its owner alone.
 
 They are never sent. `nomoat data from-chats` makes training rows of the good ones, which then are
 the owner's data like any other.

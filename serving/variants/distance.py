@@ -1,4 +1,4 @@
-"""How far two adapters lie apart, layer by layer, without a dense ΔW."""
+"""The distance of two adapters, layer by layer, without a dense ΔW."""
 
 from __future__ import annotations
 

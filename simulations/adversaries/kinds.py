@@ -30,7 +30,7 @@ class Adversary:
     share: float
 
     def liars(self, names: Sequence[str], seed: bytes) -> frozenset[str]:
-        """Who lies, drawn from `seed`: share · n of them, to the nearest, but one at least."""
+        """Return the liars drawn by `seed`: share · n of them, to the nearest, but one at least."""
         count = max(1, round(self.share * len(names)))
         order = generator(seed).permutation(len(names))
         return frozenset(sorted(names)[i] for i in order[:count])

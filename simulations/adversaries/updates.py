@@ -1,4 +1,4 @@
-"""What a liar sends in place of the update that its training gave."""
+"""The update a liar sends in place of the update that its training gave."""
 
 from __future__ import annotations
 

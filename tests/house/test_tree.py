@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 import tomllib
@@ -20,6 +21,7 @@ ROOMS = sorted(path.name for path in FOLDERS.values())
 
 MAX_LINES, MAX_FILES = 40, 13
 REASON = "# also in "  # beside a class whose name another one has: which, and why
+QUESTION = re.compile(r"(What|Whether|Where|Who|Whose|How|When|Why|Which)\b")
 
 
 def modules() -> Iterator[Path]:
@@ -76,6 +78,18 @@ def packages() -> dict[str, Path]:
             below = path.relative_to(folder).parts
             found[".".join((name, *below))] = path
     return found
+
+
+def test_no_docstring_opens_with_a_question_word() -> None:
+    """Verb or noun first, as the standard library has it: a question tells nothing."""
+    documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Module)
+    asking = [
+        f"{shown(path)}:{getattr(node, 'lineno', 1)}"
+        for path in modules()
+        for node in nodes(path)
+        if isinstance(node, documented) and QUESTION.match(ast.get_docstring(node) or "")
+    ]
+    assert not asking
 
 
 def test_every_package_is_installed() -> None:

@@ -1,4 +1,4 @@
-"""What sketches show: how large each update is, and who is left out of the sum for it.
+"""Judgement of sketches: how large each update is, and who is left out of the sum for it.
 
 ‖R·x‖²/64 is ‖x‖² times a χ² of 64 degrees of freedom over 64, nearly: a standard deviation of 18 %.
 An update is too large if that is above 1.5² times the bound's square: one at the bound is flagged
@@ -27,7 +27,7 @@ Ring = NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class NormTest:
-    """Whether a sketch is of an update within the bound. limit: the bound in units of the ring."""
+    """Test of a sketch against the bound on its update. limit: the bound in units of the ring."""
 
     limit: float
     bits: int  # of a masked coordinate
@@ -55,7 +55,7 @@ def bits_needed(ratio: float, value_bits: int) -> int:
 def leaving(
     disputes: Iterable[tuple[int, int]], too_large: Collection[int], corrupt: int
 ) -> frozenset[int]:
-    """Who leaves the sum: whoever is too large, and the ends of disputes that are left.
+    """Return those who leave the sum: whoever is too large, and the ends of disputes that are left.
 
     Whoever disputes with more than `corrupt` others is a liar: its disputes are not held against
     them.

@@ -14,7 +14,7 @@ VALUE_BITS = 14  # leaves room for a sketch in about the bits that a sum of 21-b
 
 
 def commit(seed: bytes) -> bytes:
-    """What binds a coordinator to an audit's seed, 32 bytes."""
+    """Return the commitment that binds a coordinator to an audit's seed, 32 bytes."""
     return labels.tagged_hash(labels.COMMIT_AUDIT, seed)
 
 

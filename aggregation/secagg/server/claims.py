@@ -1,4 +1,4 @@
-"""What volunteers say of their masks in an audit, and whether it was true (§20.5)."""
+"""Claims of volunteers about their masks in an audit, checked (§20.5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Sketch: TypeAlias = NDArray[np.uint32]
 
 @dataclass(frozen=True)
 class SketchClaims:
-    """What one volunteer says of its masks: sketches of its self mask and of its pair masks."""
+    """One volunteer's claims of its masks: sketches of its self mask and of its pair masks."""
 
     own: Sketch
     pairs: Mapping[int, Sketch]  # neighbour in U2 → of the keystream, without its sign

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SessionEvidence:
-    """What one exchange showed (docs/protocol.md §12.5, §15.4, §15.5).
+    """The evidence of one exchange (docs/protocol.md §12.5, §15.4, §15.5).
 
     wrong: volunteer → what it signed that cannot be. complaints: accuser → accused; either may be
     the one that lies. silent: who was waited for in vain; an exchange without masks shows no more.
@@ -24,7 +24,7 @@ class SessionEvidence:
 
 @dataclass(frozen=True)
 class RoundEvidence:
-    """What a whole round showed.
+    """The evidence of a whole round.
 
     sessions: each masked one. silent: who was online, was asked and never answered. heard: who
     answered anything.

@@ -67,7 +67,7 @@ class Exchange(ProtocolMachine, Protocol):
 
     @property
     def evidence(self) -> SessionEvidence:
-        """What the exchange has shown of its participants."""
+        """Return what the exchange has shown of its participants."""
 
 
 class DrivenMachine(Protocol):
@@ -83,7 +83,7 @@ class DrivenMachine(Protocol):
 
     @property
     def stragglers(self) -> Mapping[str, float]:
-        """Who still works on what it was asked, and when it counts as silent."""
+        """Return who still works on its task, and when it counts as silent."""
 
     @property
     def to_measure(self) -> Adapter | None:

@@ -84,7 +84,7 @@ class MaskedExchange:
 
     @property
     def evidence(self) -> SessionEvidence:
-        """What the session has shown of its participants so far."""
+        """Return what the session has shown of its participants so far."""
         session, names = self._session, self._masked.roster.names
         wrong = {names[identity]: reason for identity, reason in session.blamed.items()}
         complaints = {

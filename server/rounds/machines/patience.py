@@ -29,7 +29,7 @@ SESSION = Patience(3.0, 5.0)  # answers of seconds, over lines of any kind
 
 @dataclass(frozen=True)
 class Waiting:
-    """How long a phase waits. deadline_s: the longest; patience None: always that long.
+    """The waiting of a phase. deadline_s: the longest; patience None: always that long.
 
     minimum, share: so many answers, and such a part of all, are enough to hurry the others.
     """

@@ -61,7 +61,7 @@ class ReportCollection:
 
     @property
     def evidence(self) -> SessionEvidence:
-        """Who was silent; a wrong report costs the others nothing."""
+        """Return who was silent; a wrong report costs the others nothing."""
         return SessionEvidence(silent=frozenset(self.lost), failed=self.failed is not None)
 
     def start(self, now: float) -> list[Outgoing]:

@@ -117,7 +117,7 @@ class Round:
 
     @property
     def stragglers(self) -> Mapping[str, float]:
-        """Who still trains, though the round goes on without, and when it counts as silent."""
+        """Return who still trains, though the round goes on without it, and its hour of silence."""
         return self._training.late
 
     @property

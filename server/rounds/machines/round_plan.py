@@ -49,12 +49,12 @@ class RoundPlan:
 
     @property
     def training(self) -> Waiting:
-        """How long it waits for those who train."""
+        """Return the waiting for those who train."""
         return Waiting(self.train_deadline_s, self.patience, self.min_reports)
 
     @property
     def evaluating(self) -> Waiting:
-        """How long it waits for those who measure."""
+        """Return the waiting for those who measure."""
         return Waiting(self.evaluate_deadline_s, self.patience)
 
 

@@ -1,4 +1,4 @@
-"""Who may be spoiling sums: what abandoned and accepted rounds say of their participants.
+"""Suspicion: abandoned and accepted rounds as evidence of who may be spoiling sums.
 
 Pure: rounds that have ended go in, probabilities and cohorts come out; nobody is banned here.
 """

@@ -26,7 +26,7 @@ REMEMBERED = 60  # sums
 
 @dataclass(frozen=True)
 class Suspicion:
-    """What the sums so far say. probabilities: of all who were in one, empty while all is well.
+    """Verdict of the sums so far. probabilities: of all who were in one, empty while all is well.
 
     beforehand: what they would be without any sum.
     """
@@ -53,7 +53,7 @@ class Suspicion:
     def cohort(
         self, online: Collection[str], fraction: float, minimum: int, seed: bytes
     ) -> tuple[str, ...]:
-        """Who is asked to train, as select() has it, of those who are not set aside."""
+        """Return who is asked to train, as select() has it, of those who are not set aside."""
         asked = [name for name in online if name not in self.set_aside]
         if not self.searching:
             return select(asked, fraction, minimum, seed)
@@ -71,7 +71,7 @@ class Suspicion:
 
 
 def suspicion_of(records: Iterable[RoundRecord]) -> Suspicion:
-    """What rounds that have ended, in order, say of those who were in their sums."""
+    """Return what rounds that have ended, in order, say of those in their sums."""
     sums = [
         Sum(frozenset(record.contributors), not record.committed)
         for record in records
