@@ -1,9 +1,15 @@
-"""Serving an ASGI application in a thread: over TLS, or to this machine alone without it."""
+"""Serving an ASGI application in a thread: over TLS, or to this machine alone without it.
+
+A TLS connection takes memory before its peer is known: asyncio gives each a buffer of 256 KiB and
+a minute to shake hands. Here it is TLS_BUFFER_BYTES and HANDSHAKE_SECONDS.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import errno
+import functools
 import socket
 import ssl
 import threading
@@ -17,6 +23,9 @@ import uvicorn
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.server.port.connections import ConnectionTable, guarded, most_connections
+
+TLS_BUFFER_BYTES = 32 << 10  # two TLS records
+HANDSHAKE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,11 @@ def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> It
 
 
 async def _serve(server: uvicorn.Server, bound: socket.socket) -> None:
+    if server.config.ssl is not None:
+        asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
+        loop = asyncio.get_running_loop()
+        bounded = functools.partial(loop.create_server, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+        loop.create_server = bounded  # type: ignore[method-assign] # uvicorn has no such option
     await server.serve([bound])
     for connection in list(server.server_state.connections):
         # A peer in the middle of a request would wait for the answer of a server that is gone.

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
+import ssl
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.server.port.listening import bind
+from nomoat.server.community import certificates
+from nomoat.server.port import listening
+from nomoat.server.port.listening import ListenOptions, bind, serving
 
 
 def has_ipv6() -> bool:
@@ -42,3 +49,41 @@ def test_an_address_is_listened_on_in_the_families_it_stands_for(
 def test_an_address_of_another_machine_is_one_line_that_names_host() -> None:
     with pytest.raises(NomoatError, match=r"cannot listen on .*192\.0\.2\.1.*--host"):
         bind("192.0.2.1", 0)
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """An application that nobody asks anything."""
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> ListenOptions:
+    now = datetime.datetime.now(datetime.UTC)
+    issued = certificates.make_server(certificates.make_authority("x", now), ["localhost"], now)
+    (tmp_path / "c").write_bytes(issued.certificate)
+    (tmp_path / "k").write_bytes(issued.key)
+    return ListenOptions("127.0.0.1", 0, tmp_path / "c", tmp_path / "k")
+
+
+def test_whoever_does_not_shake_hands_is_cut_off(
+    options: ListenOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "HANDSHAKE_SECONDS", 0.1)
+    with serving(nothing, options) as port:
+        silent = socket.create_connection(("127.0.0.1", port), timeout=30)  # less than asyncio's
+        with silent:
+            assert silent.recv(1) == b""
+
+
+def test_a_connection_that_has_not_shaken_hands_takes_little_memory(options: ListenOptions) -> None:
+    count, process = 200, psutil.Process()
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    with serving(nothing, options) as port:
+        before = process.memory_info().rss
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+        last = socket.create_connection(("127.0.0.1", port), timeout=30)
+        with trusting.wrap_socket(last):  # taken in after all the others
+            grown = process.memory_info().rss - before
+        for one in silent:
+            one.close()
+    assert grown < count * (128 << 10)
