@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 MAX_CONNECTIONS = 8192
-MAX_PER_ADDRESS = 512  # an office of 200 behind one address; idle ones take 45 MB at most
+MAX_PER_ADDRESS = 512  # an office of 200 behind one address, two or three each
 MAX_HEAD_BYTES = 32 << 10
 HEAD_SECONDS = 10.0
 SPARE_FILES = 256  # descriptors for everything that is not a connection
