@@ -26,6 +26,7 @@ from nomoat.aggregation.protocol.receipts import Receipt
 
 DOMAIN: Final = b"nomoat sent v1\0"
 MAX_LINE_BYTES: Final = 16 << 20
+ENROL: Final = "enrol"  # the message that a membership begins with
 GENESIS: Final = hashlib.sha256(DOMAIN).digest()
 
 
@@ -177,6 +178,14 @@ class Reconciled:
     receipted: int
     unreceipted: tuple[SentMessage, ...]
     unlogged: tuple[Receipt, ...]
+
+
+def enrolled_at(entries: Sequence[SentMessage]) -> float:
+    """Return the time of the enrolment a log begins with, seconds since 1970; 0 if none does.
+
+    Whoever leaves takes the log along, and begins a new one on coming back.
+    """
+    return entries[0].at if entries and entries[0].message == ENROL else 0.0
 
 
 def reconcile(entries: Sequence[SentMessage], receipts: Iterable[Receipt]) -> Reconciled:

@@ -26,6 +26,7 @@ from nomoat.client.sent.log import (
     SentTensor,
     append,
     check,
+    enrolled_at,
     reconcile,
 )
 from nomoat.client.sent.log_file import HEAD_NAME, LOG_NAME, RECEIPTS_NAME, SentLog
@@ -283,3 +284,9 @@ def test_receipts_and_head_are_the_owners_alone(tmp_path: Path) -> None:
     book = SentLog(tmp_path)
     book.record(sent(1))
     assert stat.S_IMODE((tmp_path / HEAD_NAME).stat().st_mode) == 0o600
+
+
+def test_a_log_answers_for_what_left_since_its_enrolment_and_one_without_for_everything() -> None:
+    assert enrolled_at([]) == 0
+    assert enrolled_at([sent(1), replace(sent(2), message="enrol")]) == 0  # its beginning is gone
+    assert enrolled_at([replace(sent(1), message="enrol"), sent(2)]) == sent(1).at
