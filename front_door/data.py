@@ -57,10 +57,9 @@ def _previewed(file: Path, model: str, seq_len: int | None) -> Preview:
     from nomoat.lora.model.base_model import load_tokenizer
     from nomoat.lora.model.context import context_length
     from nomoat.lora.model.files import config, resolve
-    from nomoat.simulations.pocket import MODEL_DIR, POCKET
 
     dataset = read(file)
-    folder = resolve(str(MODEL_DIR) if model == POCKET else model)
+    folder = resolve(model)
     encoder, context = (
         Encoder.of(load_tokenizer(str(folder)), UNCUT),
         context_length(config(folder)),

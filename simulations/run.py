@@ -11,6 +11,7 @@ from pathlib import Path
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.model.adapter_folder import save_folder
+from nomoat.lora.model.bases import pocket
 from nomoat.server.rounds.watching import Watcher
 from nomoat.simulations import baselines
 from nomoat.simulations.pocket import POCKET
@@ -67,7 +68,7 @@ def _simulate(
         adapter = federate(scenario, ground, folder, watcher, folder.volunteers).state.adapter
         result = _result(scenario, ground, adapter, folder, machine)
         if result.committed:  # else there is no adapter to tell of
-            base = "nomoat pocket model" if scenario.model == POCKET else ground.model
+            base = pocket.EARLIER_NAME if scenario.model == POCKET else ground.model
             save_folder(adapter, base, folder.adapter, page.card(result), ground.base_hash)
     folder.write_summary(result.summary())
     return _drawn(result, folder) if result.committed else result

@@ -17,7 +17,10 @@ Link = Annotated[
     str, typer.Argument(help="The invitation: nomoat://join/…; - reads it from stdin.")
 ]
 Data = Annotated[Path, typer.Option(help="Your data: a file or folder; it stays here.")]
-Base = Annotated[str | None, typer.Option(help="Where the base model is here: a folder or hub id.")]
+Base = Annotated[
+    str | None,
+    typer.Option(help="Where the base model is here: a folder, a hub id, pocket or smollm2."),
+]
 Name = Annotated[
     str | None, typer.Option("--as", help="Your name in the community (default: yours here).")
 ]

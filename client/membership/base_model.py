@@ -15,7 +15,7 @@ from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.lora.model.context import check_length, context_length
 from nomoat.lora.model.examination import Examined
-from nomoat.lora.model.files import HUB_ID, config, content_hash, resolve
+from nomoat.lora.model.files import BUILT_IN, HUB_ID, config, content_hash, resolve
 from nomoat.lora.model.shape import GATED_FAMILIES
 from nomoat.lora.workers.examining import examined, remembered
 from nomoat.lora.workers.jobs import SpecJob
@@ -28,6 +28,8 @@ def asked_for(info: CommunityInfo) -> UsageError:
     """Return the error of a `join` that does not say where the base model is."""
     name = one_line(info.base_model)
     fetch = f", or --base {name} to take it from the Hub" if fetchable(info) else ""
+    if info.base_model in BUILT_IN:
+        fetch = f", or --base {name}, which is known here by that name"
     return UsageError(
         f"{info.name} builds on {name!r}: say where that model is here with --base FOLDER{fetch}"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.errors import BadData
-from nomoat.lora.model.bases import smollm2
+from nomoat.lora.model.bases import pocket, smollm2
 from nomoat.lora.model.programs import check_no_foreign_parts, check_no_program
 
 WEIGHTS = "*.safetensors"
@@ -33,14 +33,19 @@ TOKENIZER_FILES = (
 COSMETIC_KEYS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 CHUNK_BYTES = 1 << 20
+BUILT_IN = (pocket.NAME, smollm2.NAME)  # bases that every machine has, or fetches, by name
+BY_NAME = " and ".join(BUILT_IN)
 
 
 def resolve(path_or_hub_id: str) -> Path:
     """Return the local folder of a model; a hub id is fetched, or taken from the cache offline.
 
+    `pocket` always means the one that comes with this package (`./pocket` is a folder), and
     `smollm2` is fetched as bases/smollm2.py says. Raises BadData if there is no such model, or if
     its folder is not a model's.
     """
+    if path_or_hub_id == pocket.NAME:
+        return checked(pocket.FOLDER)
     folder = Path(path_or_hub_id).expanduser()
     if folder.is_dir():
         return checked(folder)
@@ -55,7 +60,7 @@ def resolve(path_or_hub_id: str) -> Path:
             f"{path_or_hub_id} is a file; a model is a folder with config.json in it, or .gguf"
         )
     if not HUB_ID.fullmatch(path_or_hub_id):
-        raise BadData(f"there is no model folder {path_or_hub_id}")
+        raise BadData(f"there is no model folder {path_or_hub_id}; by name there are {BY_NAME}")
     return checked(_fetched(path_or_hub_id))
 
 
@@ -69,7 +74,8 @@ def _fetched(hub_id: str) -> Path:
         why = type(problem).__name__
         raise BadData(
             f"{hub_id} is neither a folder here nor a model the Hugging Face Hub gave ({why}); "
-            "check the name and the connection, or download it and name its folder"
+            "check the name and the connection, or download it and name its folder; "
+            f"by name there are {BY_NAME}"
         ) from problem
 
 

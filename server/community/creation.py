@@ -22,7 +22,7 @@ from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.model import left_out
 from nomoat.lora.model.adapter_spec import initial_adapter
-from nomoat.lora.model.files import config, content_hash, resolve
+from nomoat.lora.model.files import BUILT_IN, config, content_hash, resolve
 from nomoat.lora.model.usual_rate import usual_rate
 from nomoat.lora.workers.examining import examined
 from nomoat.lora.workers.jobs import SpecJob
@@ -244,7 +244,8 @@ def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
             f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
             "--min-reports), or say --allow-weak (every volunteer has to agree to it, too)"
         )
-    name = base_folder.name if Path(wanted.model).expanduser().exists() else wanted.model
+    here = wanted.model not in BUILT_IN and Path(wanted.model).expanduser().exists()
+    name = base_folder.name if here else wanted.model
     base = BaseModelSettings(
         model=name if begun is None else begun.name or name,
         folder=base_folder.resolve(),

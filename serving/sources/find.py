@@ -14,6 +14,7 @@ from tomlkit.exceptions import TOMLKitError
 from nomoat.aggregation.errors import BadData, NotJoined, UsageError
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.lora.model.adapter_folder import CONFIG_FILE
+from nomoat.lora.model.bases import pocket
 from nomoat.lora.model.files import content_hash, resolve
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.serving.sources.base_only import BaseOnly
@@ -21,10 +22,8 @@ from nomoat.serving.sources.community import CoordinatorsCommunity
 from nomoat.serving.sources.membership import JoinedCommunity
 from nomoat.serving.sources.peft_folder import PeftFolder, base_of
 from nomoat.serving.sources.source import BASE, COMMUNITY, PERSONAL, BaseRef, Source
-from nomoat.simulations.pocket import MODEL_DIR, POCKET
 
 VERSION: Final = re.compile(r"(community@)?\d{1,7}|community|personal")
-POCKET_NAMES: Final = (POCKET, "nomoat pocket model")
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,8 @@ def _run(folder: Path) -> PeftFolder:
 
 def _located(base: BaseRef) -> BaseRef:
     """The pocket model is wherever this package is."""
-    return replace(base, place=str(MODEL_DIR)) if base.place in POCKET_NAMES else base
+    names = (pocket.NAME, pocket.EARLIER_NAME)
+    return replace(base, place=str(pocket.FOLDER)) if base.place in names else base
 
 
 def folder_of(base: BaseRef) -> Path:

@@ -1,6 +1,8 @@
-"""The pocket model: a base model of 1.5 million parameters and the data to fine-tune it on."""
+"""The pocket model's making, and the data to fine-tune it on: documentation of Python itself."""
 
-from pathlib import Path
+from typing import Final
 
-MODEL_DIR = Path(__file__).parent / "model"
-POCKET = "pocket"  # what --model and --data are given to mean it
+from nomoat.lora.model.bases import pocket
+
+MODEL_DIR: Final = pocket.FOLDER
+POCKET: Final = pocket.NAME  # what --model and --data are given to mean it

@@ -30,6 +30,18 @@ def init(folder: Path, *options: str) -> None:
         raise result.exception
 
 
+def test_the_model_that_comes_with_the_package_is_a_base_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pocket").mkdir()  # a folder of that name is meant by ./pocket
+    monkeypatch.chdir(tmp_path)
+    init(tmp_path / "town", "--base", "pocket", "--seq-len", "16")
+    base = Folder(tmp_path / "town").load().base
+    assert (base.model, base.folder) == ("pocket", MODEL_DIR)
+    with pytest.raises(NomoatError, match="by name there are pocket and smollm2"):
+        init(tmp_path / "other", "--base", "pockets")
+
+
 REFUSED = {
     "a name that is too long": ("--name", "x" * 81),
     "an address without a port": ("--address", "example.org"),

@@ -1,11 +1,13 @@
 """The model that is shipped: what its card and its folder claim."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nomoat.simulations import pocket
 from nomoat.simulations.pocket import MODEL_DIR
 from nomoat.simulations.pocket.packages import read_list
 
@@ -46,7 +48,7 @@ def test_the_loss_curve_falls(card: str) -> None:
 
 def test_the_card_names_the_seed_and_every_package_with_its_licence(card: str) -> None:
     assert "| seed | 0 |" in card
-    for requirement in read_list(MODEL_DIR.parent / "packages.txt"):
+    for requirement in read_list(Path(pocket.__file__).parent / "packages.txt"):
         name, version = requirement.split("==")
         row = next(line for line in card.splitlines() if line.startswith(f"| {name} |"))
         _, _, stated_version, licence, docstrings, _ = (cell.strip() for cell in row.split("|"))
