@@ -244,8 +244,7 @@ def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
             f"below {WEAK_BELOW} volunteers masks are weak: raise --min-volunteers (or "
             "--min-reports), or say --allow-weak (every volunteer has to agree to it, too)"
         )
-    here = wanted.model not in BUILT_IN and Path(wanted.model).expanduser().exists()
-    name = base_folder.name if here else wanted.model
+    name = _name(wanted.model, base_folder)
     base = BaseModelSettings(
         model=name if begun is None else begun.name or name,
         folder=base_folder.resolve(),
@@ -264,6 +263,12 @@ def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
     )
     _ = settings.method  # refused now, not at the first round
     return settings
+
+
+def _name(model: str, folder: Path) -> str:
+    """What a base is called: its folder's name, or the id it was asked for by."""
+    here = model not in BUILT_IN and Path(model).expanduser().exists()
+    return folder.name if here else model
 
 
 def _shape(spec: AdapterSpec) -> dict[str, Any]:
