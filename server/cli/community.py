@@ -55,9 +55,7 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     name: Annotated[str, typer.Option(help="The community's name.")],
     base: Annotated[
         str | None,
-        typer.Option(
-            help="Base model: a Hugging Face folder, a hub id, a GGUF file, pocket or smollm2."
-        ),
+        typer.Option(help="Base model: a folder, hub id or GGUF file, or: pocket, smollm2."),
     ] = None,
     begin_with: Annotated[
         str | None,
