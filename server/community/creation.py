@@ -266,7 +266,7 @@ def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
 
 
 def _name(model: str, folder: Path) -> str:
-    """What a base is called: its folder's name, or the id it was asked for by."""
+    """Return the name of a base: its folder's, or the id it was asked for by."""
     here = model not in BUILT_IN and Path(model).expanduser().exists()
     return folder.name if here else model
 
