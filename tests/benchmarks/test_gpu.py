@@ -1,0 +1,25 @@
+"""benchmarks/gpu.py goes on after a part that fails, and prints one object at the end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_a_part_that_fails_says_so_and_hides_no_other() -> None:
+    command = [sys.executable, "-P", str(BENCHMARK), "--quick", "--json", "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--parts", "nothing,plain"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["step_ratio_plain"] > 0
+    assert "failed: KeyError" in done.stderr
