@@ -187,6 +187,7 @@ class Deployment:
             credit=lambda number, earned: community.credit(number, earned, int(time.time())),
             conduct=lambda number, shown: ledger.judge(number, shown, int(time.time())),
             sums=self.sums,
+            standing=community.versions.standing,
             back_off_s=back_off_s,
         )
 

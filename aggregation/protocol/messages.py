@@ -6,6 +6,7 @@ first says that it is ready and only then, inside a short aggregation, hands ove
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_vector
-from nomoat.aggregation.protocol.wire import Body, Limit, message
+from nomoat.aggregation.protocol.wire import Body, Limit, encode, message
 
 Digest: TypeAlias = Annotated[bytes, Limit(32, 32)]
 Name: TypeAlias = Annotated[str, Limit(1, 200)]
@@ -222,3 +223,8 @@ class Noted:
     """Volunteer → coordinator: received, nothing to add."""
 
     round: Annotated[int, Limit(0, 1_000_000)]
+
+
+def task_digest(task: TrainTask | EvaluateTask) -> bytes:
+    """The name of a task: SHA-256 of its head, which names its body; 32 bytes."""
+    return hashlib.sha256(encode(task).head).digest()

@@ -24,6 +24,7 @@ SIGN_REVEAL: Final = "secagg/1/reveal"
 
 # Hashes.
 HASH_MANIFEST: Final = b"nomoat/secagg/1/manifest"
+HASH_WORK: Final = b"nomoat/secagg/1/work"
 HASH_OFFER: Final = b"nomoat/secagg/1/offer"
 HASH_SESSION: Final = b"nomoat/secagg/1/session"
 COHORT: Final = b"nomoat/secagg/1/cohort"

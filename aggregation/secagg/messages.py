@@ -41,7 +41,8 @@ class SessionOffer:
 
     clips: one bound per tensor, in the manifest's order. clip_l2: the bound on an update's L2 norm
     (§16.6), 0 for none. audit_words: words of an audit's sketch, 0 for no audit; audit_commit: what
-    the coordinator committed to for it, zeros without one (§20).
+    the coordinator committed to for it, zeros without one (§20). work: `work_hash` of the task that
+    everybody trained for. standing: digest of the RoundEnd it was trained after (§6.4).
     """
 
     session: Digest
@@ -61,6 +62,8 @@ class SessionOffer:
     clip_l2: Annotated[float, Limit(0, 1e6)] = 0.0
     audit_words: Annotated[int, Limit(0, 64)] = 0
     audit_commit: Digest = bytes(32)
+    work: Digest = bytes(32)
+    standing: Digest = bytes(32)
 
 
 @message("sa.keys")

@@ -64,7 +64,8 @@ class Terms:
     """All that this volunteer knows without being told: its round, models, shapes and peers.
 
     version: what it trained from, 32 bytes; of its own adapter the digest where there is no
-    lineage. now: unix time.
+    lineage. now: unix time. work: `work_hash` of its task. standing: digest of the RoundEnd that it
+    trained after; empty where it follows no lineage.
     """
 
     round: int
@@ -76,6 +77,8 @@ class Terms:
     known: frozenset[bytes] = frozenset()
     version: bytes = b""
     now: int = 0
+    work: bytes = bytes(32)
+    standing: bytes = b""
 
     @property
     def place(self) -> Place:
@@ -115,6 +118,8 @@ def propose(
         assumed.dropout_permille,
         is_weak(n_min),
         clip_l2,
+        work=terms.work,
+        standing=terms.standing or bytes(32),
     )
 
 
@@ -130,6 +135,10 @@ def check_offer(
         raise _refusal("the session is about another round or another model than the training")
     if offer.manifest_hash != manifest_hash(terms.manifest):
         raise _refusal("the session sums other tensors than were trained")
+    if offer.work != terms.work:
+        raise _refusal("the session sums other work than this machine was asked for")
+    if terms.standing and offer.standing != terms.standing:
+        raise _refusal("the session's participants were shown other versions than this machine")
     if offer.roster_root != terms.roster.root:
         raise _refusal("the session's roster is not the one this machine knows")
     if offer.audit_words:

@@ -27,6 +27,15 @@ def manifest_hash(manifest: Manifest) -> bytes:
     return labels.tagged_hash(labels.HASH_MANIFEST, msgpack.packb(tensors))
 
 
+def work_hash(task: bytes, reply: bytes = b"") -> bytes:
+    """Return the name of the work that an exchange sums, 32 bytes.
+
+    task: digest of the TrainTask; reply: to the exchange before, as float32, empty in the first.
+    Both together are all that a coordinator says of how an update is made.
+    """
+    return labels.tagged_hash(labels.HASH_WORK, task, reply)
+
+
 def offer_hash(offer: SessionOffer) -> bytes:
     """The hash that R0 signatures cover: every field of the offer and the protocol version."""
     return labels.tagged_hash(labels.HASH_OFFER, wire.encode(offer).head)

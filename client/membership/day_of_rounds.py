@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
-from nomoat.client.round.work import task_digest
+from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask, task_digest
 from nomoat.storage.private import write_private
 
 DAY_S = 86_400.0

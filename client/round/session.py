@@ -24,11 +24,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
-from nomoat.aggregation.protocol.adapter import Adapter, Vector, as_bytes, as_vector
+from nomoat.aggregation.protocol.adapter import Adapter, Vector, as_bytes
 from nomoat.aggregation.protocol.messages import (
     Decline,
     EvaluateTask,
@@ -39,17 +37,19 @@ from nomoat.aggregation.protocol.messages import (
     Report,
     ReportRequest,
     TrainTask,
+    task_digest,
 )
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.diary import Mark, Place
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVolunteer
 from nomoat.aggregation.secagg.parameters import Terms
+from nomoat.aggregation.secagg.transcript import work_hash
 from nomoat.client.round.masked_session import MaskedSession
 from nomoat.client.round.phases import TRANSITIONS, TrainingFailed, VolunteerPhase
 from nomoat.client.round.task_checks import open_adapter, train_work
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin
-from nomoat.client.round.uploads import summary_of, upload_of
+from nomoat.client.round.uploads import reply_vector, summary_of, upload_of
 from nomoat.client.round.work import (
     EvaluateWork,
     HeldUpdate,
@@ -61,7 +61,6 @@ from nomoat.client.round.work import (
     as_told,
     decline,
     declined,
-    task_digest,
 )
 from nomoat.lora.training.train import Trained
 
@@ -199,7 +198,7 @@ class RoundSession:
         held = self._held_for(request)
         if isinstance(held, RoundStep):
             return held
-        reply = _reply_vector(request.reply) if request.reply else None
+        reply = reply_vector(request.reply) if request.reply else None
         vector = self.upload(held, request.exchange, reply, 0.0)
         report = Report(request.round, request.exchange, 1.0, as_bytes(vector))
         return RoundStep(report, upload=summary_of(held, request.exchange, vector))
@@ -211,7 +210,7 @@ class RoundSession:
         held = self._held_for(request)
         if isinstance(held, RoundStep):
             return held
-        self._replies = {request.exchange: _reply_vector(request.reply)}
+        self._replies = {request.exchange: reply_vector(request.reply)}
         return RoundStep(Noted(request.round))
 
     def on_offer(self, offer: SessionOffer) -> RoundStep:
@@ -259,6 +258,7 @@ class RoundSession:
         """The round as this machine knows it by itself: an offer must agree with it."""
         broadcast, member = held.local.broadcast, masking.membership
         manifest = methods.get(held.method).manifest(broadcast.spec, held.round, exchange)
+        reply = self._replies.get(exchange)
         return Terms(
             held.round,
             exchange,
@@ -269,6 +269,8 @@ class RoundSession:
             member.known(),
             held.version,
             masking.now,
+            work_hash(held.task, b"" if reply is None else as_bytes(reply)),
+            held.version if self._origin.signed else b"",
         )
 
     def _move(self, event: type) -> None:
@@ -287,14 +289,3 @@ _HANDLERS: Mapping[type, _Handler] = {
     ExchangeReply: RoundSession.on_exchange_reply,
     SessionOffer: RoundSession.on_offer,
 }
-
-
-def _reply_vector(data: bytes) -> Vector:
-    """Decode what the coordinator made of the exchange before; RemoteProtocolError if it cannot."""
-    try:
-        vector = as_vector(data)
-    except LocalProtocolError as problem:
-        raise RemoteProtocolError(COORDINATOR, "§4", str(problem)) from None
-    if not np.isfinite(vector).all():
-        raise RemoteProtocolError(COORDINATOR, "§4", "the reply has values that are not finite")
-    return vector

@@ -53,12 +53,14 @@ class TrainingOrigin:
     """seed_of: a task → the 32 bytes that all chance of its training is drawn from.
 
     version_of, is_present: what this machine itself knows of rounds and versions; both raise
-    RemoteProtocolError for a round or an adapter that cannot be.
+    RemoteProtocolError for a round or an adapter that cannot be. signed: its versions are digests
+    of the community's RoundEnds; all participants of a sum must have been shown the same.
     """
 
     seed_of: SeedOf
     version_of: VersionOf = version_by_adapter
     is_present: IsPresent = always_present
+    signed: bool = False
 
     @classmethod
     def announced(cls, name: str, version_of: VersionOf = version_by_adapter) -> TrainingOrigin:

@@ -18,9 +18,9 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.methods.base import Factors, LocalStart
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.messages import Ready, TrainTask
+from nomoat.aggregation.protocol.messages import Ready, TrainTask, task_digest
 from nomoat.aggregation.secagg.diary import Mark
-from nomoat.client.round.work import HeldUpdate, task_digest
+from nomoat.client.round.work import HeldUpdate
 from nomoat.storage.arrays import pack, unpack
 from nomoat.storage.atomic import appending
 from nomoat.storage.private import PRIVATE, read_private, write_private

@@ -7,7 +7,7 @@ import numpy as np
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.methods.base import SummedMethod
-from nomoat.aggregation.protocol.adapter import Vector
+from nomoat.aggregation.protocol.adapter import Vector, as_vector
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.client.round.work import HeldUpdate, UpdateSummary
@@ -34,3 +34,14 @@ def summary_of(held: HeldUpdate, exchange: int, vector: Vector) -> UpdateSummary
     """The tensors and the norm of a vector that is about to leave."""
     manifest = methods.get(held.method).manifest(held.local.broadcast.spec, held.round, exchange)
     return UpdateSummary(manifest, float(np.linalg.norm(vector)))
+
+
+def reply_vector(data: bytes) -> Vector:
+    """Decode what the coordinator made of the exchange before; RemoteProtocolError if it cannot."""
+    try:
+        vector = as_vector(data)
+    except LocalProtocolError as problem:
+        raise RemoteProtocolError(COORDINATOR, "§4", str(problem)) from None
+    if not np.isfinite(vector).all():
+        raise RemoteProtocolError(COORDINATOR, "§4", "the reply has values that are not finite")
+    return vector

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -10,7 +9,7 @@ from typing import TypeAlias
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import LocalStart
-from nomoat.aggregation.protocol import messages, wire
+from nomoat.aggregation.protocol import messages
 from nomoat.aggregation.protocol.adapter import Adapter, Manifest
 from nomoat.aggregation.protocol.messages import (
     Decline,
@@ -22,6 +21,7 @@ from nomoat.aggregation.protocol.messages import (
     Report,
     ReportRequest,
     TrainTask,
+    task_digest,
 )
 from nomoat.aggregation.secagg.diary import Mark
 from nomoat.aggregation.secagg.messages import ToCoordinator, ToVolunteer
@@ -77,11 +77,6 @@ class EvaluateWork:
 
 
 Work: TypeAlias = TrainWork | EvaluateWork
-
-
-def task_digest(task: TrainTask | EvaluateTask) -> bytes:
-    """The name of a task: SHA-256 of its head, which names its body; 32 bytes."""
-    return hashlib.sha256(wire.encode(task).head).digest()
 
 
 @dataclass(frozen=True)

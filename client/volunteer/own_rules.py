@@ -65,7 +65,7 @@ def round_session(
         ),
         store.load(),
         MaskedSession(membership, _diary(kit, store)),
-        TrainingOrigin(store.draw, lineage.version_of, lineage.is_present),
+        TrainingOrigin(store.draw, lineage.version_of, lineage.is_present, signed=True),
     )
 
 

@@ -19,6 +19,7 @@ from nomoat.storage.atomic import replacing
 
 SUFFIX = ".adapter"
 OURS = "our records"
+BEYOND = 1 << 40  # any version's number
 UNTRAINED = "the base model: nothing trained yet"  # the note of a version 0
 
 
@@ -113,6 +114,10 @@ class VersionStore:
             record = RoundRecord.from_json(json.loads(last))
             ended = max(ended, record.round - record.reusable)  # begun again under its number
         return LineagePage(tuple(records), sign_end(ended, newest, self.key))
+
+    def standing(self) -> bytes:
+        """Return the digest of the signed end of the last round, 32 bytes."""
+        return self.lineage(BEYOND).ended.digest
 
     def load(self, record: SignedVersion) -> Adapter:
         """The adapter of a record; NomoatError if its file is gone or altered."""

@@ -51,7 +51,8 @@ class Coordinator:
     initial: the adapter of round 0. measure: an adapter's loss on the community's own rows. credit:
     told of every round's updates that are in the sum. conduct: told what every round showed of its
     participants; gives those who are held from now on, with the reason. session_id: (round,
-    exchange) → 32 bytes. sums: how a sum is worked on. back_off_s: seconds to let pass after so
+    exchange) → 32 bytes. sums: how a sum is worked on. standing: digest of the signed end
+    of the last round, empty where none is signed. back_off_s: seconds to let pass after so
     many abandoned rounds in a row, since what stopped one round mostly stops the next. train: a
     training on the community's own rows, by whose size the bound on updates is learned.
     """
@@ -68,6 +69,7 @@ class Coordinator:
     conduct: Callable[[int, RoundEvidence], Mapping[str, str]] = lambda _number, _evidence: {}
     session_id: Callable[[int, int], bytes] = random_session
     sums: Run = map
+    standing: Callable[[], bytes] = bytes
     back_off_s: Callable[[int], float] = lambda _abandoned: 0.0
 
     def run(self, grid: Grid) -> FederationCheckpoint:
@@ -124,6 +126,7 @@ class Coordinator:
             self.session_id,
             self.sums,
             random_session,
+            self.standing(),
         )
         plan = self._plan(driver, task, before)
         adapter = before.state.adapter

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.messages import ReportRequest, TrainSettings, TrainTask
+from nomoat.aggregation.protocol.messages import (
+    ReportRequest,
+    TrainSettings,
+    TrainTask,
+    task_digest,
+)
 from nomoat.aggregation.secagg.audit.terms import audited
 from nomoat.aggregation.secagg.parameters import RosterView, Terms, propose
 from nomoat.aggregation.secagg.thresholds import assume
+from nomoat.aggregation.secagg.transcript import work_hash
 from nomoat.aggregation.sums.intake import Intake
 from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.aggregation.sums.parallel import Run
@@ -31,8 +37,9 @@ STEPS_OF_EPOCHS = 1000  # assumed where training goes by epochs
 class Exchanges:
     """Opens exchanges. roster: who may take part in a masked sum. sums: how a sum is worked on.
 
-    session_id: (round, exchange) → 32 bytes. audit_seed: the same, of an audit's seed, which nobody
-    else may know beforehand; without it none is audited.
+    session_id: (round, exchange) → 32 bytes. standing: digest of the RoundEnd that the round's
+    training began after, where versions are signed. audit_seed: the same as session_id, of an
+    audit's seed, which nobody else may know beforehand; without it none is audited.
     """
 
     federation: Federation
@@ -41,6 +48,7 @@ class Exchanges:
     session_id: Callable[[int, int], bytes]
     sums: Run = map
     audit_seed: Callable[[int, int], bytes] | None = None
+    standing: bytes = b""
 
     def of_round(
         self, task: TrainTask, adapter: Adapter, bound: RoundBound | None = None
@@ -106,7 +114,16 @@ class Exchanges:
         assert isinstance(method, SummedMethod)
         roster, number = self.roster(), request.exchange
         manifest = method.manifest(adapter.spec, task.round, number)
-        terms = Terms(task.round, number, federation.base_hash, adapter.digest, manifest, roster)
+        terms = Terms(
+            task.round,
+            number,
+            federation.base_hash,
+            adapter.digest,
+            manifest,
+            roster,
+            work=work_hash(task_digest(task), request.reply),
+            standing=self.standing,
+        )
         clip = federation.clip or reach(task.settings)
         most = max(2, len(cohort))
         # Volunteers sum a further exchange over the cohort of the first, or not at all (§19.3).

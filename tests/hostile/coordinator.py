@@ -24,11 +24,14 @@ from nomoat.aggregation.protocol.messages import (
     Decline,
     ExchangeReply,
     TrainSettings,
+    TrainTask,
+    task_digest,
 )
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import Abandoned
 from nomoat.aggregation.secagg.parameters import Policy, RosterView, Terms, propose
 from nomoat.aggregation.secagg.server.session import ServerSession
+from nomoat.aggregation.secagg.transcript import work_hash
 from nomoat.client.round.app import RequestHandler
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.session import RoundSession
@@ -82,7 +85,7 @@ class LinearTrainer:
         tokens = 0
         for _, rows in zip(range(settings.local_steps), batches, strict=False):
             x, y = self.rows[rows], self.targets[rows]
-            values -= 0.05 * x.T @ (x @ values - y) / len(rows)
+            values -= 10 * settings.learning_rate * x.T @ (x @ values - y) / len(rows)
             tokens += 8 * len(rows)
         self.updates.append((values - start).astype(np.float32))
         return Trained(values.astype(np.float32), settings.local_steps, tokens, 2.0, 1.0, 0.1)
@@ -136,6 +139,7 @@ class Town:
         self.trainers = {name: LinearTrainer.of(name) for name in self.names}
         self.start = Adapter(SPEC, np.linspace(-0.1, 0.1, SPEC.size, dtype=np.float32))
         self.drawn = 0
+        self.announced: dict[int, TrainTask] = {}  # round → its task, as it was announced last
         self.volunteers: dict[str, RequestHandler] = {}
         for name in self.names:
             self.store(name).begin()
@@ -181,6 +185,7 @@ class Town:
         start: Adapter = changes.pop("start", self.start)
         # The coordinator's seed is the same in every round.
         task = train_task(start, number, base_hash=BASE, settings=settings, **changes)
+        self.announced[number] = task
         return {name: self.ask(name, task) for name in (names or self.names)}
 
     def overtake(self, number: int, **changes: Any) -> None:
@@ -207,15 +212,27 @@ class Town:
         lies, members = lies or Lies(), list(names or self.names)
         exchange, method = changes.pop("exchange", 1), methods.get(changes.pop("method", "fedavg"))
         start: Adapter = changes.pop("start", self.start)
+        reply, others = changes.pop("reply", b""), changes.pop("told", {})
         if exchange > 1:
-            note = ExchangeReply(number, exchange, start.digest, changes.pop("reply"))
-            members = [n for n in members if not isinstance(self.ask(n, note), Decline)]
+            notes = {
+                name: ExchangeReply(number, exchange, start.digest, others.get(name, reply))
+                for name in members
+            }
+            members = [n for n in members if not isinstance(self.ask(n, notes[n]), Decline)]
         manifest = method.manifest(start.spec, number, exchange)
-        terms = Terms(number, exchange, BASE, start.digest, manifest, self.roster)
+        work = bytes(32)
+        if number in self.announced:
+            work = work_hash(task_digest(self.announced[number]), reply)
+        told = (number, exchange, BASE, start.digest, manifest, self.roster)
+        terms = Terms(*told, work=work, standing=self.standing(number))
         sizes = (self.policy.least, max(self.policy.least, len(members)))
         clips = tuple(CLIP for _ in manifest.tensors)
         offer = replace(propose(self._entropy(), terms, clips, sizes), **changes)
         return self._drive(ServerSession(offer, manifest, self.roster), members, lies)
+
+    def standing(self, _number: int) -> bytes:
+        """The digest of the RoundEnd that a round began after; empty where none is signed."""
+        return b""
 
     def _drive(self, session: ServerSession, members: list[str], lies: Lies) -> Sum | None:
         if not members:

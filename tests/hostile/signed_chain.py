@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from nomoat.aggregation.errors import Unreachable
@@ -80,8 +81,19 @@ class SignedTown(Town):
     def __init__(self, folder: Path, count: int, policy: Policy | None = None) -> None:
         self.chain, self.answers = Chain(), True
         self.shown: dict[str, Chain] = {}
+        self.began: dict[int, bytes] = {}  # round → the digest of the RoundEnd it began after
         super().__init__(folder, count, policy)
         self.chain.version(self.start, 0)
+
+    def train(self, number: int, *args: Any, **changes: Any) -> dict[str, Any]:
+        """Announce a round; it begins after what the chain says then."""
+        if self.chain.ended is not None:
+            self.began[number] = self.chain.ended.digest
+        return super().train(number, *args, **changes)
+
+    def standing(self, number: int) -> bytes:
+        """The digest of the RoundEnd that a round began after."""
+        return self.began.get(number, bytes(32))
 
     def lineage(self, name: str) -> PinnedLineage:
         """What a volunteer has pinned, and whom it asks."""
@@ -94,7 +106,9 @@ class SignedTown(Town):
         super().restart(name)
         handler = self.volunteers[name]
         pinned = self.lineage(name)
-        origin = TrainingOrigin(self.store(name).draw, pinned.version_of, pinned.is_present)
+        origin = TrainingOrigin(
+            self.store(name).draw, pinned.version_of, pinned.is_present, signed=True
+        )
         handler.session._origin = origin
         self.volunteers[name] = replace(handler)
 

@@ -119,3 +119,16 @@ def test_only_candidates_of_the_present_round_are_measured(town: SignedTown) -> 
 def test_before_the_first_round_the_first_version_alone_is_measured(town: SignedTown) -> None:
     assert isinstance(town.evaluate(0, nudged(town.start), "v1"), Decline)
     assert isinstance(town.evaluate(0, town.start, "v1"), Evaluation)
+
+
+def test_who_was_shown_another_chain_is_in_no_sum_with_those_who_were_not(town: SignedTown) -> None:
+    """So a version that the others have no record of is worth nothing, though its adapter is theirs."""
+    other = town.chain.copy()
+    town.begin_again(nudged(town.start))
+    other.version(nudged(town.start, 3), 1)  # a version of which the others hear nothing
+    other.version(nudged(town.start), 1)
+    town.shown["v1"] = other
+    assert took_part(town.train(2, start=nudged(town.start))) == set(town.names)
+    found = town.sum(2, start=nudged(town.start))
+    assert found is not None
+    assert found.members == set(REST)

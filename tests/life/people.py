@@ -188,7 +188,7 @@ class Person:
             TaskLimits(),
             self.disk.load(),
             MaskedSession(membership, self.disk.marks()),
-            TrainingOrigin(self.disk.draw, lineage.version_of, lineage.is_present),
+            TrainingOrigin(self.disk.draw, lineage.version_of, lineage.is_present, signed=True),
         )
         self.recorder = Recorder(SentLog(root), "town", "h:1", self.clock)
         handler = RequestHandler(session, self.trainer, self.disk, (self.recorder,))

@@ -29,6 +29,7 @@ from nomoat.aggregation.protocol.messages import (
     ReportRequest,
     TrainSettings,
     TrainTask,
+    task_digest,
 )
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.messages import (
@@ -46,6 +47,7 @@ from nomoat.aggregation.secagg.parameters import (
     propose,
 )
 from nomoat.aggregation.secagg.thresholds import thresholds
+from nomoat.aggregation.secagg.transcript import work_hash
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.phases import VolunteerPhase
 from nomoat.client.round.session import RoundSession
@@ -93,7 +95,8 @@ def masking(
 
 def offer(number: int = 5, exchange: int = 1, session: bytes = b"q" * 32, **changes: Any) -> Any:
     manifest = methods.get("fedavg").manifest(SPEC, number, 1)
-    terms = Terms(number, exchange, BASE, START.digest, manifest, ROSTER)
+    work = work_hash(task_digest(train_task(number)))
+    terms = Terms(number, exchange, BASE, START.digest, manifest, ROSTER, work=work)
     clips = tuple(1.0 for _ in manifest.tensors)
     return replace(propose(session, terms, clips, (2, 3)), **changes)
 
@@ -595,6 +598,7 @@ def test_a_task_is_declined_while_too_few_members_are_long_known_to_this_machine
 def test_a_session_without_the_long_known_peers_that_the_policy_asks_for_is_refused() -> None:
     """bob is known for long, cy is not: a session of ada and cy is one the coordinator chose."""
     terms = Terms(5, 1, BASE, START.digest, methods.get("fedavg").manifest(SPEC, 5, 1), ROSTER)
+    terms = replace(terms, work=work_hash(task_digest(train_task())))
     needed = thresholds(2, DEFAULT_ASSUMPTIONS)
     policy = Policy(min_participants=2, allow_weak=True)
     for partner, admitted in (("bob", True), ("cy", False)):
