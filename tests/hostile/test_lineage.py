@@ -122,7 +122,7 @@ def test_before_the_first_round_the_first_version_alone_is_measured(town: Signed
 
 
 def test_who_was_shown_another_chain_is_in_no_sum_with_those_who_were_not(town: SignedTown) -> None:
-    """So a version that the others have no record of is worth nothing, though its adapter is theirs."""
+    """A version that the others have no record of is worth nothing, whatever its adapter."""
     other = town.chain.copy()
     town.begin_again(nudged(town.start))
     other.version(nudged(town.start, 3), 1)  # a version of which the others hear nothing

@@ -237,6 +237,7 @@ class World(PollingGrid):
             Clock(lambda: self.now, self._pass),
             credit=lambda number, earned: community.credit(number, earned, int(self.now)),
             session_id=lambda _round, _exchange: self.rng.randbytes(32),
+            standing=community.versions.standing,
             back_off_s=back_off_s,
         )
         try:
