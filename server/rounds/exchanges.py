@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
@@ -114,16 +114,9 @@ class Exchanges:
         assert isinstance(method, SummedMethod)
         roster, number = self.roster(), request.exchange
         manifest = method.manifest(adapter.spec, task.round, number)
-        terms = Terms(
-            task.round,
-            number,
-            federation.base_hash,
-            adapter.digest,
-            manifest,
-            roster,
-            work=work_hash(task_digest(task), request.reply),
-            standing=self.standing,
-        )
+        terms = Terms(task.round, number, federation.base_hash, adapter.digest, manifest, roster)
+        work = work_hash(task_digest(task), request.reply)
+        terms = replace(terms, work=work, standing=self.standing)
         clip = federation.clip or reach(task.settings)
         most = max(2, len(cohort))
         # Volunteers sum a further exchange over the cohort of the first, or not at all (§19.3).
