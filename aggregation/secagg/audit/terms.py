@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from nomoat.aggregation.secagg import labels
@@ -35,10 +36,15 @@ def point_of(offer: SessionOffer, participants: int) -> FixedPoint:
     return FixedPoint(offer.value_bits, participants, least)
 
 
-def norm_test(offer: SessionOffer, participants: int) -> NormTest:
-    """The test that an update's sketch has to pass."""
+def norm_test(offer: SessionOffer, participants: int, length: int) -> NormTest:
+    """The test that an update of `length` coordinates has to pass by its sketch.
+
+    Rounding to the ring adds at most ¼ a coordinate to the square of a norm within the bound;
+    without that room a coordinator could offer a bound that no honest update keeps to.
+    """
     point = point_of(offer, participants)
-    return NormTest(_ratio(offer) * point.limit, point.wire_bits)
+    limit = math.hypot(_ratio(offer) * point.limit, math.sqrt(length) / 2)
+    return NormTest(limit, point.wire_bits)
 
 
 def _ratio(offer: SessionOffer) -> float:

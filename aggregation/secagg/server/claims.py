@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_keystreams
+from nomoat.aggregation.secagg.messages import SketchReport
 from nomoat.aggregation.secagg.server.formed_session import FormedSession
 
 Sketch: TypeAlias = NDArray[np.uint32]
@@ -21,6 +22,7 @@ class SketchClaims:
 
     own: Sketch
     pairs: Mapping[int, Sketch]  # neighbour in U2 → of the keystream, without its sign
+    report: SketchReport  # as it was signed
 
 
 def false_sketches(
@@ -28,15 +30,15 @@ def false_sketches(
     claims: Mapping[int, SketchClaims],
     own_keys: Mapping[int, bytes],
     pair_keys: Mapping[tuple[int, int], bytes],
-) -> frozenset[int]:
-    """Those whose sketches are not of the masks that have been revealed (§20.5).
+) -> dict[int, tuple[int, int]]:
+    """Whose sketches are not of the masks that have been revealed, with such a mask (§20.5).
 
     own_keys: index → key of its self mask; pair_keys: (a, b) → key of the mask of these two.
     """
     signs = Signs(session.audit_seed, session.transcript)
     keys = {**{(i, i): key for i, key in own_keys.items()}, **pair_keys}
     true = sketch_keystreams(signs, keys, session.layout.length)
-    found = set()
+    found: dict[int, tuple[int, int]] = {}
     for (one, other), sketch in true.items():
         said = [(one, claims[one].own)] if one == other and one in claims else []
         if one != other:
@@ -45,5 +47,5 @@ def false_sketches(
                 for end, beyond in ((one, other), (other, one))
                 if end in claims
             ]
-        found |= {end for end, claim in said if not np.array_equal(claim, sketch)}
-    return frozenset(found)
+        found |= {end: (one, other) for end, claim in said if not np.array_equal(claim, sketch)}
+    return found

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, ClassVar, TypeAlias
 
+from nomoat.aggregation.secagg.audit.evidence import Evidence
 from nomoat.aggregation.secagg.messages import ToCoordinator, ToVolunteer
 from nomoat.aggregation.sums.fixed_point import SummedMean
 
@@ -62,6 +63,11 @@ class Collector(ABC):
     @property
     def faults(self) -> dict[bytes, str]:
         """Identity → its own signed lie, of those that closing this phase has shown."""
+        return {}
+
+    @property
+    def proofs(self) -> dict[bytes, Evidence]:
+        """Identity → what anybody can find its lie from, of those that closing has shown."""
         return {}
 
     @property

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import signing
 from nomoat.aggregation.secagg.masks import shares
-from nomoat.aggregation.secagg.messages import Participant, SessionOffer, SharesReport
+from nomoat.aggregation.secagg.messages import (
+    Participant,
+    SessionOffer,
+    SessionRoster,
+    SharesReport,
+)
 from nomoat.aggregation.secagg.server.collector import TooFew
 from nomoat.aggregation.secagg.thresholds import Thresholds
 from nomoat.aggregation.sums.fixed_point import ClipLayout
@@ -26,6 +31,7 @@ class FormedSession:
     transcript: bytes
     neighbours: tuple[tuple[int, ...], ...]
     index_of: Mapping[bytes, int] = field(repr=False)
+    roster: SessionRoster = field(repr=False)
     audit_seed: bytes = field(default=b"", repr=False)  # empty without an audit
 
     def circle(self, index: int, members: Collection[int]) -> tuple[int, ...]:

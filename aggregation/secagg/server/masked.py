@@ -36,7 +36,7 @@ class CollectMasked(Collector):
         self._point = point_of(session.offer, len(session.members))
         self._sum = MaskedSum(session.layout.length, self._point)
         self._added: set[int] = set()
-        self._kept: dict[int, bytes] = {}  # with an audit alone, until it is over
+        self._kept: dict[int, MaskedReport] = {}  # with an audit alone, until it is over
         self._seen: dict[int, NDArray[np.uint32]] = {}
 
     def take(self, sender: bytes, report: MaskedReport) -> None:
@@ -52,14 +52,14 @@ class CollectMasked(Collector):
         self._sum.add(report.masked)
         self._added.add(index)
         if session.audit_seed:
-            self._sketch(index, report.masked)
+            self._sketch(index, report)
 
-    def _sketch(self, index: int, masked: bytes) -> None:
+    def _sketch(self, index: int, report: MaskedReport) -> None:
         session = self._session
         signs = Signs(session.audit_seed, session.transcript)
         length, bits = session.layout.length, self._point.wire_bits
-        self._kept[index] = masked
-        self._seen[index] = sketch_packed(signs, masked, length, bits)
+        self._kept[index] = report
+        self._seen[index] = sketch_packed(signs, report.masked, length, bits)
 
     def close(self) -> tuple[Collector, Outgoing]:
         """U3: whose vectors are in the sum; with an audit, those who are asked for sketches."""

@@ -33,6 +33,7 @@ from itertools import pairwise
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest
+from nomoat.aggregation.secagg.audit.evidence import Evidence
 from nomoat.aggregation.secagg.messages import (
     Abandoned,
     SessionOffer,
@@ -105,6 +106,7 @@ class ServerSession:
         FixedPoint(offer.value_bits, offer.n_max)
         self.offer, self.phase = offer, ServerPhase.NEW
         self.blamed: dict[bytes, str] = {}
+        self.proofs: dict[bytes, Evidence] = {}  # of what the audit has shown
         self.complaints: dict[bytes, tuple[bytes, ...]] = {}
         self.silent: set[bytes] = set()
         self.bearable = 0  # c, once the participants are known
@@ -197,6 +199,7 @@ class ServerSession:
             return self.abandon("the sum is not one of well-formed updates")
         finally:
             self.blamed = closing.faults | self.blamed
+            self.proofs = closing.proofs | self.proofs
         if self.phase is ServerPhase.KEYS and isinstance(following, Collector):
             needed = agreed_thresholds(self.offer, len(following.expected))
             self.bearable, self.least = needed.corrupt, needed.survivors

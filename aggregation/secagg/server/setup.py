@@ -92,6 +92,7 @@ class CollectKeys(Collector):
             transcript,
             tuple(ring.neighbours(i) for i in range(len(members))),
             {member.identity: i for i, member in enumerate(members)},
+            roster,
             self._audit_seed,
         )
         return CollectShares(session), dict.fromkeys(self._members, roster)

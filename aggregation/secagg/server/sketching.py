@@ -12,34 +12,41 @@ from dataclasses import replace
 import numpy as np
 
 from nomoat.aggregation.secagg import labels
+from nomoat.aggregation.secagg.audit.evidence import Evidence, SizeEvidence
 from nomoat.aggregation.secagg.audit.judgement import leaving
 from nomoat.aggregation.secagg.audit.terms import norm_test
-from nomoat.aggregation.secagg.messages import SKETCH_BYTES, SketchReport
+from nomoat.aggregation.secagg.messages import SKETCH_BYTES, MaskedReport, SketchReport
 from nomoat.aggregation.secagg.server.claims import Sketch, SketchClaims
 from nomoat.aggregation.secagg.server.collector import Collector, Outgoing, ServerPhase, TooFew
 from nomoat.aggregation.secagg.server.summing import Progress, signing_of
 
 
 class CollectSketches(Collector):
-    """The audit's only exchange (§20.4). kept: index → its masked vector, packed, until it is over;
-    seen: index → the sketch of that vector.
+    """The audit's only exchange (§20.4). kept: index → its masked vector, as it was signed, until
+    it is over; seen: index → the sketch of that vector.
     """
 
     phase = ServerPhase.SKETCHES
     accepts = SketchReport
 
     def __init__(
-        self, progress: Progress, kept: Mapping[int, bytes], seen: Mapping[int, Sketch]
+        self, progress: Progress, kept: Mapping[int, MaskedReport], seen: Mapping[int, Sketch]
     ) -> None:
         self.expected = progress.session.identities(progress.survivors)
         self._progress, self._kept, self._seen = progress, kept, seen
         self._claims: dict[int, SketchClaims] = {}
         self._faults: dict[bytes, str] = {}
+        self._proofs: dict[bytes, Evidence] = {}
 
     @property
     def faults(self) -> dict[bytes, str]:
         """Identity → how much too large its update is."""
         return self._faults
+
+    @property
+    def proofs(self) -> dict[bytes, Evidence]:
+        """Identity → evidence of how large its update is."""
+        return self._proofs
 
     def take(self, sender: bytes, report: SketchReport) -> None:
         """Keep one volunteer's sketches."""
@@ -52,25 +59,30 @@ class CollectSketches(Collector):
         session.check_signed(index, report.signature, labels.SIGN_SKETCH, *signed)
         words = np.frombuffer(report.pairs, "<u4").reshape(len(others), -1)
         pairs = dict(zip(others, words, strict=True))
-        self._claims[index] = SketchClaims(np.frombuffer(report.own, "<u4"), pairs)
+        self._claims[index] = SketchClaims(np.frombuffer(report.own, "<u4"), pairs, report)
 
     def close(self) -> tuple[Collector, Outgoing]:
         """Leave out who is too large, silent, or in an open dispute, and go on as after R2."""
-        progress, session = self._progress, self._progress.session
-        test = norm_test(session.offer, len(session.members))
+        progress = replace(self._progress, claims=self._claims)
+        session = progress.session
+        test = norm_test(session.offer, len(session.members), session.layout.length)
         sizes = {i: test.norm(self._sketch_of(i)) / test.limit for i in self._claims}
         large = {i for i in self._claims if test.too_large(self._sketch_of(i))}
         self._faults = {
             session.members[i].identity: f"its update is {sizes[i]:.1f} times the bound"
             for i in sorted(large)
         }
+        self._proofs = {
+            session.members[i].identity: SizeEvidence(progress.part_about(i), self._kept[i])
+            for i in large
+        }
         gone = leaving(self._disputes(), large, session.needed.corrupt)
         survivors = frozenset(self._claims) - gone
         for index in progress.survivors - survivors:
-            progress.total.remove(self._kept[index])
+            progress.total.remove(self._kept[index].masked)
         if len(survivors) < session.needed.survivors:
             raise TooFew("too few volunteers are left after the audit")
-        return signing_of(replace(progress, survivors=survivors, claims=self._claims))
+        return signing_of(replace(progress, survivors=survivors))
 
     def _sketch_of(self, index: int) -> Sketch:
         """R·x of a volunteer's update, as far as what it says of its masks is true."""

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nomoat.aggregation.secagg import certificate, labels
+from nomoat.aggregation.secagg.audit.evidence import (
+    Evidence,
+    SessionPart,
+    SketchEvidence,
+    SummedTensor,
+)
 from nomoat.aggregation.secagg.audit.terms import point_of
 from nomoat.aggregation.secagg.masks import shamir, shares, unmasking
 from nomoat.aggregation.secagg.masks.masking import MaskedSum, MaskKeys, self_mask_key
@@ -45,6 +51,19 @@ class Progress:
         count = len(self.session.members)
         sets = (to_bitmap(self.members, count), to_bitmap(self.survivors, count))
         return certificate.Statement(self.session.transcript, *sets)
+
+    def part_about(self, index: int) -> SessionPart:
+        """The session in evidence about one member that was audited."""
+        session = self.session
+        return SessionPart(
+            session.offer,
+            tuple(SummedTensor(t.name, t.shape) for t in session.layout.manifest.tensors),
+            session.roster,
+            session.audit_seed,
+            self.statement.shared,
+            index,
+            self.claims[index].report,
+        )
 
 
 def signing_of(progress: Progress) -> tuple[Collector, Outgoing]:
@@ -100,6 +119,7 @@ class CollectReveals(Collector):
         # owner → point → share of the one secret that U3 lets be recovered
         self._shares: dict[int, dict[int, bytes]] = {owner: {} for owner in progress.members}
         self._faults: dict[bytes, str] = {}
+        self._proofs: dict[bytes, Evidence] = {}
 
     def take(self, sender: bytes, report: RevealReport) -> None:
         """Keep one volunteer's shares, if every one is the committed one."""
@@ -141,6 +161,11 @@ class CollectReveals(Collector):
     def faults(self) -> dict[bytes, str]:
         """Identity → its lie to the audit, of those whose masks have been revealed."""
         return self._faults
+
+    @property
+    def proofs(self) -> dict[bytes, Evidence]:
+        """Identity → evidence of that lie."""
+        return self._proofs
 
     def close(self) -> tuple[SummedMean, Outgoing]:
         """Recover the masks, take them out of the sum, and decode the mean."""
@@ -201,5 +226,17 @@ class CollectReveals(Collector):
             session.members[i].identity: "its sketches are not those of its masks"
             for i in sorted(liars)
         }
-        if liars & progress.survivors:
+        self._proofs = {
+            session.members[i].identity: self._proof(i, mask, secrets) for i, mask in liars.items()
+        }
+        if liars.keys() & progress.survivors:
             raise TooFew("a volunteer has lied to the audit")
+
+    def _proof(
+        self, index: int, mask: tuple[int, int], secrets: Mapping[int, bytes]
+    ) -> SketchEvidence:
+        """The evidence that this member's sketch of this mask (owner, other) is not of it."""
+        owner, other = mask
+        part = self._progress.part_about(index)
+        dealt = self._progress.dealt[index] if owner == other else None
+        return SketchEvidence(part, owner, other, secrets[owner], dealt)

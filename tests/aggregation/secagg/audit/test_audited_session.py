@@ -12,49 +12,12 @@ from nomoat.aggregation.secagg.audit.judgement import TOLERANCE
 from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_packed
 from nomoat.aggregation.secagg.audit.terms import audited, norm_test
 from nomoat.aggregation.secagg.client.session import ClientPhase
-from nomoat.aggregation.secagg.labels import SIGN_SKETCH
-from nomoat.aggregation.secagg.messages import AuditOpening, SketchReport
+from nomoat.aggregation.secagg.messages import AuditOpening
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.aggregation.secagg.server.collector import ServerPhase
 from nomoat.aggregation.secagg.server.session import ServerSession
 from nomoat.aggregation.sums.packing import pack
-
-BOUND = 0.15  # honest vectors of the fixture have .14
-EVERYBODY = set(range(8))
-
-
-def session(federation, large=(), factor=3.0, **options):
-    """Eight volunteers, some with an update of `factor` times the bound."""
-    made = federation(8, bound=BOUND, clip=0.05, **options)
-    for i in range(8):
-        made.vectors[i] *= np.float32(0.9 * BOUND / np.linalg.norm(made.vectors[i]))
-    for i in large:
-        # Beyond the clip of a value nothing is sent: so all values are as large as it allows.
-        vector = np.sign(made.vectors[i]) * np.float32(min(0.05, factor * BOUND / made.size**0.5))
-        made.vectors[i] = vector.astype(np.float32)
-    made.clients = [made.client(i) for i in range(8)]
-    return made
-
-
-def claim(made, i, own=0, pairs=None, signed=True):
-    """A change of volunteer i's sketches: numbers to add to word 0 of its own, of neighbours'."""
-
-    def change(sender, report):
-        if sender != i or not isinstance(report, SketchReport):
-            return report
-        joined = made.clients[i]._stage.session
-        mine = np.frombuffer(report.own, "<u4").copy()
-        mine[0] += np.uint32(own)
-        others = np.frombuffer(report.pairs, "<u4").reshape(-1, 64).copy()
-        for other, offset in (pairs or {}).items():
-            row = others[[j for j in range(8) if j != i].index(other)]
-            row += offset if isinstance(offset, np.ndarray) else np.uint32(offset)
-        body = mine.tobytes(), others.tobytes()
-        to_sign = (joined.transcript, made.clients[i]._stage.shared, *body)
-        signature = made.keys[i].sign(SIGN_SKETCH, *to_sign) if signed else bytes(64)
-        return SketchReport(*body, signature)
-
-    return change
+from tests.aggregation.secagg.audit.liars import BOUND, EVERYBODY, claim, session
 
 
 def names(made, people):
@@ -131,7 +94,7 @@ def test_who_differs_from_more_than_may_be_corrupt_goes_alone(federation):
 
 def half_of_the_sketch(made, i, opening):
     """Half of R·x of volunteer i, as close as it needs to be."""
-    test = norm_test(made.offer, 8)
+    test = norm_test(made.offer, 8, made.size)
     scale = test.limit / BOUND
     ring = np.rint(made.vectors[i].astype(float) * scale / 2).astype(np.int64).astype(np.uint32)
     signs = Signs(opening.seed, made.clients[i]._stage.session.transcript)
@@ -168,6 +131,79 @@ def test_two_liars_one_of_whom_is_too_large_all_the_same_are_both_named(federati
     step = made.run()
     assert step.phase is ServerPhase.ABANDONED
     assert names(made, made.server.blamed) == {2, 5}
+
+
+@pytest.mark.parametrize("ring", [(1, 4, 6), (0, 2, 5, 7)])
+def test_a_ring_of_liars_moves_its_excess_around_and_none_of_it_goes_away(federation, ring):
+    """Each tells the next that their mask is smaller: in a circle, where nobody honest is asked."""
+    made = session(federation, ring, factor=8.0, size=400)
+    shift = np.random.default_rng(1).integers(0, 2**32, 64, dtype=np.uint32)
+    after = dict(zip(ring, (*ring[1:], ring[0]), strict=True))
+    pairs = {i: {after[i]: shift} for i in ring}
+    for i in ring:
+        pairs[after[i]][i] = shift  # both ends of a pair say the same
+    changes = [claim(made, i, pairs=pairs[i]) for i in ring]
+
+    def up(i, report):
+        for change in changes:
+            report = change(i, report)
+        return report
+
+    made.up = {"sketches": up}
+    step = made.run()
+    assert names(made, made.server.blamed) == set(ring)
+    assert step.phase is ServerPhase.ABANDONED
+
+
+@pytest.mark.parametrize("ring", [(1, 4, 6), (0, 2, 5, 7)])
+def test_a_ring_passes_only_if_its_sum_is_no_larger_than_so_many_may_be(federation, ring):
+    """One has all of it and passes on a share to each: then it was allowed to begin with."""
+    made = session(federation, ring[:1], factor=2.4, size=400)
+    for i in ring[1:]:
+        made.vectors[i][:] = 0.0
+    made.clients = [made.client(i) for i in range(8)]
+    share = {}
+
+    def down(i, message):
+        share.setdefault(0, half_of_the_sketch(made, ring[0], message))
+        return message
+
+    def up(i, report):
+        if i == ring[0]:
+            return claim(made, i, pairs={ring[1]: _towards(i, ring[1], share[0])})(i, report)
+        if i == ring[1]:
+            return claim(made, i, pairs={ring[0]: _towards(ring[0], i, share[0])})(i, report)
+        return report
+
+    made.down, made.up = {"sketches": down}, {"sketches": up}
+    check(made, made.run(), EVERYBODY)
+    total = sum(made.vectors[i] for i in ring)
+    assert np.linalg.norm(total) < len(ring) * TOLERANCE * BOUND
+
+
+def _towards(giver, taker, share):
+    """What both say their mask has more than it has, so that `share` goes over to the taker."""
+    return share if giver < taker else np.uint32(0) - share
+
+
+def test_whoever_answers_the_audit_after_it_was_closed_changes_nothing(federation):
+    made = session(federation)
+    late = {}
+
+    def up(i, report):
+        if i == 3:
+            late[3] = report
+            return None
+        return report
+
+    made.up = {"sketches": up}
+    made.run("signatures")
+    before = made.server.members
+    with pytest.raises(RemoteProtocolError, match="not expected"):
+        made.server.receive(made.ids[3], late[3])
+    assert made.server.members == before
+    assert made.ids[3] not in made.server.members
+    assert made.ids[3] in made.server.silent
 
 
 def test_a_pair_mask_with_a_dropout_cannot_be_lied_about_either(federation):
