@@ -3,15 +3,15 @@
 Erased: its receipts, and its name in the records of rounds and in what was noted against it, where
 a word that means nobody takes its place, so that counts and sums stay true. What stays, because
 members hold it and check it as a signed chain: its entries in the roster (the last says that it
-left) and its name among the contributors of versions. A coordinator that is up remembers what it
-read before: losses of the version that stands until its next committed round, its page's counts
-until its next start.
+left), the evidence that one of them names, and its name among the contributors of versions. A
+coordinator that is up remembers what it read before: losses of the version that stands until its
+next committed round, its page's counts until its next start.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nomoat.aggregation.errors import UsageError
@@ -19,6 +19,7 @@ from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.server.community.database import Database
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.membership_rules import Applicant
+from nomoat.server.conduct.cases import Cases
 from nomoat.storage import arrays
 
 NOTE = "left, and had what could be erased erased"
@@ -49,6 +50,7 @@ def erase(registrar: Registrar, identity: bytes, nobody: str, now: int) -> Erase
         if known is not None and known.standing is not Standing.BANNED:
             store.put_applicant(Applicant(known.binding, known.standing, NOTE), now)
         store.rename_in_strikes(name, nobody)
+        Cases(store).rename(name, nobody)
         receipts = store.delete_receipts(identity)
         return Erased(receipts, _rename(store, name, nobody))
 
@@ -110,12 +112,25 @@ def held_of(registrar: Registrar, name: str) -> dict[str, Any]:
             for number, kind, volunteer, _, at in store.strikes()
             if volunteer == name
         ],
+        **_case(store, name),
         "rounds": [found for text in store.rounds() if (found := _of_round(text, name))],
         "versions": [
             record.version.number
             for record in store.versions()
             if name in record.version.contributors
         ],
+    }
+
+
+def _case(store: Database, name: str) -> dict[str, Any]:
+    cases = Cases(store)
+    appeal = cases.appeal_of(name)
+    return {
+        "evidence": [
+            {"digest": each.digest.hex(), "round": each.round, "bytes": len(each.data)}
+            for each in cases.of(name)
+        ],
+        "appeal": None if appeal is None else asdict(appeal),
     }
 
 

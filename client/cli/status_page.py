@@ -11,6 +11,7 @@ from nomoat.client.data.split import Split, made
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.client.membership.consent_sheet import own_rules
+from nomoat.client.membership.standing import last_appeal
 from nomoat.client.volunteer.status import Activity, VolunteerStatus
 from nomoat.lora.data.conversations import Dropped
 from nomoat.lora.data.row_counts import RowUse
@@ -28,6 +29,8 @@ def render_status(
         f"protection {protection}",
         *([f"your rules {rules}"] if (rules := _rules(folder)) else []),
     ]
+    if now.doing == "refused" and (sent := last_appeal(folder)) is not None:
+        lines.append(f"your appeal of {_clock(sent.at)} {sent.text}")
     if split := made(folder.split):
         lines.append(f"your data {split.read} rows read: {split.line()}")
     if status is None:
@@ -66,6 +69,7 @@ def status_json(
         "finishing": now.finishing,
         "protection": protection,
         "rules": _rules(folder),
+        "appeal": None if (sent := last_appeal(folder)) is None else asdict(sent),
         "rows": None if split is None else _rows(split),
     }
 

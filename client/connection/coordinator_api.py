@@ -30,6 +30,7 @@ from nomoat.aggregation.protocol.enrolment import (
     prove,
 )
 from nomoat.aggregation.protocol.history import restoration
+from nomoat.aggregation.protocol.history.appeal import Appeal
 from nomoat.aggregation.protocol.history.restoration import Restoration, Restorations
 from nomoat.aggregation.protocol.invitation import Invitation
 from nomoat.aggregation.protocol.lineage import SignedVersion
@@ -41,6 +42,7 @@ from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.protocol.work_terms import WorkTerms
 from nomoat.aggregation.protocol.work_terms import check as check_work
+from nomoat.aggregation.secagg.audit.evidence import digest_of
 from nomoat.client.connection.https import (
     Endpoint,
     NotServed,
@@ -249,6 +251,19 @@ def download(coordinator: CoordinatorClient, record: SignedVersion, now: int) ->
     digest = record.version.adapter
     data = coordinator.get(f"/adapter/{digest.hex()}", now, MAX_ADAPTER_BYTES)
     return lineage.from_file(data, digest, COORDINATOR)
+
+
+def evidence(coordinator: CoordinatorClient, digest: bytes, now: int) -> bytes:
+    """The evidence of this name; RemoteProtocolError if it is other bytes."""
+    data = coordinator.get(f"/evidence/{digest.hex()}", now, MAX_ADAPTER_BYTES)
+    if digest_of(data) != digest:
+        raise RemoteProtocolError(COORDINATOR, "§20.9", "its evidence is not what the roster names")
+    return data
+
+
+def appeal(coordinator: CoordinatorClient, text: str, now: int) -> None:
+    """Say something to a hold or a ban; Refused if there is neither."""
+    coordinator.post("/appeal", now, wire.encode(Appeal(text)).head)
 
 
 def erase(coordinator: CoordinatorClient, now: int) -> None:

@@ -9,6 +9,7 @@ from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.client.connection import coordinator_api
 from nomoat.client.identity.keys import node_key
 from nomoat.client.membership.joining import logged
+from nomoat.client.membership.standing import explained
 from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.status_writer import StatusWriter
 
@@ -29,10 +30,11 @@ def wait_for_approval(kit: Kit, status: StatusWriter, stop: threading.Event) -> 
     if standing is Standing.APPROVED:
         stop.wait(1.0)  # approved in between
         return
-    because = f": {reason}" if reason else ""
+    told = explained(standing, reason)
     if standing in (Standing.PENDING, Standing.HELD):
-        status.say("refused", f"{standing.value} by the coordinator{because}; waiting")
+        status.say("refused", f"{told}; waiting")
         stop.wait(ASK_AGAIN_S)
         return
-    status.say("refused", f"{standing.value}{because}")
+    status.say("refused", told)
+    because = f": {reason}" if reason else ""
     raise Refused(f"{kit.folder.name()} has this volunteer as {standing.value}{because}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.roster import Event
@@ -17,7 +18,9 @@ from nomoat.desk.watching.events import CommunityEvent
 from nomoat.server.community import certificates
 from nomoat.server.community.database import Database
 from nomoat.server.community.invites import parse_duration, qr_svg
+from nomoat.server.community.membership_rules import Applicant
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.conduct.cases import MAY_APPEAL, Cases
 
 ORDERS: Final[Mapping[str, Event]] = {
     "approve": Event.RELEASE,
@@ -37,7 +40,10 @@ MOST_USES: Final = 10_000
 
 @dataclass(frozen=True)
 class VolunteerRow:
-    """One volunteer. rounds: in whose sum it was; last: the newest of them. offered: orders."""
+    """One volunteer. rounds: in whose sum it was; last: the newest of them. offered: orders.
+
+    appeal: its answer to a hold or a ban. evidence: pieces that anybody can recompute.
+    """
 
     name: str
     standing: str
@@ -47,13 +53,15 @@ class VolunteerRow:
     rounds: int
     last: int | None
     offered: tuple[str, ...]
+    appeal: str = ""
+    evidence: int = 0
 
 
 def volunteer_rows(
     community: OpenCommunity, taken_part: Mapping[str, TakenPart], online: Collection[str]
 ) -> tuple[VolunteerRow, ...]:
     """Everyone who ever enrolled: those who wait first, then by name."""
-    nothing = TakenPart(0, 0)
+    nothing, cases = TakenPart(0, 0), Cases(community.registrar.database)
     rows = [
         VolunteerRow(
             applicant.binding.name,
@@ -64,10 +72,19 @@ def volunteer_rows(
             taken_part.get(applicant.binding.name, nothing).rounds,
             taken_part.get(applicant.binding.name, nothing).last or None,
             OFFERED.get(applicant.standing, ()),
+            _appeal(cases, applicant),
+            cases.count(applicant.binding.name) if applicant.standing in MAY_APPEAL else 0,
         )
         for applicant in community.registrar.database.applicants()
     ]
     return tuple(sorted(rows, key=lambda row: (row.standing != Standing.PENDING.value, row.name)))
+
+
+def _appeal(cases: Cases, applicant: Applicant) -> str:
+    if applicant.standing not in MAY_APPEAL:
+        return ""
+    found = cases.appeal_of(applicant.binding.name)
+    return "" if found is None else one_line(found.text)
 
 
 def order(community: OpenCommunity, form: Mapping[str, str], now: int) -> str:

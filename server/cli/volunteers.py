@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat.server.cli.evidence import evidence
 from nomoat.server.cli.options import AsJson, Folder, opened, print_json, say
 
 if TYPE_CHECKING:
@@ -68,6 +69,9 @@ def ban(
         revoked, others = opened(ctx.obj).registrar.revoke_of(name)
         came = f"; others came by it: {', '.join(others)}" if others else ""
         typer.echo(f"invitation {revoked.identifier.hex()} is revoked{came}")
+
+
+app.command()(evidence)
 
 
 @app.command()

@@ -47,6 +47,11 @@ MIGRATIONS = (
     """
     CREATE TABLE came_by (volunteer TEXT PRIMARY KEY, invitation BLOB NOT NULL);
     """,
+    """
+    CREATE TABLE evidence (digest BLOB PRIMARY KEY, volunteer TEXT NOT NULL, round INTEGER NOT NULL,
+        at INTEGER NOT NULL, data BLOB NOT NULL);
+    CREATE TABLE appeals (volunteer TEXT PRIMARY KEY, text TEXT NOT NULL, at INTEGER NOT NULL);
+    """,
 )
 BUSY_S = 10.0
 
@@ -269,9 +274,9 @@ class Database:
         values = (number, kind, volunteer, about, at)
         self._execute("INSERT OR REPLACE INTO strikes VALUES (?, ?, ?, ?, ?)", *values)
 
-    def forget_strikes(self, before: int) -> None:
-        """Delete what is from rounds before this one."""
-        self._execute("DELETE FROM strikes WHERE round < ?", before)
+    def forget_strikes(self, before: int, kept: str) -> None:
+        """Delete what is from rounds before this one, but for strikes of the kind `kept`."""
+        self._execute("DELETE FROM strikes WHERE round < ? AND kind != ?", before, kept)
 
     def forgive(self, volunteer: str, kind: str) -> None:
         """Delete what of this kind is held against a member."""
@@ -285,6 +290,11 @@ class Database:
     def delete_receipts(self, identity: bytes) -> int:
         """Delete every receipt of one volunteer; how many there were."""
         return self._execute("DELETE FROM receipts WHERE identity = ?", identity).rowcount
+
+    def run(self, sql: str, *values: object) -> list[Any]:
+        """Run one statement on the tables of another module; the rows it gives."""
+        with self._lock:
+            return self._execute(sql, *values).fetchall()
 
     def _applicant(self, column: str, value: object) -> Applicant | None:
         row = self._one(f"SELECT binding, standing, reason FROM volunteers WHERE {column} = ?",  # noqa: S608 - columns are our own

@@ -10,6 +10,7 @@ from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.server.community.members import Registrar
+from nomoat.server.conduct.cases import Cases
 from nomoat.server.conduct.rules import REMEMBERED_ROUNDS, Judgement, Strike, StrikeKind, judge
 from nomoat.server.rounds.machines.evidence import RoundEvidence
 
@@ -22,7 +23,8 @@ AUTOMATIC = "by the coordinator: "  # begins the reason of a hold that no person
 class ConductLedger:
     """Strikes in the community's database. A hold, and its release, is an entry of the roster.
 
-    Whoever is approved again, by a person, begins anew: strikes from before that do not count.
+    Whoever is approved again, by a person, begins anew: strikes from before that do not count, but
+    for those that anybody can recompute.
     """
 
     registrar: Registrar
@@ -31,7 +33,7 @@ class ConductLedger:
         """Judge a round that has ended; volunteer → reason of whoever is held from now on."""
         store = self.registrar.database
         with store.transaction():
-            store.forget_strikes(number - REMEMBERED_ROUNDS)
+            store.forget_strikes(number - REMEMBERED_ROUNDS, StrikeKind.PROVEN.value)
             for name in sorted(evidence.heard):
                 store.forgive(name, StrikeKind.SILENCE.value)
             judged = judge(number, evidence, self.counting())
@@ -39,8 +41,10 @@ class ConductLedger:
                 # A round may be tried again under its number, and be met with silence again.
                 about = str(now) if strike.kind is StrikeKind.SILENCE else strike.about
                 store.put_strike(strike.round, strike.kind.value, strike.volunteer, about, now)
+            self._keep(number, evidence, now)
             self._release(judged, now)
-            return self._hold(judged.held, now)
+            held = self._put_out(judged.held, Event.HOLD, now)
+            return held | self._put_out(judged.banned, Event.BAN, now)
 
     def counting(self) -> list[Strike]:
         """The strikes that count now."""
@@ -49,19 +53,30 @@ class ConductLedger:
             Strike(number, StrikeKind(kind), name, about)
             for number, kind, name, about, at in self.registrar.database.strikes()
             if name in members
-            and (members[name].standing is not Standing.APPROVED or at > members[name].since)
+            and (
+                kind == StrikeKind.PROVEN
+                or members[name].standing is not Standing.APPROVED
+                or at > members[name].since
+            )
         ]
 
-    def _hold(self, wanted: Mapping[str, str], now: int) -> dict[str, str]:
-        held = {}
+    def _keep(self, number: int, evidence: RoundEvidence, now: int) -> None:
+        """Keep what anybody can recompute; its digest is in the reason, and so in the roster."""
+        cases = Cases(self.registrar.database)
+        for session in evidence.sessions:
+            for name, data in session.proofs.items():
+                cases.keep(name, number, data, now)
+
+    def _put_out(self, wanted: Mapping[str, str], event: Event, now: int) -> dict[str, str]:
+        done = {}
         for name, reason in sorted(wanted.items()):
             try:
-                self.registrar.order(name, Event.HOLD, (AUTOMATIC + reason)[:200], now)
+                standing = self.registrar.order(name, event, (AUTOMATIC + reason)[:200], now)
             except UsageError:  # it has left, or is held or banned already
                 continue
-            held[name] = reason
-            log.warning("%s is held: %s", name, reason)
-        return held
+            done[name] = reason
+            log.warning("%s is %s: %s", name, standing.value, reason)
+        return done
 
     def _release(self, judged: Judgement, now: int) -> None:
         """Let those in again who were held for complaints that were right."""

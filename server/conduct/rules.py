@@ -1,10 +1,11 @@
 """Deciding who is left out of the next rounds, without I/O (docs/protocol.md §12.5, §15.5).
 
-What a volunteer signed and cannot be is proof. A complaint is none: either the accuser or the
-accused lies, and nobody but those two can tell. But at most c participants of a session are
-corrupt, so whoever is at odds with more than c others is the one that lies; who complains again and
-again, and no one else with it, is taken for it after the second time. Should its complaints turn
-out to have been right it is let in again.
+What a volunteer signed and cannot be is proof. Where anybody can recompute it (an audit's evidence)
+it holds at once, and the second time, whatever was decided about the first, it bans. A complaint is
+none: either the accuser or the accused lies, and nobody but those two can tell. But at most c
+participants of a session are corrupt, so whoever is at odds with more than c others is the one that
+lies; who complains again and again, and no one else with it, is taken for it after the second time.
+Should its complaints turn out to have been right it is let in again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from nomoat.aggregation.secagg.audit.evidence import digest_of
 from nomoat.server.rounds.machines.evidence import RoundEvidence, SessionEvidence
 
 WRONG_ANSWERS = 2  # that cost nobody a round
@@ -30,6 +32,7 @@ class StrikeKind(StrEnum):
     COMPLAINT = "complaint"
     AT_ODDS = "at odds"  # with more than can be corrupt
     SILENCE = "silence"
+    PROVEN = "proven"  # with evidence that anybody can recompute
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +50,18 @@ class Strike:
             StrikeKind.COMPLAINT: f"complained about {self.about}'s shares",
             StrikeKind.AT_ODDS: self.about,
             StrikeKind.SILENCE: "did not answer",
+            StrikeKind.PROVEN: self.about,
         }
         return f"{said[self.kind]} (round {self.round})"
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The consequences of a round. held, released: volunteer → reason, which everybody may read."""
+    """The consequences of a round: volunteer → reason, which everybody may read."""
 
     strikes: tuple[Strike, ...] = ()
     held: Mapping[str, str] = field(default_factory=dict)
+    banned: Mapping[str, str] = field(default_factory=dict)
     released: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,7 +69,9 @@ def judge(number: int, evidence: RoundEvidence, past: Collection[Strike]) -> Jud
     """Judge round `number`. past: the strikes that still count."""
     proofs = [strike for session in evidence.sessions for strike in _proofs(number, session)]
     proven = {
-        s.volunteer for s in (*past, *proofs) if s.kind in (StrikeKind.WRONG, StrikeKind.AT_ODDS)
+        s.volunteer
+        for s in (*past, *proofs)
+        if s.kind in (StrikeKind.WRONG, StrikeKind.AT_ODDS, StrikeKind.PROVEN)
     }
     complaints = [
         Strike(number, StrikeKind.COMPLAINT, accuser, accused)
@@ -80,12 +87,18 @@ def judge(number: int, evidence: RoundEvidence, past: Collection[Strike]) -> Jud
     silences = [Strike(number, StrikeKind.SILENCE, name) for name in sorted(evidence.silent)]
     held = _held_for_proofs(proofs, past, evidence.sessions)
     held |= _held_for_complaints(counted, proven) | _held_for_silence(silences, past)
-    return Judgement((*proofs, *complaints, *silences), held, _cleared(counted, proven, held))
+    banned = _banned(number, proofs, past)
+    held = {name: why for name, why in held.items() if name not in banned}
+    cleared = _cleared(counted, proven, held)
+    return Judgement((*proofs, *complaints, *silences), held, banned, cleared)
 
 
 def _proofs(number: int, session: SessionEvidence) -> list[Strike]:
     wrong = [
-        Strike(number, StrikeKind.WRONG, name, did) for name, did in sorted(session.wrong.items())
+        Strike(number, StrikeKind.PROVEN, name, f"{did}; evidence {_digest(session, name)}")
+        if name in session.proofs
+        else Strike(number, StrikeKind.WRONG, name, did)
+        for name, did in sorted(session.wrong.items())
     ]
     accused, accusers = dict(session.complaints), defaultdict[str, list[str]](list)
     for accuser, against in session.complaints.items():
@@ -132,8 +145,23 @@ def _held_for_proofs(
     return {
         strike.volunteer: str(strike)
         for strike in reversed(list(proofs))
-        if strike.kind is StrikeKind.AT_ODDS or strike.volunteer in ruined | wrong_before
+        if strike.kind in (StrikeKind.AT_ODDS, StrikeKind.PROVEN)
+        or strike.volunteer in ruined | wrong_before
     }
+
+
+def _banned(number: int, proofs: Collection[Strike], past: Collection[Strike]) -> dict[str, str]:
+    """Return those of whom a lie was proven in an earlier round, too."""
+    before = {s.volunteer for s in past if s.kind is StrikeKind.PROVEN and s.round != number}
+    return {
+        strike.volunteer: f"a second time: {strike}"
+        for strike in proofs
+        if strike.kind is StrikeKind.PROVEN and strike.volunteer in before
+    }
+
+
+def _digest(session: SessionEvidence, name: str) -> str:
+    return digest_of(session.proofs[name]).hex()
 
 
 def _held_for_complaints(complaints: Collection[Strike], proven: Collection[str]) -> dict[str, str]:

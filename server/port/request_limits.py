@@ -45,7 +45,7 @@ FLEET_CALLS = frozenset(
 )
 OURS = re.compile(
     r"/(enroll|leave|erase|community|terms|roster|versions|lineage|restored|receipts|"
-    r"adapter/[0-9a-f]{64})"
+    r"appeal|(?:adapter|evidence)/[0-9a-f]{64})"
 )
 OUR_BODY_BYTES = 16 << 10
 # Who may not activate a node (any more) is told so, for which the call has to be looked at.

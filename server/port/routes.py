@@ -17,7 +17,9 @@ from starlette.responses import FileResponse, JSONResponse
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
 from nomoat.aggregation.protocol import lineage, wire
 from nomoat.aggregation.protocol.enrolment import PROOF_HEADER, Standing, check_proof
+from nomoat.aggregation.protocol.history.appeal import Appeal
 from nomoat.aggregation.protocol.receipts import PAGE, Receipts
+from nomoat.server.conduct.cases import Cases
 from nomoat.server.erasure import erase
 from nomoat.server.port.services import PortServices
 
@@ -32,6 +34,7 @@ def add_routes(app: FastAPI, services: PortServices) -> None:
     _add_membership(app, services)
     _add_leaving(app, services)
     _add_receipts(app, services)
+    _add_cases(app, services)
     _add_downloads(app, services)
 
 
@@ -108,6 +111,32 @@ def _add_receipts(app: FastAPI, services: PortServices) -> None:
         return await _answered(take)
 
 
+def _add_cases(app: FastAPI, services: PortServices) -> None:
+    """Paths for members who read what one of them is held for, and for that one's answer."""
+
+    @app.get("/evidence/{digest}")
+    async def evidence(request: Request, digest: str) -> Response:
+        def found() -> Response:
+            _check_member(request, services)
+            data = Cases(services.registrar.database).get(bytes.fromhex(digest))
+            if data is None:
+                raise UsageError("no such evidence")
+            return Response(data, media_type=WIRE)
+
+        return await _answered(found)
+
+    @app.post("/appeal")
+    async def appeal(request: Request) -> Response:
+        body = await request.body()
+
+        def hear() -> None:
+            said = wire.decode(wire.Packet(body), Appeal, "peer")
+            asker, registrar = _asker(request, services), services.registrar
+            Cases(registrar.database).hear(registrar, asker, said, services.now())
+
+        return await _answered(hear)
+
+
 def _add_downloads(app: FastAPI, services: PortServices) -> None:
     """Paths for members who fetch the versions of the adapter, and what is signed about them."""
 
@@ -162,6 +191,12 @@ async def _answered(work: Callable[[], object]) -> Response:
     except NomoatError as problem:
         log.error("%s", problem)
         return JSONResponse({"error": "the coordinator cannot do that now"}, 503)
+    return _as_response(result)
+
+
+def _as_response(result: object) -> Response:
+    if isinstance(result, Response):
+        return result
     if isinstance(result, Path):
         return FileResponse(result, media_type=WIRE)
     return Response(status_code=204) if result is None else _wire(result)

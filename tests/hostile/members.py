@@ -45,6 +45,8 @@ from nomoat.server.rounds.federation import Federation, FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet, named_nodes
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
+from nomoat.simulations.adversaries.kinds import Attack
+from nomoat.simulations.adversaries.updates import lying
 from nomoat.simulations.network.in_process_grid import InProcessGrid
 from nomoat.simulations.pooled_trainer import NoUpdateStore
 from tests.hostile.coordinator import BASE, SPEC, LinearTrainer
@@ -118,7 +120,8 @@ class MuffledGrid(InProcessGrid):
 class Village:
     """A community of `count` volunteers v0, v1, … of whom some cheat. folder: its database.
 
-    silent: volunteer → the types of messages that it never answers.
+    silent: volunteer → the types of messages that it never answers. liars: those whose updates are
+    eight times too large.
     """
 
     def __init__(
@@ -127,7 +130,9 @@ class Village:
         count: int = 8,
         cheats: Mapping[str, Cheat] | None = None,
         silent: Mapping[str, Collection[str]] | None = None,
+        liars: Collection[str] = (),
     ) -> None:
+        self.liars = frozenset(liars)
         self.folder, self.cheats, self.silent = folder, dict(cheats or {}), dict(silent or {})
         self.now, self.log = 1_800_000_000, RoundLog()
         self.broken: list[Exception] = []  # cheats that did not work
@@ -146,11 +151,10 @@ class Village:
         def entropy(session: bytes) -> bytes:
             return (name.encode() + session)[:32].ljust(32, b"-")
 
-        membership = Membership(key, self.roster, Policy(2, allow_weak=True), entropy)
+        membership = Membership(key, self.roster, Policy(2, allow_weak=True, audit=True), entropy)
         origin = TrainingOrigin.announced(name, version_by_round)
-        session = RoundSession(
-            name, BASE, TaskLimits(), masking=MaskedSession(membership), origin=origin
-        )
+        kind = lying(Attack.SCALED) if name in self.liars else RoundSession
+        session = kind(name, BASE, TaskLimits(), masking=MaskedSession(membership), origin=origin)
         return RequestHandler(session, LinearTrainer.of(name), NoUpdateStore())
 
     def roster(self) -> RosterView:

@@ -12,7 +12,8 @@ class SessionEvidence:
 
     wrong: volunteer → what it signed that cannot be. complaints: accuser → accused; either may be
     the one that lies. silent: who was waited for in vain; an exchange without masks shows no more.
-    bearable: c, the most of them that may be corrupt. failed: no sum came of it.
+    bearable: c, the most of them that may be corrupt. failed: no sum came of it. proofs: volunteer
+    → what anybody can find its lie from, where there is that (audit/evidence.py).
     """
 
     wrong: Mapping[str, str] = field(default_factory=dict)
@@ -20,6 +21,7 @@ class SessionEvidence:
     bearable: int = 0
     failed: bool = False
     silent: frozenset[str] = frozenset()
+    proofs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from nomoat.aggregation.methods.base import PlaintextReport
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, Vector
 from nomoat.aggregation.protocol.messages import Decline, ExchangeReply, Noted
+from nomoat.aggregation.secagg.audit.evidence import to_bytes
 from nomoat.aggregation.secagg.messages import Abandoned, SessionOffer, ToVolunteer
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.aggregation.secagg.server.collector import ServerPhase
@@ -93,7 +94,10 @@ class MaskedExchange:
         }
         failed = self.failed is not None
         silent = frozenset(name for name, reason in self.lost.items() if reason == LATE)
-        return SessionEvidence(self._wrong | wrong, complaints, session.bearable, failed, silent)
+        proofs = {names[one]: to_bytes(found) for one, found in session.proofs.items()}
+        return SessionEvidence(
+            self._wrong | wrong, complaints, session.bearable, failed, silent, proofs
+        )
 
     def start(self, now: float) -> list[Outgoing]:
         """Hand out the reply of the exchange before, if any; else open the session at once."""

@@ -309,3 +309,38 @@ def test_a_weak_community_has_to_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--allow-weak"):
         run("init", str(tmp_path / "c"), *options)
     assert not (tmp_path / "c").exists()
+
+
+def test_evidence_is_recomputed_and_an_appeal_shown(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nomoat.aggregation.protocol.history.appeal import Appeal
+    from nomoat.aggregation.protocol.roster import Event
+    from nomoat.aggregation.secagg.audit.evidence import to_bytes
+    from nomoat.server.conduct.cases import Cases
+    from tests.aggregation.secagg.audit.liars import session
+    from tests.aggregation.secagg.conftest import Federation
+
+    made = session(Federation, {3}, size=400)
+    made.run()
+    data = to_bytes(made.server.proofs[made.ids[3]])
+    community = OpenCommunity.open(folder)
+    claims = Claims("localhost:1", bytes(32), community.registrar.key.public, bytes(16), 9, 2**39)
+    enrol(folder, "ada", 1, community.registrar.invite(claims).token())
+    cases = Cases(community.registrar.database)
+    cases.keep("ada", 3, data, 100)
+    cases.keep("ada", 4, b"no evidence", 100)
+    community.registrar.order("ada", Event.HOLD, "too large", 100)
+    cases.hear(community.registrar, SigningKey(bytes([2]) * 32).public, Appeal("not me"), 100)
+    shown = run("volunteers", str(folder), "evidence", "ada").output
+    assert "ada is held: too large" in shown
+    assert "recomputed here: its update is 2.9 times the bound" in shown
+    assert "DOES NOT HOLD" in shown
+    assert "appeal of 1970-01-01 00:01 UTC: not me" in shown
+    out = tmp_path / "out"
+    told = run("volunteers", str(folder), "evidence", "ada", "--json", "--out", str(out))
+    found = json.loads(told.stdout)
+    assert [each["holds"] for each in found["evidence"]] == [True, False]
+    assert (out / f"{found['evidence'][0]['digest']}.evidence").read_bytes() == data
+    with pytest.raises(UsageError, match="no volunteer is called"):
+        run("volunteers", str(folder), "evidence", "bob")

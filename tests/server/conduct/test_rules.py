@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from nomoat.server.conduct.rules import Judgement, Strike, StrikeKind, judge
 from nomoat.server.rounds.machines.evidence import RoundEvidence, SessionEvidence
 
@@ -76,3 +78,35 @@ def test_silence_is_held_against_a_volunteer_after_three_rounds() -> None:
 def test_a_strike_says_what_it_is_for() -> None:
     assert str(Strike(4, StrikeKind.COMPLAINT, "a", "b")) == "complained about b's shares (round 4)"
     assert str(Strike(4, StrikeKind.SILENCE, "a")) == "did not answer (round 4)"
+
+
+def proven(name: str, number: int) -> RoundEvidence:
+    """A session with evidence that anybody can recompute."""
+    lie = f"its update is {number} times the bound"
+    return RoundEvidence((SessionEvidence({name: lie}, {}, 2, proofs={name: bytes([number])}),))
+
+
+def test_what_anybody_can_recompute_holds_at_once_and_bans_the_second_time() -> None:
+    once = play(proven("eve", 3))
+    assert list(once.held) == ["eve"]
+    assert re.fullmatch(
+        r"its update is 3 times the bound; evidence [0-9a-f]{64} \(round 1\)", once.held["eve"]
+    )
+    assert once.banned == {}
+    twice = play(proven("eve", 3), session(), proven("eve", 4))
+    assert twice.held == {}
+    assert twice.banned["eve"].startswith("a second time: its update is 4 times")
+
+
+def test_two_proofs_of_one_round_are_one() -> None:
+    both = RoundEvidence((*proven("eve", 3).sessions, *proven("eve", 4).sessions))
+    assert list(play(both).held) == ["eve"]
+    assert play(both).banned == {}
+
+
+def test_statistics_and_words_never_ban() -> None:
+    lied = session({"eve": "revealed nonsense"}, failed=True)
+    silent = RoundEvidence(silent=frozenset({"eve"}))
+    complaint = session(complaints={"eve": ("a", "b", "c")})
+    for evidence in (lied, silent, complaint):
+        assert play(*[evidence] * 6).banned == {}

@@ -1,0 +1,85 @@
+"""Cases: what anybody can recompute of a volunteer's lie, and what it says to it, in the database.
+
+Evidence is named by its SHA-256, which stands in the roster with the hold (docs/protocol.md §20.9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nomoat.aggregation.errors import Refused
+from nomoat.aggregation.protocol.enrolment import Standing
+from nomoat.aggregation.protocol.history.appeal import Appeal
+from nomoat.aggregation.secagg.audit.evidence import Finding, digest_of, finding, from_bytes
+from nomoat.server.community.database import Database
+from nomoat.server.community.members import Registrar
+
+MAY_APPEAL = frozenset({Standing.HELD, Standing.BANNED})
+
+
+@dataclass(frozen=True)
+class KeptEvidence:
+    """One piece of evidence as it is kept: of which round, whom it is about, and its bytes."""
+
+    digest: bytes
+    volunteer: str
+    round: int
+    data: bytes
+
+    def read(self) -> Finding:
+        """Recompute what it shows; RemoteProtocolError if it shows nothing."""
+        return finding(from_bytes(self.data, f"evidence {self.digest.hex()[:16]}"))
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAppeal:
+    """The last appeal of a volunteer, and when it came (unix time)."""
+
+    text: str
+    at: int
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Evidence and appeals of one community."""
+
+    database: Database
+
+    def keep(self, volunteer: str, number: int, data: bytes, now: int) -> None:
+        """Write evidence of a round down; the same is kept once."""
+        sql = "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?)"
+        self.database.run(sql, digest_of(data), volunteer, number, now, data)
+
+    def of(self, volunteer: str) -> list[KeptEvidence]:
+        """All evidence about a volunteer, in the order of rounds."""
+        sql = "SELECT digest, volunteer, round, data FROM evidence WHERE volunteer = ? "
+        rows = self.database.run(sql + "ORDER BY round", volunteer)
+        return [KeptEvidence(*row) for row in rows]
+
+    def count(self, volunteer: str) -> int:
+        """Count the pieces of evidence about a volunteer."""
+        sql = "SELECT count(*) FROM evidence WHERE volunteer = ?"
+        return int(self.database.run(sql, volunteer)[0][0])
+
+    def get(self, digest: bytes) -> bytes | None:
+        """Evidence by its name."""
+        rows = self.database.run("SELECT data FROM evidence WHERE digest = ?", digest)
+        return rows[0][0] if rows else None
+
+    def hear(self, registrar: Registrar, identity: bytes, appeal: Appeal, now: int) -> None:
+        """Keep what a volunteer says to its hold or ban; a later word takes the place of it."""
+        member = registrar.roster().named(identity)
+        if member is None or member.standing not in MAY_APPEAL:
+            raise Refused("only who is held or banned can appeal")
+        values = (member.binding.name, appeal.text, now)
+        self.database.run("INSERT OR REPLACE INTO appeals VALUES (?, ?, ?)", *values)
+
+    def appeal_of(self, volunteer: str) -> KeptAppeal | None:
+        """The appeal of a volunteer, if it has made one."""
+        rows = self.database.run("SELECT text, at FROM appeals WHERE volunteer = ?", volunteer)
+        return KeptAppeal(*rows[0]) if rows else None
+
+    def rename(self, name: str, other: str) -> None:
+        """Put another name in the place of a volunteer's; what it wrote is gone."""
+        self.database.run("UPDATE evidence SET volunteer = ? WHERE volunteer = ?", other, name)
+        self.database.run("DELETE FROM appeals WHERE volunteer = ?", name)
