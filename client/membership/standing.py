@@ -19,7 +19,7 @@ from nomoat.aggregation.plain_text import lines
 from nomoat.aggregation.protocol import roster as log
 from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.history.appeal import MOST_CHARACTERS
-from nomoat.aggregation.secagg.audit.evidence import Finding, finding, from_bytes
+from nomoat.aggregation.secagg.audit.evidence import ProvenLie, finding, from_bytes
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.coordinator_api import CoordinatorClient, extend_roster
 from nomoat.client.connection.https import NotServed
@@ -70,8 +70,8 @@ def last_appeal(folder: CommunityFolder) -> SentAppeal | None:
         return None
 
 
-def recomputed(folder: CommunityFolder, coordinator: CoordinatorClient, name: str) -> Finding:
-    """What the evidence shows for which `name` is out; NomoatError if it has none or shows nothing.
+def recomputed(folder: CommunityFolder, coordinator: CoordinatorClient, name: str) -> ProvenLie:
+    """Recompute why `name` is out; NomoatError if there is no evidence, or it shows nothing.
 
     The reason is that of the roster, which this machine verifies, and so is the accused's key.
     """
@@ -93,8 +93,8 @@ def recomputed(folder: CommunityFolder, coordinator: CoordinatorClient, name: st
     return found
 
 
-def of_file(path: Path) -> Finding:
-    """What the evidence in a file shows; NomoatError if it shows nothing."""
+def of_file(path: Path) -> ProvenLie:
+    """Recompute what the evidence in a file shows; NomoatError if it shows nothing."""
     try:
         data = path.read_bytes()
     except OSError as problem:

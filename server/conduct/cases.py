@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.history.appeal import Appeal
-from nomoat.aggregation.secagg.audit.evidence import Finding, digest_of, finding, from_bytes
+from nomoat.aggregation.secagg.audit.evidence import ProvenLie, digest_of, finding, from_bytes
 from nomoat.server.community.database import Database
 from nomoat.server.community.members import Registrar
 
@@ -26,7 +26,7 @@ class KeptEvidence:
     round: int
     data: bytes
 
-    def read(self) -> Finding:
+    def read(self) -> ProvenLie:
         """Recompute what it shows; RemoteProtocolError if it shows nothing."""
         return finding(from_bytes(self.data, f"evidence {self.digest.hex()[:16]}"))
 

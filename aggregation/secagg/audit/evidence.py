@@ -112,7 +112,7 @@ Evidence: TypeAlias = SizeEvidence | SketchEvidence
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProvenLie:
     """The result of reading evidence: whom it is about, in which round, and what it shows."""
 
     accused: bytes
@@ -170,14 +170,14 @@ def from_bytes(data: bytes, peer: str) -> Evidence:
     return wire.decode(packet, SketchEvidence, peer)
 
 
-def finding(evidence: Evidence) -> Finding:
+def finding(evidence: Evidence) -> ProvenLie:
     """Recompute what evidence shows; RemoteProtocolError if it does not show it."""
     read = _read(evidence.session)
     if isinstance(evidence, SizeEvidence):
         says = _too_large(read, evidence)
     else:
         says = _false(read, evidence)
-    return Finding(read.member.identity, evidence.session.offer.round, says)
+    return ProvenLie(read.member.identity, evidence.session.offer.round, says)
 
 
 def _read(part: SessionPart) -> _Read:

@@ -31,7 +31,7 @@ def false_sketches(
     own_keys: Mapping[int, bytes],
     pair_keys: Mapping[tuple[int, int], bytes],
 ) -> dict[int, tuple[int, int]]:
-    """Whose sketches are not of the masks that have been revealed, with such a mask (§20.5).
+    """Liars by sketches that are not of a mask that was revealed, with that mask (§20.5).
 
     own_keys: index → key of its self mask; pair_keys: (a, b) → key of the mask of these two.
     """
