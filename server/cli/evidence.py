@@ -19,7 +19,7 @@ Out = Annotated[
 
 
 def evidence(ctx: typer.Context, name: str, out: Out = None, as_json: AsJson = False) -> None:
-    """What is held against a volunteer, recomputed here from what it signed; and its appeal."""
+    """Show all that is held against a volunteer, recomputed from what it signed, and its appeal."""
     from nomoat.aggregation.errors import UsageError
     from nomoat.server.conduct.cases import Cases
     from nomoat.server.conduct.ledger import ConductLedger
@@ -54,7 +54,7 @@ def _case(cases: Cases, name: str) -> dict[str, Any]:
 
 
 def _shown(each: KeptEvidence) -> dict[str, Any]:
-    """What a piece of evidence shows when it is computed again."""
+    """Return what a piece of evidence shows when it is computed again."""
     from nomoat.aggregation.errors import RemoteProtocolError
 
     shown: dict[str, Any] = {
