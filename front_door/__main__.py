@@ -12,6 +12,7 @@ INTERRUPTED = 130  # also what typer ends with on Ctrl-C
 def main() -> None:
     """Run the command line; never a traceback for what a person can mend."""
     terminal.prepare()
+    terminal.plain_help_unless_drawn()
     code = _run()
     sys.exit(code if terminal.flushed() else code or 1)
 

@@ -11,7 +11,9 @@ from nomoat import __version__
 from nomoat.client.cli.app import app as client
 from nomoat.data import app as data
 from nomoat.desk.cli.commands import app as desk
+from nomoat.help_by_person import ByPerson, grouped
 from nomoat.server.cli.commands import app as server
+from nomoat.server.cli.options import DirCommand
 from nomoat.serving.cli.adapters import app as variants
 from nomoat.serving.cli.beginnings import beginning
 from nomoat.serving.cli.chat import app as chatting
@@ -24,6 +26,7 @@ from nomoat.verify import verify
 
 app = typer.Typer(
     name="nomoat",
+    cls=ByPerson,
     help="Fine-tune one LoRA adapter together: everyone on their own machine, with their own data.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
@@ -60,14 +63,9 @@ adapter = typer.Typer(help="Adapters: versions, exports, variants.", no_args_is_
 assert versions.typer_instance is not None
 adapter.registered_commands += versions.typer_instance.registered_commands
 adapter.registered_commands += variants.registered_commands
-# The pages' forms of `status` and `up` are wider than the rooms' own, and take their place.
-wider = {command.callback.__name__ for command in desk.registered_commands if command.callback}
 for room in (simulations, comparing, trying, server, client, chatting, serving, desk):
-    app.registered_commands += [
-        command
-        for command in room.registered_commands
-        if room is desk or command.callback is None or command.callback.__name__ not in wider
-    ]
+    app.registered_commands += room.registered_commands
     app.registered_groups += [group for group in room.registered_groups if group is not versions]
 app.add_typer(adapter, name="adapter")
-app.command()(verify)
+app.command(cls=DirCommand)(verify)
+grouped(app)

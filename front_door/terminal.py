@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import sys
 from typing import TextIO
+
+LEAST_COLUMNS = 70  # narrower, drawn help is cut
 
 
 def prepare() -> None:
@@ -17,6 +20,14 @@ def prepare() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for good
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def plain_help_unless_drawn() -> None:
+    """Have help written plainly, and no name of an option cut, where boxes do not fit."""
+    import typer.core
+
+    if not sys.stdout.isatty() or shutil.get_terminal_size().columns < LEAST_COLUMNS:
+        typer.core.HAS_RICH = False
 
 
 def error(text: str) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nomoat.server.rounds.records import RoundRecord
-from nomoat.server.rounds.watching import RoundProgress
+from nomoat.server.rounds.watching import WAITING, RoundProgress
+
+AGAIN_S = 5.0  # between two lines about one phase
 
 
 @dataclass
@@ -16,16 +20,24 @@ class ConsoleLines:
 
     as_json: bool
     quiet: bool
-    _last: tuple[int, str] = field(default=(-1, ""), init=False)
+    clock: Callable[[], float] = time.monotonic
+    _last: RoundProgress | None = field(default=None, init=False)
+    _said_at: float = field(default=0.0, init=False)
 
     def progress(self, progress: RoundProgress) -> None:
-        """Say what phase a round is in, once."""
-        phase = (progress.round, progress.phase)
-        if not (self.quiet or self.as_json or phase == self._last):
-            sys.stderr.write(
-                f"round {progress.round}: {progress.phase} ({progress.answered}/{progress.asked})\n"
-            )
-        self._last = phase
+        """Say what phase a round is in, and how many of those asked have answered, now and then."""
+        if self.quiet or self.as_json or progress == self._last or not self._is_news(progress):
+            return
+        counts = f" ({progress.answered}/{progress.asked})" if progress.asked else ""
+        sys.stderr.write(f"round {progress.round}: {progress.phase}{counts}\n")
+        self._last, self._said_at = progress, self.clock()
+
+    def _is_news(self, progress: RoundProgress) -> bool:
+        """Tell a new phase, who comes before a round, and else what has moved for a while."""
+        last = self._last
+        if last is None or (last.round, last.phase) != (progress.round, progress.phase):
+            return True
+        return progress.phase == WAITING or self.clock() - self._said_at >= AGAIN_S
 
     def ended(self, record: RoundRecord) -> None:
         """Say how a round ended."""

@@ -46,6 +46,7 @@ from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
+from nomoat.server.state_file import FILE as STATE
 from nomoat.server.state_file import StateFile
 from nomoat.storage.atomic import held, sweep
 
@@ -93,7 +94,7 @@ def hosting(
             community,
             grid,
             _sealed(community, state, grid, directory),
-            StateFile(folder.root / "state.json", port, watcher, grid.online),
+            StateFile(folder.root / STATE, port, watcher, grid.online, grid.willing),
             stop,
             split,
             lambda: http_app.carried,

@@ -6,41 +6,62 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.server.rounds.records import RoundRecord
-from nomoat.server.rounds.watching import RoundProgress, Watcher
+from nomoat.server.rounds.watching import WAITING, RoundProgress, Watcher
 from nomoat.storage.atomic import replacing
 
 log = logging.getLogger(__name__)
 
 WRITTEN_EVERY_S = 0.5
+AT_LEAST_EVERY_S = 10.0  # so that who was seen last, and when, is true to it
+FILE = "state.json"
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a state.json as it was written last; empty if there is none that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass
 class StateFile:
     """Keeps state.json, for whoever asks how the coordinator is doing, and passes everything on.
 
-    online: {name: node id} of the volunteers who are.
+    online: {name: node id} of the volunteers who are; willing: those whose owners let them train.
     """
 
     path: Path
     port: int
     then: Watcher
     online: Callable[[], Mapping[str, int]]
+    willing: Callable[[], Collection[str]] | None = None
+    _seen: dict[str, int] = field(default_factory=dict, init=False)
     _written: float = field(default=0.0, init=False)
     _last: RoundProgress | None = field(default=None, init=False)
     _failing: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        """Go on with when each volunteer was seen last."""
+        seen = read_state(self.path).get("seen", {})
+        if isinstance(seen, dict):
+            self._seen.update({str(k): v for k, v in seen.items() if isinstance(v, int)})
 
     def progress(self, progress: RoundProgress) -> None:
         """Write it down if the phase is new, or half a second after the last time."""
         self.then.progress(progress)
         last = self._last
         news = last is None or (progress.round, progress.phase) != (last.round, last.phase)
-        if news or (progress != last and time.monotonic() - self._written > WRITTEN_EVERY_S):
+        age = time.monotonic() - self._written
+        if news or age > AT_LEAST_EVERY_S or (progress != last and age > WRITTEN_EVERY_S):
             self._write(progress)
             self._last = progress
 
@@ -54,10 +75,13 @@ class StateFile:
 
     def waiting(self, round_number: int, present: int, needed: int) -> None:
         """Write down that a round waits for volunteers."""
-        self.progress(RoundProgress(round_number, "waiting for volunteers", present, needed))
+        self.progress(RoundProgress(round_number, WAITING, present, needed))
 
     def _write(self, progress: RoundProgress) -> None:
-        self._written = time.monotonic()
+        self._written, now = time.monotonic(), int(time.time())
+        online = sorted(self.online())
+        willing = set(online) if self.willing is None else set(self.willing())
+        self._seen.update(dict.fromkeys(online, now))
         state = {
             "pid": os.getpid(),
             "port": self.port,
@@ -65,8 +89,10 @@ class StateFile:
             "phase": progress.phase,
             "answered": progress.answered,
             "asked": progress.asked,
-            "online": sorted(self.online()),
-            "at": int(time.time()),
+            "online": online,
+            "paused": [name for name in online if name not in willing],
+            "seen": self._seen,
+            "at": now,
         }
         try:
             with replacing(self.path) as file:

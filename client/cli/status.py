@@ -1,4 +1,4 @@
-"""`nomoat status` and `nomoat logs`."""
+"""The words of `nomoat status` for a volunteer, and `nomoat logs`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
-def status(community: options.Which = None, as_json: options.AsJson = False) -> None:
+def tell_status(community: str | None, as_json: bool) -> None:
     """Say what this volunteer is doing, and if it is not training, why; JSON: a line for each."""
     from datetime import UTC, datetime
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from nomoat.aggregation.plain_text import one_line
 
 TIMEOUT_S = 20.0
 SMALL = 4 << 20
+PROXIES = ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,21 @@ def call(
     except (OSError, http.client.HTTPException) as problem:
         raise Unreachable(
             f"{endpoint.address} does not answer ({_why(problem)}); is the coordinator running?"
+            f"{_proxied()}"
         ) from None
     finally:
         connection.close()
     if len(data) > limit:
         raise RemoteProtocolError("coordinator", "§2", f"answered with more than {limit} bytes")
     return _body(response.status, data, endpoint)
+
+
+def _proxied() -> str:
+    """Name the proxy that this machine is told to use and nomoat does not; empty if none."""
+    found = [name for name in PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
+    if not found:
+        return ""
+    return f" ({found[0]} is set, but nomoat asks the coordinator directly: open that way)"
 
 
 def fingerprint(ca: bytes) -> bytes:
@@ -115,6 +126,11 @@ def _body(status: int, data: bytes, endpoint: Endpoint) -> bytes:
     if status in (200, 204):
         return data
     reason = _reason(data)
+    if reason is None:  # every refusal of a coordinator is a line of JSON
+        raise Unreachable(
+            f"{endpoint.address} answers {status}, but not as a coordinator of nomoat does: "
+            f"something else listens there, or stands in between{_proxied()}"
+        )
     if status == 403:
         raise Refused(f"the coordinator says: {reason}")
     if status in (429, 502, 503, 504):
@@ -124,14 +140,17 @@ def _body(status: int, data: bytes, endpoint: Endpoint) -> bytes:
     raise RemoteProtocolError("coordinator", "§5", f"answered {status}: {reason}")
 
 
-def _reason(data: bytes) -> str:
-    """The one line of a refusal, printable and short: a coordinator may not draw on a terminal."""
+def _reason(data: bytes) -> str | None:
+    """The one line of a refusal, printable and short: a coordinator may not draw on a terminal.
+
+    None if it is none of a coordinator's.
+    """
     try:
         said = json.loads(data[:2000])
-        text = str(said.get("refused") or said.get("error") or "no reason given")
+        text = said.get("refused") or said.get("error") or said.get("detail")
     except (ValueError, AttributeError):
-        text = "no reason given"
-    return one_line(text)[:300]
+        return None
+    return None if text is None else one_line(str(text))[:300]
 
 
 class NotServed(NomoatError):

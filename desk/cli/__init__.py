@@ -1,4 +1,1 @@
-"""Commands that open pages: `nomoat status --web`, `nomoat up` with its page, `nomoat page`.
-
-They are wider forms of the rooms' own commands, which the front door puts in their place.
-"""
+"""Commands that show what several rooms know: `nomoat status`, `nomoat up`, `nomoat page`."""

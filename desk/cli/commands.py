@@ -1,4 +1,4 @@
-"""The commands of the pages, mounted: page, and the wider status and up."""
+"""The commands of the pages, mounted: page, status and up."""
 
 from __future__ import annotations
 

@@ -1,14 +1,17 @@
-"""`nomoat status --web`: the volunteer's page, beside what `nomoat status` says."""
+"""`nomoat status`: of a volunteer on this machine, or of a community by its folder; `--web`."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nomoat.client.cli import options
-from nomoat.client.cli.status import status as plain_status
+from nomoat.client.cli.status import tell_status
+from nomoat.server.cli.options import DirCommand
+from nomoat.server.cli.status import tell_overview
 
 app = typer.Typer(add_completion=False)
 
@@ -21,19 +24,40 @@ Port = Annotated[
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the page's link alone.")]
 
 
-@app.command()
+Folder = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DIR]", help="A community kept here, or --dir DIR; else your part."),
+]
+
+
+@app.command(cls=DirCommand)
 def status(
+    folder: Folder = None,
     community: options.Which = None,
     as_json: options.AsJson = False,
     web: Web = False,
     port: Port = None,
     no_browser: NoBrowser = False,
 ) -> None:
-    """Say what this volunteer is doing, and if it is not training, why; JSON: a line for each."""
+    """Say what this volunteer is doing, or why not; with DIR: how a community kept here does."""
+    if folder is None and not web:
+        folder = _kept_here(community)
+    if folder is not None:
+        tell_overview(folder, as_json)
+        return
     if not web:
-        plain_status(community, as_json)
+        tell_status(community, as_json)
         return
     _page(community, port, no_browser)
+
+
+def _kept_here(community: str | None) -> Path | None:
+    """The present folder if it is a community's, and this machine takes part in none."""
+    from nomoat.client.home import Home
+
+    here = Path()
+    kept = community is None and (here / "community.toml").is_file()
+    return here if kept and not Home.find().joined() else None
 
 
 def _page(community: str | None, port: int | None, no_browser: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat.server.cli.options import Folder
+from nomoat.server.cli.options import DirCommand, Here
 from nomoat.server.cli.up import (
+    Detach,
     Host,
     Port,
     Quiet,
@@ -17,6 +20,9 @@ from nomoat.server.cli.up import (
     UntilDone,
     UpOptions,
     bring_up,
+)
+from nomoat.server.cli.up import (
+    detach as bring_up_detached,
 )
 
 if TYPE_CHECKING:
@@ -33,9 +39,9 @@ MetricsPort = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=DirCommand)
 def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    folder: Folder,
+    folder: Here = Path(),
     host: Host = None,
     port: Port = None,
     rounds: Rounds = None,
@@ -45,8 +51,12 @@ def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     no_web: NoWeb = False,
     web_port: WebPort = None,
     metrics_port: MetricsPort = None,
+    detach: Detach = False,
 ) -> None:
     """Open the community's port and run its rounds until all are done (Ctrl-C ends it)."""
+    if detach:
+        bring_up_detached(folder, [word for word in sys.argv[2:] if word != "--detach"])
+        return
     watch = {
         "web": False if no_web else None,
         "web_port": web_port,

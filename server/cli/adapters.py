@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.server.cli.options import AsJson, InFolder, given, opened, print_json, say
+from nomoat.server.cli.options import (
+    AsJson,
+    InFolder,
+    given,
+    opened,
+    print_json,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.lineage import SignedVersion
@@ -22,22 +30,20 @@ app = typer.Typer(help="Versions of the community adapter.", no_args_is_help=Tru
 @app.command("list")
 def list_versions(folder: InFolder = Path(), as_json: AsJson = False) -> None:
     """All versions: round, contributors, held-out loss."""
-    from rich.console import Console
-    from rich.table import Table
-
     records = opened(folder).versions.database.versions()
     if as_json:
         print_json([_row(record) for record in records])
         return
-    table = Table("version", "round", "contributors", "loss", "evaluation", "adapter", "note")
+    rows = []
     for record in records:
         shown = _row(record)
         losses = (shown["loss"], shown["evaluation"])
         loss, own = ("" if value is None else f"{value:.4f}" for value in losses)
         count = str(len(shown["contributors"]))
         row = (str(shown["number"]), str(shown["round"]), count, loss, own)
-        table.add_row(*row, shown["adapter"][:12], shown["note"])
-    Console().print(table)
+        rows.append((*row, shown["adapter"][:12], shown["note"]))
+    columns = ("version", "round", "contributors", "loss", "evaluation", "adapter", "note")
+    print_table(columns, rows)
 
 
 @app.command()

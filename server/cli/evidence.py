@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.server.cli.options import AsJson, opened, print_json
+from nomoat.server.cli.options import AsJson, Same, opened, print_json
 
 if TYPE_CHECKING:
     from nomoat.server.conduct.cases import Cases, KeptEvidence
@@ -18,13 +18,15 @@ Out = Annotated[
 ]
 
 
-def evidence(ctx: typer.Context, name: str, out: Out = None, as_json: AsJson = False) -> None:
+def evidence(
+    ctx: typer.Context, name: str, out: Out = None, folder: Same = None, as_json: AsJson = False
+) -> None:
     """Show all that is held against a volunteer, recomputed from what it signed, and its appeal."""
     from nomoat.aggregation.errors import UsageError
     from nomoat.server.conduct.cases import Cases
     from nomoat.server.conduct.ledger import ConductLedger
 
-    registrar = opened(ctx.obj).registrar
+    registrar = opened(folder or ctx.obj).registrar
     known = registrar.database.applicant(name)
     if known is None:
         raise UsageError(f"no volunteer is called {name}; see: nomoat volunteers list")

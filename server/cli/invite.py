@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.server.cli.options import AsJson, Folder, opened, print_json, say
+from nomoat.server.cli.options import AsJson, Here, opened, print_json, print_table, say
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.invitation import Claims
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def invite(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    folder: Folder,
+    folder: Here = Path(),
     uses: Annotated[int, typer.Option(min=1, help="How many may join with it.")] = 1,
     expires: Annotated[str, typer.Option(help="90m, 36h, 7d, 2w.")] = "7d",
     address: Annotated[
@@ -99,19 +99,16 @@ def _show(
 
 
 def _list(invitations: list[IssuedInvitation], as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     now = int(time.time())
     if as_json:
         print_json([_row(issued, now) for issued in invitations])
         return
-    table = Table("id", "state", "used", "expires")
+    rows = []
     for issued in invitations:
         until = time.strftime("%Y-%m-%d %H:%M", time.localtime(issued.expires))
         used = f"{issued.used} of {issued.uses}"
-        table.add_row(issued.identifier.hex(), issued.state(now), used, until)
-    Console().print(table)
+        rows.append((issued.identifier.hex(), issued.state(now), used, until))
+    print_table(("id", "state", "used", "expires"), rows)
 
 
 def _row(issued: IssuedInvitation, now: int) -> dict[str, Any]:

@@ -1,17 +1,17 @@
-"""`nomoat up`: a community's port is opened, and its rounds are run."""
+"""The work of `nomoat up`: a community's port is opened, and its rounds are run."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.server.cli.options import Folder, given, say
+from nomoat.server.cli.options import given, opened, say
 
 if TYPE_CHECKING:
     import threading
@@ -28,6 +28,10 @@ UntilDone = Annotated[
 ]
 RoundsAsJson = Annotated[bool, typer.Option("--json", help="One object per round.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background.")]
+
+STARTS_WITHIN_S, LOOK_S = 60.0, 0.1
+OUTPUT = "up.out"
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,6 @@ class UpOptions:
     def flags(self) -> dict[str, Any]:
         """The tables in which something was given."""
         return {name: table for name, values in self.tables.items() if (table := given(values))}
-
-
-def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    folder: Folder,
-    host: Host = None,
-    port: Port = None,
-    rounds: Rounds = None,
-    until_done: UntilDone = False,
-    as_json: RoundsAsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Open the community's port and run its rounds until all are done (Ctrl-C ends it)."""
-    tables: Tables = {"server": {"host": host, "port": port}, "rounds": {"max_rounds": rounds}}
-    bring_up(UpOptions(folder, until_done, as_json, quiet, tables))
 
 
 def bring_up(options: UpOptions, made: Callable[[], Beside] | None = None) -> None:
@@ -80,12 +70,48 @@ def bring_up(options: UpOptions, made: Callable[[], Beside] | None = None) -> No
         tell(f"{community.settings.community.name} is up on {where}")
         for line in resources.enter_context(beside.showing(deployment)):
             tell(line)
+        tell(f"{_export(options.folder)}    how it does: nomoat status {options.folder}")
         checkpoint = deployment.run()
         if checkpoint is not None and not options.until_done:
             tell("all rounds are done; the port stays open (Ctrl-C ends it)")
             deployment.stay()
-    tell(f"the adapter: nomoat adapter export NEW_FOLDER --dir {options.folder}")
+    tell(_export(options.folder))
     tell("all rounds are done" if checkpoint is not None else "stopped; nothing is lost")
+
+
+def _export(folder: Path) -> str:
+    return f"the adapter: nomoat adapter export NEW_FOLDER --dir {folder}"
+
+
+def detach(folder: Path, arguments: Sequence[str]) -> None:
+    """Run `nomoat up` in a session of its own, and wait until its port is open.
+
+    arguments: those of the command, without --detach. NomoatError with its last line if it ends.
+    """
+    import subprocess
+    import time
+
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.server.overview import up_process
+
+    opened(folder)  # refused here, where it is read
+    out = folder / OUTPUT
+    with out.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "nomoat", "up", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    until = time.monotonic() + STARTS_WITHIN_S
+    while up_process(folder) != process.pid and time.monotonic() < until:
+        if process.poll() is not None:
+            said = out.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+            raise NomoatError(said[-1].removeprefix("nomoat: "))
+        time.sleep(LOOK_S)
+    say(f"in the background as process {process.pid}; what it says is in {out}")
+    say(f"how it does: nomoat status {folder}    to end it: nomoat down {folder}")
 
 
 def _prepare_process(folder: Path, quiet: bool) -> None:

@@ -9,20 +9,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat.server.cli.evidence import evidence
-from nomoat.server.cli.options import AsJson, Folder, opened, print_json, say
+from nomoat.server.cli.options import (
+    AsJson,
+    DirGroup,
+    InFolder,
+    Same,
+    opened,
+    print_json,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.roster import Event
 
 app = typer.Typer(
-    help="Who takes part: list, approve, hold, ban, remove.", invoke_without_command=True
+    cls=DirGroup,
+    help="Who takes part: list, approve, hold, ban, remove.",
+    invoke_without_command=True,
 )
+
 
 Reason = Annotated[str, typer.Option(help="They see it.")]
 
 
 @app.callback()
-def volunteers(ctx: typer.Context, folder: Folder, as_json: AsJson = False) -> None:
+def volunteers(ctx: typer.Context, folder: InFolder = Path(), as_json: AsJson = False) -> None:
     """List and order those who take part."""
     ctx.obj = folder
     if ctx.invoked_subcommand is None:
@@ -30,26 +42,26 @@ def volunteers(ctx: typer.Context, folder: Folder, as_json: AsJson = False) -> N
 
 
 @app.command("list")
-def list_volunteers(ctx: typer.Context, as_json: AsJson = False) -> None:
+def list_volunteers(ctx: typer.Context, folder: Same = None, as_json: AsJson = False) -> None:
     """Everyone who ever enrolled, and where they stand."""
-    _list(ctx.obj, as_json)
+    _list(folder or ctx.obj, as_json)
 
 
 @app.command()
-def approve(ctx: typer.Context, name: str) -> None:
+def approve(ctx: typer.Context, name: str, folder: Same = None) -> None:
     """Let a pending or held volunteer take part; a banned one is held first."""
     from nomoat.aggregation.protocol.roster import Event
 
-    if _order(ctx.obj, name, Event.RELEASE, "") == "held":
+    if _order(folder or ctx.obj, name, Event.RELEASE, "") == "held":
         say(f"{name} was banned, and is held now: approve it once more to let it take part")
 
 
 @app.command()
-def hold(ctx: typer.Context, name: str, reason: Reason = "") -> None:
+def hold(ctx: typer.Context, name: str, reason: Reason = "", folder: Same = None) -> None:
     """Leave a volunteer out until it is approved again."""
     from nomoat.aggregation.protocol.roster import Event
 
-    _order(ctx.obj, name, Event.HOLD, reason)
+    _order(folder or ctx.obj, name, Event.HOLD, reason)
 
 
 @app.command()
@@ -60,13 +72,14 @@ def ban(
     invitation: Annotated[
         bool, typer.Option("--invitation", help="The invitation it came by is revoked, too.")
     ] = False,
+    folder: Same = None,
 ) -> None:
     """Take no message of this volunteer any more, from its next one on."""
     from nomoat.aggregation.protocol.roster import Event
 
-    _order(ctx.obj, name, Event.BAN, reason)
+    _order(folder or ctx.obj, name, Event.BAN, reason)
     if invitation:
-        revoked, others = opened(ctx.obj).registrar.revoke_of(name)
+        revoked, others = opened(folder or ctx.obj).registrar.revoke_of(name)
         came = f"; others came by it: {', '.join(others)}" if others else ""
         typer.echo(f"invitation {revoked.identifier.hex()} is revoked{came}")
 
@@ -75,11 +88,11 @@ app.command()(evidence)
 
 
 @app.command()
-def export(ctx: typer.Context, name: str) -> None:
+def export(ctx: typer.Context, name: str, folder: Same = None) -> None:
     """Write all that is held of a volunteer to stdout, as JSON: for whoever asks for it."""
     from nomoat.server.erasure import held_of
 
-    print_json(held_of(opened(ctx.obj).registrar, name))
+    print_json(held_of(opened(folder or ctx.obj).registrar, name))
 
 
 @app.command()
@@ -87,6 +100,7 @@ def erase(
     ctx: typer.Context,
     name: str,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    folder: Same = None,
 ) -> None:
     """Erase what can be of a volunteer that asked for it: receipts, its name in rounds' records."""
     import os
@@ -94,7 +108,7 @@ def erase(
     from nomoat.aggregation.errors import NomoatError, UsageError
     from nomoat.server.erasure import erase as erased
 
-    registrar = opened(ctx.obj).registrar
+    registrar = opened(folder or ctx.obj).registrar
     known = registrar.database.applicant(name)
     if known is None:
         raise UsageError(f"no volunteer is called {name}; see: nomoat volunteers list")
@@ -107,11 +121,11 @@ def erase(
 
 
 @app.command()
-def remove(ctx: typer.Context, name: str, reason: Reason = "") -> None:
+def remove(ctx: typer.Context, name: str, reason: Reason = "", folder: Same = None) -> None:
     """Take a volunteer as one that left: its machine is lost, say. An invitation lets it return."""
     from nomoat.aggregation.protocol.roster import Event
 
-    _order(ctx.obj, name, Event.LEAVE, reason)
+    _order(folder or ctx.obj, name, Event.LEAVE, reason)
 
 
 def _order(folder: Path, name: str, event: Event, reason: str) -> str:
@@ -122,9 +136,6 @@ def _order(folder: Path, name: str, event: Event, reason: str) -> str:
 
 
 def _list(folder: Path, as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from nomoat.aggregation.protocol.enrolment import fingerprint
     from nomoat.server.conduct.ledger import ConductLedger
 
@@ -143,8 +154,15 @@ def _list(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    table = Table("name", "standing", "reason", "key")
-    for row in rows:
-        reason = row["reason"] or "; ".join(row["strikes"][-1:])
-        table.add_row(row["name"], row["standing"], reason, row["key"][:19])
-    Console().print(table)
+    print_table(
+        ("name", "standing", "reason", "key"),
+        [
+            (
+                row["name"],
+                row["standing"],
+                row["reason"] or "; ".join(row["strikes"][-1:]),
+                row["key"][:19],
+            )
+            for row in rows
+        ],
+    )

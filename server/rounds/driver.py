@@ -67,7 +67,7 @@ class _Carrying:
         self._nodes = dict(driver.fleet.volunteers(driver.grid))
         self._pending: dict[str, str] = {}  # message id → volunteer
         self._training: dict[str, float] = {}  # message id → when it was asked to train
-        self._asked = self._answered = 0
+        self._phases: dict[str, set[str]] = {}  # phase → volunteers asked something in it
         self._measuring: Future[float] | None = None
         self._carried = Carried()
 
@@ -76,16 +76,20 @@ class _Carrying:
         machine, clock = self._machine, self._driver.clock
         outgoing = machine.start(clock.now())
         while outgoing or not machine.done:
-            self._asked += len(outgoing)
             outgoing = self._send(outgoing) + self._receive() + self._measure()
             outgoing += machine.wake(clock.now())
-            self._driver.watcher.progress(
-                RoundProgress(self._number, machine.stage, self._answered, self._asked)
-            )
+            self._driver.watcher.progress(self._progress())
             if not outgoing and not machine.done:
                 clock.pause(POLL_S)
         self._let_go()
         return self._carried
+
+    def _progress(self) -> RoundProgress:
+        """Count the volunteers asked in this phase, and those of them who owe nothing."""
+        phase = self._machine.stage
+        asked = self._phases.get(phase, set())
+        owing = asked.intersection(self._pending.values())
+        return RoundProgress(self._number, phase, len(asked) - len(owing), len(asked))
 
     def _let_go(self) -> None:
         """Take back what is not answered, but for what stragglers work on."""
@@ -113,6 +117,7 @@ class _Carrying:
                 self._pending.pop(latest.get(item.volunteer, ""), None)
                 latest[item.volunteer] = message_id
                 self._pending[message_id] = item.volunteer
+                self._phases.setdefault(self._machine.stage, set()).add(item.volunteer)
                 if wire.peek_kind(item.packet, item.volunteer) == TRAIN:
                     self._training[message_id] = self._driver.clock.now()
                 self._carried.traffic.down += item.packet.size
@@ -147,7 +152,6 @@ class _Carrying:
                 if message_id in self._training and not reply.has_error():
                     stragglers.took(volunteer, now - self._training[message_id])
                 outgoing += self._take(volunteer, reply)
-                self._answered += 1
         return outgoing
 
     def _take(self, volunteer: str, reply: Message) -> list[Outgoing]:

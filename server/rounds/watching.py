@@ -8,10 +8,12 @@ from typing import Protocol
 
 from nomoat.server.rounds.records import RoundRecord
 
+WAITING = "waiting for volunteers"  # the phase before a round opens
+
 
 @dataclass(frozen=True)
 class RoundProgress:
-    """The phase a round is in, and how many of the messages it sent are answered."""
+    """The phase a round is in, how many volunteers it asked, and how many of those answered."""
 
     round: int
     phase: str

@@ -54,7 +54,7 @@ def test_a_command_that_is_wrong_is_found() -> None:
     for line in (
         "nomoat fly",
         "nomoat pause --until x",
-        "nomoat invite",
+        "nomoat invite a b",
         "nomoat volunteers d fly",
     ):
         with pytest.raises(click.ClickException):

@@ -20,8 +20,8 @@ from nomoat.aggregation.protocol.invitation import Claims, issue
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.work_terms import WorkTerms
+from nomoat.cli import app
 from nomoat.client.cli import join as join_command
-from nomoat.client.cli.app import app
 from nomoat.client.data.split import Split
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.membership.agreement import Agreement

@@ -21,7 +21,7 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
 from nomoat.aggregation.protocol.invitation import Claims, from_link
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.server.cli.commands import app
+from nomoat.cli import app
 from nomoat.server.community.certificates import only_here
 from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.opened import OpenCommunity
@@ -300,6 +300,51 @@ def test_damaged_notes_of_terms_are_one_line(folder: Path) -> None:
 def test_a_folder_that_is_no_community_is_one_line(tmp_path: Path, command: Any) -> None:
     with pytest.raises(UsageError, match="nomoat init"):
         run(*command, str(tmp_path))
+
+
+def test_the_folder_is_the_first_argument_or_dir_and_else_the_present_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for where in ((str(folder),), ("--dir", str(folder)), (f"--dir={folder}",)):
+        assert run("invite", *where, "--quiet").stdout.startswith("nomoat://")
+    token = from_link(run("invite", str(folder), "--quiet").stdout).token()
+    enrol(folder, "ada", 1, token)
+    monkeypatch.chdir(folder)
+    for where in ((), ("--dir", str(folder))):
+        assert "ada" in run("volunteers", *where).stdout
+        assert "ada" in run("volunteers", "list", *where).stdout
+        assert run("invite", "--quiet", *where).stdout.startswith("nomoat://")
+        assert "town is not up" in run("status", *where).stdout
+    assert "ada is held" in run("volunteers", "hold", "ada", "--dir", str(folder)).stdout
+    assert "town is not up" in run("down").stderr
+
+
+def test_status_says_who_is_there_and_what_a_round_waits_for(folder: Path) -> None:
+    token = from_link(run("invite", str(folder), "--uses", "3", "--quiet").stdout).token()
+    for number, name in enumerate(("ada", "ben", "cyd"), 1):
+        enrol(folder, name, number, token)
+    state = {
+        "pid": os.getpid(), "port": 1, "round": 3, "phase": "waiting for volunteers",
+        "answered": 1, "asked": 3, "online": ["ada", "ben"], "paused": ["ben"],
+        "seen": {"ada": 100, "ben": 90}, "at": 100,
+    }  # fmt: skip
+    (folder / "state.json").write_text(json.dumps(state))
+    with held(Folder(folder).up_lock, "up"):
+        shown = run("status", str(folder)).stdout
+        told = json.loads(run("status", str(folder), "--json").stdout)
+    assert "round 3 of 100: waiting for volunteers (1 of 3)" in shown
+    assert "2 more volunteers needed: ben is paused; cyd is away" in shown
+    assert "nomoat adapter export NEW_FOLDER --dir" in shown
+    rows = {row["name"]: row for row in told["members"]}
+    assert (rows["ada"]["presence"], rows["ada"]["rounds"], rows["ada"]["last"]) == ("here", 2, 2)
+    assert (rows["cyd"]["presence"], rows["cyd"]["seen"]) == ("away", None)
+    assert "is not up: nomoat up" in run("status", str(folder)).stdout
+
+
+def test_a_table_that_is_piped_is_plain_and_whole(folder: Path) -> None:
+    shown = run("adapter", "list", "--dir", str(folder)).stdout
+    assert shown.splitlines()[0].split()[:2] == ["version", "round"]
+    assert not set("┏━┃│") & set(shown)
 
 
 def test_a_weak_community_has_to_be_asked_for(tmp_path: Path) -> None:

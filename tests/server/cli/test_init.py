@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.invitation import from_link
-from nomoat.server.cli.commands import app
+from nomoat.cli import app
 from nomoat.server.community.certificates import canonical
 from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.settings import (
