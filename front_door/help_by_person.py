@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 
 import click
 import typer
@@ -10,6 +11,7 @@ from typer.core import TyperArgument, TyperGroup
 from typer.models import ArgumentInfo, CommandInfo
 from typer.utils import get_params_from_function
 
+MORE = "More"
 LONGEST = 400  # characters of a command's line
 
 PEOPLE = {
@@ -38,8 +40,8 @@ PEOPLE = {
         "restore",
         "page",
     ),
-    "To use what came out": ("chat", "serve", "adapter", "verify"),
-    "To look closer (a researcher)": ("compare", "data"),
+    "To use what came out": ("chat", "serve", "adapter"),
+    "To look closer": ("compare", "data", "verify", "evidence"),
 }
 
 
@@ -52,8 +54,8 @@ def grouped(app: typer.Typer) -> None:
 
 
 def person_of(command: str) -> str:
-    """Return the heading a command stands under; KeyError if it is under none."""
-    return next(person for person, commands in PEOPLE.items() if command in commands)
+    """Return the heading a command stands under."""
+    return next((person for person, commands in PEOPLE.items() if command in commands), MORE)
 
 
 def _name(command: CommandInfo) -> str:
@@ -86,8 +88,8 @@ class ByPerson(TyperGroup):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command, person by person."""
-        order = [name for commands in PEOPLE.values() for name in commands]
-        return sorted(super().list_commands(ctx), key=order.index)
+        order = {name: at for at, name in enumerate(itertools.chain(*PEOPLE.values()))}
+        return sorted(super().list_commands(ctx), key=lambda name: order.get(name, len(order)))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands under their headings."""
