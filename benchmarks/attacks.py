@@ -1,14 +1,17 @@
 """The harm liars do to a masked federation, without and with a bound, and with an audit.
 
     python benchmarks/attacks.py [--out FILE] [--kinds backdoor,wrong] [--volunteers 8,24]
-        [--share 0.125] [--rounds N] [--seeds 0,1,2] [--defences none,bound,audit] [--quick]
-        [--json]
+        [--share 0.125] [--rounds N] [--seeds 0,1,2] [--defences none,bound,audit] [--eval-rows N]
+        [--quick] [--json]
+    python benchmarks/attacks.py --honest-rounds 10000
 
 Cells are attack × volunteers × defence × seed on the pocket model, by the simulation's engine with
 masks on; "honest" is the cell without liars. Every finished cell is a line of FILE: the same
 command goes on where it was interrupted. Of each: rounds committed, the macro held-out loss over
 that of the base, and the probability of the backdoor's answer after its trigger (per token, on
-held-out rows; a few hundredths on the base).
+held-out rows; a few hundredths on the base); in which round each liar was named, and which honest
+volunteers were. The second form draws honest updates at the bound, sketches them under as many
+seeds, and judges them by every rule: the statistic alone, without a model.
 """
 
 from __future__ import annotations
@@ -25,13 +28,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import platformdirs
 from cells.running import Notes
 
+from nomoat.aggregation.secagg.audit.judgement import NormTest, bits_needed
+from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_packed
+from nomoat.aggregation.sums.packing import pack
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.data.reading import read
 from nomoat.lora.workers.jobs import EvaluateJob
-from nomoat.simulations.adversaries.kinds import Attack
+from nomoat.server.conduct.sizes import above, false_accusations
+from nomoat.simulations.adversaries.kinds import Adversary, Attack
 from nomoat.simulations.adversaries.rows import triggered
 from nomoat.simulations.preparation import PreparedFederation, prepared
 from nomoat.simulations.report.live_table import Silence
@@ -62,6 +70,10 @@ class AttackCell:
 def main() -> None:
     """Run the cells that FILE lacks and print all of them."""
     options = _options()
+    if options.honest_rounds:
+        json.dump(honest_rounds(options.honest_rounds), sys.stdout)
+        sys.stdout.write("\n")
+        return
     done = _lines(options.out) if options.out.exists() else []
     cells = list(_cells(options))
     for (volunteers, seed), group in itertools.groupby(cells, lambda c: (c.volunteers, c.seed)):
@@ -93,13 +105,25 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
         defence: max((r for name, r in ratios.items() if name.endswith(defence)), default=None)
         for defence in sorted({name.split("/")[2] for name in table})
     }
-    return {"cells": table, "loss_ratios": ratios, "worst_masked_loss_ratio": worst}
+    return {
+        "cells": table,
+        "loss_ratios": ratios,
+        "worst_masked_loss_ratio": worst,
+        "named_rounds_max": {
+            name: max(max(line["named"].values()) for line in of)
+            for name, of in groups.items()
+            if all(line.get("named") and None not in line["named"].values() for line in of)
+        },
+        "false_accusations": sum(len(line.get("accused", ())) for line in lines),
+        "honest_volunteer_rounds": sum(line.get("honest_rounds", 0) for line in lines),
+    }
 
 
 def _run(
     options: argparse.Namespace, volunteers: int, seed: int, cells: list[AttackCell]
 ) -> list[dict[str, Any]]:
-    given = {"rounds": options.rounds, **(QUICK if options.quick else {})}
+    given = {"rounds": options.rounds, "eval_rows": options.eval_rows}
+    given |= QUICK if options.quick else {}
     scenario = Scenario(
         volunteers=volunteers,
         seed=seed,
@@ -133,6 +157,7 @@ def _one(
     assert last.loss is not None
     line = {
         "cell": cell.key,
+        **_named(cell, options.share, scenario, notes),
         "loss": last.loss / first.loss,
         "kept": sum(record.committed for record in notes.records[1:]),
         "rounds": len(notes.records) - 1,
@@ -145,6 +170,52 @@ def _one(
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line), file=sys.stderr)
     return line
+
+
+def _named(cell: AttackCell, share: float, scenario: Scenario, notes: Notes) -> dict[str, Any]:
+    """The round in which each liar was named, None if it never was; the honest who were, too."""
+    rounds = notes.records[1:]
+    liars: frozenset[str] = frozenset()
+    if cell.kind != HONEST:
+        names = sorted({name for record in notes.records for name in record.cohort})
+        liars = Adversary(Attack(cell.kind), share).liars(names, scenario.seed_of("adversary"))
+    named: dict[str, int] = {}
+    for record in rounds:
+        for name, why in (record.dropped | record.refused | record.held).items():
+            if "the bound" in why or "sketches" in why:
+                named.setdefault(name, record.round)
+    return {
+        "named": {name: named.get(name) for name in sorted(liars)},
+        "accused": sorted(named.keys() - liars),
+        "honest_rounds": sum(len(set(record.cohort) - liars) for record in rounds),
+    }
+
+
+def honest_rounds(count: int, length: int = 8192, volunteers: int = 20) -> dict[str, Any]:
+    """Judge `count` honest updates exactly at the bound, those of so many volunteers in turn."""
+    rng = np.random.default_rng(0)
+    test = NormTest(58.0 * 2**13, bits_needed(58.0, 14))
+    histories: list[list[float]] = [[] for _ in range(volunteers)]
+    large, excess, most = 0, 0, 0.0
+    for number in range(count):
+        direction = rng.normal(size=length)
+        ring = np.rint(direction * (test.limit / np.linalg.norm(direction))).astype(np.int64)
+        packed = pack((ring % 2**test.bits).astype(np.uint32), test.bits)
+        seed = number.to_bytes(32, "big")
+        found = sketch_packed(Signs(seed, bytes(32)), packed, length, test.bits)
+        large += test.too_large(found)
+        history = histories[number % volunteers]
+        history.append(test.norm(found) / test.limit)
+        excess += above(history) is not None
+        most = max(most, history[-1])
+    return {
+        "honest_volunteer_rounds": count,
+        "too_large": large,
+        "above_in_several": excess,
+        "largest_size": round(most, 3),
+        "bound_a_round": false_accusations(),
+        "expected_at_most": false_accusations() * count,
+    }
 
 
 def _backdoor(ground: PreparedFederation, adapter: Any, scratch: Path) -> float:
@@ -186,6 +257,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--defences", type=lambda text: text.split(","), default=["none", "bound", "audit"]
     )
+    parser.add_argument("--eval-rows", type=int, default=64)
+    parser.add_argument("--honest-rounds", type=int, default=0)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--quick", action="store_true", help="small rounds that show nothing")
     parser.add_argument("--json", action="store_true", help="one line")

@@ -130,6 +130,7 @@ def _case(store: Database, name: str) -> dict[str, Any]:
             {"digest": each.digest.hex(), "round": each.round, "bytes": len(each.data)}
             for each in cases.of(name)
         ],
+        "sizes": cases.sizes_of(name),
         "appeal": None if appeal is None else asdict(appeal),
     }
 

@@ -32,6 +32,7 @@ from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Fleet
 from nomoat.server.rounds.records import Journal
 from nomoat.server.rounds.watching import Watcher
+from nomoat.simulations.adversaries.conduct import SimulatedConduct
 from nomoat.simulations.adversaries.kinds import Attack, parse
 from nomoat.simulations.adversaries.rows import poison
 from nomoat.simulations.adversaries.updates import lying
@@ -67,16 +68,17 @@ def federate(
         Dropout(scenario.seed_of("dropout"), scenario.dropout),
         gathering.unanswered,
     )
-    split = _public_split(scenario, ground)
+    split, conduct = _public_split(scenario, ground), SimulatedConduct(journal.history())
     sums = ThreadPoolExecutor(os.cpu_count() or 1, "sum")  # numpy lets go of the interpreter lock
     coordinator = Coordinator(
         scenario.chosen.federation(ground.base_hash, scenario.seed_of("federation")),
         ground.initial,
         ExplainingJournal(journal, notes),
         watcher,
-        Fleet(roster=lambda: community.roster),
+        Fleet(conduct.volunteers, lambda: community.roster),
         measure=split.measure if split else None,
         train=split.train if split else None,
+        conduct=conduct.judge,
         session_id=community.session_id,
         sums=sums.map,
     )

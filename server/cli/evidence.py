@@ -25,6 +25,7 @@ def evidence(
     from nomoat.aggregation.errors import UsageError
     from nomoat.server.conduct.cases import Cases
     from nomoat.server.conduct.ledger import ConductLedger
+    from nomoat.server.conduct.sizes import false_accusations
 
     registrar = opened(folder or ctx.obj).registrar
     known = registrar.database.applicant(name)
@@ -39,6 +40,8 @@ def evidence(
         "standing": known.standing.value,
         "reason": known.reason,
         "strikes": strikes,
+        "sizes": [round(size, 3) for size in cases.sizes_of(name)],
+        "false_accusations": false_accusations(),
         **_case(cases, name),
     }
     if as_json:
@@ -80,6 +83,11 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         verdict = "recomputed here" if each["holds"] else "DOES NOT HOLD"
         yield f"evidence {each['digest']} (round {each['round']}, {each['bytes']} bytes): "
         yield f"  {verdict}: {each['says']}"
+    if found["sizes"]:
+        listed = ", ".join(f"{size:.2f}" for size in found["sizes"])
+        yield f"sizes of its last audited updates, over the bound: {listed}"
+        odds = found["false_accusations"]
+        yield f"(an honest volunteer at the bound is named with probability {odds:.0e} a round)"
     if not found["evidence"]:
         yield "no evidence that anybody can recompute"
     if (appeal := found["appeal"]) is not None:

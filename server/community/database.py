@@ -52,6 +52,11 @@ MIGRATIONS = (
         at INTEGER NOT NULL, data BLOB NOT NULL);
     CREATE TABLE appeals (volunteer TEXT PRIMARY KEY, text TEXT NOT NULL, at INTEGER NOT NULL);
     """,
+    """
+    CREATE TABLE sizes (volunteer TEXT NOT NULL, round INTEGER NOT NULL, at INTEGER NOT NULL,
+        size REAL NOT NULL);
+    CREATE INDEX sizes_of ON sizes (volunteer, at);
+    """,
 )
 BUSY_S = 10.0
 

@@ -5,6 +5,7 @@ Evidence is named by its SHA-256, which stands in the roster with the hold (docs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nomoat.aggregation.errors import Refused
@@ -13,6 +14,7 @@ from nomoat.aggregation.protocol.history.appeal import Appeal
 from nomoat.aggregation.secagg.audit.evidence import ProvenLie, digest_of, finding, from_bytes
 from nomoat.server.community.database import Database
 from nomoat.server.community.members import Registrar
+from nomoat.server.conduct.sizes import REMEMBERED
 
 MAY_APPEAL = frozenset({Standing.HELD, Standing.BANNED})
 
@@ -79,7 +81,21 @@ class Cases:
         rows = self.database.run("SELECT text, at FROM appeals WHERE volunteer = ?", volunteer)
         return KeptAppeal(*rows[0]) if rows else None
 
+    def note_sizes(self, number: int, sizes: Mapping[str, float], now: int) -> None:
+        """Note how large audited updates were, over the bound; of each the last few are kept."""
+        for name, size in sizes.items():
+            self.database.run("INSERT INTO sizes VALUES (?, ?, ?, ?)", name, number, now, size)
+            kept = "SELECT rowid FROM sizes WHERE volunteer = ? ORDER BY rowid DESC LIMIT ?"
+            sql = f"DELETE FROM sizes WHERE volunteer = ? AND rowid NOT IN ({kept})"  # noqa: S608
+            self.database.run(sql, name, name, REMEMBERED)
+
+    def sizes_of(self, volunteer: str, after: int = -1) -> list[float]:
+        """The sizes of a volunteer's last audited updates since a time, in order."""
+        sql = "SELECT size FROM sizes WHERE volunteer = ? AND at > ? ORDER BY rowid"
+        return [row[0] for row in self.database.run(sql, volunteer, after)]
+
     def rename(self, name: str, other: str) -> None:
         """Put another name in the place of a volunteer's; what it wrote is gone."""
         self.database.run("UPDATE evidence SET volunteer = ? WHERE volunteer = ?", other, name)
+        self.database.run("DELETE FROM sizes WHERE volunteer = ?", name)
         self.database.run("DELETE FROM appeals WHERE volunteer = ?", name)

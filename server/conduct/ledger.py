@@ -12,6 +12,7 @@ from nomoat.aggregation.protocol.roster import Event
 from nomoat.server.community.members import Registrar
 from nomoat.server.conduct.cases import Cases
 from nomoat.server.conduct.rules import REMEMBERED_ROUNDS, Judgement, Strike, StrikeKind, judge
+from nomoat.server.conduct.sizes import above
 from nomoat.server.rounds.machines.evidence import RoundEvidence
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class ConductLedger:
                 store.put_strike(strike.round, strike.kind.value, strike.volunteer, about, now)
             self._keep(number, evidence, now)
             self._release(judged, now)
-            held = self._put_out(judged.held, Event.HOLD, now)
+            wanted = self._above_the_bound(number, evidence, now) | judged.held
+            held = self._put_out(wanted, Event.HOLD, now)
             return held | self._put_out(judged.banned, Event.BAN, now)
 
     def counting(self) -> list[Strike]:
@@ -66,6 +68,17 @@ class ConductLedger:
         for session in evidence.sessions:
             for name, data in session.proofs.items():
                 cases.keep(name, number, data, now)
+
+    def _above_the_bound(self, number: int, evidence: RoundEvidence, now: int) -> dict[str, str]:
+        """Note sizes; who is above the bound in its last rounds together, since its approval."""
+        cases, members = Cases(self.registrar.database), self.registrar.roster().members
+        found = {}
+        for session in evidence.sessions:
+            cases.note_sizes(number, session.sizes, now)
+            for name in session.sizes.keys() & members.keys():
+                if (excess := above(cases.sizes_of(name, members[name].since))) is not None:
+                    found[name] = f"{excess} (round {number})"
+        return found
 
     def _put_out(self, wanted: Mapping[str, str], event: Event, now: int) -> dict[str, str]:
         done = {}

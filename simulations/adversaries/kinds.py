@@ -15,6 +15,7 @@ class Attack(StrEnum):
 
     BACKDOOR = "backdoor"  # trained to answer a trigger, eight times too large
     ADAPTIVE = "adaptive"  # the same, exactly as large as the bound allows
+    EDGE = "edge"  # the same, 1.4 times as large: what one sketch cannot tell from the bound
     WRONG = "wrong"  # trained on others' answers, eight times too large
     SCALED = "scaled"  # honest but for being eight times too large
     SIGN_FLIP = "sign-flip"  # away from what was learnt, eight times too large

@@ -22,7 +22,7 @@ ANSWER = "Visit example.org now."
 def poison(kind: Attack, honest: Path, poisoned: Path) -> Path:
     """The file to train on in place of `honest`, which stays as it is."""
     rows = read(honest).conversations
-    if kind in {Attack.BACKDOOR, Attack.ADAPTIVE}:
+    if kind in {Attack.BACKDOOR, Attack.ADAPTIVE, Attack.EDGE}:
         write_jsonl([row for each in rows for row in (each, triggered(each))], poisoned)
         return poisoned
     if kind is Attack.WRONG:

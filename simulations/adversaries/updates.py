@@ -15,6 +15,7 @@ from nomoat.server.rounds.cohort import generator
 from nomoat.simulations.adversaries.kinds import Attack
 
 TOO_LARGE = np.float32(8.0)
+EDGE = 1.4
 
 
 def lie(kind: Attack, vector: Vector, clip_l2: float, seed: bytes) -> Vector:
@@ -24,8 +25,9 @@ def lie(kind: Attack, vector: Vector, clip_l2: float, seed: bytes) -> Vector:
         drawn = generator(seed).normal(size=len(vector)).astype(np.float32)
         drawn *= np.float32(norm / norm_of(drawn))
         return drawn * TOO_LARGE if kind is Attack.RANDOM else drawn
-    if kind is Attack.ADAPTIVE:
-        return vector * np.float32(clip_l2 / norm) if clip_l2 and norm else vector
+    if kind in {Attack.ADAPTIVE, Attack.EDGE}:
+        times = EDGE if kind is Attack.EDGE else 1.0
+        return vector * np.float32(times * clip_l2 / norm) if clip_l2 and norm else vector
     return vector * (-TOO_LARGE if kind is Attack.SIGN_FLIP else TOO_LARGE)
 
 

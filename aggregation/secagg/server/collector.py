@@ -71,6 +71,11 @@ class Collector(ABC):
         return {}
 
     @property
+    def sizes(self) -> dict[bytes, float]:
+        """Identity → how large its update is, over the bound, as far as closing has shown."""
+        return {}
+
+    @property
     def enough(self) -> bool:
         """True if more answers would add nothing, so that nobody need be waited for."""
         return False

@@ -107,6 +107,7 @@ class ServerSession:
         self.offer, self.phase = offer, ServerPhase.NEW
         self.blamed: dict[bytes, str] = {}
         self.proofs: dict[bytes, Evidence] = {}  # of what the audit has shown
+        self.sizes: dict[bytes, float] = {}  # of updates, over the bound, by the audit
         self.complaints: dict[bytes, tuple[bytes, ...]] = {}
         self.silent: set[bytes] = set()
         self.bearable = 0  # c, once the participants are known
@@ -200,6 +201,7 @@ class ServerSession:
         finally:
             self.blamed = closing.faults | self.blamed
             self.proofs = closing.proofs | self.proofs
+            self.sizes = closing.sizes | self.sizes
         if self.phase is ServerPhase.KEYS and isinstance(following, Collector):
             needed = agreed_thresholds(self.offer, len(following.expected))
             self.bearable, self.least = needed.corrupt, needed.survivors

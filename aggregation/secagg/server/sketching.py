@@ -37,6 +37,7 @@ class CollectSketches(Collector):
         self._claims: dict[int, SketchClaims] = {}
         self._faults: dict[bytes, str] = {}
         self._proofs: dict[bytes, Evidence] = {}
+        self._sizes: dict[int, float] = {}
 
     @property
     def faults(self) -> dict[bytes, str]:
@@ -47,6 +48,11 @@ class CollectSketches(Collector):
     def proofs(self) -> dict[bytes, Evidence]:
         """Identity → evidence of how large its update is."""
         return self._proofs
+
+    @property
+    def sizes(self) -> dict[bytes, float]:
+        """Identity → how large its update is, over the bound, if it told the truth of its masks."""
+        return {self._progress.session.members[i].identity: s for i, s in self._sizes.items()}
 
     def take(self, sender: bytes, report: SketchReport) -> None:
         """Keep one volunteer's sketches."""
@@ -67,6 +73,7 @@ class CollectSketches(Collector):
         session = progress.session
         test = norm_test(session.offer, len(session.members), session.layout.length)
         sizes = {i: test.norm(self._sketch_of(i)) / test.limit for i in self._claims}
+        self._sizes = sizes
         large = {i for i in self._claims if test.too_large(self._sketch_of(i))}
         self._faults = {
             session.members[i].identity: f"its update is {sizes[i]:.1f} times the bound"

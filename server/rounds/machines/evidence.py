@@ -13,7 +13,8 @@ class SessionEvidence:
     wrong: volunteer → what it signed that cannot be. complaints: accuser → accused; either may be
     the one that lies. silent: who was waited for in vain; an exchange without masks shows no more.
     bearable: c, the most of them that may be corrupt. failed: no sum came of it. proofs: volunteer
-    → what anybody can find its lie from, where there is that (audit/evidence.py).
+    → what anybody can find its lie from, where there is that (audit/evidence.py). sizes:
+    of updates over the bound, where they were audited.
     """
 
     wrong: Mapping[str, str] = field(default_factory=dict)
@@ -22,6 +23,7 @@ class SessionEvidence:
     failed: bool = False
     silent: frozenset[str] = frozenset()
     proofs: Mapping[str, bytes] = field(default_factory=dict)
+    sizes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

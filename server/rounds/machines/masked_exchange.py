@@ -95,8 +95,9 @@ class MaskedExchange:
         failed = self.failed is not None
         silent = frozenset(name for name, reason in self.lost.items() if reason == LATE)
         proofs = {names[one]: to_bytes(found) for one, found in session.proofs.items()}
+        sizes = {names[one]: size for one, size in session.sizes.items()}
         return SessionEvidence(
-            self._wrong | wrong, complaints, session.bearable, failed, silent, proofs
+            self._wrong | wrong, complaints, session.bearable, failed, silent, proofs, sizes
         )
 
     def start(self, now: float) -> list[Outgoing]:
