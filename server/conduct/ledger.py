@@ -44,7 +44,7 @@ class ConductLedger:
                 store.put_strike(strike.round, strike.kind.value, strike.volunteer, about, now)
             self._keep(number, evidence, now)
             self._release(judged, now)
-            wanted = self._above_the_bound(number, evidence, now) | judged.held
+            wanted = {**self._above_the_bound(number, evidence, now), **judged.held}
             held = self._put_out(wanted, Event.HOLD, now)
             return held | self._put_out(judged.banned, Event.BAN, now)
 
