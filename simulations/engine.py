@@ -68,20 +68,9 @@ def federate(
         Dropout(scenario.seed_of("dropout"), scenario.dropout),
         gathering.unanswered,
     )
-    split, conduct = _public_split(scenario, ground), SimulatedConduct(journal.history())
     sums = ThreadPoolExecutor(os.cpu_count() or 1, "sum")  # numpy lets go of the interpreter lock
-    coordinator = Coordinator(
-        scenario.chosen.federation(ground.base_hash, scenario.seed_of("federation")),
-        ground.initial,
-        ExplainingJournal(journal, notes),
-        watcher,
-        Fleet(conduct.volunteers, lambda: community.roster),
-        measure=split.measure if split else None,
-        train=split.train if split else None,
-        conduct=conduct.judge,
-        session_id=community.session_id,
-        sums=sums.map,
-    )
+    told = ExplainingJournal(journal, notes)
+    coordinator = replace(_coordinator(scenario, ground, community, told, watcher), sums=sums.map)
     with contextlib.closing(grid), sums:
         try:
             return _run(coordinator, sealed_grid(grid, community, ground.base_hash))
@@ -91,6 +80,27 @@ def federate(
                 gathering.close()
                 grid.close()
             raise
+
+
+def _coordinator(
+    scenario: Scenario,
+    ground: PreparedFederation,
+    community: SeededCommunity,
+    journal: Journal,
+    watcher: Watcher,
+) -> Coordinator:
+    split, conduct = _public_split(scenario, ground), SimulatedConduct(journal.history())
+    return Coordinator(
+        scenario.chosen.federation(ground.base_hash, scenario.seed_of("federation")),
+        ground.initial,
+        journal,
+        watcher,
+        Fleet(conduct.volunteers, lambda: community.roster),
+        measure=split.measure if split else None,
+        train=split.train if split else None,
+        conduct=conduct.judge,
+        session_id=community.session_id,
+    )
 
 
 def _public_split(scenario: Scenario, ground: PreparedFederation) -> EvaluationSplit | None:

@@ -1,4 +1,4 @@
-"""What a simulated community holds against its volunteers: as a deployment's ledger, in memory."""
+"""A simulated community's memory of who was named by an audit, as a deployment's ledger has it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nomoat.server.rounds.records import RoundRecord
 
 
 class SimulatedConduct:
-    """Who an audit has named is asked no more. Silence and complaints are left to dropouts.
+    """Asks nobody any more whom an audit has named. Silence and complaints are left to dropouts.
 
     history: the rounds of a run that is gone on with; sizes of those before are not known any more.
     """
