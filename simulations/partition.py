@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.aggregation.errors import BadData
+from nomoat.lora.data import groups
 from nomoat.lora.data.conversations import Conversation
 
 Shards = Mapping[str, tuple[Conversation, ...]]
@@ -18,16 +18,9 @@ def by_field(rows: Sequence[Conversation], field: str, most: int | None) -> Shar
 
     BadData if no row has the field; rows without it belong to nobody.
     """
-    shards: dict[str, list[Conversation]] = {}
-    for row in rows:
-        if (value := row.fields.get(field, "").strip()) != "":
-            shards.setdefault(value, []).append(row)
-    if not shards:
-        known = sorted({name for row in rows[:1000] for name in row.fields})
-        names = ", ".join(known) or "none"
-        raise BadData(f"no row has a field {field!r}: the fields found are {names}")
+    shards = groups.by_field(rows, field)
     largest = sorted(shards, key=lambda name: (-len(shards[name]), name))[:most]
-    return {name: tuple(shards[name]) for name in sorted(largest)}
+    return {name: shards[name] for name in sorted(largest)}
 
 
 def iid(rows: Sequence[Conversation], volunteers: int, rng: np.random.Generator) -> Shards:

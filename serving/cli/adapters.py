@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -148,6 +149,9 @@ def diff(  # noqa: PLR0913, PLR0917
     first: Annotated[str, typer.Argument(help="A version or folder.")],
     second: Annotated[str, typer.Argument(help="Another one of the same base.")],
     rows: RowsOption = None,
+    by: Annotated[
+        str | None, typer.Option(help="A field of the rows (a volunteer, a domain) to tell apart.")
+    ] = None,
     prompts: Annotated[int, typer.Option(min=0, help="Questions of the rows to answer.")] = 20,
     tokens: Annotated[int, typer.Option(min=1, help="Of one answer, at most.")] = 48,
     seq_len: SeqLen = 512,
@@ -155,26 +159,34 @@ def diff(  # noqa: PLR0913, PLR0917
     base: BaseOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions: which layers moved, losses on rows, answers side by side."""
-    from dataclasses import asdict
-
+    """Compare two versions: layers that moved, losses on rows and by volunteer, answers."""
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.serving.cli.tables import show
     from nomoat.serving.sources.find import folder_of
+    from nomoat.serving.variants.difference import Difference, by_volunteer
     from nomoat.serving.variants.distance import distances
     from nomoat.serving.variants.measuring import held_out
 
+    if by and rows is None:
+        raise UsageError(f"--by {by} is a field of the rows to measure on: name them with --eval")
     what, old = _loaded(first, community, base)
-    _, new = _loaded(second, community, base)
-    layers, losses, answers = distances(old, new), dict[str, float](), list[dict[str, str]]()
+    other, new = _loaded(second, community, base)
+    on_record = ((first, _on_record(what)), (second, _on_record(other)))
+    found = Difference(distances(old, new), by_volunteer(*on_record))
     if rows is not None:
         both = {first: old, second: new}
         with held_out(rows, folder_of(what.base), seq_len) as measured:
-            losses = measured.losses(both)
-            answers = measured.answers(both, prompts, tokens)
+            groups = measured.losses_by(by, both) if by else {}
+            losses, answers = measured.losses(both), measured.answers(both, prompts, tokens)
+        found = replace(found, losses=losses, groups=groups, answers=tuple(answers))
     if as_json:
-        shown = {"layers": [asdict(layer) for layer in layers], "losses": losses}
-        sys.stdout.write(json.dumps(shown | {"answers": answers}, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(found.as_json(), ensure_ascii=False) + "\n")
         return
-    _show(layers, losses, answers)
+    show(found, first, second)
+
+
+def _on_record(what: Found) -> Mapping[str, float]:
+    return what.source.by_volunteer(what.source.exact(what.voice))
 
 
 def _loaded(part: str, community: str | None, base: str | None) -> tuple[Found, Adapter]:
@@ -212,19 +224,3 @@ def _tell_losses(losses: dict[str, float], as_json: bool) -> None:
         return
     for name, loss in losses.items():
         typer.echo(f"{loss:.4f}  {name}")
-
-
-def _show(layers: Any, losses: dict[str, float], answers: list[dict[str, str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console, table = Console(), Table("layer", "norm before", "moved by")
-    for layer in layers:
-        table.add_row(layer.layer, f"{layer.norm:.4f}", f"{layer.moved:.4f}")
-    console.print(table)
-    _tell_losses(losses, as_json=False)
-    if answers:
-        side = Table(*answers[0])
-        for answer in answers:
-            side.add_row(*answer.values())
-        console.print(side)

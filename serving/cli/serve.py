@@ -63,7 +63,7 @@ def _serve(what: Found, kind: EngineKind, used: EngineHost, access: _Access) -> 
     with bound(access.host, access.port) as listening, engines.running(base, kind, used) as made:
         voices = EngineVoices(made.engine, what.source)
         voices.prepare()
-        secret = access.key or secrets.token_urlsafe(24)
+        secret = access.key or f"nomoat-{secrets.token_urlsafe(24)}"  # never begins with a dash
         service = ApiService(voices, Prompts.of(made.tokenizer), secret, time.time, access.origins)
         names = ", ".join(name for name in what.source.voices() if "@" not in name)
         sys.stderr.write(f"{what.source.title}: {names} ({made.said})\n")

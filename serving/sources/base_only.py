@@ -35,3 +35,7 @@ class BaseOnly:
     def losses(self, voice: str) -> Mapping[str, float]:
         """Nothing was measured."""
         return {}
+
+    def by_volunteer(self, voice: str) -> Mapping[str, float]:
+        """Nothing was measured."""
+        return {}

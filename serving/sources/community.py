@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +11,7 @@ from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.server.community.opened import OpenCommunity, card
+from nomoat.server.rounds.records import RoundRecord
 from nomoat.serving.sources.source import (
     BASE,
     COMMUNITY,
@@ -62,6 +64,15 @@ class CoordinatorsCommunity:
     def losses(self, voice: str) -> Mapping[str, float]:
         """As its record has them."""
         return record_losses(self.record(voice))
+
+    def by_volunteer(self, voice: str) -> Mapping[str, float]:
+        """As the newest round that measured this adapter has them."""
+        wanted = self.record(voice).version.adapter.hex()
+        rounds = self.opened.versions.database.rounds()
+        for record in map(RoundRecord.from_json, map(json.loads, reversed(rounds))):
+            if record.adapter == wanted and record.losses:
+                return record.losses
+        return {}
 
     def record(self, voice: str) -> SignedVersion:
         """The signed record of a version; UnknownVoice if there is no such one."""

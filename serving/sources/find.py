@@ -121,10 +121,19 @@ def _run(folder: Path) -> PeftFolder:
         raise BadData(f"{folder} is not what a run left behind") from None
     said = base_of(adapter)
     sides = {"held-out loss": "community", "held-out loss of the base": "base"}
-    losses = {name: summary.get(side, {}).get("loss") for name, side in sides.items()}
-    measured = {name: float(v) for name, v in losses.items() if isinstance(v, int | float)}
+    measured = _numbers({name: _part(summary, side).get("loss") for name, side in sides.items()})
+    each = _numbers(_part(_part(summary, "losses"), "community"))
     base = _located(replace(said, place=model))
-    return PeftFolder(adapter, folder.resolve().name, base, measured)
+    return PeftFolder(adapter, folder.resolve().name, base, measured, each)
+
+
+def _part(found: Any, name: str) -> dict[str, Any]:
+    part = found.get(name) if isinstance(found, dict) else None
+    return part if isinstance(part, dict) else {}
+
+
+def _numbers(found: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 
 def _located(base: BaseRef) -> BaseRef:

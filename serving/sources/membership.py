@@ -98,6 +98,10 @@ own machines and data, on {info.base_model}.
         """As the version's record has them; of a personal part nothing is on record."""
         return {} if voice.startswith(PERSONAL) else record_losses(self.record(voice))
 
+    def by_volunteer(self, voice: str) -> Mapping[str, float]:
+        """Members are told the mean alone."""
+        return {}
+
     def record(self, voice: str) -> SignedVersion:
         """The signed record of the version here; UnknownVoice for any other."""
         record = self.folder.version()

@@ -24,6 +24,7 @@ class PeftFolder:
     title: str
     base: BaseRef
     measured: Mapping[str, float] = field(default_factory=dict)
+    volunteers: Mapping[str, float] = field(default_factory=dict)
 
     def voices(self) -> tuple[str, ...]:
         """The base and this adapter."""
@@ -53,6 +54,10 @@ class PeftFolder:
     def losses(self, voice: str) -> Mapping[str, float]:
         """As the run measured them."""
         return self.measured
+
+    def by_volunteer(self, voice: str) -> Mapping[str, float]:
+        """As the run's last round measured them."""
+        return self.volunteers
 
 
 def base_of(folder: Path) -> BaseRef:

@@ -63,6 +63,9 @@ class Source(Protocol):
     def losses(self, voice: str) -> Mapping[str, float]:
         """Held-out losses that were measured, by name, nats per token."""
 
+    def by_volunteer(self, voice: str) -> Mapping[str, float]:
+        """The loss each volunteer measured on its own held-out rows; empty if not on record."""
+
 
 def check_known(voice: str, known: tuple[str, ...]) -> str:
     """`voice`, if it is among `known`; else UnknownVoice."""

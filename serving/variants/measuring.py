@@ -5,19 +5,28 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.data.conversations import Conversation
+from nomoat.lora.data.groups import by_field
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.data.reading import read
 from nomoat.lora.workers.jobs import EvaluateJob, SampleJob
 from nomoat.lora.workers.pool import Pool
 
 BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLosses:
+    """The losses on some of the rows; none if no token of them can be measured."""
+
+    rows: int
+    losses: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,19 @@ class HeldOutRows:
             job = EvaluateJob(self.shard, adapter.spec, adapter.vector, settings)
             asked[name] = self.pool.submit(job)
         return {name: future.result().loss for name, future in asked.items()}
+
+    def losses_by(self, field: str, adapters: Mapping[str, Adapter]) -> dict[str, GroupLosses]:
+        """The losses on the rows of each value of a field; BadData if no row has it."""
+        found = {}
+        for number, (value, rows) in enumerate(by_field(self.rows, field).items()):
+            shard = self.shard.with_name(f"{number}.jsonl")
+            write_jsonl(rows, shard)
+            try:
+                losses = replace(self, shard=shard).losses(adapters)
+            except BadData:  # all of them are too long, or hold nothing to learn
+                losses = {}
+            found[value] = GroupLosses(len(rows), losses)
+        return found
 
     def answers(
         self, adapters: Mapping[str, Adapter], most: int, tokens: int

@@ -56,6 +56,9 @@ class Versions:
     def losses(self, voice: str) -> Mapping[str, float]:
         return {}
 
+    def by_volunteer(self, voice: str) -> Mapping[str, float]:
+        return {}
+
 
 def adapter_of(folder: Path, seed: int, rank: int = 4) -> Adapter:
     """An adapter that changes the answers of the model in `folder`."""

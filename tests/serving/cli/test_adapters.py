@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.cli import app
 from nomoat.lora.inference.chat_session import KeepRating
 from nomoat.lora.inference.prompts import Message
 from nomoat.lora.model.adapter_folder import load_folder
 from nomoat.server.community.versions import VersionStore
+from nomoat.server.rounds.records import RoundRecord
 from nomoat.serving.terminal.ratings import Ratings
 from nomoat.serving.variants.distance import distances
 from tests.serving.sources.conftest import community, peft_folder, run_folder
@@ -89,6 +90,44 @@ def test_a_combination_is_the_weighted_sum_and_is_measured_first(
     assert compared["losses"][str(out)] == pytest.approx(losses["together"], abs=1e-5)
     assert {"question", "base", parts[0], str(out)} == compared["answers"][0].keys()
     assert compared["layers"][0]["moved"] >= compared["layers"][-1]["moved"] > 0
+
+
+def test_a_difference_is_told_for_each_domain_of_the_rows(
+    run_folder: Path, peft_folder: Path, tmp_path: Path
+) -> None:
+    file, parts = tmp_path / "domains.jsonl", (str(run_folder), str(peft_folder))
+    said = {"mail": ("def send(to):", "Send it."), "files": ("def open(f):", "Open a file. It is.")}
+    rows = [{"prompt": p, "completion": c, "domain": d} for d, (p, c) in said.items()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in (*rows, rows[0], {"text": "more"})))
+    options = ("--eval", str(file), "--json", "--prompts", "0")
+    found = json.loads(run("adapter", "diff", *parts, *options, "--by", "domain").stdout)
+    assert {name: group["rows"] for name, group in found["groups"].items()} == {
+        "files": 1, "mail": 2,
+    }  # fmt: skip
+    alone = tmp_path / "mail.jsonl"
+    alone.write_text(json.dumps(rows[0]) + "\n")
+    mail = json.loads(run("adapter", "diff", *parts, "--eval", str(alone), "--json").stdout)
+    assert found["groups"]["mail"]["losses"] == pytest.approx(mail["losses"], abs=1e-5)
+    with pytest.raises(BadData, match="the fields found are domain"):
+        run("adapter", "diff", *parts, *options, "--by", "topic")
+    assert "--eval" in refused("adapter", "diff", *parts, "--by", "domain")
+
+
+def test_a_difference_tells_what_each_volunteer_measured(
+    community: VersionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers = str(tmp_path / "readers")
+    for number, losses in enumerate(({"ada": 3.0, "ben": 2.0}, {"ada": 2.5, "cleo": 1.0})):
+        digest = community.get(number).version.adapter.hex()
+        record = RoundRecord(number, committed=True, reason="", losses=losses, adapter=digest)
+        community.database.put_round(number, True, json.dumps(record.as_json()), b"")
+    out = tmp_path / "plain"
+    run("adapter", "export", str(out), "--version", "0", "--dir", readers)
+    monkeypatch.chdir(readers)
+    found = json.loads(run("adapter", "diff", "0", "1", "--json").stdout)
+    assert found["volunteers"] == {"ada": {"0": 3.0, "1": 2.5}}
+    assert "-0.5000" in run("adapter", "diff", "0", "1").stdout
+    assert json.loads(run("adapter", "diff", "0", str(out), "--json").stdout)["volunteers"] == {}
 
 
 def test_a_combination_that_makes_no_sense_is_refused(
