@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.lora.data import groups
+from nomoat.lora.data import conversations
 from nomoat.lora.data.conversations import Conversation
 
 Shards = Mapping[str, tuple[Conversation, ...]]
@@ -18,7 +18,7 @@ def by_field(rows: Sequence[Conversation], field: str, most: int | None) -> Shar
 
     BadData if no row has the field; rows without it belong to nobody.
     """
-    shards = groups.by_field(rows, field)
+    shards = conversations.by_field(rows, field)
     largest = sorted(shards, key=lambda name: (-len(shards[name]), name))[:most]
     return {name: shards[name] for name in sorted(largest)}
 

@@ -5,9 +5,10 @@ A row is in `Dataset.conversations` or counted in `Dataset.dropped`; nothing els
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nomoat.aggregation.errors import BadData
 from nomoat.lora.data.files.listing import Unread
 
 MAX_ROW_CHARACTERS = 16 << 20
@@ -129,3 +130,18 @@ def merged(*counts: tuple[Dropped, ...]) -> tuple[Dropped, ...]:
 def printable(text: str) -> str:
     """Text that any file takes: halves of surrogate pairs become question marks."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def by_field(rows: Sequence[Conversation], field: str) -> Mapping[str, tuple[Conversation, ...]]:
+    """Return the rows of each value of `field`, by name; rows without it belong to none.
+
+    BadData, naming the fields there are, if no row has it.
+    """
+    groups: dict[str, list[Conversation]] = {}
+    for row in rows:
+        if (value := row.fields.get(field, "").strip()) != "":
+            groups.setdefault(value, []).append(row)
+    if not groups:
+        known = ", ".join(sorted({name for row in rows[:1000] for name in row.fields})) or "none"
+        raise BadData(f"no row has a field {field!r}: the fields found are {known}")
+    return {name: tuple(groups[name]) for name in sorted(groups)}

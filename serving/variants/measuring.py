@@ -11,8 +11,7 @@ from pathlib import Path
 from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
-from nomoat.lora.data.conversations import Conversation
-from nomoat.lora.data.groups import by_field
+from nomoat.lora.data.conversations import Conversation, by_field
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.data.reading import read
 from nomoat.lora.workers.jobs import EvaluateJob, SampleJob
