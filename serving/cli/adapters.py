@@ -163,7 +163,7 @@ def diff(  # noqa: PLR0913, PLR0917
     from nomoat.aggregation.errors import UsageError
     from nomoat.serving.cli.tables import show
     from nomoat.serving.sources.find import folder_of
-    from nomoat.serving.variants.difference import Difference, by_volunteer
+    from nomoat.serving.variants.difference import VersionDifference, by_volunteer
     from nomoat.serving.variants.distance import distances
     from nomoat.serving.variants.measuring import held_out
 
@@ -172,7 +172,7 @@ def diff(  # noqa: PLR0913, PLR0917
     what, old = _loaded(first, community, base)
     other, new = _loaded(second, community, base)
     on_record = ((first, _on_record(what)), (second, _on_record(other)))
-    found = Difference(distances(old, new), by_volunteer(*on_record))
+    found = VersionDifference(distances(old, new), by_volunteer(*on_record))
     if rows is not None:
         both = {first: old, second: new}
         with held_out(rows, folder_of(what.base), seq_len) as measured:

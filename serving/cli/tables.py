@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nomoat.serving.variants.difference import Difference
+from nomoat.serving.variants.difference import VersionDifference
 
 UNMEASURED = "–"
 
 
-def show(difference: Difference, first: str, second: str) -> None:
+def show(difference: VersionDifference, first: str, second: str) -> None:
     """Print what there is of it: layers, losses by volunteer and by group, answers."""
     console = Console()
     layers = Table("layer", "norm before", "moved by")

@@ -11,7 +11,7 @@ from nomoat.serving.variants.measuring import GroupLosses
 
 
 @dataclass(frozen=True)
-class Difference:
+class VersionDifference:
     """All that was found; losses are nats per trained token, by the name of the adapter.
 
     volunteers: by volunteer, as their rounds measured both. groups: by value of a field of the
