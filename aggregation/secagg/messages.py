@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
-from nomoat.aggregation.protocol.messages import Digest, Round
+from nomoat.aggregation.protocol.messages import MAX_RANK, Digest, Round
 from nomoat.aggregation.protocol.signing import SIGNATURE_BYTES
 from nomoat.aggregation.protocol.wire import Body, Limit, message
 from nomoat.aggregation.secagg.labels import COMMITMENT_BYTES
@@ -29,6 +29,7 @@ Commitment: TypeAlias = Annotated[bytes, Limit(COMMITMENT_BYTES, COMMITMENT_BYTE
 Index: TypeAlias = Annotated[int, Limit(0, MAX_PARTICIPANTS - 1)]
 Indices: TypeAlias = Annotated[tuple[Index, ...], Limit(0, MAX_NEIGHBOURS)]
 Bitmap: TypeAlias = Annotated[bytes, Limit(1, MAX_PARTICIPANTS // 8)]
+Modules: TypeAlias = Annotated[bytes, Limit(1, MAX_RANK // 8)]
 Clip: TypeAlias = Annotated[float, Limit(1e-12, 1e6)]
 Permille: TypeAlias = Annotated[int, Limit(0, 999)]
 Participants: TypeAlias = Annotated[int, Limit(2, MAX_PARTICIPANTS)]
@@ -42,7 +43,8 @@ class SessionOffer:
     clips: one bound per tensor, in the manifest's order. clip_l2: the bound on an update's L2 norm
     (§16.6), 0 for none. audit_words: words of an audit's sketch, 0 for no audit; audit_commit: what
     the coordinator committed to for it, zeros without one (§20). work: `work_hash` of the task that
-    everybody trained for. standing: digest of the RoundEnd it was trained after (§6.4).
+    everybody trained for. standing: digest of the RoundEnd it was trained after (§6.4). n_each: how
+    many must have trained a module for it to be summed (§11.7).
     """
 
     session: Digest
@@ -64,16 +66,21 @@ class SessionOffer:
     audit_commit: Digest = bytes(32)
     work: Digest = bytes(32)
     standing: Digest = bytes(32)
+    n_each: Participants = 2
 
 
 @message("sa.keys")
 @dataclass(frozen=True, slots=True)
 class KeysReport:
-    """Volunteer → coordinator, R0: two fresh public keys, signed (§11.3)."""
+    """Volunteer → coordinator, R0: two fresh public keys, signed (§11.3).
+
+    modules: bitmap of those of the adapter that it has trained.
+    """
 
     box_key: Key
     mask_key: Key
     signature: Signature
+    modules: Modules = b"\x01"
 
 
 @message("sa.member")
@@ -85,6 +92,7 @@ class Participant:
     box_key: Key
     mask_key: Key
     signature: Signature
+    modules: Modules = b"\x01"
 
 
 @message("sa.roster")

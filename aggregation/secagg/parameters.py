@@ -66,6 +66,7 @@ class Terms:
     version: what it trained from, 32 bytes; of its own adapter the digest where there is no
     lineage. now: unix time. work: `work_hash` of its task. standing: digest of the RoundEnd that it
     trained after; empty where it follows no lineage.
+    modules: bitmap of those of the adapter that it has trained (§11.7).
     """
 
     round: int
@@ -79,6 +80,7 @@ class Terms:
     now: int = 0
     work: bytes = bytes(32)
     standing: bytes = b""
+    modules: bytes = b"\x01"
 
     @property
     def place(self) -> Place:
@@ -120,6 +122,7 @@ def propose(
         clip_l2,
         work=terms.work,
         standing=terms.standing or bytes(32),
+        n_each=sizes[0],
     )
 
 
@@ -167,9 +170,9 @@ def _check_size(offer: SessionOffer, policy: Policy) -> None:
         raise _refusal("the session's smallest size is above its largest")
     if is_weak(offer.n_min) and not (offer.weak and policy.allow_weak):
         raise _refusal(f"{offer.n_min} participants are weak, and both sides have to ask for that")
-    if offer.n_min < policy.least:
+    if (fewest := min(offer.n_min, offer.n_each)) < policy.least:
         raise _refusal(
-            f"{offer.n_min} participants are fewer than this machine's {policy.least}; to agree to "
+            f"{fewest} participants are fewer than this machine's {policy.least}; to agree to "
             "fewer, leave and join again"
         )
 

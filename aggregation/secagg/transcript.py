@@ -7,6 +7,7 @@ different T, so neither their signatures nor their masks fit together (docs/prot
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import msgpack
@@ -45,7 +46,11 @@ def session_hash(offered: bytes, roster: SessionRoster) -> bytes:
     """T: the offer, k, t, q and every member with its keys; all fields have fixed lengths."""
     numbers = labels.index_bytes(roster.neighbours, roster.shares, roster.quorum)
     members = b"".join(
-        member.identity + member.box_key + member.mask_key + member.signature
+        member.identity
+        + member.box_key
+        + member.mask_key
+        + member.signature
+        + hashlib.sha256(member.modules).digest()
         for member in roster.members
     )
     return labels.tagged_hash(labels.HASH_SESSION, offered, numbers, members)

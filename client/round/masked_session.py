@@ -15,7 +15,7 @@ from nomoat.aggregation.protocol.adapter import Vector
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.client.session import ClientSession
-from nomoat.aggregation.secagg.client.stages import Volunteer
+from nomoat.aggregation.secagg.client.stages import Limited, Volunteer
 from nomoat.aggregation.secagg.diary import Mark, Place, lost, spent
 from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.aggregation.secagg.messages import SessionOffer, ToCoordinator, ToVolunteer
@@ -65,8 +65,13 @@ class MaskedSession:
             f"{member.policy.known_peers} must be (known_peers in settings.toml)"
         )
 
-    def open(self, offer: SessionOffer, terms: Terms, vector: Vector) -> MaskedAnswer:
-        """Join the offered session with this update; any session before it is over."""
+    def open(
+        self, offer: SessionOffer, terms: Terms, vector: Vector, limited: Limited | None = None
+    ) -> MaskedAnswer:
+        """Join the offered session with this update; any session before it is over.
+
+        limited: the vector of some modules alone.
+        """
         self.stop()
         secrets = SessionSecrets(self.membership.entropy(offer.session))
         self._session = ClientSession(
@@ -77,6 +82,7 @@ class MaskedSession:
                 self.marks,
                 Contribution(vector),
                 secrets,
+                limited,
             )
         )
         return self.receive(offer)

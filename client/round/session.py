@@ -15,14 +15,15 @@ A session takes typed messages and returns steps: an answer, or work to be done 
     else:
         store(step.marks); send(step.answer)
 
-Two tables are the machine. TRANSITIONS (phases.py) holds every move; one that is not in it is our
-own error. _HANDLERS holds what may be asked; all but training and measuring needs a held update.
+TRANSITIONS (phases.py) holds every move, others are our own error; _HANDLERS what may be asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
@@ -43,7 +44,8 @@ from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.diary import Mark, Place
 from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVolunteer
 from nomoat.aggregation.secagg.parameters import Terms
-from nomoat.aggregation.secagg.transcript import work_hash
+from nomoat.aggregation.secagg.transcript import to_bitmap, work_hash
+from nomoat.aggregation.sums.fixed_point import Contribution
 from nomoat.client.round.masked_session import MaskedSession
 from nomoat.client.round.phases import TRANSITIONS, TrainingFailed, VolunteerPhase
 from nomoat.client.round.task_checks import open_adapter, train_work
@@ -220,10 +222,16 @@ class RoundSession:
         held = self._held_for(offer)
         if isinstance(held, RoundStep):
             return held
-        reply = self._replies.get(offer.exchange)
-        vector = self.upload(held, offer.exchange, reply, offer.clip_l2)
+        reply, clip_l2 = self._replies.get(offer.exchange), offer.clip_l2
+        vector = self.upload(held, offer.exchange, reply, clip_l2)
         terms = self._terms(self._masking, held, offer.exchange)
-        answer, marks = self._masking.open(offer, terms, vector)
+
+        def limited(modules: frozenset[int]) -> Contribution:
+            if (part := held.limited_to(modules)) is None:
+                return Contribution(np.zeros_like(vector))
+            return Contribution(self.upload(part, offer.exchange, reply, clip_l2))
+
+        answer, marks = self._masking.open(offer, terms, vector, limited)
         upload = summary_of(held, offer.exchange, vector)
         return RoundStep(answer or Noted(0), marks=marks, upload=upload)
 
@@ -271,6 +279,7 @@ class RoundSession:
             masking.now,
             work_hash(held.task, b"" if reply is None else as_bytes(reply)),
             held.version if self._origin.signed else b"",
+            to_bitmap(held.local.modules, broadcast.spec.rank),
         )
 
     def _move(self, event: type) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.methods import modules
 from nomoat.aggregation.methods.base import LocalStart
 from nomoat.aggregation.protocol import messages
 from nomoat.aggregation.protocol.adapter import Adapter, Manifest
@@ -99,6 +100,16 @@ class HeldUpdate:
     def answer_to(self, task: TrainTask) -> Ready | None:
         """Return the answer to `task` if this is its update: a coordinator may ask twice."""
         return self.ready if self.task == task_digest(task) else None
+
+    def limited_to(self, kept: frozenset[int]) -> HeldUpdate | None:
+        """Return the update of these modules alone; None if it has none of them."""
+        local = self.local
+        places = tuple(i for i, module in enumerate(local.modules) if module in kept)
+        if not places:
+            return None
+        start, trained = modules.select(local.adapter, places), modules.select(self.trained, places)
+        chosen = tuple(local.modules[i] for i in places)
+        return replace(self, local=replace(local, adapter=start, modules=chosen), trained=trained)
 
     def last_exchange(self, exchange: int) -> bool:
         """Return True if nothing of this update is asked for after that exchange."""

@@ -129,6 +129,7 @@ class Exchanges:
             assume(most),
             clip_l2=bound.limit if bound is not None else 0.0,
         )
+        offer = replace(offer, n_each=max(2, min(federation.min_reports, most)))
         seed = b""
         if federation.audit and self.audit_seed is not None:
             drawn = self.audit_seed(task.round, number)

@@ -84,7 +84,7 @@ class LinearTrainer:
         batches = shuffled_rows(examples, settings.batch_size, work.seed, SHARE)
         tokens = 0
         for _, rows in zip(range(settings.local_steps), batches, strict=False):
-            x, y = self.rows[rows], self.targets[rows]
+            x, y = self.rows[rows, : len(start)], self.targets[rows]
             values -= 10 * settings.learning_rate * x.T @ (x @ values - y) / len(rows)
             tokens += 8 * len(rows)
         self.updates.append((values - start).astype(np.float32))
@@ -130,7 +130,9 @@ class Town:
         count: int,
         policy: Policy | None = None,
         version_of: VersionOf = version_by_adapter,
+        ranks: Mapping[str, int] | None = None,
     ) -> None:
+        self.ranks = ranks or {}  # of those who train fewer modules
         self.version_of, self.now = version_of, 1e9
         self.folder, self.policy = folder, policy or Policy()
         self.names = [f"v{i + 1}" for i in range(count)]
@@ -160,8 +162,9 @@ class Town:
             clock=lambda: self.now,
         )
         masking = MaskedSession(membership, store.marks())
+        limits = TaskLimits(rank=self.ranks.get(name, SPEC.rank))
         origin = TrainingOrigin(store.draw, self.version_of)
-        session = RoundSession(name, BASE, TaskLimits(), store.load(), masking, origin)
+        session = RoundSession(name, BASE, limits, store.load(), masking, origin)
         self.volunteers[name] = RequestHandler(session, self.trainers[name], store)
 
     def _entropy(self, _session: bytes = b"") -> bytes:

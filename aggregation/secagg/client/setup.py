@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import signing
-from nomoat.aggregation.secagg import graph, labels
+from nomoat.aggregation.secagg import coverage, graph, labels
 from nomoat.aggregation.secagg.client.stages import (
     Checked,
     JoinedSession,
@@ -43,8 +43,8 @@ def on_offer(volunteer: Volunteer, offer: SessionOffer) -> Reply:
     offered = offer_hash(offer)
     box = keys.public_of(volunteer.secrets.box_private)
     mask = keys.public_of(volunteer.secrets.mask_private)
-    signature = volunteer.identity.sign(labels.SIGN_KEYS, offered, box, mask)
-    report = KeysReport(box, mask, signature)
+    signature = volunteer.identity.sign(labels.SIGN_KEYS, offered, box, mask, terms.modules)
+    report = KeysReport(box, mask, signature, terms.modules)
     place = terms.place
     about = (offer.session, place.round, place.exchange, place.version, place.adapter)
     joined = Mark("joined", *about, at=place.now)
@@ -68,6 +68,7 @@ def on_roster(stage: Keyed, roster: SessionRoster) -> Reply:
         ring.neighbours(index),
         stage.blank,
         stage.rule,
+        coverage.tiers([member.modules for member in roster.members], index),
     )
     box_secrets, pair_keys = _agree_all(stage, session, roster)
     secrets = volunteer.secrets
@@ -92,7 +93,7 @@ def check_members(stage: Keyed, roster: SessionRoster) -> int:
     index = identities.index(stage.volunteer.identity.public)
     sent = stage.sent
     if members[index] != Participant(
-        identities[index], sent.box_key, sent.mask_key, sent.signature
+        identities[index], sent.box_key, sent.mask_key, sent.signature, sent.modules
     ):
         raise lie("§11.4", "this volunteer's keys were exchanged")
     if unknown := [identity for identity in identities if identity not in names]:
@@ -106,7 +107,7 @@ def check_members(stage: Keyed, roster: SessionRoster) -> int:
 
 
 def _check_member(member: Participant, offered: bytes, name: str) -> None:
-    signed = (offered, member.box_key, member.mask_key)
+    signed = (offered, member.box_key, member.mask_key, member.modules)
     try:
         signing.verify(member.identity, member.signature, labels.SIGN_KEYS, *signed)
         keys.check_public(member.box_key)

@@ -6,8 +6,9 @@ is left, and only its neighbours' shares are held.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol import signing
@@ -22,12 +23,15 @@ from nomoat.aggregation.secagg.thresholds import Thresholds
 from nomoat.aggregation.secagg.transcript import BadSet, from_bitmap
 from nomoat.aggregation.sums.fixed_point import ClipLayout, Contribution
 
+Limited: TypeAlias = Callable[[frozenset[int]], Contribution]
+
 
 @dataclass(frozen=True)
 class Volunteer:
     """A participant: its key, terms, policy and update.
 
-    secrets: fresh ones, for this session alone.
+    secrets: fresh ones, for this session alone. limited: the contribution of some modules alone,
+    where too few others have trained the rest (§11.7).
     """
 
     identity: signing.SigningKey = field(repr=False)
@@ -36,6 +40,7 @@ class Volunteer:
     diary: Collection[Mark] = field(repr=False)
     contribution: Contribution = field(repr=False)
     secrets: keys.SessionSecrets = field(repr=False)
+    limited: Limited | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.contribution.vector) != self.terms.manifest.size:
@@ -71,6 +76,7 @@ class JoinedSession:
     neighbours: tuple[int, ...]
     blank: Mark
     rule: CohortRule
+    tiers: Mapping[int, frozenset[int]]  # module that was trained here → all who trained it
 
     def set_of(self, bitmap: bytes, section: str) -> frozenset[int]:
         """A bitmap as indices, or RemoteProtocolError."""
@@ -132,6 +138,7 @@ class Masked:
     shared: bytes  # bitmap of U2
     members: frozenset[int]  # U2
     held: Mapping[int, HeldShares] = field(repr=False)
+    tiers: frozenset[frozenset[int]]  # who trained each module of the vector
     audit: AuditKeys | None = field(default=None, repr=False)  # until the audit is answered
 
 

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import hashlib
 
-from nomoat.aggregation.secagg import certificate, labels
+from nomoat.aggregation.secagg import certificate, coverage, labels
 from nomoat.aggregation.secagg.audit.terms import point_of
-from nomoat.aggregation.secagg.client.stages import AuditKeys, Checked, Masked, Reply, Signed, lie
+from nomoat.aggregation.secagg.client.stages import (
+    AuditKeys,
+    Checked,
+    Masked,
+    Reply,
+    Signed,
+    Volunteer,
+    lie,
+)
 from nomoat.aggregation.secagg.diary import cohort_digest
 from nomoat.aggregation.secagg.masks import masking
 from nomoat.aggregation.secagg.messages import (
@@ -20,6 +28,7 @@ from nomoat.aggregation.secagg.messages import (
     SurvivorSet,
     SurvivorSignature,
 )
+from nomoat.aggregation.sums.fixed_point import Contribution
 
 
 def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
@@ -29,8 +38,13 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
     _check_share_set(stage, members)
     own_key = masking.self_mask_key(volunteer.secrets.self_seed, session.transcript, session.index)
     pairs = {i: key for i, key in stage.pair_keys.items() if i in members}
+    modules = frozenset(
+        module
+        for module, tier in session.tiers.items()
+        if coverage.enough(session.offer, tier, members)
+    )
     masked = masking.masked_vector(
-        volunteer.contribution,
+        _contribution(volunteer, modules, all_of_it=len(modules) == len(session.tiers)),
         stage.layout,
         point_of(session.offer, len(session.identities)),
         volunteer.secrets.rounding_key,
@@ -41,9 +55,21 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
     signature = session.identity.sign(labels.SIGN_MASKED, *signed)
     volunteer.secrets.erase()
     audit = AuditKeys(own_key, pairs, stage.layout.length) if session.offer.audit_words else None
-    following = Masked(session, share_set.members, members, stage.held, audit)
+    tiers = frozenset(session.tiers[module] for module in modules)
+    following = Masked(session, share_set.members, members, stage.held, tiers, audit)
     # From here on the update may be in a sum, whether or not this volunteer hears of it (§19.1).
     return Reply(following, MaskedReport(signature, masked), (session.mark("masked"),))
+
+
+def _contribution(
+    volunteer: Volunteer, modules: frozenset[int], *, all_of_it: bool
+) -> Contribution:
+    """The vector, less the modules that too few have trained (§11.7)."""
+    if all_of_it:
+        return volunteer.contribution
+    if volunteer.limited is None:
+        raise lie("§11.7", "too few participants have trained what this volunteer has")
+    return volunteer.limited(modules)
 
 
 def _check_share_set(stage: Checked, members: frozenset[int]) -> None:
@@ -75,6 +101,8 @@ def on_survivors(stage: Masked, proposal: SurvivorSet) -> Reply:
     if alive < session.needed.alive:
         # A coordinator that chooses the dropouts would cut this volunteer off from all but a few.
         raise lie("§14.2", f"{alive} neighbours survive of {session.needed.alive} needed")
+    if not all(coverage.enough(session.offer, tier, survivors) for tier in stage.tiers):
+        raise lie("§14.2", "too few survive of those who trained a module that is summed")
     session.rule.check(session.cohort(survivors))
     statement = certificate.Statement(session.transcript, stage.shared, proposal.members)
     signature = certificate.sign(session.identity, statement)

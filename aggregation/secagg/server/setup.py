@@ -58,7 +58,8 @@ class CollectKeys(Collector):
         name = self._roster.names[sender]
         both = (report.box_key, report.mask_key)
         try:
-            signing.verify(sender, report.signature, labels.SIGN_KEYS, self._offered, *both)
+            signed = (self._offered, *both, report.modules)
+            signing.verify(sender, report.signature, labels.SIGN_KEYS, *signed)
             for key in both:
                 keys.check_public(key)
                 keys.check_order(key)
@@ -69,7 +70,7 @@ class CollectKeys(Collector):
         if both[0] == both[1] or self._taken & set(both):
             raise RemoteProtocolError(name, "§11.3", "its key is used twice")
         self._taken |= set(both)
-        self._members[sender] = Participant(sender, *both, report.signature)
+        self._members[sender] = Participant(sender, *both, report.signature, report.modules)
 
     def close(self) -> tuple[Collector, Outgoing]:
         """Fix the participants and k, t, q; send everybody the list."""

@@ -44,7 +44,7 @@ def test_weak_keys_name_their_sender(federation, key):
     made.server.open(made.ids)
     good = made.clients[2].receive(made.offer).outgoing
     offered = made.clients[2]._stage.offered
-    signature = made.keys[2].sign(labels.SIGN_KEYS, offered, good.box_key, key)
+    signature = made.keys[2].sign(labels.SIGN_KEYS, offered, good.box_key, key, good.modules)
     named(made, 2, KeysReport(good.box_key, key, signature), "low order|not a canonical")
 
 
@@ -54,7 +54,7 @@ def test_copying_anothers_key_names_the_copier(federation):
     one = made.clients[1].receive(made.offer).outgoing
     made.server.receive(made.ids[1], one)
     offered = made.clients[1]._stage.offered
-    signature = made.keys[2].sign(labels.SIGN_KEYS, offered, one.box_key, one.mask_key)
+    signature = made.keys[2].sign(labels.SIGN_KEYS, offered, one.box_key, one.mask_key, one.modules)
     named(made, 2, replace(one, signature=signature), "its key is used twice")
 
 

@@ -215,7 +215,7 @@ def with_signed_key(made, roster, key):
     """The roster with volunteer 3's mask key replaced, by volunteer 3 itself."""
     offered = made.clients[0]._stage.offered
     member = roster.members[3]
-    signature = made.keys[3].sign(labels.SIGN_KEYS, offered, member.box_key, key)
+    signature = made.keys[3].sign(labels.SIGN_KEYS, offered, member.box_key, key, member.modules)
     weak = replace(member, mask_key=key, signature=signature)
     return replace(roster, members=(*roster.members[:3], weak, *roster.members[4:]))
 

@@ -609,7 +609,9 @@ def test_a_session_without_the_long_known_peers_that_the_policy_asks_for_is_refu
         )
         theirs, _ = other.open(offer(), terms, START.vector)
         members = [
-            Participant(KEYS[name].public, keys.box_key, keys.mask_key, keys.signature)
+            Participant(
+                KEYS[name].public, keys.box_key, keys.mask_key, keys.signature, keys.modules
+            )
             for name, keys in (("ada", mine), (partner, theirs))
             if isinstance(keys, KeysReport)
         ]
