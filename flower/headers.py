@@ -8,6 +8,9 @@ WAIT = "x-nomoat-wait"
 HAVE = "x-nomoat-have"
 """Ids of the last messages that arrived, with commas: any other is offered again."""
 
+CARRY = "x-nomoat-carry"
+"""Present in a pull whose sender reads small objects beside their tree (carried.py)."""
+
 PAUSED = "x-nomoat-paused"
 """Present while a volunteer's owner lets nothing be trained: it is here, but not to be asked."""
 

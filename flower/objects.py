@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 from flwr.app.message import remove_content_from_message
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
@@ -43,6 +43,12 @@ class Objects:
     def message_id(self) -> str:
         """The message's own id."""
         return str(self.head.metadata.message_id)
+
+    def least_bytes(self, object_id: str) -> int:
+        """The bytes that an object's values have; less than its own size."""
+        found = self.nested[object_id]
+        values = found.values() if isinstance(found, ConfigRecord) else ()
+        return sum(len(value) for value in values if isinstance(value, bytes))
 
     def content(self, object_id: str) -> bytes:
         """The bytes of one object."""

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from nomoat.client.connection.proxies import Proxy
 from nomoat.flower.headers import MAX_SKEW_S
 
 ANSWER_BYTES = 12 << 20  # one object (≤ 5 MiB) and what surrounds it; more is an attack
@@ -26,11 +27,22 @@ def skew(response: httpx.Response, now: float) -> str | None:
 
 
 class BoundedTransport(httpx.HTTPTransport):
-    """TLS to one coordinator; an answer longer than ANSWER_BYTES, or packed, is cut off."""
+    """TLS to one coordinator, through a proxy if there is one.
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        limits = httpx.Limits(max_connections=4)
-        super().__init__(verify=context, limits=limits, retries=0, trust_env=False)
+    An answer longer than ANSWER_BYTES, or packed, is cut off.
+    """
+
+    def __init__(self, context: ssl.SSLContext, proxy: Proxy | None = None) -> None:
+        through = None
+        if proxy is not None:
+            through = httpx.Proxy(f"http://{proxy.address}", headers=proxy.headers)
+        super().__init__(
+            verify=context,
+            limits=httpx.Limits(max_connections=4),
+            retries=0,
+            trust_env=False,
+            proxy=through,
+        )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request."""

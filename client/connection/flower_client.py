@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
@@ -40,9 +40,18 @@ from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection.backoff import Backoff
 from nomoat.client.connection.bounded_transport import BoundedTransport, skew
 from nomoat.client.connection.https import Endpoint, tls_context
+from nomoat.client.connection.proxies import proxy_for
 from nomoat.client.connection.rate_cap import RateCap
-from nomoat.flower.headers import HAVE, PAUSED, WAIT
-from nomoat.flower.objects import check_object, hashed_once, ids_in, put_together, take_apart
+from nomoat.flower.carried import OBJECT_BYTES, carried, carry, small
+from nomoat.flower.headers import CARRY, HAVE, PAUSED, WAIT
+from nomoat.flower.objects import (
+    Objects,
+    check_object,
+    hashed_once,
+    ids_in,
+    put_together,
+    take_apart,
+)
 from nomoat.flower.process import silence
 
 MAX_OBJECTS = 300
@@ -95,12 +104,13 @@ class IncomingMessage:
 
     head: Message
     tree: ObjectTree
+    carried: Mapping[str, bytes] = field(default_factory=dict)  # objects that came with it
 
 
 class FleetLine(FleetHttpClient):
     """Flower's requests over an HTTP client of ours, to one address.
 
-    Flower's own follows redirects and takes proxies, or an error, from the environment.
+    Flower's own follows redirects, and ends in an error on odd proxies of the environment.
     """
 
     def __init__(
@@ -112,10 +122,12 @@ class FleetLine(FleetHttpClient):
             NodeAuthHttpInterceptor(connection.node_key, connection.node_key.public_key()),
         )
         self._retry_invoker = None
+        endpoint = connection.endpoint
+        proxy = proxy_for(endpoint.host, endpoint.port)
         self._client = httpx.Client(
-            transport=BoundedTransport(tls_context(connection.endpoint)),
+            transport=BoundedTransport(tls_context(endpoint), proxy),
             timeout=TIMEOUT_S,
-            headers={"accept-encoding": "identity", WAIT: str(WAIT_S)},
+            headers={"accept-encoding": "identity", WAIT: str(WAIT_S), CARRY: "1"},
             event_hooks={"request": [before]},
             trust_env=False,
         )
@@ -132,6 +144,7 @@ class FlowerClient:
         self._public = public_key_to_bytes(connection.node_key.public_key())
         self._fleet = FleetLine(connection, self._say_how_we_are)
         self._have: deque[str] = deque(maxlen=HAVE_KEPT)
+        self._carries = False  # the coordinator reads objects beside their tree
         self._counting = threading.Lock()
         self._calls = 0  # under way
         self._closing = False
@@ -203,8 +216,11 @@ class FlowerClient:
         if not answer.messages_list or not answer.message_object_trees:
             return None
         incoming = IncomingMessage(
-            message_from_proto(answer.messages_list[0]), answer.message_object_trees[0]
+            message_from_proto(answer.messages_list[0]),
+            answer.message_object_trees[0],
+            carried(answer),
         )
+        self._carries = bool(incoming.carried)
         self._have.append(incoming.tree.object_id)
         return incoming
 
@@ -233,8 +249,12 @@ class FlowerClient:
                 messages_list=[message_to_proto(objects.head)],
                 message_object_trees=[objects.tree],
             )
+            along = self._along(objects)
+            carry(request, along)
+            self._up.keep(sum(map(len, along.values())))
             answer = self.ask(self._fleet.PushMessages, request)
-            run_id, sent = reply.metadata.run_id, 0
+            taken = carried(answer).keys() & along.keys()
+            run_id, sent = reply.metadata.run_id, sum(len(along[each]) for each in taken)
             for object_id in answer.objects_to_push:
                 content = objects.content(object_id)
                 sent += len(content)
@@ -248,7 +268,15 @@ class FlowerClient:
                 )
                 # "not stored" means that somebody else's equal object is there already
                 self.ask(self._fleet.PushObject, push)
-        return sent, objects.message_id in answer.objects_to_push
+        return sent, objects.message_id in {*answer.objects_to_push, *taken}
+
+    def _along(self, objects: Objects) -> dict[str, bytes]:
+        """The objects that go with a reply's head: the small ones, if they are read there."""
+        if not self._carries:
+            return {}
+        ids = dict.fromkeys(ids_in(objects.tree))
+        few = [each for each in ids if objects.least_bytes(each) <= OBJECT_BYTES]
+        return small((each, objects.content(each)) for each in few)
 
     def _say_how_we_are(self, request: httpx.Request) -> None:
         """Name the last messages that arrived, so that one lost is offered again; say if paused."""
@@ -257,6 +285,19 @@ class FlowerClient:
             request.headers[PAUSED] = "1"
 
     def _object(
+        self, node: Node, incoming: IncomingMessage, object_id: str, deadline: float
+    ) -> bytes:
+        content = incoming.carried.get(object_id, b"")
+        if not content:
+            content = self._asked_for(node, incoming, object_id, deadline)
+        try:
+            check_object(object_id, content)
+        except ValueError:
+            reason = "sent an object it did not name"
+            raise RemoteProtocolError(COORDINATOR, wire.SECTION, reason) from None
+        return content
+
+    def _asked_for(
         self, node: Node, incoming: IncomingMessage, object_id: str, deadline: float
     ) -> bytes:
         request = PullObjectRequest(
@@ -268,18 +309,11 @@ class FlowerClient:
             if not answer.object_found:
                 raise RunEnded("the message was taken back")
             if answer.object_available:
-                break
+                return bytes(answer.object_content)
             if time.monotonic() > deadline:
                 raise Unreachable("the coordinator did not finish sending")
             time.sleep(pause)  # it is still storing what it announced
             pause = min(2 * pause, 2.0)
-        content = bytes(answer.object_content)
-        try:
-            check_object(object_id, content)
-        except ValueError:
-            reason = "sent an object it did not name"
-            raise RemoteProtocolError(COORDINATOR, wire.SECTION, reason) from None
-        return content
 
     def ask(self, method: Callable[..., Answer], request: object) -> Answer:
         """Make one call; Unreachable, UnknownNode (401), RunEnded (403), else httpx's error."""

@@ -1,20 +1,25 @@
 """HTTPS to one coordinator, and to nobody else: every connection is checked against its authority.
 
-Plain http.client: no proxy, no redirect, no cookie, and an answer is read up to a limit.
+Plain http.client: no redirect, no cookie, and an answer is read up to a limit. A proxy that the
+environment names passes TLS on (proxies.py).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.plain_text import one_line
+from nomoat.client.connection.proxies import proxy_for
 
 TIMEOUT_S = 20.0
 SMALL = 4 << 20
@@ -50,6 +55,7 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@functools.lru_cache(maxsize=16)
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """TLS 1.2+ that trusts the endpoint's authority alone; unverified if it is not known yet.
 
@@ -84,22 +90,25 @@ def call(
     """
     if endpoint.ca is None and (method != "GET" or headers or body):
         raise ValueError("nothing of ours goes to an endpoint whose authority is not known")
-    connection = http.client.HTTPSConnection(
-        endpoint.host, endpoint.port, timeout=TIMEOUT_S, context=tls_context(endpoint)
-    )
+    shared = _shared.get()
+    connection = shared.get(endpoint) if shared is not None else None
+    if connection is None:
+        connection = _connection(endpoint)
+    kept = False
     try:
         connection.request(method, target, body, dict(headers or {}))
         response = connection.getresponse()
         data = response.read(limit + 1)
+        kept = shared is not None and not response.will_close and len(data) <= limit
     except ssl.SSLCertVerificationError as problem:
         raise _certificate(endpoint, problem) from None
     except (OSError, http.client.HTTPException) as problem:
-        raise Unreachable(
-            f"{endpoint.address} does not answer ({_why(problem)}); is the coordinator running?"
-            f"{_proxied()}"
-        ) from None
+        raise Unreachable(_silent(endpoint, problem)) from None
     finally:
-        connection.close()
+        if kept and shared is not None:
+            shared[endpoint] = connection
+        else:
+            connection.close()
     if len(data) > limit:
         raise RemoteProtocolError("coordinator", "§2", f"answered with more than {limit} bytes")
     return _body(response.status, data, endpoint)
@@ -111,6 +120,49 @@ def _proxied() -> str:
     if not found:
         return ""
     return f" ({found[0]} is set, but nomoat asks the coordinator directly: open that way)"
+
+
+def _silent(endpoint: Endpoint, problem: Exception) -> str:
+    why, proxy = _why(problem), proxy_for(endpoint.host, endpoint.port)
+    if proxy is None:
+        asked = f"{endpoint.address} does not answer ({why}); is the coordinator running?"
+        return asked + _proxied()
+    return (
+        f"{endpoint.address} does not answer through the proxy {proxy.address} ({why}); is the "
+        "coordinator running, and does the proxy (HTTPS_PROXY, NO_PROXY) lead there?"
+    )
+
+
+_shared: ContextVar[dict[Endpoint, http.client.HTTPSConnection] | None] = ContextVar(
+    "connections", default=None
+)
+
+
+@contextmanager
+def one_connection() -> Iterator[None]:
+    """Let this thread's calls share one connection to each endpoint while the block runs."""
+    connections: dict[Endpoint, http.client.HTTPSConnection] = {}
+    before = _shared.set(connections)
+    try:
+        yield
+    finally:
+        _shared.reset(before)
+        for connection in connections.values():
+            connection.close()
+
+
+def _connection(endpoint: Endpoint) -> http.client.HTTPSConnection:
+    """A connection that is not open yet, through a proxy if one is named."""
+    proxy, context = proxy_for(endpoint.host, endpoint.port), tls_context(endpoint)
+    if proxy is None:
+        return http.client.HTTPSConnection(
+            endpoint.host, endpoint.port, timeout=TIMEOUT_S, context=context
+        )
+    connection = http.client.HTTPSConnection(
+        proxy.host, proxy.port, timeout=TIMEOUT_S, context=context
+    )
+    connection.set_tunnel(endpoint.host, endpoint.port, proxy.headers)
+    return connection
 
 
 def fingerprint(ca: bytes) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import lineage
 from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.https import one_connection
 from nomoat.client.membership import restored
 from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
 TEND_S = 10.0  # between two looks at the data
-FOLLOW_S = (0.0, 3.0, 15.0, 60.0)
+FOLLOW_S = (0.5, 3.0, 15.0, 60.0)  # not between two messages of a round
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class VersionFollower(threading.Thread):
                 self._due = [now + seconds for seconds in FOLLOW_S]
             if self._due and now >= self._due[0]:
                 self._due = [at for at in self._due if at > now]
-                self._follow()
+                with one_connection():
+                    self._follow()
 
     def _heed_owner(self) -> None:
         """Begin again from what is on disk if the owner has accepted a restored backup."""

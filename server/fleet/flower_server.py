@@ -11,7 +11,7 @@ import base64
 import datetime
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from flwr.common.constant import (
@@ -23,7 +23,13 @@ from flwr.common.constant import (
     SubStatus,
 )
 from flwr.common.serde import message_from_proto
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.constant import (
@@ -64,9 +70,12 @@ FLEET = fleet_router.prefix + "/"
 OWNER = NOOP_FLWR_AID
 RUNNING = RunStatus(Status.RUNNING, "", "")
 RunStatuses = dict[int, RunStatus]
+Pulled: TypeAlias = PullMessagesResponse
+Push: TypeAlias = PushMessagesRequest
+Pushed: TypeAlias = PushMessagesResponse
 
 
-def fleet_app(state: SqlLinkState, rules: Middleware) -> FastAPI:
+def fleet_app(state: SqlLinkState, rules: Middleware, *inside: Middleware) -> FastAPI:
     """Flower's fleet protocol over `state`: a call is parsed, passes `rules`, and is made.
 
     `rules` must refuse what its node did not sign: authentication stands outside. No SuperLink is
@@ -76,6 +85,7 @@ def fleet_app(state: SqlLinkState, rules: Middleware) -> FastAPI:
         Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
         Middleware(ProtobufTranslationMiddleware),
         rules,
+        *inside,
     ]
     app = FastAPI(middleware=middleware, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.linkstate_factory = state
@@ -87,6 +97,18 @@ def fleet_app(state: SqlLinkState, rules: Middleware) -> FastAPI:
 def call_in(request: Request) -> Any:
     """The fleet call that the middleware has found in a request, None if it holds none."""
     return getattr(request.state, "protobuf_request", None)
+
+
+def answer_in(request: Request) -> Any:
+    """The answer that Flower's handler has left in a request, before it is made bytes of."""
+    return request.state.protobuf_response
+
+
+def objects_of(answer: PullMessagesResponse) -> list[str]:
+    """The ids of the objects of a pulled message, each once; none of an empty answer."""
+    return list(
+        dict.fromkeys(each for tree in answer.message_object_trees for each in ids_in(tree))
+    )
 
 
 def claimed_key(headers: Mapping[bytes, bytes]) -> bytes | None:

@@ -191,6 +191,10 @@ class FleetState(SqlLinkState):
         """An object, b"" if it is still on its way, None if nobody announced it."""
         return self._objects.get(object_id)
 
+    def in_memory(self, object_id: str) -> bytes:
+        """An object that is small and here, else b""."""
+        return self._objects.in_memory(object_id)
+
     def delete_sessions_in_run(self, run_id: int) -> None:
         """Forget the uploads of a run."""
         self._uploads.end_run(run_id)

@@ -92,6 +92,12 @@ class ObjectFiles(InMemoryObjectStore):
         except FileNotFoundError:  # deleted meanwhile
             return None
 
+    def in_memory(self, object_id: str) -> bytes:
+        """A small object's content, b"" of one that lies in a file, or is not here."""
+        with self.lock_store:
+            entry = self.store.get(object_id)
+        return b"" if entry is None else entry.content
+
     def delete(self, object_id: str) -> None:
         """Delete an object, and those in it that nobody else refers to; an unknown one is none."""
         ahead = [object_id]

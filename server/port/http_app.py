@@ -8,6 +8,7 @@ refuses what it can without costing more than that:
     BodyBuffer       a slow peer: large bodies wait on disk, a few at a time are worked on.
     Flower           what a call is: protobuf into a message.
     NodeRules        a member, perhaps a hostile one: no call in another's name, no flood.
+    CarriedObjects   small objects that came with a push, or go with a pull.
     routes, router   what is left: enrolment, downloads, and Flower's own handling of messages.
 
 Flower would read and parse a body before it authenticates its sender, so that is done outside.
@@ -32,6 +33,7 @@ from starlette.requests import Request
 from nomoat.server.fleet import flower_server
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.port.body_buffer import BodyBuffer
+from nomoat.server.port.carried_objects import CarriedObjects
 from nomoat.server.port.node_rules import PROVEN_KEY, NodeRules
 from nomoat.server.port.request_limits import FLEET, RequestLimits, Scope
 from nomoat.server.port.routes import add_routes, proven_name
@@ -40,13 +42,15 @@ from nomoat.server.port.services import PortServices
 
 def make_app(services: PortServices) -> RequestLimits:
     """The whole application; it counts the bytes it carries."""
-    app = flower_server.fleet_app(services.state, Middleware(NodeRules, services=services))
+    state = services.state
+    rules = Middleware(NodeRules, services=services)
+    app = flower_server.fleet_app(state, rules, Middleware(CarriedObjects, state=state))
     add_routes(app, services)
-    buffered = BodyBuffer(app, services.state.folder)
+    buffered = BodyBuffer(app, state.folder)
 
     async def member(scope: Scope) -> str | None:
         if scope["path"].startswith(FLEET):
-            return await run_in_threadpool(proven_member, scope, services.state)
+            return await run_in_threadpool(proven_member, scope, state)
         return await run_in_threadpool(proven_name, Request(scope), services)
 
     return RequestLimits(buffered, services.caps, time.monotonic, member)

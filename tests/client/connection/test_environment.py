@@ -1,4 +1,4 @@
-"""A volunteer's line goes to its coordinator alone, whatever proxies the environment names."""
+"""A volunteer's line goes to its coordinator alone, whatever the environment names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AWKWARD = (
 
 
 @pytest.mark.parametrize(("name", "value"), AWKWARD)
-def test_no_variable_of_the_environment_reaches_the_line(
+def test_no_variable_of_the_environment_sends_the_line_elsewhere(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)

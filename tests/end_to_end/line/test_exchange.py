@@ -21,10 +21,11 @@ from flwr.supernode import node_auth_http_interceptor
 from nomoat.aggregation.errors import NomoatError, Refused, Unreachable
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.client.connection import message_loop
+from nomoat.client.connection import flower_client, message_loop
 from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
 from nomoat.flower.replies import REFUSED
 from nomoat.server.fleet.sealed_grid import CommunitySigner, SealedGrid
+from nomoat.server.port.carried_objects import CarriedObjects
 
 
 def test_messages_and_large_bodies_come_back_whole(town: Any, people: Any, read: Any) -> None:
@@ -146,7 +147,8 @@ def test_half_an_answer_of_a_killed_process_does_not_stand_for_the_whole(
     ids = town.ask("report", [person.name])
     job = killed.receive(node)
     assert job is not None
-    reply = Message(make_packet("half"), reply_to=killed.fetch(node, job, time.monotonic() + 5))
+    whole = make_packet("half", bytes(100 << 10))  # small objects travel with the head
+    reply = Message(whole, reply_to=killed.fetch(node, job, time.monotonic() + 5))
     ask = killed.ask
 
     def dies_uploading(method: Any, request: Any) -> Any:
@@ -159,6 +161,40 @@ def test_half_an_answer_of_a_killed_process_does_not_stand_for_the_whole(
         killed.send(node, reply)
     person.serve()
     assert [read(whole) for whole in town.replies(ids, 1)] == ["re: report"]
+
+
+def test_a_small_message_takes_one_request_each_way(
+    town: Any, people: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    calls, ask = [], FlowerClient.ask
+
+    def counted(client: FlowerClient, method: Any, request: Any) -> Any:
+        answer = ask(client, method, request)
+        calls.append(type(request).__name__)
+        return answer
+
+    monkeypatch.setattr(FlowerClient, "ask", counted)
+    person.serve()
+    ids = town.ask("hello", [person.name])
+    assert [read(reply) for reply in town.replies(ids, 1)] == ["re: hello"]
+    person.log.wait("answered", False)  # it knows that its answer was wanted
+    assert set(calls) == {"ActivateNodeRequest", "PullMessagesRequest", "PushMessagesRequest"}
+
+
+@pytest.mark.parametrize("older", ["coordinator", "volunteer"])
+def test_a_side_of_an_earlier_release_fetches_and_sends_each_object(
+    town: Any, people: Any, read: Any, monkeypatch: pytest.MonkeyPatch, older: str
+) -> None:
+    (person,) = people(1)
+    if older == "coordinator":
+        monkeypatch.setattr(CarriedObjects, "__call__", lambda self, *call: self._app(*call))
+    else:
+        monkeypatch.setattr(flower_client, "carried", lambda _call: {})
+        monkeypatch.setattr(flower_client, "carry", lambda _call, _contents: None)
+    person.serve()
+    ids = town.ask("hello", [person.name], body=bytes(100 << 10))
+    assert [read(reply) for reply in town.replies(ids, 1)] == ["re: hello"]
 
 
 def test_a_coordinator_that_was_killed_is_found_again(town: Any, people: Any, read: Any) -> None:
