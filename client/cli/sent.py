@@ -72,7 +72,8 @@ def _preview(home: Home, folder: CommunityFolder, as_json: bool) -> None:
 def _verify(home: Home, folder: CommunityFolder, as_json: bool) -> None:
     from nomoat.client.cli.sent_page import render_verified, verified_json
     from nomoat.client.identity.keys import load_identity
-    from nomoat.client.sent.log import enrolled_at, reconcile
+    from nomoat.client.membership.receipted_log import receipts_of_log
+    from nomoat.client.sent.log import reconcile
     from nomoat.client.sent.log_file import SentLog
 
     sent_log = SentLog(folder.root)
@@ -80,13 +81,12 @@ def _verify(home: Home, folder: CommunityFolder, as_json: bool) -> None:
     _fetch_all(home, folder)
     mine = load_identity(home.identity).public
     receipts, problems = sent_log.receipts(folder.info().public, mine)
-    began = max(sent_log.began(), enrolled_at(checked.entries))
-    older = [receipt for receipt in receipts if receipt.at < began]
-    found = reconcile(checked.entries, [receipt for receipt in receipts if receipt not in older])
-    shown = verified_json(checked, found, problems, len(older))
+    ours = receipts_of_log(folder.root, checked.entries, receipts, mine)
+    found, older = reconcile(checked.entries, ours), len(receipts) - len(ours)
+    shown = verified_json(checked, found, problems, older)
     say_or_json(as_json, shown, render_verified(checked, found, problems))
     if older:
-        say(f"{len(older)} receipts belong to a log that was put aside, or left with its community")
+        say(f"{older} receipts belong to a log that was put aside, or left with its community")
     raise typer.Exit(0 if shown["ok"] else 1)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from nomoat.aggregation.errors import NomoatError
 from nomoat.client.doctor.kept_files import damage
 from nomoat.client.home import CommunityFolder
+from nomoat.client.membership.receipted_log import receipts_of_log
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log import reconcile
 from nomoat.client.sent.log_file import SentLog
@@ -32,8 +33,7 @@ def broken_promises(folder: CommunityFolder, identity: bytes) -> Iterator[str]:
     receipts, problems = sent_log.receipts(folder.info().public, identity)
     yield from problems
     # Earlier ones are of a log that was put aside, or of a machine that was left.
-    first = max(sent_log.began(), int(entries[0].at) if entries else 0.0)
-    current = [receipt for receipt in receipts if receipt.at >= first]
+    current = receipts_of_log(folder.root, entries, receipts, identity)
     yield from (
         f"a receipt of round {lost.round} is for a packet that the log does not hold"
         for lost in reconcile(entries, current).unlogged

@@ -42,6 +42,12 @@ def long_known(
     return frozenset(entry.identity for entry in joins)
 
 
+def joined_at(entries: Sequence[SignedEntry], identity: bytes) -> float | None:
+    """Return when the community says that somebody joined last; None if it does not say."""
+    joins = (signed.entry for signed in entries if signed.entry.event == Event.JOIN)
+    return max((float(entry.at) for entry in joins if entry.identity == identity), default=None)
+
+
 @dataclass(frozen=True)
 class RosterFile:
     """roster.log and roster.seen in the folder of one community."""

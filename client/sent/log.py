@@ -188,6 +188,17 @@ def enrolled_at(entries: Sequence[SentMessage]) -> float:
     return entries[0].at if entries and entries[0].message == ENROL else 0.0
 
 
+def answered_for(
+    entries: Sequence[SentMessage], receipts: Iterable[Receipt], since: float
+) -> list[Receipt]:
+    """Return the receipts that a log answers for: of what is in it, and all others from `since` on.
+
+    since: unix time by the community's clock, which dates receipts; this machine's may differ.
+    """
+    logged = {entry.packet for entry in entries}
+    return [r for r in receipts if r.at >= since or r.packet.hex() in logged]
+
+
 def reconcile(entries: Sequence[SentMessage], receipts: Iterable[Receipt]) -> Reconciled:
     """Compare reports that left with the community's receipts, packet by packet.
 

@@ -12,7 +12,7 @@ from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol.enrolment import bind
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.client.membership.roster_file import RosterFile, Sighting, long_known
+from nomoat.client.membership.roster_file import RosterFile, Sighting, joined_at, long_known
 
 KEYS = [SigningKey(bytes([i + 1]) * 32) for i in range(4)]
 NODE_KEYS = [ec.derive_private_key(3000 + i, ec.SECP384R1()) for i in range(4)]
@@ -115,3 +115,13 @@ def test_a_volunteer_put_out_and_taken_back_is_as_old_as_before(tmp_path: Path) 
         roster = extend(roster, entries[-1:])
     seen = [Sighting(2, NOW), Sighting(4, NOW + 100)]
     assert KEYS[1].public in long_known(entries, seen, NOW)
+
+
+def test_the_community_says_when_somebody_joined_last_by_its_own_clock(tmp_path: Path) -> None:
+    roster, entries = log(3)
+    assert joined_at(entries, KEYS[2].public) == 2.0
+    assert joined_at(entries, KEYS[3].public) is None
+    left = append(roster, Event.LEAVE, entries[1].entry.binding, KEYS[0], 5)
+    roster = extend(roster, [left])
+    again = append(roster, Event.JOIN, entries[1].entry.binding, KEYS[0], 9)
+    assert joined_at([*entries, left, again], KEYS[1].public) == 9.0

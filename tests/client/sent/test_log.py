@@ -24,6 +24,7 @@ from nomoat.client.sent.log import (
     SentLogBroken,
     SentMessage,
     SentTensor,
+    answered_for,
     append,
     check,
     enrolled_at,
@@ -290,3 +291,12 @@ def test_a_log_answers_for_what_left_since_its_enrolment_and_one_without_for_eve
     assert enrolled_at([]) == 0
     assert enrolled_at([sent(1), replace(sent(2), message="enrol")]) == 0  # its beginning is gone
     assert enrolled_at([replace(sent(1), message="enrol"), sent(2)]) == sent(1).at
+
+
+def test_receipts_of_what_is_in_a_log_belong_to_it_whatever_the_clocks_say() -> None:
+    """A clock may be minutes behind: the first receipts are then dated before the joining."""
+    entries = [replace(sent(1), message="enrol"), sent(2)]
+    early = replace(receipt(2), packet=bytes.fromhex(sent(2).packet), at=1)
+    other = replace(receipt(3), packet=b"o" * 32, at=1)
+    assert answered_for(entries, [early, other], 100.0) == [early]
+    assert answered_for(entries, [early, replace(other, at=100)], 100.0)[1:]
