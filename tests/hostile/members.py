@@ -8,6 +8,7 @@ volunteer answers, signed with its own keys, knowing all its secrets.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -307,3 +308,13 @@ def sends_another_vector_than_it_signs(machine: Machine, said: Any) -> Any:
     if not isinstance(said, MaskedReport):
         return said
     return replace(said, masked=bytes(len(said.masked)))
+
+
+def sends_noise_for_its_vector(machine: Machine, said: Any) -> Any:
+    """A vector of noise, signed as a masked update is: nobody can tell before all are added."""
+    if not isinstance(said, MaskedReport):
+        return said
+    noise = np.random.default_rng(0).bytes(len(said.masked) - 1) + b"\0"
+    stage = machine.stage
+    signed = (stage.session.transcript, stage.shared, hashlib.sha256(noise).digest())
+    return MaskedReport(machine.key.sign(labels.SIGN_MASKED, *signed), noise)

@@ -87,6 +87,15 @@ def test_wrong_answers_that_cost_the_others_nothing_are_put_up_with_once(
     assert CHEAT not in third.cohort
 
 
+def test_a_sum_that_does_not_decode_counts_against_all_who_are_in_it(tmp_path: Path) -> None:
+    """So the search for whom bad sums are through (smaller cohorts, Bayes' rule) begins with it."""
+    village = Village(tmp_path, 9, {CHEAT: members.sends_noise_for_its_vector})
+    records = village.run(4)
+    assert all("not one of well-formed updates" in record.reason for record in records[:3])
+    assert all(set(record.contributors) == set(village.machines) for record in records[:3])
+    assert len(records[3].cohort) < 9
+
+
 def test_whoever_is_approved_again_begins_anew(tmp_path: Path) -> None:
     village = Village(tmp_path, 8, {CHEAT: members.complains_about("v1")})
     village.run(2)

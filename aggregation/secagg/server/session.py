@@ -108,6 +108,7 @@ class ServerSession:
         self.blamed: dict[bytes, str] = {}
         self.proofs: dict[bytes, Evidence] = {}  # of what the audit has shown
         self.sizes: dict[bytes, float] = {}  # of updates, over the bound, by the audit
+        self.undecoded = False  # the sum was none of updates
         self.complaints: dict[bytes, tuple[bytes, ...]] = {}
         self.silent: set[bytes] = set()
         self.bearable = 0  # c, once the participants are known
@@ -197,6 +198,7 @@ class ServerSession:
             self.blamed.setdefault(problem.dealer, str(problem))
             return self.abandon("a volunteer dealt shares that cannot be used")
         except LocalProtocolError:  # the sum does not decode, and masks hide whose fault it is
+            self.undecoded = True
             return self.abandon("the sum is not one of well-formed updates")
         finally:
             self.blamed = closing.faults | self.blamed

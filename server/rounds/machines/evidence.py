@@ -14,7 +14,8 @@ class SessionEvidence:
     the one that lies. silent: who was waited for in vain; an exchange without masks shows no more.
     bearable: c, the most of them that may be corrupt. failed: no sum came of it. proofs: volunteer
     → what anybody can find its lie from, where there is that (audit/evidence.py). sizes:
-    of updates over the bound, where they were audited.
+    of updates over the bound, where they were audited. undecoded: one of those who are in the sum
+    sent what no update is, and masks hide who.
     """
 
     wrong: Mapping[str, str] = field(default_factory=dict)
@@ -24,6 +25,7 @@ class SessionEvidence:
     silent: frozenset[str] = frozenset()
     proofs: Mapping[str, bytes] = field(default_factory=dict)
     sizes: Mapping[str, float] = field(default_factory=dict)
+    undecoded: bool = False
 
 
 @dataclass(frozen=True)

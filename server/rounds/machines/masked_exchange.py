@@ -96,9 +96,8 @@ class MaskedExchange:
         silent = frozenset(name for name, reason in self.lost.items() if reason == LATE)
         proofs = {names[one]: to_bytes(found) for one, found in session.proofs.items()}
         sizes = {names[one]: size for one, size in session.sizes.items()}
-        return SessionEvidence(
-            self._wrong | wrong, complaints, session.bearable, failed, silent, proofs, sizes
-        )
+        seen = (self._wrong | wrong, complaints, session.bearable, failed, silent, proofs, sizes)
+        return SessionEvidence(*seen, undecoded=session.undecoded)
 
     def start(self, now: float) -> list[Outgoing]:
         """Hand out the reply of the exchange before, if any; else open the session at once."""

@@ -207,6 +207,8 @@ class Round:
         summed = exchange.contributors if exchange.failed is None else ()
         self._lose({name: why for name, why in exchange.lost.items() if name not in summed})
         self.events.sessions += (exchange.evidence,)
+        if exchange.evidence.undecoded:  # a bad sum like one beyond its bound
+            self.events.contributors = exchange.contributors
         if exchange.failed is not None:
             return self._abandon(RoundEvent.TOO_FEW, exchange.failed, now)
         before, number, method = self.plan.before, self.plan.task.round, self._method

@@ -218,6 +218,18 @@ def test_volunteers_are_listed_held_approved_and_banned(folder: Path) -> None:
         run("volunteers", str(folder), "ban", "ben")
 
 
+def test_a_ban_may_take_back_the_invitation_it_came_by_and_says_who_else_did(folder: Path) -> None:
+    link = run("invite", str(folder), "--uses", "3", "--quiet").stdout
+    enrol(folder, "ada", 1, from_link(link).token())
+    enrol(folder, "ben", 2, from_link(link).token())
+    said = run("volunteers", str(folder), "ban", "ben", "--invitation").stdout
+    rows = json.loads(run("invite", str(folder), "--list", "--json").stdout)
+    assert [row["state"] for row in rows if row["id"] in said] == ["revoked"]
+    assert "others came by it: ada" in said
+    with pytest.raises(Refused, match="revoked"):
+        enrol(folder, "eve", 3, from_link(link).token())
+
+
 def test_versions_are_listed_shown_verified_and_rolled_back(folder: Path) -> None:
     where = ("--dir", str(folder))
     rows = json.loads(run("adapter", "list", "--json", *where).stdout)
