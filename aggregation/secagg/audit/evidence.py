@@ -192,7 +192,9 @@ def _read(part: SessionPart) -> _Read:
         raise _nothing("it accuses nobody")
     accused, transcript = members[part.index], session_hash(offered, part.roster)
     both = (accused.box_key, accused.mask_key)
-    _check_signed(accused.identity, accused.signature, labels.SIGN_KEYS, offered, *both)
+    _check_signed(
+        accused.identity, accused.signature, labels.SIGN_KEYS, offered, *both, accused.modules
+    )
     try:
         needed = agreed_thresholds(offer, len(members))
         ring = graph.build(len(members), needed.neighbours, transcript)
