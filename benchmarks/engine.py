@@ -1,6 +1,7 @@
 """Volunteers trained at once over one base, against one after the other: time for each.
 
     python benchmarks/engine.py [--json] [--device cpu] [--volunteers 1 4 16] [--steps 12]
+        [--cells 8x128 …]
 
 Both ways take the same steps on the same rows, in turn, and the median of the rounds counts. Rows
 are of random tokens, all trained on, which is the dearest case.
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--model", type=Path, default=MODEL_DIR)
     parser.add_argument("--volunteers", type=int, nargs="+")
+    parser.add_argument("--cells", nargs="+", default=[], help="rows x tokens of a step: 8x128 …")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", type=int, default=4, help="trained one after the other")
@@ -121,7 +123,9 @@ def main() -> None:
     on_gpu = base.device.type == "cuda"
     counts = how.volunteers or ([1, 8, 64] if on_gpu else [1, 4, 16])
     cells = []
-    for rows, tokens in GPU_CELLS if on_gpu else CPU_CELLS:
+    usual = GPU_CELLS if on_gpu else CPU_CELLS
+    given = tuple(tuple(int(size) for size in cell.split("x")) for cell in how.cells)
+    for rows, tokens in given or usual:
         for volunteers in counts:
             cell = measured(base, rows, tokens, volunteers, how)
             cells.append(cell)

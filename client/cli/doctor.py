@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +19,16 @@ MARKS = {"ok": "ok", "warning": "!", "problem": "✗", "unknown": "?"}
 
 
 @app.command()
-def doctor(community: options.Which = None, as_json: options.AsJson = False) -> None:
+def doctor(
+    community: options.Which = None,
+    as_json: options.AsJson = False,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Try the GPU in everything that is done with one: 6 min.")
+    ] = False,
+) -> None:
     """Look for what is wrong, and say the one command that mends it."""
+    if gpu:
+        raise typer.Exit(_try_gpu(as_json))
     from nomoat.client.doctor.checks import examine
     from nomoat.client.doctor.symptoms import symptoms
     from nomoat.client.home import Home
@@ -30,6 +38,26 @@ def doctor(community: options.Which = None, as_json: options.AsJson = False) -> 
     results = examine(symptoms(home, folder))
     say_or_json(as_json, doctor_json(results), render_doctor(results))
     raise typer.Exit(exit_code(results))
+
+
+def _try_gpu(as_json: bool) -> int:
+    """Print the table of what this machine's GPU does, each row as it ends; 1 if one is amiss."""
+    import json
+    import tempfile
+    from pathlib import Path
+
+    from nomoat.lora.gpu_check import table
+    from nomoat.lora.model.bases.pocket import FOLDER
+
+    found = []
+    with tempfile.TemporaryDirectory(prefix="nomoat-gpu-") as folder:
+        for row in table.check("auto", str(FOLDER), Path(folder), table.all_rows()):
+            found.append(row)
+            if not as_json:
+                typer.echo(table.shown(row))
+    if as_json:
+        typer.echo(json.dumps(table.as_json(found)))
+    return 0 if table.passed(found) else 1
 
 
 def exit_code(results: Sequence[CheckResult]) -> int:

@@ -92,7 +92,7 @@ def context_for(base: jobs.HeldBase, shared: bool) -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOAD_MODULE])
     hidden = dict.fromkeys(HIDING, "")
-    with _variables({PRELOAD_VARIABLE: base.folder, **hidden}), _deaf_to_interrupts():
+    with variables({PRELOAD_VARIABLE: base.folder, **hidden}), _deaf_to_interrupts():
         forkserver.ensure_running()  # returns at once; imports and loads by itself
     return context
 
@@ -121,7 +121,8 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Have these in the environment of processes that are started in here."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
