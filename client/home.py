@@ -11,7 +11,8 @@
                         shards/            the owner's rows, split into training and held out
                         held/              an update that waits for its aggregation, and the
                                            checkpoint of a training job that was interrupted
-                        kept/              personal state: stays here from round to round
+                        kept/              personal state, which stays here from round to round,
+                                           and a private adapter (private.safetensors)
                         sent.jsonl, receipts/    the log of what left, and its receipts
                         volunteer.log      what went on, rotated
                         state.json         the volunteer's status, for `nomoat status`

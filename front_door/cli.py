@@ -17,6 +17,7 @@ from nomoat.server.cli.options import DirCommand
 from nomoat.serving.cli.adapters import app as variants
 from nomoat.serving.cli.beginnings import beginning
 from nomoat.serving.cli.chat import app as chatting
+from nomoat.serving.cli.personal import app as personal
 from nomoat.serving.cli.ratings import app as ratings
 from nomoat.serving.cli.serve import app as serving
 from nomoat.simulations.cli.compare import app as comparing
@@ -63,6 +64,7 @@ adapter = typer.Typer(help="Adapters: versions, exports, variants.", no_args_is_
 assert versions.typer_instance is not None
 adapter.registered_commands += versions.typer_instance.registered_commands
 adapter.registered_commands += variants.registered_commands
+adapter.registered_commands += personal.registered_commands
 for room in (simulations, comparing, trying, server, client, chatting, serving, desk):
     app.registered_commands += room.registered_commands
     app.registered_groups += [group for group in room.registered_groups if group is not versions]

@@ -12,6 +12,7 @@ from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.client.membership.consent_sheet import own_rules
 from nomoat.client.membership.standing import last_appeal
+from nomoat.client.training.private_adapter import PrivateAdapterFile
 from nomoat.client.volunteer.status import Activity, VolunteerStatus
 from nomoat.lora.data.conversations import Dropped
 from nomoat.lora.data.row_counts import RowUse
@@ -34,7 +35,7 @@ def render_status(
     if split := made(folder.split):
         lines.append(f"your data {split.read} rows read: {split.line()}")
     if status is None:
-        return "\n".join(lines)
+        return "\n".join([*lines, *_private(folder)])
     lines += [
         f"in the last round, of the rows to {use} {told}" for use, told in _rows_not_whole(status)
     ]
@@ -50,7 +51,7 @@ def render_status(
     if status.loss is not None:
         own = "" if status.own_loss is None else f", {status.own_loss:.4f} with your own part"
         lines.append(f"held-out loss on your rows {status.loss:.4f}{own}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_private(folder)])
 
 
 def status_json(
@@ -72,6 +73,18 @@ def status_json(
         "appeal": None if (sent := last_appeal(folder)) is None else asdict(sent),
         "rows": None if split is None else _rows(split),
     }
+
+
+def _private(folder: CommunityFolder) -> Iterator[str]:
+    """Tell what the private adapter gained where it was measured last, and if that is behind."""
+    kept, record = PrivateAdapterFile(folder.personal_states).load(), folder.version()
+    if kept is None or not kept.gains:
+        return
+    last = kept.gains[-1]
+    behind = record is not None and record.version.number != last.version
+    then = "; nomoat adapter personal carries it on" if behind else ""
+    gain = f"{last.gain:+.4f} nats a token on version {last.version}"
+    yield f"your private adapter gains {gain}{then}"
 
 
 def _rules(folder: CommunityFolder) -> str | None:

@@ -15,6 +15,7 @@ from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.secagg import in_words
 from nomoat.client.home import CommunityFolder
 from nomoat.client.training.personal_state import DiskPersonalStates, PersonalState
+from nomoat.client.training.private_adapter import PrivateAdapter, PrivateAdapterFile
 from nomoat.client.training.round_jobs import own_b
 from nomoat.lora.export.side_by_side import side_by_side
 from nomoat.serving.sources.community import record_losses
@@ -70,7 +71,9 @@ class JoinedCommunity:
         if not voice.startswith(PERSONAL):
             return adapter
         kept = self._kept(record)
-        assert kept is not None  # _record has looked
+        assert kept is not None  # `record` has looked
+        if isinstance(kept, PrivateAdapter):
+            return side_by_side((adapter, kept.adapter))
         if kept.personal is None:
             return own_b(adapter, kept.trained)
         return side_by_side((adapter, kept.personal))
@@ -121,8 +124,11 @@ own machines and data, on {info.base_model}.
         except RemoteProtocolError as problem:
             raise NomoatError(f"{path}: {problem.reason}; delete it to fetch it again") from None
 
-    def _kept(self, record: SignedVersion) -> PersonalState | None:
-        """The part of its own that goes with this version, if it has one."""
+    def _kept(self, record: SignedVersion) -> PersonalState | PrivateAdapter | None:
+        """The part of its own that goes with this version, if it has one; a private one first."""
+        private = PrivateAdapterFile(self.folder.personal_states).load()
+        if private is not None and private.fits(self._adapter(record).spec):
+            return private
         states = DiskPersonalStates(self.folder.personal_states)
         kept = states.newest(EVERY_ROUND, record.version.adapter)
         if kept is None or kept.personal is not None:

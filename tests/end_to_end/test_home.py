@@ -102,6 +102,11 @@ def test_a_round_survives_a_pause_and_a_kill_and_everything_that_left_is_receipt
     assert (credit["rounds"], credit["name"]) == (1, "home")
     assert not checkpoints(federation, "ada")  # the update it led to is on disk
 
+    # A member begins another community with the newest version, fetched by this one's link.
+    link, poets = federation.invite(1), federation.root / "poets"
+    federation.call("init", str(poets), "--name", "Poets", "--from", link, *OPTIONS, home="ada")
+    assert "signed by home" in federation.call("adapter", "verify", "--dir", str(poets))
+
     federation.call("finish", home="ada")
     federation.wait("ada's end", lambda: federation.processes["ada"].poll() is not None, STEP_S)
     assert federation.processes["ada"].returncode == 0
