@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import WAITING, RoundProgress
 
+ENDS = ("committed", "abandoned")
 AGAIN_S = 5.0  # between two lines about one phase
 
 
@@ -33,7 +34,12 @@ class ConsoleLines:
         self._last, self._said_at = progress, self.clock()
 
     def _is_news(self, progress: RoundProgress) -> bool:
-        """Tell a new phase, who comes before a round, and else what has moved for a while."""
+        """Tell a new phase, who comes before a round, and else what has moved for a while.
+
+        How a round ended has a line of its own.
+        """
+        if progress.phase in ENDS:
+            return False
         last = self._last
         if last is None or (last.round, last.phase) != (progress.round, progress.phase):
             return True

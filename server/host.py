@@ -47,7 +47,7 @@ from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
 from nomoat.server.state_file import FILE as STATE
-from nomoat.server.state_file import StateFile
+from nomoat.server.state_file import StateFile, presence
 from nomoat.storage.atomic import held, sweep
 
 log = logging.getLogger(__name__)
@@ -230,8 +230,9 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     info = describe(settings, key, authority, initial.spec.size)
     versions, work = community.versions, _work(community, initial.spec)
     restored = partial(restorations, community.folder)
+    waits = partial(presence, community.folder.root / STATE)
     return PortServices(
-        state, community.registrar, versions, info, max_objects, restored, work=work
+        state, community.registrar, versions, info, max_objects, restored, work=work, presence=waits
     )
 
 

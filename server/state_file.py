@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.protocol.community.presence import Presence
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import WAITING, RoundProgress, Watcher
 from nomoat.storage.atomic import replacing
@@ -21,6 +22,16 @@ log = logging.getLogger(__name__)
 WRITTEN_EVERY_S = 0.5
 AT_LEAST_EVERY_S = 10.0  # so that who was seen last, and when, is true to it
 FILE = "state.json"
+
+
+def presence(path: Path) -> Presence | None:
+    """Return what a state.json says is waited for, for a member that asks; None if nothing."""
+    state = read_state(path)
+    try:
+        phase, answered, asked = str(state["phase"]), int(state["answered"]), int(state["asked"])
+        return Presence(int(state["round"]), phase[:40], phase == WAITING, answered, asked)
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def read_state(path: Path) -> dict[str, Any]:

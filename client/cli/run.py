@@ -53,8 +53,15 @@ def start(home: Home, folders: Sequence[CommunityFolder], named: str | None, det
         signal.signal(number, lambda *_: stop.set())
     names = ", ".join(folder.name() for folder in folders)
     say(f"taking part in {names}; Ctrl-C ends it")
-    take_part(home, folders, stop)
+    take_part(home, folders, stop, _timed)
     say("stopped; what was finished is kept")
+
+
+def _timed(line: str) -> None:
+    """Tell an event at the time it happens."""
+    import time
+
+    say(f"{time.strftime('%H:%M:%S')} {line}")
 
 
 def _detach(folder: Path, named: str | None) -> None:

@@ -122,6 +122,7 @@ class RequestHandler:
             self.store.drop()
 
     def _do(self, work: Work) -> Answer:
+        self._tell(lambda observer: observer.begun(work))
         try:
             return self._train(work) if isinstance(work, TrainWork) else self._evaluate(work)
         except Overtaken as problem:

@@ -8,6 +8,9 @@ from nomoat.client.round.work import UpdateSummary, Work
 class RoundObserver:
     """Told of a round's events; here nothing comes of them. Subclasses override what they want."""
 
+    def begun(self, work: Work) -> None:
+        """Work that a round asks for is begun."""
+
     def trained(self) -> None:
         """An update was trained and is stored."""
 

@@ -24,6 +24,7 @@ from nomoat.aggregation.errors import NomoatError, Refused
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
 from nomoat.client.connection.answering import Answering
+from nomoat.client.connection.coordinator_api import waited_for
 from nomoat.client.connection.flower_client import ConnectionSettings
 from nomoat.client.connection.message_loop import serve
 from nomoat.client.connection.threads import beneath
@@ -56,10 +57,13 @@ from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.own_rules import round_session
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
+from nomoat.client.volunteer.telling.owner_lines import OwnerLines, nobody
+from nomoat.client.volunteer.telling.presence_watch import PresenceWatch
 from nomoat.client.volunteer.training_watch import TrainingWatch
 from nomoat.flower.packets import to_reply
 from nomoat.lora.device.gpu_queue import queue_for
 from nomoat.lora.device.present import gpu_of
+from nomoat.lora.training.steps import TrainingStep
 from nomoat.storage.atomic import sweep
 
 log = logging.getLogger(__name__)
@@ -79,10 +83,16 @@ class Parts:
     known: Known
 
 
-def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
+def volunteer(
+    kit: Kit,
+    stop: threading.Event,
+    workers: SharedWorkers,
+    say: Callable[[str], None] = nobody,
+) -> None:
     """Take part until `stop` is set, or the owner said finish.
 
-    workers: hold the base models of this process. Threads are named after the present one.
+    workers: hold the base models of this process. say: is given a line for each event. Threads are
+    named after the present one.
 
     Raises Refused if the community has put this volunteer out; NomoatError if something here is
     wrong (data, base model, keys).
@@ -94,11 +104,11 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
         stack.callback(forget, kit.folder.split)
         with suppress(NomoatError):  # what is not here tells whether `held` was put back
             fetch_receipts(kit)
-        parts = assemble(kit, workers)
+        parts = assemble(kit, workers, OwnerLines(say))
         stack.callback(parts.trainer.close)
         beneath(lambda: _close_with(stop, parts.trainer), "closing").start()
         beneath(lambda: parts.governor.run(stop), "governor").start()
-        VersionFollower(kit, parts.known, parts.status, stop, _tending(parts)).start()
+        VersionFollower(kit, parts.known, parts.status, stop, _tending(kit, parts)).start()
         connection = _connection(kit, parts.governor)
         while not stop.is_set():
             try:
@@ -108,36 +118,49 @@ def volunteer(kit: Kit, stop: threading.Event, workers: SharedWorkers) -> None:
         parts.status.say("stopped", _why_stopped(parts.governor))
 
 
-def _tending(parts: Parts) -> Callable[[], None]:
-    """Return what looks now and then at the data, and whether what is trained is still wanted."""
+def _tending(kit: Kit, parts: Parts) -> Callable[[], None]:
+    """Return what looks at the data, at what the coordinator waits for, at who waits for us."""
     lineage = parts.known.lineage
     watch = TrainingWatch(lambda: lineage.known, lineage.refresh, parts.trainer.overtake)
+
+    presence = PresenceWatch(lambda: waited_for(kit.coordinator, int(time.time())), parts.status)
 
     def tend() -> None:
         parts.trainer.tend()
         watch.look(parts.status.status)
+        presence.look(parts.status.status)
 
     return tend
 
 
-def assemble(kit: Kit, workers: SharedWorkers) -> Parts:
+def assemble(kit: Kit, workers: SharedWorkers, lines: OwnerLines) -> Parts:
     """Make a volunteer's parts; nothing is started yet."""
     folder, info = kit.folder, kit.folder.info()
     check_base(kit.settings.base, info.base_hash, info.name)
     split = _split(kit)
-    status = StatusWriter(folder)
+    status = StatusWriter(folder, lines.status)
     trainer = _trainer(kit, split, workers, status)
     cache = RosterCache(RosterFile(folder.root), kit.coordinator)
     lineage = PinnedLineage(folder.root, kit.coordinator)
     recorder = Recorder(SentLog(folder.root), info.name, kit.settings.address)
     governor = _governor(kit, trainer, status, recorder, workers)
     measured = MeasurementsFile(path_of(folder), lambda: trainer.pids)
-    trainer.on_step, governor.looked = measured.stepped, measured.looked
+    trainer.on_step, governor.looked = _both(measured.stepped, lines.stepped), measured.looked
     store = DiskUpdateStore(folder.held)
     session = round_session(kit, cache, store, lineage)
-    handler = RequestHandler(session, trainer, store, (status, recorder))
+    handler = RequestHandler(session, trainer, store, (status, recorder, lines))
     answering = Answering(_app(kit, handler, cache, governor), recorder, trainer.overtake)
     return Parts(status, trainer, governor, answering, Known(cache, lineage))
+
+
+def _both(
+    first: Callable[[TrainingStep], None], second: Callable[[TrainingStep], None]
+) -> Callable[[TrainingStep], None]:
+    def stepped(step: TrainingStep) -> None:
+        first(step)
+        second(step)
+
+    return stepped
 
 
 @contextmanager

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
 TEND_S = 10.0  # between two looks at the data
+FIRST_S = 2.0  # before the first
 FOLLOW_S = (0.5, 3.0, 15.0, 60.0)  # not between two messages of a round
 
 
@@ -56,7 +57,7 @@ class VersionFollower(threading.Thread):
         self._status = status
         self._stop_all = stop
         self._tend = tend
-        self._tended = time.monotonic()
+        self._tended = time.monotonic() - TEND_S + FIRST_S
         self._seen = -1
         self._due: list[float] = []
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging.handlers import RotatingFileHandler
 
 from nomoat.aggregation.errors import NomoatError
@@ -17,6 +17,7 @@ from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.volunteer.assemble import volunteer
 from nomoat.client.volunteer.kit import Kit
+from nomoat.client.volunteer.telling.owner_lines import nobody
 from nomoat.storage.log_lines import PlainFormatter
 
 LOG_BYTES, LOG_FILES = 1 << 20, 3
@@ -26,14 +27,24 @@ SHAPE = "%(asctime)s %(levelname)s %(message)s"
 log = logging.getLogger(__name__)
 
 
-def take_part(home: Home, folders: Sequence[CommunityFolder], stop: threading.Event) -> None:
+def take_part(
+    home: Home,
+    folders: Sequence[CommunityFolder],
+    stop: threading.Event,
+    say: Callable[[str], None] = nobody,
+) -> None:
     """Volunteer in every community until `stop` is set, or each of them has ended by itself.
 
+    say: is given a line for each event, with the community's name where there are several.
     Raises what ended the first that did not end well, once all have ended.
     """
     workers = SharedWorkers()
     level = logging.ERROR if len(folders) > 1 else logging.INFO  # one alone says it by ending
-    parts = [_CommunityThread(home, folder, workers, level) for folder in folders]
+    several = len(folders) > 1
+    parts = [
+        _CommunityThread(home, folder, workers, level, _named(folder, say) if several else say)
+        for folder in folders
+    ]
     for part in parts:
         part.start()
     while any(part.is_alive() for part in parts):
@@ -47,11 +58,20 @@ def take_part(home: Home, folders: Sequence[CommunityFolder], stop: threading.Ev
             raise part.problem
 
 
+def _named(folder: CommunityFolder, say: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: say(f"{folder.name()}: {line}")
+
+
 class _CommunityThread(threading.Thread):
     """One community's volunteer. Its threads' names begin with its id, by which logs are told."""
 
     def __init__(
-        self, home: Home, folder: CommunityFolder, workers: SharedWorkers, level: int
+        self,
+        home: Home,
+        folder: CommunityFolder,
+        workers: SharedWorkers,
+        level: int,
+        say: Callable[[str], None],
     ) -> None:
         super().__init__(name=folder.root.name, daemon=True)
         self.ended = threading.Event()
@@ -60,12 +80,13 @@ class _CommunityThread(threading.Thread):
         self._folder = folder
         self._workshop = workers
         self._level = level
+        self._say = say
 
     def run(self) -> None:
         """Volunteer; keep what went wrong."""
         try:
             kit = Kit.of(self._home, self._folder, self._folder.load())
-            volunteer(kit, self.ended, self._workshop)
+            volunteer(kit, self.ended, self._workshop, self._say)
         except NomoatError as problem:
             log.log(self._level, "%s: %s", self._folder.root.name, problem)
             self.problem = problem

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,15 +16,24 @@ from nomoat.client.home import CommunityFolder
 from nomoat.client.round.observer import RoundObserver
 from nomoat.client.round.work import TrainWork, Work
 from nomoat.client.volunteer.status import VolunteerStatus, read_status
+from nomoat.client.volunteer.telling.owner_lines import GOING_ON, OPENING, RETRY
 from nomoat.lora.data.row_counts import RowUse
 from nomoat.storage.atomic import replacing
 
 
 class StatusWriter(RoundObserver):
-    """Writes one community's status; listens to its connection (message_loop.py) and rounds."""
+    """Writes one community's status; listens to its connection (message_loop.py) and rounds.
 
-    def __init__(self, folder: CommunityFolder) -> None:
+    told: is given each status that is written.
+    """
+
+    def __init__(
+        self,
+        folder: CommunityFolder,
+        told: Callable[[VolunteerStatus], None] = lambda _status: None,
+    ) -> None:
         self._folder = folder
+        self._told = told
         before = read_status(folder)
         doing, why, now = "connecting", "connecting to the coordinator", time.time()
         fresh = VolunteerStatus(os.getpid(), doing, why, now)
@@ -34,6 +44,7 @@ class StatusWriter(RoundObserver):
         self._queued: str | None = None  # why a job waits for its turn
         self._trained = False  # by the request that is being answered
         self._note: str | None = None  # what came of it instead
+        self._company: str | None = None  # what the coordinator waits for
         self._insisted: str | None = None  # what keeps this machine from taking part at all
         self._write(fresh)
 
@@ -41,15 +52,16 @@ class StatusWriter(RoundObserver):
         """The coordinator knows us."""
         del node_id
         if self.status.doing != "working":
-            self.say("waiting", "waiting for the coordinator to open a round")
+            self.say("waiting", OPENING)
 
     def lost(self, reason: str, retry_s: float) -> None:
         """The line broke."""
         if self.status.doing != "working":
-            self.say("connecting", f"{reason}; next try in {retry_s:.0f} s")
+            self.say("connecting", f"{reason}{RETRY} {retry_s:.0f} s")
 
     def working(self, kind: str) -> None:
         """A message is being answered."""
+        self._company = None
         self._trained, self._note = False, None
         self.say("working", kind)
 
@@ -112,7 +124,7 @@ class StatusWriter(RoundObserver):
             rounds=status.rounds + (self._trained and not late),
             sent_bytes=status.sent_bytes + sent_bytes,
         )
-        why = "waiting for the coordinator to go on"
+        why = GOING_ON
         if late:
             why = "the last round went on without this volunteer: it was too late"
         self.say("waiting", self._note or why)
@@ -136,6 +148,12 @@ class StatusWriter(RoundObserver):
         self._queued = reason
         self._write(self.status)
 
+    def company(self, waits_for: str | None) -> None:
+        """Note what the coordinator waits for, in its words; None: it does not say."""
+        if waits_for != self._company:
+            self._company = waits_for
+            self._write(self.status)
+
     def version(self, number: int) -> None:
         """A version of the community adapter was fetched and verified."""
         self.status = replace(self.status, version=number)
@@ -152,6 +170,9 @@ class StatusWriter(RoundObserver):
             status = replace(status, doing="waiting", why=reason, since=since)
         elif self._queued is not None and status.doing == "working":
             status = replace(status, doing="waiting", why=self._queued)
+        elif self._company is not None and status.why in (OPENING, GOING_ON):
+            status = replace(status, why=self._company)
+        self._told(status)
         plain = {k: one_line(v) if isinstance(v, str) else v for k, v in asdict(status).items()}
         data = json.dumps(plain).encode()
         try:

@@ -92,10 +92,23 @@ def _show(
     typer.echo(invitation.link())
     if not quiet:
         sys.stderr.write(qr_text(invitation))
-        say(f"send this: nomoat join '{invitation.link()}' --data THEIR_FILE")
+        base = _base_of(community.settings.base.model)
+        say(f"send this: nomoat join '{invitation.link()}' --data THEIR_FILE --base {base}")
         if only_here(claims.address):
             say(f"{claims.address} is found on this machine only; for others: --address HOST:PORT")
         say(f"to take it back: nomoat invite {community.folder.root} --revoke {identifier[:8]}")
+
+
+def _base_of(model: str) -> str:
+    """Name the base as those who are invited may: what everybody can fetch, else their folder."""
+    from nomoat.lora.model.files import BUILT_IN
+
+    return model if "/" in model or model in BUILT_IN else f"THEIR_FOLDER_OF_{_one_word(model)}"
+
+
+def _one_word(name: str) -> str:
+    """A name with a dash for all that a shell would read otherwise."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
 
 
 def _list(invitations: list[IssuedInvitation], as_json: bool) -> None:

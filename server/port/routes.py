@@ -32,6 +32,7 @@ MAX_NUMBER_DIGITS = 15
 def add_routes(app: FastAPI, services: PortServices) -> None:
     """Serve our own paths beside Flower's."""
     _add_membership(app, services)
+    _add_presence(app, services)
     _add_leaving(app, services)
     _add_receipts(app, services)
     _add_cases(app, services)
@@ -66,6 +67,21 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
             return services.registrar.page(_after(request))
 
         return await _answered(page)
+
+
+def _add_presence(app: FastAPI, services: PortServices) -> None:
+    """A path for members who wait."""
+
+    @app.get("/presence")
+    async def presence(request: Request) -> Response:
+        def told() -> object:
+            _check_approved(request, services)
+            found = services.presence()
+            if found is None:
+                raise UsageError("no round is waited for")
+            return found
+
+        return await _answered(told)
 
 
 def _add_leaving(app: FastAPI, services: PortServices) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from nomoat.aggregation.protocol.community.presence import Presence
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.history.restoration import Restorations
 from nomoat.aggregation.protocol.work_terms import WorkTerms
@@ -53,7 +54,8 @@ class PortServices:
     """The parts a request may reach. info: the community's signed description at a unix time.
 
     max_objects: most Flower objects one reply may be made of. restored: the community's statements
-    that it was. clock: unix time. work: what it asks of a volunteer's machine, signed.
+    that it was. clock: unix time. work: what it asks of a volunteer's machine, signed. presence:
+    what its round waits for.
     """
 
     state: FleetState
@@ -65,6 +67,7 @@ class PortServices:
     caps: Caps = field(default_factory=Caps)
     clock: Callable[[], float] = time.time
     work: WorkTerms | None = None
+    presence: Callable[[], Presence | None] = lambda: None
 
     def now(self) -> int:
         """Unix time in seconds."""

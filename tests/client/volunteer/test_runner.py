@@ -30,7 +30,10 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         def of(_home: Home, folder: CommunityFolder, _settings: object) -> CommunityFolder:
             return folder
 
-    def volunteer(folder: CommunityFolder, stop: threading.Event, workers: SharedWorkers) -> None:
+    def volunteer(
+        folder: CommunityFolder, stop: threading.Event, workers: SharedWorkers, say: Any
+    ) -> None:
+        del say
         done[folder.root.name](stop, workers)
 
     monkeypatch.setattr(runner, "Kit", Kit)
