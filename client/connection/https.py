@@ -10,7 +10,6 @@ import functools
 import hashlib
 import http.client
 import json
-import os
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from nomoat.client.connection.proxies import proxy_for
 
 TIMEOUT_S = 20.0
 SMALL = 4 << 20
-PROXIES = ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +112,11 @@ def call(
     return _body(response.status, data, endpoint)
 
 
-def _proxied() -> str:
-    """Name the proxy that this machine is told to use and nomoat does not; empty if none."""
-    found = [name for name in PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
-    if not found:
-        return ""
-    return f" ({found[0]} is set, but nomoat asks the coordinator directly: open that way)"
-
-
 def _silent(endpoint: Endpoint, problem: Exception) -> str:
     why, proxy = _why(problem), proxy_for(endpoint.host, endpoint.port)
     if proxy is None:
         asked = f"{endpoint.address} does not answer ({why}); is the coordinator running?"
-        return asked + _proxied()
+        return asked
     return (
         f"{endpoint.address} does not answer through the proxy {proxy.address} ({why}); is the "
         "coordinator running, and does the proxy (HTTPS_PROXY, NO_PROXY) lead there?"
@@ -181,7 +171,7 @@ def _body(status: int, data: bytes, endpoint: Endpoint) -> bytes:
     if reason is None:  # every refusal of a coordinator is a line of JSON
         raise Unreachable(
             f"{endpoint.address} answers {status}, but not as a coordinator of nomoat does: "
-            f"something else listens there, or stands in between{_proxied()}"
+            f"something else listens there, or stands in between{_through(endpoint)}"
         )
     if status == 403:
         raise Refused(f"the coordinator says: {reason}")
@@ -190,6 +180,11 @@ def _body(status: int, data: bytes, endpoint: Endpoint) -> bytes:
     if status == 404:
         raise NotServed(f"{endpoint.address}: {reason}")
     raise RemoteProtocolError("coordinator", "§5", f"answered {status}: {reason}")
+
+
+def _through(endpoint: Endpoint) -> str:
+    proxy = proxy_for(endpoint.host, endpoint.port)
+    return "" if proxy is None else f", as the proxy {proxy.address} may"
 
 
 def _reason(data: bytes) -> str | None:
