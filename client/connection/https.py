@@ -115,8 +115,7 @@ def call(
 def _silent(endpoint: Endpoint, problem: Exception) -> str:
     why, proxy = _why(problem), proxy_for(endpoint.host, endpoint.port)
     if proxy is None:
-        asked = f"{endpoint.address} does not answer ({why}); is the coordinator running?"
-        return asked
+        return f"{endpoint.address} does not answer ({why}); is the coordinator running?"
     return (
         f"{endpoint.address} does not answer through the proxy {proxy.address} ({why}); is the "
         "coordinator running, and does the proxy (HTTPS_PROXY, NO_PROXY) lead there?"
