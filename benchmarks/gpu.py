@@ -18,16 +18,19 @@ start_to_first_step_s: from no process at all to the end of a worker's first ste
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import queue
-import subprocess
+import signal
 import sys
-import threading
 import time
+import traceback
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from nomoat.lora.gpu_check.running import forking_context
 
 HERE = Path(__file__).resolve().parent
 ALL_S = 290.0
@@ -36,43 +39,48 @@ sys.path.append(str(HERE))
 
 def figures(part: str, limit_s: float, how: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Run one part in its own process and yield its figures; one that fails says so in one."""
-    command = [sys.executable, "-P", "-W", "ignore", str(HERE / "gpu.py"), "--part", part]
-    command += ["--device", how.device, *(["--quick"] if how.quick else [])]
-    environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
+    context = forking_context()
     began = time.monotonic()
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    errors: list[str] = []
-    readers = [
-        threading.Thread(target=_read, args=(child.stdout, lines.put), daemon=True),
-        threading.Thread(target=_read, args=(child.stderr, errors.append), daemon=True),
-    ]
-    for reader in readers:
-        reader.start()
-    problem = ""
+    here, there = context.Pipe(duplex=False)
+    given = (there, part, how.device, how.quick, dict(os.environ))
+    child = context.Process(target=_child, args=given)
+    child.start()
+    there.close()
+    note = f"not done within {limit_s:.0f} s"
     try:
-        while (line := lines.get(timeout=max(0.1, began + limit_s - time.monotonic()))) is not None:
-            if line.startswith('{"figure"'):
-                yield {"part": part, **json.loads(line)}
-        if child.wait(10):
-            said = [error for error in errors if error and error.strip()]
-            problem = f"failed: {said[-1].strip()[:200] if said else child.returncode}"
-    except (queue.Empty, subprocess.TimeoutExpired):
-        problem = f"not done within {limit_s:.0f} s"
+        while here.poll(max(0.0, began + limit_s - time.monotonic())):
+            found = here.recv()
+            if isinstance(found, str):
+                note = found
+                break
+            yield {"part": part, **found}
+    except EOFError:
+        note = "the process ended"
     finally:
+        with contextlib.suppress(OSError):
+            os.killpg(child.pid, signal.SIGKILL)
         child.kill()
-        child.wait()
-    seconds = time.monotonic() - began
-    note = problem or "ok"
-    yield {"part": part, "figure": f"part_{part}_s", "value": round(seconds, 1), "note": note}
+        child.join()
+    seconds = round(time.monotonic() - began, 1)
+    yield {"part": part, "figure": f"part_{part}_s", "value": seconds, "note": note}
 
 
-def _read(stream: Any, into: Any) -> None:
-    for line in stream:
-        into(line)
-    into(None)
+def _child(
+    pipe: Connection, part: str, device: str, quick: bool, environment: dict[str, str]
+) -> None:
+    """Measure one part, its process group's first, and end with a word on how it went."""
+    os.setsid()
+    os.environ.clear()
+    os.environ.update({**environment, "FLWR_TELEMETRY_ENABLED": "0", "HF_HUB_OFFLINE": "1"})
+    from cards.parts import PARTS, tell_to
+
+    tell_to(pipe.send)
+    try:
+        PARTS[part][0](device, quick)
+        pipe.send("ok")
+    except Exception as problem:  # noqa: BLE001 - the other parts go on
+        traceback.print_exc()
+        pipe.send(f"failed: {type(problem).__name__}: {problem}"[:200])
 
 
 def run(how: argparse.Namespace) -> list[dict[str, Any]]:
@@ -102,16 +110,7 @@ def main() -> None:
         "--quick", action="store_true", help="tiny shapes: only to see that it runs"
     )
     parser.add_argument("--parts", default="")
-    parser.add_argument("--part", default="", help=argparse.SUPPRESS)
     how = parser.parse_args()
-    if how.part:
-        from cards.parts import PARTS
-
-        from nomoat.lora.workers.environment import prepare
-
-        prepare()
-        PARTS[how.part][0](how.device, how.quick)
-        return
     found = run(how)
     if how.json:
         sys.stdout.write(json.dumps({f["figure"]: f["value"] for f in found}) + "\n")

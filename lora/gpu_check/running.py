@@ -51,7 +51,7 @@ def run_rows(
 
     ends: on the monotonic clock, when no row is begun any more and those that run are stopped.
     """
-    context = _context()
+    context = forking_context()
     waiting = sorted(rows, key=lambda row: row.alone)  # stable: otherwise in the order given
     running: list[_Running] = []
     try:
@@ -83,7 +83,7 @@ def _own(place: CheckPlace, number: int) -> CheckPlace:
     return replace(place, folder=folder)
 
 
-def _context() -> Any:
+def forking_context() -> Any:
     """Return what starts the rows' processes; no GPU can be started in it before they run."""
     prepare()
     if sys.platform != "linux":
