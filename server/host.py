@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from flwr.app import Context, RecordDict
@@ -231,9 +231,9 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     versions, work = community.versions, _work(community, initial.spec)
     restored = partial(restorations, community.folder)
     waits = partial(presence, community.folder.root / STATE)
-    return PortServices(
-        state, community.registrar, versions, info, max_objects, restored, work=work, presence=waits
-    )
+    services = PortServices(state, community.registrar, versions, info, max_objects, restored)
+    privacy = community.privacy_terms()
+    return replace(services, work=work, presence=waits, privacy=privacy)
 
 
 def _work(community: OpenCommunity, spec: AdapterSpec) -> WorkTerms:

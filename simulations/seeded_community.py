@@ -16,6 +16,7 @@ from functools import partial
 from nomoat.aggregation.protocol.envelope import NONCE_BYTES
 from nomoat.aggregation.protocol.messages import TrainTask
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.secagg.audit.sketch import WORDS
 from nomoat.aggregation.secagg.parameters import Policy, RosterView
 from nomoat.client.round.masked_session import Membership
 from nomoat.client.round.sealed_app import SealParties
@@ -47,7 +48,7 @@ class SeededCommunity:
         listed = {key.public: name for name, key in keys.items()}
         root = hashlib.sha256(repr(sorted(listed.items())).encode()).digest()
         size, often = scenario.min_reports, sys.maxsize  # whoever sums holds all data anyway
-        policy = Policy(min_participants=size, allow_weak=True, repeats=often, audit=True)
+        policy = Policy(min_participants=size, allow_weak=True, repeats=often, audit_words=WORDS)
         federation_seed = seed_of(scenario.seed, "federation")
         key = SigningKey(_derive(seed, b"community"))
         return cls(seed, federation_seed, key, policy, keys, RosterView(root, listed))

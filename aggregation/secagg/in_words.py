@@ -12,6 +12,32 @@ NOT_PRIVATE: Final = (
 )
 
 
+NOT_COVERED: Final = (
+    "not covered: a patient backdoor within the bound (rates measured: docs/threat-model.md), and "
+    "free riders that send noise"
+)
+
+
+def sizes(bound: float | None, audited: bool, excluded: int) -> str:
+    """Return one line of what is known of the sizes of the updates that a version is made of."""
+    if bound is None:
+        return "sizes of updates: not bounded"
+    how = (
+        f"audited, excluded: {excluded}" if audited else "not audited: honest software keeps to it"
+    )
+    return f"norm-bounded: {bound:.3g} ({how})"
+
+
+def audited(words: int) -> str:
+    """Return one line of what an audit of sizes shows a coordinator (docs/protocol.md §20.7)."""
+    return (
+        f"of each update the coordinator learns {words} numbers that tell its size: whoever is far "
+        "too large leaves the sum by name. They tell little else: somebody who asks whether a "
+        "certain row was trained is right in 59 of 100 pairs by them, in 78 by the sum, in 50 by "
+        "guessing"
+    )
+
+
 def protection(secure: bool, least: int) -> str:
     """Return one line. least: the participants without whom nothing is summed."""
     if not secure:

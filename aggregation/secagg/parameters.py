@@ -34,7 +34,7 @@ class Policy:
     that invents volunteers down to the speed at which it can age them. repeats: how many sums with
     other participants may follow a first one from the same adapter within a day (§19.4). fewest:
     the owner's own minimum, of those who take part; an offer may name fewer, who then are too few.
-    audit: sessions that audit the norms of updates are joined (§20).
+    audit_words: the longest sketch of an update that is given away, 0 for none (§20).
     """
 
     min_participants: int = WEAK_BELOW
@@ -43,7 +43,7 @@ class Policy:
     known_peers: int = 0
     repeats: int = 2
     fewest: int = 0
-    audit: bool = False
+    audit_words: int = 0
 
     @property
     def least(self) -> int:
@@ -159,8 +159,13 @@ def check_offer(
 
 
 def _check_audit(offer: SessionOffer, policy: Policy) -> None:
-    if not policy.audit:
+    if not policy.audit_words:
         raise _refusal("the session audits updates, which this machine's owner has not agreed to")
+    if offer.audit_words > policy.audit_words:
+        raise _refusal(
+            f"the session asks for sketches of {offer.audit_words} words; this machine's owner has "
+            f"agreed to {policy.audit_words}"
+        )
     if offer.audit_words != WORDS or not can_audit(offer):
         raise _refusal("the session's audit is not one that can be")
 

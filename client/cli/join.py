@@ -14,7 +14,7 @@ from nomoat.client.cli.output import say
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.enrolment import CommunityInfo
     from nomoat.aggregation.protocol.invitation import Invitation
-    from nomoat.client.volunteer.joining import Candidate, Wish
+    from nomoat.client.volunteer.joining import Candidate, Consent, Wish
 
 app = typer.Typer(add_completion=False)
 
@@ -35,11 +35,12 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     allow_dropping: options.AllowDropping = False,
     yes: options.Yes = False,
     accept_weak: options.AcceptWeak = False,
+    accept_audit: options.AcceptAudit = False,
     only_enrol: options.EnrolOnly = False,
     detach: options.Detach = False,
 ) -> None:
     """Join a community: read the sheet, accept it, and train whenever a round asks."""
-    from nomoat.client.volunteer.joining import Wish
+    from nomoat.client.volunteer.joining import Consent, Wish
 
     wish = Wish(
         data=data,
@@ -54,13 +55,14 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         allow_dropping=allow_dropping,
         min_participants=min_participants,
     )
-    _join(_invitation(link), wish, yes, accept_weak, None if only_enrol else detach)
+    given = Consent(accept_weak, accept_audit)
+    _join(_invitation(link), wish, yes, given, None if only_enrol else detach)
 
 
 def _join(
-    invitation: Invitation, wish: Wish, yes: bool, accept_weak: bool, detach: bool | None
+    invitation: Invitation, wish: Wish, yes: bool, given: Consent, detach: bool | None
 ) -> None:
-    """Join, and take part unless `detach` is None."""
+    """Join, and take part unless `detach` is None. given: accepted by options."""
     from nomoat.aggregation.plain_text import one_line
     from nomoat.client.cli.run import start
     from nomoat.client.data.split import forget
@@ -71,8 +73,7 @@ def _join(
     home = Home.opened()
     candidate = consider(home, invitation, wish, _ask_base(yes))
     try:
-        weak = _agree(candidate, yes, accept_weak)
-        name = enrol(home, candidate, invitation, weak)
+        name = enrol(home, candidate, invitation, _agree(candidate, yes, given))
         say(f"joined {one_line(candidate.info.name)} as {name}")
         if detach is not None:
             start(home, [candidate.folder], candidate.folder.root.name, detach)
@@ -109,10 +110,10 @@ def _ask_base(yes: bool) -> Callable[[CommunityInfo], str]:
     return ask
 
 
-def _agree(candidate: Candidate, yes: bool, accept_weak: bool) -> bool:
+def _agree(candidate: Candidate, yes: bool, given: Consent) -> Consent:
     """Show the sheet and, unless that was waived, ask; Refused if it is not accepted.
 
-    Returns True if what is weak in it was accepted, by its own name: `yes` is no answer to that.
+    Returns what was accepted by its own name: `yes` is no answer to what is weak, nor to audits.
     """
     from nomoat.aggregation.errors import Refused
     from nomoat.client.membership.joining import check_rows, preview
@@ -122,11 +123,33 @@ def _agree(candidate: Candidate, yes: bool, accept_weak: bool) -> bool:
     if yes:
         if not candidate.allow_dropping:
             check_rows(candidate.settings, candidate.split, candidate.info.seq_len)
-        return _agree_to_weak(candidate, yes, accept_weak)
+        return _by_name(candidate, yes, given)
     sys.stderr.write(preview(candidate.settings, candidate.info.seq_len))
     if not typer.confirm("Take part?", default=False, err=True):
         raise Refused("not joined: the sheet was not accepted")
-    return _agree_to_weak(candidate, yes, accept_weak)
+    return _by_name(candidate, yes, given)
+
+
+def _by_name(candidate: Candidate, yes: bool, given: Consent) -> Consent:
+    from nomoat.client.volunteer.joining import Consent
+
+    weak = _agree_to_weak(candidate, yes, given.weak)
+    return Consent(weak, _agree_to_audit(candidate, yes, given.audit))
+
+
+def _agree_to_audit(candidate: Candidate, yes: bool, accept_audit: bool) -> bool:
+    """Return True if audits were accepted, False if there are none; Refused if they were not."""
+    from nomoat.aggregation.errors import Refused
+
+    if accept_audit or not candidate.agreed.audit_words:
+        return accept_audit
+    refused = "not joined: this community audits the sizes of updates"
+    if yes:
+        raise Refused(f"{refused}; --accept-audit accepts that, too")
+    question = f"Accept that the coordinator learns {candidate.agreed.audit_words} numbers of each?"
+    if not typer.confirm(question, default=False, err=True):
+        raise Refused(f"{refused}, which was not accepted")
+    return True
 
 
 def _agree_to_weak(candidate: Candidate, yes: bool, accept_weak: bool) -> bool:

@@ -46,6 +46,10 @@ AcceptWeak = Annotated[
     bool,
     typer.Option("--accept-weak", help="With --yes: also where few are summed, or nothing masked."),
 ]
+AcceptAudit = Annotated[
+    bool,
+    typer.Option("--accept-audit", help="With --yes: also where sizes of updates are audited."),
+]
 AllowDropping = Annotated[
     bool, typer.Option("--allow-dropping", help="Join if over 20 % of the rows cannot be used.")
 ]

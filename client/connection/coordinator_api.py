@@ -40,6 +40,8 @@ from nomoat.aggregation.protocol.receipts import check as check_receipt
 from nomoat.aggregation.protocol.roster import Roster, SignedEntry
 from nomoat.aggregation.protocol.round_end import Lineage, LineagePage, extend
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
+from nomoat.aggregation.protocol.terms.privacy_terms import check as check_privacy
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.protocol.work_terms import WorkTerms
 from nomoat.aggregation.protocol.work_terms import check as check_work
@@ -117,6 +119,18 @@ def work_terms(endpoint: Endpoint, community: bytes) -> WorkTerms | None:
     except NotServed:
         return None
     return check_work(wire.decode(answer, WorkTerms, COORDINATOR), community)
+
+
+def privacy_terms(endpoint: Endpoint, community: bytes) -> PrivacyTerms:
+    """Fetch what a community learns of single updates, checked against its key.
+
+    From a coordinator of a release before there was this: that it learns nothing of them.
+    """
+    try:
+        answer = wire.Packet(call(endpoint, "GET", "/privacy"))
+    except NotServed:
+        return PrivacyTerms()
+    return check_privacy(wire.decode(answer, PrivacyTerms, COORDINATOR), community)
 
 
 def _said(endpoint: Endpoint, community: bytes) -> CommunityInfo:

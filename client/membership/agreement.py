@@ -34,7 +34,8 @@ class Agreement:
     a round; 2 where a volunteer trains an adapter of its own, too. room_percent: by how much a task
     may exceed steps, passes, tokens, values and learning rate. weak: a session of few, or without
     masks, was accepted by name. batch_size: rows of a step; with fewer, less the same room, the
-    losses that are told would be of single rows.
+    losses that are told would be of single rows. audit_words: of the sketch that the coordinator
+    learns of each update.
     """
 
     steps: int
@@ -48,6 +49,7 @@ class Agreement:
     room_percent: int = ROOM_PERCENT
     weak: bool = False
     batch_size: int = 1
+    audit_words: int = 0
 
     @classmethod
     def of(cls, info: CommunityInfo, terms: WorkTerms | None, weak: bool = False) -> Agreement:

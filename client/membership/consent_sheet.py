@@ -50,6 +50,7 @@ def sheet(
             f"Received     {received_bytes(info, agreed) / 1e6:.1f} MB a round at most: the "
             "adapter to train from, the candidate to measure, the new version",
             f"Protection   {protection(info)}",
+            *_audit(settings, agreed),
             *_owners(settings, info),
             *_peers(settings),
             "Code         only what is installed here runs; the coordinator cannot send code, "
@@ -88,6 +89,16 @@ def _exchanges(info: CommunityInfo) -> int:
         return 1
 
 
+def _audit(settings: VolunteerSettings, agreed: Agreement) -> list[str]:
+    """Say what an audit shows of an update, and what becomes of whoever does not agree to it."""
+    if not agreed.audit_words:
+        return []
+    lines = in_words.audited(agreed.audit_words)
+    if not settings.audit:
+        lines += "; without your word (audit in settings.toml) no sum here includes you"
+    return [f"Audit        {lines}"]
+
+
 def _owners(settings: VolunteerSettings, info: CommunityInfo) -> list[str]:
     """Say what its owner's own settings ask of a session."""
     return [f"Your rules   {own_rules(settings)}"] if info.secure else []
@@ -99,9 +110,10 @@ def own_rules(settings: VolunteerSettings) -> str:
         f"only among {settings.min_participants} or more; " if settings.min_participants else ""
     )
     sums = "sum" if settings.repeats == 1 else "sums"
+    audited = "; sizes of updates may be audited" if settings.audit else "; no audited sums"
     return (
         f"{fewest}{settings.repeats} {sums} a day from one adapter may have other participants "
-        "than the first"
+        f"than the first{audited}"
     )
 
 

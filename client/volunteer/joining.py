@@ -15,6 +15,7 @@ from nomoat.aggregation.errors import BadData, Refused, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.invitation import Invitation
 from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.https import Endpoint
 from nomoat.client.data import secrets_allowlist
 from nomoat.client.data.split import FINDINGS, Split, prepare
 from nomoat.client.home import CommunityFolder, Home
@@ -58,6 +59,14 @@ class Wish:
     known_peers: int
     allow_dropping: bool = False
     min_participants: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """The things that were accepted by their own names, beside the sheet."""
+
+    weak: bool = False
+    audit: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,28 +129,34 @@ def consider(
         raise BadData(f"{settings.data}: {split.line()}; --allow-dropping joins with what is left")
     parts = check_trains(info, base, wish.device, machine.base_bits)
     fit = f"{fit}\n{parts}" if parts else fit
-    agreed = Agreement.of(
-        info, coordinator_api.work_terms(replace(endpoint, ca=info.ca), community)
-    )
+    agreed = _agreed(replace(endpoint, ca=info.ca), info)
     return Candidate(folder, info, settings, split, most, fit, agreed, wish.allow_dropping)
 
 
-def enrol(home: Home, candidate: Candidate, invitation: Invitation, weak: bool) -> str:
+def enrol(home: Home, candidate: Candidate, invitation: Invitation, consent: Consent) -> str:
     """Join after the sheet was accepted; our name and what it waits for, if for anything.
 
-    weak: what is weak in it was accepted, too.
+    consent: to what is weak in it, and to audits.
 
     Refused if the community does not want this volunteer.
     """
-    folder, info, settings = candidate.folder, candidate.info, candidate.settings
+    folder, info = candidate.folder, candidate.info
+    settings = candidate.settings.model_copy(update={"audit": consent.audit})
     identity(home.identity, os.urandom)
     folder.save_info(info)
-    agreement.save(folder.root, replace(candidate.agreed, weak=weak))
+    agreement.save(folder.root, replace(candidate.agreed, weak=consent.weak))
     standing, reason = join(home, folder, settings, invitation.token(), info.ca)
     if standing in (Standing.BANNED, Standing.LEFT):
         raise Refused(f"{info.name} has you as {standing.value}: {reason or 'no reason given'}")
     folder.save(settings)
     return settings.name + (" (waits for approval)" if standing is Standing.PENDING else "")
+
+
+def _agreed(endpoint: Endpoint, info: CommunityInfo) -> Agreement:
+    """Ask for all that accepting the sheet agrees to."""
+    work = coordinator_api.work_terms(endpoint, info.public)
+    privacy = coordinator_api.privacy_terms(endpoint, info.public)
+    return replace(Agreement.of(info, work), audit_words=privacy.audit_words)
 
 
 def _bits(info: CommunityInfo, wish: Wish, base: str) -> int | None:

@@ -11,6 +11,7 @@ from functools import partial
 
 from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.secagg.audit.sketch import WORDS
 from nomoat.aggregation.secagg.diary import Mark, set_back
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.membership.agreement import load as load_agreement
@@ -47,7 +48,7 @@ def round_session(
             known_peers=settings.known_peers,
             repeats=settings.repeats,
             fewest=settings.min_participants,
-            audit=settings.audit,
+            audit_words=WORDS if settings.audit else 0,
         ),
         lambda _session: os.urandom(32),
         info.secure,

@@ -14,6 +14,7 @@ from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import Receipt, issue
+from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms, sign
 from nomoat.aggregation.secagg import in_words
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.lora.data import template_clock
@@ -24,6 +25,7 @@ from nomoat.server.community.membership_rules import AgreedTerms
 from nomoat.server.community.settings import Settings
 from nomoat.server.community.versions import UNTRAINED, VersionStore
 from nomoat.server.rounds.receipts import UpdateDigests
+from nomoat.server.rounds.records import RoundRecord
 from nomoat.storage.atomic import replacing
 
 NAMED = 5  # of those who refuse
@@ -57,6 +59,10 @@ class OpenCommunity:
         """The approved volunteers, as secure aggregation wants them."""
         roster = self.registrar.roster()
         return RosterView(roster.head, roster.approved())
+
+    def privacy_terms(self) -> PrivacyTerms:
+        """The terms of every sum, as whoever joins agrees to them."""
+        return sign(self.settings.privacy_terms(), self.registrar.key)
 
     def check_fixed(self) -> None:
         """UsageError if a setting was changed that every version so far was made with."""
@@ -133,6 +139,26 @@ def _agreed(file: Path, now: AgreedTerms) -> tuple[AgreedTerms, dict[str, Agreed
         ) from None
 
 
+def _sizes(community: OpenCommunity, number: int) -> str:
+    """Say how large the updates of a round may have been, and who had to leave it for that."""
+    text = community.registrar.database.round_record(number)
+    if text is None:
+        return in_words.sizes(None, False, 0)
+    record = RoundRecord.from_json(json.loads(text))
+    rounds = community.settings.rounds
+    return in_words.sizes(record.norm_bound, rounds.audit and rounds.secure, record.excluded)
+
+
+def _gates(record: SignedVersion) -> str:
+    """Name what a version had to pass before it was accepted."""
+    version, passed = record.version, []
+    if version.loss is not None:
+        passed.append("held-out loss of the volunteers")
+    if version.evaluation is not None:
+        passed.append("loss on the community's own rows")
+    return ", ".join(passed) or "none: nothing was measured"
+
+
 def card(community: OpenCommunity, record: SignedVersion) -> str:
     """The README of an exported version: where it comes from, in words and numbers."""
     version, settings = record.version, community.settings
@@ -151,7 +177,9 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - round {version.round}, method {version.method}
 - held-out loss {loss} (the version before: {before})
 - loss on the community's own evaluation split {own}
-{notes}- privacy, as the community is set: {hidden}; {in_words.NOT_PRIVATE}
+{notes}- {_sizes(community, version.round)}
+- gates passed: {_gates(record)}; {in_words.NOT_COVERED}
+- privacy, as the community is set: {hidden}; {in_words.NOT_PRIVATE}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}

@@ -11,6 +11,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from nomoat.aggregation.methods import AnyMethod
+from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
+from nomoat.aggregation.secagg.audit.sketch import WORDS
 from nomoat.server.community.membership_rules import Admission
 from nomoat.server.rounds.federation import Federation
 from nomoat.server.rounds.machines.patience import Patience
@@ -132,6 +134,11 @@ class Settings(FileSettings):
     def method(self) -> AnyMethod:
         """The method that runs; UsageError if the choices do not go together."""
         return self.chosen.method()
+
+    def privacy_terms(self) -> PrivacyTerms:
+        """The terms of every sum, unsigned."""
+        audited = self.rounds.audit and self.rounds.secure
+        return PrivacyTerms(audit_words=WORDS if audited else 0)
 
     def federation(self) -> Federation:
         """The federation the coordinator runs; UsageError if its choices do not go together."""

@@ -44,7 +44,7 @@ FLEET_CALLS = frozenset(
     }
 )
 OURS = re.compile(
-    r"/(enroll|leave|erase|community|terms|presence|roster|versions|lineage|restored|receipts|"
+    r"/(enroll|leave|erase|community|terms|privacy|presence|roster|versions|lineage|restored|receipts|"
     r"appeal|(?:adapter|evidence)/[0-9a-f]{64})"
 )
 OUR_BODY_BYTES = 16 << 10

@@ -55,6 +55,15 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
 
         return await _answered(signed)
 
+    @app.get("/privacy")
+    async def privacy() -> Response:
+        def signed() -> object:
+            if services.privacy is None:
+                raise UsageError("this coordinator says nothing of audits and noise")
+            return services.privacy
+
+        return await _answered(signed)
+
     @app.post("/enroll")
     async def enroll(request: Request) -> Response:
         body, proof = await request.body(), request.headers.get(PROOF_HEADER, "")

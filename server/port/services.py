@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 from nomoat.aggregation.protocol.community.presence import Presence
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.history.restoration import Restorations
+from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
 from nomoat.aggregation.protocol.work_terms import WorkTerms
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.versions import VersionStore
@@ -54,8 +55,8 @@ class PortServices:
     """The parts a request may reach. info: the community's signed description at a unix time.
 
     max_objects: most Flower objects one reply may be made of. restored: the community's statements
-    that it was. clock: unix time. work: what it asks of a volunteer's machine, signed. presence:
-    what its round waits for.
+    that it was. clock: unix time. work, privacy: what it asks of a volunteer's machine, and learns
+    of its updates, signed. presence: what its round waits for.
     """
 
     state: FleetState
@@ -68,6 +69,7 @@ class PortServices:
     clock: Callable[[], float] = time.time
     work: WorkTerms | None = None
     presence: Callable[[], Presence | None] = lambda: None
+    privacy: PrivacyTerms | None = None
 
     def now(self) -> int:
         """Unix time in seconds."""

@@ -76,7 +76,10 @@ class _Carrying:
         machine, clock = self._machine, self._driver.clock
         outgoing = machine.start(clock.now())
         while outgoing or not machine.done:
-            outgoing = self._send(outgoing) + self._receive() + self._measure()
+            following = self._send(outgoing)
+            if outgoing:  # answers may be there already, and the phase over
+                self._driver.watcher.progress(self._progress())
+            outgoing = following + self._receive() + self._measure()
             outgoing += machine.wake(clock.now())
             self._driver.watcher.progress(self._progress())
             if not outgoing and not machine.done:

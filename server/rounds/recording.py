@@ -71,6 +71,8 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
         adapter=after.state.adapter.digest.hex(),
         train_seconds={name: round(one.seconds, 6) for name, one in ready.items()},
         suspects=dict(machine.plan.suspects),
+        norm_bound=events.norm_bound,
+        excluded=len({name for session in events.sessions for name in session.proofs}),
         reusable=_reusable(events),
     )
 

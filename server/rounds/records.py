@@ -41,6 +41,8 @@ class RoundRecord:
     train_seconds: dict[str, float] = field(default_factory=dict)  # as each volunteer measured it
     held: dict[str, str] = field(default_factory=dict)  # left out from now on, and why
     suspects: dict[str, float] = field(default_factory=dict)  # probability to spoil sums, if over ½
+    norm_bound: float | None = None  # on the L2 norm of an update
+    excluded: int = 0  # from the sum by its audit, with evidence
     reusable: bool = False  # its number may be announced again: nobody was asked for an update
 
     @property

@@ -91,6 +91,7 @@ own machines and data, on {info.base_model}.
 {own if voice.startswith(PERSONAL) else ""}
 - round {version.round}, method {version.method}
 - privacy, as the community said when this machine joined: {hidden}; {in_words.NOT_PRIVATE}
+- {in_words.NOT_COVERED}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - community {fingerprint(info.public)}

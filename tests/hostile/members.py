@@ -152,7 +152,9 @@ class Village:
         def entropy(session: bytes) -> bytes:
             return (name.encode() + session)[:32].ljust(32, b"-")
 
-        membership = Membership(key, self.roster, Policy(2, allow_weak=True, audit=True), entropy)
+        membership = Membership(
+            key, self.roster, Policy(2, allow_weak=True, audit_words=64), entropy
+        )
         origin = TrainingOrigin.announced(name, version_by_round)
         kind = lying(Attack.SCALED) if name in self.liars else RoundSession
         session = kind(name, BASE, TaskLimits(), masking=MaskedSession(membership), origin=origin)

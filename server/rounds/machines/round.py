@@ -209,6 +209,8 @@ class Round:
         self.events.sessions += (exchange.evidence,)
         if exchange.evidence.undecoded:  # a bad sum like one beyond its bound
             self.events.contributors = exchange.contributors
+        if exchange.bound is not None and self._exchange_number == 1:
+            self.events.norm_bound = exchange.bound.limit
         if exchange.failed is not None:
             return self._abandon(RoundEvent.TOO_FEW, exchange.failed, now)
         before, number, method = self.plan.before, self.plan.task.round, self._method

@@ -71,6 +71,7 @@ class Events:
     refused: dict[str, str] = field(default_factory=dict)
     contributors: tuple[str, ...] = ()
     sessions: tuple[SessionEvidence, ...] = ()  # each masked exchange
+    norm_bound: float | None = None  # of the first exchange
     phase_started: dict[RoundPhase, float] = field(default_factory=dict)
 
 

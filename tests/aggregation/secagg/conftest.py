@@ -62,7 +62,7 @@ class Federation:
         self.offer = propose(rng.bytes(32), self.terms, self.clips, sizes)
         self.audit_seed = rng.bytes(32) if self.bound else b""
         if self.bound:
-            self.policy = replace(self.policy, audit=True)
+            self.policy = replace(self.policy, audit_words=64)
             same = (self.clip,) * len(self.clips)
             bounded = replace(self.offer, clips=same, clip_l2=self.bound)
             self.offer = audited(bounded, self.audit_seed)

@@ -130,6 +130,36 @@ def test_what_is_not_weak_is_asked_about_once() -> None:
     assert not join_command._agree_to_weak(candidate, yes=True, accept_weak=False)
 
 
+def test_audits_are_on_the_sheet_and_accepted_by_their_own_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = Agreement.of(info(), None)
+    audited = replace(plain, audit_words=64)
+    assert "Audit" not in sheet(info(), SETTINGS, SPLIT, 8, "cpu: fits", plain)
+    shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: fits", audited)
+    assert "of each update the coordinator learns 64 numbers" in shown
+    assert "no sum here includes you" in shown
+    assert "no audited sums" in shown
+    agreed = SETTINGS.model_copy(update={"audit": True})
+    shown = sheet(info(), agreed, SPLIT, 8, "cpu: fits", audited)
+    assert "no sum here includes you" not in shown
+    assert "sizes of updates may be audited" in shown
+    asked: list[str] = []
+    monkeypatch.setattr(
+        join_command.typer, "confirm", lambda text, **_: bool(asked.append(text)) or len(asked) > 1
+    )
+    candidate: Any = SimpleNamespace(info=info(), agreed=audited)
+    with pytest.raises(Refused, match="--accept-audit"):
+        join_command._agree_to_audit(candidate, yes=True, accept_audit=False)
+    assert join_command._agree_to_audit(candidate, yes=True, accept_audit=True)
+    assert asked == []
+    with pytest.raises(Refused, match="was not accepted"):
+        join_command._agree_to_audit(candidate, yes=False, accept_audit=False)
+    assert join_command._agree_to_audit(candidate, yes=False, accept_audit=False)
+    none: Any = SimpleNamespace(info=info(), agreed=plain)
+    assert not join_command._agree_to_audit(none, yes=True, accept_audit=False)
+
+
 def test_the_sheet_says_what_binds_and_what_really_comes() -> None:
     terms = WorkTerms(
         TrainSettings(local_steps=12, learning_rate=5e-3), info().adapter_values, 25, bytes(64)

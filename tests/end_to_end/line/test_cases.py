@@ -121,6 +121,30 @@ def test_evidence_in_a_file_is_read_without_asking_anybody(
             standing.of_file(file)
 
 
+def test_what_a_community_says_of_audits_is_signed_and_older_ones_say_nothing(town: Any) -> None:
+    from dataclasses import replace
+
+    from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms, sign
+    from nomoat.client.connection.coordinator_api import privacy_terms
+    from nomoat.server.port.http_app import make_app
+    from nomoat.server.port.listening import ListenOptions, serving
+
+    public = town.folder.key().public
+    assert privacy_terms(town.endpoint(), public) == PrivacyTerms()
+    terms = sign(PrivacyTerms(audit_words=64), town.folder.key())
+    listening = ListenOptions(
+        "127.0.0.1", 0, town.folder.server_certificate, town.folder.server_key
+    )
+    for said in (terms, replace(terms, audit_words=0)):
+        with serving(make_app(replace(town.desk, privacy=said)), listening) as port:
+            endpoint = replace(town.endpoint(), port=port)
+            if said == terms:
+                assert privacy_terms(endpoint, public).audit_words == 64
+                continue
+            with pytest.raises(RemoteProtocolError, match="not signed by the community"):
+                privacy_terms(endpoint, public)
+
+
 def test_what_is_said_to_the_owner_tells_what_can_be_done() -> None:
     from nomoat.aggregation.protocol.enrolment import Standing
 

@@ -259,6 +259,13 @@ def test_a_machine_joins_an_audited_session_only_if_its_owner_agreed(federation)
         client.receive(made.offer)
 
 
+def test_a_sketch_is_no_longer_than_the_owner_agreed_to(federation):
+    made = session(federation)
+    client = made.client(0, policy=Policy(2, allow_weak=True, audit_words=32))
+    with pytest.raises(RemoteProtocolError, match=r"sketches of 64 words; .* agreed to 32"):
+        client.receive(made.offer)
+
+
 @pytest.mark.parametrize(
     "changes", [{"audit_words": 1}, {"clip_l2": 0.0}, {"clips": (0.05, 0.1)}, {"clip_l2": 9e5}]
 )

@@ -74,7 +74,7 @@ def audited_exchange(large: str) -> tuple[MaskedExchange, dict[str, ClientSessio
         vector = np.random.default_rng(n).normal(size=SPEC.size)
         vector *= (4.0 if name == large else 0.9) * BOUND / np.linalg.norm(vector)
         contribution = Contribution(vector.astype(np.float32))
-        policy, secrets = Policy(audit=True), SessionSecrets(bytes([n]) * 32)
+        policy, secrets = Policy(audit_words=64), SessionSecrets(bytes([n]) * 32)
         clients[name] = ClientSession(Volunteer(key, terms, policy, (), contribution, secrets))
     return MaskedExchange(tuple(keys), setup), clients
 
