@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.lora.device.present import names, why_no_cuda
+from nomoat.lora.device.recording import CudaRecorder, KernelRecorder
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,10 @@ class Device:
     def loss_scale(self) -> float:
         """Return the factor of the loss that keeps gradients inside the range of `dtype`."""
         return 1.0
+
+    def recorder(self) -> KernelRecorder | None:
+        """Return what records the device's work, None where launching it costs nothing."""
+        return None
 
     def synchronise(self) -> None:
         """Wait until the work that the device was given is done."""
@@ -123,6 +128,10 @@ class Cuda(Device):
         import torch
 
         return 2.0**13 if self.dtype() is torch.float16 else 1.0
+
+    def recorder(self) -> KernelRecorder | None:
+        """Return a recorder of CUDA graphs."""
+        return CudaRecorder(self.place)
 
     def synchronise(self) -> None:
         """Wait for the kernels that were launched."""

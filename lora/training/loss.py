@@ -33,15 +33,29 @@ class Losses:
     def __call__(self, batch: Batch, reduction: str) -> torch.Tensor:
         """Return the cross-entropy, nats, of the batch's trained tokens: their "mean" or "sum"."""
         import torch
-        from torch.nn import functional
 
-        self._places = torch.from_numpy(batch.places).to(self.device, non_blocking=True)
-        targets = torch.from_numpy(batch.targets).to(self.device, non_blocking=True)
-        ids = torch.from_numpy(batch.input_ids).to(self.device, non_blocking=True)
+        places, targets, ids = (
+            torch.from_numpy(values).to(self.device, non_blocking=True)
+            for values in (batch.places, batch.targets, batch.input_ids)
+        )
         mask: torch.Tensor | None = None
         if batch.mask is not None:
             mask = torch.from_numpy(batch.mask.astype(np.int64))
             mask = mask.to(self.device, non_blocking=True)
+        return self.computed(ids, mask, places, targets, reduction)
+
+    def computed(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        places: torch.Tensor,
+        targets: torch.Tensor,
+        reduction: str,
+    ) -> torch.Tensor:
+        """Return the same from tensors on the device; targets of −100 are passed over."""
+        from torch.nn import functional
+
+        self._places = places
         with self._autocast():
             logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return functional.cross_entropy(

@@ -21,10 +21,6 @@ class LossScale:
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
-    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
-        """Return the loss to run backward from."""
-        return loss if self.factor == 1.0 else loss * self.factor
-
     def unscale(self, gradient: torch.Tensor, loss: torch.Tensor) -> bool:
         """Divide a step's whole gradient by the factor, or halve the factor and return False.
 

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nomoat.aggregation.errors import BadData
 from nomoat.lora.data.batches import Batch, pieces
 from nomoat.lora.device import backends
 from nomoat.lora.training.checkpoint import RunPosition, TrainingCheckpoint, capture, restore
-from nomoat.lora.training.loss import Losses
 from nomoat.lora.training.loss_scale import LossScale
 from nomoat.lora.training.out_of_memory import halved
+from nomoat.lora.training.pieces.eager import EagerGradients
 from nomoat.lora.training.steps import TrainingStep
 
 if TYPE_CHECKING:
@@ -88,11 +87,11 @@ class RunProgress:
 
         return torch.stack(self._losses).cpu().tolist()
 
-    def accumulate(self, loss_of: Losses, batch: Batch) -> None:
+    def accumulate(self, gradients: EagerGradients, batch: Batch) -> None:
         """Add the gradient of the batch's mean loss to the parameters', piece by piece."""
         while True:
             try:
-                self._pieces(loss_of, batch)
+                self._pieces(gradients, batch)
                 if self._in_range():
                     return
                 fewer = self._limit
@@ -116,14 +115,10 @@ class RunProgress:
         if self.step < steps:
             self._break()
 
-    def _pieces(self, loss_of: Losses, batch: Batch) -> None:
+    def _pieces(self, gradients: EagerGradients, batch: Batch) -> None:
         cut = list(pieces(batch, self._limit))
         while self._piece < len(cut):
-            loss = loss_of(cut[self._piece], "sum") / len(batch.targets)
-            if not loss.requires_grad:
-                raise BadData("no layer of the adapter takes part in what the model computes")
-            self._scale.scaled(loss).backward()
-            part = loss.detach()
+            part = gradients.add(cut[self._piece], len(batch.targets), self._scale.factor)
             self._loss = part if self._loss is None else self._loss + part
             self._piece += 1
             if self._piece < len(cut):

@@ -81,7 +81,7 @@ class StackedFactors:
             for module in modules:
                 module.__dict__.pop("forward", None)
 
-    def step(self, rates: torch.Tensor, prox: torch.Tensor, clip_norm: float) -> None:
+    def step(self, rates: torch.Tensor, prox: torch.Tensor | None, clip_norm: float) -> None:
         """Clip each active volunteer's gradient by itself, take its Adam step, zero the gradient.
 
         Kingma & Ba 2015 (arXiv:1412.6980), Algorithm 1, as torch.optim.AdamW without decay; prox as
@@ -92,7 +92,7 @@ class StackedFactors:
         k, (b1, b2) = self.active, BETAS
         with torch.no_grad():
             values, gradient = self._values[:k], self._gathered()[:k]
-            if bool((prox[:k] != 0).any()):
+            if prox is not None:
                 gradient.add_((values - self._start[:k]) * prox[:k, None])
             norms = gradient.norm(dim=1, keepdim=True)
             gradient.mul_((clip_norm / (norms + 1e-6)).clamp(max=1.0))
@@ -141,23 +141,27 @@ class StackedFactors:
 
     def _made(self) -> dict[str, nn.Parameter]:
         """Make the stacks that layers use, contiguous: products with views of rows are slow."""
+        import torch
         from torch import nn
 
-        return {
+        made = {
             name: nn.Parameter(self._values[:, place].reshape(-1, *shape).contiguous())
             for name, (place, shape) in self._places.items()
         }
+        for parameter in made.values():  # recordings add to it where it is
+            parameter.grad = torch.zeros_like(parameter)
+        return made
 
     def _gathered(self) -> torch.Tensor:
-        """Take the gradients of all stacks: (C, d)."""
+        """Take the gradients of all stacks, which are zero afterwards: (C, d)."""
         import torch
 
-        found = []
-        for parameter in self._parameters.values():
-            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            found.append(grad.flatten(1))
-            parameter.grad = None
-        return torch.cat(found, dim=1)
+        gradients = [parameter.grad for parameter in self._parameters.values()]
+        found = torch.cat([grad.flatten(1) for grad in gradients if grad is not None], dim=1)
+        for grad in gradients:
+            if grad is not None:
+                grad.zero_()
+        return found
 
     def _hand_out(self) -> None:
         """Copy the values into the stacks."""

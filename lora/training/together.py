@@ -18,6 +18,7 @@ the last bits, too, so nothing that promises bits may use this.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nomoat.aggregation.errors import BadData, LocalProtocolError
+from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.data.batches import PAD, Batch, shuffled_rows
@@ -36,20 +37,20 @@ from nomoat.lora.device import backends
 from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments
 from nomoat.lora.training.movement import check_layers_move, tells
-from nomoat.lora.training.optimizer import CLIP_NORM
+from nomoat.lora.training.pieces.joint import (
+    JointGradients,
+    NotTogether,
+    RecordedJointGradients,
+)
+from nomoat.lora.training.pieces.recordings import LEAST_PIECES
 from nomoat.lora.training.stacked import StackedFactors
 from nomoat.lora.training.train import Trained, diverged, mean_of_last, steps_of
+
+__all__ = ["JoinedTraining", "NotTogether", "alike", "train_together"]
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-
-    from nomoat.lora.device.backends import Device
-    from nomoat.lora.training.loss import Losses
-
-
-class NotTogether(LocalProtocolError):
-    """Here each volunteer's training needs something of its own: draws, or a loss scale."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -102,8 +103,8 @@ def train_together(
     order = sorted(range(len(participants)), key=lambda i: -participants[i].steps)
     run = _TogetherRun(model, [participants[i] for i in order], most_tokens)
     model.train()
-    with losses_of(model) as loss_of, run.factors.in_place(model):
-        run.go(loss_of)
+    with run.gradients(model) as gradients:
+        run.go(gradients)
     model.eval()
     found: dict[int, Trained] = {}
     for place, index in enumerate(order):
@@ -117,12 +118,11 @@ class _TogetherRun:
     def __init__(
         self, model: PeftModel, members: Sequence[JoinedTraining], most_tokens: int | None
     ) -> None:
-        self._members = members
+        self._model, self._members = model, members
         self._limit = most_tokens
         self._batches = [member.batches() for member in members]
         self._losses: list[list[torch.Tensor]] = [[] for _ in members]
         self._tokens = [0] * len(members)
-        self._untried = True
         self._telling: Batch | None = None
         self.factors = StackedFactors(
             model,
@@ -133,55 +133,53 @@ class _TogetherRun:
         if members[0].settings.keep_moments:
             self.factors.recall([m.moments or Moments.none(m.adapter.spec) for m in members])
 
-    def go(self, loss_of: Losses) -> None:
-        """Take all steps; at each, those who have any left."""
+    @contextlib.contextmanager
+    def gradients(self, model: PeftModel) -> Iterator[JointGradients]:
+        """Yield what computes everybody's gradients and steps, for `go`."""
         import torch
 
         settings = [member.settings for member in self._members]
-        rates = torch.tensor([s.learning_rate for s in settings], device=loss_of.device)
-        prox = torch.tensor([s.prox for s in settings], device=loss_of.device)
+        rates = torch.tensor([s.learning_rate for s in settings], device=model.device)
+        prox = None
+        if any(s.prox for s in settings):
+            prox = torch.tensor([s.prox for s in settings], device=model.device)
+        recorder = backends.of(model.device).recorder()
+        with losses_of(model) as loss_of, self.factors.in_place(model):
+            given = loss_of, self.factors, rates, prox
+            if recorder is None or self._members[0].steps < LEAST_PIECES:
+                yield JointGradients(*given)
+                return
+            with recorder.in_order():
+                yield RecordedJointGradients(*given, recorder)
+
+    def go(self, gradients: JointGradients) -> None:
+        """Take all steps; at each, those who have any left."""
         for step in range(self._members[0].steps):
             active = sum(member.steps > step for member in self._members)
             batches = [next(batches) for batches in self._batches[:active]]
             self.factors.active = active
-            for place, loss in enumerate(self._accumulate(loss_of, batches)):
+            for place, loss in enumerate(self._accumulate(gradients, batches)):
                 self._losses[place].append(loss)
             if step == 0 and self._telling is not None:  # else no batch says enough to accuse
                 check_layers_move(
                     self.factors.named(), self._members[0].adapter.spec, self._telling
                 )
-            self.factors.step(rates, prox, CLIP_NORM)
+            gradients.step()
 
-    def _accumulate(self, loss_of: Losses, batches: list[list[Example]]) -> torch.Tensor:
+    def _accumulate(self, gradients: JointGradients, batches: list[list[Example]]) -> torch.Tensor:
         """Add everybody's gradient, in passes of at most so many tokens; everybody's loss."""
         import torch
 
         counts = [sum(int(e.trained.sum()) for e in rows) for rows in batches]
         for place, count in enumerate(counts):
             self._tokens[place] += count
-        per = 1.0 / torch.tensor(counts, dtype=torch.float32, device=loss_of.device)
-        total = torch.zeros(len(batches), device=loss_of.device)
+        device = self._model.device
+        per = 1.0 / torch.tensor(counts, dtype=torch.float32, device=device)
+        total = torch.zeros(len(batches), device=device)
         for batch, owners in _passes(batches, self._limit):
-            whose = torch.from_numpy(owners).to(loss_of.device)
-            losses = self._first(loss_of, batch) if self._untried else loss_of(batch, "none")
-            losses = losses * per[whose]
-            losses.sum().backward()
-            total.index_add_(0, whose, losses.detach())
+            total += gradients.add(batch, owners, per)
             self._telling = batch if tells(batch) else self._telling
         return total
-
-    def _first(self, loss_of: Losses, batch: Batch) -> torch.Tensor:
-        """Compute the first losses of all, and see whether the base draws anything for them."""
-        device = backends.of(loss_of.device)
-        if device.loss_scale != 1.0:
-            raise NotTogether("in float16 each volunteer's loss is scaled by itself")
-        before = _random_states(device)
-        losses = loss_of(batch, "none")
-        after = _random_states(device)
-        if any(not state.equal(after[name]) for name, state in before.items()):
-            raise NotTogether("a base with dropout is trained for one volunteer at a time")
-        self._untried = False
-        return losses
 
     def result(self, place: int, seconds: float) -> Trained:
         """Return what came out for one member."""
@@ -200,13 +198,6 @@ class _TogetherRun:
             kept = self.factors.remember(place, before)
         ends = losses[0], mean_of_last(losses)
         return Trained(vector, member.steps, self._tokens[place], *ends, seconds, kept)
-
-
-def _random_states(device: Device) -> dict[str, torch.Tensor]:
-    """Return the states of the generators that dropout draws from."""
-    import torch
-
-    return {"cpu": torch.get_rng_state(), **device.random_state()}
 
 
 def _passes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -23,9 +24,13 @@ from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments, recall, remember
 from nomoat.lora.training.movement import check_layers_move
 from nomoat.lora.training.optimizer import CLIP_NORM, flat_adamw
+from nomoat.lora.training.pieces.eager import EagerGradients
+from nomoat.lora.training.pieces.recorded import RecordedGradients
+from nomoat.lora.training.pieces.recordings import LEAST_PIECES
 from nomoat.lora.training.progress import NO_BREAKS, Breaks, RunProgress
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
 
     from nomoat.lora.model.adapter_slot import SlotFactors
@@ -149,9 +154,9 @@ def _take_steps(
     limit = piece_tokens(model, breaks.most_tokens)
     progress = RunProgress(breaks, optimizer, limit, lambda: clock() - began)
     model.train()
-    with losses_of(model) as loss_of:
+    with _gradients(model, run, gradient) as gradients:
         for batch in _batches(run, progress.step):
-            progress.accumulate(loss_of, batch)
+            progress.accumulate(gradients, batch)
             if progress.step == 0:
                 check_layers_move(factors, run.adapter.spec, batch)
             if start is not None:
@@ -166,6 +171,24 @@ def _take_steps(
     if not keep:
         return progress, None
     return progress, remember(before, run.adapter.spec, trained, optimizer)
+
+
+@contextlib.contextmanager
+def _gradients(model: PeftModel, run: _Run, gradient: torch.Tensor) -> Iterator[EagerGradients]:
+    """Yield what computes gradients: recorded where the device gains by it and the run is long."""
+    recorder = backends.of(model.device).recorder()
+    with losses_of(model) as loss_of:
+        if recorder is None or run.steps < LEAST_PIECES or _checkpoints_activations(model):
+            yield EagerGradients(loss_of)
+            return
+        longest = max(len(example.input_ids) for example in run.examples)
+        with recorder.in_order():
+            yield RecordedGradients(loss_of, recorder, longest, gradient)
+
+
+def _checkpoints_activations(model: PeftModel) -> bool:
+    """Tell whether the backward pass computes layers once more, which draws on random states."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def _batches(run: _Run, done: int) -> Iterator[Batch]:

@@ -186,7 +186,7 @@ def test_whose_training_diverges_is_told_as_alone(base: Any, examples: Any) -> N
 def test_each_gradient_is_clipped_by_itself_and_only_above_the_bound(
     base: Any, examples: Any, bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nomoat.lora.training.together.CLIP_NORM", bound)
+    monkeypatch.setattr("nomoat.lora.training.pieces.joint.CLIP_NORM", bound)
     monkeypatch.setattr("nomoat.lora.training.train.CLIP_NORM", bound)
     kept = replace(
         SETTINGS, keep_moments=True
