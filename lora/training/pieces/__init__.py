@@ -1,4 +1,4 @@
-"""How the gradient of a piece of a batch is computed: kernel by kernel, or replayed as a whole.
+"""Gradients of a piece of a batch: computed kernel by kernel, or replayed as a whole.
 
 No order of pieces, no optimiser and no checkpoints: those are progress.py's and train.py's.
 """
