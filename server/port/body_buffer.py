@@ -29,6 +29,7 @@ from nomoat.server.port.request_limits import (
 LARGE_BYTES = SMALL_BYTES  # smaller ones are whole when they come here
 CHUNK_BYTES = 256 << 10
 AT_ONCE = 2
+COLLECT_BYTES = 16 << 20  # of bodies, between two looks for those that nobody needs any more
 
 
 class BodyBuffer:
@@ -38,10 +39,12 @@ class BodyBuffer:
         self._app = app
         self._folder = folder
         self._slots = asyncio.Semaphore(at_once)
+        self._uncollected = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on when all of it is here, its answer when it has been worked out."""
-        large = scope["type"] == "http" and (content_length(scope) or 0) >= LARGE_BYTES
+        length = (content_length(scope) or 0) if scope["type"] == "http" else 0
+        large = length >= LARGE_BYTES
         if not (large or scope.get("path") == FLEET + "pull-object"):
             await self._app(scope, receive, send)
             return
@@ -55,9 +58,19 @@ class BodyBuffer:
             answer = BufferedAnswer(held)
             async with self._slots:
                 await self._app(scope, receive, answer.keep)
-                if large:
-                    gc.collect()  # the handlers leave the body in a cycle of references
+                self._collect(length if large else 0)
             await answer.send_on(send)
+
+    def _collect(self, length: int) -> None:
+        """Free bodies, which the handlers leave in cycles of references.
+
+        Not after each: looking takes as long as there are objects, tens of milliseconds with many
+        volunteers.
+        """
+        self._uncollected += length
+        if self._uncollected >= COLLECT_BYTES:
+            self._uncollected = 0
+            gc.collect()
 
 
 class BufferedAnswer:

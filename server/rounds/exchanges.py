@@ -99,7 +99,8 @@ class Exchanges:
         """Return the waiting of one of so many phases, which share a deadline."""
         federation = self.federation
         patience = None if federation.patience is None else SESSION
-        return Waiting(federation.aggregate_deadline_s / phases, patience, federation.min_reports)
+        whole = federation.aggregate_deadline_s
+        return Waiting(whole / phases, patience, federation.min_reports, most_s=whole)
 
     def _masked(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from nomoat.server.rounds.machines.patience import Patience, Waiting
+from nomoat.server.rounds.machines.patience import SESSION, Patience, Waiting
 from nomoat.server.rounds.machines.stragglers import Straggler, Stragglers
 
 PATIENT = Waiting(3600.0, Patience(1.5, 2.0), minimum=2)
@@ -81,3 +81,14 @@ def test_whoever_is_asked_anew_owes_nothing_old() -> None:
     owed.keep("m1", Straggler("a", 0.0, 120.0))
     assert owed.ask_anew("a") == ["m1"]
     assert owed.give_up(1e9) == {}
+
+
+def test_a_phase_goes_on_while_answers_keep_coming_and_ends_when_they_stop() -> None:
+    waits = Waiting(50.0, SESSION, minimum=150, most_s=300.0)
+    missing = tuple("abc")
+    assert waits.until(100.0, (), missing) == 150.0
+    assert waits.until(100.0, (110.0,), missing) == 150.0
+    assert waits.until(100.0, (110.0, 149.0), missing) == 159.0  # a fifth of its deadline more
+    assert waits.until(100.0, (110.0, 398.0), missing) == 400.0  # and never beyond all there is
+    alone = Waiting(50.0, SESSION, minimum=150)
+    assert alone.until(100.0, (110.0, 149.0), missing) == 150.0
