@@ -16,6 +16,7 @@ from nomoat.client.training.private_adapter import PrivateAdapterFile
 from nomoat.client.volunteer.status import Activity, VolunteerStatus
 from nomoat.lora.data.conversations import Dropped
 from nomoat.lora.data.row_counts import RowUse
+from nomoat.lora.device.present import names
 
 
 def render_status(
@@ -29,6 +30,7 @@ def render_status(
         f"community {folder.name()} ({folder.root.name[:8]})",
         f"protection {protection}",
         *([f"your rules {rules}"] if (rules := _rules(folder)) else []),
+        *([f"trains on {', '.join(used)}"] if len(used := _devices(folder)) > 1 else []),
     ]
     if now.doing == "refused" and (sent := last_appeal(folder)) is not None:
         lines.append(f"your appeal of {_clock(sent.at)} {sent.text}")
@@ -70,6 +72,7 @@ def status_json(
         "finishing": now.finishing,
         "protection": protection,
         "rules": _rules(folder),
+        "devices": list(_devices(folder)),
         "appeal": None if (sent := last_appeal(folder)) is None else asdict(sent),
         "rows": None if split is None else _rows(split),
     }
@@ -90,6 +93,11 @@ def _private(folder: CommunityFolder) -> Iterator[str]:
 def _rules(folder: CommunityFolder) -> str | None:
     """Say what the owner's own settings ask of a session; None where nothing is masked."""
     return own_rules(folder.load()) if folder.info().secure else None
+
+
+def _devices(folder: CommunityFolder) -> tuple[str, ...]:
+    """Return the devices that the owner's settings name."""
+    return names(folder.load().device)
 
 
 def _rows(split: Split) -> dict[str, Any]:

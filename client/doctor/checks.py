@@ -40,6 +40,7 @@ class Symptoms:
     protocols: tuple[int, int] | None = None  # the community's least and most
     gpu_present: bool | None = None  # a device on the bus
     driver: str | None = None
+    gpus: tuple[str, ...] = ()  # names of NVIDIA devices, in their driver's order
     torch_cuda: bool | None = None
     torch_installed: bool = True
     free_memory_bytes: int | None = None
@@ -115,7 +116,9 @@ def _gpu(s: Symptoms) -> CheckResult:
     if not s.torch_installed:
         return CheckResult("gpu", CheckStatus.BAD, "PyTorch is missing", "pip install torch")
     if s.torch_cuda:
-        return CheckResult("gpu", CheckStatus.GOOD, f"CUDA works (driver {s.driver or 'unknown'})")
+        found = ", ".join(f"cuda:{place} {name}" for place, name in enumerate(s.gpus))
+        text = f"CUDA works (driver {s.driver or 'unknown'}){': ' * bool(found)}{found}"
+        return CheckResult("gpu", CheckStatus.GOOD, text)
     if s.torch_mps:
         return CheckResult("gpu", CheckStatus.GOOD, "Apple's GPU works (MPS)")
     if s.gpu_present is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nomoat.client.doctor.checks import Symptoms
 from nomoat.client.doctor.kept_files import damage
 from nomoat.client.machine.attempt import attempt
-from nomoat.lora.device.present import torch_has_cuda
+from nomoat.lora.device.present import gpus_of, torch_has_cuda
 
 if TYPE_CHECKING:
     from nomoat.client.connection.https import Endpoint
@@ -187,6 +187,7 @@ def local_symptoms(version: str, folder: Path, key_path: Path) -> Symptoms:
         torch_installed=importlib.util.find_spec("torch") is not None,
         gpu_present=attempt("gpu", _gpu_present),
         driver=attempt("driver", _driver),
+        gpus=attempt("gpus", _gpu_names) or (),
         free_disk_bytes=attempt("disk", lambda: shutil.disk_usage(folder).free),
         free_memory_bytes=attempt("memory", _free_memory),
         key_path=str(key_path),
@@ -219,6 +220,18 @@ def _driver() -> str:
 
     pynvml.nvmlInit()
     return str(pynvml.nvmlSystemGetDriverVersion())
+
+
+def _gpu_names() -> tuple[str, ...]:
+    """Names of the devices that CUDA counts here; in NVML's order, as `nomoat run` has it."""
+    import pynvml
+
+    from nomoat.client.machine.gpu import names_of
+
+    pynvml.nvmlInit()
+    count = pynvml.nvmlDeviceGetCount()
+    counted = ",".join(f"cuda:{place}" for place in range(count)) or "cpu"
+    return tuple(names_of(gpus_of(counted)))
 
 
 def _torch_mps() -> bool:

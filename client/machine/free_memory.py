@@ -7,12 +7,11 @@ from pathlib import Path
 
 from nomoat.client.machine.attempt import attempt
 from nomoat.client.machine.gpu import Gpu
-from nomoat.lora.device.gpu_queue import queue_for
-from nomoat.lora.device.present import gpu_of, is_apple
-from nomoat.lora.memory.prediction import DeviceOverhead, cpu_host, cuda_host
+from nomoat.lora.device.gpu_queue import pids_with_tickets
+from nomoat.lora.device.present import gpus_of, is_apple
+from nomoat.lora.memory.prediction import CONTEXT_BYTES, DeviceOverhead, cpu_host, cuda_host
 
 WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
-CONTEXT_BYTES = 600 << 20  # a CUDA context with its kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +40,20 @@ def free_memory(device: str, share: float = 1.0, ours: frozenset[int] = frozense
 def gpu_memory(device: str, ours: frozenset[int]) -> tuple[int, int] | None:
     """(bytes free or ours, bytes in all) of the NVIDIA device meant; None if none is.
 
-    Ours are those, too, that programs have which take turns with ours: not while we have ours.
+    Of several, those of the one with least: each holds the whole base. Ours are those, too, that
+    programs have which take turns with ours: not while we have ours.
     """
-    which = gpu_of(device)
-    if which is None:
-        return None
-    gpu = Gpu(which)
+    turns = ours | pids_with_tickets(device)
+    found = [_memory_of(Gpu(which), turns) for which in gpus_of(device)]
+    known = [memory for memory in found if memory is not None]
+    return min(known) if found and len(known) == len(found) else None
+
+
+def _memory_of(gpu: Gpu, turns: frozenset[int]) -> tuple[int, int] | None:
     found = attempt("gpu memory", gpu.memory)
     if found is None:
         return None
     free, whole = found
-    queue = queue_for(device)
-    turns = ours if queue is None else ours | queue.pids()
     return free + (attempt("gpu processes", lambda: gpu.held(turns)) or 0), whole
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,12 @@ class Gpu:
         self._ours: frozenset[int] = frozenset()  # that were ours: the driver lists the dead, too
         self._outside: frozenset[int] = frozenset()  # at the last look
         self.apart = False
+
+    def name(self) -> str:
+        """The card's name."""
+        nvml, device = self._open()
+        found = nvml.nvmlDeviceGetName(device)
+        return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
 
     def power_w(self) -> float:
         """Board power."""
@@ -100,6 +106,42 @@ class Gpu:
         if isinstance(self._which, str):
             return self._nvml, self._nvml.nvmlDeviceGetHandleByUUID(self._which)
         return self._nvml, self._nvml.nvmlDeviceGetHandleByIndex(self._which)
+
+
+class GpuGroup:
+    """All devices that are used, as one: everybody's programs, all power, the hottest, the fullest.
+
+    Every method raises where a driver does; without a device everything is unknown.
+    """
+
+    def __init__(self, which: Sequence[int | str]) -> None:
+        self._gpus = tuple(Gpu(one) for one in which) or (Gpu(None),)
+
+    @property
+    def apart(self) -> bool:
+        """True if the driver shows our processes, and not under names of this system."""
+        return any(gpu.apart for gpu in self._gpus)
+
+    def power_w(self) -> float:
+        """Power of all boards."""
+        return sum(gpu.power_w() for gpu in self._gpus)
+
+    def temperature_c(self) -> float:
+        """Core temperature of the hottest."""
+        return max(gpu.temperature_c() for gpu in self._gpus)
+
+    def memory_share(self, pids: frozenset[int]) -> float:
+        """Our part of the memory where it is largest."""
+        return max(gpu.memory_share(pids) for gpu in self._gpus)
+
+    def programs(self, pids: frozenset[int]) -> tuple[GpuProgram, ...]:
+        """Programs on any of them that are not ours."""
+        return tuple(program for gpu in self._gpus for program in gpu.programs(pids))
+
+
+def names_of(which: Sequence[int | str]) -> list[str]:
+    """Return the devices' names, as their driver has them."""
+    return [Gpu(one).name() for one in which]
 
 
 def _name(pid: int) -> str:

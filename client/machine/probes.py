@@ -10,14 +10,14 @@ import contextlib
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from nomoat.client.machine.attempt import attempt
-from nomoat.client.machine.gpu import Gpu
+from nomoat.client.machine.gpu import GpuGroup
 from nomoat.client.machine.readings import Readings
 
 NM_METERED = {1: True, 3: True, 2: False, 4: False}  # NMMetered: yes, guess-yes, no, guess-no
@@ -34,12 +34,12 @@ class Probes:
         self,
         folder: Path,
         pids: Callable[[], frozenset[int]],
-        gpu: int | str | None = 0,
+        gpus: Sequence[int | str] = (0,),
         turns: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         self._folder = folder
         self._pids, self._turns = pids, turns
-        self._gpu = Gpu(gpu)
+        self._gpu = GpuGroup(gpus)
         self._processor = Processor()
 
     def readings(self, now: datetime) -> Readings:

@@ -12,10 +12,16 @@ from typing import Literal
 
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.messages import MAX_RANK
-from nomoat.client.machine.free_memory import CONTEXT_BYTES, FreeMemory, free_memory
+from nomoat.client.machine.free_memory import FreeMemory, free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.lora.memory.plan import MemoryPlan, plan, shorter
-from nomoat.lora.memory.prediction import FP32, Optimizer, TrainingShape, Weights
+from nomoat.lora.memory.prediction import (
+    CONTEXT_BYTES,
+    FP32,
+    Optimizer,
+    TrainingShape,
+    Weights,
+)
 from nomoat.lora.model.files import config, resolve, stored_bytes
 from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
 from nomoat.lora.training.train import CPU_TOKENS

@@ -61,8 +61,8 @@ from nomoat.client.volunteer.telling.owner_lines import OwnerLines, nobody
 from nomoat.client.volunteer.telling.presence_watch import PresenceWatch
 from nomoat.client.volunteer.training_watch import TrainingWatch
 from nomoat.flower.packets import to_reply
-from nomoat.lora.device.gpu_queue import queue_for
-from nomoat.lora.device.present import gpu_of
+from nomoat.lora.device.gpu_queue import pids_with_tickets
+from nomoat.lora.device.present import gpus_of
 from nomoat.lora.training.steps import TrainingStep
 from nomoat.storage.atomic import sweep
 
@@ -252,9 +252,13 @@ def _connection(kit: Kit, governor: Governor) -> ConnectionSettings:
 def _governor(
     kit: Kit, trainer: Trainer, status: StatusWriter, recorder: Recorder, workers: SharedWorkers
 ) -> Governor:
-    gpu, queue = gpu_of(kit.settings.device), queue_for(kit.settings.device)
-    turns = frozenset if queue is None else queue.pids
-    probes = Probes(kit.folder.root, lambda: workers.pids | {os.getpid()}, gpu, turns)
+    device = kit.settings.device
+    probes = Probes(
+        kit.folder.root,
+        lambda: workers.pids | {os.getpid()},
+        gpus_of(device),
+        lambda: pids_with_tickets(device),
+    )
 
     def handing_over() -> bool:
         return status.status.doing == "working" or recorder.handing_over()

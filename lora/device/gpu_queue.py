@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.lora.device.nvml_pids import opened
-from nomoat.lora.device.present import gpu_of, may_use_gpu
+from nomoat.lora.device.present import gpus_of, may_use_gpu
 from nomoat.lora.device.turns import Ticket, TicketStanding, must_hand_over, standing
 from nomoat.storage.locks import is_locked, lock
 
@@ -46,8 +46,8 @@ class GpuQueue:
 
     def __init__(self, which: int | str, folder: Path | None = None) -> None:
         self._which = which
-        name = re.sub(r"[^\w-]", "_", _uuid(which))[:80]
-        self._folder = (folder or shared_folder()) / name
+        self.name = re.sub(r"[^\w-]", "_", _uuid(which))[:80]
+        self._folder = (folder or shared_folder()) / self.name
 
     def draw(self) -> Turn | None:
         """Draw a ticket; None where tickets cannot be had."""
@@ -227,10 +227,15 @@ class Turn:
         return f"its turn at the GPU: {whose}{where} {does}"
 
 
-def queue_for(device: str) -> GpuQueue | None:
-    """Return the tickets of the NVIDIA GPU meant by `device`; None where none is."""
-    which = gpu_of(device) if may_use_gpu(device) else None
-    return None if which is None else GpuQueue(which)
+def queues_for(device: str) -> tuple[GpuQueue, ...]:
+    """Return the tickets of each NVIDIA GPU meant by `device`, in the order in which all draw."""
+    which = gpus_of(device) if may_use_gpu(device) else ()
+    return tuple(sorted((GpuQueue(gpu) for gpu in which), key=lambda queue: queue.name))
+
+
+def pids_with_tickets(device: str) -> frozenset[int]:
+    """Return the processes that take turns at the GPUs meant by `device`."""
+    return frozenset(pid for queue in queues_for(device) for pid in queue.pids())
 
 
 def owner() -> str:

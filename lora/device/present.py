@@ -33,10 +33,12 @@ def names(device: str) -> tuple[str, ...]:
 
 
 def check_names(device: str) -> None:
-    """Raise UsageError, in one line, unless `device` names kinds of devices that there are."""
-    for name in names(device):
-        if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} is no device; auto, cpu, cuda, mps and xpu are")
+    """Raise UsageError, in one line, unless `device` names kinds of devices that there are.
+
+    Several are of one kind, each named once.
+    """
+    _check_kinds(device)
+    _check_list(device)
 
 
 def check_there(device: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -44,11 +46,27 @@ def check_there(device: str, environment: Mapping[str, str] = os.environ) -> Non
 
     Drivers are not asked: what passes may still not start.
     """
-    check_names(device)
+    _check_kinds(device)
     for name in names(device):
         kind = name.partition(":")[0]
         if why := _why_not(kind, environment):
             raise UsageError(f"there is no {kind.upper()} device here; use cpu ({why})")
+    _check_list(device)
+
+
+def _check_kinds(device: str) -> None:
+    for name in names(device):
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is no device; auto, cpu, cuda, mps and xpu are")
+
+
+def _check_list(device: str) -> None:
+    found = names(device)
+    kinds = {name.partition(":")[0] for name in found}
+    if len(found) > 1 and (len(kinds) > 1 or kinds & {"auto", CPU}):
+        raise UsageError(f"{device!r} mixes devices; several are GPUs of one kind: cuda:0,cuda:1")
+    if len({name if ":" in name else f"{name}:0" for name in found}) < len(found):
+        raise UsageError(f"{device!r} names a device twice")
 
 
 def _why_not(kind: str, environment: Mapping[str, str]) -> str:
@@ -99,16 +117,27 @@ def may_use_gpu(device: str, environment: Mapping[str, str] = os.environ) -> boo
 
 
 def gpu_of(device: str, environment: Mapping[str, str] = os.environ) -> int | str | None:
-    """Return NVML's index or UUID of the first CUDA device meant by `device`; None for none.
+    """Return the first of `gpus_of`; None for none."""
+    return next(iter(gpus_of(device, environment)), None)
+
+
+def gpus_of(device: str, environment: Mapping[str, str] = os.environ) -> tuple[int | str, ...]:
+    """Return NVML's index or UUID of every CUDA device meant by `device`, in its order.
 
     CUDA counts only what CUDA_VISIBLE_DEVICES lists, and in NVML's order if CUDA_DEVICE_ORDER is
-    PCI_BUS_ID, as `nomoat run` sets it.
+    PCI_BUS_ID, as `nomoat run` sets it. A slice of a device (MIG) goes by its UUID.
     """
-    kind, _, number = names(device)[0].partition(":")
-    if kind not in {"auto", "cuda"} or not torch_has_cuda():
+    if not torch_has_cuda():
+        return ()
+    found = (_gpu_named(name, environment.get(VISIBLE)) for name in names(device))
+    return tuple(gpu for gpu in found if gpu is not None)
+
+
+def _gpu_named(name: str, visible: str | None) -> int | str | None:
+    kind, _, number = name.partition(":")
+    if kind not in {"auto", "cuda"}:
         return None
     place = int(number) if number.isdecimal() else 0
-    visible = environment.get(VISIBLE)
     if visible is None:
         return place
     listed = [entry.strip() for entry in visible.split(",") if entry.strip()]

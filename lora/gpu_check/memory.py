@@ -56,9 +56,10 @@ def does_not_fit(place: CheckPlace) -> str:
     """Load a base where a few hundred kilobytes are free."""
     import torch
 
+    from nomoat.lora.device import backends
     from nomoat.lora.model.base_model import load
 
-    torch.zeros(1, device=place.device)
+    backends.pick(place.device).start()
     torch.cuda.set_per_process_memory_fraction((2 << 20) / torch.cuda.mem_get_info()[1])
     try:
         load(place.model, place.device)

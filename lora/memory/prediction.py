@@ -19,6 +19,7 @@ from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
 FP32: Final = 4  # bytes
 STACKED_BYTES: Final = 9 * FP32  # of a value in a stack: see trained_bytes
 MIB: Final = 1 << 20
+CONTEXT_BYTES: Final = 850 * MIB  # of a CUDA context, kernels and libraries; 836 seen on an H100
 
 
 class Weights(Enum):

@@ -152,9 +152,12 @@ Job: TypeAlias = TrainJob | JointJob | EvaluateJob | SampleJob | SpecJob | Shard
 OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing", "needs_bytes"})
 
 
-def need_bytes(job: Job) -> int | None:
-    """Return what the job takes of the device at its peak, None if nobody has predicted it."""
-    return job.needs_bytes if isinstance(job, TrainJob | JointJob | EvaluateJob) else None
+def need_bytes(job: Job, holding: int | None = None) -> int | None:
+    """Return what the job takes of the device at its peak, None if nobody has predicted it.
+
+    holding: to hold the base and read a row, which is all that other jobs than these do.
+    """
+    return job.needs_bytes if isinstance(job, TrainJob | JointJob | EvaluateJob) else holding
 
 
 def digest(job: TrainJob) -> bytes:

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from nomoat.aggregation.errors import NomoatError
+from nomoat.lora.memory.holding import holding_bytes
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers import jobs
@@ -52,6 +54,11 @@ class PoolState:
     processes: dict[int, WorkerProcess] = field(default_factory=dict)
     gpu_pids: frozenset[int] = frozenset()
     stepped: Callable[[TrainingStep], None] = lambda _step: None
+
+    @cached_property
+    def holding(self) -> int | None:
+        """Bytes of the GPU that holding the base takes, None if unknown or there is none."""
+        return holding_bytes(self.base.folder, self.base.bits) if self.turn.needed else None
 
     @property
     def ending(self) -> bool:
@@ -104,7 +111,7 @@ class Serving:
     def _work(self, task: Task) -> None:
         """Do a task to its end, in as many turns as it takes."""
         while not task.future.done():
-            need = jobs.need_bytes(task.job)
+            need = jobs.need_bytes(task.job, self._state.holding)
             if self._state.turn.is_over(idle=False) or not self._state.turn.fits(need):
                 self._end()
             if self._process is None:

@@ -19,7 +19,7 @@ from nomoat.lora.data.encoding import Encoded, Encoder, Example
 from nomoat.lora.data.reading import read
 from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.device import backends, nvml_pids
-from nomoat.lora.device.present import gpu_of
+from nomoat.lora.device.present import gpus_of, names
 from nomoat.lora.model.adapter_slot import FROZEN, attach, detach, swap
 from nomoat.lora.model.context import check_length, context_of
 from nomoat.lora.model.examination import Examined, examine
@@ -224,17 +224,21 @@ def main(pipe: Connection, base: HeldBase) -> None:
 
 
 def _started_device(base: HeldBase) -> tuple[str, frozenset[int]]:
-    """Start the device; (its kind, the ids that its driver has for this process)."""
+    """Start every device; (their kind, the ids that their driver has for this process)."""
     import torch
 
     if base.threads > 1:
         torch.set_num_threads(base.threads)
-    device, which = backends.pick(base.device), gpu_of(base.device)
-    before = nvml_pids.on_device(which)
-    device.start()
-    if device.kind != "cuda":
-        return device.kind, frozenset()
-    return device.kind, nvml_pids.ours(before, nvml_pids.on_device(which), os.getpid())
+    found = [backends.pick(name) for name in names(base.device)]
+    used = gpus_of(base.device)
+    before = [nvml_pids.on_device(which) for which in used]
+    for device in found:
+        device.start()
+    if found[0].kind != "cuda":
+        return found[0].kind, frozenset()
+    after = [nvml_pids.on_device(which) for which in used]
+    ours = [nvml_pids.ours(*looks, os.getpid()) for looks in zip(before, after, strict=True)]
+    return "cuda", frozenset().union(*ours)
 
 
 def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple[str, Any]]:

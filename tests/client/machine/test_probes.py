@@ -84,9 +84,18 @@ def test_what_draws_is_judged_by_its_time_even_where_it_is_listed_as_computing(
 
 
 def test_a_device_that_is_not_used_is_not_looked_at(nvml: Any, tmp_path: Path) -> None:
-    readings = Probes(tmp_path, lambda: frozenset({OURS}), None).readings(NOW)
+    readings = Probes(tmp_path, lambda: frozenset({OURS}), ()).readings(NOW)
     assert (readings.gpu_programs, readings.power_w, readings.vram_share) == (None, None, None)
     assert readings.temperature_c != 71
+
+
+def test_strangers_on_either_of_two_devices_are_seen(nvml: Any, tmp_path: Path) -> None:
+    drawing = {"gpu0": [], "gpu1": [process(os.getpid(), None)]}
+    nvml.nvmlDeviceGetGraphicsRunningProcesses = drawing.__getitem__
+    nvml.nvmlDeviceGetTemperature = lambda device, _: {"gpu0": 40, "gpu1": 80}[device]
+    readings = Probes(tmp_path, lambda: frozenset({OURS}), (0, 1)).readings(NOW)
+    assert len(readings.gpu_programs or ()) == 1
+    assert (readings.temperature_c, readings.power_w) == (80, pytest.approx(2 * 123.456))
 
 
 def test_a_driver_without_process_times_still_names_programs(nvml: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from nomoat.lora.device.present import (
     check_names,
     check_there,
     gpu_of,
+    gpus_of,
     may_use_gpu,
     names,
     torch_has_cuda,
@@ -43,6 +44,30 @@ def test_the_device_that_is_looked_at_is_the_one_that_trains(
     assert gpu_of(device, environment) == meant
     monkeypatch.setattr(present, "torch_has_cuda", lambda: False)
     assert gpu_of(device, environment) is None
+
+
+def test_of_several_devices_each_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(present, "torch_has_cuda", lambda: True)
+    assert gpus_of("cuda:0, cuda:2", {}) == (0, 2)
+    assert gpus_of("cuda:1,cuda:0", {"CUDA_VISIBLE_DEVICES": "MIG-5a/7/0,3"}) == (3, "MIG-5a/7/0")
+    assert gpus_of("cpu", {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [
+        ("cuda:0,cuda:0", "names a device twice"),
+        ("cuda,cuda:0", "names a device twice"),
+        ("cuda:0,cpu", "mixes devices"),
+        ("auto,cuda:1", "mixes devices"),
+        ("cuda:0,xpu:1", "mixes devices"),
+        ("cuda:0,gpu1", "is no device"),
+    ],
+)
+def test_lists_of_devices_that_cannot_be_are_refused_in_one_line(device: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as refusal:
+        check_names(device)
+    assert "\n" not in str(refusal.value)
 
 
 def test_whether_torch_was_built_for_cuda_is_known_without_loading_it() -> None:
