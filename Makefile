@@ -47,7 +47,7 @@ types: build/tree
 contracts: build/tree
 	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
-hostile: install  ## twenty thousand broken requests to a coordinator's port: three minutes
+hostile: install  ## twenty thousand broken requests, then attacks beside honest rounds: some ten minutes
 	NOMOAT_HOSTILE_REQUESTS=20000 $(BIN)/python -m pytest -q --timeout 1200 tests/hostile
 
 gpu-check: install  ## one table of what this machine's GPU does, six minutes at most

@@ -105,9 +105,11 @@ class GuardedConnection(_BASE):  # type: ignore[misc]
 
     table: ClassVar[ConnectionTable]
     head_seconds: ClassVar[float]
+    shaken: ClassVar[Callable[[Any], None]]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self.shaken(transport.get_extra_info("peername"))
         self._address = (transport.get_extra_info("peername") or ("?",))[0]
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -153,7 +155,14 @@ class GuardedConnection(_BASE):  # type: ignore[misc]
             self._head_timer = None
 
 
-def guarded(table: ConnectionTable, head_seconds: float = HEAD_SECONDS) -> type[asyncio.Protocol]:
-    """Return uvicorn's HTTP protocol, held to `table`, to MAX_HEAD_BYTES and to `head_seconds`."""
-    held_to = {"table": table, "head_seconds": head_seconds}
+def guarded(
+    table: ConnectionTable,
+    head_seconds: float = HEAD_SECONDS,
+    shaken: Callable[[Any], None] = lambda _peer: None,
+) -> type[asyncio.Protocol]:
+    """Return uvicorn's HTTP protocol, held to `table`, to MAX_HEAD_BYTES and to `head_seconds`.
+
+    shaken: told the peer of a connection as soon as it is through with its handshake.
+    """
+    held_to = {"table": table, "head_seconds": head_seconds, "shaken": staticmethod(shaken)}
     return type("GuardedConnection", (GuardedConnection,), held_to)

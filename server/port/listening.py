@@ -23,6 +23,7 @@ import uvicorn
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.server.port.connections import ConnectionTable, guarded, most_connections
+from nomoat.server.port.handshakes import CountingListener, ShakingHands
 
 TLS_BUFFER_BYTES = 32 << 10  # two TLS records
 HANDSHAKE_SECONDS = 10.0
@@ -47,7 +48,8 @@ def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> It
 
     NomoatError if the port is taken or the certificate cannot be read.
     """
-    bound = bind(listening.host, listening.port)
+    shaking = ShakingHands()
+    bound = CountingListener.of(bind(listening.host, listening.port), shaking)
     port = int(bound.getsockname()[1])
     try:
         config = uvicorn.Config(
@@ -61,7 +63,7 @@ def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> It
             lifespan="off",
             ws="none",
             timeout_keep_alive=75,
-            http=guarded(ConnectionTable(most_connections())),
+            http=guarded(ConnectionTable(most_connections()), shaken=shaking.end),
             timeout_graceful_shutdown=2,
         )
         config.load()
