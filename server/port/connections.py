@@ -109,7 +109,7 @@ class GuardedConnection(_BASE):  # type: ignore[misc]
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self.shaken(transport.get_extra_info("peername"))
+        type(self).shaken(transport.get_extra_info("peername"))
         self._address = (transport.get_extra_info("peername") or ("?",))[0]
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None

@@ -21,6 +21,7 @@ MOST_SHAKING = 256  # some 150 KiB each
 MOST_OF_AN_ADDRESS = 128
 LEFT_OVER = 128  # that were cut, before they are collected, at most once in COLLECT_S
 COLLECT_S = 0.5
+IN_A_TURN = 16
 
 
 @dataclass
@@ -81,6 +82,7 @@ class CountingListener(socket.socket):
     """A listening socket whose accepted connections are counted in `shaking`."""
 
     shaking: ShakingHands
+    turn: int = 0
 
     @classmethod
     def of(cls, listener: socket.socket, shaking: ShakingHands) -> CountingListener:
@@ -90,7 +92,14 @@ class CountingListener(socket.socket):
         return made
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Accept a connection, and count it."""
+        """Accept a connection, and count it.
+
+        An event loop accepts as many as it gets before it does anything else; after IN_A_TURN it
+        is told that there are none, looks after the others, and comes back.
+        """
+        self.turn = (self.turn + 1) % (IN_A_TURN + 1)
+        if self.turn == 0:
+            raise BlockingIOError
         connection, peer = super().accept()
         self.shaking.begin(peer, connection)
         return connection, peer

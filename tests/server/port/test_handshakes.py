@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from nomoat.server.port.handshakes import COLLECT_S, LEFT_OVER, CountingListener, ShakingHands
+from nomoat.server.port.handshakes import (
+    COLLECT_S,
+    IN_A_TURN,
+    LEFT_OVER,
+    CountingListener,
+    ShakingHands,
+)
 
 
 class Line:
@@ -86,3 +93,15 @@ def test_a_connection_that_made_room_reads_its_end(listener: CountingListener) -
         assert one.recv(1) == b""
         for line in kept:
             line.close()
+
+
+def test_after_some_connections_a_loop_turns_to_the_others_first() -> None:
+    plain = socket.create_server(("127.0.0.1", 0))
+    with CountingListener.of(plain, ShakingHands()) as listener, contextlib.ExitStack() as open_:
+        for _ in range(IN_A_TURN + 1):
+            open_.enter_context(socket.create_connection(listener.getsockname(), 5))
+        for _ in range(IN_A_TURN):
+            open_.enter_context(listener.accept()[0])
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        open_.enter_context(listener.accept()[0])
