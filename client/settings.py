@@ -44,6 +44,7 @@ class VolunteerSettings(FileSettings):
     min_participants: Annotated[int, Field(ge=0, le=10_000)] = 0
     repeats: Annotated[int, Field(ge=0, le=1_000)] = 2
     audit: bool = False
+    show_software: bool = False  # join says so before it sets it
     machine: MachineSettings = Field(default_factory=MachineSettings)
 
     @field_validator("device")
@@ -73,6 +74,7 @@ COMMENTS = {
     "known_peers": "take part only among so many others that this machine has known for known_days",
     "min_participants": "be summed among so many at least; 0: what the community said on joining",
     "repeats": "sums a day from one adapter whose participants may differ from the first sum's",
+    "show_software": "tell the coordinator which nomoat this is, and on which system",
     "audit": "take part in sums that check the size of each update by a sketch of 64 numbers",
     "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
 }

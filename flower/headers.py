@@ -8,6 +8,9 @@ WAIT = "x-nomoat-wait"
 HAVE = "x-nomoat-have"
 """Ids of the last messages that arrived, with commas: any other is offered again."""
 
+SOFTWARE = "x-nomoat-software"
+"""What a volunteer runs, where its owner shows it: nomoat's version and the machine's system."""
+
 CARRY = "x-nomoat-carry"
 """Present in a pull whose sender reads small objects beside their tree (carried.py)."""
 

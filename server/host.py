@@ -94,7 +94,7 @@ def hosting(
             community,
             grid,
             _sealed(community, state, grid, directory),
-            StateFile(folder.root / STATE, port, watcher, grid.online, grid.willing),
+            StateFile(folder.root / STATE, port, watcher, grid.online, grid.willing, grid.software),
             stop,
             split,
             lambda: http_app.carried,

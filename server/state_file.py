@@ -47,7 +47,8 @@ def read_state(path: Path) -> dict[str, Any]:
 class StateFile:
     """Keeps state.json, for whoever asks how the coordinator is doing, and passes everything on.
 
-    online: {name: node id} of the volunteers who are; willing: those whose owners let them train.
+    online: {name: node id} of the volunteers who are; willing: those whose owners let them train;
+    software: what those who show it run.
     """
 
     path: Path
@@ -55,16 +56,21 @@ class StateFile:
     then: Watcher
     online: Callable[[], Mapping[str, int]]
     willing: Callable[[], Collection[str]] | None = None
+    software: Callable[[], Mapping[str, str]] = dict
     _seen: dict[str, int] = field(default_factory=dict, init=False)
+    _software: dict[str, str] = field(default_factory=dict, init=False)
     _written: float = field(default=0.0, init=False)
     _last: RoundProgress | None = field(default=None, init=False)
     _failing: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         """Go on with when each volunteer was seen last."""
-        seen = read_state(self.path).get("seen", {})
+        before = read_state(self.path)
+        seen, software = before.get("seen", {}), before.get("software", {})
         if isinstance(seen, dict):
             self._seen.update({str(k): v for k, v in seen.items() if isinstance(v, int)})
+        if isinstance(software, dict):
+            self._software.update({str(k): str(v) for k, v in software.items()})
 
     def progress(self, progress: RoundProgress) -> None:
         """Write it down if the phase is new, or half a second after the last time."""
@@ -93,6 +99,7 @@ class StateFile:
         online = sorted(self.online())
         willing = set(online) if self.willing is None else set(self.willing())
         self._seen.update(dict.fromkeys(online, now))
+        self._software.update(self.software())
         state = {
             "pid": os.getpid(),
             "port": self.port,
@@ -103,6 +110,7 @@ class StateFile:
             "online": online,
             "paused": [name for name in online if name not in willing],
             "seen": self._seen,
+            "software": self._software,
             "at": now,
         }
         try:

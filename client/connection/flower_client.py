@@ -43,7 +43,7 @@ from nomoat.client.connection.https import Endpoint, tls_context
 from nomoat.client.connection.proxies import proxy_for
 from nomoat.client.connection.rate_cap import RateCap
 from nomoat.flower.carried import OBJECT_BYTES, carried, carry, small
-from nomoat.flower.headers import CARRY, HAVE, PAUSED, WAIT
+from nomoat.flower.headers import CARRY, HAVE, PAUSED, SOFTWARE, WAIT
 from nomoat.flower.objects import (
     Objects,
     check_object,
@@ -72,7 +72,7 @@ class ConnectionSettings:
 
     poll_s: least and most between two polls. pause_s: first and longest pause after a failure.
     upload_bytes_s, download_bytes_s: network caps; None: none. paused: says if nothing may be
-    trained now. clock: unix time in seconds.
+    trained now. clock: unix time in seconds. software: shown to the coordinator, if anything.
     """
 
     endpoint: Endpoint
@@ -84,6 +84,7 @@ class ConnectionSettings:
     download_bytes_s: float | None = None
     paused: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
+    software: str = ""
 
     def backoff(self) -> Backoff:
         """Pauses from the first one on."""
@@ -127,10 +128,16 @@ class FleetLine(FleetHttpClient):
         self._client = httpx.Client(
             transport=BoundedTransport(tls_context(endpoint), proxy),
             timeout=TIMEOUT_S,
-            headers={"accept-encoding": "identity", WAIT: str(WAIT_S), CARRY: "1"},
+            headers=_headers(connection),
             event_hooks={"request": [before]},
             trust_env=False,
         )
+
+
+def _headers(connection: ConnectionSettings) -> dict[str, str]:
+    """Headers of every request."""
+    shown = {SOFTWARE: connection.software} if connection.software else {}
+    return {"accept-encoding": "identity", WAIT: str(WAIT_S), CARRY: "1"} | shown
 
 
 class FlowerClient:

@@ -11,6 +11,7 @@ from nomoat.aggregation.protocol.enrolment import CommunityInfo, fingerprint
 from nomoat.aggregation.secagg import in_words
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.data.split import Split
+from nomoat.client.identity.software import software
 from nomoat.client.membership.agreement import UNKNOWN_RATE, Agreement
 from nomoat.client.sent.log import SentMessage
 from nomoat.client.settings import VolunteerSettings
@@ -51,6 +52,7 @@ def sheet(
             "adapter to train from, the candidate to measure, the new version",
             f"Protection   {protection(info)}",
             *_audit(settings, agreed),
+            *_shown(settings),
             *_owners(settings, info),
             *_peers(settings),
             "Code         only what is installed here runs; the coordinator cannot send code, "
@@ -97,6 +99,13 @@ def _audit(settings: VolunteerSettings, agreed: Agreement) -> list[str]:
     if not settings.audit:
         lines += "; without your word (audit in settings.toml) no sum here includes you"
     return [f"Audit        {lines}"]
+
+
+def _shown(settings: VolunteerSettings) -> list[str]:
+    """Say what the coordinator is told of this machine."""
+    if not settings.show_software:
+        return []
+    return [f"Shown        to the coordinator: {software()} (show_software in settings.toml)"]
 
 
 def _owners(settings: VolunteerSettings, info: CommunityInfo) -> list[str]:

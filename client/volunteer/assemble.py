@@ -32,6 +32,7 @@ from nomoat.client.data.data_watch import DataWatch
 from nomoat.client.data.split import FINDINGS, Split, data_stamp, forget, prepare
 from nomoat.client.home import CommunityFolder
 from nomoat.client.identity.keys import node_key
+from nomoat.client.identity.software import software
 from nomoat.client.machine.governor import Governor
 from nomoat.client.machine.policy import Action, Decision
 from nomoat.client.machine.probes import Probes, local_now
@@ -246,6 +247,7 @@ def _connection(kit: Kit, governor: Governor) -> ConnectionSettings:
         upload_bytes_s=settings.machine.upload_bytes_s,
         download_bytes_s=settings.machine.download_bytes_s,
         paused=lambda: not governor.training_allowed,
+        software=software() if settings.show_software else "",
     )
 
 

@@ -180,6 +180,7 @@ def _settings(invitation: Invitation, wish: Wish, base: str, bits: int | None) -
             rank=wish.rank,
             known_peers=wish.known_peers,
             min_participants=wish.min_participants,
+            show_software=True,
             machine=MachineSettings.model_validate({"base_bits": bits}),
         )
     except ValidationError as problem:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.plain_text import one_line
@@ -21,6 +21,7 @@ from nomoat.server.community.invites import parse_duration, qr_svg
 from nomoat.server.community.membership_rules import Applicant
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.conduct.cases import MAY_APPEAL, Cases
+from nomoat.server.state_file import FILE, read_state
 
 ORDERS: Final[Mapping[str, Event]] = {
     "approve": Event.RELEASE,
@@ -42,7 +43,8 @@ MOST_USES: Final = 10_000
 class VolunteerRow:
     """One volunteer. rounds: in whose sum it was; last: the newest of them. offered: orders.
 
-    appeal: its answer to a hold or a ban. evidence: pieces that anybody can recompute.
+    appeal: its answer to a hold or a ban. evidence: pieces that anybody can recompute. seen: unix
+    time when it was there last. software: what it runs, if it shows that.
     """
 
     name: str
@@ -55,6 +57,8 @@ class VolunteerRow:
     offered: tuple[str, ...]
     appeal: str = ""
     evidence: int = 0
+    seen: int | None = None
+    software: str = ""
 
 
 def volunteer_rows(
@@ -62,6 +66,7 @@ def volunteer_rows(
 ) -> tuple[VolunteerRow, ...]:
     """Everyone who ever enrolled: those who wait first, then by name."""
     nothing, cases = TakenPart(0, 0), Cases(community.registrar.database)
+    state = read_state(community.folder.root / FILE)
     rows = [
         VolunteerRow(
             applicant.binding.name,
@@ -74,10 +79,19 @@ def volunteer_rows(
             OFFERED.get(applicant.standing, ()),
             _appeal(cases, applicant),
             cases.count(applicant.binding.name) if applicant.standing in MAY_APPEAL else 0,
+            *_noted(state, applicant.binding.name),
         )
         for applicant in community.registrar.database.applicants()
     ]
     return tuple(sorted(rows, key=lambda row: (row.standing != Standing.PENDING.value, row.name)))
+
+
+def _noted(state: Mapping[str, Any], name: str) -> tuple[int | None, str]:
+    """When a volunteer was there last and what it runs, as `up` has written it."""
+    seen, software = state.get("seen"), state.get("software")
+    at = seen.get(name) if isinstance(seen, dict) else None
+    text = software.get(name, "") if isinstance(software, dict) else ""
+    return (at if isinstance(at, int) else None), one_line(str(text))
 
 
 def _appeal(cases: Cases, applicant: Applicant) -> str:

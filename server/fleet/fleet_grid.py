@@ -69,6 +69,11 @@ class FleetGrid(PollingGrid):
         paused = self._state.paused
         return {name: node for name, node in self.online().items() if node not in paused}
 
+    def software(self) -> dict[str, str]:
+        """The software of volunteers who are online and show it: name → text."""
+        shown = self._state.software
+        return {name: shown[node] for name, node in self.online().items() if shown.get(node)}
+
     def withdraw(self, message_ids: Iterable[str]) -> None:
         """Take back messages: a late answer to one of them is not wanted."""
         for message_id in message_ids:

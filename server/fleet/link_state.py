@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flwr.app import Message
 
+from nomoat.aggregation.plain_text import one_line
 from nomoat.flower.process import silence
 from nomoat.server.fleet.flower_server import (
     OWNER,
@@ -32,6 +33,7 @@ from nomoat.server.fleet.pending_uploads import PendingUploads
 
 log = logging.getLogger(__name__)
 
+SOFTWARE_SHOWN = 80  # characters
 NameOf = Callable[[bytes], str | None]
 
 
@@ -56,6 +58,8 @@ class FleetState(SqlLinkState):
         self.pulls = HeldPulls(self.has_news)
         self.run_id = 0  # the one that is open
         self.paused: frozenset[int] = frozenset()  # nodes that said so in their last request
+        self.software: dict[int, str] = {}  # of nodes whose owners show it
+        self._said: dict[int, str] = {}
         self._registering = threading.Lock()
         self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
         self._objects = objects
@@ -109,6 +113,12 @@ class FleetState(SqlLinkState):
         if paused != (node_id in self.paused):
             with self._registering:
                 self.paused = self.paused - {node_id} if not paused else self.paused | {node_id}
+
+    def note_software(self, node_id: int, said: str) -> None:
+        """Note what a node says it runs: a peer's text, one short line of it."""
+        if said != self._said.get(node_id, ""):
+            self._said[node_id] = said
+            self.software[node_id] = one_line(said)[:SOFTWARE_SHOWN]
 
     def offer_again(self, node_id: int, have: frozenset[str]) -> None:
         """Offer what was handed to a node and it says it does not have: its line broke, or it died.

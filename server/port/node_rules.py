@@ -50,6 +50,7 @@ class NodeRules:
             return JSONResponse({"error": refusal[1]}, refusal[0])
         if node:
             state.note_paused(node, headers.PAUSED in request.headers)
+            state.note_software(node, request.headers.get(headers.SOFTWARE, ""))
         if flower_server.asks_for_messages(call) and headers.WAIT in request.headers:
             return await self._held(node, request)
         return None

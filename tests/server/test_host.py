@@ -62,3 +62,13 @@ def test_up_says_how_the_updates_of_a_round_were_hidden(capsys: pytest.CaptureFi
         RoundRecord(1, True, "improved", ("ada",), ("ada",), session="weak: 3 participants")
     )
     assert "weak: 3 participants" in capsys.readouterr().err
+
+
+def test_what_volunteers_show_of_their_software_stays_known_when_they_are_away(
+    tmp_path: Path,
+) -> None:
+    here = {"ada": "nomoat 1, Linux"}
+    for shown in (here, {}):
+        file = replace(state_file(tmp_path / "state.json"), software=lambda shown=shown: shown)
+        file.progress(RoundProgress(1, "training", 0, 3))
+        assert json.loads((tmp_path / "state.json").read_text())["software"] == here

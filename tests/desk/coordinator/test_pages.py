@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -94,6 +95,19 @@ def test_volunteers_are_approved_held_and_banned_with_a_reason(
     assert community.registrar.database.applicant("ada").standing.value == "banned"  # type: ignore[union-attr]
     assert "no volunteer is called" in see.send("/volunteers", name="eve", order="ban")
     assert "no such order" in see.send("/volunteers", name="ada", order="erase")
+
+
+def test_volunteers_are_shown_with_what_they_run_and_when_they_were_there(
+    community: OpenCommunity, enrol: Callable, see: Any
+) -> None:
+    enrol("cy")
+    state = {"seen": {"cy": 1_790_000_000}, "software": {"cy": "nomoat 1, <b>Linux</b>"}}
+    (community.folder.root / "state.json").write_text(json.dumps(state))
+    page = see.html("/volunteers")
+    assert "Seen last" in page
+    assert "Runs nomoat 1, &lt;b&gt;Linux&lt;/b&gt;" in page
+    (community.folder.root / "state.json").write_text('{"seen": 7, "software": [1]}')
+    assert "Runs" not in see.html("/volunteers")
 
 
 def test_an_invitation_is_shown_once_with_its_code_and_can_be_revoked(

@@ -470,3 +470,19 @@ def test_a_coordinator_that_slept_goes_on_in_its_run(town: Any, people: Any, rea
     town.state.get_tasks()  # Flower looks for lapsed tasks now and then
     (reply,) = town.replies(town.ask("after", [person.name]), 1)
     assert read(reply) == "re: after"
+
+
+def test_the_coordinator_knows_what_software_runs_where_its_owner_shows_it(
+    town: Any, people: Any, read: Any
+) -> None:
+    shown, silent = people(2)
+    hostile = "nomoat 1, \x1b[31mred " + 200 * "x"
+    line = shown.line
+    shown.line = lambda: replace(line(), software=hostile.replace("\x1b", "?"))
+    for person in (shown, silent):
+        person.serve()
+    town.replies(town.ask("hello", [shown.name, silent.name]), 2)
+    software = town.fleet_grid.software()
+    assert software[shown.name].startswith("nomoat 1, ?[31mred xxx")
+    assert len(software[shown.name]) == 80
+    assert silent.name not in software
