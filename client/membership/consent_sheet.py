@@ -17,6 +17,7 @@ from nomoat.client.sent.log import SentMessage
 from nomoat.client.settings import VolunteerSettings
 
 BYTES = 4  # a value
+RECEIVED = "the adapter to train from, the candidate to measure, the new version"
 
 
 def sheet(
@@ -48,8 +49,7 @@ def sheet(
             f"Sent         {exchanges * update:.1f} MB a round (an update of "
             f"{info.adapter_values} values), losses and counts, your name {settings.name} and its "
             "public keys",
-            f"Received     {received_bytes(info, agreed) / 1e6:.1f} MB a round at most: the "
-            "adapter to train from, the candidate to measure, the new version",
+            f"Received     {received_bytes(info, agreed) / 1e6:.1f} MB a round at most: {RECEIVED}",
             f"Protection   {protection(info)}",
             *_audit(settings, agreed),
             *_shown(settings),
