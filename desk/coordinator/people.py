@@ -87,7 +87,7 @@ def volunteer_rows(
 
 
 def _noted(state: Mapping[str, Any], name: str) -> tuple[int | None, str]:
-    """When a volunteer was there last and what it runs, as `up` has written it."""
+    """The time a volunteer was there last, and what it runs, as `up` has written it."""
     seen, software = state.get("seen"), state.get("software")
     at = seen.get(name) if isinstance(seen, dict) else None
     text = software.get(name, "") if isinstance(software, dict) else ""
