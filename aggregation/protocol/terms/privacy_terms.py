@@ -1,7 +1,7 @@
 """Privacy terms: what a community learns of single updates, and what noise hides, signed.
 
 It is asked for before anybody joins, as the work terms are, and binds: a volunteer joins sums that
-are audited, or whose noise is counted on, only as it agreed to (docs/protocol.md §5.5).
+are audited, or whose noise is counted on, only as it agreed to (docs/protocol.md §5.6).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nomoat.aggregation.protocol.enrolment import Signature, community_id
 from nomoat.aggregation.protocol.signing import BadSignature, SigningKey, verify
 from nomoat.aggregation.protocol.wire import COORDINATOR
 
-SECTION = "§5.5"
+SECTION = "§5.6"
 LABEL = "community.privacy"
 
 

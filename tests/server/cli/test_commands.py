@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -401,3 +402,24 @@ def test_evidence_is_recomputed_and_an_appeal_shown(
     assert (out / f"{found['evidence'][0]['digest']}.evidence").read_bytes() == data
     with pytest.raises(UsageError, match="no volunteer is called"):
         run("volunteers", str(folder), "evidence", "bob")
+
+
+def test_a_card_says_how_large_updates_may_have_been_and_what_is_not_covered(folder: Path) -> None:
+    from nomoat.server.community.opened import card
+    from nomoat.server.rounds.records import RoundRecord
+
+    community = OpenCommunity.open(folder)
+    record = community.versions.get(2)
+    assert "- sizes of updates: not bounded" in card(community, record)
+    bounded = RoundRecord(2, True, "", norm_bound=0.9312, excluded=2)
+    community.registrar.database.put_round(2, True, json.dumps(bounded.as_json()), b"")
+    told = card(community, record)
+    assert "- norm-bounded: 0.931 (not audited: honest software keeps to it)" in told
+    assert "- gates passed: held-out loss of the volunteers; not covered: a patient" in told
+    assert "no differential privacy" in told
+    rounds = community.settings.rounds.model_copy(update={"audit": True})
+    settings = community.settings.model_copy(update={"rounds": rounds})
+    audited = replace(community, settings=settings)
+    assert "- norm-bounded: 0.931 (audited, excluded: 2)" in card(audited, record)
+    assert audited.privacy_terms().audit_words == 64
+    assert community.privacy_terms().audit_words == 0
