@@ -119,6 +119,7 @@ def _put_right(community: OpenCommunity) -> None:
     if (missing := cut_off(community)) is not None:
         raise NomoatError(missing)
     community.check_fixed()
+    community.check_privacy()
     sweep(community.folder.root)
     for name in community.registrar.mend(int(time.time())):
         log.warning("the standing of %s was damaged: it is that of the roster again", name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nomoat.aggregation.secagg.in_words import NOT_PRIVATE, protection
+from nomoat.aggregation.secagg.in_words import private, protection
 from nomoat.server.community.folder import Folder
 from nomoat.server.community.settings import Settings
 from nomoat.storage.atomic import replacing
@@ -36,5 +36,7 @@ def text(settings: Settings) -> str:
         rounds=rounds,
         hooks=len(settings.watch.hooks),
         protection=protection(rounds.secure, rounds.least_reports),
-        not_private=NOT_PRIVATE,
+        not_private=private(
+            settings.privacy.epsilon, settings.privacy.delta, settings.privacy.participations
+        ),
     )

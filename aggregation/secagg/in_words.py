@@ -18,6 +18,17 @@ NOT_COVERED: Final = (
 )
 
 
+def private(epsilon: float, delta: float, participations: int) -> str:
+    """Return one line of what noise in the sums hides; NOT_PRIVATE without any."""
+    if not epsilon:
+        return NOT_PRIVATE
+    return (
+        f"differential privacy for each volunteer: epsilon {epsilon:g} at delta {delta:g} over "
+        f"{participations} sums at most (Gaussian noise under the masks, no amplification counted; "
+        "volunteers that collude are taken off, and sizes are not audited)"
+    )
+
+
 def sizes(bound: float | None, audited: bool, excluded: int) -> str:
     """Return one line of what is known of the sizes of the updates that a version is made of."""
     if bound is None:

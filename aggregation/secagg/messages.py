@@ -44,7 +44,8 @@ class SessionOffer:
     (§16.6), 0 for none. audit_words: words of an audit's sketch, 0 for no audit; audit_commit: what
     the coordinator committed to for it, zeros without one (§20). work: `work_hash` of the task that
     everybody trained for. standing: digest of the RoundEnd it was trained after (§6.4). n_each: how
-    many must have trained a module for it to be summed (§11.7).
+    many must have trained a module for it to be summed (§11.7). noise_multiplier: z, the noise in
+    the sum over clip_l2, 0 for none (§21).
     """
 
     session: Digest
@@ -67,6 +68,7 @@ class SessionOffer:
     work: Digest = bytes(32)
     standing: Digest = bytes(32)
     n_each: Participants = 2
+    noise_multiplier: Annotated[float, Limit(0, 1e6)] = 0.0
 
 
 @message("sa.keys")

@@ -9,9 +9,10 @@ from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.audit.sketch import WORDS
-from nomoat.aggregation.secagg.audit.terms import can_audit
+from nomoat.aggregation.secagg.audit.terms import can_audit, point_of
 from nomoat.aggregation.secagg.diary import CohortRule, Mark, Place, permitted
 from nomoat.aggregation.secagg.messages import SessionOffer, SessionRoster
+from nomoat.aggregation.secagg.noise.shares import can_be_noisy
 from nomoat.aggregation.secagg.thresholds import (
     WEAK_BELOW,
     Assumptions,
@@ -27,6 +28,18 @@ DEFAULT_ASSUMPTIONS = Assumptions(corrupt_permille=100, dropout_permille=300)
 
 
 @dataclass(frozen=True, slots=True)
+class NoiseRule:
+    """The noise this machine counts on (§21.4): at least `multiplier` times the bound in each sum.
+
+    participations: sums it takes part in, ever. min_gap: rounds from one to the next.
+    """
+
+    multiplier: float
+    participations: int
+    min_gap: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The least a volunteer accepts; below 8 participants only with `allow_weak`, too.
 
@@ -34,7 +47,8 @@ class Policy:
     that invents volunteers down to the speed at which it can age them. repeats: how many sums with
     other participants may follow a first one from the same adapter within a day (§19.4). fewest:
     the owner's own minimum, of those who take part; an offer may name fewer, who then are too few.
-    audit_words: the longest sketch of an update that is given away, 0 for none (§20).
+    audit_words: the longest sketch of an update that is given away, 0 for none (§20). noise: what
+    was agreed to of noise in sums, None if nothing was.
     """
 
     min_participants: int = WEAK_BELOW
@@ -44,6 +58,7 @@ class Policy:
     repeats: int = 2
     fewest: int = 0
     audit_words: int = 0
+    noise: NoiseRule | None = None
 
     @property
     def least(self) -> int:
@@ -148,11 +163,13 @@ def check_offer(
         _check_audit(offer, policy)
     if offer.corrupt_permille < policy.min_corrupt_permille:
         raise _refusal(f"the session assumes fewer than {policy.min_corrupt_permille}‰ corrupt")
+    _check_noise(offer, policy, diary)
     _check_size(offer, policy)
     _check_diary(offer, diary)
     rule = permitted(terms.place, diary, policy.repeats)
     try:
         FixedPoint(offer.value_bits, offer.n_max)
+        point_of(offer, offer.n_max)
         return ClipLayout(terms.manifest, offer.clips), rule
     except LocalProtocolError as problem:
         raise _refusal(str(problem)) from None
@@ -168,6 +185,27 @@ def _check_audit(offer: SessionOffer, policy: Policy) -> None:
         )
     if offer.audit_words != WORDS or not can_audit(offer):
         raise _refusal("the session's audit is not one that can be")
+
+
+def _check_noise(offer: SessionOffer, policy: Policy, diary: Collection[Mark]) -> None:
+    """Refuse what would cost more privacy than was agreed to (§21.4)."""
+    if offer.noise_multiplier and not can_be_noisy(offer):
+        raise _refusal("the session's noise has no bound to be measured by")
+    rule = policy.noise
+    if rule is None:
+        return
+    if offer.noise_multiplier < rule.multiplier * (1 - 1e-9):
+        raise _refusal(
+            f"the session's noise is {offer.noise_multiplier:g} times the bound; "
+            f"{rule.multiplier:g} was agreed to on joining"
+        )
+    rounds = {mark.session: mark.round for mark in diary if mark.kind == "masked"}
+    if len(rounds) >= rule.participations:
+        raise _refusal(
+            f"this machine has been in {len(rounds)} sums, which is all that its privacy allows"
+        )
+    if rounds and offer.round - max(rounds.values()) < rule.min_gap:
+        raise _refusal(f"{rule.min_gap} rounds lie between two sums with this machine")
 
 
 def _check_size(offer: SessionOffer, policy: Policy) -> None:

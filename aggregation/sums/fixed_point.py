@@ -8,6 +8,7 @@ weight that volunteers declare would be one that a liar declares (docs/protocol.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,12 +33,14 @@ Noise = NDArray[np.uint16]
 class FixedPoint:
     """The bits of a value, and the number of volunteers that may be added.
 
-    least_bits: of a coordinate on the wire, where the sum alone would need fewer.
+    least_bits: of a coordinate on the wire, where the sum alone would need fewer. spread: the most
+    that noise makes of a coordinate of the sum, in units; 0 without noise.
     """
 
     value_bits: int
     participants: int
     least_bits: int = 0
+    spread: float = 0.0
 
     def __post_init__(self) -> None:
         if not MIN_VALUE_BITS <= self.value_bits <= MAX_VALUE_BITS:
@@ -47,13 +50,20 @@ class FixedPoint:
                 f"{self.participants} participants of {self.value_bits} bits overflow the ring; "
                 f"at most {((1 << RING_BITS) - 1) >> self.value_bits} fit"
             )
-        if self.least_bits > RING_BITS:
-            raise LocalProtocolError(f"{self.least_bits} bits of a coordinate: at most 32 fit")
+        if self.wire_bits > RING_BITS:
+            raise LocalProtocolError(f"{self.wire_bits} bits of a coordinate: at most 32 fit")
 
     @property
     def wire_bits(self) -> int:
-        """b = v + ⌈log2 n⌉, or least_bits: the bits of a masked coordinate and of the sum."""
-        return max(self.least_bits, self.value_bits + (self.participants - 1).bit_length())
+        """b = v + ⌈log2 n⌉, or least_bits, or what noise needs: bits of a masked coordinate."""
+        least = max(self.least_bits, self.value_bits + (self.participants - 1).bit_length())
+        if not self.spread:
+            return least
+        return max(least, math.ceil(math.log2(self.most(self.participants) + 1)) + 1)
+
+    def most(self, participants: int) -> int:
+        """The largest coordinate of the sum of so many, in units."""
+        return participants * (self.limit + 1) + math.ceil(self.spread)
 
     @property
     def limit(self) -> int:
@@ -165,7 +175,7 @@ def decode(total: Ring, layout: ClipLayout, point: FixedPoint, participants: int
     """
     shift = RING_BITS - point.wire_bits
     signed = np.left_shift(total, np.uint32(shift)).view(np.int32) >> shift
-    most = participants * (point.limit + 1)
+    most = point.most(participants)
     if signed.min() < -most or signed.max() > most:
         raise LocalProtocolError("the sum is impossible: a contribution was malformed")
     mean = signed.astype(np.float32)

@@ -25,10 +25,14 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class NormBound:
-    """‖x[:size]‖₂ ≤ limit, for every update x of a sum. size: coordinates that are an update's."""
+    """‖x[:size]‖₂ ≤ limit, for every update x of a sum. size: coordinates that are an update's.
+
+    noise: norm of the noise in the mean, where there is some.
+    """
 
     limit: float
     size: int
+    noise: float = 0.0
 
     def clip(self, vector: Vector) -> Vector:
         """`vector`, or a copy whose first `size` coordinates are scaled down to the bound."""
@@ -42,7 +46,7 @@ class NormBound:
     def fault_of_mean(self, mean: Vector) -> str | None:
         """Say why updates within the bound cannot have this mean; None if they can."""
         norm = norm_of(mean[: self.size])
-        if norm <= ROUNDING * self.limit:
+        if norm <= ROUNDING * math.hypot(self.limit, self.noise):
             return None
         return f"the mean's norm is {norm:.3g}, updates within {self.limit:.3g} cannot make it"
 

@@ -9,14 +9,16 @@ agreed.json in the community's folder holds it. Pure but for `load` and `save`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
+from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
 from nomoat.aggregation.protocol.work_terms import MOST_A_DAY, WorkTerms
+from nomoat.aggregation.secagg.parameters import NoiseRule
 from nomoat.client.round.session import CANDIDATES
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.storage.private import write_private
@@ -35,7 +37,8 @@ class Agreement:
     may exceed steps, passes, tokens, values and learning rate. weak: a session of few, or without
     masks, was accepted by name. batch_size: rows of a step; with fewer, less the same room, the
     losses that are told would be of single rows. audit_words: of the sketch that the coordinator
-    learns of each update.
+    learns of each update. noise_multiplier to min_gap: of the noise in sums that this machine
+    counts on (aggregation/protocol/terms/privacy_terms.py).
     """
 
     steps: int
@@ -50,6 +53,11 @@ class Agreement:
     weak: bool = False
     batch_size: int = 1
     audit_words: int = 0
+    noise_multiplier: float = 0.0
+    epsilon: float = 0.0
+    delta: float = 0.0
+    participations: int = 0
+    min_gap: int = 0
 
     @classmethod
     def of(cls, info: CommunityInfo, terms: WorkTerms | None, weak: bool = False) -> Agreement:
@@ -75,6 +83,25 @@ class Agreement:
             weak=weak,
             batch_size=settings.batch_size,
         )
+
+    def under(self, terms: PrivacyTerms) -> Agreement:
+        """The same agreement, to these terms of privacy, too."""
+        return replace(
+            self,
+            audit_words=terms.audit_words,
+            noise_multiplier=terms.noise_multiplier,
+            epsilon=terms.epsilon,
+            delta=terms.delta,
+            participations=terms.participations,
+            min_gap=terms.min_gap,
+        )
+
+    @property
+    def noise(self) -> NoiseRule | None:
+        """The rule of noise, None where none was agreed to."""
+        if not self.noise_multiplier:
+            return None
+        return NoiseRule(self.noise_multiplier, self.participations, self.min_gap)
 
     def at_most(self, figure: float) -> float:
         """A figure with the room there is."""

@@ -51,7 +51,7 @@ def sheet(
             "public keys",
             f"Received     {received_bytes(info, agreed) / 1e6:.1f} MB a round at most: {RECEIVED}",
             f"Protection   {protection(info)}",
-            *_audit(settings, agreed),
+            *_privacy(settings, agreed),
             *_shown(settings),
             *_owners(settings, info),
             *_peers(settings),
@@ -91,14 +91,18 @@ def _exchanges(info: CommunityInfo) -> int:
         return 1
 
 
-def _audit(settings: VolunteerSettings, agreed: Agreement) -> list[str]:
-    """Say what an audit shows of an update, and what becomes of whoever does not agree to it."""
+def _privacy(settings: VolunteerSettings, agreed: Agreement) -> list[str]:
+    """Say what an audit shows of an update, what else becomes of whoever does not agree to it, and
+    what bounds the adapter's memory.
+    """
+    memory = in_words.private(agreed.epsilon, agreed.delta, agreed.participations)
+    kept = [f"Memory       {memory}"]
     if not agreed.audit_words:
-        return []
+        return kept
     lines = in_words.audited(agreed.audit_words)
     if not settings.audit:
         lines += "; without your word (audit in settings.toml) no sum here includes you"
-    return [f"Audit        {lines}"]
+    return [f"Audit        {lines}", *kept]
 
 
 def _shown(settings: VolunteerSettings) -> list[str]:

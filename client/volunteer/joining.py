@@ -11,9 +11,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from nomoat.aggregation.errors import BadData, Refused, UsageError
+from nomoat.aggregation.errors import BadData, Refused, RemoteProtocolError, UsageError
+from nomoat.aggregation.privacy.accounting import epsilon
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.invitation import Invitation
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.data import secrets_allowlist
@@ -156,7 +158,12 @@ def _agreed(endpoint: Endpoint, info: CommunityInfo) -> Agreement:
     """Ask for all that accepting the sheet agrees to."""
     work = coordinator_api.work_terms(endpoint, info.public)
     privacy = coordinator_api.privacy_terms(endpoint, info.public)
-    return replace(Agreement.of(info, work), audit_words=privacy.audit_words)
+    if privacy.noise_multiplier:
+        comes_to = epsilon(privacy.noise_multiplier, privacy.delta, privacy.participations)
+        if comes_to > privacy.epsilon * (1 + 1e-6):
+            reason = f"its noise comes to epsilon {comes_to:.3g}, not {privacy.epsilon:g}"
+            raise RemoteProtocolError(COORDINATOR, "§5.6", reason)
+    return Agreement.of(info, work).under(privacy)
 
 
 def _bits(info: CommunityInfo, wish: Wish, base: str) -> int | None:

@@ -49,6 +49,7 @@ def round_session(
             repeats=settings.repeats,
             fewest=settings.min_participants,
             audit_words=WORDS if settings.audit else 0,
+            noise=agreed.noise,
         ),
         lambda _session: os.urandom(32),
         info.secure,

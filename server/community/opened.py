@@ -82,6 +82,14 @@ class OpenCommunity:
                     "nomoat init --from"
                 )
 
+    def check_privacy(self) -> None:
+        """UsageError if the noise that is asked for cannot do what it is asked for."""
+        settings, folder = self.settings, self.folder
+        values = settings.method.manifest(self.initial().spec, 1, 1).size
+        settings.check_privacy(
+            values, bool(settings.rounds.norm_bound) or folder.evaluation.exists()
+        )
+
     def keep_terms(self) -> None:
         """Note the terms that are announced from now on, and those members agreed to until now.
 
@@ -149,6 +157,11 @@ def _sizes(community: OpenCommunity, number: int) -> str:
     return in_words.sizes(record.norm_bound, rounds.audit and rounds.secure, record.excluded)
 
 
+def _noise(settings: Settings) -> str:
+    privacy = settings.privacy
+    return in_words.private(privacy.epsilon, privacy.delta, privacy.participations)
+
+
 def _gates(record: SignedVersion) -> str:
     """Name what a version had to pass before it was accepted."""
     version, passed = record.version, []
@@ -179,7 +192,7 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - loss on the community's own evaluation split {own}
 {notes}- {_sizes(community, version.round)}
 - gates passed: {_gates(record)}; {in_words.NOT_COVERED}
-- privacy, as the community is set: {hidden}; {in_words.NOT_PRIVATE}
+- privacy, as the community is set: {hidden}; {_noise(settings)}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}

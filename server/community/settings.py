@@ -10,9 +10,12 @@ import tomlkit
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.methods import AnyMethod
+from nomoat.aggregation.privacy.plan import Budget, check
 from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
 from nomoat.aggregation.secagg.audit.sketch import WORDS
+from nomoat.aggregation.secagg.thresholds import assume, thresholds
 from nomoat.server.community.membership_rules import Admission
 from nomoat.server.rounds.federation import Federation
 from nomoat.server.rounds.machines.patience import Patience
@@ -85,6 +88,25 @@ class CommunityRoundSettings(RoundSettings):
         return max(self.min_volunteers, self.least_reports)
 
 
+class PrivacySettings(SettingsTable):
+    """Noise in every sum, by what it is to come to for each volunteer; epsilon 0: none.
+
+    participations: sums that a volunteer is in, ever. min_gap: rounds from one to its next.
+    """
+
+    epsilon: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    participations: Annotated[int, Field(ge=1, le=100_000)] = 10
+    min_gap: Annotated[int, Field(ge=1, le=100_000)] = 1
+
+    @property
+    def budget(self) -> Budget | None:
+        """The goal, None without noise."""
+        if not self.epsilon:
+            return None
+        return Budget(self.epsilon, self.delta, self.participations)
+
+
 class ServerSettings(SettingsTable):
     """The address the coordinator listens on, and the one it is reached by from outside.
 
@@ -122,6 +144,7 @@ class Settings(FileSettings):
     adapter: AdapterSettings = AdapterSettings()
     rounds: CommunityRoundSettings
     training: TrainingSettings = TrainingSettings()
+    privacy: PrivacySettings = PrivacySettings()
     server: ServerSettings = ServerSettings()
     watch: WatchSettings = WatchSettings()
 
@@ -137,8 +160,38 @@ class Settings(FileSettings):
 
     def privacy_terms(self) -> PrivacyTerms:
         """The terms of every sum, unsigned."""
-        audited = self.rounds.audit and self.rounds.secure
-        return PrivacyTerms(audit_words=WORDS if audited else 0)
+        audited, privacy = self.rounds.audit and self.rounds.secure, self.privacy
+        if (budget := privacy.budget) is None:
+            return PrivacyTerms(audit_words=WORDS if audited else 0)
+        return PrivacyTerms(
+            0, budget.noise, budget.epsilon, budget.delta, budget.participations, privacy.min_gap
+        )
+
+    def check_privacy(self, values: int, bounded: bool) -> None:
+        """UsageError if noise cannot do what it is asked for.
+
+        values: of an update. bounded: there is a bound on updates that noise is measured by.
+        """
+        budget, rounds = self.privacy.budget, self.rounds
+        if budget is None:
+            return
+        for wrong, why in (
+            (not rounds.secure, "noise is added under masks: rounds.secure = true"),
+            (
+                rounds.audit,
+                "audits of single updates and noise exclude each other",
+            ),
+            (self.method.traits.exchanges > 1, f"{self.method.name} sums an update twice"),
+            (
+                not bounded,
+                "noise needs rounds.norm_bound, or rows of the coordinator's own",
+            ),
+        ):
+            if wrong:
+                raise UsageError(f"privacy.epsilon: {why}")
+        fewest = rounds.least_reports
+        needed = thresholds(fewest, assume(fewest))
+        check(budget, values, self.adapter.rank, fewest, needed.survivors - needed.corrupt)
 
     def federation(self) -> Federation:
         """The federation the coordinator runs; UsageError if its choices do not go together."""
@@ -148,6 +201,7 @@ class Settings(FileSettings):
             train_deadline_s=rounds.train_deadline,
             aggregate_deadline_s=rounds.aggregate_deadline,
             evaluate_deadline_s=rounds.evaluate_deadline,
+            noise_multiplier=0.0 if self.privacy.budget is None else self.privacy.budget.noise,
             patience=Patience(),
             spares=True,
         )
@@ -179,6 +233,11 @@ COMMENTS = {
         "What each volunteer does in a round. lr_schedule (constant, cosine, warmup) runs over\n"
         "max_rounds; prox is FedProx's; optimizer_state: reset or keep AdamW's moments each round\n"
         "(under fedplora, volunteers of a lower rank train other modules each time and keep none)."
+    ),
+    "privacy": (
+        "Differential privacy for each volunteer; epsilon 0: none. With it every volunteer adds\n"
+        "its share of noise under its mask, and is in `participations` sums at most, ever.\n"
+        "It takes hundreds of volunteers in each sum; up says which rank or how many would do."
     ),
     "server": (
         "address is what invitations name: it must be reachable from outside.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,9 @@ from nomoat.aggregation.protocol.messages import (
     task_digest,
 )
 from nomoat.aggregation.secagg.audit.terms import audited
-from nomoat.aggregation.secagg.parameters import RosterView, Terms, propose
+from nomoat.aggregation.secagg.messages import SessionOffer
+from nomoat.aggregation.secagg.noise.shares import with_noise
+from nomoat.aggregation.secagg.parameters import RosterView, Terms, agreed_thresholds, propose
 from nomoat.aggregation.secagg.thresholds import assume
 from nomoat.aggregation.secagg.transcript import work_hash
 from nomoat.aggregation.sums.intake import Intake
@@ -131,14 +134,29 @@ class Exchanges:
             clip_l2=bound.limit if bound is not None else 0.0,
         )
         offer = replace(offer, n_each=max(2, min(federation.min_reports, most)))
-        seed = b""
-        if federation.audit and self.audit_seed is not None:
-            drawn = self.audit_seed(task.round, number)
-            offer = audited(offer, drawn)
-            seed = drawn if offer.audit_words else b""
+        offer, seed = self._audited(offer)
+        if federation.noise_multiplier and bound is not None:
+            offer = with_noise(offer, federation.noise_multiplier)
+            bound = _under_noise(bound, offer, most, manifest.size)
         phase = self._waiting(PHASES + bool(seed))
         setup = MaskedSetup(offer, manifest, roster, request.reply, phase, bound, seed)
         return MaskedExchange(cohort, setup)
+
+    def _audited(self, offer: SessionOffer) -> tuple[SessionOffer, bytes]:
+        """The offer with an audit and its seed, if there is to be one and can be; b"" without."""
+        if not self.federation.audit or self.audit_seed is None:
+            return offer, b""
+        seed = self.audit_seed(offer.round, offer.exchange)
+        asked = audited(offer, seed)
+        return asked, seed if asked.audit_words else b""
+
+
+def _under_noise(bound: NormBound, offer: SessionOffer, most: int, values: int) -> NormBound:
+    """The bound on a mean that has the noise of at least `honest` of `most` in it, too."""
+    needed = agreed_thresholds(offer, most)
+    honest = max(1, needed.survivors - needed.corrupt)
+    noise = offer.noise_multiplier * bound.limit * math.sqrt(values) / honest
+    return replace(bound, noise=noise)
 
 
 def reach(training: TrainSettings) -> float:

@@ -14,6 +14,7 @@ from nomoat.aggregation.protocol.enrolment import fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.secagg import in_words
 from nomoat.client.home import CommunityFolder
+from nomoat.client.membership.agreement import load as load_agreement
 from nomoat.client.training.personal_state import DiskPersonalStates, PersonalState
 from nomoat.client.training.private_adapter import PrivateAdapter, PrivateAdapterFile
 from nomoat.client.training.round_jobs import own_b
@@ -83,6 +84,8 @@ class JoinedCommunity:
         record, info = self.record(voice), self.folder.info()
         version = record.version
         hidden = in_words.protection(info.secure, info.min_participants)
+        agreed = load_agreement(self.folder.root, info)
+        private = in_words.private(agreed.epsilon, agreed.delta, agreed.participations)
         own = "\nWith a part of its own that never left this machine.\n"
         return f"""# {info.name}: {voice.partition("@")[0]} adapter, version {version.number}
 
@@ -90,7 +93,7 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of {in
 own machines and data, on {info.base_model}.
 {own if voice.startswith(PERSONAL) else ""}
 - round {version.round}, method {version.method}
-- privacy, as the community said when this machine joined: {hidden}; {in_words.NOT_PRIVATE}
+- privacy, as the community said when this machine joined: {hidden}; {private}
 - {in_words.NOT_COVERED}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}

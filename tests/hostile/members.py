@@ -30,7 +30,7 @@ from nomoat.aggregation.secagg.masks import shamir, shares
 from nomoat.aggregation.secagg.masks.prg import Keystream
 from nomoat.aggregation.secagg.masks.shares import HeldShares
 from nomoat.aggregation.secagg.messages import CheckReport, MaskedReport, RevealReport, SharesReport
-from nomoat.aggregation.secagg.parameters import Policy, RosterView
+from nomoat.aggregation.secagg.parameters import NoiseRule, Policy, RosterView
 from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.session import RoundSession
@@ -122,7 +122,7 @@ class Village:
     """A community of `count` volunteers v0, v1, … of whom some cheat. folder: its database.
 
     silent: volunteer → the types of messages that it never answers. liars: those whose updates are
-    eight times too large.
+    eight times too large. noise: what all of them have agreed to.
     """
 
     def __init__(
@@ -132,7 +132,9 @@ class Village:
         cheats: Mapping[str, Cheat] | None = None,
         silent: Mapping[str, Collection[str]] | None = None,
         liars: Collection[str] = (),
+        noise: NoiseRule | None = None,
     ) -> None:
+        self.noise = noise
         self.liars = frozenset(liars)
         self.folder, self.cheats, self.silent = folder, dict(cheats or {}), dict(silent or {})
         self.now, self.log = 1_800_000_000, RoundLog()
@@ -153,7 +155,7 @@ class Village:
             return (name.encode() + session)[:32].ljust(32, b"-")
 
         membership = Membership(
-            key, self.roster, Policy(2, allow_weak=True, audit_words=64), entropy
+            key, self.roster, Policy(2, allow_weak=True, audit_words=64, noise=self.noise), entropy
         )
         origin = TrainingOrigin.announced(name, version_by_round)
         kind = lying(Attack.SCALED) if name in self.liars else RoundSession

@@ -9,6 +9,7 @@ from nomoat.aggregation.secagg import labels
 from nomoat.aggregation.secagg.audit.judgement import NormTest, bits_needed
 from nomoat.aggregation.secagg.audit.sketch import WORDS
 from nomoat.aggregation.secagg.messages import SessionOffer
+from nomoat.aggregation.secagg.noise.shares import share_of
 from nomoat.aggregation.sums.fixed_point import FixedPoint
 
 VALUE_BITS = 14  # leaves room for a sketch in about the bits that a sum of 21-bit values takes
@@ -31,9 +32,12 @@ def audited(offer: SessionOffer, seed: bytes) -> SessionOffer:
 
 
 def point_of(offer: SessionOffer, participants: int) -> FixedPoint:
-    """The fixed point of a session: with an audit, coordinates that a sketch fits into."""
+    """The fixed point of a session: coordinates that a sketch, or a sum's noise, fits into."""
     least = _bits(offer) if offer.audit_words else 0
-    return FixedPoint(offer.value_bits, participants, least)
+    plain = FixedPoint(offer.value_bits, participants, least)
+    if not offer.noise_multiplier:
+        return plain
+    return replace(plain, spread=share_of(offer, participants, plain.limit).spread(participants))
 
 
 def norm_test(offer: SessionOffer, participants: int, length: int) -> NormTest:

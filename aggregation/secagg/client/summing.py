@@ -6,12 +6,17 @@ Stage and message in, next stage and reply out (§13 to §15).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
+import numpy as np
+
+from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.secagg import certificate, coverage, labels
 from nomoat.aggregation.secagg.audit.terms import point_of
 from nomoat.aggregation.secagg.client.stages import (
     AuditKeys,
     Checked,
+    JoinedSession,
     Masked,
     Reply,
     Signed,
@@ -24,11 +29,15 @@ from nomoat.aggregation.secagg.messages import (
     Certificate,
     MaskedReport,
     RevealReport,
+    SessionOffer,
     ShareSet,
     SurvivorSet,
     SurvivorSignature,
 )
-from nomoat.aggregation.sums.fixed_point import Contribution
+from nomoat.aggregation.secagg.noise.sampling import NoiseStream
+from nomoat.aggregation.secagg.noise.shares import room_for_rounding, share_of
+from nomoat.aggregation.sums.fixed_point import Contribution, FixedPoint, Ring
+from nomoat.aggregation.sums.norm_bound import norm_of
 
 
 def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
@@ -43,12 +52,14 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
         for module, tier in session.tiers.items()
         if coverage.enough(session.offer, tier, members)
     )
+    contribution = _contribution(volunteer, modules, all_of_it=len(modules) == len(session.tiers))
     masked = masking.masked_vector(
-        _contribution(volunteer, modules, all_of_it=len(modules) == len(session.tiers)),
+        _within(contribution, session.offer),
         stage.layout,
         point_of(session.offer, len(session.identities)),
         volunteer.secrets.rounding_key,
         masking.client_masks(own_key, session.index, pairs),
+        _noise(session, volunteer),
     )
     digest = hashlib.sha256(masked).digest()
     signed = (session.transcript, share_set.members, digest)
@@ -59,6 +70,27 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
     following = Masked(session, share_set.members, members, stage.held, tiers, audit)
     # From here on the update may be in a sum, whether or not this volunteer hears of it (§19.1).
     return Reply(following, MaskedReport(signature, masked), (session.mark("masked"),))
+
+
+def _noise(session: JoinedSession, volunteer: Volunteer) -> Callable[[int], Ring] | None:
+    """This volunteer's share of the sum's noise, None if it has none (§21.2)."""
+    count, offer = len(session.identities), session.offer
+    if not offer.noise_multiplier:
+        return None
+    share = share_of(offer, count, point_of(offer, count).limit)
+    return NoiseStream(volunteer.secrets.noise_key, share.units).integers
+
+
+def _within(contribution: Contribution, offer: SessionOffer) -> Contribution:
+    """The vector as it is summed: under noise it is within the bound when it is rounded, too."""
+    if not offer.noise_multiplier:
+        return contribution
+    vector = contribution.vector
+    if norm_of(vector) > offer.clip_l2 * (1 + 1e-5):
+        raise LocalProtocolError("an update beyond its bound is not what the noise was made for")
+    limit = FixedPoint(offer.value_bits, 1).limit
+    factor = room_for_rounding(offer, len(vector), limit) * (1 - 1e-5)
+    return Contribution(vector * np.float32(factor))
 
 
 def _contribution(

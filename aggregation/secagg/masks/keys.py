@@ -37,6 +37,7 @@ class SessionSecrets:
             labels.KDF_SELF_SEED,
             labels.KDF_COEFFICIENTS,
             labels.KDF_ROUNDING,
+            labels.KDF_NOISE,
         )
         self._held = {label: bytearray(labels.derive(entropy, label)) for label in purposes}
 
@@ -69,6 +70,11 @@ class SessionSecrets:
     def rounding_key(self) -> bytes:
         """Keystream key of stochastic rounding."""
         return self._get(labels.KDF_ROUNDING)
+
+    @property
+    def noise_key(self) -> bytes:
+        """Keystream key of this volunteer's share of the sum's noise."""
+        return self._get(labels.KDF_NOISE)
 
     def erase(self) -> None:
         """Overwrite and forget everything; may be called twice."""

@@ -8,7 +8,7 @@ and a few blocks: a block is encoded, masked and packed while it is in cache.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,9 +54,11 @@ def masked_vector(
     point: FixedPoint,
     rounding_key: bytes,
     keys: MaskKeys,
+    share: Callable[[int], Ring] | None = None,
 ) -> bytes:
     """y, packed: encode, mask and pack one block at a time.
 
+    share: gives the next so many integers of this volunteer's share of the sum's noise.
     Peak memory beyond the contribution is the result and about eight blocks.
     """
     noise, masks = Keystream(rounding_key), Masks(keys.add, keys.subtract)
@@ -65,6 +67,8 @@ def masked_vector(
         count = stop - start
         halves = noise.words(-(-count // 2)).view("<u2")[:count]
         block = encode(contribution, layout, point, start, halves)
+        if share is not None:
+            np.add(block, share(count), out=block)
         masks.apply(block)
         packed.write(pack(block, point.wire_bits))
     return packed.getvalue()

@@ -324,3 +324,19 @@ def test_a_community_cannot_draw_on_the_terminal_or_fake_a_line() -> None:
     assert "\x1b" not in shown
     assert "\r" not in shown
     assert not any(line.startswith("Protection   strong") for line in shown.splitlines())
+
+
+def test_the_sheet_says_what_bounds_memory_and_the_machine_holds_the_community_to_it() -> None:
+    from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
+    from nomoat.aggregation.secagg.parameters import NoiseRule
+
+    plain = Agreement.of(info(), None)
+    assert plain.noise is None
+    assert "Memory       no differential privacy: nothing bounds" in sheet(
+        info(), SETTINGS, SPLIT, 8, "cpu: fits", plain
+    )
+    agreed = plain.under(PrivacyTerms(0, 2.06476297948944, 8.0, 1e-6, 10, 2))
+    shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: fits", agreed)
+    assert "Memory       differential privacy for each volunteer: epsilon 8 at delta 1e-06" in shown
+    assert "over 10 sums at most" in shown
+    assert agreed.noise == NoiseRule(2.06476297948944, 10, 2)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.server.cli.community import init_options
 from nomoat.server.community.settings import (
@@ -101,3 +104,40 @@ def test_a_community_of_before_keeps_the_settings_it_was_made_with(tmp_path: Pat
     assert (training.batch_size, training.learning_rate) == (16, 0.01)
     assert federation.min_reports == 5
     assert federation.optimizer.learning_rate == 1.0
+
+
+def test_noise_that_cannot_work_is_refused_with_what_would() -> None:
+    from nomoat.server.community.settings import (
+        BaseModelSettings,
+        CommunityRoundSettings,
+        CommunitySettings,
+        PrivacySettings,
+        Settings,
+    )
+
+    def made(participants: int, **changes: object) -> Settings:
+        rounds = {"seed": "00" * 32, "min_volunteers": participants, "norm_bound": 1.0}
+        return Settings(
+            community=CommunitySettings(name="town"),
+            base=BaseModelSettings(model="m", folder=Path("m"), hash="ab" * 32, bytes=1),
+            rounds=CommunityRoundSettings(**{**rounds, **changes}),
+            privacy=PrivacySettings(epsilon=8.0, participations=6),
+        )
+
+    made(1000).check_privacy(117_120, bounded=True)
+    assert made(1000).federation().noise_multiplier == pytest.approx(1.6, rel=1e-2)
+    terms = made(1000).privacy_terms()
+    assert (terms.epsilon, terms.participations, terms.audit_words) == (8.0, 6, 0)
+    for settings, bounded, why in (
+        (made(1000, secure=False), True, "under masks"),
+        (made(1000, audit=True), True, "exclude each other"),
+        (made(1000, method="fedask"), True, "twice"),
+        (made(1000), False, "norm_bound"),
+        (made(30), True, "none is claimed"),
+        (made(560), True, r"rank of \d or less, or sums of 6\d\d volunteers"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            settings.check_privacy(117_120, bounded)
+    settings = made(30).model_copy(update={"privacy": PrivacySettings()})
+    settings.check_privacy(117_120, bounded=False)
+    assert settings.federation().noise_multiplier == 0.0
