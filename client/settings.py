@@ -43,6 +43,7 @@ class VolunteerSettings(FileSettings):
     known_days: Annotated[float, Field(ge=0, le=3650)] = 30.0
     min_participants: Annotated[int, Field(ge=0, le=10_000)] = 0
     repeats: Annotated[int, Field(ge=0, le=1_000)] = 2
+    rounds_a_day: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     audit: bool = False
     show_software: bool = False  # join says so before it sets it
     machine: MachineSettings = Field(default_factory=MachineSettings)
@@ -75,6 +76,7 @@ COMMENTS = {
     "min_participants": "be summed among so many at least; 0: what the community said on joining",
     "repeats": "sums a day from one adapter whose participants may differ from the first sum's",
     "show_software": "tell the coordinator which nomoat this is, and on which system",
+    "rounds_a_day": "rounds a day this machine trains in at most; 0: what was agreed to on joining",
     "audit": "take part in sums that check the size of each update by a sketch of 64 numbers",
     "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
 }

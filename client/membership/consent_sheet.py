@@ -122,11 +122,12 @@ def own_rules(settings: VolunteerSettings) -> str:
     fewest = (
         f"only among {settings.min_participants} or more; " if settings.min_participants else ""
     )
+    a_day = f"{settings.rounds_a_day} rounds a day at most; " if settings.rounds_a_day else ""
     sums = "sum" if settings.repeats == 1 else "sums"
     audited = "; sizes of updates may be audited" if settings.audit else "; no audited sums"
     return (
-        f"{fewest}{settings.repeats} {sums} a day from one adapter may have other participants "
-        f"than the first{audited}"
+        f"{fewest}{a_day}{settings.repeats} {sums} a day from one adapter may have other "
+        f"participants than the first{audited}"
     )
 
 

@@ -69,7 +69,7 @@ class DayOfRounds:
             done = {"train": "trained", "measure": "measured"}[kind]
             return (
                 f"{len(same)} rounds were {done} within a day, which is what was agreed to on "
-                f"joining; the next may be at {at}"
+                f"joining, or fewer by rounds_a_day in settings.toml; the next may be at {at}"
             )
         rows = [*day, BegunWork(kind, number, name, self.clock())]
         write_private(self.folder / FILE, json.dumps([asdict(row) for row in rows]).encode())

@@ -46,7 +46,7 @@ from nomoat.aggregation.secagg.messages import TO_VOLUNTEER, SessionOffer, ToVol
 from nomoat.aggregation.secagg.parameters import Terms
 from nomoat.aggregation.secagg.transcript import to_bitmap, work_hash
 from nomoat.aggregation.sums.fixed_point import Contribution
-from nomoat.client.round.masked_session import MaskedSession
+from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.phases import TRANSITIONS, TrainingFailed, VolunteerPhase
 from nomoat.client.round.task_checks import open_adapter, train_work
 from nomoat.client.round.task_limits import TaskLimits
@@ -97,6 +97,12 @@ class RoundSession:
         self._origin = origin or TrainingOrigin.announced(name)
         self._measured: tuple[int, frozenset[bytes]] = (0, frozenset())  # round, its tasks
         self._replies: dict[int, Vector] = {}  # exchange → what the exchange before gave
+
+    def follow(self, limits: TaskLimits, membership: Membership) -> None:
+        """Go on under these rules: the owner has changed them."""
+        self._limits = limits
+        if self._masking is not None:
+            self._masking.membership = membership
 
     def receive(self, request: Request) -> RoundStep:
         """Answer a request, or say what must be done before the answer.

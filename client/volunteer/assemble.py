@@ -55,7 +55,7 @@ from nomoat.client.volunteer.follower import Known, VersionFollower, fetch_recei
 from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.limits_watch import LimitsWatch, owner_limits
 from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
-from nomoat.client.volunteer.own_rules import round_session
+from nomoat.client.volunteer.own_rules import RulesWatch, round_session
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.client.volunteer.telling.owner_lines import OwnerLines, nobody
@@ -150,7 +150,8 @@ def assemble(kit: Kit, workers: SharedWorkers, lines: OwnerLines) -> Parts:
     store = DiskUpdateStore(folder.held)
     session = round_session(kit, cache, store, lineage)
     handler = RequestHandler(session, trainer, store, (status, recorder, lines))
-    answering = Answering(_app(kit, handler, cache, governor), recorder, trainer.overtake)
+    app = _following(_app(kit, handler, cache, governor), RulesWatch(kit, cache, session))
+    answering = Answering(app, recorder, trainer.overtake)
     return Parts(status, trainer, governor, answering, Known(cache, lineage))
 
 
@@ -236,6 +237,17 @@ def _app(kit: Kit, handler: RequestHandler, cache: RosterCache, governor: Govern
     inner = governed(volunteer_app(lambda _context: handler), governor)
     parties = SealParties(identity, info.public, info.base_hash)
     return sealed(with_offered_roster(inner, cache), parties)
+
+
+def _following(app: App, rules: RulesWatch) -> App:
+    """`app`, under the rules its owner has set by the time work is asked for."""
+
+    def answer(message: Message, context: Context) -> Message:
+        if message.metadata.message_type in WORK:
+            rules.look()
+        return app(message, context)
+
+    return answer
 
 
 def _connection(kit: Kit, governor: Governor) -> ConnectionSettings:

@@ -23,11 +23,11 @@ class LimitsWatch:
 
     def __init__(self, folder: CommunityFolder, lots: bytes) -> None:
         self._folder, self._lots = folder, lots
-        self._seen = self._stamp()
+        self._seen = stamp_of(folder)
 
     def __call__(self) -> OwnerLimits | None:
         """The limits if the file has changed since the last look and can be read, else None."""
-        stamp = self._stamp()
+        stamp = stamp_of(self._folder)
         if stamp == self._seen:
             return None
         self._seen = stamp
@@ -39,9 +39,11 @@ class LimitsWatch:
         log.info("limits were changed in %s", self._folder.settings)
         return owner_limits(machine, self._lots)
 
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            found = self._folder.settings.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size
+
+def stamp_of(folder: CommunityFolder) -> tuple[int, int] | None:
+    """Return what changes when settings.toml is edited; None if it is not there."""
+    try:
+        found = folder.settings.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

@@ -21,6 +21,7 @@ from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache
 from nomoat.client.round.masked_session import MaskedSession, Membership
 from nomoat.client.round.session import RoundSession
+from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log import masked_by_round
@@ -28,6 +29,7 @@ from nomoat.client.sent.log_file import SentLog
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training.community_fit import rank_of
 from nomoat.client.volunteer.kit import Kit
+from nomoat.client.volunteer.limits_watch import stamp_of
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +38,25 @@ def round_session(
     kit: Kit, cache: RosterCache, store: DiskUpdateStore, lineage: PinnedLineage
 ) -> RoundSession:
     """The machine that answers this community's requests, and all that it is bound by."""
-    info, settings = kit.folder.info(), kit.settings
+    limits, membership = rules(kit, kit.settings, cache)
+    return RoundSession(
+        kit.settings.name,
+        kit.folder.info().base_hash,
+        limits,
+        store.load(),
+        MaskedSession(membership, _diary(kit, store)),
+        TrainingOrigin(store.draw, lineage.version_of, lineage.is_present, signed=True),
+    )
+
+
+def rules(
+    kit: Kit, settings: VolunteerSettings, cache: RosterCache
+) -> tuple[TaskLimits, Membership]:
+    """Return what was agreed to on joining, and `settings` of the owner's within that."""
+    info = kit.folder.info()
     agreed = load_agreement(kit.folder.root, info)
-    day = DayOfRounds(kit.folder.root, math.ceil(agreed.at_most(agreed.rounds_per_day)))
+    most = math.ceil(agreed.at_most(agreed.rounds_per_day))
+    day = DayOfRounds(kit.folder.root, min(most, settings.rounds_a_day or most))
     membership = Membership(
         kit.coordinator.identity,
         cache.current,
@@ -56,19 +74,32 @@ def round_session(
         partial(cache.long_known, settings.known_days) if settings.known_peers else frozenset,
         time.time,
     )
-    return RoundSession(
-        settings.name,
-        info.base_hash,
-        replace(
-            settings.limits(_rank(settings, info)),
-            agreed=partial(within, agreed),
-            may_train=day.begin,
-            may_measure=day.measure,
-        ),
-        store.load(),
-        MaskedSession(membership, _diary(kit, store)),
-        TrainingOrigin(store.draw, lineage.version_of, lineage.is_present, signed=True),
+    limits = replace(
+        settings.limits(_rank(settings, info)),
+        agreed=partial(within, agreed),
+        may_train=day.begin,
+        may_measure=day.measure,
     )
+    return limits, membership
+
+
+class RulesWatch:
+    """Follows an owner's edit of settings.toml; looked at before each task."""
+
+    def __init__(self, kit: Kit, cache: RosterCache, session: RoundSession) -> None:
+        self._kit, self._cache, self._session = kit, cache, session
+        self._seen = stamp_of(kit.folder)
+
+    def look(self) -> None:
+        """Have the session follow the file, if it has changed and can be read."""
+        stamp = stamp_of(self._kit.folder)
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._session.follow(*rules(self._kit, self._kit.folder.load(), self._cache))
+        except NomoatError as problem:
+            log.warning("%s; the rules of before stay in force", problem)
 
 
 def _diary(kit: Kit, store: DiskUpdateStore) -> tuple[Mark, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +26,14 @@ from nomoat.client.home import Home
 from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import DAY_S, RosterCache
 from nomoat.client.membership.roster_file import RosterFile
+from nomoat.client.round.session import RoundSession
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.round.work import RoundStep, TrainWork
 from nomoat.client.sent.log import SentMessage
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.volunteer.kit import Kit
-from nomoat.client.volunteer.own_rules import round_session
+from nomoat.client.volunteer.own_rules import RulesWatch, round_session
 
 COMMUNITY = SigningKey(b"c" * 32)
 KEYS = [SigningKey(bytes([i + 1]) * 32) for i in range(4)]
@@ -56,12 +59,22 @@ def first_task(
     folder: Path,
     changes: dict[str, float],
     seen: list[tuple[int, float]],
+    **options: Any,
+) -> RoundStep:
+    """The answer of vol0 to a task at NOW; for the options see `at_work`."""
+    return at_work(folder, changes, seen, **options)[2].receive(TASK)
+
+
+def at_work(
+    folder: Path,
+    changes: dict[str, float],
+    seen: list[tuple[int, float]],
     *,
     left: tuple[int, ...] = (),
     kept: bool = False,
     **asked: int,
-) -> RoundStep:
-    """The answer of vol0 to a task at NOW. seen: (entries, days before NOW they came), in order.
+) -> tuple[Kit, RosterCache, RoundSession]:
+    """vol0 at NOW, before its first task. seen: (entries, days before NOW they came), in order.
 
     left: rounds in which a masked update left, by the log; kept: the diary has one, of round 1.
     asked: what the community said on joining that it would ask for, where not what the task does.
@@ -92,7 +105,30 @@ def first_task(
     page = LineagePage((record,), sign_end(0, record, COMMUNITY))
     (community.root / "lineage.rec").write_bytes(wire.encode(page).head)
     lineage = PinnedLineage(community.root, coordinator)
-    return round_session(kit, cache, store, lineage).receive(TASK)
+    return kit, cache, round_session(kit, cache, store, lineage)
+
+
+def test_an_owners_edit_binds_the_next_task_without_a_restart(tmp_path: Path) -> None:
+    kit, cache, session = at_work(tmp_path, {}, [(4, 0.0)])
+    watch = RulesWatch(kit, cache, session)
+    for changes, work in (({"known_peers": 1}, False), ({"max_steps": 1}, False), ({}, True)):
+        kit.folder.save(kit.settings.model_copy(update=changes))
+        watch.look()
+        assert (session.receive(TASK).work is not None) == work
+
+
+def test_settings_that_cannot_be_read_leave_the_rules_as_they_were(tmp_path: Path) -> None:
+    kit, cache, session = at_work(tmp_path, {"known_peers": 1}, [(4, 0.0)])
+    watch = RulesWatch(kit, cache, session)
+    kit.folder.settings.write_text("known_peers = 'none'")
+    watch.look()
+    assert session.receive(TASK).work is None
+
+
+def test_an_owner_may_allow_fewer_rounds_a_day_than_were_agreed_to(tmp_path: Path) -> None:
+    _, _, session = at_work(tmp_path, {"rounds_a_day": 1}, [(4, 0.0)])
+    assert session._limits.may_train(TASK) is None
+    assert "1 rounds were trained" in str(session._limits.may_train(replace(TASK, round=2)))
 
 
 @pytest.mark.parametrize(
