@@ -1,0 +1,69 @@
+"""Commands of the guides are typed as they are written, on a community that has run a round.
+
+What trains, waits, or changes the machine it is typed on is only parsed (test_guides.py).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nomoat.cli import app
+
+ROOT = Path(__file__).parents[2]
+COMPAT = ROOT / "tests" / "compat"
+MADE_AT = "/made/here"
+PASSPHRASE = "seven dull words that nobody will guess"
+# Commands that train, wait for a network or a browser, or change the machine they are typed on.
+ELSEWHERE = re.compile(
+    r"nomoat (try|init|up|down|page link|status --web|join|leave|chat|serve|simulate|compare|"
+    r"data preview|adapter (export|diff|combine|verify --dir \./tried)|doctor|service install)\b"
+)
+# What is of a reader's own community, in the guide and here.
+OWN = {"1a2b3c4d": "{issued}", "rollback 12": "rollback 0"}
+
+
+def lines(guide: str) -> list[str]:
+    text = (ROOT / "docs" / "guides" / f"{guide}.md").read_text("utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The present folder of whoever reads a guide: a community called town, and ada's home."""
+    with tarfile.open(COMPAT / "people.tar.gz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    (tmp_path / "community").rename(tmp_path / "town")
+    shutil.copytree(COMPAT / "model", tmp_path / "model")
+    shutil.copy(COMPAT / "rows.jsonl", tmp_path)
+    for path in [tmp_path / "town/community.toml", *tmp_path.rglob("settings.toml")]:
+        path.write_text(path.read_text().replace(MADE_AT, str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOMOAT_HOME", str(tmp_path / "ada"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("guide", ["volunteer", "coordinator"])
+def test_what_a_guide_says_to_type_works_as_it_is_written(here: Path, guide: str) -> None:
+    runner, issued, typed = CliRunner(), "", 0
+    waiting = ["volunteers", "hold", "ada", "--dir", "town"]  # so that the guide may approve it
+    assert runner.invoke(app, waiting).exit_code == 0
+    for line in lines(guide):
+        if ELSEWHERE.match(line):
+            continue
+        for written, own in OWN.items():
+            line = line.replace(written, own.format(issued=issued))  # noqa: PLW2901
+        answers = "y\n" if " erase " in line else f"{PASSPHRASE}\n" * 2
+        done = runner.invoke(app, shlex.split(line)[1:], input=answers)
+        assert done.exit_code == 0, f"{line}: {done.output} {done.exception}"
+        if "--list" in line:
+            issued = re.findall(r"\b[0-9a-f]{8,32}\b", done.output)[0]
+        typed += 1
+    assert typed >= 8
