@@ -4,7 +4,7 @@ BIN := .venv/bin
 ROOMS := storage flower aggregation lora client server simulations serving desk
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: demo demo-chat test check lint types contracts bench gpu-check methods life install clean
+.PHONY: demo demo-chat test check lint types contracts bench gpu-check methods life man install clean
 
 install: .venv/installed
 
@@ -52,6 +52,9 @@ hostile: install  ## twenty thousand broken requests, then attacks beside honest
 
 gpu-check: install  ## one table of what this machine's GPU does, six minutes at most
 	$(BIN)/python benchmarks/gpu_check.py
+
+man: install  ## a manual page for every command, into build/man
+	$(BIN)/python docs/man.py build/man
 
 life: install  ## a thousand lives of a community, from seeds: LIVES=n FIRST_LIFE=n
 	LIVES=$(or $(LIVES),1000) FIRST_LIFE=$(or $(FIRST_LIFE),0) $(BIN)/python -m pytest --numprocesses=2 tests/life
