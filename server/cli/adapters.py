@@ -23,6 +23,8 @@ from nomoat.server.cli.options import (
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.lineage import SignedVersion
+    from nomoat.server.community.opened import OpenCommunity
+    from nomoat.server.release.releasing import ReleaseState
 
 app = typer.Typer(help="Versions of the community adapter.", no_args_is_help=True)
 
@@ -30,9 +32,11 @@ app = typer.Typer(help="Versions of the community adapter.", no_args_is_help=Tru
 @app.command("list")
 def list_versions(folder: InFolder = Path(), as_json: AsJson = False) -> None:
     """All versions: round, contributors, held-out loss."""
-    records = opened(folder).versions.database.versions()
+    community = opened(folder)
+    states = _states(community)
+    records = community.versions.database.versions()
     if as_json:
-        print_json([_row(record) for record in records])
+        print_json([{**_row(each), "state": states[each.version.number]} for each in records])
         return
     rows = []
     for record in records:
@@ -41,8 +45,9 @@ def list_versions(folder: InFolder = Path(), as_json: AsJson = False) -> None:
         loss, own = ("" if value is None else f"{value:.4f}" for value in losses)
         count = str(len(shown["contributors"]))
         row = (str(shown["number"]), str(shown["round"]), count, loss, own)
-        rows.append((*row, shown["adapter"][:12], shown["note"]))
-    columns = ("version", "round", "contributors", "loss", "evaluation", "adapter", "note")
+        state = states[record.version.number]
+        rows.append((*row, shown["adapter"][:12], state, shown["note"]))
+    columns = ("version", "round", "contributors", "loss", "evaluation", "adapter", "state", "note")
     print_table(columns, rows)
 
 
@@ -85,6 +90,51 @@ def verify(
     for line in (begun, related):
         if line is not None:
             typer.echo(line)
+
+
+@app.command()
+def release(
+    number: Annotated[int, typer.Argument(help="The version to give out.")],
+    folder: InFolder = Path(),
+    reason: Annotated[str, typer.Option(help="Kept with it.")] = "",
+) -> None:
+    """Say that a version may be given out; what was held is held no more."""
+    from nomoat.server.release.releasing import ReleaseState
+
+    _order(folder, number, ReleaseState.RELEASED, reason)
+
+
+@app.command()
+def hold(
+    number: Annotated[int, typer.Argument(help="The version that is not to be given out.")],
+    folder: InFolder = Path(),
+    reason: Annotated[str, typer.Option(help="Kept with it.")] = "",
+) -> None:
+    """Give a version out no more; rounds go on from the newest all the same."""
+    from nomoat.server.release.releasing import ReleaseState
+
+    _order(folder, number, ReleaseState.HELD, reason)
+    say(f"to go on from an older one: nomoat adapter rollback N --dir {folder}")
+
+
+def _order(folder: Path, number: int, state: ReleaseState, reason: str) -> None:
+    from nomoat.server.release.releasing import newest_released, order
+
+    community, now = opened(folder), int(time.time())
+    stands = order(community, number, state, reason, now)
+    given_out = newest_released(community, now).version.number
+    typer.echo(f"version {number} is {stands.value}; version {given_out} is given out")
+
+
+def _states(community: OpenCommunity) -> dict[int, str]:
+    """Version → candidate, released or held."""
+    from nomoat.server.release.releasing import orders, state_of
+
+    said, rule, now = orders(community), community.settings.release, int(time.time())
+    return {
+        record.version.number: state_of(record, said.get(record.version.number), rule, now).value
+        for record in community.versions.database.versions()
+    }
 
 
 @app.command()

@@ -57,6 +57,10 @@ MIGRATIONS = (
         size REAL NOT NULL);
     CREATE INDEX sizes_of ON sizes (volunteer, at);
     """,
+    """
+    CREATE TABLE releases (number INTEGER PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL,
+        at INTEGER NOT NULL);
+    """,
 )
 BUSY_S = 10.0
 

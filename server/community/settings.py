@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tomlkit
 from pydantic import Field
@@ -107,6 +107,13 @@ class PrivacySettings(SettingsTable):
         return Budget(self.epsilon, self.delta, self.participations)
 
 
+class ReleaseSettings(SettingsTable):
+    """The way of an accepted version to the world. delay: seconds after it was accepted."""
+
+    by: Literal["gate", "person"] = "gate"
+    delay: Annotated[float, Field(ge=0, le=365 * 86_400)] = 0.0
+
+
 class ServerSettings(SettingsTable):
     """The address the coordinator listens on, and the one it is reached by from outside.
 
@@ -145,6 +152,7 @@ class Settings(FileSettings):
     rounds: CommunityRoundSettings
     training: TrainingSettings = TrainingSettings()
     privacy: PrivacySettings = PrivacySettings()
+    release: ReleaseSettings = ReleaseSettings()
     server: ServerSettings = ServerSettings()
     watch: WatchSettings = WatchSettings()
 
@@ -238,6 +246,10 @@ COMMENTS = {
         "Differential privacy for each volunteer; epsilon 0: none. With it every volunteer adds\n"
         "its share of noise under its mask, and is in `participations` sums at most, ever.\n"
         "It takes hundreds of volunteers in each sum; up says which rank or how many would do."
+    ),
+    "release": (
+        "An accepted version is a candidate. by: gate (released when it was accepted) or person\n"
+        "(nomoat adapter release N); delay: seconds after it was accepted, at least."
     ),
     "server": (
         "address is what invitations name: it must be reachable from outside.\n"

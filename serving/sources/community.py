@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,7 @@ from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.server.community.opened import OpenCommunity, card
+from nomoat.server.release.releasing import newest_released
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.serving.sources.source import (
     BASE,
@@ -80,7 +82,9 @@ class CoordinatorsCommunity:
         if voice != COMMUNITY and numbered is None:
             raise UnknownVoice(voice, self.voices())
         try:
-            return self.opened.versions.get(int(numbered[1]) if numbered else None)
+            if numbered is None:
+                return newest_released(self.opened, int(time.time()))
+            return self.opened.versions.get(int(numbered[1]))
         except UsageError:
             raise UnknownVoice(voice, self.voices()) from None
 

@@ -1,0 +1,77 @@
+"""Candidates and releases: an accepted version is given out when rule, delay and people allow it.
+
+A version that has passed its gates is a *candidate*. By the gate's word alone (`[release] by =
+"gate"`) it is released after `delay` seconds, unless a person holds it; with `by = "person"` when
+somebody has said so, and not before the delay. `adapter export`, `serve` and `chat` give out the
+newest release where no number is said.
+
+    newest_released(community, now)         # SignedVersion; version 0 if nothing else is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.protocol.lineage import SignedVersion
+from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.community.settings import ReleaseSettings
+
+
+class ReleaseState(StrEnum):
+    """A version's way to the world."""
+
+    CANDIDATE = "candidate"
+    RELEASED = "released"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOrder:
+    """A person's last word on a version. at: unix time."""
+
+    state: ReleaseState
+    reason: str
+    at: int
+
+
+def state_of(
+    record: SignedVersion, word: ReleaseOrder | None, rule: ReleaseSettings, now: int
+) -> ReleaseState:
+    """Judge one version; the first is the base model, which needs nobody's word."""
+    if word is not None and word.state is ReleaseState.HELD:
+        return ReleaseState.HELD
+    if record.version.number == 0:
+        return ReleaseState.RELEASED
+    said = rule.by == "gate" or word is not None
+    ripe = now >= record.version.at + rule.delay
+    return ReleaseState.RELEASED if said and ripe else ReleaseState.CANDIDATE
+
+
+def orders(community: OpenCommunity) -> Mapping[int, ReleaseOrder]:
+    """Version → what people have said of it."""
+    rows = community.registrar.database.run("SELECT number, state, reason, at FROM releases")
+    return {number: ReleaseOrder(ReleaseState(state), why, at) for number, state, why, at in rows}
+
+
+def order(
+    community: OpenCommunity, number: int, state: ReleaseState, reason: str, now: int
+) -> ReleaseState:
+    """Write a person's word down; where the version stands then. UsageError without one."""
+    record = community.versions.get(number)
+    if len(reason) > 200:
+        raise UsageError("a reason has 200 characters at most")
+    sql = "INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?)"
+    community.registrar.database.run(sql, number, state.value, reason, now)
+    return state_of(record, orders(community)[number], community.settings.release, now)
+
+
+def newest_released(community: OpenCommunity, now: int) -> SignedVersion:
+    """The newest version that is given out; version 0 if no other is."""
+    said, rule = orders(community), community.settings.release
+    for record in reversed(community.versions.database.versions()):
+        if state_of(record, said.get(record.version.number), rule, now) is ReleaseState.RELEASED:
+            return record
+    return community.versions.get(0)

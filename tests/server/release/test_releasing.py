@@ -1,0 +1,100 @@
+"""An accepted version is given out when rule, delay and people allow it; a held one never."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from builders import adapter
+from nomoat.aggregation.errors import UsageError
+from nomoat.server.cli.commands import app
+from nomoat.server.community.folder import Folder, create
+from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.community.settings import (
+    BaseModelSettings,
+    CommunityRoundSettings,
+    CommunitySettings,
+    ReleaseSettings,
+    Settings,
+)
+from nomoat.server.community.versions import Provenance
+from nomoat.server.release.releasing import ReleaseState, newest_released, order
+from nomoat.server.rounds.settings import AdapterSettings
+from nomoat.serving.sources.community import CoordinatorsCommunity
+
+NOW = 1000
+
+
+@pytest.fixture
+def community(tmp_path: Path) -> OpenCommunity:
+    settings = Settings(
+        community=CommunitySettings(name="town"),
+        base=BaseModelSettings(model="m", folder=Path("m"), hash="ab" * 32, bytes=1),
+        adapter=AdapterSettings(rank=2, alpha=4.0),
+        rounds=CommunityRoundSettings(seed="00" * 32),
+    )
+    folder = Folder(tmp_path / "town")
+    create(folder, settings, datetime.datetime.now(datetime.UTC), b"\7" * 32)
+    opened = OpenCommunity.open(folder.root)
+    for number in range(4):
+        made = Provenance(number, "fedavg", ("ada",), 3.0, 3.1)
+        opened.versions.add(adapter(number), made, 100 * number)
+    return opened
+
+
+def by(community: OpenCommunity, rule: str, delay: float = 0.0) -> OpenCommunity:
+    release = ReleaseSettings(by=rule, delay=delay)  # type: ignore[arg-type]
+    return replace(community, settings=community.settings.model_copy(update={"release": release}))
+
+
+def given_out(community: OpenCommunity, now: int = NOW) -> int:
+    return newest_released(community, now).version.number
+
+
+def test_by_the_gate_the_newest_is_given_out_once_its_delay_is_over(
+    community: OpenCommunity,
+) -> None:
+    assert given_out(community) == 3
+    assert given_out(by(community, "gate", 250), 500) == 2
+    assert given_out(by(community, "gate", 250), 550) == 3
+    assert given_out(by(community, "gate", 10_000), 500) == 0
+
+
+def test_where_a_person_decides_nothing_is_given_out_without_its_word(
+    community: OpenCommunity,
+) -> None:
+    careful = by(community, "person", 250)
+    assert given_out(careful) == 0
+    assert order(careful, 2, ReleaseState.RELEASED, "looked at", 400) is ReleaseState.CANDIDATE
+    assert given_out(careful, 400) == 0
+    assert given_out(careful, 450) == 2
+
+
+def test_what_is_held_is_not_given_out_until_it_is_released(community: OpenCommunity) -> None:
+    assert order(community, 3, ReleaseState.HELD, "rude", NOW) is ReleaseState.HELD
+    assert given_out(community) == 2
+    assert CoordinatorsCommunity(community).exact("community") == "community@2"
+    assert CoordinatorsCommunity(community).exact("community@3") == "community@3"  # by its number
+    order(community, 3, ReleaseState.RELEASED, "", NOW)
+    assert given_out(community) == 3
+    for number in range(4):
+        order(community, number, ReleaseState.HELD, "", NOW)
+    assert given_out(community) == 0  # the base model
+
+
+def test_the_commands_say_what_is_given_out(community: OpenCommunity) -> None:
+    where = ["--dir", str(community.folder.root)]
+    held = CliRunner().invoke(app, ["adapter", "hold", "3", *where, "--reason", "rude"])
+    assert held.stdout.startswith("version 3 is held; version 2 is given out")
+    listed = CliRunner().invoke(app, ["adapter", "list", "--json", *where])
+    assert '"state": "held"' in listed.stdout
+    released = CliRunner().invoke(app, ["adapter", "release", "3", *where])
+    assert released.stdout == "version 3 is released; version 3 is given out\n"
+    with pytest.raises(UsageError, match="no version 9"):
+        order(community, 9, ReleaseState.HELD, "", NOW)
+    with pytest.raises(UsageError, match="200 characters"):
+        order(community, 1, ReleaseState.HELD, "x" * 201, NOW)
