@@ -23,6 +23,7 @@ PEOPLE = {
         "resume",
         "finish",
         "leave",
+        "agree",
         "accept-restore",
         "sent",
         "credit",

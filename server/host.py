@@ -35,13 +35,14 @@ from nomoat.server.community.folder import describe, renew_certificate
 from nomoat.server.community.journal import CommunityJournal
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.conduct.ledger import ConductLedger
+from nomoat.server.consent.editions import agreeing, announced
 from nomoat.server.fleet.fleet_grid import FleetGrid, open_run
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.fleet.sealed_grid import Addressee, CommunitySigner, SealedGrid
 from nomoat.server.port.forwarded import Forwarded, networks
 from nomoat.server.port.http_app import make_app
 from nomoat.server.port.listening import ListenOptions, serving
-from nomoat.server.port.services import Directory, PortServices
+from nomoat.server.port.services import Asking, Directory, PortServices
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
@@ -63,10 +64,11 @@ class Stopped(BaseException):
 
 @contextmanager
 def hosting(
-    community: OpenCommunity, watcher: Watcher, stop: threading.Event
+    community: OpenCommunity, watcher: Watcher, stop: threading.Event, new_terms: bool = False
 ) -> Iterator[Deployment]:
     """Open the community's port while the block runs.
 
+    new_terms: members who agreed to stricter terms are asked again, instead of a refusal here.
     NomoatError in one line if it cannot be: a key is missing, the port is taken, another process
     has the folder.
     """
@@ -78,7 +80,7 @@ def hosting(
         resources.enter_context(held(folder.up_lock, taken))
         _put_right(community)
         ScheduledAudit(community, stop).start()
-        community.keep_terms()
+        community.keep_terms(new_terms)
         directory = Directory(community.registrar)
         state = FleetState(folder.flower / "link.db", directory)
         resources.callback(state.close)
@@ -94,12 +96,23 @@ def hosting(
             community,
             grid,
             _sealed(community, state, grid, directory),
-            StateFile(folder.root / STATE, port, watcher, grid.online, grid.willing, grid.software),
+            _state_file(community, port, watcher, grid),
             stop,
             split,
             lambda: http_app.carried,
             cores.map,  # numpy lets go of the interpreter's lock
         )
+
+
+def _state_file(
+    community: OpenCommunity, port: int, watcher: Watcher, grid: FleetGrid
+) -> StateFile:
+    def willing() -> dict[str, int]:
+        return agreeing(community.consents, grid.willing())
+
+    return StateFile(
+        community.folder.root / STATE, port, watcher, grid.online, willing, grid.software
+    )
 
 
 def _check_secrets(community: OpenCommunity) -> None:
@@ -177,7 +190,7 @@ class Deployment:
             CommunityJournal(community.versions, initial.spec, method, lambda: int(time.time())),
             self.file,
             Fleet(
-                lambda _grid: self.grid.willing(),
+                lambda _grid: agreeing(self.community.consents, self.grid.willing()),
                 community.secagg_roster,
                 self._before_round,
                 self.meter,
@@ -206,7 +219,7 @@ class Deployment:
         rounds = self.community.settings.rounds
         opens_at = time.monotonic() + (rounds.round_every if number > 1 else 0.0)
         while True:
-            present = len(self.grid.willing())
+            present = len(agreeing(self.community.consents, self.grid.willing()))
             if present >= rounds.least_present and time.monotonic() >= opens_at:
                 return
             self.file.waiting(number, present, rounds.least_present)
@@ -233,8 +246,8 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     restored = partial(restorations, community.folder)
     waits = partial(presence, community.folder.root / STATE)
     services = PortServices(state, community.registrar, versions, info, max_objects, restored)
-    privacy = community.privacy_terms()
-    return replace(services, work=work, presence=waits, privacy=privacy)
+    asking = Asking(waits, announced(community, work, int(time.time())), community.consents)
+    return replace(services, work=work, asking=asking, privacy=community.privacy_terms())
 
 
 def _work(community: OpenCommunity, spec: AdapterSpec) -> WorkTerms:

@@ -5,6 +5,7 @@ Read from the folder alone, so that it can be asked while the coordinator is up,
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Any, Literal
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.server.community.folder import Folder
+from nomoat.server.community.membership_rules import AgreedTerms
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.versions import UNTRAINED
 from nomoat.server.rounds.watching import WAITING
 from nomoat.server.state_file import FILE, read_state
 from nomoat.storage.atomic import held
 
-Presence = Literal["here", "paused", "away"]
+Presence = Literal["here", "paused", "away", "asked"]
+WHY = {"paused": "is paused", "away": "is away", "asked": "has yet to agree to the new terms"}
 NAMED = 5  # of those who are missing
 
 
@@ -27,7 +30,8 @@ NAMED = 5  # of those who are missing
 class MemberRow:
     """A volunteer. seen: unix time, None if never. rounds: in whose sum it was; last: the newest.
 
-    presence: paused where its owner lets nothing be trained now, or has yet to agree to new terms.
+    presence: paused where its owner lets nothing be trained now, asked where it has yet to agree to
+    the terms that hold.
     """
 
     name: str
@@ -68,7 +72,7 @@ class CommunityOverview:
         if self.process is None or self.phase != WAITING or self.answered >= self.asked:
             return None
         away = [row for row in self.members if row.standing == "approved"]
-        told = [f"{row.name} is {row.presence}" for row in away if row.presence != "here"]
+        told = [f"{row.name} {WHY[row.presence]}" for row in away if row.presence != "here"]
         waiting = [f"{row.name} waits for approval" for row in self.members if _pending(row)]
         more = self.asked - self.answered
         who = "; ".join((told + waiting)[:NAMED]) or "nobody else has joined yet: nomoat invite"
@@ -126,6 +130,7 @@ def _members(community: OpenCommunity, state: dict[str, Any], up: bool) -> list[
     """Everyone who ever enrolled, by name."""
     online = set(state.get("online", ())) if up else set()
     paused, seen = set(state.get("paused", ())), state.get("seen", {})
+    refusing, behind = _yet_to_agree(community)
     rounds: Counter[str] = Counter()
     last: dict[str, int] = {}
     for signed in community.registrar.database.versions(1):
@@ -137,6 +142,8 @@ def _members(community: OpenCommunity, state: dict[str, Any], up: bool) -> list[
         here: Presence = "away"
         if name in online:
             here = "paused" if name in paused else "here"
+            if name in refusing or (here == "paused" and name in behind):
+                here = "asked"
         rows.append(
             MemberRow(
                 name,
@@ -149,3 +156,17 @@ def _members(community: OpenCommunity, state: dict[str, Any], up: bool) -> list[
             )
         )
     return sorted(rows, key=lambda row: row.name)
+
+
+def _yet_to_agree(community: OpenCommunity) -> tuple[frozenset[str], frozenset[str]]:
+    """Return members who agreed to stricter terms, and those who have said nothing to the last.
+
+    Who joined under the last, or runs a release that says nothing, is among the latter, too.
+    """
+    known = community.consents.read(AgreedTerms(secure=False, least=2))
+    behind = set()
+    for applicant in community.registrar.database.applicants():
+        key = hashlib.sha256(applicant.binding.node_key).hexdigest()
+        if known.heard.get(key, 0) < known.edition and known.edition > 1:
+            behind.add(applicant.binding.name)
+    return community.consents.refusing(), frozenset(behind)

@@ -1,4 +1,4 @@
-"""`nomoat join`, `nomoat leave` and `nomoat accept-restore`."""
+"""`nomoat join`, `nomoat leave`, `nomoat accept-restore` and `nomoat agree`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     known_peers: options.KnownPeers = 0,
     min_participants: options.MinParticipants = 0,
     allow_dropping: options.AllowDropping = False,
+    agree_up_to: options.AgreeUpTo = 20,  # ROOM_PERCENT of agreement.py
     yes: options.Yes = False,
     accept_weak: options.AcceptWeak = False,
     accept_audit: options.AcceptAudit = False,
@@ -54,6 +55,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         known_peers=known_peers,
         allow_dropping=allow_dropping,
         min_participants=min_participants,
+        room_percent=agree_up_to,
     )
     given = Consent(accept_weak, accept_audit)
     _join(_invitation(link), wish, yes, given, None if only_enrol else detach)
@@ -231,6 +233,36 @@ def accept_restore(
         raise NomoatError("not accepted: nothing was changed, and nothing is trained here")
     restored.accept(folder, found)
     typer.echo(f"goes on with {folder.name()} from version {found.version.version.number}")
+
+
+@app.command()
+def agree(
+    community: options.Which = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    accept_weak: options.AcceptWeak = False,
+) -> None:
+    """Agree to the terms a community asks for now, where they go beyond those of before."""
+    from nomoat.aggregation.errors import NomoatError, Refused
+    from nomoat.client.home import Home
+    from nomoat.client.membership.terms import renewal
+    from nomoat.client.volunteer.kit import Kit
+
+    home = Home.find()
+    folder = home.choose(community)
+    kit = Kit.of(home, folder, folder.load())
+    asked = renewal.asked_now(folder, kit.coordinator, kit.settings.min_participants)
+    if asked is None or not asked.found:
+        say(f"{folder.name()} asks for nothing that was not agreed to")
+        return
+    say(f"{folder.name()}, {asked.line()}")
+    if not yes and not typer.confirm("Agree to that?", default=False, err=True):
+        raise NomoatError("not agreed to: nothing was changed, and nothing is trained here")
+    if asked.weakens and not accept_weak:
+        question = "Your updates are protected less than before. Accept that, too?"
+        if yes or not typer.confirm(question, default=False, err=True):
+            raise Refused("not agreed to: it protects less; --accept-weak accepts that, too")
+    renewal.agree(folder, kit.coordinator, asked, asked.weakens)
+    typer.echo(f"agreed to edition {asked.edition.number} of the terms of {folder.name()}")
 
 
 def _rank(text: str | None) -> int | Literal["auto"]:

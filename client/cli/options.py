@@ -42,6 +42,10 @@ MinParticipants = Annotated[
     int,
     typer.Option(min=0, help="Be summed among so many at least; 0: what the community says."),
 ]
+AgreeUpTo = Annotated[
+    int,
+    typer.Option(min=0, max=1000, help="Percent more work than the sheet says, agreed to before."),
+]
 AcceptWeak = Annotated[
     bool,
     typer.Option("--accept-weak", help="With --yes: also where few are summed, or nothing masked."),

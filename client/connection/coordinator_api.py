@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nomoat.aggregation.errors import Incompatible, NomoatError, Refused, RemoteProtocolError
 from nomoat.aggregation.protocol import lineage, roster, wire
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.community.presence import Presence
 from nomoat.aggregation.protocol.enrolment import (
     PROOF_HEADER,
     CommunityInfo,
@@ -250,15 +249,6 @@ def restorations(coordinator: CoordinatorClient, now: int) -> tuple[Restoration,
     data = coordinator.get("/restored", now, 16 << 20)
     found = wire.decode(wire.Packet(data), Restorations, COORDINATOR).restorations
     return tuple(restoration.check(each, coordinator.community) for each in found)
-
-
-def waited_for(coordinator: CoordinatorClient, now: int) -> str | None:
-    """Ask what the coordinator waits for, in words; None from one of before there was this."""
-    try:
-        answer = coordinator.get("/presence", now, 1 << 10)
-    except NotServed:
-        return None
-    return wire.decode(wire.Packet(answer), Presence, COORDINATOR).in_words()
 
 
 def return_receipts(

@@ -38,7 +38,8 @@ class Agreement:
     masks, was accepted by name. batch_size: rows of a step; with fewer, less the same room, the
     losses that are told would be of single rows. audit_words: of the sketch that the coordinator
     learns of each update. noise_multiplier to min_gap: of the noise in sums that this machine
-    counts on (aggregation/protocol/terms/privacy_terms.py).
+    counts on (aggregation/protocol/terms/privacy_terms.py). edition: of the terms agreed to last;
+    0 if it had no number.
     """
 
     steps: int
@@ -58,6 +59,7 @@ class Agreement:
     delta: float = 0.0
     participations: int = 0
     min_gap: int = 0
+    edition: int = 0
 
     @classmethod
     def of(cls, info: CommunityInfo, terms: WorkTerms | None, weak: bool = False) -> Agreement:
@@ -71,6 +73,11 @@ class Agreement:
             most = owners.max_adapter_values if grows(info.method) else info.adapter_values
             figures = (info.local_steps, owners.max_epochs, tokens, 2, most)
             return cls(*figures, UNKNOWN_RATE, MOST_A_DAY, weak=weak, batch_size=info.batch_size)
+        return cls.signed(terms, weak)
+
+    @classmethod
+    def signed(cls, terms: WorkTerms, weak: bool = False) -> Agreement:
+        """The agreement to signed terms."""
         settings = terms.settings
         return cls(
             settings.local_steps,
@@ -102,6 +109,22 @@ class Agreement:
         if not self.noise_multiplier:
             return None
         return NoiseRule(self.noise_multiplier, self.participations, self.min_gap)
+
+    def renewed(self, terms: WorkTerms, edition: int) -> Agreement:
+        """The agreement to an edition's work; what else was agreed to stays."""
+        new = self.signed(terms)
+        return replace(
+            self,
+            steps=new.steps,
+            epochs=new.epochs,
+            tokens_per_step=new.tokens_per_step,
+            trainings=new.trainings,
+            adapter_values=new.adapter_values,
+            learning_rate=new.learning_rate,
+            rounds_per_day=new.rounds_per_day,
+            batch_size=new.batch_size,
+            edition=edition,
+        )
 
     def at_most(self, figure: float) -> float:
         """A figure with the room there is."""
@@ -166,5 +189,5 @@ def load(folder: Path, info: CommunityInfo) -> Agreement:
 def _more(what: str, found: float, allowed: float, agreed: Agreement) -> str:
     return (
         f"the round asks for {what} {found:g}; {allowed:g} and {agreed.room_percent} % were agreed "
-        "to on joining; to agree to more, leave and join again"
+        "to on joining; to agree to more, if its terms say so: nomoat agree"
     )

@@ -18,13 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from flwr.app import Context, Message
-
 from nomoat.aggregation.errors import NomoatError, Refused
-from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
 from nomoat.client.connection.answering import Answering
-from nomoat.client.connection.coordinator_api import waited_for
 from nomoat.client.connection.flower_client import ConnectionSettings
 from nomoat.client.connection.message_loop import serve
 from nomoat.client.connection.threads import beneath
@@ -40,10 +35,11 @@ from nomoat.client.membership.base_model import check_base
 from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache, with_offered_roster
 from nomoat.client.membership.roster_file import RosterFile
+from nomoat.client.membership.terms.questions import waited_for
+from nomoat.client.membership.terms.renewal import TermsWatch
 from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.sealed_app import App, SealParties, sealed
 from nomoat.client.round.update_store import DiskUpdateStore
-from nomoat.client.round.work import Reason, decline
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.sent.recorder import Recorder
 from nomoat.client.training.memory_fit import check_bits, fitted
@@ -56,21 +52,19 @@ from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.limits_watch import LimitsWatch, owner_limits
 from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.own_rules import RulesWatch, round_session
+from nomoat.client.volunteer.permission.gate import following, governed
+from nomoat.client.volunteer.permission.terms import renewing, terms_watch
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.client.volunteer.telling.owner_lines import OwnerLines, nobody
 from nomoat.client.volunteer.telling.presence_watch import PresenceWatch
 from nomoat.client.volunteer.training_watch import TrainingWatch
-from nomoat.flower.packets import to_reply
 from nomoat.lora.device.gpu_queue import pids_with_tickets
 from nomoat.lora.device.present import gpus_of
 from nomoat.lora.training.steps import TrainingStep
 from nomoat.storage.atomic import sweep
 
 log = logging.getLogger(__name__)
-
-TRAIN = wire.action_of(wire.kind_of(TrainTask))
-WORK = frozenset({TRAIN, wire.action_of(wire.kind_of(EvaluateTask))})
 
 
 @dataclass(frozen=True)
@@ -82,6 +76,7 @@ class Parts:
     governor: Governor
     answering: Answering
     known: Known
+    terms: TermsWatch
 
 
 def volunteer(
@@ -89,11 +84,11 @@ def volunteer(
     stop: threading.Event,
     workers: SharedWorkers,
     say: Callable[[str], None] = nobody,
-) -> None:
-    """Take part until `stop` is set, or the owner said finish.
+) -> bool:
+    """Take part until `stop` is set, or the owner said finish, or agreed to other terms.
 
-    workers: hold the base models of this process. say: is given a line for each event. Threads are
-    named after the present one.
+    Returns True in that last case: what takes part anew is bound by those. workers: hold the base
+    models of this process. say: is given a line for each event. Threads are named after this one.
 
     Raises Refused if the community has put this volunteer out; NomoatError if something here is
     wrong (data, base model, keys).
@@ -109,14 +104,16 @@ def volunteer(
         stack.callback(parts.trainer.close)
         beneath(lambda: _close_with(stop, parts.trainer), "closing").start()
         beneath(lambda: parts.governor.run(stop), "governor").start()
+        agreed = renewing(parts.terms, stop)
         VersionFollower(kit, parts.known, parts.status, stop, _tending(kit, parts)).start()
-        connection = _connection(kit, parts.governor)
+        connection = _connection(kit, parts)
         while not stop.is_set():
             try:
                 serve(connection, parts.answering, stop, parts.status)
             except Refused:
                 wait_for_approval(kit, parts.status, stop)
         parts.status.say("stopped", _why_stopped(parts.governor))
+        return agreed.is_set()
 
 
 def _tending(kit: Kit, parts: Parts) -> Callable[[], None]:
@@ -129,6 +126,7 @@ def _tending(kit: Kit, parts: Parts) -> Callable[[], None]:
     def tend() -> None:
         parts.trainer.tend()
         watch.look(parts.status.status)
+        parts.terms.look()
         presence.look(parts.status.status)
 
     return tend
@@ -150,9 +148,11 @@ def assemble(kit: Kit, workers: SharedWorkers, lines: OwnerLines) -> Parts:
     store = DiskUpdateStore(folder.held)
     session = round_session(kit, cache, store, lineage)
     handler = RequestHandler(session, trainer, store, (status, recorder, lines))
-    app = _following(_app(kit, handler, cache, governor), RulesWatch(kit, cache, session))
+    terms = terms_watch(kit, status)
+    inner = governed(volunteer_app(lambda _context: handler), governor, terms)
+    app = following(_app(kit, inner, cache), RulesWatch(kit, cache, session))
     answering = Answering(app, recorder, trainer.overtake)
-    return Parts(status, trainer, governor, answering, Known(cache, lineage))
+    return Parts(status, trainer, governor, answering, Known(cache, lineage), terms)
 
 
 def _both(
@@ -232,33 +232,21 @@ def _watch(kit: Kit, status: StatusWriter) -> DataWatch:
     )
 
 
-def _app(kit: Kit, handler: RequestHandler, cache: RosterCache, governor: Governor) -> App:
+def _app(kit: Kit, inner: App, cache: RosterCache) -> App:
     info, identity = kit.folder.info(), kit.coordinator.identity
-    inner = governed(volunteer_app(lambda _context: handler), governor)
     parties = SealParties(identity, info.public, info.base_hash)
     return sealed(with_offered_roster(inner, cache), parties)
 
 
-def _following(app: App, rules: RulesWatch) -> App:
-    """`app`, under the rules its owner has set by the time work is asked for."""
-
-    def answer(message: Message, context: Context) -> Message:
-        if message.metadata.message_type in WORK:
-            rules.look()
-        return app(message, context)
-
-    return answer
-
-
-def _connection(kit: Kit, governor: Governor) -> ConnectionSettings:
-    settings = kit.settings
+def _connection(kit: Kit, parts: Parts) -> ConnectionSettings:
+    settings, governor, terms = kit.settings, parts.governor, parts.terms
     return ConnectionSettings(
         kit.coordinator.endpoint,
         node_key(kit.folder.node_key),
         (settings.poll_least, settings.poll_most),
         upload_bytes_s=settings.machine.upload_bytes_s,
         download_bytes_s=settings.machine.download_bytes_s,
-        paused=lambda: not governor.training_allowed,
+        paused=lambda: terms.waiting or not governor.training_allowed,
         software=software() if settings.show_software else "",
     )
 
@@ -302,15 +290,3 @@ def _why_stopped(governor: Governor) -> str:
     decision = governor.decision
     stopped = decision is not None and decision.action is Action.STOP
     return decision.reason if decision is not None and stopped else "its owner ended it"
-
-
-def governed(app: App, governor: Governor) -> App:
-    """`app`, except that work which may not begin now is declined, so that nobody waits for it."""
-
-    def answer(message: Message, context: Context) -> Message:
-        kind = message.metadata.message_type
-        if kind in WORK and not governor.may_begin(training=kind == TRAIN):
-            return to_reply(wire.encode(decline(0, Reason.PAUSED)), message)
-        return app(message, context)
-
-    return answer

@@ -25,10 +25,11 @@ from nomoat.client.identity.keys import identity
 from nomoat.client.machine.free_memory import free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.client.membership import agreement
-from nomoat.client.membership.agreement import Agreement
+from nomoat.client.membership.agreement import ROOM_PERCENT, Agreement
 from nomoat.client.membership.base_model import check_base, check_trains
 from nomoat.client.membership.consent_sheet import sheet
 from nomoat.client.membership.joining import join
+from nomoat.client.membership.terms import questions
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit
 from nomoat.client.training.memory_fit import check_bits
@@ -61,6 +62,7 @@ class Wish:
     known_peers: int
     allow_dropping: bool = False
     min_participants: int = 0
+    room_percent: int = ROOM_PERCENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ def consider(
         raise BadData(f"{settings.data}: {split.line()}; --allow-dropping joins with what is left")
     parts = check_trains(info, base, wish.device, machine.base_bits)
     fit = f"{fit}\n{parts}" if parts else fit
-    agreed = _agreed(replace(endpoint, ca=info.ca), info)
+    offered = _agreed(replace(endpoint, ca=info.ca), info)
+    agreed = replace(offered, room_percent=wish.room_percent)
     return Candidate(folder, info, settings, split, most, fit, agreed, wish.allow_dropping)
 
 
@@ -156,14 +159,18 @@ def enrol(home: Home, candidate: Candidate, invitation: Invitation, consent: Con
 
 def _agreed(endpoint: Endpoint, info: CommunityInfo) -> Agreement:
     """Ask for all that accepting the sheet agrees to."""
-    work = coordinator_api.work_terms(endpoint, info.public)
+    edition = questions.edition(endpoint, info.public)
+    if edition is None:  # of a release before there were any
+        agreed = Agreement.of(info, coordinator_api.work_terms(endpoint, info.public))
+    else:
+        agreed = replace(Agreement.signed(edition.work), edition=edition.number)
     privacy = coordinator_api.privacy_terms(endpoint, info.public)
     if privacy.noise_multiplier:
         comes_to = epsilon(privacy.noise_multiplier, privacy.delta, privacy.participations)
         if comes_to > privacy.epsilon * (1 + 1e-6):
             reason = f"its noise comes to epsilon {comes_to:.3g}, not {privacy.epsilon:g}"
             raise RemoteProtocolError(COORDINATOR, "§5.6", reason)
-    return Agreement.of(info, work).under(privacy)
+    return agreed.under(privacy)
 
 
 def _bits(info: CommunityInfo, wish: Wish, base: str) -> int | None:

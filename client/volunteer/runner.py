@@ -50,7 +50,7 @@ def take_part(
     while any(part.is_alive() for part in parts):
         if stop.wait(LOOK_S):
             for part in parts:
-                part.ended.set()
+                part.stop()
             for part in parts:
                 part.join()
     for part in parts:
@@ -75,6 +75,7 @@ class _CommunityThread(threading.Thread):
     ) -> None:
         super().__init__(name=folder.root.name, daemon=True)
         self.ended = threading.Event()
+        self.stopping = False
         self.problem: BaseException | None = None
         self._home = home
         self._folder = folder
@@ -85,8 +86,10 @@ class _CommunityThread(threading.Thread):
     def run(self) -> None:
         """Volunteer; keep what went wrong."""
         try:
-            kit = Kit.of(self._home, self._folder, self._folder.load())
-            volunteer(kit, self.ended, self._workshop, self._say)
+            while self._volunteer():  # anew, under the terms that its owner has agreed to
+                self.ended = threading.Event()
+                if self.stopping:
+                    break
         except NomoatError as problem:
             log.log(self._level, "%s: %s", self._folder.root.name, problem)
             self.problem = problem
@@ -95,6 +98,16 @@ class _CommunityThread(threading.Thread):
             self.problem = problem
         finally:
             self.ended.set()  # its governor and follower end with it
+
+    def stop(self) -> None:
+        """End it, also if it is about to begin anew."""
+        self.stopping = True
+        self.ended.set()
+
+    def _volunteer(self) -> bool:
+        """Volunteer until it ends; True if it is to begin anew."""
+        kit = Kit.of(self._home, self._folder, self._folder.load())
+        return bool(volunteer(kit, self.ended, self._workshop, self._say))
 
 
 def keep_logs(folders: Sequence[CommunityFolder]) -> None:

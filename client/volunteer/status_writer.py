@@ -44,6 +44,7 @@ class StatusWriter(RoundObserver):
         self._queued: str | None = None  # why a job waits for its turn
         self._trained = False  # by the request that is being answered
         self._note: str | None = None  # what came of it instead
+        self._asked: str | None = None  # what the owner has to agree to
         self._company: str | None = None  # what the coordinator waits for
         self._insisted: str | None = None  # what keeps this machine from taking part at all
         self._write(fresh)
@@ -148,6 +149,12 @@ class StatusWriter(RoundObserver):
         self._queued = reason
         self._write(self.status)
 
+    def ask_owner(self, line: str | None) -> None:
+        """Say before all else what the owner has to agree to; None: nothing."""
+        if line != self._asked:
+            self._asked = line
+            self._write(self.status)
+
     def company(self, waits_for: str | None) -> None:
         """Note what the coordinator waits for, in its words; None: it does not say."""
         if waits_for != self._company:
@@ -165,7 +172,9 @@ class StatusWriter(RoundObserver):
         self._write(self.status)
 
     def _write(self, status: VolunteerStatus) -> None:
-        if self._held is not None and status.doing not in ("refused", "stopped"):
+        if self._asked is not None and status.doing not in ("refused", "stopped", "connecting"):
+            status = replace(status, doing="waiting", why=self._asked)
+        elif self._held is not None and status.doing not in ("refused", "stopped"):
             reason, since = self._held
             status = replace(status, doing="waiting", why=reason, since=since)
         elif self._queued is not None and status.doing == "working":

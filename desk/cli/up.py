@@ -12,6 +12,7 @@ from nomoat.server.cli.options import DirCommand, Here
 from nomoat.server.cli.up import (
     Detach,
     Host,
+    NewTerms,
     Port,
     Quiet,
     Rounds,
@@ -51,6 +52,7 @@ def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     no_web: NoWeb = False,
     web_port: WebPort = None,
     metrics_port: MetricsPort = None,
+    new_terms: NewTerms = False,
     detach: Detach = False,
 ) -> None:
     """Open the community's port and run its rounds until all are done (Ctrl-C ends it)."""
@@ -64,7 +66,7 @@ def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     }
     server = {"host": host, "port": port}
     tables: Tables = {"server": server, "rounds": {"max_rounds": rounds}, "watch": watch}
-    bring_up(UpOptions(folder, until_done, as_json, quiet, tables), _watched)
+    bring_up(UpOptions(folder, until_done, as_json, quiet, tables, new_terms), _watched)
 
 
 def _watched() -> Beside:

@@ -28,6 +28,12 @@ UntilDone = Annotated[
 ]
 RoundsAsJson = Annotated[bool, typer.Option("--json", help="One object per round.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors.")]
+NewTerms = Annotated[
+    bool,
+    typer.Option(
+        "--new-terms", help="Ask members again who agreed to stricter terms, instead of refusing."
+    ),
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background.")]
 
 STARTS_WITHIN_S, LOOK_S = 60.0, 0.1
@@ -43,6 +49,7 @@ class UpOptions:
     as_json: bool
     quiet: bool
     tables: Tables = field(default_factory=dict)
+    new_terms: bool = False
 
     def flags(self) -> dict[str, Any]:
         """The tables in which something was given."""
@@ -64,7 +71,9 @@ def bring_up(options: UpOptions, made: Callable[[], Beside] | None = None) -> No
         resources.enter_context(contextlib.closing(community.registrar.database))
         console = ConsoleLines(options.as_json, options.quiet)
         watcher = watched_by((console, *resources.enter_context(beside.watching(community))))
-        deployment = resources.enter_context(hosting(community, watcher, _stopped_by_signals()))
+        deployment = resources.enter_context(
+            hosting(community, watcher, _stopped_by_signals(), options.new_terms)
+        )
         host = community.settings.server.host
         where = f"[{host}]:{deployment.port}" if ":" in host else f"{host}:{deployment.port}"
         tell(f"{community.settings.community.name} is up on {where}")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
+from nomoat.aggregation.protocol.enrolment import fingerprint
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms, sign
@@ -24,11 +23,9 @@ from nomoat.server.community.members import Registrar
 from nomoat.server.community.membership_rules import AgreedTerms
 from nomoat.server.community.settings import Settings
 from nomoat.server.community.versions import UNTRAINED, VersionStore
+from nomoat.server.consent.ledger import ConsentLedger
 from nomoat.server.rounds.receipts import UpdateDigests
 from nomoat.server.rounds.records import RoundRecord
-from nomoat.storage.atomic import replacing
-
-NAMED = 5  # of those who refuse
 
 
 @dataclass(frozen=True)
@@ -90,33 +87,20 @@ class OpenCommunity:
             values, bool(settings.rounds.norm_bound) or folder.evaluation.exists()
         )
 
-    def keep_terms(self) -> None:
-        """Note the terms that are announced from now on, and those members agreed to until now.
+    @property
+    def consents(self) -> ConsentLedger:
+        """The terms that hold, and those each member agreed to."""
+        return ConsentLedger(self.folder.agreed, self.registrar)
 
-        UsageError if members agreed to stricter ones and would refuse every round.
+    def keep_terms(self, announce: bool = False) -> None:
+        """Note the terms that hold from now on, and those members agreed to until now.
+
+        announce: members who agreed to stricter ones are asked again; else UsageError if there are
+        any, who would refuse every round.
         """
-        rounds, file = self.settings.rounds, self.folder.agreed
+        rounds = self.settings.rounds
         now = AgreedTerms.offered(rounds.secure, rounds.least_reports, rounds.allow_weak)
-        before, known = _agreed(file, now)
-        members = {
-            hashlib.sha256(applicant.binding.node_key).hexdigest(): applicant.binding.name
-            for applicant in self.registrar.database.applicants()
-            if applicant.standing not in {Standing.LEFT, Standing.BANNED}
-        }
-        agreed = {key: known.get(key, before) for key in members}  # a new key has joined since
-        if refusing := sorted(members[key] for key, terms in agreed.items() if terms.refuse(now)):
-            who = ", ".join(refusing[:NAMED]) + (", …" if len(refusing) > NAMED else "")
-            masked = any(terms.secure for terms in agreed.values()) and not now.secure
-            least = max(terms.least for terms in agreed.values())
-            wanted = "secure = true" if masked else f"{least} participants or more"
-            raise UsageError(
-                f"{self.folder.settings}: {len(refusing)} volunteers ({who}) agreed to {wanted} "
-                "when they joined and would refuse every round; set that again (min_volunteers, "
-                "min_reports, allow_weak), or have them leave and join anew under the new terms"
-            )
-        content = {"announced": asdict(now), "members": {k: asdict(t) for k, t in agreed.items()}}
-        with replacing(file) as written:
-            written.write(json.dumps(content).encode())
+        self.consents.keep(now, self.folder.settings, announce)
 
     def credit(self, number: int, earned: Mapping[str, UpdateDigests], now: int) -> None:
         """Issue receipts for the updates that are in a round's sum."""
@@ -127,24 +111,6 @@ class OpenCommunity:
                 for packet in share.packets:
                     receipt = Receipt(key.public, volunteer, number, packet, share.tokens, now)
                     self.registrar.database.put_receipt(issue(receipt, key))
-
-
-def _agreed(file: Path, now: AgreedTerms) -> tuple[AgreedTerms, dict[str, AgreedTerms]]:
-    """(terms announced last, SHA-256 of a member's node key → terms it agreed to).
-
-    Without the file, of a folder that is new or older than it: `now`, and nobody.
-    """
-    try:
-        content = json.loads(file.read_bytes())
-        members = {key: AgreedTerms(**terms) for key, terms in content["members"].items()}
-        return AgreedTerms(**content["announced"]), members
-    except FileNotFoundError:
-        return now, {}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise NomoatError(
-            f"{file} is damaged; delete it if no setting was made less strict since volunteers "
-            "joined"
-        ) from None
 
 
 def _sizes(community: OpenCommunity, number: int) -> str:

@@ -21,7 +21,7 @@ from nomoat.aggregation.protocol.history.appeal import Appeal
 from nomoat.aggregation.protocol.receipts import PAGE, Receipts
 from nomoat.server.conduct.cases import Cases
 from nomoat.server.erasure import erase
-from nomoat.server.port.services import PortServices
+from nomoat.server.port.services import Asking, PortServices
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +79,32 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
 
 
 def _add_presence(app: FastAPI, services: PortServices) -> None:
-    """A path for members who wait."""
+    """Paths for members who wait, and what they are asked to agree to."""
 
     @app.get("/presence")
     async def presence(request: Request) -> Response:
         def told() -> object:
             _check_approved(request, services)
-            found = services.presence()
+            found = None if services.asking is None else services.asking.presence()
             if found is None:
                 raise UsageError("no round is waited for")
             return found
 
         return await _answered(told)
+
+    @app.get("/edition")
+    async def edition() -> Response:
+        return await _answered(lambda: _asking(services).edition)
+
+    @app.post("/agree")
+    async def agree(request: Request) -> Response:
+        def agreed() -> None:
+            member = services.registrar.roster().named(_asker(request, services))
+            if member is None:
+                raise Refused("only members agree to terms")
+            _asking(services).consents.agree(member.binding.node_key, _after(request))
+
+        return await _answered(agreed)
 
 
 def _add_leaving(app: FastAPI, services: PortServices) -> None:
@@ -225,6 +239,12 @@ def _as_response(result: object) -> Response:
     if isinstance(result, Path):
         return FileResponse(result, media_type=WIRE)
     return Response(status_code=204) if result is None else _wire(result)
+
+
+def _asking(services: PortServices) -> Asking:
+    if services.asking is None:
+        raise UsageError("this coordinator numbers no terms")
+    return services.asking
 
 
 def proven_name(request: Request, services: PortServices) -> str | None:

@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from nomoat.aggregation.protocol.community.presence import Presence
+from nomoat.aggregation.protocol.community.terms import TermsEdition
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.history.restoration import Restorations
 from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
 from nomoat.aggregation.protocol.work_terms import WorkTerms
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.versions import VersionStore
+from nomoat.server.consent.ledger import ConsentLedger
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.fleet.sealed_grid import Addressee
 from nomoat.server.port.request_limits import Caps
@@ -51,12 +53,21 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """The questions of members who wait, what is waited for and which terms hold; their consent."""
+
+    presence: Callable[[], Presence | None]
+    edition: TermsEdition
+    consents: ConsentLedger
+
+
+@dataclass(frozen=True)
 class PortServices:
     """The parts a request may reach. info: the community's signed description at a unix time.
 
     max_objects: most Flower objects one reply may be made of. restored: the community's statements
     that it was. clock: unix time. work, privacy: what it asks of a volunteer's machine, and learns
-    of its updates, signed. presence: what its round waits for.
+    of its updates, signed. asking: what is told to members who wait.
     """
 
     state: FleetState
@@ -68,7 +79,7 @@ class PortServices:
     caps: Caps = field(default_factory=Caps)
     clock: Callable[[], float] = time.time
     work: WorkTerms | None = None
-    presence: Callable[[], Presence | None] = lambda: None
+    asking: Asking | None = None
     privacy: PrivacyTerms | None = None
 
     def now(self) -> int:

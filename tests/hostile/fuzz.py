@@ -67,7 +67,7 @@ NUMBERS = (0, 1, -1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 TEXTS = ("", "0", "../../etc/passwd", "/etc/passwd", "a" * 64, "f" * 64, "\0", "ü" * 40, "%s%n")
 PATHS = (
     *("community", "terms", "enroll", "leave", "roster", "versions", "lineage", "restored"),
-    *("receipts", "erase", "presence"),
+    *("receipts", "erase", "presence", "edition", "agree"),
 )
 QUERIES = ("", "after=0", "after=-1", "after=1e9", f"after={2**63}", "after=٣", "after=", "x=%ff")
 UNLIMITED = Rate(1e9, 1e9)
