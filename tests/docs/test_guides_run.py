@@ -22,7 +22,7 @@ MADE_AT = "/made/here"
 PASSPHRASE = "seven dull words that nobody will guess"
 # Commands that train, wait for a network or a browser, or change the machine they are typed on.
 ELSEWHERE = re.compile(
-    r"nomoat (try|init|up|down|page link|status --web|join|leave|chat|serve|simulate|compare|"
+    r"nomoat (try|init|up|down|page link|status --web|join|leave|agree|chat|serve|simulate|compare|"
     r"data preview|adapter (export|diff|combine|verify --dir \./tried)|doctor|service install)\b"
 )
 # What is of a reader's own community, in the guide and here.
