@@ -73,8 +73,11 @@ def _chain(community: OpenCommunity) -> Piece:
 def _files(community: OpenCommunity) -> Piece:
     versions = community.versions
     named = {record.version.adapter for record in versions.database.versions()}
+    pruned = versions.database.pruned()
     for digest in sorted(named):
         path = versions.path(digest)
+        if digest in pruned and not path.exists():
+            continue
         yield None if is_whole(path, digest) else f"{path} is missing or damaged"
     for path in sorted(community.folder.adapters.glob(f"*{SUFFIX}")):
         if path.name.removesuffix(SUFFIX) not in {digest.hex() for digest in named}:

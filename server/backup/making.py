@@ -68,7 +68,8 @@ def _beside(folder: Folder, copy: Path) -> dict[str, Path]:
     """The files that belong to a copy of the database, by their names in the folder."""
     store = Database(copy)
     try:
-        digests = {record.version.adapter.hex() for record in store.versions()}
+        named = {record.version.adapter for record in store.versions()}
+        digests = {digest.hex() for digest in named - store.pruned()}
     finally:
         store.close()
     needed = [

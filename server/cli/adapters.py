@@ -153,6 +153,22 @@ def rollback(
     say("nomoat up goes on from it")
 
 
+@app.command()
+def prune(
+    keep: Annotated[int, typer.Option(help="Keep the newest so many.")],
+    every: Annotated[int, typer.Option(help="Keep every so-manieth, too; 0: none.")] = 0,
+    folder: InFolder = Path(),
+) -> None:
+    """Delete files of old versions; records stay. Version 0 and the newest are always kept."""
+    from nomoat.server.pruning import PruningRule
+    from nomoat.server.pruning import prune as delete
+
+    rule = PruningRule(keep, every)
+    gone = delete(opened(folder).versions, rule, int(time.time()))
+    typer.echo(f"{gone.files} files deleted, {gone.bytes / 1e6:.1f} MB")
+    say("their records stay in the chain: nomoat adapter verify")
+
+
 def _row(record: SignedVersion) -> dict[str, Any]:
     version = record.version
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ MIGRATIONS = (
     """
     CREATE TABLE releases (number INTEGER PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL,
         at INTEGER NOT NULL);
+    """,
+    """
+    CREATE TABLE pruned (adapter BLOB PRIMARY KEY, at INTEGER NOT NULL);
     """,
 )
 BUSY_S = 10.0
@@ -187,6 +190,15 @@ class Database:
                          start, limit)  # fmt: skip
         return [wire.decode(wire.Packet(row[0]), SignedVersion, "version table") for row in rows]
 
+    def pruned(self) -> frozenset[bytes]:
+        """Digests of adapters whose files were deleted on purpose."""
+        return frozenset(row[0] for row in self._all("SELECT adapter FROM pruned"))
+
+    def note_pruned(self, adapters: Collection[bytes], now: int) -> None:
+        """Note that these adapters' files are deleted."""
+        for adapter in adapters:
+            self._execute("INSERT OR IGNORE INTO pruned VALUES (?, ?)", adapter, now)
+
     def newest_version(self) -> SignedVersion | None:
         """The newest version record."""
         row = self._one("SELECT record FROM versions ORDER BY number DESC LIMIT 1")
@@ -198,6 +210,7 @@ class Database:
         self._execute(
             "INSERT INTO versions VALUES (?, ?, ?)", version.number, version.adapter, blob
         )
+        self._execute("DELETE FROM pruned WHERE adapter = ?", version.adapter)  # it is here again
 
     def put_round(self, number: int, committed: bool, record: str, checkpoint: bytes) -> None:
         """Write an ended round: its record (JSON) and where the next one goes on from.

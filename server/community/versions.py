@@ -122,6 +122,8 @@ class VersionStore:
     def load(self, record: SignedVersion) -> Adapter:
         """The adapter of a record; NomoatError if its file is gone or altered."""
         path = self.path(record.version.adapter)
+        if not path.exists() and record.version.adapter in self.database.pruned():
+            raise UsageError(f"version {record.version.number} was pruned: its file is deleted")
         try:
             return lineage.from_file(path.read_bytes(), record.version.adapter, OURS)
         except OSError as problem:
@@ -134,15 +136,19 @@ class VersionStore:
             ) from None
 
     def verify(self) -> int:
-        """Check chain, signatures and files of all versions; how many there are."""
-        records = self.database.versions()
+        """Check chain, signatures and files of all versions; how many there are.
+
+        Those that were pruned have no file.
+        """
+        records, pruned = self.database.versions(), self.database.pruned()
         try:
             public = self.key.public
             lineage.check_chain(None, records, public, community_id(public))
         except RemoteProtocolError as problem:
             raise NomoatError(f"version table: {problem.reason}") from None
         for record in records:
-            self.load(record)
+            if record.version.adapter not in pruned or self.path(record.version.adapter).exists():
+                self.load(record)
         return len(records)
 
     def rollback(self, number: int, now: int) -> SignedVersion:
