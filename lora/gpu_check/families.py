@@ -48,7 +48,7 @@ KINDS: Final[dict[str, dict[str, Any]]] = {  # model_type → what differs
         "moe_intermediate_size": 64,
     },
 }  # fmt: skip
-SETTINGS: Final = TrainSettings(local_steps=4, batch_size=4, seq_len=96, learning_rate=1e-3)
+SETTINGS: Final = TrainSettings(local_steps=10, batch_size=4, seq_len=96, learning_rate=1e-3)
 LOSS_WITHIN: Final = 0.02
 SAME_WITHIN: Final = 0.02  # of the way trained: kernels may add in another order
 

@@ -32,6 +32,7 @@ IMPORTED = (
     "transformers.models.llama.modeling_llama",
 )
 SHOWN = 110  # characters of what was seen
+SAID = "said"  # the file of what a row's process and its children write
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +42,7 @@ class _Running:
     pipe: Connection
     began: float
     ends: float
-    said: Path
+    place: CheckPlace
 
 
 def run_rows(
@@ -100,13 +101,12 @@ def forking_context() -> Any:
 
 def _begun(context: Any, row: GpuRow, place: CheckPlace, ends: float) -> _Running:
     here, there = context.Pipe(duplex=False)
-    said = place.folder / "said"
     environment = {**os.environ, **dict(row.pretended)}
-    process = context.Process(target=_row, args=(there, row.program, place, environment, said))
+    process = context.Process(target=_row, args=(there, row.program, place, environment))
     began = time.monotonic()
     process.start()
     there.close()
-    return _Running(row, process, here, began, min(ends, began + row.limit_s), said)
+    return _Running(row, process, here, began, min(ends, began + row.limit_s), place)
 
 
 def _ended(running: Sequence[_Running]) -> list[_Running]:
@@ -119,12 +119,13 @@ def _ended(running: Sequence[_Running]) -> list[_Running]:
 
 def _seen(one: _Running) -> SeenRow:
     row, seconds = one.row, time.monotonic() - one.began
-    ok, seen = False, f"nothing within {seconds:.0f} s"
+    said = last_words(one.place.folder)
+    ok, seen = False, f"nothing within {seconds:.0f} s; {said}"
     if one.pipe.poll():
         try:
             ok, seen = one.pipe.recv()
         except (EOFError, OSError):
-            seen = f"the process ended: {_last_line(one.said)}"
+            seen = f"the process ended: {said}"
     _end(one)
     return SeenRow(row.what, row.expected, " ".join(seen.split())[:SHOWN], ok, seconds)
 
@@ -138,18 +139,18 @@ def _end(one: _Running) -> None:
     one.pipe.close()
 
 
-def _last_line(file: Path) -> str:
+def last_words(folder: Path) -> str:
+    """Return the last line that a row, whose folder this is, or a program of it has written."""
+    file = folder / SAID
     lines = file.read_text(errors="replace").strip().splitlines() if file.exists() else []
     return lines[-1] if lines else "without a word"
 
 
-def _row(
-    pipe: Connection, program: Any, place: CheckPlace, environment: Mapping[str, str], said: Path
-) -> None:
+def _row(pipe: Connection, program: Any, place: CheckPlace, environment: Mapping[str, str]) -> None:
     """Run one row in this process, its own group's first, and tell how it went."""
     if hasattr(os, "setsid"):
         os.setsid()
-    with said.open("wb", buffering=0) as file:
+    with (place.folder / SAID).open("wb", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.environ.clear()

@@ -69,7 +69,7 @@ def test_a_row_that_hangs_dies_or_breaks_hides_no_other(place: CheckPlace) -> No
     assert found["fine"].seen == "cpu, 1 file"
     seen = {name: row.seen for name, row in found.items() if not row.ok}
     assert seen == {
-        "hangs": "nothing within 2 s",
+        "hangs": "nothing within 2 s; without a word",
         "dies": "the process ended: the last words",
         "amiss": "two lines of it",
         "breaks": "KeyError: 'x'",
@@ -97,7 +97,7 @@ def test_a_step_is_compared_with_a_processors(place: CheckPlace) -> None:
 
 def test_no_row_needs_more_time_than_all_may_take() -> None:
     assert len({row.what for row in all_rows()}) == len(all_rows())
-    assert all(row.limit_s <= 150 for row in all_rows())
+    assert all(row.limit_s <= 240 for row in all_rows())
 
 
 def test_without_a_gpu_the_table_is_one_row_and_nothing_is_wrong(tmp_path: Path) -> None:
