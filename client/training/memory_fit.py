@@ -14,6 +14,7 @@ from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.client.machine.free_memory import FreeMemory, free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
+from nomoat.lora.device.present import names
 from nomoat.lora.memory.plan import MemoryPlan, plan, shorter
 from nomoat.lora.memory.prediction import (
     CONTEXT_BYTES,
@@ -152,7 +153,7 @@ def fitted(
     for late_s in (*GIVEN_BACK_S, None):
         memory = free_memory(device, share, ours)
         try:
-            found = planned_or_cut(_workload(job), folder, memory, machine.base_bits)
+            found = planned_or_cut(_workload(job, device), folder, memory, machine.base_bits)
             break
         except UsageError:  # another family of models
             return job
@@ -178,13 +179,13 @@ def _needs(found: MemoryPlan, memory: FreeMemory) -> int | None:
     return found.predicted.total + CONTEXT_BYTES if memory.device == "cuda" else None
 
 
-def _workload(job: TrainJob) -> Workload:
+def _workload(job: TrainJob, device: str) -> Workload:
+    """The part of the job that each of the devices has."""
     settings, spec = job.settings, job.spec
     targets = tuple(spec.target_modules)
     frozen = 0 if job.frozen is None else job.frozen.spec.rank
-    return Workload(
-        settings.batch_size, settings.seq_len, spec.rank, targets, job.adam_8bit, frozen
-    )
+    rows = -(-settings.batch_size // len(names(device)))
+    return Workload(rows, settings.seq_len, spec.rank, targets, job.adam_8bit, frozen)
 
 
 def _can_quantise() -> bool:

@@ -23,10 +23,23 @@ EPSILON = 1e-8
 def flat_adamw(
     factors: SlotFactors, settings: TrainSettings, adam_8bit: bool = False
 ) -> tuple[torch.optim.Optimizer, torch.Tensor]:
-    """Return AdamW over those of a slot's factors that are trained, as one tensor (d,), and its
-    gradient.
+    """Return AdamW over `flattened` factors, one kernel for all of them, and their gradient."""
+    import torch
 
-    The factors become views of it: one kernel steps over all of them instead of one each.
+    flat = flattened(factors, settings)
+    assert flat.grad is not None
+    options: dict[str, Any] = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0.0, "fused": True}
+    if adam_8bit:
+        del options["fused"]
+        eight_bit = check_bitsandbytes("8-bit Adam", backends.of(flat.device)).optim.AdamW8bit
+        return eight_bit([flat], lr=settings.learning_rate, **options), flat.grad
+    return torch.optim.AdamW([flat], lr=settings.learning_rate, **options), flat.grad
+
+
+def flattened(factors: SlotFactors, settings: TrainSettings) -> torch.Tensor:
+    """Return those of a slot's factors that are trained as one tensor (d,), its gradient zero.
+
+    The factors, and their gradients, become views of it.
     """
     import torch
 
@@ -48,9 +61,4 @@ def flat_adamw(
         parameter.data = flat[place].view_as(parameter)
         parameter.grad = flat.grad[place].view_as(parameter)
         start = place.stop
-    options: dict[str, Any] = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0.0, "fused": True}
-    if adam_8bit:
-        del options["fused"]
-        eight_bit = check_bitsandbytes("8-bit Adam", backends.of(flat.device)).optim.AdamW8bit
-        return eight_bit([flat], lr=settings.learning_rate, **options), flat.grad
-    return torch.optim.AdamW([flat], lr=settings.learning_rate, **options), flat.grad
+    return flat

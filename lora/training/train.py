@@ -23,10 +23,11 @@ from nomoat.lora.model.adapter_slot import read_values, swap
 from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments, recall, remember
 from nomoat.lora.training.movement import check_layers_move
-from nomoat.lora.training.optimizer import CLIP_NORM, flat_adamw
+from nomoat.lora.training.optimizer import CLIP_NORM, flat_adamw, flattened
 from nomoat.lora.training.pieces.eager import EagerGradients
 from nomoat.lora.training.pieces.recorded import RecordedGradients
 from nomoat.lora.training.pieces.recordings import LEAST_PIECES
+from nomoat.lora.training.pieces.spread import spread
 from nomoat.lora.training.progress import NO_BREAKS, Breaks, RunProgress
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ class Trained:
 class Given:
     """Moments of an earlier round that training starts from, and what may interrupt it.
 
-    share: of the rows, the part that is trained on, drawn anew from each seed.
+    share: of the rows, the part that is trained on, drawn anew from each seed. replicas: the same
+    model on other devices, which take their part of each piece; most_tokens is of each.
     """
 
     moments: Moments | None = None
     breaks: Breaks = NO_BREAKS
     share: float = 1.0
+    replicas: tuple[PeftModel, ...] = ()
 
 
 NOTHING = Given()
@@ -151,10 +154,10 @@ def _take_steps(
     if keep:
         recall(before, run.adapter.spec, trained, optimizer)
     began = clock()
-    limit = piece_tokens(model, breaks.most_tokens)
+    limit = piece_tokens(model, breaks.most_tokens) * (1 + len(run.given.replicas))
     progress = RunProgress(breaks, optimizer, limit, lambda: clock() - began)
     model.train()
-    with _gradients(model, run, gradient) as gradients:
+    with _gradients(model, run, values) as gradients:
         for batch in _batches(run, progress.step):
             progress.accumulate(gradients, batch)
             if progress.step == 0:
@@ -174,8 +177,14 @@ def _take_steps(
 
 
 @contextlib.contextmanager
-def _gradients(model: PeftModel, run: _Run, gradient: torch.Tensor) -> Iterator[EagerGradients]:
+def _gradients(model: PeftModel, run: _Run, values: torch.Tensor) -> Iterator[EagerGradients]:
     """Yield what computes gradients: recorded where the device gains by it and the run is long."""
+    if run.given.replicas:
+        alike = [swap(other, run.adapter) for other in run.given.replicas]
+        others = [flattened(factors, run.settings) for factors in alike]
+        with spread(model, values, list(zip(run.given.replicas, others, strict=True))) as together:
+            yield together
+        return
     recorder = backends.of(model.device).recorder()
     with losses_of(model) as loss_of:
         if recorder is None or run.steps < LEAST_PIECES or _checkpoints_activations(model):
@@ -183,7 +192,8 @@ def _gradients(model: PeftModel, run: _Run, gradient: torch.Tensor) -> Iterator[
             return
         longest = max(len(example.input_ids) for example in run.examples)
         with recorder.in_order():
-            yield RecordedGradients(loss_of, recorder, longest, gradient)
+            assert values.grad is not None
+            yield RecordedGradients(loss_of, recorder, longest, values.grad)
 
 
 def _checkpoints_activations(model: PeftModel) -> bool:

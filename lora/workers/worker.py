@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -65,15 +66,22 @@ class Worker:
     """One base model with one adapter slot, and the shards it has encoded lately."""
 
     def __init__(
-        self, base: BaseModel, orders: WorkerOrders | None = None, base_hash: bytes | None = None
+        self,
+        base: BaseModel,
+        orders: WorkerOrders | None = None,
+        base_hash: bytes | None = None,
+        others: Sequence[BaseModel] = (),
     ) -> None:
-        """Hold `base`; BadData if its files are not those of `base_hash`, now or at any job."""
-        self._base = base
+        """Hold `base`; BadData if its files are not those of `base_hash`, now or at any job.
+
+        others: the same base on other devices, which train with it.
+        """
+        self._base, self._bases = base, (base, *others)
         self._base_hash = base_hash
         self._check_base()
         self._orders = orders
         self._recomputes = False
-        self._slot: tuple[_Shape, PeftModel] | None = None
+        self._slot: tuple[_Shape, tuple[PeftModel, ...]] | None = None
         self._context = context_of(base.model)
         self._shards = EncodedShards(base.tokenizer, self._context)
 
@@ -123,9 +131,10 @@ class Worker:
         adapter = Adapter(job.spec, job.vector)
         model = self._model(job.spec, None if job.frozen is None else job.frozen.spec)
         if job.frozen is not None:
-            swap(model, job.frozen, FROZEN)
+            for one in (model, *self._replicas):
+                swap(one, job.frozen, FROZEN)
         self._recompute(job.checkpointing)
-        given = Given(job.moments, self._breaks(job), job.share)
+        given = Given(job.moments, self._breaks(job), job.share, self._replicas)
         if self._orders is not None:
             self._orders.begin()
         examples, settings = encoded.examples, job.settings
@@ -147,11 +156,12 @@ class Worker:
         """Keep only each layer's input for the backward pass, or all activations."""
         if wanted == self._recomputes:
             return
-        model: Any = self._base.model
-        if wanted:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            model.gradient_checkpointing_disable()
+        for base in self._bases:
+            model: Any = base.model
+            if wanted:
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+            else:
+                model.gradient_checkpointing_disable()
         self._recomputes = wanted
 
     def _evaluate(self, job: EvaluateJob) -> MeasuredLoss:
@@ -173,12 +183,17 @@ class Worker:
     def _model(self, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
         if self._slot is None or self._slot[0] != (spec, frozen):
             self._empty_slot()
-            self._slot = ((spec, frozen), attach(self._base, spec, frozen))
-        return self._slot[1]
+            models = tuple(attach(base, spec, frozen) for base in self._bases)
+            self._slot = ((spec, frozen), models)
+        return self._slot[1][0]
+
+    @property
+    def _replicas(self) -> tuple[PeftModel, ...]:
+        return () if self._slot is None else self._slot[1][1:]
 
     def _empty_slot(self) -> None:
-        if self._slot is not None:
-            detach(self._slot[1])
+        for model in () if self._slot is None else self._slot[1]:
+            detach(model)
         self._slot = None
 
 
@@ -245,9 +260,8 @@ def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple
     from nomoat.lora.model.bases.loaded_models import base_model
 
     def load() -> tuple[str, Any]:
-        return "ready", Worker(
-            base_model(base.folder, base.device, base.bits), orders, base.base_hash
-        )
+        first, *others = [base_model(base.folder, name, base.bits) for name in names(base.device)]
+        return "ready", Worker(first, orders, base.base_hash, others)
 
     what, value = _attempt(load)
     return (value, (what, None)) if what == "ready" else (None, (what, value))

@@ -26,8 +26,8 @@ def nvmlSystemGetDriverVersion() -> str:
 
 
 def nvmlDeviceGetCount() -> int:
-    """One."""
-    return 1
+    """As many as there are said to be."""
+    return driver.count()
 
 
 def nvmlDeviceGetHandleByIndex(index: int) -> int:
@@ -45,9 +45,9 @@ def nvmlDeviceGetName(_: object) -> str:
     return "stand-in"
 
 
-def nvmlDeviceGetUUID(_: object) -> str:
+def nvmlDeviceGetUUID(device: object) -> str:
     """A name for locks."""
-    return "GPU-stand-in"
+    return f"GPU-stand-in-{device}"
 
 
 def nvmlDeviceGetMemoryInfo(_: object) -> SimpleNamespace:

@@ -87,8 +87,11 @@ def _stands_in(backends: Any) -> None:
             return driver.visible()
 
         def start(self) -> None:
-            if self.index:
-                raise backends.UsageError(f"there is no cuda:{self.index}: CUDA counts 1 here")
+            count = driver.count()
+            if self.index >= count:
+                raise backends.UsageError(
+                    f"there is no cuda:{self.index}: CUDA counts {count} here"
+                )
             driver.start("nomoat")
             backends.KINDS["cpu"] = FakeCuda  # from now on this process computes there
 

@@ -44,6 +44,11 @@ def visible() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
+def count() -> int:
+    """Devices: $FAKE_GPU_COUNT, one unless it says more. What takes memory takes it of each."""
+    return int(os.environ.get("FAKE_GPU_COUNT", "1"))
+
+
 def start(by: str) -> None:
     """Make this process's context; RuntimeError in a fork of a process that had one."""
     if not visible():
