@@ -14,6 +14,7 @@ from nomoat.desk.cli.commands import app as desk
 from nomoat.help_by_person import ByPerson, grouped
 from nomoat.server.cli.commands import app as server
 from nomoat.server.cli.options import DirCommand
+from nomoat.serving.cli import canaries
 from nomoat.serving.cli.adapters import app as variants
 from nomoat.serving.cli.beginnings import beginning
 from nomoat.serving.cli.chat import app as chatting
@@ -57,6 +58,7 @@ def front_door(
 
 
 data.registered_commands += ratings.registered_commands
+data.registered_commands += canaries.data.registered_commands
 app.add_typer(data, name="data")
 # What a coordinator does with versions, and what anyone can do with an adapter: one group.
 versions = next(group for group in server.registered_groups if group.name == "adapter")
@@ -64,6 +66,7 @@ adapter = typer.Typer(help="Adapters: versions, exports, variants.", no_args_is_
 assert versions.typer_instance is not None
 adapter.registered_commands += versions.typer_instance.registered_commands
 adapter.registered_commands += variants.registered_commands
+adapter.registered_commands += canaries.adapters.registered_commands
 adapter.registered_commands += personal.registered_commands
 for room in (simulations, comparing, trying, server, client, chatting, serving, desk):
     app.registered_commands += room.registered_commands
