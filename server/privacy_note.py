@@ -34,7 +34,7 @@ def text(settings: Settings) -> str:
     return environment.from_string(template).render(
         community=settings.community,
         rounds=rounds,
-        hooks=len(settings.watch.hooks),
+        hooks=len(settings.watch.hooks) + len(settings.watch.notify),
         protection=protection(rounds.secure, rounds.least_reports),
         not_private=private(
             settings.privacy.epsilon, settings.privacy.delta, settings.privacy.participations

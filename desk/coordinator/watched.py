@@ -25,6 +25,7 @@ from nomoat.desk.watching.metrics import (
     metrics_port,
     new_registry,
 )
+from nomoat.desk.watching.notices import Notices, apprise
 from nomoat.desk.watching.roster_follower import RosterFollower
 from nomoat.desk.watching.round_watcher import RoundEvents
 from nomoat.server.community.folder import hosts
@@ -58,6 +59,10 @@ class Watched:
                 hooks = Hooks(watch.hooks, hook_key(folder.root / "keys" / "hooks.key"))
                 sinks.append(hooks)
                 threads.append(threading.Thread(target=hooks.run, args=(stop,), daemon=True))
+            if watch.notify:
+                notices = Notices(community.settings.community.name, apprise(watch.notify))
+                sinks.append(notices)
+                threads.append(threading.Thread(target=notices.run, args=(stop,), daemon=True))
             watchers: list[Watcher] = []
             if sinks:
                 watchers.append(RoundEvents(sinks, time.time))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import queue
 import secrets
 import threading
 import time
@@ -25,10 +24,10 @@ from typing import Final
 import httpx
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.desk.watching.events import NEWS, CommunityEvent
+from nomoat.desk.watching.events import CommunityEvent
+from nomoat.desk.watching.news_queue import NewsQueue
 from nomoat.storage.private import create_private, read_private
 
-MOST_WAITING: Final = 1000
 WAITS_S: Final = (1.0, 5.0, 30.0)
 TIMEOUT_S: Final = 10.0
 
@@ -58,7 +57,7 @@ def post(url: str, body: bytes, headers: dict[str, str]) -> int:
     return httpx.post(url, content=body, headers=headers, timeout=TIMEOUT_S).status_code
 
 
-class Hooks:
+class Hooks(NewsQueue):
     """Sends events to every one of `urls`. clock: unix seconds; pause: waits, True to give up."""
 
     def __init__(
@@ -69,28 +68,14 @@ class Hooks:
         clock: Callable[[], float] = time.time,
         waits_s: Sequence[float] = WAITS_S,
     ) -> None:
+        super().__init__()
         self._urls, self._key, self._send = tuple(urls), key, send
         self._clock, self._waits_s = clock, tuple(waits_s)
-        self._waiting: queue.Queue[CommunityEvent] = queue.Queue(MOST_WAITING)
 
-    def __call__(self, event: CommunityEvent) -> None:
-        """Queue an event that is news; the caller never waits."""
-        if event.name not in NEWS:
-            return
-        try:
-            self._waiting.put_nowait(event)
-        except queue.Full:
-            log.warning("a notice of %s was dropped: too many wait", event.name)
-
-    def run(self, stop: threading.Event) -> None:
-        """Send what is queued until `stop` is set."""
-        while not stop.is_set():
-            try:
-                event = self._waiting.get(timeout=0.5)
-            except queue.Empty:
-                continue
-            for url in self._urls:
-                self._deliver(url, event, stop)
+    def tell(self, event: CommunityEvent, stop: threading.Event) -> None:
+        """Send one event to every address."""
+        for url in self._urls:
+            self._deliver(url, event, stop)
 
     def _deliver(self, url: str, event: CommunityEvent, stop: threading.Event) -> None:
         body = event.line().rstrip(b"\n")

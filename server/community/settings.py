@@ -127,7 +127,7 @@ class ServerSettings(SettingsTable):
 
 
 class WatchSettings(SettingsTable):
-    """The ways to watch a community while it is up. hooks: URLs that are told of events."""
+    """The ways to watch a community while it is up. hooks, notify: URLs that are told of events."""
 
     web: bool = True
     web_host: Annotated[str, Field(max_length=260)] = "127.0.0.1"
@@ -137,6 +137,7 @@ class WatchSettings(SettingsTable):
     log: bool = True
     log_megabytes: Annotated[int, Field(ge=1, le=10_000)] = 10
     hooks: tuple[Annotated[str, Field(max_length=2000, pattern=r"^https?://")], ...] = ()
+    notify: tuple[Annotated[str, Field(max_length=2000, pattern=r"^[a-z0-9]+://")], ...] = ()
 
 
 class Settings(FileSettings):
@@ -220,7 +221,8 @@ COMMENTS = {
         "web: a page on web_host:web_port (another port if that is taken) while the community is "
         "up.\nmetrics_port: Prometheus's text format on metrics_host; 0: none.\n"
         "log: log/events.jsonl, four files of log_megabytes at most.\n"
-        "hooks: URLs that get each event as JSON, signed (keys/hooks.key)."
+        "hooks: URLs that get each event as JSON, signed (keys/hooks.key).\n"
+        "notify: Apprise's URLs that get a sentence for people (pip install 'nomoat[notify]')."
     ),
     "community": "Who you are. admission: open (an invitation is enough) or approve.",
     "base": "The base model every volunteer must have: `hash` is over its weights and tokenizer.",

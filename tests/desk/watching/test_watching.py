@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +15,18 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.desk.watching.event_log import FILES, EventLog, EventSearch, search
 from nomoat.desk.watching.events import CommunityEvent, read_line
-from nomoat.desk.watching.hooks import MOST_WAITING, Hooks, hook_key
+from nomoat.desk.watching.hooks import Hooks, hook_key
 from nomoat.desk.watching.metrics import (
     RoundMetrics,
     StandingCollector,
     metrics_port,
     new_registry,
 )
+from nomoat.desk.watching.news_queue import MOST_WAITING
+from nomoat.desk.watching.notices import Notices, apprise
 from nomoat.desk.watching.roster_follower import RosterFollower
 from nomoat.desk.watching.round_watcher import RoundEvents
 from nomoat.server.community.opened import OpenCommunity
@@ -142,6 +145,41 @@ def test_a_hook_that_never_answers_is_given_up_and_its_path_is_not_logged(
     hooks.run(stop)
     assert "example.org" in caplog.text
     assert "secret-path" not in caplog.text
+
+
+def test_notices_are_sentences_that_name_nobody_and_a_failure_is_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop, heard = threading.Event(), []
+
+    def speak(title: str, body: str) -> bool:
+        heard.append((title, body))
+        if len(heard) == 2:
+            raise RuntimeError("ntfy://secret")
+        if len(heard) == 3:
+            stop.set()
+        return True
+
+    notices = Notices("To\x1bwn", speak)
+    notices(CommunityEvent(1.0, "round.phase", 1, "training"))
+    notices(COMMITTED)
+    notices(CommunityEvent(2.0, "round.abandoned", 5, "abandoned", {"reason": "too few"}))
+    notices(CommunityEvent(3.0, "volunteer.hold", None, None, {"entry": 9}))
+    notices.run(stop)
+    assert "\x1b" not in heard[0][0]
+    assert heard[0][1].startswith(f"Round {COMMITTED.round} was committed: ")
+    assert heard[1][1] == "Round 5 was abandoned: too few."
+    assert heard[2][1] == "A volunteer was held: entry 9 of the roster says who, and why."
+    assert "secret" not in caplog.text
+    assert "RuntimeError" in caplog.text
+
+
+def test_notices_without_their_library_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with pytest.raises(UsageError, match=r"nomoat\[notify\]"):
+        apprise(["ntfy://town"])
 
 
 def test_news_nobody_fetches_is_dropped_and_never_waited_for() -> None:
