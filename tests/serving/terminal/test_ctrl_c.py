@@ -1,0 +1,84 @@
+"""Ctrl-C typed into a real terminal while `nomoat chat` answers in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pty = pytest.importorskip("pty")
+
+CTRL_C, PATIENCE_S = b"\x03", 60.0
+# A session of its own, whose first terminal becomes the one that Ctrl-C is typed into.
+IN_TERMINAL = """
+import os, sys
+terminal = os.open(sys.argv[1], os.O_RDWR)
+for stream in (0, 1, 2):
+    os.dup2(terminal, stream)
+os.execv(sys.executable, [sys.executable, "-m", "nomoat", *sys.argv[2:]])
+"""
+
+
+@dataclass
+class Terminal:
+    """The side of a terminal that a person sits at."""
+
+    ours: int
+    process: subprocess.Popen[bytes]
+    shown: str = ""
+
+    def type(self, text: bytes) -> None:
+        os.write(self.ours, text)
+
+    def until(self, pattern: str) -> None:
+        """Read until `pattern` has been shown, and forget what came before its end."""
+        ends = time.monotonic() + PATIENCE_S
+        while (found := re.search(pattern, self.shown)) is None:
+            ready, _, _ = select.select([self.ours], [], [], max(0.0, ends - time.monotonic()))
+            assert ready, f"no {pattern!r} in {self.shown!r}"
+            self.shown += os.read(self.ours, 4096).decode("utf-8", "replace")
+        self.shown = self.shown[found.end() :]
+
+
+@pytest.fixture
+def chat(tiny_model: Path, tmp_path: Path) -> Iterator[Terminal]:
+    ours, theirs = pty.openpty()
+    options = ("--base", str(tiny_model), "--engine", "peft", "--max-tokens", "400", "--seed", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_TERMINAL, os.ttyname(theirs), "chat", *options],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"NOMOAT_HOME": str(tmp_path), "TERM": "dumb"},
+    )
+    try:
+        yield Terminal(ours, process)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.mark.timeout(200)
+def test_ctrl_c_stops_the_answer_then_leaves_the_chat(chat: Terminal) -> None:
+    chat.until(r"> ")
+    chat.type(b"def open(file):\n")
+    chat.until(r"def open\(file\):\r\n.")  # the answer has begun
+    chat.type(CTRL_C)
+    chat.until(r"\[stopped\]")
+    chat.until(r"> ")  # the chat goes on
+    chat.type(b"/again\n")
+    chat.until(r"/again\r\n.")
+    chat.type(CTRL_C)
+    chat.until(r"\[stopped\]")
+    chat.until(r"> ")
+    chat.type(CTRL_C)
+    assert chat.process.wait(PATIENCE_S) == 0
