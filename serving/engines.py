@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.client.machine.free_memory import free_bytes
 from nomoat.lora.export.factors import of_adapter
 from nomoat.lora.export.llama_cpp.files import Named, WholeModel, write_adapter, write_model
 from nomoat.lora.export.llama_cpp.layout import TensorLayout
@@ -23,6 +24,7 @@ from nomoat.lora.inference.llama_server import Setup
 from nomoat.lora.inference.requests import Engine
 from nomoat.lora.model.ending import ending_tokens
 from nomoat.lora.model.files import config, content_hash
+from nomoat.serving.room import check_room
 from nomoat.storage.atomic import replacing_folder
 
 if TYPE_CHECKING:
@@ -87,9 +89,12 @@ def running(folder: Path, kind: EngineKind, machine: EngineHost) -> Iterator[Loa
 def _peft(folder: Path, machine: EngineHost) -> Loaded:
     import torch
 
+    from nomoat.lora.device import backends
     from nomoat.lora.inference.peft_engine import PeftEngine
     from nomoat.lora.model.base_model import load
 
+    if not backends.pick(machine.device).own_memory:
+        check_room(folder, "float32", free_bytes())
     if machine.threads:
         torch.set_num_threads(machine.threads)
     base = load(str(folder), machine.device)
@@ -103,6 +108,7 @@ def _gguf(folder: Path, machine: EngineHost, scratch: Path) -> Loaded:
 
     if not llama_server.installed():
         raise UsageError(llama_server.INSTALL)
+    check_room(folder, machine.quant, free_bytes())
     layout, tokenizer = TensorLayout.of(config(folder)), load_tokenizer(str(folder))
     model = _converted(folder, layout, tokenizer, machine)
     written: dict[str, Path] = {}

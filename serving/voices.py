@@ -45,7 +45,7 @@ class EngineVoices:
             adapter = self.source.load(exact) if known is None else known
             while len(self._held) >= MOST_HELD:
                 del self._held[next(iter(self._held))]
-            self._held[exact] = adapter
             if known is None:
-                self.engine.offer(dict(self._held))
+                self.engine.offer({**self._held, exact: adapter})
+            self._held[exact] = adapter
         return exact

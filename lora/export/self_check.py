@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
     from nomoat.lora.model.base_model import BaseModel
 
+GELU: Final = "f32 with GELU"
 # Comparison on the pocket model, stories260K and SmolLM2-135M (docs/experiments.md), with room for
 # other models. What quantising does to rare tokens is no error of the export.
 BOUNDS: Final[Mapping[str, Bound]] = {
     "f32": Bound(1e-3, 1e-5),
+    GELU: Bound(1e-2, 1e-5),  # which llama.cpp looks up in a table of 16 bits
     "bf16": Bound(math.inf, 1e-2),
     "f16": Bound(0.2, 1e-3),
     "q8_0": Bound(math.inf, 5e-2),

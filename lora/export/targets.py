@@ -19,7 +19,7 @@ from nomoat.lora.export.llama_cpp.layout import TensorLayout
 from nomoat.lora.export.llama_cpp.vocabulary import Vocabulary
 from nomoat.lora.export.merged_folder import write_merged
 from nomoat.lora.export.order import Exported, ExportTarget, Order
-from nomoat.lora.export.self_check import BOUNDS, NOT_INSTALLED, Comparison
+from nomoat.lora.export.self_check import BOUNDS, GELU, NOT_INSTALLED, Comparison
 from nomoat.lora.export.turns import PLAIN, TurnFormat, template_of
 from nomoat.lora.export.weights import BaseWeights
 from nomoat.lora.inference import llama_server
@@ -205,7 +205,8 @@ def _compared_llama(
     if not llama_server.installed():
         return NOT_INSTALLED
     found = compared.llama(model, adapters)
-    BOUNDS[quant].check(found, "llama.cpp, given these files,")
+    gelu = quant == "f32" and TensorLayout.of(config(compared.order.base)).gelu
+    BOUNDS[GELU if gelu else quant].check(found, "llama.cpp, given these files,")
     return f"tokens equal, {found}"
 
 

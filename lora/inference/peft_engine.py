@@ -83,7 +83,8 @@ class PeftEngine:
         return int(longest or SHORTEST_CONTEXT)
 
     def offer(self, voices: Mapping[str, Adapter]) -> None:
-        """Answer under these adapters from now on."""
+        """Answer under these adapters from now on; BadData, nothing changed, if one cannot be."""
+        self._bank.check(voices)
         self._offered = frozenset({BASE, *voices})
         self._inbox.put(_Offer(dict(voices)))
 

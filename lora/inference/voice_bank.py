@@ -41,12 +41,15 @@ class VoiceBank:
     def __contains__(self, voice: str) -> bool:
         return voice in self._places
 
-    def hold(self, voices: Mapping[str, Adapter]) -> None:
-        """Hold these adapters and no others; BadData if one is not of this base."""
-        factors = {voice: of_adapter(adapter) for voice, adapter in voices.items()}
-        for voice, parts in factors.items():
-            for part in parts:
+    def check(self, voices: Mapping[str, Adapter]) -> None:
+        """Raise BadData if an adapter is not of this base. May be called by any thread."""
+        for voice, adapter in voices.items():
+            for part in of_adapter(adapter):
                 self._check(voice, part)
+
+    def hold(self, voices: Mapping[str, Adapter]) -> None:
+        """Hold these adapters and no others, all of which were checked."""
+        factors = {voice: of_adapter(adapter) for voice, adapter in voices.items()}
         self._places = {BASE: 0} | {voice: n for n, voice in enumerate(voices, 1)}
         self._factors = {}
         names = {part.module for parts in factors.values() for part in parts}

@@ -34,6 +34,7 @@ def serve(
 ) -> None:
     """Answer OpenAI's API (chat, completions, streaming) for base, community and personal."""
     what, kind = model.source(), model.kind()
+    what.source.exact(what.voice)  # a version that does not exist is said now
     access = _Access(host, port, key, tuple(allow_origin or ()))
     _serve(what, kind, model.machine(), access)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nomoat.aggregation.errors import BadData
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.inference.requests import BASE
 from nomoat.serving.sources.source import UnknownVoice
@@ -60,3 +61,19 @@ def test_an_unknown_voice_loads_nothing(many: Versions) -> None:
     with pytest.raises(UnknownVoice):
         EngineVoices(engine, many).key("community@99")
     assert not engine.offers
+
+
+def test_an_adapter_that_the_engine_refuses_stands_in_no_other_ones_way(many: Versions) -> None:
+    class Choosy(Offers):
+        def offer(self, voices: Mapping[str, Adapter]) -> None:
+            if "community@3" in voices:
+                raise BadData("another base's")
+            super().offer(voices)
+
+    engine: Any = Choosy()
+    voices = EngineVoices(engine, many)
+    for _ in range(2):
+        with pytest.raises(BadData):
+            voices.key("community@3")
+    assert voices.key("community@4") == "community@4"
+    assert engine.offers == [("community@4",)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +32,12 @@ LAYER: Final = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+# Four norms in a layer: the one after attention is not the one before the feed-forward part.
+FOUR_NORMS: Final = LAYER | {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
 OUTSIDE: Final = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
@@ -45,11 +51,16 @@ class Family:
     """One architecture as llama.cpp computes it.
 
     paired: rotary dimensions lie in pairs (2i, 2i + 1) and not in halves (i, i + d/2), so that the
-    rows of q and k are put in that order.
+    rows of q and k are put in that order. norms_from_one: norms are stored less one. looks_back:
+    of so many layers one looks back on everything and the others through a window, which llama.cpp
+    knows; 0 if it knows of no window.
     """
 
     name: str
     paired: bool
+    layer: Mapping[str, str] = field(default_factory=lambda: LAYER)
+    norms_from_one: bool = False
+    looks_back: int = 0
 
 
 FAMILIES: Final = {
@@ -57,7 +68,11 @@ FAMILIES: Final = {
     "MistralForCausalLM": Family("llama", paired=True),
     "Qwen2ForCausalLM": Family("qwen2", paired=False),
     "Qwen3ForCausalLM": Family("qwen3", paired=False),
+    "GemmaForCausalLM": Family("gemma", paired=False, norms_from_one=True),
+    "Gemma2ForCausalLM": Family("gemma2", False, FOUR_NORMS, True, looks_back=2),
+    "Gemma3ForCausalLM": Family("gemma3", False, FOUR_NORMS, True, looks_back=6),
 }
+LARGEST: Final = {"gemma2": 46, "gemma3": 62}  # layers of the one that scales attention otherwise
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,15 @@ class TensorLayout:
             raise UsageError(f"{names[0]} is not among {known}; {UPSTREAM}")
         layout = cls(family, config)
         layout.rope_factors()
+        if family.looks_back:
+            layout.check_windows()
         return layout
+
+    @property
+    def gelu(self) -> bool:
+        """True if the feed-forward part bends values by GELU."""
+        named = self.config.get("hidden_activation") or self.config.get("hidden_act") or ""
+        return "gelu" in str(named)
 
     @property
     def heads(self) -> int:
@@ -96,8 +119,10 @@ class TensorLayout:
 
     @property
     def context(self) -> int:
-        """Tokens the model can look back on: no more than a sliding window, which is left out."""
+        """Tokens the model can look back on: no more than a sliding window that is left out."""
         longest = int(self.config["max_position_embeddings"])
+        if self.family.looks_back:
+            return longest
         window = self.config.get("sliding_window")
         used = self.config.get("use_sliding_window", True)
         return min(longest, int(window)) if window and used else longest
@@ -108,16 +133,18 @@ class TensorLayout:
         if ending not in ("weight", "bias"):
             module, dot, ending = name, "", ""
         layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", module)
-        found = LAYER.get(layer[2]) if layer else OUTSIDE.get(module)
+        found = self.family.layer.get(layer[2]) if layer else OUTSIDE.get(module)
         if found is None:
             raise UsageError(f"{name} has no place in a GGUF file that is known here; {UPSTREAM}")
         return (f"blk.{layer[1]}.{found}" if layer else found) + dot + ending
 
     def arrange(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`values` of q or k with their rows in llama.cpp's order; all else as it is.
+        """`values` of q or k with their rows in llama.cpp's order, norms as they are multiplied by.
 
         values: (d_out, …): a weight, a bias, or the factor B of an adapter.
         """
+        if self.family.norms_from_one and name.endswith("norm.weight"):
+            return values + np.float32(1.0)
         kind = re.search(r"self_attn\.([qk])_proj(\.|$)", name)
         if not self.family.paired or kind is None:
             return values
@@ -141,7 +168,7 @@ class TensorLayout:
             "rope.dimension_count": self.head_dim,
             "rope.freq_base": float(rope.get("rope_theta", 10_000.0)),
             "vocab_size": int(self.config["vocab_size"]),
-        }
+        } | self._windows()
 
     def scaling(self) -> dict[str, str | int | float]:
         """Keys of a linear or YaRN scaling of the rotary frequencies; none if there is none."""
@@ -175,8 +202,43 @@ class TensorLayout:
         smooth = np.clip((old / wavelengths - low) / (high - low), 0.0, 1.0)
         return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
 
+    def check_windows(self) -> None:
+        """Raise UsageError if attention differs from what llama.cpp builds into the family."""
+        layers, every = int(self.config["num_hidden_layers"]), self.family.looks_back
+        usual = [
+            "full_attention" if (layer + 1) % every == 0 else "sliding_attention"
+            for layer in range(layers)
+        ]
+        scales = {self.head_dim}
+        if layers == LARGEST[self.family.name]:
+            scales = {int(self.config["hidden_size"]) // self.heads}
+        local = (self.config.get("rope_parameters") or {}).get("sliding_attention", {})
+        odd = {
+            "layer_types": self.config.get("layer_types", usual) != usual,
+            "query_pre_attn_scalar": self.config.get("query_pre_attn_scalar") not in scales,
+            "rope_local_base_freq": local.get("rope_theta", 10_000.0) != 10_000.0
+            or self.config.get("rope_local_base_freq", 10_000.0) != 10_000.0,
+            "use_bidirectional_attention": bool(self.config.get("use_bidirectional_attention")),
+            "attn_logit_softcapping": (self.family.name == "gemma2")
+            != bool(self.config.get("attn_logit_softcapping")),
+        }
+        if names := [name for name, differs in odd.items() if differs]:
+            raise UsageError(f"this {self.family.name} has an unusual {names[0]}; {UPSTREAM}")
+
+    def _windows(self) -> dict[str, int | float]:
+        """The window of the layers that have one, and the bounds that logits are bent to."""
+        if not self.family.looks_back:
+            return {}
+        bounds = {
+            name: float(value)
+            for name in ("attn_logit_softcapping", "final_logit_softcapping")
+            if (value := self.config.get(name))
+        }
+        return {"attention.sliding_window": int(self.config["sliding_window"]), **bounds}
+
     def _rope(self) -> Mapping[str, Any]:
         rope = dict(self.config.get("rope_parameters") or self.config.get("rope_scaling") or {})
+        rope = dict(rope.get("full_attention") or rope)
         rope.setdefault("rope_theta", self.config.get("rope_theta", 10_000.0))
         rope.setdefault("rope_type", rope.get("type", "default"))
         return rope

@@ -129,7 +129,8 @@ def model_of() -> Callable[..., Any]:
 
         torch.set_num_threads(1)
         torch.manual_seed(1)
-        config = getattr(transformers, f"{family}Config")(**(SIZES | changes))
+        name = "Gemma3Text" if family == "Gemma3" else family
+        config = getattr(transformers, f"{name}Config")(**(SIZES | changes))
         model = getattr(transformers, f"{family}ForCausalLM")(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

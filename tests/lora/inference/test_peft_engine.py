@@ -231,12 +231,16 @@ def test_a_failure_is_told_and_the_engine_goes_on(
         engine.submit(Question(PROMPTS[0], BASE, GREEDY), lambda event: None)
 
 
-def test_an_adapter_of_another_model_is_refused(own_base: Any, spec: AdapterSpec) -> None:
+def test_an_adapter_of_another_model_is_refused_and_the_engine_goes_on(
+    own_base: Any, spec: AdapterSpec, ask: Callable[..., Any]
+) -> None:
     import numpy as np
-
-    from nomoat.lora.inference.voice_bank import VoiceBank
 
     layers = tuple(replace(layer, d_in=layer.d_in + 1) for layer in spec.layers)
     wrong = replace(spec, layers=layers)
+    engine = PeftEngine(own_base)
     with pytest.raises(BadData, match="another base"):
-        VoiceBank(own_base).hold({"x": Adapter(wrong, np.zeros(wrong.size, np.float32))})
+        engine.offer({"x": Adapter(wrong, np.zeros(wrong.size, np.float32))})
+    (answer,) = ask(engine, [Question(PROMPTS[0], BASE, GREEDY)])
+    assert isinstance(answer.end, Ended)
+    engine.close()
