@@ -8,6 +8,7 @@ from typing import Any
 
 from nomoat.client.machine.attempt import attempt
 from nomoat.client.machine.readings import GpuProgram
+from nomoat.lora.device.nvml_pids import board_of, handle_of
 
 
 class Gpu:
@@ -33,12 +34,13 @@ class Gpu:
     def power_w(self) -> float:
         """Board power."""
         nvml, device = self._open()
-        return float(nvml.nvmlDeviceGetPowerUsage(device)) / 1000
+        return float(nvml.nvmlDeviceGetPowerUsage(board_of(nvml, device))) / 1000
 
     def temperature_c(self) -> float:
         """Core temperature."""
         nvml, device = self._open()
-        return float(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU))
+        board = board_of(nvml, device)
+        return float(nvml.nvmlDeviceGetTemperature(board, nvml.NVML_TEMPERATURE_GPU))
 
     def memory_share(self, pids: frozenset[int]) -> float:
         """Our part of the device's memory."""
@@ -103,9 +105,7 @@ class Gpu:
 
             pynvml.nvmlInit()
             self._nvml = pynvml
-        if isinstance(self._which, str):
-            return self._nvml, self._nvml.nvmlDeviceGetHandleByUUID(self._which)
-        return self._nvml, self._nvml.nvmlDeviceGetHandleByIndex(self._which)
+        return self._nvml, handle_of(self._nvml, self._which)
 
 
 class GpuGroup:

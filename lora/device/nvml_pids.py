@@ -39,9 +39,28 @@ def opened(which: int | str) -> tuple[Any, Any]:
     import pynvml
 
     pynvml.nvmlInit()
+    return pynvml, handle_of(pynvml, which)
+
+
+def handle_of(nvml: Any, which: int | str) -> Any:
+    """Return NVML's handle of what CUDA computes on; raises what the driver raises.
+
+    Of a device that is cut into slices (MIG), CUDA takes the first unless one is named by its UUID.
+    """
     if isinstance(which, str):
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(which)
-    return pynvml, pynvml.nvmlDeviceGetHandleByIndex(which)
+        return nvml.nvmlDeviceGetHandleByUUID(which)
+    device = nvml.nvmlDeviceGetHandleByIndex(which)
+    with contextlib.suppress(Exception):  # most devices cannot be cut, and say so
+        if nvml.nvmlDeviceGetMigMode(device)[0]:
+            return nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, 0)
+    return device
+
+
+def board_of(nvml: Any, device: Any) -> Any:
+    """Return the handle of the board that a slice is of, which alone has power and temperature."""
+    with contextlib.suppress(Exception):  # it is no slice
+        return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(device)
+    return device
 
 
 def _here(pid: int) -> bool:

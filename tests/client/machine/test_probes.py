@@ -98,6 +98,28 @@ def test_strangers_on_either_of_two_devices_are_seen(nvml: Any, tmp_path: Path) 
     assert (readings.temperature_c, readings.power_w) == (80, pytest.approx(2 * 123.456))
 
 
+@pytest.mark.parametrize("gpu", [0, "MIG-5a/7/0"])
+def test_of_a_card_in_slices_the_one_that_computes_is_looked_at(
+    nvml: Any, tmp_path: Path, gpu: int | str
+) -> None:
+    """Its memory and programs are the slice's, power and temperature the board's."""
+
+    def of(device: str, name: str) -> str:
+        assert device == name
+        return device
+
+    nvml.nvmlDeviceGetMigMode = lambda device: (int(device == "gpu0"), 0)
+    nvml.nvmlDeviceGetMigDeviceHandleByIndex = lambda device, index: f"slice{index} of {device}"
+    nvml.nvmlDeviceGetHandleByUUID = {"MIG-5a/7/0": "slice0 of gpu0"}.__getitem__
+    nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle = lambda device: device.split(" of ")[1]
+    nvml.nvmlDeviceGetPowerUsage = lambda device: 1000 * len(of(device, "gpu0"))
+    nvml.nvmlDeviceGetMemoryInfo = lambda device: types.SimpleNamespace(
+        total=len(of(device, "slice0 of gpu0")), free=1
+    )
+    readings = Probes(tmp_path, lambda: frozenset({OURS}), (gpu,)).readings(NOW)
+    assert (readings.power_w, readings.vram_share) == (4, pytest.approx(400 / 14))
+
+
 def test_a_driver_without_process_times_still_names_programs(nvml: Any, tmp_path: Path) -> None:
     def refused(*_: Any) -> None:
         raise RuntimeError("Not Supported")
