@@ -69,6 +69,7 @@ class Window:
     peak_mb: float
     fivehundreds: int
     abandoned: int
+    noted: str = ""
 
 
 def window(made: LoopbackFederation, attack: Callable[[Attack], None], rounds: int) -> Window:
@@ -87,7 +88,7 @@ def window(made: LoopbackFederation, attack: Callable[[Attack], None], rounds: i
         thread.join(10)
     lasted = [after - before for before, after in itertools.pairwise(ends)]
     abandoned = sum(not record.committed for record in made.records()[begun:])
-    return Window(statistics.median(lasted), peak, under.fivehundreds, abandoned)
+    return Window(statistics.median(lasted), peak, under.fivehundreds, abandoned, under.noted)
 
 
 def measured(rounds: int, only: list[str]) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def measured(rounds: int, only: list[str]) -> dict[str, Any]:
     return found
 
 
-def compared(under: Window, before: Window, after: Window) -> dict[str, float]:
+def compared(under: Window, before: Window, after: Window) -> dict[str, Any]:
     """Compare a window with the quiet ones around it."""
     quiet = (before.round_s + after.round_s) / 2
     return {
@@ -124,6 +125,7 @@ def compared(under: Window, before: Window, after: Window) -> dict[str, float]:
         "growth_mb": max(0.0, under.peak_mb - max(before.peak_mb, after.peak_mb)),
         "fivehundreds": under.fivehundreds,
         "abandoned": under.abandoned,
+        "noted": under.noted,
     }
 
 
@@ -150,7 +152,7 @@ def show(found: dict[str, Any]) -> None:
         print(
             f"{name:20} {one['round_s']:6.2f} s a round, quiet {one['quiet_s']:6.2f} s "
             f"(× {one['slowdown']:.2f}), + {one['growth_mb']:.0f} MB, {one['fivehundreds']} × 5xx, "
-            f"{one['abandoned']} abandoned"
+            f"{one['abandoned']} abandoned {one['noted']}"
         )
     for name in ("worst_slowdown", "worst_growth_mb", "fivehundreds"):
         print(f"{name:20} {found[name]:.2f}")

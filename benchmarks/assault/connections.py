@@ -19,6 +19,7 @@ class Attack:
     over: threading.Event = field(default_factory=threading.Event)
     sockets: list[socket.socket] = field(default_factory=list)
     fivehundreds: int = 0
+    noted: str = ""  # what shows that the attack was one
 
     def connect(self) -> ssl.SSLSocket:
         """A TLS connection to the port, kept until the attack is over."""

@@ -26,6 +26,7 @@ from flwr.proto.fleet_pb2 import (
     PullMessagesResponse,
     PushMessagesRequest,
 )
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import Message, Metadata, ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 
@@ -62,6 +63,10 @@ class Mallory:
         binding = bind(self.name, self.identity, self.key, invitation.claims.community)
         request = wire.encode(Enrol(invitation.token(), binding)).head
         self._post("/enroll", request, {})
+        self.come_online()
+
+    def come_online(self) -> None:
+        """Say that it is there; its node's number stays."""
         answer = ActivateNodeResponse()
         answer.ParseFromString(
             self.post(
@@ -70,6 +75,11 @@ class Mallory:
             )
         )
         self.node = answer.node_id
+
+    def stay_online(self) -> None:
+        """Be one of those who are asked."""
+        here = SendNodeHeartbeatRequest(node=Node(node_id=self.node), heartbeat_interval=30.0)
+        self.post("send-node-heartbeat", here)
 
     def pull(self) -> None:
         """Ask for work, and note what is asked."""
@@ -142,9 +152,12 @@ def giant_messages(mallory: Mallory, attack: Attack) -> None:
 
 def junk_replies(mallory: Mallory, attack: Attack) -> None:
     """Replies to what it is asked, with trees of objects that are never sent, or are noise."""
+    mallory.come_online()
     while not attack.over.wait(0.1):
         with contextlib.suppress(OSError):
+            mallory.stay_online()
             mallory.pull()
+        attack.noted = f"asked {len(mallory.asked)} times"
         for asked in mallory.asked[-3:]:
             _reply(mallory, attack, asked)
 

@@ -73,6 +73,7 @@ class ConnectionSettings:
     poll_s: least and most between two polls. pause_s: first and longest pause after a failure.
     upload_bytes_s, download_bytes_s: network caps; None: none. paused: says if nothing may be
     trained now. clock: unix time in seconds. software: shown to the coordinator, if anything.
+    most_bytes: of a message, more of which is not fetched.
     """
 
     endpoint: Endpoint
@@ -85,6 +86,7 @@ class ConnectionSettings:
     paused: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
     software: str = ""
+    most_bytes: Callable[[], int] = lambda: wire.MAX_HEAD_BYTES + wire.MAX_BODY_BYTES
 
     def backoff(self) -> Backoff:
         """Pauses from the first one on."""
@@ -237,11 +239,13 @@ class FlowerClient:
         if len(ids) > MAX_OBJECTS:
             raise RemoteProtocolError(COORDINATOR, wire.SECTION, f"sent {len(ids)} objects")
         contents: dict[str, bytes] = {}
+        most = self.connection.most_bytes()
         for object_id in ids:
             contents[object_id] = self._object(node, incoming, object_id, deadline)
             self._down.keep(len(contents[object_id]))
-            if sum(map(len, contents.values())) > wire.MAX_HEAD_BYTES + wire.MAX_BODY_BYTES:
-                raise RemoteProtocolError(COORDINATOR, wire.SECTION, "sent too much")
+            if sum(map(len, contents.values())) > most:
+                reason = f"sends more than {most} bytes, which is more than was agreed to"
+                raise RemoteProtocolError(COORDINATOR, wire.SECTION, reason)
         try:
             return put_together(incoming.tree.object_id, contents)
         except ValueError:

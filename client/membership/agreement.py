@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
 from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
@@ -26,6 +27,7 @@ from nomoat.storage.private import write_private
 FILE = "agreed.json"
 ROOM_PERCENT = 20
 UNKNOWN_RATE = 10.0  # the most a task can say
+BYTES = 4  # of a value
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,15 @@ class Agreement:
     def at_most(self, figure: float) -> float:
         """A figure with the room there is."""
         return figure * (100 + self.room_percent) / 100
+
+
+def most_bytes(agreed: Agreement) -> int:
+    """Return the bytes of the largest message there can be in a round of this agreement.
+
+    The largest is an adapter, or what an exchange gave, which may be a few times as large.
+    """
+    values = agreed.at_most(agreed.adapter_values)
+    return wire.MAX_HEAD_BYTES + min(wire.MAX_BODY_BYTES, int(4 * BYTES * values))
 
 
 def grows(method: str) -> bool:

@@ -31,6 +31,8 @@ from nomoat.client.identity.software import software
 from nomoat.client.machine.governor import Governor
 from nomoat.client.machine.policy import Action, Decision
 from nomoat.client.machine.probes import Probes, local_now
+from nomoat.client.membership.agreement import load as load_agreement
+from nomoat.client.membership.agreement import most_bytes
 from nomoat.client.membership.base_model import check_base
 from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache, with_offered_roster
@@ -248,6 +250,7 @@ def _connection(kit: Kit, parts: Parts) -> ConnectionSettings:
         download_bytes_s=settings.machine.download_bytes_s,
         paused=lambda: terms.waiting or not governor.training_allowed,
         software=software() if settings.show_software else "",
+        most_bytes=lambda: most_bytes(load_agreement(kit.folder.root, kit.folder.info())),
     )
 
 

@@ -13,7 +13,7 @@ from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol.messages import TrainSettings, TrainTask
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.work_terms import WorkTerms, check, rounds_per_day, sign
-from nomoat.client.membership.agreement import Agreement, load, save, within
+from nomoat.client.membership.agreement import Agreement, load, most_bytes, save, within
 from nomoat.client.membership.day_of_rounds import DayOfRounds
 
 KEY = SigningKey(b"k" * 32)
@@ -132,3 +132,10 @@ def test_rounds_that_are_only_measured_are_counted_too(day: Callable[[], DayOfRo
 
 def test_steps_of_fewer_rows_than_agreed_are_declined() -> None:
     assert "steps of 1 rows" in str(within(AGREED, asked(batch_size=1, seq_len=400)))
+
+
+def test_what_may_be_fetched_follows_from_the_adapter_that_was_agreed_to() -> None:
+    small = replace(AGREED, adapter_values=100_000)
+    assert most_bytes(small) < 8 << 20
+    assert most_bytes(replace(AGREED, adapter_values=1 << 40)) <= 1100 << 20
+    assert most_bytes(small) > 4 * small.at_most(small.adapter_values)
