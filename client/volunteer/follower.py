@@ -14,7 +14,7 @@ from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import lineage
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.https import one_connection
-from nomoat.client.membership import restored
+from nomoat.client.membership import restored, version_history
 from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache
 from nomoat.client.sent.log_file import SentLog
@@ -93,6 +93,8 @@ class VersionFollower(threading.Thread):
         try:
             self._known.roster.refresh()
             number = fetch_newest(kit, self._known.lineage)
+            if (record := kit.folder.version()) is not None:
+                version_history.note(kit.folder.root, record, self._status.status.loss)
             if self._accepted is not None and not self._handed:
                 restored.hand_back(kit.folder, kit.coordinator, self._accepted)
                 self._handed = True

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nomoat.client.home import CommunityFolder
+from nomoat.client.membership import version_history
+from nomoat.client.membership.version_history import PastVersion
 from nomoat.client.volunteer.status import read_status
+
+PAST_SHOWN = 50
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class ModelView:
     digest: str
     mine: float | None
     own: float | None
+    past: tuple[PastVersion, ...] = ()  # newest first
 
 
 def model_view(folder: CommunityFolder) -> ModelView:
@@ -56,4 +61,5 @@ def model_view(folder: CommunityFolder) -> ModelView:
         version.adapter.hex(),
         mine,
         own,
+        tuple(reversed(version_history.read(folder.root)))[:PAST_SHOWN],
     )

@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from builders import community_info
+from builders import adapter, community_info
 from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.protocol.lineage import Version, sign
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.data.split import prepare
@@ -20,6 +21,7 @@ from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import identity
 from nomoat.client.machine import owner_orders
 from nomoat.client.machine.limits_settings import MachineSettings
+from nomoat.client.membership import version_history
 from nomoat.client.sent.log import SentMessage, SentTensor
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.settings import VolunteerSettings
@@ -194,6 +196,19 @@ def test_hostile_names_are_shown_as_text(home: Home, browser: Callable, path: st
     assert "<script>alert" not in page
     assert "\u202e" not in page
     assert "&lt;script&gt;alert" in page
+
+
+def test_versions_that_came_are_listed_with_the_loss_here(home: Home, browser: Callable) -> None:
+    folder, key = joined(home), KEY
+    for number, mine in ((0, None), (1, 2.5678)):
+        about = (adapter(number).digest, b"b" * 32, number, "fedavg", ("ada",))
+        version = Version(number, b"p" * 32, *about, 3.1, 3.2, None, "", 100 + number)
+        record = sign(version, key)
+        folder.save_version(record)
+        version_history.note(folder.root, record, mine)
+    page = browser(volunteer_site(home).app).html("/model")
+    assert "Versions so far" in page
+    assert "2.5678" in page
 
 
 def test_a_home_without_a_community_says_how_to_join(home: Home, browser: Callable) -> None:
