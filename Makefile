@@ -49,6 +49,7 @@ contracts: build/tree
 
 hostile: install  ## twenty thousand broken requests, then attacks beside honest rounds: some ten minutes
 	NOMOAT_HOSTILE_REQUESTS=20000 $(BIN)/python -m pytest -q --timeout 1200 tests/hostile
+	$(BIN)/python benchmarks/hostile.py --rounds 2 --check
 
 gpu-check: install  ## one table of what this machine's GPU does, six minutes at most
 	$(BIN)/python benchmarks/gpu_check.py
