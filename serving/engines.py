@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LONGEST = 8192  # tokens of one request to llama.cpp: its memory is taken when it starts
+# Keys and values of one server, up to which each voice gets a server of its own.
+APART_BYTES = 64 << 20
 KEPT_MODELS, MODEL_FILE = "gguf", "model.gguf"
 
 
@@ -124,7 +126,8 @@ def _gguf(folder: Path, machine: EngineHost, scratch: Path) -> Loaded:
     context = min(layout.context, LONGEST)
     setup = Setup(model, context=context, slots=machine.slots, threads=machine.threads)
     said = f"gguf engine (llama.cpp), base in {machine.quant}"
-    return Loaded(GgufEngine(setup, write), tokenizer, said)
+    apart = layout.cache_bytes(context * machine.slots) <= APART_BYTES
+    return Loaded(GgufEngine(setup, write, apart), tokenizer, said)
 
 
 def _converted(folder: Path, layout: TensorLayout, tokenizer: Any, machine: EngineHost) -> Path:

@@ -31,10 +31,10 @@ RANDOM: Final = -1
 
 @dataclass(eq=False)
 class _Loaded:
-    """A running server and the places of its adapters; `users` answers are on their way."""
+    """A running server and its voices' adapters, by place; `users` answers are on their way."""
 
     server: LlamaServer
-    places: dict[str, int]
+    places: dict[str, tuple[int, ...]]
     users: int = 0
     retired: bool = False
 
@@ -52,14 +52,19 @@ class GgufEngine:
     """Answers with llama.cpp. write_adapter: makes the LoRA file of an adapter.
 
     llama.cpp loads adapters when it starts: a new offer starts a second server on the same model
-    file, and the first one ends with its last answer.
+    file, and the first one ends with its last answer. apart: a server for each voice, which takes
+    memory for keys and values each time; one server computes answers of several voices in turns,
+    not at once, and is then slower than for one voice alone (docs/experiments.md).
     """
 
-    def __init__(self, setup: Setup, write_adapter: Callable[[str, Adapter], Path]) -> None:
+    def __init__(
+        self, setup: Setup, write_adapter: Callable[[str, Adapter], Path], apart: bool = False
+    ) -> None:
         self._setup, self._write = replace(setup, adapters=()), write_adapter
+        self._apart = apart
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(MOST_WAITING, "inference")
-        self._loaded = _Loaded(llama_server.start(self._setup), {BASE: 0})
+        self._loaded = {BASE: _Loaded(llama_server.start(self._setup), {BASE: ()})}
         self._closed = False
 
     @property
@@ -68,25 +73,48 @@ class GgufEngine:
         return self._setup.context
 
     def offer(self, voices: Mapping[str, Adapter]) -> None:
-        """Answer under these adapters from now on."""
-        if {BASE, *voices} == set(self._loaded.places):
+        """Answer under these adapters from now on; BadData if llama.cpp cannot load one."""
+        if {BASE, *voices} == set(self._loaded):
             return
+        fresh = self._each(voices) if self._apart else self._all(voices)
+        with self._lock:
+            gone = set(self._loaded.values()) - set(fresh.values())
+            self._loaded = fresh
+            for old in gone:
+                old.retired = True
+            idle = [old for old in gone if old.users == 0]
+        for old in idle:
+            llama_server.stop(old.server)
+
+    def _all(self, voices: Mapping[str, Adapter]) -> dict[str, _Loaded]:
+        """One server with every adapter."""
         files = tuple(self._write(voice, adapter) for voice, adapter in voices.items())
         server = llama_server.start(replace(self._setup, adapters=files))
-        fresh = _Loaded(server, {BASE: -1} | {voice: n for n, voice in enumerate(voices)})
-        with self._lock:
-            old, self._loaded = self._loaded, fresh
-            old.retired = True
-            idle = old.users == 0
-        if idle:
-            llama_server.stop(old.server)
+        loaded = _Loaded(server, {BASE: ()} | {voice: (n,) for n, voice in enumerate(voices)})
+        return dict.fromkeys(loaded.places, loaded)
+
+    def _each(self, voices: Mapping[str, Adapter]) -> dict[str, _Loaded]:
+        """A server for each voice: those there are go on, others are started."""
+        fresh = {BASE: self._loaded[BASE]}
+        try:
+            for voice, adapter in voices.items():
+                known = self._loaded.get(voice)
+                if known is None:
+                    setup = replace(self._setup, adapters=(self._write(voice, adapter),))
+                    known = _Loaded(llama_server.start(setup), {voice: (0,)})
+                fresh[voice] = known
+        except BaseException:
+            for made in set(fresh.values()) - set(self._loaded.values()):
+                llama_server.stop(made.server)
+            raise
+        return fresh
 
     def submit(self, question: Question, deliver: Deliver) -> _Cancellable:
         """Answer a question."""
         limit = room(question, self.context)
         with self._lock:
-            loaded = self._loaded
-            if question.voice not in loaded.places or self._closed:
+            loaded = self._loaded.get(question.voice)
+            if loaded is None or self._closed:
                 raise NotOffered
             loaded.users += 1
         answer = _Cancellable()
@@ -97,7 +125,8 @@ class GgufEngine:
         """End once the answers on their way have noticed."""
         self._closed = True
         self._pool.shutdown(wait=True)
-        llama_server.stop(self._loaded.server)
+        for loaded in set(self._loaded.values()):
+            llama_server.stop(loaded.server)
 
     def _run(
         self,
@@ -107,8 +136,7 @@ class GgufEngine:
         deliver: Deliver,
         answer: _Cancellable,
     ) -> None:
-        place = loaded.places[question.voice]
-        chosen = () if question.voice == BASE else (place,)
+        chosen = loaded.places[question.voice]
         body = _body(question, limit) | {"lora": loaded.server.scales(chosen)}
         state = _Progress(question, limit)
 

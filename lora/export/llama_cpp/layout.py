@@ -127,6 +127,11 @@ class TensorLayout:
         used = self.config.get("use_sliding_window", True)
         return min(longest, int(window)) if window and used else longest
 
+    def cache_bytes(self, tokens: int) -> int:
+        """Bytes of the keys and values of so many tokens, in 16 bits."""
+        values = 2 * int(self.config["num_hidden_layers"]) * self.kv_heads * self.head_dim
+        return 2 * values * tokens
+
     def tensor(self, name: str) -> str:
         """The GGUF name of a tensor or module of the model; UsageError for one that is unknown."""
         module, dot, ending = name.rpartition(".")

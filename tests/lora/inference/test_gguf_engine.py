@@ -42,8 +42,10 @@ def model_file(model_folder: Path, own_base: Any, tmp_path_factory: pytest.TempP
     return file
 
 
-@pytest.fixture(scope="module")
-def fast(model_file: Path, model_folder: Path, voices: dict[str, Adapter]) -> Iterator[GgufEngine]:
+@pytest.fixture(scope="module", params=[False, True], ids=["one server", "a server each"])
+def fast(
+    model_file: Path, model_folder: Path, voices: dict[str, Adapter], request: Any
+) -> Iterator[GgufEngine]:
     """An engine that offers `voices`."""
 
     def write(voice: str, adapter: Adapter) -> Path:
@@ -52,7 +54,7 @@ def fast(model_file: Path, model_folder: Path, voices: dict[str, Adapter]) -> It
         return file
 
     setup = Setup(model_file, context=256, slots=4, threads=1, exact=True)
-    running = GgufEngine(setup, write)
+    running = GgufEngine(setup, write, apart=request.param)
     running.offer(voices)
     yield running
     running.close()
@@ -101,6 +103,21 @@ def test_a_new_offer_is_answered_without_a_restart(
         fast.submit(Question((1,), "v0", Sampling(4)), lambda event: None)
     fast.offer(voices)
     assert ask(fast, [Question(PROMPTS[1], "v0", Sampling(8))])[0].text
+
+
+def test_an_adapter_that_llama_cpp_cannot_load_leaves_the_voices_there_are(
+    fast: GgufEngine, voices: dict[str, Adapter], ask: Callable[..., Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(100))
+    written = fast._write
+    monkeypatch.setattr(fast, "_write", lambda v, a: broken if v == "bad" else written(v, a))
+    asked = Question(PROMPTS[1], "v0", Sampling(8))
+    before = ask(fast, [asked])[0].words
+    with pytest.raises(BadData, match="cannot load"):
+        fast.offer({**voices, "bad": voices["v0"]})
+    assert ask(fast, [asked])[0].words == before
 
 
 def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
