@@ -8,10 +8,8 @@ them back before it imports anything else.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.lora.device.present import HIDING
 from nomoat.lora.gpu_check.row import CheckPlace, GpuRow, SeenRow
 from nomoat.lora.workers.environment import prepare
-from nomoat.lora.workers.process import variables
+from nomoat.lora.workers.process import forked_from
 
 IMPORTED = (
     "torch",
@@ -87,16 +84,8 @@ def _own(place: CheckPlace, number: int) -> CheckPlace:
 def forking_context() -> Any:
     """Return what starts the rows' processes; no GPU can be started in it before they run."""
     prepare()
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(IMPORTED))
     # The tracker of semaphores starts with the server, and would warn of those of killed rows.
-    with variables({**dict.fromkeys(HIDING, ""), "PYTHONWARNINGS": "ignore"}):
-        forkserver.ensure_running()
-    return context
+    return forked_from(IMPORTED, {"PYTHONWARNINGS": "ignore"})
 
 
 def _begun(context: Any, row: GpuRow, place: CheckPlace, ends: float) -> _Running:

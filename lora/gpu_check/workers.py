@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
@@ -16,6 +15,8 @@ import numpy as np
 from nomoat.aggregation.errors import UsageError
 from nomoat.lora.gpu_check.row import CheckPlace, GpuRow, expect
 from nomoat.lora.gpu_check.sample_task import ALPHA, RANK, SEED, SETTINGS, apart, shard_in
+from nomoat.lora.workers.jobs import HeldBase
+from nomoat.lora.workers.process import context_for
 
 MIB = 1 << 20
 PAUSE_S = 2.0  # and the micro-step under way, after which the memory is gone
@@ -94,7 +95,7 @@ def _started_here() -> bool:
 def killed_and_resumed(place: CheckPlace) -> str:
     """Kill -9 whoever has the worker, in the middle; go on from what the worker wrote."""
     checkpoint = place.folder / "checkpoint"
-    context = multiprocessing.get_context("spawn")
+    context = context_for(HeldBase(place.model, place.device), shared=False)
     here, there = context.Pipe(duplex=False)
     victim = context.Process(target=_train_and_tell, args=(there, place, checkpoint))
     victim.start()

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,14 +85,24 @@ def context_for(base: jobs.HeldBase, shared: bool) -> Any:
     not be forked, and any library that the server imports may start it (bitsandbytes does). From
     the server GPUs are hidden, so that none of them can.
     """
-    if sys.platform != "linux" or not shared or may_use_gpu(base.device):
+    if not shared or may_use_gpu(base.device):
+        return multiprocessing.get_context("spawn")
+    return forked_from([PRELOAD_MODULE], {PRELOAD_VARIABLE: base.folder})
+
+
+def forked_from(modules: Sequence[str], values: Mapping[str, str]) -> Any:
+    """Return a context that forks processes from a server that has imported `modules`.
+
+    values: of its environment; GPUs are hidden from it. Without fork servers each process is a new
+    interpreter.
+    """
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD_MODULE])
-    hidden = dict.fromkeys(HIDING, "")
-    with variables({PRELOAD_VARIABLE: base.folder, **hidden}), _deaf_to_interrupts():
+    context.set_forkserver_preload(list(modules))
+    with _variables({**values, **dict.fromkeys(HIDING, "")}), _deaf_to_interrupts():
         forkserver.ensure_running()  # returns at once; imports and loads by itself
     return context
 
@@ -121,8 +131,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Have these in the environment of processes that are started in here."""
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

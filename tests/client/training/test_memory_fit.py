@@ -42,6 +42,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(free_memory, "gpu_memory", gpu_memory)
         monkeypatch.setattr(memory_fit, "resolve", lambda _: tmp_path)
         monkeypatch.setattr(memory_fit, "config", lambda _: config)
+        monkeypatch.setattr(memory_fit, "GIVEN_BACK_S", ())  # nothing is waited for
 
     return free
 
