@@ -14,11 +14,12 @@ from nomoat.server.community.versions import VersionStore
 class PruningRule:
     """The versions to keep: the newest so many, and every so-manieth (0: no others).
 
-    Version 0 is always kept: rounds begin with it.
+    Version 0 is always kept: rounds begin with it. given_out: the newest release, which people get.
     """
 
     newest: int
     every: int = 0
+    given_out: int = 0
 
     def __post_init__(self) -> None:
         if self.newest < 1 or self.every < 0:
@@ -26,7 +27,7 @@ class PruningRule:
 
     def keeps(self, number: int, newest: int) -> bool:
         """Return True if version `number` is kept while `newest` is the newest."""
-        if number in (0, newest) or number > newest - self.newest:
+        if number in (0, newest, self.given_out) or number > newest - self.newest:
             return True
         return self.every > 0 and number % self.every == 0
 

@@ -57,8 +57,9 @@ def show(
     folder: InFolder = Path(),
 ) -> None:
     """One version, as JSON."""
-    record = opened(folder).versions.get(number)
-    print_json(_row(record))
+    community = opened(folder)
+    record = community.versions.get(number)
+    print_json({**_row(record), "state": _states(community)[record.version.number]})
     which = f"--version {record.version.number} --dir {folder}"
     say(f"to use it as a PEFT adapter: nomoat adapter export NEW_FOLDER {which}")
 
@@ -159,12 +160,14 @@ def prune(
     every: Annotated[int, typer.Option(help="Keep every so-manieth, too; 0: none.")] = 0,
     folder: InFolder = Path(),
 ) -> None:
-    """Delete files of old versions; records stay. Version 0 and the newest are always kept."""
+    """Delete files of old versions; records stay, and version 0, the newest, the one given out."""
     from nomoat.server.pruning import PruningRule
     from nomoat.server.pruning import prune as delete
+    from nomoat.server.release.releasing import newest_released
 
-    rule = PruningRule(keep, every)
-    gone = delete(opened(folder).versions, rule, int(time.time()))
+    community, now = opened(folder), int(time.time())
+    rule = PruningRule(keep, every, newest_released(community, now).version.number)
+    gone = delete(community.versions, rule, now)
     typer.echo(f"{gone.files} files deleted, {gone.bytes / 1e6:.1f} MB")
     say("their records stay in the chain: nomoat adapter verify")
 

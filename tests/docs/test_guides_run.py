@@ -26,7 +26,12 @@ ELSEWHERE = re.compile(
     r"data preview|adapter (export|diff|combine|verify --dir \./tried)|doctor|service install)\b"
 )
 # What is of a reader's own community, in the guide and here.
-OWN = {"1a2b3c4d": "{issued}", "rollback 12": "rollback 0"}
+OWN = {
+    "1a2b3c4d": "{issued}",
+    "rollback 12": "rollback 0",
+    "hold 11": "hold 0",
+    "release 11": "release 0",
+}
 
 
 def lines(guide: str) -> list[str]:

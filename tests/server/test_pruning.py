@@ -48,6 +48,8 @@ def test_old_versions_lose_their_files_and_keep_their_records(tmp_path: Path) ->
     with pytest.raises(UsageError, match="version 4 was pruned"):
         versions.rollback(4, 600)
     assert prune(versions, PruningRule(2, 3), 700) == Pruned(0, 0)
+    assert PruningRule(2, 0, given_out=4).keeps(4, 9)
+    assert not PruningRule(2, 0, given_out=4).keeps(5, 9)
 
 
 def test_a_file_that_is_missing_without_having_been_pruned_is_named(tmp_path: Path) -> None:
