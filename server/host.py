@@ -26,6 +26,7 @@ from nomoat.aggregation.protocol.signing import SIGNATURE_BYTES
 from nomoat.aggregation.protocol.wire import PART_BYTES
 from nomoat.aggregation.protocol.work_terms import WorkTerms, rounds_per_day, sign
 from nomoat.aggregation.sums.parallel import Run
+from nomoat.flower.process import quick_turns
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.audit.promises import cut_off
 from nomoat.server.audit.schedule import ScheduledAudit
@@ -78,6 +79,7 @@ def hosting(
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
         resources.enter_context(held(folder.up_lock, taken))
+        resources.enter_context(quick_turns())
         _put_right(community)
         ScheduledAudit(community, stop).start()
         community.keep_terms(new_terms)

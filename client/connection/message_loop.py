@@ -28,6 +28,7 @@ from nomoat.client.connection.flower_client import (
 )
 from nomoat.client.connection.message_worker import MessageWorker
 from nomoat.client.connection.threads import started
+from nomoat.flower.process import quick_turns
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def serve(
     answer is waited for, however long.
     """
     backoff = connection.backoff()
-    with FlowerClient(connection) as client:
+    with FlowerClient(connection) as client, quick_turns():
         worker = MessageWorker(client, answering, stop, listener)
         while not stop.is_set():
             try:
