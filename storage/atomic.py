@@ -17,10 +17,23 @@ from typing import BinaryIO
 from nomoat.aggregation.errors import NomoatError
 
 LEFT_S = 60.0
+LEAST_ROOM = 64 << 10  # bytes
 
 
 def _refusal(path: Path, problem: OSError) -> NomoatError:
     return NomoatError(f"cannot write {path}: {problem.strerror or problem}")
+
+
+def no_room(path: Path) -> str:
+    """Return what to add to an error about a file whose disk is full; else nothing.
+
+    SQLite calls a full disk an I/O error where it cannot make its memory files.
+    """
+    try:
+        full = shutil.disk_usage(path.parent).free < LEAST_ROOM
+    except OSError:
+        return ""
+    return "; the disk is full: make room and start again" if full else ""
 
 
 _asking = threading.Lock()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import ssl
 import threading
 import time
@@ -56,6 +57,7 @@ from nomoat.flower.process import silence
 
 MAX_OBJECTS = 300
 WAIT_S = 15
+ERRNO = re.compile(r"^\[Errno -?\d+\] ")  # means nothing to whoever reads it
 BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
 TIMEOUT_S = 45.0
 SIGN_OFF_S = 3.0
@@ -345,5 +347,5 @@ class FlowerClient:
                 raise RunEnded("the run has ended") from None
             raise
         except (httpx.TransportError, ssl.SSLError, ValueError) as problem:
-            reason = str(problem)[:150] or type(problem).__name__
+            reason = ERRNO.sub("", str(problem))[:150] or type(problem).__name__
             raise Unreachable(f"{self.connection.endpoint.address}: {reason}") from None

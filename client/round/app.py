@@ -181,6 +181,9 @@ def _respond(find: Find, kind: type, message: Message, context: Context) -> wire
     except RemoteProtocolError as problem:
         log.warning("refused: %s", problem)
         return wire.encode(decline(0, Reason.MALFORMED))
+    except NomoatError as problem:  # a full disk, say: no bug, so a line is enough
+        log.warning("answering %s failed: %s", message.metadata.message_type, problem)
+        return wire.encode(decline(0, Reason.FAILED))
     except Exception:  # exception text never leaves this machine
         log.exception("answering %s failed", message.metadata.message_type)
         return wire.encode(decline(0, Reason.FAILED))

@@ -21,6 +21,7 @@ from nomoat.aggregation.protocol.receipts import SignedReceipt
 from nomoat.aggregation.protocol.roster import SignedEntry
 from nomoat.server.community.invites import IssuedInvitation
 from nomoat.server.community.membership_rules import Applicant, Holders
+from nomoat.storage.atomic import no_room
 
 # Migration i takes a database from user_version i to i + 1; none is ever edited, only added.
 MIGRATIONS = (
@@ -81,7 +82,7 @@ class Database:
             self._db.execute("PRAGMA synchronous = FULL")  # what was promised survives power loss
             self._migrate()
         except sqlite3.Error as problem:
-            raise NomoatError(f"database {path}: {problem}") from None
+            raise NomoatError(f"database {path}: {problem}{no_room(path)}") from None
 
     def close(self) -> None:
         """Close the file."""

@@ -212,6 +212,10 @@ class Person:
             return failure(message, problem)
         return reply
 
+    def edit(self, seed: int) -> None:
+        """Have other rows from now on: what is trained comes out otherwise."""
+        self.trainer.rng = np.random.default_rng(seed)
+
     def move(self, community: OpenCommunity) -> None:
         """Leave, and come back from another machine, with the same identity and nothing else."""
         community.registrar.leave(self.identity.public, 5)

@@ -50,6 +50,7 @@ LEAST = 3
 PATIENCE_S, LOOK_S = 60.0, 2.0
 PASSPHRASE = "a life of words"
 TRIES, CALM_COMMITS = 8, 2
+LIFE = ("back up", "restore", "roll back", "move", "settings", "clock", "upgrade", "nothing")
 DAY_S = 86_400.0
 
 
@@ -85,6 +86,7 @@ class World(PollingGrid):
         self.rng, self.root, self.now = random.Random(seed), root, 1e6
         self.rough, self.polls, self.homes = True, 0, 0
         self.commits = self.tries = 0
+        self.behind = 0.0  # of this clock, seconds
         self.happened: list[str] = []
         self.backup: Path | None = None
         self._pending: dict[str, tuple[float, Message]] = {}
@@ -167,13 +169,18 @@ class World(PollingGrid):
             return
         if self.rng.random() < 0.08:
             person = self.rng.choice(list(self.people.values()))
-            match self.rng.randrange(4):
+            match self.rng.randrange(6):
                 case 0:
                     person.paused = self.rng.random() < 0.3
                 case 1:
                     person.away = self.rng.random() < 0.3
                 case 2:
                     person.disk.full[0] = self.rng.random() < 0.3
+                case 3:
+                    person.edit(self.rng.getrandbits(32))
+                case 4 if self.rng.random() < 0.2:
+                    self.now += self.rng.choice([65.0, 3600.0])
+                    self._tell("the coordinator's machine slept")
                 case _:
                     person.start()
             self._tell(f"{person.name}: paused {person.paused}, away {person.away}")
@@ -258,14 +265,21 @@ class World(PollingGrid):
         """What its operator and its members do while the coordinator is down."""
         community = self.community = OpenCommunity.open(self.home)
         member = self.people[self.rng.choice(NAMES)]
-        what = self.rng.choice(["back up", "restore", "roll back", "move", "settings", "nothing"])
+        what = self.rng.choice(LIFE)
         self._tell(what)
+        self.now, self.behind = self.now + self.behind, 0.0
         if what == "back up":
             self.backup = self.root / "town.backup"
             make(community, self.backup, PASSPHRASE, int(self.now))
         elif what == "roll back":
             newest = community.versions.get(None).version.number
             community.versions.rollback(self.rng.randint(0, newest), int(self.now))
+        elif what == "clock":  # of an empty battery: behind for a chapter, then set right
+            self.behind = self.rng.choice([3600.0, DAY_S])
+            self.now -= self.behind
+        elif what == "upgrade":  # every process begins anew from what its folder holds
+            for person in self.people.values():
+                person.start()
         elif what == "move":
             member.admit(community)
             member.heed()
