@@ -150,17 +150,17 @@ class Person:
     def admit(self, community: OpenCommunity) -> None:
         """Bring this machine into the roster, whatever stands in the way there."""
         member = community.registrar.roster().members.get(self.name)
-        ours = node_public_der(self.node_key.public_key())
+        ours, now = node_public_der(self.node_key.public_key()), int(self.clock())
         if member is not None and member.standing is Standing.APPROVED:
             if member.binding.node_key == ours:
                 return
-            community.registrar.order(self.name, Event.LEAVE, "its machine is lost", 5)
+            community.registrar.order(self.name, Event.LEAVE, "its machine is lost", now)
         claims = Claims("h:1", b"c" * 32, self.public, self._rng.randbytes(16), 1, 2**33)
         token = community.registrar.invite(claims).token()
         binding = bind(self.name, self.identity, self.node_key, self.public)
         request = wire.encode(Enrol(token, binding)).head
-        proof = prove(self.identity, self.public, enrolling(request), 5)
-        community.registrar.enrol(request, 5, proof)
+        proof = prove(self.identity, self.public, enrolling(request), now)
+        community.registrar.enrol(request, now, proof)
 
     def begin(self) -> None:
         """Make the folder of a machine that has just joined, and start its process."""
@@ -218,7 +218,7 @@ class Person:
 
     def move(self, community: OpenCommunity) -> None:
         """Leave, and come back from another machine, with the same identity and nothing else."""
-        community.registrar.leave(self.identity.public, 5)
+        community.registrar.leave(self.identity.public, int(self.clock()))
         shutil.rmtree(self.folder.root)
         self.machine += 1
         self.admit(community)
