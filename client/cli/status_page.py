@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from nomoat.aggregation.errors import UsageError
 from nomoat.client.data.split import Split, made
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
@@ -96,8 +97,11 @@ def _rules(folder: CommunityFolder) -> str | None:
 
 
 def _devices(folder: CommunityFolder) -> tuple[str, ...]:
-    """Return the devices that the owner's settings name."""
-    return names(folder.load().device)
+    """Return the devices that the owner's settings name; none where those cannot be read."""
+    try:
+        return names(folder.load().device)
+    except UsageError:  # `run` says which line is amiss
+        return ()
 
 
 def _rows(split: Split) -> dict[str, Any]:

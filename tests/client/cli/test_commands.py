@@ -199,6 +199,14 @@ def test_status_tells_a_stopped_a_waiting_and_a_paused_volunteer_apart(
     assert "stopped" in run("status").stdout
 
 
+def test_status_names_devices_where_there_are_several(folder: CommunityFolder) -> None:
+    folder.save(SETTINGS.model_copy(update={"device": "cuda:0,cuda:1"}))
+    assert "trains on cuda:0, cuda:1\n" in run("status").stdout
+    assert json.loads(run("status", "--json").stdout)["devices"] == ["cuda:0", "cuda:1"]
+    folder.save(SETTINGS)
+    assert "trains on" not in run("status").stdout
+
+
 def test_status_says_how_the_last_update_was_hidden_and_among_how_many(
     folder: CommunityFolder,
 ) -> None:

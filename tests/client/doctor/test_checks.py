@@ -62,6 +62,11 @@ ILLS: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
+def test_every_card_is_named_as_settings_name_it() -> None:
+    results = {f.check: f.text for f in examine(replace(HEALTHY, gpus=("RTX 4090", "RTX 3060")))}
+    assert results["gpu"] == "CUDA works (driver 550.54): cuda:0 RTX 4090, cuda:1 RTX 3060"
+
+
 def test_a_healthy_machine_has_nothing_to_mend() -> None:
     results = examine(HEALTHY)
     assert {result.status for result in results} == {CheckStatus.GOOD}
