@@ -58,12 +58,19 @@ class JoinedCommunity:
         return (BASE, COMMUNITY, f"{COMMUNITY}@{record.version.number}", *own)
 
     def exact(self, voice: str) -> str:
-        """The numbered name; personal@N for what is kept beside version N."""
+        """The numbered name; personal@N for what is kept beside version N.
+
+        A private adapter's digits change whenever it is trained on.
+        """
         if voice == BASE:
             return voice
         record = self.record(voice)
-        name = PERSONAL if voice.startswith(PERSONAL) else COMMUNITY
-        return f"{name}@{record.version.number}"
+        number = record.version.number
+        if not voice.startswith(PERSONAL):
+            return f"{COMMUNITY}@{number}"
+        kept = self._kept(record)
+        digits = f".{kept.adapter.digest.hex()[:6]}" if isinstance(kept, PrivateAdapter) else ""
+        return f"{PERSONAL}@{number}{digits}"
 
     def load(self, voice: str) -> Adapter:
         """The newest version, alone or with this machine's own part: one adapter, exactly."""
@@ -113,7 +120,7 @@ own machines and data, on {info.base_model}.
         """The signed record of the version here; UnknownVoice for any other."""
         record = self.folder.version()
         known = self.voices()
-        numbered = voice.removeprefix(PERSONAL).removeprefix(COMMUNITY)
+        numbered = voice.removeprefix(PERSONAL).removeprefix(COMMUNITY).partition(".")[0]
         exists = voice in known or (voice.startswith(PERSONAL) and PERSONAL in known)
         if record is None or not exists or numbered not in ("", f"@{record.version.number}"):
             raise UnknownVoice(voice, known)

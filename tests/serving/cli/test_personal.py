@@ -71,6 +71,8 @@ def test_its_gain_is_measured_on_every_version_and_the_command_keeps_only_what_i
     source = JoinedCommunity(member)
     assert "personal" in source.voices()
     assert source.load("personal").spec.rank == 4 + 2  # one adapter, exactly
+    named = source.exact("personal")
+    assert source.load(named).digest == source.load("personal").digest
     next_version(member, adapters["community@3"])
     second = personal("--steps", "12", "--lr", "0.02")
     assert [gain["version"] for gain in second["earlier"]] == [7]
@@ -79,6 +81,9 @@ def test_its_gain_is_measured_on_every_version_and_the_command_keeps_only_what_i
     assert carried["community"] != first["trained"]["community"]
     assert (carried["steps"], trained["steps"]) == (12, 24)
     assert trained["own"] < carried["own"]
+    assert named.startswith("personal@7.")
+    assert source.exact("personal").startswith("personal@8.")
+    assert source.exact("personal")[-6:] != named[-6:]  # a server answers under the newest
     status = CliRunner().invoke(app, ["status"]).stdout
     gain = trained["community"] - trained["own"]
     assert f"your private adapter gains {gain:+.4f} nats a token on version 8" in status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from nomoat.aggregation.errors import BadData
-from nomoat.lora.model.bases.gguf_file import dequantised
+from nomoat.lora.model.bases.gguf_file import convert, dequantised
 from nomoat.lora.model.files import content_hash, resolve
 
 pytest.importorskip("gguf")
@@ -65,7 +66,18 @@ def test_a_gguf_file_becomes_a_folder_once_and_computes_what_it_holds(
     assert dequantised(gguf_file, tmp_path) == folder
 
 
-def test_what_is_no_gguf_model_leaves_nothing(gguf_file: Path, tmp_path: Path) -> None:
+def test_what_is_no_gguf_model_leaves_nothing(
+    gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        """Convert in this process, which has torch already."""
+        try:
+            convert(Path(command[-2]), Path(command[-1]))
+        except Exception as problem:  # noqa: BLE001 - as a process would end
+            return subprocess.CompletedProcess(command, 1, "", f"{type(problem)}: {problem}\n")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("nomoat.lora.model.bases.gguf_file.subprocess.run", here)
     for data, said in ((b"no", "no GGUF file"), (gguf_file.read_bytes()[:2000], "cannot be made")):
         broken = tmp_path / "broken.gguf"
         broken.write_bytes(data)
