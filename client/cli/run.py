@@ -52,7 +52,7 @@ def start(home: Home, folders: Sequence[CommunityFolder], named: str | None, det
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     names = ", ".join(folder.name() for folder in folders)
-    say(f"taking part in {names}; Ctrl-C ends it")
+    say(f"taking part in {names}; Ctrl-C ends it (in a browser: nomoat status --web)")
     take_part(home, folders, stop, _timed)
     say("stopped; what was finished is kept")
 
@@ -77,4 +77,4 @@ def _detach(folder: Path, named: str | None) -> None:
             stderr=out,
             start_new_session=True,
         )
-    say(f"in the background as process {process.pid}; see: nomoat status, nomoat logs")
+    say(f"in the background as process {process.pid}; see: nomoat status (--web), nomoat logs")
