@@ -15,6 +15,7 @@ from nomoat.aggregation.errors import BadData, NomoatError, Refused
 from nomoat.client.cli.status_page import render_status
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
+from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training.shared_worker import TURN
 from nomoat.client.volunteer.assemble import _explained
 from nomoat.client.volunteer.status import Activity, alone, paused, read_status, running
@@ -164,6 +165,7 @@ def test_rows_that_a_rounds_length_drops_or_cuts_are_told_and_survive_a_restart(
     folder: CommunityFolder,
 ) -> None:
     folder.save_info(community_info(secure=False))
+    folder.save(VolunteerSettings(address="h:1", name="ada", data=Path("d"), base="pocket"))
     dropped = (Dropped("no trained token left after cutting to 64", 12, "d.jsonl:3"),)
     writer = StatusWriter(folder)
     writer.rows("train", RowUse(90, 64, 5, dropped))
