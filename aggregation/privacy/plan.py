@@ -1,8 +1,9 @@
 """A plan of noise for a community: whether an adapter can still learn under it, and what would fit.
 
-The mean of n updates within a bound C has noise of norm z·√d/n times C, d values long. Measured on
-the pocket federation (docs/experiments.md): up to .6 an adapter keeps 80 to 90 % of what it gains
-without, at .9 two thirds, above 1.4 it gets worse.
+The mean of n updates within a bound C, d values long, has noise of norm z·√d/√(h·n) times C, since
+n volunteers add shares that h are enough for. Measured on the pocket federation (with h = n): up to
+.6 an adapter keeps 80 to 90 % of what it gains without; beyond that it varies (.74: two thirds
+in one series, .15 in another), above 1.4 it gets worse (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.privacy.accounting import noise_multiplier
 
-MOST_NOISE = 0.9  # z·√d/n
+MOST_NOISE = 0.9  # z·√d/√(h·n)
 LEAST_HONEST = 300  # volunteers, whose shares the noise of a sum is made of
 
 
@@ -42,11 +43,11 @@ def check(budget: Budget, values: int, rank: int, participants: int, honest: int
             f"privacy.epsilon: a sum of {participants} has {honest} honest volunteers for sure; "
             f"below {LEAST_HONEST} noise leaves an adapter nothing to learn, and none is claimed"
         )
-    share = noise * math.sqrt(values) / participants
+    share = noise * math.sqrt(values) / math.sqrt(honest * participants)
     if share <= MOST_NOISE:
         return noise
     fitting = int(rank * (MOST_NOISE / share) ** 2)
-    cohort = math.ceil(noise * math.sqrt(values) / MOST_NOISE)
+    cohort = math.ceil(participants * share / MOST_NOISE)
     ranks = f"a rank of {fitting} or less, or " if fitting else ""
     raise UsageError(
         f"privacy.epsilon: noise would be {share:.2g} of the bound ({MOST_NOISE} at most): it "

@@ -67,11 +67,11 @@ def test_a_plan_that_drowns_the_adapter_names_the_rank_and_the_cohort_that_fit()
         check(budget, 117_120, 8, 400, 300)
     ranks, cohort = map(int, re.findall(r"rank of (\d+) .* sums of (\d+)", str(refused.value))[0])
     assert check(budget, 117_120 * ranks // 8, ranks, 400, 300)
-    assert check(budget, 117_120, 8, cohort, 300)
+    assert check(budget, 117_120, 8, cohort, cohort * 3 // 4 + 1)
     with pytest.raises(UsageError):
         check(budget, 117_120 * (ranks + 1) // 8, ranks + 1, 400, 300)
     with pytest.raises(UsageError):
-        check(budget, 117_120, 8, cohort - 1, 300)
+        check(budget, 117_120, 8, cohort - 2, (cohort - 2) * 3 // 4)
 
 
 def test_below_three_hundred_honest_volunteers_nothing_is_claimed() -> None:

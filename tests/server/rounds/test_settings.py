@@ -134,7 +134,7 @@ def test_noise_that_cannot_work_is_refused_with_what_would() -> None:
         (made(1000, method="fedask"), True, "twice"),
         (made(1000), False, "norm_bound"),
         (made(30), True, "none is claimed"),
-        (made(560), True, r"rank of \d or less, or sums of 6\d\d volunteers"),
+        (made(560), True, r"rank of \d or less, or sums of 7\d\d volunteers"),
     ):
         with pytest.raises(UsageError, match=why):
             settings.check_privacy(117_120, bounded)
