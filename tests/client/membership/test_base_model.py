@@ -17,6 +17,7 @@ from nomoat.client.cli import join as command
 from nomoat.client.membership import base_model
 from nomoat.client.membership.base_model import asked_for, check_trains, fetchable
 from nomoat.lora.model.examination import Examined
+from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.model.left_out import LeftOut
 from nomoat.lora.workers.examining import remembered
 from nomoat.lora.workers.jobs import SpecJob
@@ -130,3 +131,14 @@ def test_an_examination_that_refused_or_was_damaged_is_asked_for_again(tmp_path:
         file.write_bytes(damaged)
         with pytest.raises(BadData, match="not causal"):
             remembered(tmp_path, b"h" * 32, refuses)
+
+
+def test_a_base_that_every_machine_has_by_name_is_named_with_its_option(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = str(asked_for(info(base_model="pocket")))
+    assert "--base pocket, which is known here by that name" in said
+    monkeypatch.chdir(tmp_path)
+    base_model.check_base("pocket", content_hash(resolve("pocket")), "town")
+    with pytest.raises(BadData, match="is not the base model of town"):
+        base_model.check_base("pocket", b"h" * 32, "town")
