@@ -43,9 +43,10 @@ class DirGroup(TyperGroup):
     """A group of commands with --dir; the folder may also stand before the command's name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, with a folder that stands first given as --dir."""
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            args = [DIR, *args]
+        """Parse, with a folder that stands first, or after --json alone, given as --dir."""
+        at = 1 if args[:1] == ["--json"] else 0
+        if args[at:] and not args[at].startswith("-") and args[at] not in self.commands:
+            args = [*args[:at], DIR, *args[at:]]
         return super().parse_args(ctx, args)
 
 
