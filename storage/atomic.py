@@ -25,10 +25,12 @@ def _refusal(path: Path, problem: OSError) -> NomoatError:
 
 
 def no_room(path: Path) -> str:
-    """Return what to add to an error about a file whose disk is full; else nothing.
+    """Return what to add to an error about a file whose disk is full or read-only; else nothing.
 
     SQLite calls a full disk an I/O error where it cannot make its memory files.
     """
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        return f"; nothing may be written in {path.parent}: is the disk read-only?"
     try:
         full = shutil.disk_usage(path.parent).free < LEAST_ROOM
     except OSError:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.storage.atomic import held, sweep
+from nomoat.storage.atomic import held, no_room, sweep
 
 HOLDER = """
 import sys, time
@@ -78,3 +80,15 @@ def test_what_killed_processes_left_half_written_is_swept_and_nothing_else(tmp_p
     sweep(tmp_path, now)
     assert all(path.exists() for path in kept)
     assert not any(path.exists() for path in (*left, folder))
+
+
+def test_an_error_on_a_full_or_read_only_disk_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "community.db"
+    assert no_room(file) == ""
+    assert no_room(tmp_path / "nowhere" / "community.db") == ""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=0))
+    assert "the disk is full" in no_room(file)
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    assert "is the disk read-only?" in no_room(file)
