@@ -1,7 +1,8 @@
 """All that a coordinator holds of one volunteer: shown to it, and erased at its wish.
 
 Erased: its receipts, and its name in the records of rounds and in what was noted against it, where
-a word that means nobody takes its place, so that counts and sums stay true. What stays, because
+a word that means nobody takes its place, so that counts and sums stay true; when it was seen last
+(state_file.py). What stays, because
 members hold it and check it as a signed chain: its entries in the roster (the last says that it
 left), the evidence that one of them names, and its name among the contributors of versions. A
 coordinator that is up remembers what it read before: losses of the version that stands until its

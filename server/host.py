@@ -22,6 +22,7 @@ from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.modules import same_scale
 from nomoat.aggregation.methods.plaintext.stacking import MAX_GROWN_RANK
 from nomoat.aggregation.protocol.adapter import AdapterSpec
+from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.signing import SIGNATURE_BYTES
 from nomoat.aggregation.protocol.wire import PART_BYTES
 from nomoat.aggregation.protocol.work_terms import WorkTerms, rounds_per_day, sign
@@ -112,9 +113,12 @@ def _state_file(
     def willing() -> dict[str, int]:
         return agreeing(community.consents, grid.willing())
 
-    return StateFile(
-        community.folder.root / STATE, port, watcher, grid.online, willing, grid.software
-    )
+    def members() -> list[str]:
+        everyone = community.registrar.roster().members.items()
+        return [name for name, member in everyone if member.standing is not Standing.LEFT]
+
+    path, online = community.folder.root / STATE, grid.online
+    return StateFile(path, port, watcher, online, willing, grid.software, members)
 
 
 def _check_secrets(community: OpenCommunity) -> None:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 WRITTEN_EVERY_S = 0.5
 AT_LEAST_EVERY_S = 10.0  # so that who was seen last, and when, is true to it
 FILE = "state.json"
+PEOPLE = ("online", "paused", "seen", "software")  # what speaks of volunteers by their names
 
 
 def presence(path: Path) -> Presence | None:
@@ -32,6 +33,21 @@ def presence(path: Path) -> Presence | None:
         return Presence(int(state["round"]), phase[:40], phase == WAITING, answered, asked)
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def forget(path: Path, name: str) -> None:
+    """Take a volunteer out of a state.json; a coordinator that is up leaves it out by itself."""
+    state = read_state(path)
+    kept = {part: _without(state[part], name) for part in PEOPLE if part in state}
+    if any(state[part] != left for part, left in kept.items()):
+        with replacing(path) as file:
+            file.write(json.dumps({**state, **kept}).encode())
+
+
+def _without(people: Any, name: str) -> Any:
+    if isinstance(people, dict):
+        return {known: what for known, what in people.items() if known != name}
+    return [known for known in people if known != name]
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -48,7 +64,8 @@ class StateFile:
     """Keeps state.json, for whoever asks how the coordinator is doing, and passes everything on.
 
     online: {name: node id} of the volunteers who are; willing: those whose owners let them train;
-    software: what those who show it run.
+    software: what those who show it run. members: whoever is not among them is forgotten, an
+    erased volunteer for one.
     """
 
     path: Path
@@ -57,6 +74,7 @@ class StateFile:
     online: Callable[[], Mapping[str, int]]
     willing: Callable[[], Collection[str]] | None = None
     software: Callable[[], Mapping[str, str]] = dict
+    members: Callable[[], Collection[str]] | None = None
     _seen: dict[str, int] = field(default_factory=dict, init=False)
     _software: dict[str, str] = field(default_factory=dict, init=False)
     _written: float = field(default=0.0, init=False)
@@ -100,6 +118,10 @@ class StateFile:
         willing = set(online) if self.willing is None else set(self.willing())
         self._seen.update(dict.fromkeys(online, now))
         self._software.update(self.software())
+        if self.members is not None:
+            members = set(self.members())
+            self._seen = {name: at for name, at in self._seen.items() if name in members}
+            self._software = {k: what for k, what in self._software.items() if k in members}
         state = {
             "pid": os.getpid(),
             "port": self.port,

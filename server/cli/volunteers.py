@@ -107,6 +107,7 @@ def erase(
 
     from nomoat.aggregation.errors import NomoatError, UsageError
     from nomoat.server.erasure import erase as erased
+    from nomoat.server.state_file import FILE, forget
 
     registrar = opened(folder or ctx.obj).registrar
     known = registrar.database.applicant(name)
@@ -117,6 +118,7 @@ def erase(
         raise NomoatError("nothing was changed")
     nobody = f"erased-{os.urandom(4).hex()}"
     found = erased(registrar, known.binding.identity, nobody, int(time.time()))
+    forget((folder or ctx.obj) / FILE, name)
     typer.echo(f"erased {found.receipts} receipts, and its name in {found.rounds} rounds' records")
 
 

@@ -14,6 +14,7 @@ from nomoat.server.console import ConsoleLines
 from nomoat.server.host import StateFile, back_off_s
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
+from nomoat.server.state_file import forget
 
 
 def state_file(path: Path) -> StateFile:
@@ -26,6 +27,29 @@ def test_a_new_phase_is_told_at_once(tmp_path: Path) -> None:
     for phase in ("training", "aggregating", "evaluating"):
         file.progress(RoundProgress(1, phase, 0, 3))
         assert json.loads(path.read_text())["phase"] == phase
+
+
+def test_who_is_no_member_any_more_is_forgotten(tmp_path: Path) -> None:
+    path, online, members = tmp_path / "state.json", {"ada": 1, "ben": 2}, ["ada", "ben"]
+    lines = ConsoleLines(as_json=False, quiet=True)
+    ways = (lambda: online, None, lambda: dict.fromkeys(online, "nomoat 1"), lambda: members)
+    StateFile(path, 8443, lines, *ways).progress(RoundProgress(1, "training", 0, 2))
+    assert path.read_text().count("ben") == 3
+    members.remove("ben")
+    del online["ben"]
+    StateFile(path, 8443, lines, *ways).progress(RoundProgress(2, "training", 0, 2))
+    assert "ben" not in path.read_text()
+    assert json.loads(path.read_text())["seen"].keys() == {"ada"}
+
+
+def test_a_name_is_taken_out_of_a_state_while_nobody_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    forget(path, "ben")  # there is none yet
+    assert not path.exists()
+    said = {"round": 3, "online": ["ada", "ben"], "seen": {"ben": 5, "ada": 6}}
+    path.write_text(json.dumps(said))
+    forget(path, "ben")
+    assert json.loads(path.read_text()) == {"round": 3, "online": ["ada"], "seen": {"ada": 6}}
 
 
 def test_losses_with_own_parts_stand_in_the_line_of_a_round(capsys: Any) -> None:
