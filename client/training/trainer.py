@@ -23,6 +23,7 @@ from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.client.data.split import Split
 from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
 from nomoat.client.training import round_jobs
+from nomoat.client.training.base_loss import BaseLossFile, rows_digest
 from nomoat.client.training.personal_state import PersonalStates
 from nomoat.client.training.shared_worker import Job, SharedWorker
 from nomoat.lora.data.row_counts import RowUse
@@ -55,7 +56,7 @@ class Trainer:
     checkpoint: the file of a training job that is interrupted. fit: makes a job fit this machine's
     memory when its turn comes; it may raise DoesNotFit. on_queued: told why a job
     waits for its turn, and None when that is over. on_rows: told "train" or "measure", and what
-    the round's length made of those rows.
+    the round's length made of those rows. base_loss: keeps what the base alone loses on them.
     """
 
     worker: SharedWorker
@@ -67,6 +68,7 @@ class Trainer:
     rows_of_now: RowsOfNow = as_they_were
     on_rows: Callable[[str, RowUse], None] = lambda use, rows: None
     on_step: Callable[[TrainingStep], None] = lambda step: None
+    base_loss: BaseLossFile | None = None
     _at_work: int = field(default=0, init=False)  # pauses included
     _overtaken: bool = field(default=False, init=False)
     _closed: bool = field(default=False, init=False)
@@ -94,7 +96,9 @@ class Trainer:
         """
         with self._working():
             self.split = self.rows_of_now(self.split, measuring=True)
-            return round_jobs.evaluate(work, self.split, self.personal_states, self._submit)
+            found = round_jobs.evaluate(work, self.split, self.personal_states, self._submit)
+            self._measure_base(work)
+            return found
 
     def tend(self) -> None:
         """Look at the data while nothing is done: it may be gone, or have been edited."""
@@ -178,6 +182,22 @@ class Trainer:
             future = self.worker.submit(self, job)
         future.add_done_callback(partial(self._tell_rows, job))
         return future
+
+    def _measure_base(self, work: EvaluateWork) -> None:
+        """Have the base alone measured on the same rows, after this answer, unless it was."""
+        file, heldout, seq_len = self.base_loss, self.split.heldout, work.task.settings.seq_len
+        rows = rows_digest(heldout, seq_len)
+        if file is None or not rows or file.loss(rows) is not None:
+            return
+
+        def keep(future: Future[Any]) -> None:
+            done = not future.cancelled() and future.exception() is None
+            if done and rows_digest(heldout, seq_len) == rows:  # they are still the same
+                file.keep(rows, future.result().loss)
+
+        job = EvaluateJob(heldout, work.adapter.spec, None, work.task.settings)
+        with contextlib.suppress(NomoatError):  # closed meanwhile: another time
+            self._submit(job).add_done_callback(keep)
 
     def _tell_rows(self, job: Job, future: Future[Any]) -> None:
         """Tell what became of the rows that a job was done on."""

@@ -44,6 +44,7 @@ from nomoat.client.round.sealed_app import App, SealParties, sealed
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.sent.recorder import Recorder
+from nomoat.client.training.base_loss import BaseLossFile
 from nomoat.client.training.memory_fit import check_bits, fitted
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_workers import SharedWorkers
@@ -215,6 +216,7 @@ def _trainer(kit: Kit, split: Split, workers: SharedWorkers, status: StatusWrite
         status.queued,
         _watch(kit, status).rows,
         status.rows,
+        base_loss=BaseLossFile.within(kit.folder.root),
     )
 
 

@@ -18,6 +18,7 @@ from nomoat.client.membership import restored, version_history
 from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache
 from nomoat.client.sent.log_file import SentLog
+from nomoat.client.training.base_loss import BaseLossFile
 from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.storage.atomic import replacing
@@ -94,7 +95,8 @@ class VersionFollower(threading.Thread):
             self._known.roster.refresh()
             number = fetch_newest(kit, self._known.lineage)
             if (record := kit.folder.version()) is not None:
-                version_history.note(kit.folder.root, record, self._status.status.loss)
+                base = BaseLossFile.within(kit.folder.root).loss()
+                version_history.note(kit.folder.root, record, self._status.status.loss, base)
             if self._accepted is not None and not self._handed:
                 restored.hand_back(kit.folder, kit.coordinator, self._accepted)
                 self._handed = True

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nomoat.client.home import CommunityFolder
 from nomoat.client.membership import version_history
 from nomoat.client.membership.version_history import PastVersion
+from nomoat.client.training.base_loss import BaseLossFile
 from nomoat.client.volunteer.status import read_status
 
 PAST_SHOWN = 50
@@ -34,7 +35,13 @@ class ModelView:
     digest: str
     mine: float | None
     own: float | None
+    base_mine: float | None  # of the base alone, on the same rows
     past: tuple[PastVersion, ...] = ()  # newest first
+
+    @property
+    def gain(self) -> float | None:
+        """The nats per token that the adapter last measured here takes off the base's loss."""
+        return None if self.mine is None or self.base_mine is None else self.base_mine - self.mine
 
 
 def model_view(folder: CommunityFolder) -> ModelView:
@@ -42,9 +49,10 @@ def model_view(folder: CommunityFolder) -> ModelView:
     info, settings = folder.info(), folder.load()
     status, record = read_status(folder), folder.version()
     mine, own = (None, None) if status is None else (status.loss, status.own_loss)
+    base_mine = BaseLossFile.within(folder.root).loss()
     if record is None:
         blank = (None, None, None, 0, "", None, None, None, False, "")
-        return ModelView(info.base_model, settings.base, *blank, mine, own)
+        return ModelView(info.base_model, settings.base, *blank, mine, own, base_mine)
     version = record.version
     return ModelView(
         info.base_model,
@@ -61,5 +69,6 @@ def model_view(folder: CommunityFolder) -> ModelView:
         version.adapter.hex(),
         mine,
         own,
+        base_mine,
         tuple(reversed(version_history.read(folder.root)))[:PAST_SHOWN],
     )

@@ -47,3 +47,14 @@ def test_the_oldest_are_dropped(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(lines)
     note(tmp_path, record(MOST), None)
     assert [read(tmp_path)[0].number, len(read(tmp_path))] == [1, MOST]
+
+
+def test_the_bases_loss_is_filled_in_once_and_makes_the_gain(tmp_path: Path) -> None:
+    note(tmp_path, record(1), 2.5)
+    assert read(tmp_path)[-1].gain is None
+    note(tmp_path, record(1), 2.25, 3.0)  # measured after the version came
+    note(tmp_path, record(1), 2.25, 9.0)  # of rows that were edited since
+    assert [(each.number, each.mine, each.gain) for each in read(tmp_path)] == [(1, 2.5, 0.5)]
+    note(tmp_path, record(2), 2.0, 3.0)
+    note(tmp_path, record(1), 2.0, 4.0)
+    assert [each.gain for each in read(tmp_path)] == [0.5, 1.0]

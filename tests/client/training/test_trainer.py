@@ -23,6 +23,7 @@ from nomoat.client.data.split import Split
 from nomoat.client.round.work import EvaluateWork, Overtaken, TrainWork
 from nomoat.client.training import round_jobs
 from nomoat.client.training import shared_worker as module
+from nomoat.client.training.base_loss import BaseLossFile, rows_digest
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_worker import TURN, SharedWorker
 from nomoat.client.training.trainer import Trainer
@@ -424,3 +425,44 @@ def test_training_and_measuring_are_both_done_on_the_rows_of_now_or_not_at_all(
         do()
     assert asked == [measuring, measuring]
     assert [job.shard.name for job in FakePool.made[0].jobs] == ["h2" if measuring else "t2"]
+
+
+def with_rows(one: Trainer, folder: Path) -> BaseLossFile:
+    """Rows to measure with in `folder`, and the file of the base's loss on them."""
+    one.split, one.base_loss = replace(one.split, heldout=folder / "h"), BaseLossFile.within(folder)
+    one.split.heldout.write_text("rows")
+    return one.base_loss
+
+
+def test_the_base_is_measured_on_the_same_rows_once_and_anew_when_they_change(
+    tmp_path: Path,
+) -> None:
+    one = trainer(idle_s=60)
+    file = with_rows(one, tmp_path)
+    for text in ("rows", "other rows"):
+        one.split.heldout.write_text(text)
+        measure(one)
+        rows = rows_digest(one.split.heldout, TrainSettings().seq_len)
+        while file.loss(rows) is None:
+            pass
+        assert file.loss(rows) == 1.5
+        measure(one)
+    one.close()
+    assert [job.vector is None for job in FakePool.made[0].jobs] == [False, True, False] * 2
+
+
+def test_an_answer_never_waits_for_the_base_and_no_other_rows_loss_is_kept(tmp_path: Path) -> None:
+    one = trainer("slow", idle_s=60)
+    file = with_rows(one, tmp_path)
+    asked = threading.Thread(target=measure, args=(one,))
+    asked.start()
+    pool = until(1)
+    pool.futures[0].set_result(Measured())
+    asked.join(20)
+    assert not asked.is_alive()
+    while len(pool.futures) < 2:
+        pass
+    one.split.heldout.write_text("edited meanwhile")
+    pool.futures[1].set_result(Measured())
+    one.close()
+    assert file.loss() is None

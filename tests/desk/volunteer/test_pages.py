@@ -25,6 +25,7 @@ from nomoat.client.membership import version_history
 from nomoat.client.sent.log import SentMessage, SentTensor
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.settings import VolunteerSettings
+from nomoat.client.training.base_loss import BaseLossFile
 from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
@@ -206,9 +207,17 @@ def test_versions_that_came_are_listed_with_the_loss_here(home: Home, browser: C
         record = sign(version, key)
         folder.save_version(record)
         version_history.note(folder.root, record, mine)
-    page = browser(volunteer_site(home).app).html("/model")
+    see = browser(volunteer_site(home).app)
+    page = see.html("/model")
     assert "Versions so far" in page
     assert "2.5678" in page
+    assert "not known yet" in page
+    with alone(folder):
+        StatusWriter(folder).measured(2.5678, None)
+        StatusWriter(folder).say("waiting", "")
+    BaseLossFile.within(folder.root).keep("rows", 3.0678)
+    version_history.note(folder.root, record, 2.5, 3.0678)
+    assert '<td class="n">0.5000</td>' in see.html("/model")
 
 
 def test_a_home_without_a_community_says_how_to_join(home: Home, browser: Callable) -> None:
