@@ -89,8 +89,10 @@ def _made(kind: str, place: CheckPlace) -> Path:
     torch.manual_seed(7)
     folder = place.folder / "base"
     config: Any = AutoConfig.for_model(kind, **KINDS[kind])
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(place.model, local_files_only=True).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config, trust_remote_code=False).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(
+        place.model, local_files_only=True, trust_remote_code=False
+    ).save_pretrained(folder)
     return folder
 
 

@@ -43,7 +43,12 @@ def program(arguments: Sequence[str], place: CheckPlace) -> str:
     environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
     began = time.monotonic()
     done = subprocess.run(
-        command, stdout=subprocess.DEVNULL, check=False, env=environment, cwd=place.folder
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=False,
+        env=environment,
+        cwd=place.folder,
     )
     said = last_words(place.folder)
     expect(done.returncode == 0, f"exit code {done.returncode}: {said}")

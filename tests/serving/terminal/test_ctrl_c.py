@@ -17,9 +17,11 @@ import pytest
 pty = pytest.importorskip("pty")
 
 CTRL_C, PATIENCE_S = b"\x03", 60.0
-# A session of its own, whose first terminal becomes the one that Ctrl-C is typed into.
+# A session of its own, whose first terminal becomes the one that Ctrl-C is typed into. Whoever runs
+# the tests in a shell's background has it ignored, and children would inherit that.
 IN_TERMINAL = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 terminal = os.open(sys.argv[1], os.O_RDWR)
 for stream in (0, 1, 2):
     os.dup2(terminal, stream)
