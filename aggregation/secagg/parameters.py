@@ -47,8 +47,9 @@ class Policy:
     that invents volunteers down to the speed at which it can age them. repeats: how many sums with
     other participants may follow a first one from the same adapter within a day (§19.4). fewest:
     the owner's own minimum, of those who take part; an offer may name fewer, who then are too few.
-    audit_words: the longest sketch of an update that is given away, 0 for none (§20). noise: what
-    was agreed to of noise in sums, None if nothing was.
+    audit_words: the longest sketch of an update that is given away, 0 for none (§20); audit_values:
+    the fewest values that it may be of (§20.7). noise: what was agreed to of noise in sums, None if
+    nothing was.
     """
 
     min_participants: int = WEAK_BELOW
@@ -58,6 +59,7 @@ class Policy:
     repeats: int = 2
     fewest: int = 0
     audit_words: int = 0
+    audit_values: int = 0
     noise: NoiseRule | None = None
 
     @property
@@ -160,7 +162,7 @@ def check_offer(
     if offer.roster_root != terms.roster.root:
         raise _refusal("the session's roster is not the one this machine knows")
     if offer.audit_words:
-        _check_audit(offer, policy)
+        _check_audit(offer, policy, terms.manifest.size)
     if offer.corrupt_permille < policy.min_corrupt_permille:
         raise _refusal(f"the session assumes fewer than {policy.min_corrupt_permille}‰ corrupt")
     _check_noise(offer, policy, diary)
@@ -175,7 +177,7 @@ def check_offer(
         raise _refusal(str(problem)) from None
 
 
-def _check_audit(offer: SessionOffer, policy: Policy) -> None:
+def _check_audit(offer: SessionOffer, policy: Policy, values: int) -> None:
     if not policy.audit_words:
         raise _refusal("the session audits updates, which this machine's owner has not agreed to")
     if offer.audit_words > policy.audit_words:
@@ -185,6 +187,11 @@ def _check_audit(offer: SessionOffer, policy: Policy) -> None:
         )
     if offer.audit_words != WORDS or not can_audit(offer):
         raise _refusal("the session's audit is not one that can be")
+    if values < policy.audit_values:
+        raise _refusal(
+            f"the session's audit would tell too much of an update of {values} values; this "
+            f"machine sketches {policy.audit_values} or more"
+        )
 
 
 def _check_noise(offer: SessionOffer, policy: Policy, diary: Collection[Mark]) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from nomoat.aggregation.errors import DoesNotFit, NomoatError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.secagg.audit.sketch import WORDS
+from nomoat.aggregation.secagg.audit.terms import LEAST_VALUES
 from nomoat.aggregation.secagg.diary import Mark, set_back
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.membership.agreement import load as load_agreement
@@ -67,6 +68,7 @@ def rules(
             repeats=settings.repeats,
             fewest=settings.min_participants,
             audit_words=WORDS if settings.audit else 0,
+            audit_values=LEAST_VALUES,
             noise=agreed.noise,
         ),
         lambda _session: os.urandom(32),

@@ -5,13 +5,15 @@ An update is too large if that is above 1.5² times the bound's square: one at t
 with probability 4·10⁻⁸, one twice as large missed with 2·10⁻³, three times with 10⁻¹⁰.
 
 Both ends of a pair send the sketch of their common mask. Two that differ hold a liar; both leave
-the sum, unless one of them differs from more than c others, which an honest one cannot (§20.5).
+the sum, unless one of them differs from more than c others, which an honest one cannot, or too few
+would be left: then one of each pair leaves (§20.5).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,17 +55,33 @@ def bits_needed(ratio: float, value_bits: int) -> int:
 
 
 def leaving(
-    disputes: Iterable[tuple[int, int]], too_large: Collection[int], corrupt: int
+    disputes: Iterable[tuple[int, int]],
+    too_large: Collection[int],
+    corrupt: int,
+    room: int = 10_000,
 ) -> frozenset[int]:
-    """Return those who leave the sum: whoever is too large, and the ends of disputes that are left.
+    """Return those who leave the sum: whoever is too large, and one end of each dispute or both.
 
     Whoever disputes with more than `corrupt` others is a liar: its disputes are not held against
-    them.
+    them. Of the other disputes both ends leave; where that were more than `room` all told, only
+    one of each does, first whoever has most: the sum is then still one of masks that both ends
+    agree about, and the liar shows when the masks of those who left are revealed.
     """
-    ends = [frozenset(pair) for pair in disputes]
-    against: Mapping[int, int] = {
-        one: sum(one in pair for pair in ends) for pair in ends for one in pair
-    }
-    liars = {one for one, count in against.items() if count > corrupt}
-    open_ends = {one for pair in ends if not pair & liars for one in pair}
-    return frozenset(liars | open_ends | set(too_large))
+    pairs = {frozenset(pair) for pair in disputes if not set(pair) & set(too_large)}
+    liars = {one for one, count in _against(pairs).items() if count > corrupt}
+    pairs = {pair for pair in pairs if not pair & liars}
+    both = frozenset({*liars, *too_large}.union(*pairs))
+    if len(both) <= room:
+        return both
+    gone = {*liars, *too_large}
+    while pairs:
+        against = _against(pairs)
+        most = max(against, key=lambda one: (against[one], -one))
+        gone.add(most)
+        pairs = {pair for pair in pairs if most not in pair}
+    return frozenset(gone)
+
+
+def _against(pairs: Iterable[frozenset[int]]) -> Counter[int]:
+    """Each one's number of disputes."""
+    return Counter(one for pair in pairs for one in pair)

@@ -13,6 +13,8 @@ from nomoat.aggregation.secagg.noise.shares import share_of
 from nomoat.aggregation.sums.fixed_point import FixedPoint
 
 VALUE_BITS = 14  # leaves room for a sketch in about the bits that a sum of 21-bit values takes
+LEAST_VALUES = 16 * WORDS  # of an update that honest volunteers let be sketched (§20.7)
+SPARE_BITS = 3  # beyond a sum's: what a sketch mod 2^b cannot see is then no possible sum (§20.6)
 
 
 def commit(seed: bytes) -> bytes:
@@ -22,7 +24,9 @@ def commit(seed: bytes) -> bytes:
 
 def can_audit(offer: SessionOffer) -> bool:
     """Return True if the offer's updates have one bound on their norm and one on all values."""
-    return offer.clip_l2 > 0 and len(set(offer.clips)) == 1 and _bits(offer) <= 32
+    if not offer.clip_l2 > 0 or len(set(offer.clips)) != 1:
+        return False
+    return _bits(offer, offer.n_max) <= 32
 
 
 def audited(offer: SessionOffer, seed: bytes) -> SessionOffer:
@@ -33,7 +37,7 @@ def audited(offer: SessionOffer, seed: bytes) -> SessionOffer:
 
 def point_of(offer: SessionOffer, participants: int) -> FixedPoint:
     """The fixed point of a session: coordinates that a sketch, or a sum's noise, fits into."""
-    least = _bits(offer) if offer.audit_words else 0
+    least = _bits(offer, participants) if offer.audit_words else 0
     plain = FixedPoint(offer.value_bits, participants, least)
     if not offer.noise_multiplier:
         return plain
@@ -55,5 +59,6 @@ def _ratio(offer: SessionOffer) -> float:
     return offer.clip_l2 / offer.clips[0]
 
 
-def _bits(offer: SessionOffer) -> int:
-    return bits_needed(_ratio(offer), offer.value_bits)
+def _bits(offer: SessionOffer, participants: int) -> int:
+    sums = offer.value_bits + (participants - 1).bit_length() + SPARE_BITS
+    return max(sums, bits_needed(_ratio(offer), offer.value_bits))

@@ -12,6 +12,7 @@ import numpy as np
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.secagg import certificate, coverage, labels
+from nomoat.aggregation.secagg.audit.spread import effective_values
 from nomoat.aggregation.secagg.audit.terms import point_of
 from nomoat.aggregation.secagg.client.stages import (
     AuditKeys,
@@ -53,6 +54,7 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
         if coverage.enough(session.offer, tier, members)
     )
     contribution = _contribution(volunteer, modules, all_of_it=len(modules) == len(session.tiers))
+    _check_spread(contribution, session.offer, volunteer)
     masked = masking.masked_vector(
         _within(contribution, session.offer),
         stage.layout,
@@ -70,6 +72,16 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
     following = Masked(session, share_set.members, members, stage.held, tiers, audit)
     # From here on the update may be in a sum, whether or not this volunteer hears of it (§19.1).
     return Reply(following, MaskedReport(signature, masked), (session.mark("masked"),))
+
+
+def _check_spread(contribution: Contribution, offer: SessionOffer, volunteer: Volunteer) -> None:
+    """Refuse to have an update sketched that has few values, of which it would tell all (§20.7)."""
+    least = volunteer.policy.audit_values
+    if not offer.audit_words or not least:
+        return
+    found = effective_values(contribution.vector)
+    if found < least:
+        raise lie("§20.7", f"an audit would tell too much: only {found:.0f} values have changed")
 
 
 def _noise(session: JoinedSession, volunteer: Volunteer) -> Callable[[int], Ring] | None:

@@ -83,7 +83,8 @@ class CollectSketches(Collector):
             session.members[i].identity: SizeEvidence(progress.part_about(i), self._kept[i])
             for i in large
         }
-        gone = leaving(self._disputes(), large, session.needed.corrupt)
+        room = len(self._claims) - session.needed.survivors
+        gone = leaving(self._disputes(), large, session.needed.corrupt, room)
         survivors = frozenset(self._claims) - gone
         for index in progress.survivors - survivors:
             progress.total.remove(self._kept[index].masked)
