@@ -16,6 +16,7 @@ from nomoat.client.training.memory_fit import (
     Workload,
     bits_that_fit,
     largest_rank,
+    planned,
     planned_or_cut,
 )
 from nomoat.lora.model.files import config, resolve
@@ -34,17 +35,29 @@ def line(
     DoesNotFit says what would fit; nothing is known of an unknown family of models.
     """
     free = f"{memory.free_bytes / 1e9:.1f} GB free"
-    held = "" if bits is None else f"; the base is held in {bits} bits"
     folder = resolve(base)
     try:
-        found = planned_or_cut(announced(info, folder, most), folder, memory, bits)
+        workload = announced(info, folder, most)
+        found = planned_or_cut(workload, folder, memory, bits)
     except DoesNotFit as problem:
         raise _refused(info, memory, problem) from None
     except UsageError:
         return f"{memory.device}, {free}; what this model takes is not known before it is loaded"
+    held = "" if bits is None else _held(bits, workload, folder, memory)
     needed, seq_len = found.predicted.total / 1e9, found.training.seq_len
     cut = f"; rows are cut at {seq_len} tokens" if seq_len < info.seq_len else ""
     return f"{memory.device}: training takes about {needed:.1f} GB of {free}{held}{cut}"
+
+
+def _held(bits: Bits, workload: Workload, folder: Path, memory: FreeMemory) -> str:
+    """Say in how many bits the base is held, and why so if not by its owner's choice alone."""
+    said = f"; the base is held in {bits} bits"
+    try:
+        planned(workload, folder, memory, None)
+    except DoesNotFit:
+        usual = 16 if memory.host.quantises else 32
+        return f"{said}, as it does not fit in {usual}"
+    return said
 
 
 def bits(info: CommunityInfo, base: str, memory: FreeMemory, most: int = MAX_RANK) -> Bits | None:

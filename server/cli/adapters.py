@@ -57,11 +57,15 @@ def show(
     folder: InFolder = Path(),
 ) -> None:
     """One version, as JSON."""
+    from nomoat.lora.export.order import ExportTarget
+
     community = opened(folder)
     record = community.versions.get(number)
     print_json({**_row(record), "state": _states(community)[record.version.number]})
-    which = f"--version {record.version.number} --dir {folder}"
-    say(f"to use it as a PEFT adapter: nomoat adapter export NEW_FOLDER {which}")
+    which = f"--version {record.version.number} --dir {folder} --to {'|'.join(ExportTarget)}"
+    say(f"to take it elsewhere: nomoat adapter export NEW_FOLDER {which}")
+    say(f"to talk to the newest: nomoat chat --adapter {folder} --compare")
+    say(f"to serve it to other programs: nomoat serve --adapter {folder}")
 
 
 @app.command()

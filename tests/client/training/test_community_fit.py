@@ -71,7 +71,11 @@ def test_a_card_that_cannot_hold_the_base_whole_gets_it_in_four_bits(
     small, large = (FreeMemory("cuda", gib << 30, cuda_host()) for gib in (8, 40))
     monkeypatch.setattr(memory_fit, "_can_quantise", lambda: True)
     assert community_fit.bits(*seven_billion, small) == 4
-    assert "the base is held in 4 bits" in community_fit.line(*seven_billion, small, 4)
+    line = community_fit.line(*seven_billion, small, 4)
+    assert "the base is held in 4 bits, as it does not fit in 16" in line
+    line = community_fit.line(*seven_billion, large, 4)  # its owner's choice
+    assert "the base is held in 4 bits" in line
+    assert "does not fit" not in line
     assert community_fit.rank(*seven_billion, small, 4) >= 16
     assert community_fit.bits(*seven_billion, large) is None
     with pytest.raises(DoesNotFit):
@@ -86,7 +90,8 @@ def test_a_processor_that_cannot_hold_the_base_whole_gets_half_of_its_bits(
 ) -> None:
     middle, large = (FreeMemory("cpu", gib << 30, cpu_host(0)) for gib in (20, 64))
     assert community_fit.bits(*seven_billion, middle) == 16
-    assert "the base is held in 16 bits" in community_fit.line(*seven_billion, middle, 16)
+    line = community_fit.line(*seven_billion, middle, 16)
+    assert "the base is held in 16 bits, as it does not fit in 32" in line
     assert community_fit.bits(*seven_billion, large) is None
     with pytest.raises(DoesNotFit):  # nor is it asked to compute in four
         community_fit.bits(*seven_billion, FreeMemory("cpu", 8 << 30, cpu_host(0)))

@@ -170,6 +170,11 @@ GOOD = b'{"text": "x"}\n'
         ("d.jsonl", GOOD + b'{"text": "\xff"}\n', r"d\.jsonl:2: byte 11 \(0xff\) is not UTF-8"),
         ("d.jsonl", GOOD + b"[1, 2]\n", r"d\.jsonl:2: a row must be an object .* list"),
         ("d.jsonl", GOOD + b'{"foo": 1, "bar": 2}\n', r"d\.jsonl:2: columns bar, foo .*messages"),
+        (
+            "d.jsonl",
+            GOOD + b'{"prompt": "p", "chosen": "x", "rejected": "y"}\n',
+            r"d\.jsonl:2: .* preference pairs, .* \(planned: preference training\)",
+        ),
         ("d.jsonl", GOOD + b'{"text": {"a": 1}}\n', r"d\.jsonl:2: column text is a dict, not text"),
         (
             "d.jsonl",

@@ -23,6 +23,7 @@ from nomoat.aggregation.protocol.enrolment import Enrol, bind
 from nomoat.aggregation.protocol.invitation import Claims, from_link
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.cli import app
+from nomoat.lora.export.order import ExportTarget
 from nomoat.server.community.certificates import only_here
 from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.opened import OpenCommunity
@@ -132,13 +133,15 @@ def test_an_address_of_this_machine_alone_is_known(address: str, here: bool) -> 
     assert only_here(address) is here
 
 
-def test_a_shown_version_says_how_it_is_exported_and_help_names_only_commands_there_are(
+def test_a_shown_version_says_how_it_is_used_and_help_names_only_commands_there_are(
     folder: Path,
 ) -> None:
-    assert (
-        "nomoat adapter export NEW_FOLDER --version 2"
-        in run("adapter", "show", "--dir", str(folder)).stderr
-    )
+    said = run("adapter", "show", "--dir", str(folder)).stderr
+    export = f"nomoat adapter export NEW_FOLDER --version 2 --dir {folder} --to "
+    assert export in said
+    assert set(ExportTarget) == set(said.partition(export)[2].split()[0].split("|"))
+    for command in ("chat", "serve"):
+        assert f"nomoat {command} --adapter {folder}" in said
     assert "release" not in run("volunteers", "--help").stdout
 
 

@@ -73,7 +73,10 @@ def test_its_gain_is_measured_on_every_version_and_the_command_keeps_only_what_i
     assert source.load("personal").spec.rank == 4 + 2  # one adapter, exactly
     named = source.exact("personal")
     assert source.load(named).digest == source.load("personal").digest
+    behind = "on version 7; nomoat adapter personal carries it on"
+    assert behind not in CliRunner().invoke(app, ["status"]).stdout
     next_version(member, adapters["community@3"])
+    assert behind in CliRunner().invoke(app, ["status"]).stdout
     second = personal("--steps", "12", "--lr", "0.02")
     assert [gain["version"] for gain in second["earlier"]] == [7]
     carried, trained = second["carried"], second["trained"]

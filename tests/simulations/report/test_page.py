@@ -14,6 +14,7 @@ import pytest
 
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.lora.data.conversations import ChatTurn, Conversation, Dropped
+from nomoat.lora.export.order import ExportTarget
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.baselines import Baselines
 from nomoat.simulations.population import Population, SimulatedVolunteer
@@ -90,6 +91,14 @@ def test_nothing_in_a_row_a_name_or_a_setting_becomes_markup(
 
 def test_the_same_result_gives_the_same_page(result: Callable[..., Result]) -> None:
     assert page.page(result(), "") == page.page(result(), "")
+
+
+def test_the_page_names_the_commands_that_use_the_adapter(result: Callable[..., Result]) -> None:
+    text = page.page(result(), "")
+    assert "nomoat chat --adapter FOLDER" in text
+    assert "nomoat serve --adapter FOLDER" in text
+    targets = text.partition("nomoat adapter export OUT --adapter FOLDER --to ")[2]
+    assert set(targets.partition("<")[0].split("|")) == set(ExportTarget)
 
 
 def test_a_run_that_nobody_could_measure_still_has_its_page(
