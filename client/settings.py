@@ -101,6 +101,14 @@ def load(path: Path, **flags: Any) -> VolunteerSettings:
     return load_file(VolunteerSettings, path, **given)
 
 
+def move(path: Path, address: str) -> None:
+    """Write another address of the coordinator into settings.toml, and nothing else."""
+    document = tomlkit.parse(path.read_text("utf-8"))
+    document["address"] = address
+    with replacing(path) as file:
+        file.write(tomlkit.dumps(document).encode())
+
+
 def save(path: Path, settings: VolunteerSettings) -> None:
     """Write settings.toml; comments of an older one survive."""
     document = tomlkit.parse(path.read_text("utf-8") if path.exists() else "")

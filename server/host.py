@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import gc
 import logging
 import os
@@ -29,14 +28,16 @@ from nomoat.aggregation.protocol.work_terms import WorkTerms, rounds_per_day, si
 from nomoat.aggregation.sums.parallel import Run
 from nomoat.flower.process import quick_turns
 from nomoat.lora.workers.pool import Pool
+from nomoat.server.audit.certificate import CertificateRenewal
 from nomoat.server.audit.promises import cut_off
 from nomoat.server.audit.schedule import ScheduledAudit
 from nomoat.server.backup.restoring import restorations
 from nomoat.server.community.evaluation_split import EvaluationSplit
-from nomoat.server.community.folder import describe, renew_certificate
+from nomoat.server.community.folder import describe
 from nomoat.server.community.journal import CommunityJournal
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.conduct.ledger import ConductLedger
+from nomoat.server.consent.addresses import stated
 from nomoat.server.consent.editions import agreeing, announced
 from nomoat.server.fleet.fleet_grid import FleetGrid, open_run
 from nomoat.server.fleet.link_state import FleetState
@@ -76,19 +77,23 @@ def hosting(
     """
     folder, settings = community.folder, community.settings
     proxies = networks(settings.server.proxies)
-    _check_secrets(community)
+    community.folder.check_keys()
+    certificate = CertificateRenewal(community, stop)
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
         resources.enter_context(held(folder.up_lock, taken))
+        certificate.look()  # not before: another process may show the one there is
         resources.enter_context(quick_turns())
         _put_right(community)
         ScheduledAudit(community, stop).start()
+        certificate.start()
         community.keep_terms(new_terms)
         directory = Directory(community.registrar)
         state = FleetState(folder.flower / "link.db", directory)
         resources.callback(state.close)
         http_app = make_app(_services(community, state))
-        port = resources.enter_context(serving(Forwarded(http_app, proxies), _listening(community)))
+        app, listening = Forwarded(http_app, proxies), _listening(community)
+        port = resources.enter_context(serving(app, listening, certificate.shown_by))
         resources.callback(state.pulls.close)
         grid = FleetGrid(state, settings.rounds.patience)
         resources.enter_context(open_run(state, grid))
@@ -119,15 +124,6 @@ def _state_file(
 
     path, online = community.folder.root / STATE, grid.online
     return StateFile(path, port, watcher, online, willing, grid.software, members)
-
-
-def _check_secrets(community: OpenCommunity) -> None:
-    """NomoatError if a key is missing; a certificate that ends soon is issued anew."""
-    community.folder.check_keys()
-    now = datetime.datetime.now(datetime.UTC)
-    renewed = renew_certificate(community.folder, community.settings, now)
-    if renewed:
-        log.warning("a new server certificate was issued (the old one: %s)", renewed)
 
 
 def _put_right(community: OpenCommunity) -> None:
@@ -250,9 +246,10 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     info = describe(settings, key, authority, initial.spec.size)
     versions, work = community.versions, _work(community, initial.spec)
     restored = partial(restorations, community.folder)
-    waits = partial(presence, community.folder.root / STATE)
+    waits, now = partial(presence, community.folder.root / STATE), int(time.time())
     services = PortServices(state, community.registrar, versions, info, max_objects, restored)
-    asking = Asking(waits, announced(community, work, int(time.time())), community.consents)
+    edition, places = announced(community, work, now), stated(community, now)
+    asking = Asking(waits, edition, community.consents, places)
     return replace(services, work=work, asking=asking, privacy=community.privacy_terms())
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from nomoat.aggregation.errors import UsageError
+from nomoat.client.connection import known_addresses
 from nomoat.client.data.split import Split, made
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
@@ -29,6 +30,7 @@ def render_status(
     lines = [
         f"{now.doing}: {now.why}{since}{then}",
         f"community {folder.name()} ({folder.root.name[:8]})",
+        *_coordinator(folder),
         f"protection {protection}",
         *([f"your rules {rules}"] if (rules := _rules(folder)) else []),
         *([f"trains on {', '.join(used)}"] if len(used := _devices(folder)) > 1 else []),
@@ -73,6 +75,7 @@ def status_json(
         "finishing": now.finishing,
         "protection": protection,
         "rules": _rules(folder),
+        "addresses": asdict(known_addresses.load(folder.root)),
         "devices": list(_devices(folder)),
         "appeal": None if (sent := last_appeal(folder)) is None else asdict(sent),
         "rows": None if split is None else _rows(split),
@@ -89,6 +92,22 @@ def _private(folder: CommunityFolder) -> Iterator[str]:
     then = "; nomoat adapter personal carries it on" if behind else ""
     gain = f"{last.gain:+.4f} nats a token on version {last.version}"
     yield f"your private adapter gains {gain}{then}"
+
+
+def _coordinator(folder: CommunityFolder) -> Iterator[str]:
+    """Tell where the coordinator is, if it has moved or said where else it is found."""
+    known, address = known_addresses.load(folder.root), _address(folder)
+    if known.left:
+        yield f"coordinator {address}, since {_clock(known.moved)}; before at {known.left}"
+    if others := known.others(address):
+        yield f"looked for at {', '.join(others)} when {address} does not answer"
+
+
+def _address(folder: CommunityFolder) -> str:
+    try:
+        return folder.load().address
+    except UsageError:  # `run` says which line is amiss
+        return "?"
 
 
 def _rules(folder: CommunityFolder) -> str | None:

@@ -120,17 +120,19 @@ def volunteer(
 
 
 def _tending(kit: Kit, parts: Parts) -> Callable[[], None]:
-    """Return what looks at the data, at what the coordinator waits for, at who waits for us."""
+    """Return what looks at the data, at what the coordinator waits for, and where it is."""
     lineage = parts.known.lineage
     watch = TrainingWatch(lambda: lineage.known, lineage.refresh, parts.trainer.overtake)
 
     presence = PresenceWatch(lambda: waited_for(kit.coordinator, int(time.time())), parts.status)
+    addresses = kit.address_watch(parts.terms.renewed)
 
     def tend() -> None:
         parts.trainer.tend()
         watch.look(parts.status.status)
         parts.terms.look()
         presence.look(parts.status.status)
+        addresses.look(parts.status.up)
 
     return tend
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from nomoat.client import settings as settings_file
+from nomoat.client.connection import known_addresses
+from nomoat.client.connection.address_watch import AddressWatch
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.data import secrets_allowlist
@@ -13,6 +18,8 @@ from nomoat.client.data.secrets_scan import Allowlist
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity
 from nomoat.client.settings import VolunteerSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,3 +41,34 @@ class Kit:
         endpoint = Endpoint.at(settings.address, ca=info.ca)
         coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
         return cls(folder, settings, coordinator, partial(secrets_allowlist.load, home.root))
+
+    def address_watch(self, anew: Callable[[], None]) -> AddressWatch:
+        """Watch where the coordinator is. anew: has the volunteer begin again, somewhere else."""
+
+        def move(place: str) -> None:
+            if self.moved(place):
+                anew()
+
+        return AddressWatch(self.learn_addresses, self.elsewhere, move)
+
+    def learn_addresses(self) -> None:
+        """Ask where else the community is reached, and keep what is new."""
+        told = known_addresses.ask(self.coordinator.endpoint, self.coordinator.community)
+        before = known_addresses.load(self.folder.root)
+        if told is not None and (known := before.told(told)) != before:
+            known_addresses.save(self.folder.root, known)
+
+    def elsewhere(self) -> str | None:
+        """Find an address it has told us of, and answers at; None if there is none."""
+        places = known_addresses.load(self.folder.root).others(self.settings.address)
+        ca, community = self.folder.info().ca, self.coordinator.community
+        return known_addresses.answering(places, ca, community, int(time.time()))
+
+    def moved(self, place: str) -> bool:
+        """Name another address in the settings; False if the environment's is used all the same."""
+        root, old = self.folder.root, self.settings.address
+        known = known_addresses.load(root)
+        known_addresses.save(root, replace(known, left=old, moved=time.time()))
+        settings_file.move(self.folder.settings, place)
+        log.warning("%s does not answer; the coordinator does at %s, as it announced", old, place)
+        return self.folder.load().address == place

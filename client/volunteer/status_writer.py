@@ -40,6 +40,7 @@ class StatusWriter(RoundObserver):
         if before is not None:  # counts go on
             fresh = replace(before, pid=os.getpid(), doing=doing, why=why, since=now, data=None)
         self.status = fresh
+        self.up = False  # the line to the coordinator
         self._held: tuple[str, float] | None = None  # why the policy waits, since when
         self._queued: str | None = None  # why a job waits for its turn
         self._trained = False  # by the request that is being answered
@@ -52,11 +53,13 @@ class StatusWriter(RoundObserver):
     def connected(self, node_id: int) -> None:
         """The coordinator knows us."""
         del node_id
+        self.up = True
         if self.status.doing != "working":
             self.say("waiting", OPENING)
 
     def lost(self, reason: str, retry_s: float) -> None:
         """The line broke."""
+        self.up = False
         if self.status.doing != "working":
             self.say("connecting", f"{reason}{RETRY} {retry_s:.0f} s")
 

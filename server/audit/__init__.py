@@ -1,4 +1,4 @@
-"""Promises of a community, checked against everything its folder holds; read-only.
+"""Looked at daily while a community is up: its promises against its folder, its certificate's end.
 
-Nothing is mended here: what can be is when the coordinator starts.
+The promises are read only: what can be mended is when the coordinator starts.
 """

@@ -195,8 +195,9 @@ def hosts(settings: Settings) -> tuple[str, ...]:
     local = ("localhost", "127.0.0.1", "::1")
     machine = _own_name()
     listening = settings.server.host
+    others = (certificates.split_address(each)[0] for each in settings.server.also)
     bound = () if certificates.is_every(listening) else (certificates.host_name(listening),)
-    return tuple(dict.fromkeys((public, *bound, *machine, *local)))
+    return tuple(dict.fromkeys((public, *others, *bound, *machine, *local)))
 
 
 def _own_name() -> tuple[str, ...]:

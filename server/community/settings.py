@@ -117,12 +117,14 @@ class ReleaseSettings(SettingsTable):
 class ServerSettings(SettingsTable):
     """The address the coordinator listens on, and the one it is reached by from outside.
 
-    proxies: addresses and networks whose X-Forwarded-For is believed.
+    also: more addresses it is reached at, or will be; members are told of them. proxies: addresses
+    and networks whose X-Forwarded-For is believed.
     """
 
     host: str = "0.0.0.0"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8443
     address: Annotated[str, Field(max_length=260)] = "localhost:8443"
+    also: Annotated[tuple[Annotated[str, Field(max_length=260)], ...], Field(max_length=3)] = ()
     proxies: tuple[Annotated[str, Field(max_length=60)], ...] = ()
 
 
@@ -255,6 +257,8 @@ COMMENTS = {
     ),
     "server": (
         "address is what invitations name: it must be reachable from outside.\n"
+        "also: more addresses, before a move the next one: members remember them, signed, and look "
+        "there\nwhen address is silent.\n"
         "proxies: reverse proxies before us, addresses or networks; their X-Forwarded-For is "
         "believed."
     ),

@@ -1,4 +1,4 @@
-"""Terms a community announces, and which of them each of its members agreed to: agreed.json.
+"""Terms a community announces, and which of them each member agreed to: agreed.json; addresses.
 
 What a volunteer makes of them is its own affair; rounds and the port live elsewhere.
 """

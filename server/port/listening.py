@@ -43,9 +43,14 @@ class ListenOptions:
 
 
 @contextmanager
-def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> Iterator[int]:
+def serving(
+    app: Callable[..., Awaitable[None]],
+    listening: ListenOptions,
+    shown: Callable[[ssl.SSLContext], None] = lambda _context: None,
+) -> Iterator[int]:
     """Serve `app` in a thread while the block runs; yields the port.
 
+    shown: is given what holds the certificate, so that another can be shown without an end.
     NomoatError if the port is taken or the certificate cannot be read.
     """
     shaking = ShakingHands()
@@ -70,6 +75,8 @@ def serving(app: Callable[..., Awaitable[None]], listening: ListenOptions) -> It
     except (OSError, ssl.SSLError) as problem:
         bound.close()
         raise NomoatError(f"certificate {listening.certificate}: {problem}") from None
+    if config.ssl is not None:
+        shown(config.ssl)
     server = uvicorn.Server(config)
     thread = threading.Thread(
         target=lambda: asyncio.run(_serve(server, bound)), name="fleet", daemon=True

@@ -44,8 +44,8 @@ FLEET_CALLS = frozenset(
     }
 )
 OURS = re.compile(
-    r"/(enroll|leave|erase|community|terms|privacy|edition|agree|presence|roster|versions|lineage|"
-    r"restored|receipts|"
+    r"/(enroll|leave|erase|community|terms|privacy|edition|addresses|agree|presence|roster|"
+    r"versions|lineage|restored|receipts|"
     r"appeal|(?:adapter|evidence)/[0-9a-f]{64})"
 )
 OUR_BODY_BYTES = 16 << 10

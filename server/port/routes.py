@@ -96,6 +96,10 @@ def _add_presence(app: FastAPI, services: PortServices) -> None:
     async def edition() -> Response:
         return await _answered(lambda: _asking(services).edition)
 
+    @app.get("/addresses")
+    async def addresses() -> Response:
+        return await _answered(lambda: _asking(services).addresses)
+
     @app.post("/agree")
     async def agree(request: Request) -> Response:
         def agreed() -> None:

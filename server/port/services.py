@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from nomoat.aggregation.protocol.community.addresses import AddressStatement
 from nomoat.aggregation.protocol.community.presence import Presence
 from nomoat.aggregation.protocol.community.terms import TermsEdition
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
@@ -54,11 +55,15 @@ class Directory:
 
 @dataclass(frozen=True)
 class Asking:
-    """The questions of members who wait, what is waited for and which terms hold; their consent."""
+    """The questions of members who wait, what is waited for and which terms hold; their consent.
+
+    addresses: where the community is reached, now or soon.
+    """
 
     presence: Callable[[], Presence | None]
     edition: TermsEdition
     consents: ConsentLedger
+    addresses: AddressStatement
 
 
 @dataclass(frozen=True)
