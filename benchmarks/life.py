@@ -9,6 +9,8 @@ take up to 20 s each), not of a machine that trains.
     wasted_paused        share of trainings that were in no sum, two of three paused; at most 0.02
     wasted_restless      the same where each owner pauses and resumes as it likes, in mid-round, too
     abandoned_per_hour_idle   rounds given up while too few are there; at most 6
+    night                everybody goes, in mid-round, for NIGHT_H hours: rounds abandoned, kB
+                         that the database grew by, seconds from the morning to the next commit
     recovery_s           from a fault's end to the next commit, by fault: median and worst
     bytes_per_abandoned_round   in the database; at most 4096
     db_mb_per_1000_rounds       of the database, beside the versions kept; at most 20
@@ -32,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 life: Any = importlib.import_module("tests.life.world")
 
-HOUR_S, SUSPENDED_S = 3600.0, 65.0
+HOUR_S, SUSPENDED_S, NIGHT_H = 3600.0, 65.0, 9.0
 RESTLESS = 1 / 60  # that somebody pauses or resumes, every two seconds
 OUTAGES = 1 / 60  # that three of five go away, or come back
 THREE = ("ada", "bob", "cy")
@@ -114,6 +116,38 @@ def idle(root: Path, made: Path, hours: float) -> float:
     found.people["cy"].away = True
     found.host()
     return count[0] / hours
+
+
+def night(root: Path, made: Path, seed: int) -> dict[str, float]:
+    """Let everybody go in the middle of a round, and come back in the morning."""
+    state = {"evening": 0.0, "morning": 0.0, "commits": 0, "abandoned": 0, "before": 0}
+
+    def size(found: Any) -> int:
+        return sum(path.stat().st_size for path in found.home.glob("community.db*"))
+
+    def weather(found: Any) -> None:
+        if not state["evening"] or state["morning"]:
+            return
+        if not state["before"] and found.now >= state["evening"]:
+            state["before"] = size(found)
+        everybody = found.now >= state["evening"] + NIGHT_H * HOUR_S
+        for person in found.people.values():
+            person.away = not everybody and found.now >= state["evening"]
+        if everybody:
+            state["morning"], state["kb"] = found.now, (size(found) - state["before"]) / 1000
+
+    def ended(found: Any, record: Any) -> None:
+        state["commits"] += record.committed
+        if state["commits"] == 2 and not state["evening"]:
+            state["evening"] = found.now + found.rng.random() * 60.0
+        state["abandoned"] += bool(state["before"]) and not record.committed
+        if state["morning"] and record.committed:
+            raise life.Ended
+
+    found = world(root, made, seed, weather=weather, ended=ended)
+    found.host()
+    recovery_s = round(found.now - state["morning"], 1)
+    return {"abandoned": state["abandoned"], "kb": state["kb"], "recovery_s": recovery_s}
 
 
 def fault_killed(found: Any) -> None:
@@ -219,6 +253,7 @@ def measure(rounds: int, seeds: int) -> dict[str, Any]:
             "wasted_paused": wasted(fresh(), made, rounds, restless=False),
             "wasted_restless": wasted(fresh(), made, rounds, restless=True),
             "abandoned_per_hour_idle": idle(fresh(), made, 6.0),
+            "night": [night(fresh(), made, seed) for seed in range(seeds)],
             "recovery_s": {},
         }
         for name, fault in FAULTS.items():
