@@ -77,16 +77,12 @@ def hosting(
     """
     folder, settings = community.folder, community.settings
     proxies = networks(settings.server.proxies)
-    community.folder.check_keys()
-    certificate = CertificateRenewal(community, stop)
+    folder.check_keys()
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
         resources.enter_context(held(folder.up_lock, taken))
-        certificate.look()  # not before: another process may show the one there is
         resources.enter_context(quick_turns())
-        _put_right(community)
-        ScheduledAudit(community, stop).start()
-        certificate.start()
+        certificate = _looked_after(community, stop)
         community.keep_terms(new_terms)
         directory = Directory(community.registrar)
         state = FleetState(folder.flower / "link.db", directory)
@@ -124,6 +120,16 @@ def _state_file(
 
     path, online = community.folder.root / STATE, grid.online
     return StateFile(path, port, watcher, online, willing, grid.software, members)
+
+
+def _looked_after(community: OpenCommunity, stop: threading.Event) -> CertificateRenewal:
+    """Put right what can be; start what looks at it daily, at its certificate at once, too."""
+    _put_right(community)
+    certificate = CertificateRenewal(community, stop)
+    certificate.look()  # the folder is ours: no other process shows it
+    certificate.start()
+    ScheduledAudit(community, stop).start()
+    return certificate
 
 
 def _put_right(community: OpenCommunity) -> None:
@@ -235,8 +241,7 @@ def back_off_s(abandoned: int) -> float:
 
 def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     settings = community.settings
-    initial = community.initial()
-    key = community.registrar.key
+    initial, key = community.initial(), community.registrar.key
     authority = community.folder.authority_certificate.read_bytes()
     # The largest reply: a masked vector of 4 to 8 bytes a value, and what surrounds it.
     method = settings.method

@@ -57,21 +57,7 @@ def serving(
     bound = CountingListener.of(bind(listening.host, listening.port), shaking)
     port = int(bound.getsockname()[1])
     try:
-        config = uvicorn.Config(
-            app,
-            ssl_certfile=listening.certificate,
-            ssl_keyfile=listening.key,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-            ws="none",
-            timeout_keep_alive=75,
-            http=guarded(ConnectionTable(most_connections()), shaken=shaking.end),
-            timeout_graceful_shutdown=2,
-        )
-        config.load()
+        config = _configured(app, listening, shaking)
     except (OSError, ssl.SSLError) as problem:
         bound.close()
         raise NomoatError(f"certificate {listening.certificate}: {problem}") from None
@@ -90,6 +76,28 @@ def serving(
         server.should_exit = True
         thread.join(timeout=10)
         bound.close()
+
+
+def _configured(
+    app: Callable[..., Awaitable[None]], listening: ListenOptions, shaking: ShakingHands
+) -> uvicorn.Config:
+    """Return uvicorn's settings with the certificate read; OSError or SSLError if it is none."""
+    config = uvicorn.Config(
+        app,
+        ssl_certfile=listening.certificate,
+        ssl_keyfile=listening.key,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
+        timeout_keep_alive=75,
+        http=guarded(ConnectionTable(most_connections()), shaken=shaking.end),
+        timeout_graceful_shutdown=2,
+    )
+    config.load()
+    return config
 
 
 async def _serve(server: uvicorn.Server, bound: socket.socket) -> None:
