@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 NONCE_BYTES = 16
 LOOK_S = 0.1
 LONGEST_BACK_OFF_S = 300
+REPLY_ROOM_BYTES = 16 << 20  # of a reply, for heads, shares and signatures beside its vector
 
 
 class Stopped(BaseException):
@@ -248,6 +249,7 @@ def _services(community: OpenCommunity, state: FleetState) -> PortServices:
     exchanges = range(1, method.traits.exchanges + 1)
     sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
     max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
+    state.most_reply_bytes = 8 * max(sent, initial.spec.size) + REPLY_ROOM_BYTES
     info = describe(settings, key, authority, initial.spec.size)
     versions, work = community.versions, _work(community, initial.spec)
     restored = partial(restorations, community.folder)

@@ -244,7 +244,9 @@ def agree(
     """Agree to the terms a community asks for now, where they go beyond those of before."""
     from nomoat.aggregation.errors import NomoatError, Refused
     from nomoat.client.home import Home
+    from nomoat.client.membership import agreement
     from nomoat.client.membership.terms import renewal
+    from nomoat.client.volunteer.agreed_memory import in_words, with_memory
     from nomoat.client.volunteer.kit import Kit
 
     home = Home.find()
@@ -254,14 +256,16 @@ def agree(
     if asked is None or not asked.found:
         say(f"{folder.name()} asks for nothing that was not agreed to")
         return
-    say(f"{folder.name()}, {asked.line()}")
+    before = agreement.load(folder.root, folder.info())
+    new = with_memory(renewal.renewed(folder, asked), folder.info(), kit.settings)
+    say(f"{folder.name()}, {asked.line()}{in_words(new, before)}")
     if not yes and not typer.confirm("Agree to that?", default=False, err=True):
         raise NomoatError("not agreed to: nothing was changed, and nothing is trained here")
     if asked.weakens and not accept_weak:
         question = "Your updates are protected less than before. Accept that, too?"
         if yes or not typer.confirm(question, default=False, err=True):
             raise Refused("not agreed to: it protects less; --accept-weak accepts that, too")
-    renewal.agree(folder, kit.coordinator, asked, asked.weakens)
+    renewal.agree(folder, kit.coordinator, asked, new)
     typer.echo(f"agreed to edition {asked.edition.number} of the terms of {folder.name()}")
 
 

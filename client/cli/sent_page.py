@@ -13,6 +13,10 @@ from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.sent.log import Reconciled, SentMessage, SentTensor, VerifiedLog
 
 SHOWN_TENSORS = 3
+UNSEEN = (
+    "not covered: whoever may write your files can write the chain anew without the lines that "
+    "have no receipt, at its end or before, and change all but the packet of those that have one"
+)
 
 
 def render_sent(entries: Sequence[SentMessage], last: int = 20) -> str:
@@ -79,7 +83,7 @@ def render_verified(checked: VerifiedLog, found: Reconciled, problems: Sequence[
             "the log: it lost its end, or something left unseen"
         )
     good = not problems and not found.unlogged
-    return "\n".join([*lines, "verified" if good else "NOT verified"])
+    return "\n".join([*lines, UNSEEN, "verified" if good else "NOT verified"])
 
 
 def verified_json(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nomoat.client.machine.attempt import attempt
@@ -21,6 +21,29 @@ class FreeMemory:
     device: str
     free_bytes: int
     host: DeviceOverhead
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBound:
+    """Bytes that training takes at most, as lora/memory predicts them.
+
+    place: the device and the bits of the base they were stated for; where the owner has chosen
+    others since, nothing was stated.
+    """
+
+    most_bytes: int
+    place: str
+
+    def within(self, memory: FreeMemory, bits: int | None) -> FreeMemory:
+        """The memory that is free, no more of it than this."""
+        if self.place != place_of(memory, bits) or memory.free_bytes <= self.most_bytes:
+            return memory
+        return replace(memory, free_bytes=self.most_bytes)
+
+
+def place_of(memory: FreeMemory, bits: int | None) -> str:
+    """Name a device, and the bits the base is held in there."""
+    return f"{memory.device}, base in {bits or 'its usual'} bits"
 
 
 def free_memory(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> FreeMemory:

@@ -20,6 +20,7 @@ from nomoat.aggregation.protocol.messages import EvaluateTask, TrainTask
 from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
 from nomoat.aggregation.protocol.work_terms import MOST_A_DAY, WorkTerms
 from nomoat.aggregation.secagg.parameters import NoiseRule
+from nomoat.client.machine.free_memory import MemoryBound
 from nomoat.client.round.session import CANDIDATES
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.storage.private import write_private
@@ -36,12 +37,13 @@ class Agreement:
 
     epochs: passes over the rows, where a community asks for those and not for steps. trainings: in
     a round; 2 where a volunteer trains an adapter of its own, too. room_percent: by how much a task
-    may exceed steps, passes, tokens, values and learning rate. weak: a session of few, or without
-    masks, was accepted by name. batch_size: rows of a step; with fewer, less the same room, the
-    losses that are told would be of single rows. audit_words: of the sketch that the coordinator
-    learns of each update. noise_multiplier to min_gap: of the noise in sums that this machine
-    counts on (aggregation/protocol/terms/privacy_terms.py). edition: of the terms agreed to last;
-    0 if it had no number.
+    may exceed steps, passes, tokens, values, memory and learning rate. weak: a session of few, or
+    without masks, was accepted by name. batch_size: rows of a step; with fewer, less the same room,
+    the losses that are told would be of single rows. audit_words: of the sketch that the
+    coordinator learns of each update. noise_multiplier to min_gap: of the noise in sums that this
+    machine counts on (aggregation/protocol/terms/privacy_terms.py). edition: of the terms agreed to
+    last; 0 if it had no number. memory_bytes: that the sheet said training takes on memory_on (a
+    device and the bits of the base); 0 if it said nothing.
     """
 
     steps: int
@@ -62,6 +64,8 @@ class Agreement:
     participations: int = 0
     min_gap: int = 0
     edition: int = 0
+    memory_bytes: int = 0
+    memory_on: str = ""
 
     @classmethod
     def of(cls, info: CommunityInfo, terms: WorkTerms | None, weak: bool = False) -> Agreement:
@@ -111,6 +115,18 @@ class Agreement:
         if not self.noise_multiplier:
             return None
         return NoiseRule(self.noise_multiplier, self.participations, self.min_gap)
+
+    @property
+    def memory(self) -> MemoryBound | None:
+        """The memory that training may take, with the room there is; None where none was stated."""
+        if not self.memory_bytes:
+            return None
+        return MemoryBound(int(self.at_most(self.memory_bytes)), self.memory_on)
+
+    @property
+    def signs_values(self) -> bool:
+        """True if the community has signed how large its adapter becomes."""
+        return self.learning_rate < UNKNOWN_RATE
 
     def renewed(self, terms: WorkTerms, edition: int) -> Agreement:
         """The agreement to an edition's work; what else was agreed to stays."""

@@ -45,7 +45,7 @@ def sheet(
             f"{info.base_bytes / 1e9:.2f} GB, content hash {info.base_hash.hex()[:16]}…",
             f"Your data    {settings.data}: {split.line()}. It stays on this machine.",
             *_work(info, settings, agreed, rank),
-            f"This machine {fit}",
+            *_machine(fit, agreed),
             f"Sent         {exchanges * update:.1f} MB a round (an update of "
             f"{info.adapter_values} values), losses and counts, your name {settings.name} and its "
             "public keys",
@@ -76,6 +76,18 @@ def _work(
         f"more than {settings.max_steps} steps, rank {rank} at most",
         f"             up to {agreed.rounds_per_day} rounds a day, {agreed.evaluations} adapters "
         f"to measure in each; over {agreed.room_percent} % more than this is declined",
+    ]
+
+
+def _machine(fit: str, agreed: Agreement) -> list[str]:
+    """Say what training takes of this machine, and of its memory at most."""
+    if agreed.memory is None:
+        return [f"This machine {fit}"]
+    most = agreed.memory.most_bytes / 1e9
+    return [
+        f"This machine {fit}",
+        f"             never more than {most:.1f} GB of it: a round that needs more is trained in "
+        "smaller pieces, or declined",
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,13 @@ PARTS = ("broadcast", "adapter", "frozen", "trained")
 
 @dataclass(frozen=True)
 class DiskUpdateStore:
-    """A folder for one community: update.safetensors and marks.jsonl."""
+    """A folder for one community: update.safetensors and marks.jsonl.
+
+    random: so many bytes that nobody can guess.
+    """
 
     folder: Path
+    random: Callable[[int], bytes] = os.urandom
 
     @property
     def _update(self) -> Path:
@@ -126,7 +131,7 @@ class DiskUpdateStore:
         name = task_digest(task)
         kept = read_private(self._chance, "kept randomness") if self._chance.exists() else b""
         if len(kept) != 2 * len(name) or kept[: len(name)] != name:
-            kept = name + os.urandom(len(name))
+            kept = name + self.random(len(name))
             write_private(self._chance, kept)
         return kept[len(name) :]
 

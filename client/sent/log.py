@@ -4,10 +4,9 @@ hash_i = SHA-256("nomoat sent v1" ‖ 0 ‖ hash_{i−1} ‖ line_i without its 
 synced before its message leaves, so nothing leaves unseen; a message that then could not be sent is
 in the log all the same. Edited, reordered and removed lines break the chain. A removed end is seen
 by the head kept beside the file; where somebody rewrote that as well, by the community's receipts,
-which are asked for again and name each packet that is in a sum. What has no receipt (an evaluation,
-an update that was not used) and stood behind the last that has, can be removed unseen by whoever
-may write this machine's files. Pure: log_file.py
-reads and writes.
+which are asked for again and name each packet that is in a sum. The chain has no key: whoever may
+write this machine's files can write it anew without the lines that have no receipt (an evaluation,
+an update that was not used), and nobody sees it. Pure: log_file.py reads and writes.
 """
 
 from __future__ import annotations

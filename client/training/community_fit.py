@@ -9,12 +9,13 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import MAX_RANK
-from nomoat.client.machine.free_memory import FreeMemory, free_memory
+from nomoat.client.machine.free_memory import FreeMemory, MemoryBound, free_memory
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training.memory_fit import (
     Bits,
     Workload,
     bits_that_fit,
+    frozen_bytes,
     largest_rank,
     planned,
     planned_or_cut,
@@ -60,6 +61,22 @@ def _held(bits: Bits, workload: Workload, folder: Path, memory: FreeMemory) -> s
     return said
 
 
+def needed_bytes(
+    info: CommunityInfo, base: str, memory: FreeMemory, bits: Bits | None, most: int = MAX_RANK
+) -> int | None:
+    """Return the bytes that training takes here, in the pieces that fit, what is frozen with it.
+
+    None for an unknown family of models; DoesNotFit if nothing fits.
+    """
+    folder = resolve(base)
+    try:
+        work = announced(info, folder, most)
+        found = planned_or_cut(work, folder, memory, bits)
+        return found.predicted.total + frozen_bytes(work, folder)
+    except UsageError:
+        return None
+
+
 def bits(info: CommunityInfo, base: str, memory: FreeMemory, most: int = MAX_RANK) -> Bits | None:
     """In how many bits the base has to be held here, None for the usual; DoesNotFit if in none."""
     folder = resolve(base)
@@ -84,12 +101,17 @@ def rank(info: CommunityInfo, base: str, memory: FreeMemory, bits: Bits | None) 
         raise UsageError(f"{problem}; give --rank a number") from None
 
 
-def rank_of(settings: VolunteerSettings, info: CommunityInfo) -> int:
-    """The rank its owner set, or the largest that fits what memory is free now."""
+def rank_of(
+    settings: VolunteerSettings, info: CommunityInfo, bound: MemoryBound | None = None
+) -> int:
+    """The rank its owner set, or the largest that fits what memory is free now, and agreed to."""
     if settings.rank != "auto":
         return settings.rank
     memory = free_memory(settings.device, settings.machine.max_vram_share or 1.0)
-    return rank(info, settings.base, memory, settings.machine.base_bits)
+    bits_now = settings.machine.base_bits
+    if bound is not None:
+        memory = bound.within(memory, bits_now)
+    return rank(info, settings.base, memory, bits_now)
 
 
 def check_rank(info: CommunityInfo, base: str, most: int) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.messages import MAX_RANK
-from nomoat.client.machine.free_memory import FreeMemory, free_memory
+from nomoat.client.machine.free_memory import FreeMemory, MemoryBound, free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.lora.device.present import names
 from nomoat.lora.memory.plan import MemoryPlan, plan, shorter
@@ -66,9 +65,14 @@ def planned(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | N
         optimizer=Optimizer.ADAMW_8BIT if workload.adam_8bit else Optimizer.ADAMW,
         autocast=not on_cpu,
     )
-    frozen = FP32 * shape.adapter_parameters(workload.frozen_rank, workload.target_modules)
-    free = memory.free_bytes - frozen
+    free = memory.free_bytes - frozen_bytes(workload, folder)
     return plan(shape, wish, free, memory.host, stored_bytes=stored_bytes(folder))
+
+
+def frozen_bytes(workload: Workload, folder: Path) -> int:
+    """Return the bytes of the modules that take part and are not trained."""
+    shape = ModelShape.from_config(config(folder))
+    return FP32 * shape.adapter_parameters(workload.frozen_rank, workload.target_modules)
 
 
 def planned_or_cut(
@@ -140,27 +144,29 @@ def fitted(
     device: str,
     machine: MachineSettings,
     ours: frozenset[int] = frozenset(),
-    rest: Callable[[float], None] = time.sleep,
+    bound: MemoryBound | None = None,
 ) -> TrainJob:
     """`job` in pieces that fit the free memory, activations recomputed where they must be.
 
-    Where that is not enough, rows are cut; the batch of a step stays.
-    ours: processes whose memory the job will use again. DoesNotFit says what would fit. A
+    Where that is not enough, rows are cut; the batch of a step stays. ours: processes whose memory
+    the job will use again. bound: what it may take by consent. DoesNotFit says what would fit. A
     model whose need cannot be predicted is tried as it is.
     """
-    job = replace(job, adam_8bit=machine.adam_8bit)
-    share, folder = machine.max_vram_share or 1.0, resolve(base)
+    job, folder = replace(job, adam_8bit=machine.adam_8bit), resolve(base)
     for late_s in (*GIVEN_BACK_S, None):
-        memory = free_memory(device, share, ours)
+        free = free_memory(device, machine.max_vram_share or 1.0, ours)
+        memory = free if bound is None else bound.within(free, machine.base_bits)
         try:
             found = planned_or_cut(_workload(job, device), folder, memory, machine.base_bits)
             break
         except UsageError:  # another family of models
             return job
-        except DoesNotFit:
+        except DoesNotFit as problem:
+            if memory is not free:
+                raise _beyond_consent(memory, problem) from None
             if late_s is None or memory.device != "cuda":
                 raise
-            rest(late_s)
+            time.sleep(late_s)
     chosen = found.training
     most_tokens = chosen.micro_batch * chosen.seq_len
     if not memory.host.quantises:
@@ -171,6 +177,15 @@ def fitted(
         most_tokens=most_tokens,
         checkpointing=chosen.checkpointing,
         needs_bytes=_needs(found, memory),
+    )
+
+
+def _beyond_consent(memory: FreeMemory, problem: DoesNotFit) -> DoesNotFit:
+    """Say that more is free than its owner has agreed to."""
+    return DoesNotFit(
+        f"the round asks for more memory than was agreed to on joining, "
+        f"{memory.free_bytes / 1e9:.1f} GB with the room there is, even in the smallest pieces: "
+        f"it {problem}"
     )
 
 

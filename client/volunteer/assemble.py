@@ -49,6 +49,7 @@ from nomoat.client.training.memory_fit import check_bits, fitted
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.training.trainer import Trainer
+from nomoat.client.volunteer.agreed_memory import memory_of
 from nomoat.client.volunteer.approval import wait_for_approval
 from nomoat.client.volunteer.follower import Known, VersionFollower, fetch_receipts
 from nomoat.client.volunteer.kit import Kit
@@ -206,15 +207,15 @@ def _split(kit: Kit) -> Split:
 def _trainer(kit: Kit, split: Split, workers: SharedWorkers, status: StatusWriter) -> Trainer:
     settings, machine = kit.settings, kit.settings.machine
     check_bits(machine)
-    base, device = settings.base, settings.device
-    base_hash = kit.folder.info().base_hash
+    base, device, folder = settings.base, settings.device, kit.folder
+    base_hash = folder.info().base_hash
     worker = workers.worker(base_hash, base, device, machine.base_bits, machine.cores)
     return Trainer(
         worker,
         split,
         DiskPersonalStates(kit.folder.personal_states),
         kit.folder.checkpoint,
-        lambda job: fitted(job, base, device, machine, worker.pids),
+        lambda job: fitted(job, base, device, machine, worker.pids, memory_of(folder)),
         status.queued,
         _watch(kit, status).rows,
         status.rows,

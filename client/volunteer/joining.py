@@ -33,6 +33,7 @@ from nomoat.client.membership.terms import questions
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit
 from nomoat.client.training.memory_fit import check_bits
+from nomoat.client.volunteer.agreed_memory import with_memory
 from nomoat.lora.data.row_counts import too_many_dropped
 from nomoat.lora.device.present import check_there
 from nomoat.storage.settings import first_error
@@ -134,7 +135,7 @@ def consider(
     parts = check_trains(info, base, wish.device, machine.base_bits)
     fit = f"{fit}\n{parts}" if parts else fit
     offered = _agreed(replace(endpoint, ca=info.ca), info)
-    agreed = replace(offered, room_percent=wish.room_percent)
+    agreed = with_memory(replace(offered, room_percent=wish.room_percent), info, settings, most)
     return Candidate(folder, info, settings, split, most, fit, agreed, wish.allow_dropping)
 
 

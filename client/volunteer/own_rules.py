@@ -15,6 +15,7 @@ from nomoat.aggregation.secagg.audit.sketch import WORDS
 from nomoat.aggregation.secagg.audit.terms import LEAST_VALUES
 from nomoat.aggregation.secagg.diary import Mark, set_back
 from nomoat.aggregation.secagg.parameters import Policy
+from nomoat.client.machine.free_memory import MemoryBound
 from nomoat.client.membership.agreement import load as load_agreement
 from nomoat.client.membership.agreement import within
 from nomoat.client.membership.day_of_rounds import DayOfRounds
@@ -77,7 +78,7 @@ def rules(
         time.time,
     )
     limits = replace(
-        settings.limits(_rank(settings, info)),
+        settings.limits(_rank(settings, info, agreed.memory)),
         agreed=partial(within, agreed),
         may_train=day.begin,
         may_measure=day.measure,
@@ -123,10 +124,10 @@ def _diary(kit: Kit, store: DiskUpdateStore) -> tuple[Mark, ...]:
     return (*marks, Mark("lost", b"", 0, 0))
 
 
-def _rank(settings: VolunteerSettings, info: CommunityInfo) -> int:
+def _rank(settings: VolunteerSettings, info: CommunityInfo, bound: MemoryBound | None) -> int:
     """The rank that fits now; it did at joining, so what has the memory may go away again."""
     try:
-        return rank_of(settings, info)
+        return rank_of(settings, info, bound)
     except DoesNotFit as problem:
         log.warning("rank 1 until the next start: %s", problem)
         return 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from flwr.app import Message
 
 from nomoat.aggregation.plain_text import one_line
+from nomoat.aggregation.protocol.wire import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from nomoat.flower.process import silence
 from nomoat.server.fleet.flower_server import (
     OWNER,
@@ -34,6 +35,7 @@ from nomoat.server.fleet.pending_uploads import PendingUploads
 log = logging.getLogger(__name__)
 
 SOFTWARE_SHOWN = 80  # characters
+MOST_REPLY_BYTES = MAX_HEAD_BYTES + MAX_BODY_BYTES  # of an adapter that is not known
 NameOf = Callable[[bytes], str | None]
 
 
@@ -57,6 +59,7 @@ class FleetState(SqlLinkState):
         self.arrived = threading.Event()
         self.pulls = HeldPulls(self.has_news)
         self.run_id = 0  # the one that is open
+        self.most_reply_bytes = MOST_REPLY_BYTES
         self.paused: frozenset[int] = frozenset()  # nodes that said so in their last request
         self.software: dict[int, str] = {}  # of nodes whose owners show it
         self._said: dict[int, str] = {}
@@ -167,6 +170,14 @@ class FleetState(SqlLinkState):
         self.arrived.set()
         return stored
 
+    def store_message_and_object_tree(
+        self, message: Message, object_tree: ObjectTree, session_id: str
+    ) -> tuple[bool, list[str]]:
+        """Store a message's head and announce its objects: (stored, ids of those to come)."""
+        if message.metadata.reply_to_message_id:
+            self._uploads.is_for(session_id, object_tree.object_id)
+        return super().store_message_and_object_tree(message, object_tree, session_id)
+
     def start_session(self, run_id: int) -> str:
         """Begin an upload."""
         return self._uploads.begin(run_id)
@@ -185,8 +196,16 @@ class FleetState(SqlLinkState):
     def store_object(
         self, run_id: int, session_id: str, object_id: str, object_content: bytes
     ) -> bool:
-        """Store one part of a reply, if its upload owes it."""
+        """Store one part of a message, if its upload owes it and a reply does not become too large.
+
+        A reply is measured by what is here of it: sent again, it has no more room.
+        """
         if not self._uploads.owes(run_id, session_id, object_id):
+            return False
+        reply = self._uploads.reply_of(session_id)
+        size = len(object_content) + (self._objects.bytes_within(reply) if reply else 0)
+        if reply and size > self.most_reply_bytes:
+            log.warning("a reply was refused: more than %d bytes", self.most_reply_bytes)
             return False
         try:
             self._objects.put(object_id, object_content)
@@ -251,9 +270,17 @@ class FleetState(SqlLinkState):
     def forget(self, message_ids: Iterable[str]) -> None:
         """Drop messages, their replies and what either holds."""
         ids = set(message_ids)
+        replies = [reply for asked in ids for reply in self._replies_to(asked)]
         self.delete_messages(ids)
-        for message_id in ids:
+        for message_id in (*ids, *replies):
             self.object_store.delete(message_id)
+
+    def _replies_to(self, asked_id: str) -> list[str]:
+        rows = self.query(
+            "SELECT message_id FROM message_res WHERE reply_to_message_id = :asked",
+            {"asked": asked_id},
+        )
+        return [row["message_id"] for row in rows]
 
     def last_seen(self) -> dict[int, float]:
         """Node → unix time until which it counts as online (past: since when it does not)."""

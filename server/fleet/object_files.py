@@ -27,6 +27,7 @@ class ObjectFiles(InMemoryObjectStore):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
         self._folder = folder
+        self._sizes: dict[str, int] = {}  # of what is here
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
         """Announce the objects of a tree; the ids of those that are not here yet.
@@ -60,9 +61,18 @@ class ObjectFiles(InMemoryObjectStore):
             within = self._walk(object_id)
             return within if all(self.store[found].is_available for found in within) else None
 
+    def bytes_within(self, object_id: str) -> int:
+        """Bytes that are here of an object and of everything in it; 0 of an unknown one."""
+        with self.lock_store:
+            within = self._walk(object_id) if object_id in self.store else ()
+            return sum(self._sizes.get(found, 0) for found in within)
+
     def put(self, object_id: str, object_content: bytes) -> None:
         """Keep an object; NoObjectInStoreError or ValueError if it was not announced as it is."""
         super().put(object_id, object_content)  # checks the id, which is its file's name
+        with self.lock_store:
+            if object_id in self.store:
+                self._sizes[object_id] = len(object_content)
         if len(object_content) < LARGE_BYTES:
             return
         path = self._file(object_id)
@@ -108,6 +118,7 @@ class ObjectFiles(InMemoryObjectStore):
                 if entry is None or entry.ref_count > 0:
                     continue
                 del self.store[current]
+                self._sizes.pop(current, None)
                 for run_id in entry.runs:
                     self.run_objects_mapping[run_id].discard(current)
                 for child in entry.child_object_ids:
@@ -158,5 +169,6 @@ class ObjectFiles(InMemoryObjectStore):
     def clear(self) -> None:
         """Delete everything."""
         super().clear()
+        self._sizes.clear()
         for path in self._folder.iterdir():
             path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ class PendingUploads:
     def __init__(self, max_open: int = MAX_OPEN) -> None:
         self._max_open = max_open
         self._open: OrderedDict[str, tuple[int, set[str]]] = OrderedDict()
+        self._replies: dict[str, str] = {}  # session → the reply it uploads
         self._lock = threading.Lock()
 
     def begin(self, run_id: int) -> str:
@@ -28,8 +29,19 @@ class PendingUploads:
         with self._lock:
             self._open[session_id] = (run_id, set())
             if len(self._open) > self._max_open:
-                self._open.popitem(last=False)
+                self._replies.pop(self._open.popitem(last=False)[0], None)
         return session_id
+
+    def is_for(self, session_id: str, reply_id: str) -> None:
+        """Note which reply an open session uploads."""
+        with self._lock:
+            if session_id in self._open:
+                self._replies[session_id] = reply_id
+
+    def reply_of(self, session_id: str) -> str | None:
+        """The reply that a session uploads; None of the coordinator's own sessions."""
+        with self._lock:
+            return self._replies.get(session_id)
 
     def run_of(self, session_id: str) -> int:
         """The run of an open session; ValueError of any other."""
@@ -44,7 +56,7 @@ class PendingUploads:
             owed = self._open[session_id][1]
             owed.update(objects)
             if not owed:
-                del self._open[session_id]
+                self._end(session_id)
 
     def owes(self, run_id: int, session_id: str, object_id: str) -> bool:
         """True if an object is awaited in this session of this run."""
@@ -59,13 +71,17 @@ class PendingUploads:
                 owed = self._open[session_id][1]
                 owed.discard(object_id)
                 if not owed:
-                    del self._open[session_id]
+                    self._end(session_id)
 
     def end_run(self, run_id: int) -> None:
         """Forget the uploads of a run."""
         with self._lock:
             for session_id in [key for key, (run, _) in self._open.items() if run == run_id]:
-                del self._open[session_id]
+                self._end(session_id)
+
+    def _end(self, session_id: str) -> None:
+        del self._open[session_id]
+        self._replies.pop(session_id, None)
 
     def __len__(self) -> int:
         return len(self._open)

@@ -40,6 +40,14 @@ SENTENCES = [
     (THREATS, "", "and one that is older than the log of what left, or than the community's receipts",
      ("client/volunteer/test_assemble.py"
       "::test_a_folder_put_back_from_a_backup_is_noticed_and_waits_for_another_version",)),
+    (THREATS, "", "can be left out of a chain that is written anew, unseen",
+     ("client/sent/test_log.py"
+      "::test_a_chain_written_anew_misses_what_has_no_receipt_and_shows_what_has",)),
+    (THREATS, "", "the command says so each time",
+     ("client/cli/test_renderings.py::test_verification_ends_with_its_verdict",)),
+    (README, "", "a chain written anew without lines that have no receipt is not noticed",
+     ("client/sent/test_log.py"
+      "::test_a_chain_written_anew_misses_what_has_no_receipt_and_shows_what_has",)),
     (PROTOCOL, "§2.4", "The size of a head is checked before msgpack opens it",
      ("aggregation/protocol/test_wire.py"
       "::test_oversized_heads_are_refused_before_they_are_parsed",)),
@@ -54,6 +62,11 @@ SENTENCES = [
     (PROTOCOL, "§5.4", "is declined, and the owner is told both figures",
      ("client/membership/test_agreement.py"
       "::test_a_task_that_asks_for_more_is_declined_with_both_figures",)),
+    (PROTOCOL, "§5.4", "trained in smaller pieces within that memory, or declined",
+     ("client/training/test_memory_fit.py"
+      "::test_a_round_takes_no_more_memory_than_the_sheet_said_whatever_is_free",
+      "client/volunteer/test_agreed_memory.py"
+      "::test_a_task_beyond_the_memory_that_was_agreed_to_is_declined_with_the_reason")),
     (PROTOCOL, "§6.2", "the same adapter under other settings is another one",
      ("hostile/test_many_rounds.py"
       "::test_one_adapter_measured_under_other_settings_counts_as_another_measurement",)),

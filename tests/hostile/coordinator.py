@@ -149,7 +149,7 @@ class Town:
 
     def store(self, name: str) -> DiskUpdateStore:
         """The files of a volunteer."""
-        return DiskUpdateStore(self.folder / name)
+        return DiskUpdateStore(self.folder / name, lambda _size: self._entropy())
 
     def restart(self, name: str) -> None:
         """A volunteer's process ends; another reads what it has left on disk."""

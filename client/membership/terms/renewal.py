@@ -12,7 +12,7 @@ from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.home import CommunityFolder
 from nomoat.client.membership import agreement
-from nomoat.client.membership.agreement import FILE
+from nomoat.client.membership.agreement import FILE, Agreement
 from nomoat.client.membership.terms import questions
 from nomoat.client.membership.terms.changes import TermsChange, changes, in_a_line
 
@@ -63,16 +63,21 @@ def keep(folder: CommunityFolder, coordinator: CoordinatorClient, asked: AskedEd
     _tell(coordinator, asked)
 
 
+def renewed(folder: CommunityFolder, asked: AskedEdition) -> Agreement:
+    """The agreement that agreeing to an edition makes."""
+    before = agreement.load(folder.root, folder.info())
+    new = before.renewed(asked.edition.work, asked.edition.number)
+    return replace(new, weak=before.weak or asked.weakens)
+
+
 def agree(
-    folder: CommunityFolder, coordinator: CoordinatorClient, asked: AskedEdition, weak: bool
+    folder: CommunityFolder, coordinator: CoordinatorClient, asked: AskedEdition, new: Agreement
 ) -> None:
-    """Agree to an edition: its figures are what binds from now on. weak: weaker protection, too."""
+    """Agree to an edition: the figures of `new`, of `renewed`, are what binds from now on."""
     now = int(time.time())
     info = coordinator_api.look(coordinator.endpoint, coordinator.community, now)
-    before = agreement.load(folder.root, folder.info())
-    renewed = before.renewed(asked.edition.work, asked.edition.number)
     folder.save_info(info)
-    agreement.save(folder.root, replace(renewed, weak=before.weak or weak))
+    agreement.save(folder.root, new)
     _tell(coordinator, asked)
 
 

@@ -66,6 +66,7 @@ def test_verification_ends_with_its_verdict() -> None:
     receipt = Receipt(b"c" * 32, KEY.public, 1, bytes([1]) * 32, 10, 1_700_000_000)
     good = sent.render_verified(checked, reconcile(checked.entries, [receipt]), [])
     assert good.splitlines()[-1] == "verified"
+    assert good.splitlines()[-2] == sent.UNSEEN  # beside the good verdict, too
     stray = replace(receipt, packet=b"\x09" * 32)
     bad = sent.render_verified(checked, reconcile(checked.entries, [stray]), [])
     assert bad.splitlines()[-1] == "NOT verified"

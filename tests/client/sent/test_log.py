@@ -170,6 +170,19 @@ def test_a_receipt_for_a_message_that_is_not_logged_is_told() -> None:
     assert found.unlogged == (receipt(9),)
 
 
+@pytest.mark.parametrize("without", [1, 2])  # a line inside, and the end
+def test_a_chain_written_anew_misses_what_has_no_receipt_and_shows_what_has(without: int) -> None:
+    """It has no key: what the documents say of it is this, and no more."""
+    entries, head, data = [sent(n) for n in range(3)], ChainHead(), b""
+    for entry in entries[:without] + entries[without + 1 :]:
+        head, line = append(head, entry)
+        data += line
+    found = check(data, head).entries
+    others = [receipt(n) for n in range(3) if n != without]
+    assert reconcile(found, others).unlogged == ()
+    assert reconcile(found, [*others, receipt(without)]).unlogged == (receipt(without),)
+
+
 def test_the_file_grows_by_whole_lines_and_verifies(tmp_path: Path) -> None:
     book = SentLog(tmp_path / "community")
     for number in range(1, 4):

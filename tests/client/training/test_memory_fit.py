@@ -14,6 +14,7 @@ from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.client.machine import free_memory
+from nomoat.client.machine.free_memory import MemoryBound
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.client.training import memory_fit
 from nomoat.client.training.memory_fit import Workload, check_bits, fitted, planned
@@ -47,8 +48,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return free
 
 
-def fit(device: str = "auto", **allowed: Any) -> TrainJob:
-    return fitted(JOB, "base", device, MachineSettings(**allowed))
+def fit(device: str = "auto", bound: MemoryBound | None = None, **allowed: Any) -> TrainJob:
+    return fitted(JOB, "base", device, MachineSettings(**allowed), bound=bound)
+
+
+def size(job: TrainJob) -> tuple[object, ...]:
+    return job.settings, job.most_tokens, job.checkpointing, job.needs_bytes
 
 
 def test_less_gpu_memory_means_smaller_pieces_and_then_recomputing(machine: Any) -> None:
@@ -71,6 +76,24 @@ def test_a_share_of_the_gpu_is_all_that_is_counted_with(machine: Any) -> None:
     machine(64, 40)
     whole, half = fit(), fit(max_vram_share=0.12)
     assert (half.checkpointing, half.most_tokens) != (whole.checkpointing, whole.most_tokens)
+
+
+def test_a_round_takes_no_more_memory_than_the_sheet_said_whatever_is_free(machine: Any) -> None:
+    machine(64, 4.5)
+    here = free_memory.free_memory("auto")
+    small, place = fit(), free_memory.place_of(here, None)
+    machine(64, 40)
+    whole = fit()
+    less = fit(bound=MemoryBound(here.free_bytes, place))
+    assert size(less) == size(small) != size(whole)  # in pieces, as if no more were free
+    assert size(fit(bound=MemoryBound(64 * GIB, place))) == size(whole)
+    elsewhere = MemoryBound(1, "cpu, base in 16 bits")  # its owner has taken another device
+    assert size(fit(bound=elsewhere)) == size(whole)
+    with pytest.raises(DoesNotFit, match=r"more memory than was agreed to on joining, 1\.1 GB"):
+        fit(bound=MemoryBound(GIB, place))
+    machine(64, 2)
+    with pytest.raises(DoesNotFit, match=r"^needs"):  # it is the card that has no more
+        fit(bound=MemoryBound(here.free_bytes, place))
 
 
 def test_a_cpu_trains_pieces_of_its_own_size(machine: Any) -> None:

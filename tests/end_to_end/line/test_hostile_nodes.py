@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import random
 import socket
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import quote
 
@@ -221,3 +223,73 @@ def test_a_key_that_never_enrolled_cannot_read_the_roster(town: Any, people: Any
     )
     with pytest.raises(Refused, match="members"):
         stranger.get("/roster?after=0", int(time.time()), 1 << 20)
+
+
+def kept(town: Any) -> int:
+    """Bytes that lie in the coordinator's object store, in memory and on disk."""
+    files = sum(file.stat().st_size for file in (town.folder.flower / "objects").iterdir())
+    return files + sum(len(entry.content) for entry in town.state.object_store.store.values())
+
+
+@contextmanager
+def named_as(reply_id: str, client: FlowerClient) -> Iterator[None]:
+    """Push every reply under one id, with the objects of its own."""
+    asks = client.ask
+
+    def ask(method: Any, request: Any) -> Any:
+        if isinstance(request, PushMessagesRequest):
+            request.messages_list[0].metadata.message_id = reply_id
+            request.message_object_trees[0].object_id = reply_id
+        answer = asks(method, request)
+        if isinstance(request, PushMessagesRequest) and reply_id in answer.objects_to_push:
+            answer.objects_to_push.remove(reply_id)  # there is no such object
+        return answer
+
+    client.ask = ask  # type: ignore[method-assign]
+    yield
+    client.ask = asks  # type: ignore[method-assign]
+
+
+def test_one_reply_sent_again_and_again_with_other_objects_takes_the_room_of_one(
+    town: Any, people: Any, make_packet: Any
+) -> None:
+    """Each time with another tree under the same name, and each time with all that it names."""
+    town.state.most_reply_bytes = 6 << 20
+    (person,) = people(1)
+    client = FlowerClient(person.line())
+    node = client.activate()
+    before = len(town.state.object_store), kept(town)
+    ids = town.ask("x", [person.name])
+    job = client.receive(node)
+    assert job is not None
+    asked = client.fetch(node, job, time.monotonic() + 5)
+    empty, most = kept(town), 0
+    for number in range(4):
+        noise = random.Random(number).randbytes(5 << 20)
+        reply = Message(make_packet("x", noise), reply_to=asked)
+        with nullcontext() if number % 2 else named_as("f" * 64, client):
+            client.send(node, reply)
+        most = max(most, kept(town))
+    assert most > 5 << 20  # the first was taken
+    assert most - empty <= town.state.most_reply_bytes
+    town.fleet_grid.withdraw(ids)
+    assert (len(town.state.object_store), kept(town)) == before  # nothing of it is left
+
+
+def test_what_came_of_a_reply_that_is_too_large_is_gone_with_its_round(
+    town: Any, people: Any, make_packet: Any
+) -> None:
+    town.state.most_reply_bytes = 5 << 20
+    (person,) = people(1)
+    client = FlowerClient(person.line())
+    node = client.activate()
+    before = len(town.state.object_store), kept(town)
+    ids = town.ask("x", [person.name])
+    job = client.receive(node)
+    assert job is not None
+    noise = random.Random(0).randbytes(9 << 20)
+    reply = Message(make_packet("x", noise), reply_to=client.fetch(node, job, 1e12))
+    client.send(node, reply)
+    assert 4 << 20 < kept(town) - before[1] <= 5 << 20
+    town.fleet_grid.withdraw(ids)
+    assert (len(town.state.object_store), kept(town)) == before  # nothing of it is left

@@ -129,7 +129,7 @@ def test_nothing_is_trained_under_new_terms_until_the_owner_has_agreed(
     assert coordinator.heard == [2]
     asked = renewal.asked_now(folder, coordinator, 0)
     assert asked is not None
-    renewal.agree(folder, coordinator, asked, weak=False)
+    renewal.agree(folder, coordinator, asked, renewal.renewed(folder, asked))
     watch.look()
     assert said[-1] == "renewed"
     assert coordinator.heard == [2, 3]
