@@ -58,7 +58,7 @@ class Site:
         self.app.add_api_route(path, shown, methods=["GET"], response_model=None)
 
     def order(self, path: str, act: Order) -> None:
-        """Have `act` do what a form sent to `path` says; its words are shown on the page it is of.
+        """Have `act` do what a form sent to `path` says; its words, if any, are shown on its page.
 
         The form's `back` names that page, a path of this site.
         """
@@ -69,7 +69,8 @@ class Site:
             try:
                 fields = await checked_form(request)
                 back = _within(fields.pop("back", "/"))
-                session.said.append(await run_in_threadpool(act, fields, session))
+                if said := await run_in_threadpool(act, fields, session):
+                    session.said.append(said)
             except NomoatError as problem:
                 session.said.append(f"Not done: {problem}")
             return RedirectResponse(back, 303)

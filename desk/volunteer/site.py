@@ -10,19 +10,21 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 
 from nomoat import __version__
-from nomoat.aggregation.errors import NotJoined
+from nomoat.aggregation.errors import NotJoined, UsageError
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.desk.access.sessions import BrowserSession
 from nomoat.desk.pages.frame import PageFrame, PageMap
 from nomoat.desk.pages.rendering import render
 from nomoat.desk.pages.site import Site
 from nomoat.desk.volunteer import owner_commands
+from nomoat.desk.volunteer.chat_box import ChatBox, Start, speaking, works_on_a_round
 from nomoat.desk.volunteer.ledger import LedgerFilter, ledger
 from nomoat.desk.volunteer.limits_form import limits_view, save, wanted
 from nomoat.desk.volunteer.log_lines import last_lines
 from nomoat.desk.volunteer.model import model_view
 from nomoat.desk.volunteer.overview import CommunityLink, overview
 from nomoat.desk.volunteer.rows import data_view
+from nomoat.serving.sources.membership import JoinedCommunity
 
 PAGES: Final = (
     ("Overview", "/"),
@@ -30,14 +32,16 @@ PAGES: Final = (
     ("Data", "/data"),
     ("Limits", "/limits"),
     ("Model", "/model"),
+    ("Chat", "/chat"),
     ("Log", "/log"),
 )
+LIVE: Final = {"/": "/live", "/chat": "/chat-live"}
 COMMAND: Final = "nomoat page link"
 
 
-def volunteer_site(home: Home) -> Site:
-    """Return the site of all communities that this machine has joined."""
-    return _VolunteerPages(home).site()
+def volunteer_site(home: Home, start: Start = speaking) -> Site:
+    """Return the site of all communities that this machine has joined. start: of its chats."""
+    return _VolunteerPages(home, start).site()
 
 
 def refused(why: str) -> str:
@@ -48,8 +52,9 @@ def refused(why: str) -> str:
 class _VolunteerPages:
     """The pages of one home."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, home: Home, start: Start) -> None:
+        self._home, self._start = home, start
+        self._chats: dict[str, ChatBox] = {}
 
     def site(self) -> Site:
         site = Site(lambda title, session: self._map("").frame(title, "", session))
@@ -59,9 +64,12 @@ class _VolunteerPages:
         site.page("/limits", self._limits)
         site.page("/model", self._model)
         site.page("/log", self._log)
+        site.page("/chat", self._chat)
         site.order("/order", self._order)
+        site.order("/chat", self._talk)
         site.order("/limits", self._save_limits)
         site.live("/live", self._now)
+        site.live("/chat-live", self._said)
         return site
 
     def _folder(self, chosen: str) -> CommunityFolder:
@@ -85,7 +93,7 @@ class _VolunteerPages:
     ) -> PageFrame:
         pages = self._map(folder.root.name if len(self._home.joined()) > 1 else "")
         here = next(href for _, href in pages.entries if href.partition("?")[0] == path)
-        live = f"/live?{urlencode({'community': folder.root.name})}" if path == "/" else ""
+        live = f"{LIVE[path]}?{urlencode({'community': folder.root.name})}" if path in LIVE else ""
         return pages.frame(title, here, session, live)
 
     def _communities(self, chosen: CommunityFolder) -> tuple[CommunityLink, ...]:
@@ -135,6 +143,27 @@ class _VolunteerPages:
         view = model_view(folder)
         return self._plain("volunteer_model", "The adapter", "/model", folder, session, view=view)
 
+    def _chat(self, request: Request, session: BrowserSession) -> str:
+        folder = self._chosen(request)
+        voices = [name for name in JoinedCommunity(folder).voices() if "@" not in name]
+        return self._plain(
+            "volunteer_chat", "Talk to it", "/chat", folder, session,
+            part=self._said(request, session)["chat"], voices=voices, community=folder.root.name,
+        )  # fmt: skip
+
+    def _said(self, request: Request, session: BrowserSession) -> Mapping[str, str]:
+        """The conversation, which the page follows."""
+        del session
+        view = self._box(self._chosen(request)).view()
+        return {"chat": render("volunteer_chat_now", view=view)}
+
+    def _box(self, folder: CommunityFolder) -> ChatBox:
+        name = folder.root.name
+        if name not in self._chats:
+            made = ChatBox(folder, lambda: works_on_a_round(self._home), self._start)
+            self._chats.setdefault(name, made)
+        return self._chats[name]
+
     def _log(self, request: Request, session: BrowserSession) -> str:
         folder = self._chosen(request)
         lines = last_lines(folder)
@@ -162,3 +191,20 @@ class _VolunteerPages:
         folder = self._folder(form.get("community", ""))
         save(folder, wanted(form, folder.load().machine))
         return "The limits are written; a running nomoat follows them within ten seconds."
+
+    def _talk(self, form: Mapping[str, str], session: BrowserSession) -> str:
+        del session
+        folder = self._folder(form.get("community", ""))
+        box, order = self._box(folder), form.get("order", "")
+        if order == "stop":
+            box.stop()
+        elif order == "new":
+            box.clear()
+        elif order == "ask":
+            for other in self._chats.values():
+                if other is not box:  # one model at a time
+                    other.close()
+            box.ask(form.get("text", ""), form.get("voice", ""))
+        else:
+            raise UsageError("there is no such order")
+        return ""

@@ -19,10 +19,10 @@ from nomoat.lora.inference.chat_session import (
     Save,
     Say,
 )
+from nomoat.lora.inference.fitting import fitting
 from nomoat.lora.inference.prompts import Message, Prompts
 from nomoat.lora.inference.requests import (
     AnswerEvent,
-    ContextExceeded,
     Ended,
     Failed,
     Piece,
@@ -118,16 +118,8 @@ class Talk:
         return _Answering(running, inbox)
 
     def _fitting(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
-        head = tuple(m for m in messages[:1] if m.role == "system")
-        turns = messages[len(head) :]
-        context, left_out = self.voices.engine.context, 0
-        while True:
-            prompt = self.prompts.chat((*head, *turns))
-            if len(prompt) + min(self.sampling.max_tokens, context // 4) <= context:
-                break
-            if len(turns) < 3:
-                raise ContextExceeded(len(prompt), context)
-            turns, left_out = turns[2:], left_out + 1
+        context, most = self.voices.engine.context, self.sampling.max_tokens
+        prompt, left_out = fitting(self.prompts, messages, context, most)
         if left_out:
             self._say(f"(the first {left_out} exchanges no longer fit the model's context)")
         return prompt
