@@ -32,7 +32,7 @@ HeldoutData = Annotated[
 Rank = Annotated[str | None, typer.Option(help="Modules trained here at most, or auto: what fits.")]
 BaseBits = Annotated[
     Literal["auto", "4", "8", "16"],
-    typer.Option(help="Bits of the frozen base; auto: what fits."),
+    typer.Option(help="Bits of the frozen base; auto: what fits, or is faster."),
 ]
 KnownPeers = Annotated[
     int,

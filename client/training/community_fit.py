@@ -19,6 +19,7 @@ from nomoat.client.training.memory_fit import (
     largest_rank,
     planned,
     planned_or_cut,
+    quicker_in_16,
 )
 from nomoat.lora.model.files import config, resolve
 from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
@@ -58,6 +59,8 @@ def _held(bits: Bits, workload: Workload, folder: Path, memory: FreeMemory) -> s
     except DoesNotFit:
         usual = 16 if memory.host.quantises else 32
         return f"{said}, as it does not fit in {usual}"
+    if bits == 16 and quicker_in_16(folder, memory):
+        return f"{said}, in which this processor trains faster"
     return said
 
 
@@ -78,7 +81,7 @@ def needed_bytes(
 
 
 def bits(info: CommunityInfo, base: str, memory: FreeMemory, most: int = MAX_RANK) -> Bits | None:
-    """In how many bits the base has to be held here, None for the usual; DoesNotFit if in none."""
+    """In how many bits the base is best held here, None for the usual; DoesNotFit if in none."""
     folder = resolve(base)
     try:
         return bits_that_fit(announced(info, folder, most), folder, memory)

@@ -86,8 +86,9 @@ def test_a_card_that_cannot_hold_the_base_whole_gets_it_in_four_bits(
 
 
 def test_a_processor_that_cannot_hold_the_base_whole_gets_half_of_its_bits(
-    seven_billion: Large,
+    seven_billion: Large, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(memory_fit, "multiplies_16_bits", lambda: False)
     middle, large = (FreeMemory("cpu", gib << 30, cpu_host(0)) for gib in (20, 64))
     assert community_fit.bits(*seven_billion, middle) == 16
     line = community_fit.line(*seven_billion, middle, 16)
@@ -95,6 +96,27 @@ def test_a_processor_that_cannot_hold_the_base_whole_gets_half_of_its_bits(
     assert community_fit.bits(*seven_billion, large) is None
     with pytest.raises(DoesNotFit):  # nor is it asked to compute in four
         community_fit.bits(*seven_billion, FreeMemory("cpu", 8 << 30, cpu_host(0)))
+
+
+def test_a_processor_made_for_sixteen_bits_gets_them_where_the_base_is_large(
+    seven_billion: Large, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = FreeMemory("cpu", 64 << 30, cpu_host(0))
+    for quick, held, why in (
+        (True, 16, ", in which this processor trains faster"),
+        (False, None, ""),
+    ):
+        monkeypatch.setattr(memory_fit, "multiplies_16_bits", lambda quick=quick: quick)
+        assert community_fit.bits(*seven_billion, large) == held
+        line = community_fit.line(*seven_billion, large, 16)
+        assert line.endswith(f"held in 16 bits{why}")
+        assert community_fit.bits(info(tiny_model), str(tiny_model), large) is None
+    monkeypatch.setattr(memory_fit, "multiplies_16_bits", lambda: True)
+    small = FreeMemory("cpu", 8 << 30, cpu_host(0))
+    with pytest.raises(DoesNotFit, match="GiB are free"):
+        community_fit.bits(*seven_billion, small)
+    card = FreeMemory("cuda", 64 << 30, cuda_host())
+    assert community_fit.bits(*seven_billion, card) is None
 
 
 def test_rows_are_cut_only_where_fewer_bits_are_not_enough(seven_billion: Large) -> None:
