@@ -5,6 +5,7 @@ No volunteer's name is in it, no script, and nothing of another host; two files 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nomoat.desk.coordinator.round_book import RoundBook
 from nomoat.desk.pages.charts import ChartLine, ChartPoint, line_chart
 from nomoat.desk.pages.rendering import HERE, render
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.release.releasing import newest_released
 from nomoat.storage.drafts import filling
 
 PAGE = "index.html"
@@ -22,7 +24,7 @@ PAGE = "index.html"
 
 @dataclass(frozen=True)
 class PublicView:
-    """All that everybody may know. protection: of updates, in words."""
+    """All that everybody may know. protection: of updates, in words; given_out: newest release."""
 
     name: str
     about: str
@@ -38,6 +40,7 @@ class PublicView:
     members: int
     rounds: int
     versions: tuple[shelf.VersionRow, ...]
+    given_out: int
 
 
 def public_view(community: OpenCommunity) -> PublicView:
@@ -60,6 +63,7 @@ def public_view(community: OpenCommunity) -> PublicView:
         len(members),
         rounds.totals(RoundBook(registrar.database).rounds()).committed,
         shelf.version_rows(community),
+        newest_released(community, int(time.time())).version.number,
     )
 
 

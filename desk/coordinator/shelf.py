@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Final
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.lora.model.adapter_folder import save_folder
 from nomoat.server.community.opened import OpenCommunity, card
+from nomoat.server.release.releasing import ReleaseState, states
 from nomoat.serving.variants.distance import LayerDistance, distances
 
 MOST_LAYERS: Final = 12
@@ -20,7 +22,7 @@ MOST_LAYERS: Final = 12
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A version. losses in nats per token; None: not measured."""
+    """A version. losses in nats per token; None: not measured. state: candidate, released, held."""
 
     number: int
     round: int
@@ -31,6 +33,7 @@ class VersionRow:
     method: str
     note: str
     digest: str
+    state: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class VersionView:
 
 def version_rows(community: OpenCommunity) -> tuple[VersionRow, ...]:
     """Every version, the newest first."""
-    return tuple(map(_row, reversed(community.versions.database.versions())))
+    stand = states(community, int(time.time()))
+    records = reversed(community.versions.database.versions())
+    return tuple(_row(record, stand[record.version.number]) for record in records)
 
 
 def version_view(community: OpenCommunity, number: int) -> VersionView:
@@ -57,7 +62,7 @@ def version_view(community: OpenCommunity, number: int) -> VersionView:
     record = community.versions.get(number)
     moved = _moved(community, record)
     return VersionView(
-        _row(record),
+        _row(record, states(community, int(time.time()))[number]),
         card(community, record),
         record.signature.hex(),
         number - 1 if number > 0 else None,
@@ -88,7 +93,7 @@ def _moved(community: OpenCommunity, record: SignedVersion) -> Sequence[LayerDis
     return distances(versions.load(record), versions.load(before))
 
 
-def _row(record: SignedVersion) -> VersionRow:
+def _row(record: SignedVersion, state: ReleaseState) -> VersionRow:
     version = record.version
     return VersionRow(
         version.number,
@@ -100,4 +105,5 @@ def _row(record: SignedVersion) -> VersionRow:
         version.method,
         version.note,
         version.adapter.hex(),
+        state.value,
     )

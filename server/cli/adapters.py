@@ -133,13 +133,9 @@ def _order(folder: Path, number: int, state: ReleaseState, reason: str) -> None:
 
 def _states(community: OpenCommunity) -> dict[int, str]:
     """Version → candidate, released or held."""
-    from nomoat.server.release.releasing import orders, state_of
+    from nomoat.server.release.releasing import states
 
-    said, rule, now = orders(community), community.settings.release, int(time.time())
-    return {
-        record.version.number: state_of(record, said.get(record.version.number), rule, now).value
-        for record in community.versions.database.versions()
-    }
+    return {number: state.value for number, state in states(community, int(time.time())).items()}
 
 
 @app.command()

@@ -56,6 +56,15 @@ def orders(community: OpenCommunity) -> Mapping[int, ReleaseOrder]:
     return {number: ReleaseOrder(ReleaseState(state), why, at) for number, state, why, at in rows}
 
 
+def states(community: OpenCommunity, now: int) -> dict[int, ReleaseState]:
+    """Version → candidate, released or held."""
+    said, rule = orders(community), community.settings.release
+    return {
+        record.version.number: state_of(record, said.get(record.version.number), rule, now)
+        for record in community.versions.database.versions()
+    }
+
+
 def order(
     community: OpenCommunity, number: int, state: ReleaseState, reason: str, now: int
 ) -> ReleaseState:

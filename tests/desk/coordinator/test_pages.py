@@ -16,10 +16,12 @@ import pytest
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.invitation import from_link
 from nomoat.desk.coordinator.public_page import export
+from nomoat.desk.coordinator.shelf import version_rows
 from nomoat.desk.coordinator.site import coordinator_site
 from nomoat.desk.watching.event_log import EventLog, path_of
 from nomoat.desk.watching.events import CommunityEvent, of_round
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.release.releasing import ReleaseState, order
 from nomoat.server.rounds.records import RoundRecord
 from round_records import RECORDS, renamed, write_rounds
 
@@ -243,3 +245,17 @@ def test_the_public_page_has_versions_and_rules_and_nobodys_name(
     assert "spread" not in html  # the best and the worst loss are somebody's
     with pytest.raises(UsageError):
         export(community, to)
+
+
+def test_the_public_page_says_which_version_is_given_out_and_what_is_held(
+    community: OpenCommunity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rounds(community)
+    monkeypatch.setattr("time.time", lambda: community.versions.get(None).version.at + 1.0)
+    newest = community.versions.get(None).version.number
+    assert f"Version {newest} is the one given out" in export(community, tmp_path / "a").read_text()
+    order(community, newest, ReleaseState.HELD, "", 1)
+    html = export(community, tmp_path / "b").read_text()
+    assert f"Version {newest - 1} is the one given out" in html
+    assert html.count("<td>held</td>") == 1
+    assert [row.state for row in version_rows(community)][:2] == ["held", "released"]
