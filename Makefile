@@ -47,7 +47,7 @@ types: build/tree
 contracts: build/tree
 	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
-hostile: install  ## twenty thousand broken requests, then attacks beside honest rounds: some ten minutes
+hostile: install  ## broken requests and lying peers (two to three minutes), attacks beside honest rounds (some eight)
 	NOMOAT_HOSTILE_REQUESTS=20000 $(BIN)/python -m pytest -q --timeout 1200 tests/hostile
 	$(BIN)/python benchmarks/hostile.py --rounds 2 --check
 

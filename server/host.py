@@ -59,7 +59,6 @@ log = logging.getLogger(__name__)
 NONCE_BYTES = 16
 LOOK_S = 0.1
 LONGEST_BACK_OFF_S = 300
-REPLY_ROOM_BYTES = 16 << 20  # of a reply, for heads, shares and signatures beside its vector
 
 
 class Stopped(BaseException):
@@ -241,17 +240,16 @@ def back_off_s(abandoned: int) -> float:
 
 
 def _services(community: OpenCommunity, state: FleetState) -> PortServices:
-    settings = community.settings
+    settings, method = community.settings, community.settings.method
     initial, key = community.initial(), community.registrar.key
     authority = community.folder.authority_certificate.read_bytes()
     # The largest reply: a masked vector of 4 to 8 bytes a value, and what surrounds it.
-    method = settings.method
     exchanges = range(1, method.traits.exchanges + 1)
     sent = max(method.manifest(initial.spec, 1, number).size for number in exchanges)
     max_objects = 8 * max(sent, initial.spec.size) // PART_BYTES + 20
-    state.most_reply_bytes = 8 * max(sent, initial.spec.size) + REPLY_ROOM_BYTES
     info = describe(settings, key, authority, initial.spec.size)
     versions, work = community.versions, _work(community, initial.spec)
+    state.expect(max(sent, work.adapter_values))
     restored = partial(restorations, community.folder)
     waits, now = partial(presence, community.folder.root / STATE), int(time.time())
     services = PortServices(state, community.registrar, versions, info, max_objects, restored)

@@ -35,6 +35,7 @@ from nomoat.server.fleet.pending_uploads import PendingUploads
 log = logging.getLogger(__name__)
 
 SOFTWARE_SHOWN = 80  # characters
+REPLY_ROOM_BYTES = 16 << 20  # of a reply, for heads, shares, signatures beside its vector
 MOST_REPLY_BYTES = MAX_HEAD_BYTES + MAX_BODY_BYTES  # of an adapter that is not known
 NameOf = Callable[[bytes], str | None]
 
@@ -67,6 +68,10 @@ class FleetState(SqlLinkState):
         self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
         self._objects = objects
         self._uploads = PendingUploads()
+
+    def expect(self, values: int) -> None:
+        """Bound a reply by the largest vector: 8 bytes a value at most, and what is beside it."""
+        self.most_reply_bytes = 8 * values + REPLY_ROOM_BYTES
 
     def state(self) -> FleetState:
         """Flower asks a factory for the state; this one is its own."""
