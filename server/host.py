@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 
 NONCE_BYTES = 16
 LOOK_S = 0.1
+MOST_LOOKING = 0.05  # of a core, while volunteers are waited for, however many there are
 LONGEST_BACK_OFF_S = 300
 
 
@@ -227,11 +228,17 @@ class Deployment:
         rounds = self.community.settings.rounds
         opens_at = time.monotonic() + (rounds.round_every if number > 1 else 0.0)
         while True:
+            began = time.thread_time()
             present = len(agreeing(self.community.consents, self.grid.willing()))
             if present >= rounds.least_present and time.monotonic() >= opens_at:
                 return
             self.file.waiting(number, present, rounds.least_present)
-            self._pause(LOOK_S)
+            self._pause(until_next_look_s(time.thread_time() - began))
+
+
+def until_next_look_s(took_s: float) -> float:
+    """Return the pause after a look that took so much processor time: most of the time is rest."""
+    return max(LOOK_S, took_s / MOST_LOOKING)
 
 
 def back_off_s(abandoned: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -92,6 +93,7 @@ class PortServices:
         return int(self.clock())
 
 
+@functools.lru_cache(maxsize=1 << 15)  # a roster that grows by one is spelt by one
 def to_pem(der: bytes) -> bytes:
     """A public key as Flower spells it."""
     key = load_der_public_key(der)

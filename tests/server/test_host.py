@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nomoat.server.console import ConsoleLines
-from nomoat.server.host import StateFile, back_off_s
+from nomoat.server.host import StateFile, back_off_s, until_next_look_s
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
 from nomoat.server.state_file import forget
@@ -96,3 +96,11 @@ def test_what_volunteers_show_of_their_software_stays_known_when_they_are_away(
         file = replace(state_file(tmp_path / "state.json"), software=lambda shown=shown: shown)
         file.progress(RoundProgress(1, "training", 0, 3))
         assert json.loads((tmp_path / "state.json").read_text())["software"] == here
+
+
+@pytest.mark.parametrize(("took_s", "pause_s"), [(0.0, 0.1), (0.004, 0.1), (0.05, 1.0)])
+def test_waiting_for_however_many_takes_a_twentieth_of_a_core_at_most(
+    took_s: float, pause_s: float
+) -> None:
+    assert until_next_look_s(took_s) == pytest.approx(pause_s)
+    assert took_s / (took_s + until_next_look_s(took_s)) <= 0.05
