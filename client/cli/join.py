@@ -39,6 +39,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     accept_audit: options.AcceptAudit = False,
     only_enrol: options.EnrolOnly = False,
     detach: options.Detach = False,
+    no_web: options.NoWeb = False,
 ) -> None:
     """Join a community: read the sheet, accept it, and train whenever a round asks."""
     from nomoat.client.volunteer.joining import Consent, Wish
@@ -58,11 +59,11 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         room_percent=agree_up_to,
     )
     given = Consent(accept_weak, accept_audit)
-    _join(_invitation(link), wish, yes, given, None if only_enrol else detach)
+    _join(_invitation(link), wish, yes, given, None if only_enrol else detach, not no_web)
 
 
 def _join(
-    invitation: Invitation, wish: Wish, yes: bool, given: Consent, detach: bool | None
+    invitation: Invitation, wish: Wish, yes: bool, given: Consent, detach: bool | None, web: bool
 ) -> None:
     """Join, and take part unless `detach` is None. given: accepted by options."""
     from nomoat.aggregation.plain_text import one_line
@@ -78,7 +79,7 @@ def _join(
         name = enrol(home, candidate, invitation, _agree(candidate, yes, given))
         say(f"joined {one_line(candidate.info.name)} as {name}")
         if detach is not None:
-            start(home, [candidate.folder], candidate.folder.root.name, detach)
+            start(home, [candidate.folder], candidate.folder.root.name, detach, web)
     finally:
         if not running(candidate.folder):
             forget(candidate.folder.split)

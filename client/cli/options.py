@@ -59,3 +59,6 @@ AllowDropping = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Accept the sheet without being asked.")]
 EnrolOnly = Annotated[bool, typer.Option("--enrol-only", help="Join, train later.")]
+NoWeb = Annotated[
+    bool, typer.Option("--no-web", help="No page in a browser, which opens where there is one.")
+]

@@ -27,8 +27,18 @@ def run(community: options.Which = None, detach: options.Detach = False) -> None
     start(home, home.chosen(community), community, detach)
 
 
-def start(home: Home, folders: Sequence[CommunityFolder], named: str | None, detach: bool) -> None:
-    """Take part until the owner ends it; `named`: the one community that was asked for."""
+def start(
+    home: Home,
+    folders: Sequence[CommunityFolder],
+    named: str | None,
+    detach: bool,
+    web: bool = False,
+) -> None:
+    """Take part until the owner ends it; `named`: the one community that was asked for.
+
+    web: with the owner's page beside, where somebody sees it.
+    """
+    import contextlib
     import os
     import signal
     import threading
@@ -42,7 +52,9 @@ def start(home: Home, folders: Sequence[CommunityFolder], named: str | None, det
     os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the driver's own library counts
     from nomoat.client.volunteer.runner import keep_logs, take_part
+    from nomoat.client.volunteer.telling.page_beside import page_beside, somebody_looks
 
+    web = web and somebody_looks(sys.stdout.isatty() and sys.stderr.isatty(), os.environ)
     keep_logs(folders)
     for folder in folders:
         orders = owner_orders.read(folder.root)
@@ -53,7 +65,8 @@ def start(home: Home, folders: Sequence[CommunityFolder], named: str | None, det
         signal.signal(number, lambda *_: stop.set())
     names = ", ".join(folder.name() for folder in folders)
     say(f"taking part in {names}; Ctrl-C ends it (in a browser: nomoat status --web)")
-    take_part(home, folders, stop, _timed)
+    with page_beside(home.root, folders[0].root.name) if web else contextlib.nullcontext():
+        take_part(home, folders, stop, _timed)
     say("stopped; what was finished is kept")
 
 
