@@ -42,9 +42,6 @@ def start(
     import os
     import signal
     import threading
-    from dataclasses import replace
-
-    from nomoat.client.machine import owner_orders
 
     if detach:
         _detach(folders[0].root if named else home.root, named)
@@ -56,10 +53,7 @@ def start(
 
     web = web and somebody_looks(sys.stdout.isatty() and sys.stderr.isatty(), os.environ)
     keep_logs(folders)
-    for folder in folders:
-        orders = owner_orders.read(folder.root)
-        if orders.finish:  # it was obeyed: to run again is to want more
-            owner_orders.write(folder.root, replace(orders, finish=False))
+    _want_more(folders)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -68,6 +62,18 @@ def start(
     with page_beside(home.root, folders[0].root.name) if web else contextlib.nullcontext():
         take_part(home, folders, stop, _timed)
     say("stopped; what was finished is kept")
+
+
+def _want_more(folders: Sequence[CommunityFolder]) -> None:
+    """Take back an order to finish: it was obeyed, and to run again is to want more."""
+    from dataclasses import replace
+
+    from nomoat.client.machine import owner_orders
+
+    for folder in folders:
+        orders = owner_orders.read(folder.root)
+        if orders.finish:
+            owner_orders.write(folder.root, replace(orders, finish=False))
 
 
 def _timed(line: str) -> None:
