@@ -6,6 +6,7 @@ A community of four volunteers as processes, masked, over TLS on loopback, train
 attack after the other runs beside it, from other threads here, each over `rounds` rounds, with as
 many quiet rounds before and after it. The attacks of a member are one enrolled member's, whose
 calls are authentic and who never trains; it is held for that at some time, and its calls go on.
+Their quiet rounds have it there, too, and silent.
 
 worst_slowdown   largest ratio of the median round under an attack to that of the quiet rounds
 worst_growth_mb  largest growth of the coordinator's memory under an attack beyond its quiet peak
@@ -25,12 +26,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 from assault.connections import Attack
-from assault.members import Mallory, by
+from assault.members import Mallory, by, silent_member
 from assault.strangers import STRANGERS, nothing
 
 from nomoat.simulations.loopback.cli import share_out
@@ -92,27 +94,48 @@ def window(made: LoopbackFederation, attack: Callable[[Attack], None], rounds: i
 
 
 def measured(rounds: int, only: list[str]) -> dict[str, Any]:
-    """Every attack, or those named, beside quiet rounds before and after it."""
-    found: dict[str, Any] = {"attacks": {}}
+    """Every attack, or those named. Strangers come before there is a member who never trains.
+
+    Rounds that ask that member wait for it, whatever else it does, until it is held: so its attacks
+    stand beside rounds in which it is there and silent.
+    """
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, community(Path(folder)) as made:
+        attacks = beside(made, nothing, [one for one in STRANGERS if _chosen(one, only)], rounds)
         mallory = Mallory(made.port, made.invite(1))
-        mallory.join()
-        attacks = [one for one in (*STRANGERS, *by(mallory)) if not only or one.__name__ in only]
-        before = window(made, nothing, rounds)
-        for attack in attacks:
-            under = window(made, attack, rounds)
-            after = window(made, nothing, rounds)
-            found["attacks"][attack.__name__] = compared(under, before, after)
-            before = after
-        found["standing"] = {
-            row["name"]: row["standing"]
-            for row in json.loads(made.call("volunteers", str(made.folder), "list", "--json"))
-        }
-    each = found["attacks"].values()
-    found["worst_slowdown"] = max(one["slowdown"] for one in each)
-    found["worst_growth_mb"] = max(one["growth_mb"] for one in each)
-    found["fivehundreds"] = sum(one["fivehundreds"] for one in each)
+        members = [one for one in by(mallory) if _chosen(one, only)]
+        if members:
+            mallory.join()
+            attacks |= beside(made, partial(silent_member, mallory), members, rounds)
+        listed = json.loads(made.call("volunteers", str(made.folder), "list", "--json"))
+    found["attacks"] = attacks
+    found["standing"] = {row["name"]: row["standing"] for row in listed}
+    found["worst_slowdown"] = max(one["slowdown"] for one in attacks.values())
+    found["worst_growth_mb"] = max(one["growth_mb"] for one in attacks.values())
+    found["fivehundreds"] = sum(one["fivehundreds"] for one in attacks.values())
     return found
+
+
+def beside(
+    made: LoopbackFederation,
+    quiet: Callable[[Attack], None],
+    attacks: list[Callable[[Attack], None]],
+    rounds: int,
+) -> dict[str, Any]:
+    """Watch each attack between quiet rounds."""
+    found = {}
+    before = window(made, quiet, rounds) if attacks else None
+    for attack in attacks:
+        assert before is not None
+        under = window(made, attack, rounds)
+        after = window(made, quiet, rounds)
+        found[attack.__name__] = compared(under, before, after)
+        before = after
+    return found
+
+
+def _chosen(attack: Callable[[Attack], None], only: list[str]) -> bool:
+    return not only or attack.__name__ in only
 
 
 def compared(under: Window, before: Window, after: Window) -> dict[str, Any]:

@@ -130,6 +130,15 @@ def _unverified() -> ssl.SSLContext:
     return context
 
 
+def silent_member(mallory: Mallory, attack: Attack) -> None:
+    """Be there, and answer nothing."""
+    with contextlib.suppress(OSError):  # too many calls before, perhaps
+        mallory.come_online()
+    while not attack.over.wait(5):
+        with contextlib.suppress(OSError):
+            mallory.stay_online()
+
+
 def slow_bodies(mallory: Mallory, attack: Attack) -> None:
     """Forty authentic calls whose bodies come a byte at a time."""
     while not attack.over.wait(0.5):
@@ -152,7 +161,8 @@ def giant_messages(mallory: Mallory, attack: Attack) -> None:
 
 def junk_replies(mallory: Mallory, attack: Attack) -> None:
     """Replies to what it is asked, with trees of objects that are never sent, or are noise."""
-    mallory.come_online()
+    with contextlib.suppress(OSError):
+        mallory.come_online()
     while not attack.over.wait(0.1):
         with contextlib.suppress(OSError):
             mallory.stay_online()
