@@ -41,9 +41,9 @@ class Agreement:
     without masks, was accepted by name. batch_size: rows of a step; with fewer, less the same room,
     the losses that are told would be of single rows. audit_words: of the sketch that the
     coordinator learns of each update. noise_multiplier to min_gap: of the noise in sums that this
-    machine counts on (aggregation/protocol/terms/privacy_terms.py). edition: of the terms agreed to
-    last; 0 if it had no number. memory_bytes: that the sheet said training takes on memory_on (a
-    device and the bits of the base); 0 if it said nothing.
+    machine counts on (aggregation/protocol/terms/privacy_terms.py). edition, edition_at: number and
+    time of the terms agreed to last; 0 if they had none. memory_bytes: that the sheet said training
+    takes on memory_on (a device and the bits of the base); 0 if it said nothing.
     """
 
     steps: int
@@ -64,6 +64,7 @@ class Agreement:
     participations: int = 0
     min_gap: int = 0
     edition: int = 0
+    edition_at: int = 0
     memory_bytes: int = 0
     memory_on: str = ""
 
@@ -128,7 +129,7 @@ class Agreement:
         """True if the community has signed how large its adapter becomes."""
         return self.learning_rate < UNKNOWN_RATE
 
-    def renewed(self, terms: WorkTerms, edition: int) -> Agreement:
+    def renewed(self, terms: WorkTerms, edition: int, edition_at: int) -> Agreement:
         """The agreement to an edition's work; what else was agreed to stays."""
         new = self.signed(terms)
         return replace(
@@ -142,6 +143,7 @@ class Agreement:
             rounds_per_day=new.rounds_per_day,
             batch_size=new.batch_size,
             edition=edition,
+            edition_at=edition_at,
         )
 
     def at_most(self, figure: float) -> float:

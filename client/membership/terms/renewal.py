@@ -46,39 +46,45 @@ def asked_now(
 ) -> AskedEdition | None:
     """Ask for the edition that holds; None if it is the agreed one, or there are no editions.
 
+    A community whose backup was put back may give a number again, to other terms: the time tells.
     fewest: as in `changes`.
     """
     edition = questions.edition(coordinator.endpoint, coordinator.community)
     info = folder.info()
     agreed = agreement.load(folder.root, info)
-    if edition is None or edition.number == agreed.edition:
+    if edition is None or (edition.number, edition.at) == (agreed.edition, agreed.edition_at):
         return None
     return AskedEdition(edition, changes(agreed, info, edition, fewest))
 
 
 def keep(folder: CommunityFolder, coordinator: CoordinatorClient, asked: AskedEdition) -> None:
     """Take an edition that asks for nothing beyond what was agreed to; the figures stay."""
-    before = agreement.load(folder.root, folder.info())
-    agreement.save(folder.root, replace(before, edition=asked.edition.number))
-    _tell(coordinator, asked)
+    _tell(coordinator, asked)  # first: what was saved is not told again
+    before, edition = agreement.load(folder.root, folder.info()), asked.edition
+    kept = replace(before, edition=edition.number, edition_at=edition.at)
+    agreement.save(folder.root, kept)
 
 
 def renewed(folder: CommunityFolder, asked: AskedEdition) -> Agreement:
     """The agreement that agreeing to an edition makes."""
     before = agreement.load(folder.root, folder.info())
-    new = before.renewed(asked.edition.work, asked.edition.number)
+    edition = asked.edition
+    new = before.renewed(edition.work, edition.number, edition.at)
     return replace(new, weak=before.weak or asked.weakens)
 
 
 def agree(
     folder: CommunityFolder, coordinator: CoordinatorClient, asked: AskedEdition, new: Agreement
 ) -> None:
-    """Agree to an edition: the figures of `new`, of `renewed`, are what binds from now on."""
+    """Agree to an edition: the figures of `new`, of `renewed`, are what binds from now on.
+
+    The coordinator is told first: cut off in between, the owner is asked once more.
+    """
     now = int(time.time())
     info = coordinator_api.look(coordinator.endpoint, coordinator.community, now)
+    _tell(coordinator, asked)
     folder.save_info(info)
     agreement.save(folder.root, new)
-    _tell(coordinator, asked)
 
 
 def _tell(coordinator: CoordinatorClient, asked: AskedEdition) -> None:

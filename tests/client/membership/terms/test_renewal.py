@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from builders import community_info
-from nomoat.aggregation.errors import RemoteProtocolError, Unreachable
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol.community.terms import TermsEdition, check, sign
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.aggregation.protocol.signing import SigningKey
@@ -150,6 +150,41 @@ def test_terms_that_are_taken_back_are_asked_about_no_more(
     watch.look()
     assert (watch.waiting, said[-1]) == (False, None)
     assert agreement.load(folder.root, folder.info()).steps == 12
+
+
+def test_a_number_given_again_after_a_restore_is_another_edition(
+    folder: CommunityFolder, coordinator: Any
+) -> None:
+    coordinator.now = replace(working(local_steps=14), number=2, at=1_000)
+    asked = renewal.asked_now(folder, coordinator, 0)
+    assert asked is not None
+    renewal.agree(folder, coordinator, asked, renewal.renewed(folder, asked))
+    assert renewal.asked_now(folder, coordinator, 0) is None
+    coordinator.now = replace(working(local_steps=500), number=2, at=2_000)
+    again = renewal.asked_now(folder, coordinator, 0)
+    assert again is not None
+    assert again.asked
+
+
+def test_an_agreement_that_did_not_reach_the_coordinator_is_asked_for_again(
+    folder: CommunityFolder, coordinator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise NomoatError("away")
+
+    coordinator.now = replace(working(local_steps=24), number=3)
+    asked = renewal.asked_now(folder, coordinator, 0)
+    assert asked is not None
+    with monkeypatch.context() as cut:
+        cut.setattr(questions, "agree", away)
+        with pytest.raises(NomoatError):
+            renewal.agree(folder, coordinator, asked, renewal.renewed(folder, asked))
+    again = renewal.asked_now(folder, coordinator, 0)
+    assert again is not None
+    assert again.asked
+    renewal.agree(folder, coordinator, again, renewal.renewed(folder, again))
+    assert coordinator.heard == [3]
+    assert renewal.asked_now(folder, coordinator, 0) is None
 
 
 def test_small_steps_do_not_add_up_to_more_than_was_agreed_to(
