@@ -19,7 +19,7 @@ from nomoat.aggregation.protocol import lineage, receipts
 from nomoat.aggregation.protocol.enrolment import Standing, community_id
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.versions import SUFFIX, is_whole
-from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.records import ERASED, RoundRecord, same_people
 
 Piece = Iterator[str | None]  # a fault in words, or None where there is none
 
@@ -94,7 +94,7 @@ def _history(community: OpenCommunity) -> Piece:
         of = rounds.get(version.round)
         if of is None or not of.committed or of.adapter != version.adapter.hex():
             yield f"version {version.number} is of round {version.round}, which did not give it"
-        elif of.contributors != version.contributors:
+        elif not same_people(of.contributors, version.contributors):
             yield f"version {version.number} names other contributors than round {version.round}"
         else:
             yield None
@@ -119,6 +119,8 @@ def _credit(community: OpenCommunity) -> Piece:
     for record in map(_record, store.rounds()):
         for name in record.contributors:
             member = members.get(name)
+            if member is None and name.startswith(ERASED):
+                continue  # its receipts were erased with it
             if member is None:
                 yield f"round {record.round} was summed with {name}, who never joined"
             elif (record.round, member.binding.identity) not in credited:

@@ -103,10 +103,9 @@ def erase(
     folder: Same = None,
 ) -> None:
     """Erase what can be of a volunteer that asked for it: receipts, its name in rounds' records."""
-    import os
-
     from nomoat.aggregation.errors import NomoatError, UsageError
     from nomoat.server.erasure import erase as erased
+    from nomoat.server.rounds.records import nobodys_name
     from nomoat.server.state_file import FILE, forget
 
     registrar = opened(folder or ctx.obj).registrar
@@ -116,8 +115,7 @@ def erase(
     question = f"Erase {name}? It leaves, and its receipts cannot be brought back."
     if not yes and not typer.confirm(question, default=False, err=True):
         raise NomoatError("nothing was changed")
-    nobody = f"erased-{os.urandom(4).hex()}"
-    found = erased(registrar, known.binding.identity, nobody, int(time.time()))
+    found = erased(registrar, known.binding.identity, nobodys_name(), int(time.time()))
     forget((folder or ctx.obj) / FILE, name)
     typer.echo(f"erased {found.receipts} receipts, and its name in {found.rounds} rounds' records")
 

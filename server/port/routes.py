@@ -6,7 +6,6 @@ Bodies and answers are wire messages, refusals JSON with one line.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from nomoat.aggregation.protocol.receipts import PAGE, Receipts
 from nomoat.server.conduct.cases import Cases
 from nomoat.server.erasure import erase
 from nomoat.server.port.services import Asking, PortServices
+from nomoat.server.rounds.records import nobodys_name
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +124,7 @@ def _add_leaving(app: FastAPI, services: PortServices) -> None:
     @app.post("/erase")
     async def erased(request: Request) -> Response:
         def gone() -> None:
-            nobody = f"erased-{os.urandom(4).hex()}"
-            erase(services.registrar, _asker(request, services), nobody, services.now())
+            erase(services.registrar, _asker(request, services), nobodys_name(), services.now())
 
         return await _answered(gone)
 

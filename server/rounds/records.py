@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from nomoat.server.rounds.federation import FederationCheckpoint
+
+ERASED = "erased-"  # how a word begins that takes an erased name's place
+
+
+def nobodys_name() -> str:
+    """Return a new word that takes an erased volunteer's name's place."""
+    return f"{ERASED}{os.urandom(4).hex()}"
+
+
+def same_people(recorded: Sequence[str], signed: Sequence[str]) -> bool:
+    """Tell whether a record names those whom a version names, but for words in erased names' place.
+
+    Versions are signed and keep the names.
+    """
+    pairs = zip(recorded, signed, strict=False)
+    same = all(here == there or here.startswith(ERASED) for here, there in pairs)
+    return len(recorded) == len(signed) and same
 
 
 @dataclass(frozen=True)

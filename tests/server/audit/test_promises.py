@@ -32,9 +32,10 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import Provenance
+from nomoat.server.erasure import erase
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.receipts import UpdateDigests
-from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.records import RoundRecord, nobodys_name
 
 NAMES = ("ada", "bob")
 
@@ -84,6 +85,20 @@ def community(tmp_path: Path) -> Iterator[OpenCommunity]:
 
 def test_a_whole_community_keeps_every_promise(community: OpenCommunity) -> None:
     assert faults(community) == []
+
+
+def test_whoever_was_erased_breaks_no_promise(community: OpenCommunity) -> None:
+    for number in range(len(NAMES)):  # one is there, one has left
+        identity = SigningKey(bytes([number + 1]) * 32).public
+        assert erase(community.registrar, identity, nobodys_name(), 500).rounds
+        assert faults(community) == []
+    spoiled = ("erased-1", "eve")  # a word for one name, and a name that was never there
+    for contributors in (spoiled, spoiled[:1]):
+        store = community.registrar.database
+        record = RoundRecord.from_json(json.loads(store.rounds()[0]))
+        text = json.dumps(replace(record, contributors=contributors).as_json())
+        store._execute("UPDATE rounds SET record = ? WHERE number = 1", text)
+        assert faults(community)
 
 
 def sql(text: str) -> Callable[[OpenCommunity], object]:
