@@ -59,6 +59,10 @@ class BadData(NomoatError):
     exit_code = 8
 
 
+class Diverged(NomoatError):
+    """An adapter's loss is not a finite number."""
+
+
 class LocalProtocolError(NomoatError):
     """Our own side broke the protocol: a bug here, or a caller who did."""
 

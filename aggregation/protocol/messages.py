@@ -106,6 +106,8 @@ class TrainSettings:
 # that round, or a later one, go further.
 STALE = "stale round"
 SPENT = "trained from this version already"
+# Of a Decline to measure: the candidate has no finite loss, which counts against it.
+DIVERGED = "loss is not finite"
 
 
 @message("train.local")

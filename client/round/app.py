@@ -21,7 +21,7 @@ from typing import Protocol, TypeAlias
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.errors import Diverged, NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.messages import (
     EvaluateTask,
@@ -131,6 +131,7 @@ class RequestHandler:
             log.warning("%s: %s", self.session.name, problem)
             reason = str(problem)
             self._tell(lambda observer: observer.failed(work, reason))
+            return self.session.failed(work, diverged=isinstance(problem, Diverged))
         return self.session.failed(work)
 
     def _train(self, work: TrainWork) -> Answer:

@@ -143,11 +143,15 @@ class RoundSession:
         sent = [mark.exchange for mark in marks if mark.kind == "masked"]
         return self.held is not None and any(map(self.held.last_exchange, sent))
 
-    def failed(self, work: Work) -> Decline:
-        """Take back work that could not be done; the coordinator learns that, not why."""
+    def failed(self, work: Work, *, diverged: bool = False) -> Decline:
+        """Take back work that could not be done; the coordinator learns that, not why.
+
+        diverged: the candidate has no finite loss, which is told: it is a measurement.
+        """
         if isinstance(work, TrainWork):
             self._move(TrainingFailed)
-        return decline(work.task.round, Reason.FAILED)
+            return decline(work.task.round, Reason.FAILED)
+        return decline(work.task.round, Reason.DIVERGED if diverged else Reason.FAILED)
 
     def on_train_task(self, task: TrainTask) -> RoundStep:
         """Check a task against the owner's limits and say how to train it here."""

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     PAUSED = "paused"
     UNSAFE = "unsafe request refused"
     SPENT = messages.SPENT
+    DIVERGED = messages.DIVERGED
 
 
 class Overtaken(NomoatError):

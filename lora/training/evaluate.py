@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nomoat.aggregation.errors import BadData, NomoatError
+from nomoat.aggregation.errors import BadData, Diverged
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.lora.data.batches import Batch, by_length, pieces
 from nomoat.lora.data.encoding import Encoder, Example
@@ -47,7 +47,7 @@ def evaluate(
     """Measure the adapter, or the base model alone if None, on `examples`.
 
     Every token counts the same, wherever it stands. Batches go through the model in the pieces that
-    training cuts; how large they are moves the last bits. Raises NomoatError if the loss is not
+    training cuts; how large they are moves the last bits. Raises Diverged if the loss is not
     finite.
     """
     import torch
@@ -64,7 +64,7 @@ def evaluate(
             tokens += len(batch.targets)
     loss = float(torch.stack(parts).cpu().double().sum()) / tokens  # MPS has no float64
     if not math.isfinite(loss):
-        raise NomoatError("the adapter's loss is not a finite number: its training has diverged")
+        raise Diverged("the adapter's loss is not a finite number: its training has diverged")
     return MeasuredLoss(loss, tokens)
 
 

@@ -143,6 +143,7 @@ def brief(record: RoundRecord) -> str:
             bare,
             cohort=bare.cohort[:names],
             contributors=bare.contributors[: max(1, names)],
+            misfits=bare.misfits[:names],
             dropped=dict(list(bare.dropped.items())[:names]),
             refused=dict(list(bare.refused.items())[:names]),
             reason=bare.reason[:200],

@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 LEAST_NOISE = 1e-3  # the same adapter, measured on another machine or with another batch size
 MOST_NOISE = 0.05  # however much evaluators disagree; also where one alone shows no noise
@@ -37,7 +37,10 @@ T_95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)  #
 
 @dataclass(frozen=True)
 class HeldOutLosses:
-    """One version's losses, nats per trained token: of volunteers, and on the community's rows."""
+    """One version's losses, nats per trained token: of volunteers, and on the community's rows.
+
+    inf: somebody says that there is none, because the version has diverged.
+    """
 
     volunteers: Mapping[str, float] = field(default_factory=dict)
     evaluation: float | None = None
@@ -53,15 +56,30 @@ class Acceptance:
 
 
 def judge(
-    best: HeldOutLosses, candidate: HeldOutLosses, tolerance: float | None = None
+    best: HeldOutLosses,
+    candidate: HeldOutLosses,
+    tolerance: float | None = None,
+    unheard: Collection[str] = (),
 ) -> Acceptance:
     """Accept a candidate unless it is worse than the best version by more than the noise.
 
-    tolerance: the rise that is accepted instead, relative. Only volunteers in both count; with none
-    in common there is no evidence against the candidate, but one that nobody measured does not
+    tolerance: the rise that is accepted instead, relative. Only volunteers in both count, and of
+    those only who is not `unheard` (suspicion/claims.py), as long as anybody else is there; with
+    none in common there is no evidence against the candidate, but one that nobody measured does not
     replace one that was. A rise on the community's own rows counts against the candidate whatever
     volunteers say; one measurement shows no noise, so MOST_NOISE is its.
     """
+    said = candidate.volunteers
+    heard = {name: loss for name, loss in said.items() if name not in unheard}
+    verdict = _judge(best, replace(candidate, volunteers=heard or said), tolerance)
+    if not verdict.accepted:
+        return verdict
+    # What others said is kept, for the day on which they are heard again.
+    kept = {**_finite(said), **verdict.best.volunteers}
+    return replace(verdict, best=replace(verdict.best, volunteers=kept))
+
+
+def _judge(best: HeldOutLosses, candidate: HeldOutLosses, tolerance: float | None) -> Acceptance:
     reason = _unmeasured(best, candidate)
     if reason is not None:
         return Acceptance(False, reason, best)
@@ -70,12 +88,11 @@ def judge(
     most = MOST_NOISE if tolerance is None else tolerance
     if own is not None and own > most:
         return Acceptance(False, _rise("loss on the evaluation split", own, most), best)
-    common = sorted(best.volunteers.keys() & candidate.volunteers.keys())
-    if not common:
+    changes = list(changes_of(best.volunteers, candidate.volunteers).values())
+    if not changes:
         unopposed = f"loss on the evaluation split changed by {own or 0.0:+.1%}"
         reason = "nothing to compare with" if own is None else unopposed
         return Acceptance(True, reason, _best(best, candidate, better=False))
-    changes = [_change(best.volunteers[v], candidate.volunteers[v]) for v in common]
     change, noise = statistics.median(changes), noise_of(changes)
     allowed = noise if tolerance is None else tolerance
     if change > allowed:
@@ -89,19 +106,37 @@ def noise_of(changes: Sequence[float]) -> float:
     n = len(changes)
     if n < 2:
         return MOST_NOISE
-    middle = statistics.median(changes)
-    spread = statistics.median(abs(change - middle) for change in changes)
-    sigma = MAD_TO_SIGMA * (FEW[n - 2] if n < 10 else n / (n - 0.8)) * spread
     quantile = T_95[n - 2] if n < 12 else 1.645 + 1.6 / (n - 1)
-    noise = quantile * SIGMA_TO_MEDIAN * sigma / math.sqrt(n)
+    noise = quantile * SIGMA_TO_MEDIAN * deviation(changes) / math.sqrt(n)
     return min(MOST_NOISE, max(LEAST_NOISE, noise))
+
+
+def deviation(changes: Sequence[float]) -> float:
+    """σ of two changes or more, as robust as their median is."""
+    n, middle = len(changes), statistics.median(changes)
+    if not math.isfinite(middle):
+        return math.inf
+    spread = statistics.median(abs(change - middle) for change in changes)
+    return MAD_TO_SIGMA * (FEW[n - 2] if n < 10 else n / (n - 0.8)) * spread
+
+
+def changes_of(
+    before: Mapping[str, float | None], after: Mapping[str, float | None]
+) -> dict[str, float]:
+    """The relative change of each loss that is in both; inf where there is none any more."""
+    return {
+        name: _change(was, now)
+        for name in sorted(before.keys() & after.keys())
+        if (was := before[name]) is not None and (now := after[name]) is not None
+    }
 
 
 def _unmeasured(best: HeldOutLosses, candidate: HeldOutLosses) -> str | None:
     """The reason for which a candidate cannot be judged at all, if there is one."""
     own = candidate.evaluation
     measured = [*candidate.volunteers.values(), *(() if own is None else (own,))]
-    if not all(math.isfinite(loss) for loss in measured):
+    diverged = len(candidate.volunteers) - len(_finite(candidate.volunteers))
+    if (own is not None and not math.isfinite(own)) or 2 * diverged > len(candidate.volunteers):
         return "held-out loss is not finite"
     if (best.volunteers or best.evaluation is not None) and not measured:
         return "nobody measured the new adapter"
@@ -114,17 +149,22 @@ def _best(best: HeldOutLosses, candidate: HeldOutLosses, *, better: bool) -> Hel
     Not clearly better, it adds those it alone was measured by: they have nothing older to compare
     with, and it is as good as the best as far as anybody can tell.
     """
-    volunteers = (
-        dict(candidate.volunteers) if better else {**candidate.volunteers, **best.volunteers}
-    )
+    measured = _finite(candidate.volunteers)
+    volunteers = measured if better else {**measured, **best.volunteers}
     known = [loss for loss in (best.evaluation, candidate.evaluation) if loss is not None]
     return HeldOutLosses(volunteers, min(known, default=None))
 
 
+def _finite(losses: Mapping[str, float]) -> dict[str, float]:
+    return {name: loss for name, loss in losses.items() if math.isfinite(loss)}
+
+
 def _rise(of: str, change: float, allowed: float) -> str:
+    if math.isinf(change):
+        return f"{of} is not finite"
     return f"{of} rose by {change:.1%} over the best version (at most {allowed:.1%})"
 
 
 def _change(before: float, after: float) -> float:
     """Relative change of a loss."""
-    return after / max(before, 1e-9) - 1
+    return after / max(before, 1e-9) - 1 if math.isfinite(after) else math.inf

@@ -33,6 +33,7 @@ from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.receipts import UpdateDigests
 from nomoat.server.rounds.recording import record_of_round, record_of_start
 from nomoat.server.rounds.records import Journal, RoundRecord
+from nomoat.server.rounds.suspicion.claims import unheard
 from nomoat.server.rounds.suspicion.cohorts import suspicion_of
 from nomoat.server.rounds.watching import TrafficMeter, Watcher
 
@@ -165,7 +166,8 @@ class Coordinator:
         if patience is not None:
             patience = replace(patience, usual=dict(stragglers.usual))
         seed = round_seed(federation.seed, "cohort", task.round)
-        so_far = suspicion_of(self.journal.history())
+        history = tuple(self.journal.history())
+        so_far = suspicion_of(history)
         return RoundPlan(
             task,
             so_far.cohort(online, federation.fraction, federation.min_reports, seed),
@@ -179,6 +181,7 @@ class Coordinator:
             optimizer=federation.optimizer,
             measured=self.measure is not None,
             suspects=so_far.suspects,
+            unheard=unheard(history),
         )
 
     def _task(self, number: int, before: FederationCheckpoint) -> TrainTask:

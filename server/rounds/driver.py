@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.errors import Diverged, NomoatError, RemoteProtocolError
 from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter
@@ -187,9 +188,14 @@ class _Carrying:
 
 
 def loss_of(measured: Future[float]) -> float | None:
-    """The loss, None if it could not be measured: the round goes by the volunteers' losses."""
+    """The loss, inf if the adapter has none, None if it could not be measured.
+
+    Then the round goes by the volunteers' losses alone.
+    """
     try:
         return measured.result()
+    except Diverged:
+        return math.inf
     except NomoatError as problem:
         log.warning("the evaluation split was not measured: %s", problem)
         return None

@@ -73,6 +73,7 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
         suspects=dict(machine.plan.suspects),
         norm_bound=events.norm_bound,
         excluded=len({name for session in events.sessions for name in session.proofs}),
+        misfits=tuple(sorted(events.misfits)),
         reusable=_reusable(events),
     )
 

@@ -61,6 +61,7 @@ class RoundRecord:
     suspects: dict[str, float] = field(default_factory=dict)  # probability to spoil sums, if over ½
     norm_bound: float | None = None  # on the L2 norm of an update
     excluded: int = 0  # from the sum by its audit, with evidence
+    misfits: tuple[str, ...] = ()  # whose loss of the candidate nothing bears out
     reusable: bool = False  # its number may be announced again: nobody was asked for an update
 
     @property
@@ -76,6 +77,7 @@ class RoundRecord:
     def from_json(cls, row: Mapping[str, Any]) -> RoundRecord:
         """Read what as_json gave; TypeError if it is of another revision."""
         lists = {name: tuple(row[name]) for name in ("cohort", "contributors")}
+        lists["misfits"] = tuple(row.get("misfits", ()))  # not there in records of before
         return cls(**{**row, **lists})
 
 

@@ -9,6 +9,7 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.messages import (
+    DIVERGED,
     AdapterShape,
     Decline,
     EvaluateTask,
@@ -40,6 +41,7 @@ class FederatedEvaluation:
     ) -> None:
         self.losses: dict[str, float] = {}
         self.personal: dict[str, float] = {}
+        self.diverged: set[str] = set()  # who say that the adapter has no finite loss
         self.evaluation: float | None = None  # on the community's rows
         self.lost: dict[str, str] = {}
         self.refused: dict[str, str] = {}
@@ -113,7 +115,10 @@ class FederatedEvaluation:
 
     def _take(self, volunteer: str, packet: wire.Packet) -> None:
         if wire.peek_kind(packet, volunteer) == wire.kind_of(Decline):
-            self.lost[volunteer] = wire.decode(packet, Decline, volunteer).reason
+            said = wire.decode(packet, Decline, volunteer)
+            self.lost[volunteer] = said.reason
+            if (said.round, said.reason) == (self._task.round, DIVERGED):
+                self.diverged.add(volunteer)
             return
         evaluation = wire.decode(packet, Evaluation, volunteer)
         if evaluation.round != self._task.round:

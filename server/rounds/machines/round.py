@@ -53,6 +53,7 @@ from nomoat.server.rounds.machines.round_plan import (
     RoundPlan,
 )
 from nomoat.server.rounds.records import with_own
+from nomoat.server.rounds.suspicion.claims import misfits
 
 
 class RoundEvent(Enum):
@@ -287,7 +288,10 @@ class Round:
             # The adapter alone is the base model, and whoever has no B of its own measures nothing.
             standing, losses = with_own(standing, before.personal), found.personal
         best = before.best or HeldOutLosses(standing, before.evaluation)
-        return judge(best, HeldOutLosses(losses, found.evaluation), plan.tolerance)
+        claimed = {**losses, **dict.fromkeys(found.diverged, math.inf)}
+        candidate = HeldOutLosses(claimed, found.evaluation)
+        self.events.misfits = misfits(best, candidate)
+        return judge(best, candidate, plan.tolerance, plan.unheard)
 
     def _abandon(self, event: RoundEvent, reason: str, now: float) -> list[Outgoing]:
         self._move(event, now)

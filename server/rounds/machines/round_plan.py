@@ -46,6 +46,7 @@ class RoundPlan:
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
     measured: bool = False  # the coordinator measures the candidate, too
     suspects: Mapping[str, float] = field(default_factory=dict)  # of spoiling sums: probabilities
+    unheard: frozenset[str] = frozenset()  # whose losses do not count
 
     @property
     def training(self) -> Waiting:
@@ -72,6 +73,7 @@ class Events:
     contributors: tuple[str, ...] = ()
     sessions: tuple[SessionEvidence, ...] = ()  # each masked exchange
     norm_bound: float | None = None  # of the first exchange
+    misfits: frozenset[str] = frozenset()  # whose loss of the candidate nothing bears out
     phase_started: dict[RoundPhase, float] = field(default_factory=dict)
 
 
