@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from memory import MODELS, save_random
+from cards.shapes import SIZES
+from memory import save_random
 
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.simulations.pocket import MODEL_DIR
@@ -107,7 +108,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, default=MODEL_DIR)
-    parser.add_argument("--size", choices=tuple(MODELS), help="random weights instead of --model")
+    parser.add_argument("--size", choices=tuple(SIZES), help="random weights instead of --model")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)

@@ -19,17 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cards.shapes import config_of
+
 from nomoat.lora.memory.prediction import TrainingShape, Weights, cpu_host, cuda_host, predict
 from nomoat.lora.model.shape import ModelShape
 from nomoat.server.heap import return_freed_memory
 
 STEPS = 6
-MODELS: dict[str, dict[str, int]] = {
-    "10M": {"d": 256, "f": 688, "layers": 8, "heads": 8, "kv": 4, "vocab": 8_000},
-    "100M": {"d": 768, "f": 2048, "layers": 12, "heads": 12, "kv": 4, "vocab": 32_000},
-    "1B": {"d": 2048, "f": 5632, "layers": 22, "heads": 32, "kv": 4, "vocab": 32_000},
-    "7B": {"d": 4096, "f": 11008, "layers": 32, "heads": 32, "kv": 32, "vocab": 32_000},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +62,6 @@ def cases() -> Iterator[Case]:
     )
     yield Case("1B", TrainingShape(1, 256, 16, weights=Weights.BF16, checkpointing=True))
     yield Case("7B", TrainingShape(1, 1024, 16, weights=Weights.NF4, checkpointing=True))
-
-
-def llama_config(model: str) -> dict[str, Any]:
-    """A transformers Llama config of that size."""
-    size = MODELS[model]
-    return {
-        "model_type": "llama",
-        "hidden_size": size["d"],
-        "intermediate_size": size["f"],
-        "num_hidden_layers": size["layers"],
-        "num_attention_heads": size["heads"],
-        "num_key_value_heads": size["kv"],
-        "vocab_size": size["vocab"],
-        "tie_word_embeddings": model != "7B",
-    }
 
 
 def child(case: Case, folder: str, device: str) -> dict[str, int]:
@@ -226,7 +207,7 @@ def measure(case: Case, folder: Path, device: str) -> dict[str, Any]:
         return {"case": case.name, "failed": done.stderr[-2000:]}
     found = json.loads(done.stdout.splitlines()[-1])
     host = cpu_host(found["overhead"], case.tight) if device == "cpu" else cuda_host()
-    shape = ModelShape.from_config(llama_config(case.model))
+    shape = ModelShape.from_config(config_of(case.model))
     same_dtype = case.training.weights is stored_dtype(case.model)
     predicted = predict(shape, case.training, host, 0 if same_dtype else stored)
     measured = max(found["training"], found["loading"])
@@ -261,7 +242,7 @@ def save_random(model: str, folder: Path) -> Path:
             "AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(sys.argv[3])\n"
         )
         dtype = "bfloat16" if stored_dtype(model) is Weights.BF16 else "float32"
-        arguments = [json.dumps(llama_config(model)), dtype, str(saved)]
+        arguments = [json.dumps(config_of(model)), dtype, str(saved)]
         command = [sys.executable, "-W", "ignore", "-c", script, *arguments]
         subprocess.run(command, check=True, capture_output=True)
     return saved

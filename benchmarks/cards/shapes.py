@@ -12,6 +12,7 @@ from nomoat.lora.data.encoding import Example
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"d": 64, "f": 176, "layers": 2, "heads": 4, "kv": 2, "vocab": 512},
+    "10M": {"d": 256, "f": 688, "layers": 8, "heads": 8, "kv": 4, "vocab": 8_000},
     "100M": {"d": 768, "f": 2048, "layers": 12, "heads": 12, "kv": 4, "vocab": 32_000},
     "1B": {"d": 2048, "f": 5632, "layers": 22, "heads": 32, "kv": 4, "vocab": 32_000},
     "7B": {"d": 4096, "f": 11008, "layers": 32, "heads": 32, "kv": 32, "vocab": 32_000},

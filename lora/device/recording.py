@@ -26,6 +26,10 @@ class KernelRecorder(Protocol):
         """
         ...
 
+    def begin_anew(self) -> None:
+        """Give the memory of recordings that nobody has any more back."""
+        ...
+
 
 @cache
 def _stream(place: torch.device) -> torch.cuda.Stream:
@@ -72,3 +76,10 @@ class CudaRecorder:
             return found
 
         return replay
+
+    def begin_anew(self) -> None:
+        """Leave the pool to recordings that still live, and empty the caching allocator."""
+        import torch
+
+        self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.empty_cache()

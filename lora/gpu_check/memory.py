@@ -9,9 +9,10 @@ from typing import Any
 from nomoat.aggregation.errors import DoesNotFit
 from nomoat.lora.gpu_check.row import CheckPlace, GpuRow, expect
 from nomoat.lora.gpu_check.sample_task import ALPHA, RANK, SEED, SETTINGS, apart, examples_for
+from nomoat.lora.training.pieces.recordings import LEAST_PIECES
 
 ROWS, COPIES = 64, 8  # rows of a step; the base's rows, so often over
-STEPS = 6
+STEPS = LEAST_PIECES + 2  # so that pieces are recorded
 
 
 def runs_out(place: CheckPlace) -> str:

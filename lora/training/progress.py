@@ -100,6 +100,8 @@ class RunProgress:
                 if found is None:
                     raise
                 fewer = found
+            if fewer < self._limit:
+                gradients.drop()
             self._limit = fewer
             self._forget_step()  # out here: the exception, and all tensors it holds, are gone
 

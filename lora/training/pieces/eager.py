@@ -29,3 +29,6 @@ class EagerGradients:
             raise BadData("no layer of the adapter takes part in what the model computes")
         (loss if factor == 1.0 else loss * factor).backward()
         return loss.detach()
+
+    def drop(self) -> None:
+        """Let go of what is kept for later pieces: its memory is needed."""

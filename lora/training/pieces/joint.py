@@ -89,8 +89,8 @@ class RecordedJointGradients(JointGradients):
     ) -> None:
         super().__init__(loss_of, factors, rates, prox)
         self._recorder = recorder
-        self._passes: Recordings[tuple[int, PieceSize], _RecordedPass] = Recordings()
-        self._steps: Recordings[int, Callable[[], torch.Tensor]] = Recordings()
+        self._passes: Recordings[tuple[int, PieceSize], _RecordedPass] = Recordings(recorder)
+        self._steps: Recordings[int, Callable[[], torch.Tensor]] = Recordings(recorder)
         self._stepped = False
 
     def add(self, batch: Batch, owners: NDArray[np.int64], per: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ class RecordedGradients(EagerGradients):
     ) -> None:
         super().__init__(loss_of)
         self._recorder, self._longest, self._gradient = recorder, longest, gradient
-        self._recordings: Recordings[PieceSize, _RecordedPiece] = Recordings()
+        self._recordings: Recordings[PieceSize, _RecordedPiece] = Recordings(recorder)
         self._warm = False
 
     def add(self, piece: Batch, learnt: int, factor: float) -> torch.Tensor:
@@ -42,11 +42,15 @@ class RecordedGradients(EagerGradients):
             self._warm_up(piece, learnt)
         size = size_for(piece, self._longest)
         recorded = self._recordings.get(
-            size, lambda: _RecordedPiece(self._loss_of, self._recorder, size)
+            size, lambda: _RecordedPiece(self._loss_of, self._recorder, size), size.rows > 1
         )
         if recorded is None:
             return super().add(piece, learnt, factor)
         return recorded.add(piece, learnt, factor)
+
+    def drop(self) -> None:
+        """Let go of every recording; smaller pieces are recorded anew."""
+        self._recordings.drop()
 
     def _warm_up(self, piece: Batch, learnt: int) -> None:
         """Compute a piece for nothing: wherever a run begins or resumes, its bits are the same."""

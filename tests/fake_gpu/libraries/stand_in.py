@@ -99,7 +99,7 @@ def _stands_in(backends: Any) -> None:
             return torch.float32
 
         def autocast(self) -> Any:
-            _fail_if_told(torch)
+            _fail_if_told("fail")
             return contextlib.nullcontext()
 
         def recorder(self) -> Any:
@@ -128,12 +128,20 @@ class _Repeats:
 
     def record(self, work: Callable[[], Any]) -> Callable[[], Any]:
         driver.say("record")
+        _fail_if_told("record")
         return work
 
+    def begin_anew(self) -> None:
+        driver.say("begin_anew")
 
-def _fail_if_told(torch: Any) -> None:
-    """Each line of the file `fail` is how one forward pass fails: passed over, out of memory …"""
-    told = driver.folder() / "fail"
+
+def _fail_if_told(file: str) -> None:
+    """Each line of the file is how one forward pass (`fail`), or one recording (`record`), fails:
+    not at all, out of memory …
+    """
+    import torch
+
+    told = driver.folder() / file
     if not told.exists():
         return
     first, _, rest = told.read_text().partition("\n")
@@ -142,6 +150,8 @@ def _fail_if_told(torch: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     if first == "cublas":
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+    if first == "cannot":
+        raise RuntimeError("operation not permitted when stream is capturing")
     if first == "lost":
         (driver.folder() / "lost").touch()
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")

@@ -19,7 +19,7 @@ from nomoat.lora.device import backends
 from nomoat.lora.model.adapter_slot import attach, detach
 from nomoat.lora.model.base_model import initial_adapter
 from nomoat.lora.training.checkpoint import Paused
-from nomoat.lora.training.pieces.recordings import LEAST_PIECES
+from nomoat.lora.training.pieces.recordings import LEAST_PIECES, Recordings
 from nomoat.lora.training.pieces.sizes import UNLEARNT, filled_up, size_for
 from nomoat.lora.training.progress import Breaks
 from nomoat.lora.training.together import JoinedTraining, train_together
@@ -56,6 +56,9 @@ class Repeater:
 
         return replay
 
+    def begin_anew(self) -> None:
+        """Nothing was kept."""
+
 
 class Unable(Repeater):
     """A device that cannot record this model."""
@@ -63,6 +66,32 @@ class Unable(Repeater):
     def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
         super().record(work)
         raise RuntimeError("operation not permitted when stream is capturing")
+
+
+class Tight(Repeater):
+    """A GPU with memory for rows up to `most`, of all recordings together, or of one pass."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.held, self.given_back = most, 0, 0
+        self.rows: list[int] = []
+
+    def record(self, work: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        owner: Any = work  # a recorded piece's method
+        rows = owner.__self__._batch.size.rows
+        try:
+            if self.held + rows > self.most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        finally:
+            if self.held + rows > self.most:  # what ends a recording complains of it, too
+                raise RuntimeError("CUDA error: operation failed due to a previous error")
+        self.held += rows
+        self.rows.append(rows)
+        return super().record(work)
+
+    def begin_anew(self) -> None:
+        self.given_back += 1
+        self.held = 0
 
 
 @pytest.fixture
@@ -79,8 +108,10 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Callable[[Repeater], None]:
     return use
 
 
-def run(model: Any, spec: Any, examples: Any, settings: TrainSettings = SETTINGS) -> Trained:
-    breaks = Given(None, Breaks(most_tokens=120))
+def run(
+    model: Any, spec: Any, examples: Any, settings: TrainSettings = SETTINGS, tokens: int = 120
+) -> Trained:
+    breaks = Given(None, Breaks(most_tokens=tokens))
     return train(model, initial_adapter(spec, b"i"), examples, settings, b"s", lambda: 0.0, breaks)
 
 
@@ -168,6 +199,45 @@ def test_what_cannot_be_recorded_trains_as_if_nobody_had_tried(
     recording(recorder)
     assert np.array_equal(run(model, spec, examples).vector, eager.vector)
     assert recorder.recordings == 1  # and it is not tried at every piece
+
+
+def test_memory_that_is_short_for_a_recording_costs_smaller_pieces_that_are_recorded_too(
+    model: Any, spec: Any, examples: Any, recording: Any
+) -> None:
+    small = Repeater()
+    recording(small)
+    began_small = run(model, spec, examples, tokens=60)
+    tight = Tight(3)
+    recording(tight)
+    found = run(model, spec, examples, tokens=400)
+    assert tight.given_back > 0
+    assert max(tight.rows) <= 3 < SETTINGS.batch_size
+    assert tight.recordings > 1
+    assert tight.replays > SETTINGS.local_steps  # kernel by kernel was no step
+    assert (found.steps, found.tokens) == (began_small.steps, began_small.tokens)
+    assert found.first_loss == pytest.approx(began_small.first_loss, rel=1e-5)
+    assert found.last_loss == pytest.approx(began_small.last_loss, rel=1e-5)
+    moved = began_small.vector - initial_adapter(spec, b"i").vector
+    assert np.linalg.norm(found.vector - began_small.vector) < 2e-3 * np.linalg.norm(moved)
+
+
+def test_earlier_recordings_make_room_for_one_of_another_size(recording: Any) -> None:
+    tight = Tight(6)
+    made: Recordings[int, str] = Recordings(tight)
+
+    def sized(rows: int) -> str:
+        if tight.held + rows > tight.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        tight.held += rows
+        return f"{rows} rows"
+
+    assert [made.get(n, lambda n=n: sized(n)) for n in (4, 2, 5)] == ["4 rows", "2 rows", "5 rows"]
+    assert tight.given_back == 1
+    assert made.get(4, lambda: sized(4)) == "4 rows"  # recorded again
+    assert made.get(7, lambda: sized(7)) is None  # kernel by kernel, and the others go on
+    assert made.get(6, lambda: sized(6)) == "6 rows"
+    with pytest.raises(torch.OutOfMemoryError):
+        made.get(8, lambda: sized(8), splits=True)
 
 
 @given(

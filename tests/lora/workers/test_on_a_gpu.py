@@ -118,6 +118,29 @@ print(json.dumps([*same, said(failed), again.steps, said(future.exception())[0],
     assert used[0] == used[1] > used[-1]
 
 
+def test_memory_that_runs_out_over_recordings_is_given_back_and_they_are_made_again(
+    run: Any, gpu: FakeGpu
+) -> None:
+    """The losses are those of a run in pieces that were small from its beginning."""
+    small, found, eager = run("""
+pool = Pool(MODEL, 1, "cuda", shared=False)
+spec = pool.submit(SpecJob(4, 8.0)).result().spec
+small = pool.submit(job(spec, most_tokens=64)).result()
+(HERE / "gpu" / "record").write_text("\\n" * 2 + "oom\\n" * 2)
+fail(*[""] * 12, "oom")
+found = pool.submit(job(spec)).result()
+(HERE / "gpu" / "record").write_text("cannot")
+eager = pool.submit(job(spec)).result()
+print(json.dumps([[x.first_loss, x.last_loss, x.steps] for x in (small, found, eager)]))
+""")
+    assert found == pytest.approx(small, rel=1e-5)
+    assert eager == pytest.approx(small, rel=1e-5)
+    happened = [line.split(" ")[0] for line in gpu.log()]
+    dropped = happened.index("begin_anew")
+    assert "give_back" in happened[dropped:]
+    assert "record" in happened[dropped:]
+
+
 def test_a_jobs_need_is_this_machines_and_no_part_of_what_is_trained(
     spec: AdapterSpec, tmp_path: Path, conversations: tuple[Conversation, ...]
 ) -> None:
