@@ -52,6 +52,23 @@ def grouped(app: typer.Typer) -> None:
         command.rich_help_panel = person_of(_name(command))
     for group in app.registered_groups:
         group.rich_help_panel = person_of(str(group.name))
+    _list_arguments_once(app)
+
+
+class _ArgumentsOnce:
+    """Leaves the list of arguments to typer, which click 8.5 would write a second time."""
+
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write nothing."""
+
+
+def _list_arguments_once(app: typer.Typer) -> None:
+    for command in app.registered_commands:
+        if not issubclass(command.cls, _ArgumentsOnce):
+            command.cls = type(command.cls.__name__, (_ArgumentsOnce, command.cls), {})
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _list_arguments_once(group.typer_instance)
 
 
 def person_of(command: str) -> str:

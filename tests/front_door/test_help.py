@@ -36,4 +36,5 @@ def test_piped_help_has_no_boxes_and_no_name_is_cut_in_fifty_columns() -> None:
     join = helped("join")
     assert "--min-participants" in join
     assert "[default: 0.1]" in re.sub(r"\s+", " ", join)
-    assert "The invitation: nomoat://join/" in re.sub(r"\s+", " ", join)  # of an argument
+    invitation = "The invitation: nomoat://join/"  # of an argument
+    assert re.sub(r"\s+", " ", join).count(invitation) == 1
