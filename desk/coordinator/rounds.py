@@ -24,6 +24,17 @@ class LeftOutVolunteer:
 
 
 @dataclass(frozen=True)
+class AskedVolunteer:
+    """A volunteer that a round asked, and how far it came. why: where it was late or refused."""
+
+    name: str
+    ready: bool
+    summed: bool
+    end: str
+    why: str
+
+
+@dataclass(frozen=True)
 class PhaseSpan:
     """One phase of a round: its seconds, and its place among them all in a bar of 100."""
 
@@ -54,6 +65,7 @@ class RoundView:
     bytes_down: int
     seconds: float
     phases: tuple[PhaseSpan, ...]
+    people: tuple[AskedVolunteer, ...]
 
 
 @dataclass(frozen=True)
@@ -103,11 +115,37 @@ def round_view(record: Mapping[str, Any]) -> RoundView:
         record["bytes_down"],
         sum(record["seconds"].values()),
         _phases(record["seconds"]),
+        _people(record),
     )
 
 
 def _left_out(reasons: Mapping[str, str]) -> tuple[LeftOutVolunteer, ...]:
     return tuple(LeftOutVolunteer(name, why) for name, why in sorted(reasons.items()))
+
+
+def _people(record: Mapping[str, Any]) -> tuple[AskedVolunteer, ...]:
+    """Everyone a record names, those who are not in the sum first."""
+    trained = record["train_seconds"] or record["train_loss"]
+    names = {*record["cohort"], *record["dropped"], *record["refused"], *record["contributors"]}
+    found = [
+        AskedVolunteer(
+            name,
+            name in trained,
+            name in record["contributors"],
+            _end(record, name),
+            record["refused"].get(name) or record["dropped"].get(name, ""),
+        )
+        for name in sorted(names)
+    ]
+    return tuple(sorted(found, key=lambda each: each.summed))
+
+
+def _end(record: Mapping[str, Any], name: str) -> str:
+    if name in record["refused"]:
+        return "refused"
+    if name in record["dropped"]:
+        return "late or gone"
+    return "in the sum" if name in record["contributors"] else "not in the sum"
 
 
 def _phases(seconds: Mapping[str, float]) -> tuple[PhaseSpan, ...]:

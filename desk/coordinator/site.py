@@ -91,6 +91,7 @@ class CoordinatorPages:
             totals=rounds.totals(ended),
             most=self.community.settings.rounds.max_rounds,
             needed=self.community.settings.rounds.min_volunteers,
+            joined=bool(ended or self.community.registrar.database.applicants()),
         )
         past = render(
             "coordinator_past",

@@ -69,6 +69,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def plainly(value: object) -> object:
+    """A value of an event: numbers with a fraction rounded, all else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -79,5 +84,5 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         finalize=shown,
     )
-    environment.filters.update(size=size, span=span, when=when, number=number)
+    environment.filters.update(size=size, span=span, when=when, number=number, plainly=plainly)
     return environment

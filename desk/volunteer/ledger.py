@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.receipts import Receipt, credits_of
@@ -14,6 +16,24 @@ from nomoat.client.sent.log import Reconciled, SentMessage, VerifiedLog, reconci
 from nomoat.client.sent.log_file import SentLog
 
 MOST_ROWS = 200
+MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "enrol": "the request to join: your name here and public keys",
+        "ready": "trained; how long it took, its losses",
+        "report": "your update",
+        "evaluation": "the loss on the rows you hold out",
+        "decline": "a no, and which",
+        "noted": "received",
+        "error": "that a message was refused",
+        "sa.keys": "keys for this sum alone",
+        "sa.shares": "sealed shares of this sum's keys, for the others",
+        "sa.check": "whose shares were no good",
+        "sa.masked": "your update, masked",
+        "sa.sketch": "sketches of the masks, for the audit of sizes",
+        "sa.signed": "your signature on who is in the sum",
+        "sa.reveal": "shares that take the masks off the sum",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -31,11 +51,15 @@ class LedgerFilter:
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """One message that left. content: its tensors in words. receipt: the community signed one."""
+    """One message that left. meaning: its kind in words. content: its tensors in words.
+
+    receipt: the community signed one.
+    """
 
     at: float
     round: int
     message: str
+    meaning: str
     to: str
     bytes: int
     content: str
@@ -47,13 +71,15 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class LedgerView:
-    """A log and what its check came to. found: of `count`; rows: the last of those found.
+    """A log and what its check came to. kinds: of messages, each with its meaning.
+
+    found: of `count`; rows: the last of those found.
 
     good: the chain is whole and no receipt names what is not in it. lines: the check in words.
     """
 
     wanted: LedgerFilter
-    kinds: tuple[str, ...]
+    kinds: tuple[tuple[str, str], ...]
     count: int
     bytes: int
     found: int
@@ -80,7 +106,7 @@ def ledger(home: Home, folder: CommunityFolder, wanted: LedgerFilter) -> LedgerV
     credit = credits_of(receipts)
     return LedgerView(
         wanted,
-        tuple(sorted({entry.message for entry in checked.entries})),
+        _kinds(checked.entries),
         len(checked.entries),
         sum(entry.bytes for entry in checked.entries),
         len(entries),
@@ -91,6 +117,11 @@ def ledger(home: Home, folder: CommunityFolder, wanted: LedgerFilter) -> LedgerV
         sum(each.tokens for each in credit),
         (credit[0].first_at, credit[0].last_at) if credit else None,
     )
+
+
+def _kinds(entries: Sequence[SentMessage]) -> tuple[tuple[str, str], ...]:
+    """Each kind of message in the log, and what it is called."""
+    return tuple((kind, MEANINGS.get(kind, kind)) for kind in sorted({e.message for e in entries}))
 
 
 def _broken(wanted: LedgerFilter, problem: str, receipts: Sequence[Receipt]) -> LedgerView:
@@ -104,6 +135,7 @@ def _row(entry: SentMessage, packets: set[str]) -> LedgerRow:
         entry.at,
         entry.round,
         entry.message,
+        MEANINGS.get(entry.message, ""),
         entry.to,
         entry.bytes,
         tensors(entry.tensors) if entry.tensors else "",

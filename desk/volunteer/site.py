@@ -83,15 +83,17 @@ class _VolunteerPages:
     def _chosen(self, request: Request) -> CommunityFolder:
         return self._folder(request.query_params.get("community", ""))
 
-    def _map(self, community: str) -> PageMap:
+    def _map(self, community: str, name: str = "") -> PageMap:
         suffix = f"?{urlencode({'community': community})}" if community else ""
         entries = [(name, path + suffix) for name, path in PAGES]
-        return PageMap(f"volunteer · nomoat {__version__}", entries)
+        where = f"{name} · your part, on this machine" if name else f"nomoat {__version__}"
+        return PageMap(where, entries)
 
     def _frame(
         self, title: str, path: str, folder: CommunityFolder, session: BrowserSession
     ) -> PageFrame:
-        pages = self._map(folder.root.name if len(self._home.joined()) > 1 else "")
+        several = len(self._home.joined()) > 1
+        pages = self._map(folder.root.name if several else "", folder.name())
         here = next(href for _, href in pages.entries if href.partition("?")[0] == path)
         live = f"{LIVE[path]}?{urlencode({'community': folder.root.name})}" if path in LIVE else ""
         return pages.frame(title, here, session, live)
@@ -104,7 +106,7 @@ class _VolunteerPages:
 
     def _overview(self, request: Request, session: BrowserSession) -> str:
         folder = self._chosen(request)
-        frame = self._frame(folder.name(), "/", folder, session)
+        frame = self._frame("Overview", "/", folder, session)
         parts = self._now(request, session)
         communities = self._communities(folder)
         return render(
@@ -112,11 +114,11 @@ class _VolunteerPages:
         )
 
     def _now(self, request: Request, session: BrowserSession) -> Mapping[str, str]:
-        """The part of the first page that follows what happens."""
+        """The parts of the first page that follow what happens."""
         folder = self._chosen(request)
         view = overview(folder, datetime.now().astimezone())
-        html = render("volunteer_now", view=view, form_token=session.form_token)
-        return {"now": html}
+        state = render("volunteer_state", view=view, form_token=session.form_token)
+        return {"state": state, "progress": render("volunteer_progress", view=view)}
 
     def _sent(self, request: Request, session: BrowserSession) -> str:
         folder, query = self._chosen(request), request.query_params

@@ -44,6 +44,10 @@ def test_a_round_says_who_was_asked_ready_summed_late_and_refused(
     page = see.html("/round?number=1")
     for name, value in (("Asked", "3"), ("Trained to the end", "3"), ("In the sum", "2")):
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page
+    people = re.findall(r'data-name="Volunteer">(\w+)</td>.*?-text">([^<]*)</td>', page)
+    assert people == [
+        ("cleo", "late or gone"), ("dan", "refused"), ("ada", "in the sum"), ("ben", "in the sum"),
+    ]  # fmt: skip
     assert "too late to report" in page
     assert "its seal does not hold" in page
     assert "weak: 2 participants" in page
