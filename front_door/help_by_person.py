@@ -7,7 +7,7 @@ import itertools
 
 import click
 import typer
-from typer.core import TyperArgument, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.models import ArgumentInfo, CommandInfo
 from typer.utils import get_params_from_function
 
@@ -64,8 +64,9 @@ class _ArgumentsOnce:
 
 def _list_arguments_once(app: typer.Typer) -> None:
     for command in app.registered_commands:
-        if not issubclass(command.cls, _ArgumentsOnce):
-            command.cls = type(command.cls.__name__, (_ArgumentsOnce, command.cls), {})
+        kind = command.cls or TyperCommand
+        if not issubclass(kind, _ArgumentsOnce):
+            command.cls = type(kind.__name__, (_ArgumentsOnce, kind), {})
     for group in app.registered_groups:
         if group.typer_instance is not None:
             _list_arguments_once(group.typer_instance)
