@@ -42,7 +42,7 @@ def render_status(
     if status is None:
         return "\n".join([*lines, *_private(folder)])
     lines += [
-        f"in the last round, of the rows to {use} {told}" for use, told in _rows_not_whole(status)
+        f"in the last round, of the rows to {use} {told}" for use, told in rows_not_whole(status)
     ]
     if status.data is not None:
         lines.append(f"your data has changed: {status.data}")
@@ -133,7 +133,7 @@ def _rows(split: Split) -> dict[str, Any]:
     }
 
 
-def _rows_not_whole(status: VolunteerStatus) -> Iterator[tuple[str, str]]:
+def rows_not_whole(status: VolunteerStatus) -> Iterator[tuple[str, str]]:
     """Return their purpose, and which of them a round's length dropped or cut."""
     for use, found in (("train on", "train"), ("measure with", "measure")):
         if (rows := status.row_use.get(found)) is not None:

@@ -28,6 +28,7 @@ from nomoat.client.membership.roster_file import RosterFile
 from nomoat.storage.private import write_private
 
 FILE = "appeal.json"
+ANSWER = "nomoat appeal answers it"
 EVIDENCE = re.compile(r"evidence ([0-9a-f]{64})")
 
 
@@ -45,7 +46,7 @@ def explained(standing: Standing, reason: str) -> str:
     if standing not in (Standing.HELD, Standing.BANNED):
         return f"{standing.value} by the coordinator{because}"
     check = "nomoat evidence recomputes that here; " if EVIDENCE.search(reason) else ""
-    return f"{standing.value}{because}. {check}nomoat appeal answers it"
+    return f"{standing.value}{because}. {check}{ANSWER}"
 
 
 def appeal(folder: CommunityFolder, coordinator: CoordinatorClient, text: str) -> None:

@@ -6,18 +6,22 @@ import io
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.lora.model.adapter_folder import save_folder
 from nomoat.server.community.opened import OpenCommunity, card
-from nomoat.server.release.releasing import ReleaseState, states
+from nomoat.server.release.releasing import ReleaseState, orders, states
+from nomoat.server.release.releasing import order as say
 from nomoat.serving.variants.distance import LayerDistance, distances
 
 MOST_LAYERS: Final = 12
+MOST_DIGITS: Final = 9  # of a version's number
+WORDS: Final = {"hold": ReleaseState.HELD, "release": ReleaseState.RELEASED}
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class VersionView:
     """
 
     row: VersionRow
+    word: str  # what a person has said of it
     card: str
     signature: str
     parent: int | None
@@ -63,12 +68,29 @@ def version_view(community: OpenCommunity, number: int) -> VersionView:
     moved = _moved(community, record)
     return VersionView(
         _row(record, states(community, int(time.time()))[number]),
+        _word(community, number),
         card(community, record),
         record.signature.hex(),
         number - 1 if number > 0 else None,
         tuple(moved[:MOST_LAYERS]),
         len(moved),
     )
+
+
+def order(community: OpenCommunity, form: Mapping[str, str], now: int) -> str:
+    """Hold or release a version as a form says; a sentence that says where it stands now."""
+    number, wanted = form.get("number", ""), form.get("order", "")
+    if wanted not in WORDS or not number.isdecimal() or len(number) > MOST_DIGITS:
+        raise UsageError("there is no such order")
+    stands = say(community, int(number), WORDS[wanted], form.get("reason", "").strip(), now)
+    return f"Version {number} is {stands.value}."
+
+
+def _word(community: OpenCommunity, number: int) -> str:
+    said = orders(community).get(number)
+    if said is None:
+        return ""
+    return f"{said.state.value} by a person" + (f": {said.reason}" if said.reason else "")
 
 
 def packed(community: OpenCommunity, number: int) -> bytes:

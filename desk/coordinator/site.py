@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlencode
 
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
 from nomoat.aggregation.errors import UsageError
-from nomoat.aggregation.protocol.enrolment import fingerprint
+from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.desk.access.sessions import BrowserSession
 from nomoat.desk.coordinator import people, rounds, settings_form, shelf
+from nomoat.desk.coordinator.case import case_view
 from nomoat.desk.coordinator.health import health
 from nomoat.desk.coordinator.round_book import RoundBook
 from nomoat.desk.pages.charts import line_chart
@@ -54,6 +56,7 @@ class CoordinatorPages:
         site.page("/", self._rounds)
         site.page("/round", self._round)
         site.page("/volunteers", self._volunteers)
+        site.page("/volunteer", self._case)
         site.page("/invitations", self._invitations)
         site.page("/versions", self._versions)
         site.page("/version", self._version)
@@ -66,6 +69,7 @@ class CoordinatorPages:
         site.order("/revoke", self._revoke)
         site.order("/settings", self._change)
         site.order("/verify", self._verify)
+        site.order("/release", self._release)
         site.live("/live", self._now)
         return site
 
@@ -121,6 +125,16 @@ class CoordinatorPages:
         frame = self._frame("Volunteers", "/volunteers", session)
         return render("coordinator_volunteers", page=frame, rows=rows)
 
+    def _case(self, request: Request, session: BrowserSession) -> str:
+        view = case_view(self.community, request.query_params.get("name", ""))
+        return render(
+            "coordinator_case",
+            page=self._frame(view.name, "/volunteers", session),
+            view=view,
+            offered=people.OFFERED.get(Standing(view.standing), ()),
+            back=f"/volunteer?{urlencode({'name': view.name})}",
+        )
+
     def _order(self, form: Mapping[str, str], session: BrowserSession) -> str:
         del session
         return people.order(self.community, form, int(time.time()))
@@ -172,6 +186,10 @@ class CoordinatorPages:
         del form, session
         count = self.community.versions.verify()
         return f"{count} versions: chain, signatures and files are whole."
+
+    def _release(self, form: Mapping[str, str], session: BrowserSession) -> str:
+        del session
+        return shelf.order(self.community, form, int(time.time()))
 
     def _settings(self, request: Request, session: BrowserSession) -> str:
         del request

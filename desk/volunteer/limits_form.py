@@ -42,11 +42,11 @@ FIELDS: Final = (
     LimitField("idle_after_s", "Only after so many seconds without key or mouse", "number"),
     LimitField("max_temperature_c", "At most °C", "number", "30 to 120; slows down before"),
     LimitField("max_power_w", "At most W of the GPU", "number"),
-    LimitField("max_vram_share", "At most this share of the GPU's memory", "share", "0 to 1"),
+    LimitField("max_vram_share", "At most of the GPU's memory", "share"),
     LimitField(
-        "max_other_cpu_share", "Wait while other programs take more than", "share", "0 to 1"
+        "max_other_cpu_share", "Wait while other programs take more of the processor than", "share"
     ),
-    LimitField("cpu_share", "Share of the time spent training", "share", "0 to 1"),
+    LimitField("cpu_share", "Of the time spent training", "share", "the rest is slept"),
     LimitField("min_free_disk_mb", "Wait while less MB of disk are free", "whole"),
     LimitField("on_battery", "Train on battery, too", "yes"),
     LimitField("on_metered", "Train on a metered network, too", "yes"),
@@ -97,7 +97,8 @@ def limits_view(folder: CommunityFolder) -> LimitsView:
 
 
 def _filled(field: LimitField, value: Any) -> FilledField:
-    text = "" if value is None or field.kind == "yes" else f"{value:g}"
+    shown = 100 * value if field.kind == "share" and value is not None else value
+    text = "" if value is None or field.kind == "yes" else f"{shown:g}"
     return FilledField(field, text, value is True)
 
 
@@ -128,7 +129,8 @@ def _value(field: LimitField, text: str) -> Any:
     if not text:
         return None
     try:
-        return int(text) if field.kind == "whole" else float(text)
+        value = int(text) if field.kind == "whole" else float(text)
+        return value / 100 if field.kind == "share" else value
     except ValueError:
         raise UsageError(f"{field.label}: {text!r} is no number") from None
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from markupsafe import Markup
 
 from nomoat.client.home import CommunityFolder
 from nomoat.client.membership import version_history
 from nomoat.client.membership.version_history import PastVersion
 from nomoat.client.training.base_loss import BaseLossFile
 from nomoat.client.volunteer.status import read_status
+from nomoat.desk.pages.charts import ChartLine, ChartPoint, line_chart
 
 PAST_SHOWN = 50
 
@@ -42,6 +46,21 @@ class ModelView:
     def gain(self) -> float | None:
         """The nats per token that the adapter last measured here takes off the base's loss."""
         return None if self.mine is None or self.base_mine is None else self.base_mine - self.mine
+
+
+def loss_chart(past: Sequence[PastVersion]) -> Markup:
+    """Everybody's loss and that of the rows kept here; empty with fewer than two versions."""
+    if len(past) < 2:
+        return Markup("")
+    curves = (
+        ("on your rows", [(each.number, each.mine) for each in past]),
+        ("on everyone's", [(each.number, each.loss) for each in past]),
+    )
+    lines = [
+        ChartLine(name, tuple(ChartPoint(x, y) for x, y in sorted(curve) if y is not None), kind)
+        for kind, (name, curve) in enumerate(curves)
+    ]
+    return line_chart("Loss by version, nats per token", lines)
 
 
 def model_view(folder: CommunityFolder) -> ModelView:

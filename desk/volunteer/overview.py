@@ -10,9 +10,17 @@ from nomoat.aggregation.errors import NomoatError
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine import owner_orders
 from nomoat.client.membership.consent_sheet import protection, protection_now
+from nomoat.client.membership.standing import ANSWER, EVIDENCE, SentAppeal, last_appeal
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.volunteer.measurements import Measurements, read_measurements
-from nomoat.client.volunteer.status import VolunteerStatus, activity, paused, read_status, running
+from nomoat.client.volunteer.status import (
+    Activity,
+    VolunteerStatus,
+    activity,
+    paused,
+    read_status,
+    running,
+)
 
 SENTENCES: Final = {
     "working": "Working: {}.",
@@ -61,6 +69,14 @@ class MachineView:
 
 
 @dataclass(frozen=True)
+class OwnCase:
+    """A hold or ban that can be answered. proven: it names evidence. appeal: the last one sent."""
+
+    proven: bool
+    appeal: SentAppeal | None
+
+
+@dataclass(frozen=True)
 class OverviewView:
     """The activity of a volunteer in one community. light: good, wait, bad or off.
 
@@ -87,6 +103,7 @@ class OverviewView:
     data_note: str | None
     training: TrainingView | None
     machine: MachineView | None
+    case: OwnCase | None
 
 
 def overview(folder: CommunityFolder, now: datetime) -> OverviewView:
@@ -116,6 +133,7 @@ def overview(folder: CommunityFolder, now: datetime) -> OverviewView:
         data_note=known.data,
         training=_training(status, measured) if alive else None,
         machine=_machine(measured) if alive else None,
+        case=_case(folder, doing),
     )
 
 
@@ -135,6 +153,12 @@ def _machine(measured: Measurements | None) -> MachineView | None:
         return None
     sensors = measured.temperature_c, measured.power_w, measured.vram_share, measured.memory_bytes
     return MachineView(*sensors) if any(value is not None for value in sensors) else None
+
+
+def _case(folder: CommunityFolder, doing: Activity) -> OwnCase | None:
+    if doing.doing != "refused" or ANSWER not in doing.why:
+        return None
+    return OwnCase(EVIDENCE.search(doing.why) is not None, last_appeal(folder))
 
 
 def _in_words(why: str) -> str:

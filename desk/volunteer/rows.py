@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nomoat.client.cli.status_page import rows_not_whole
 from nomoat.client.data.split import FINDINGS, made
 from nomoat.client.home import CommunityFolder
 from nomoat.client.volunteer.status import read_status
@@ -23,6 +24,7 @@ class DataView:
     """One community's data here. counted: False while no volunteer has read it yet.
 
     findings: rows that look secret, as `nomoat data scan` tells of them, without what they hold.
+    not_whole: what rows were for, and which of them the last round could not use as they are.
     """
 
     path: str
@@ -36,6 +38,7 @@ class DataView:
     secret: int = 0
     left_out: tuple[LeftOutRows, ...] = ()
     findings: str = ""
+    not_whole: tuple[tuple[str, str], ...] = ()
 
 
 def data_view(folder: CommunityFolder) -> DataView:
@@ -58,6 +61,7 @@ def data_view(folder: CommunityFolder) -> DataView:
         split.secret_rows,
         tuple(LeftOutRows(each.reason, each.count, each.first) for each in split.dropped),
         _findings(folder) if split.secret_rows else "",
+        () if status is None else tuple(rows_not_whole(status)),
     )
 
 

@@ -16,14 +16,15 @@ from nomoat.desk.access.sessions import BrowserSession
 from nomoat.desk.pages.frame import PageFrame, PageMap
 from nomoat.desk.pages.rendering import render
 from nomoat.desk.pages.site import Site
-from nomoat.desk.volunteer import owner_commands
+from nomoat.desk.volunteer import own_case, owner_commands
 from nomoat.desk.volunteer.chat_box import ChatBox, Start, speaking, works_on_a_round
 from nomoat.desk.volunteer.ledger import LedgerFilter, ledger
 from nomoat.desk.volunteer.limits_form import limits_view, save, wanted
 from nomoat.desk.volunteer.log_lines import last_lines
-from nomoat.desk.volunteer.model import model_view
+from nomoat.desk.volunteer.model import loss_chart, model_view
 from nomoat.desk.volunteer.overview import CommunityLink, overview
 from nomoat.desk.volunteer.rows import data_view
+from nomoat.desk.volunteer.week_picture import week_picture
 from nomoat.serving.sources.membership import JoinedCommunity
 
 PAGES: Final = (
@@ -35,7 +36,7 @@ PAGES: Final = (
     ("Chat", "/chat"),
     ("Log", "/log"),
 )
-LIVE: Final = {"/": "/live", "/chat": "/chat-live"}
+LIVE: Final = {"/": "/live", "/chat": "/chat-live", "/log": "/log-live"}
 COMMAND: Final = "nomoat page link"
 
 
@@ -70,6 +71,8 @@ class _VolunteerPages:
         site.order("/limits", self._save_limits)
         site.live("/live", self._now)
         site.live("/chat-live", self._said)
+        site.live("/log-live", self._lines)
+        site.order("/case", self._answer)
         return site
 
     def _folder(self, chosen: str) -> CommunityFolder:
@@ -110,7 +113,12 @@ class _VolunteerPages:
         parts = self._now(request, session)
         communities = self._communities(folder)
         return render(
-            "volunteer_overview", page=frame, parts=parts, communities=communities, path="/"
+            "volunteer_overview",
+            page=frame,
+            parts=parts,
+            communities=communities,
+            path="/",
+            view=overview(folder, datetime.now().astimezone()),
         )
 
     def _now(self, request: Request, session: BrowserSession) -> Mapping[str, str]:
@@ -137,13 +145,17 @@ class _VolunteerPages:
         folder = self._chosen(request)
         return self._plain(
             "volunteer_limits", "What training may use", "/limits", folder, session,
-            view=limits_view(folder), community=folder.root.name, file=str(folder.settings),
+            view=limits_view(folder), picture=week_picture(folder.load().machine),
+            community=folder.root.name, file=str(folder.settings),
         )  # fmt: skip
 
     def _model(self, request: Request, session: BrowserSession) -> str:
         folder = self._chosen(request)
         view = model_view(folder)
-        return self._plain("volunteer_model", "The adapter", "/model", folder, session, view=view)
+        return self._plain(
+            "volunteer_model", "The adapter", "/model", folder, session,
+            view=view, chart=loss_chart(view.past),
+        )  # fmt: skip
 
     def _chat(self, request: Request, session: BrowserSession) -> str:
         folder = self._chosen(request)
@@ -167,9 +179,13 @@ class _VolunteerPages:
         return self._chats[name]
 
     def _log(self, request: Request, session: BrowserSession) -> str:
-        folder = self._chosen(request)
-        lines = last_lines(folder)
-        return self._plain("volunteer_log", "Log", "/log", folder, session, lines=lines)
+        folder, part = self._chosen(request), self._lines(request, session)["log"]
+        return self._plain("volunteer_log", "Log", "/log", folder, session, part=part)
+
+    def _lines(self, request: Request, session: BrowserSession) -> Mapping[str, str]:
+        """The end of the log, which the page follows."""
+        del session
+        return {"log": render("volunteer_log_now", lines=last_lines(self._chosen(request)))}
 
     def _plain(
         self,
@@ -187,6 +203,11 @@ class _VolunteerPages:
     def _order(self, form: Mapping[str, str], session: BrowserSession) -> str:
         del session
         return owner_commands.give(self._folder(form.get("community", "")), form.get("order", ""))
+
+    def _answer(self, form: Mapping[str, str], session: BrowserSession) -> str:
+        """Recompute what this volunteer is held for, or answer it."""
+        del session
+        return own_case.order(self._home, self._folder(form.get("community", "")), form)
 
     def _save_limits(self, form: Mapping[str, str], session: BrowserSession) -> str:
         del session

@@ -14,21 +14,27 @@ from typing import Any
 import pytest
 
 from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.protocol.history.appeal import Appeal
 from nomoat.aggregation.protocol.invitation import from_link
+from nomoat.aggregation.secagg.audit.evidence import to_bytes
 from nomoat.desk.coordinator.public_page import export
 from nomoat.desk.coordinator.shelf import version_rows
 from nomoat.desk.coordinator.site import coordinator_site
 from nomoat.desk.watching.event_log import EventLog, path_of
 from nomoat.desk.watching.events import CommunityEvent, of_round
 from nomoat.server.community.opened import OpenCommunity
-from nomoat.server.release.releasing import ReleaseState, order
+from nomoat.server.conduct.cases import Cases
+from nomoat.server.release.releasing import ReleaseState
+from nomoat.server.release.releasing import order as say
 from nomoat.server.rounds.records import RoundRecord
 from round_records import RECORDS, renamed, write_rounds
+from tests.aggregation.secagg.audit.liars import session
+from tests.aggregation.secagg.conftest import Federation
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe"
 PATHS = (
-    "/", "/round?number=1", "/volunteers", "/invitations", "/versions", "/version?number=2",
-    "/settings", "/events", "/machine",
+    "/", "/round?number=1", "/volunteers", "/volunteer?name=ada", "/invitations", "/versions",
+    "/version?number=2", "/settings", "/events", "/machine",
 )  # fmt: skip
 
 
@@ -114,6 +120,44 @@ def test_volunteers_are_shown_with_what_they_run_and_when_they_were_there(
     assert "Runs nomoat 1, &lt;b&gt;Linux&lt;/b&gt;" in page
     (community.folder.root / "state.json").write_text('{"seen": 7, "software": [1]}')
     assert "Runs" not in see.html("/volunteers")
+
+
+def test_a_case_shows_evidence_computed_again_and_the_answer_to_it(
+    community: OpenCommunity, enrol: Callable, see: Any
+) -> None:
+    made = session(Federation, {3}, size=400)
+    made.run()
+    evidence = to_bytes(made.server.proofs[made.ids[3]])
+    enrol("ada")
+    see.send("/volunteers", name="ada", order="approve")
+    assert "Look at the case" not in see.html("/volunteers")
+    see.send("/volunteers", name="ada", order="hold", reason="too large")
+    cases = Cases(community.registrar.database)
+    cases.keep("ada", 3, evidence, 100)
+    cases.keep("ada", 4, b"not evidence", 101)
+    identity = community.registrar.roster().members["ada"].binding.identity
+    cases.hear(community.registrar, identity, Appeal(HOSTILE + "\nsorry"), 200)
+    assert 'href="/volunteer?name=ada"' in see.html("/volunteers")
+    page = see.html("/volunteer?name=ada")
+    assert "Held: too large." in page
+    assert f"recomputed here just now</span>: {made.server.blamed[made.ids[3]]}" in page
+    assert "does NOT hold" in page
+    assert "&lt;script&gt;alert(1)" in page
+    back = "/volunteer?name=ada"
+    assert "Approved." in see.send("/volunteers", name="ada", order="approve", back=back)
+
+
+def test_a_version_is_held_with_a_reason_and_released_again(
+    community: OpenCommunity, see: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: community.versions.get(None).version.at + 1.0)
+    said = see.send("/release", number="2", order="hold", reason="rude", back="/version?number=2")
+    assert "Version 2 is held." in said
+    assert "Held: it is not given out." in said
+    assert "Held by a person: rude." in said
+    assert "Version 2 is released." in see.send("/release", number="2", order="release")
+    for number, order in (("2", "burn"), ("x", "hold"), ("99", "hold")):
+        assert "Not done" in see.send("/release", number=number, order=order)
 
 
 def test_an_invitation_is_shown_once_with_its_code_and_can_be_revoked(
@@ -215,6 +259,7 @@ def test_an_empty_community_has_every_page(see: Any) -> None:
         if not path.startswith("/round?"):
             assert "nomoat" in see.html(path)
     assert "has not ended here" in see.html("/round?number=1")
+    assert "no volunteer is called that" in see.html("/volunteer?name=ada")
 
 
 def test_a_record_without_what_later_ones_have_is_shown(community: OpenCommunity, see: Any) -> None:
@@ -258,7 +303,7 @@ def test_the_public_page_says_which_version_is_given_out_and_what_is_held(
     monkeypatch.setattr("time.time", lambda: community.versions.get(None).version.at + 1.0)
     newest = community.versions.get(None).version.number
     assert f"Version {newest} is the one given out" in export(community, tmp_path / "a").read_text()
-    order(community, newest, ReleaseState.HELD, "", 1)
+    say(community, newest, ReleaseState.HELD, "", 1)
     html = export(community, tmp_path / "b").read_text()
     assert f"Version {newest - 1} is the one given out" in html
     assert html.count("<td>held</td>") == 1

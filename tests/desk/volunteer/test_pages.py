@@ -13,15 +13,17 @@ import pytest
 
 from builders import adapter, community_info
 from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.lineage import Version, sign
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.secagg.audit.evidence import ProvenLie
 from nomoat.client.data.split import prepare
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import identity
 from nomoat.client.machine import owner_orders
 from nomoat.client.machine.limits_settings import MachineSettings
-from nomoat.client.membership import version_history
+from nomoat.client.membership import standing, version_history
 from nomoat.client.sent.log import SentMessage, SentTensor
 from nomoat.client.sent.log_file import LOG_NAME, SentLog
 from nomoat.client.settings import VolunteerSettings
@@ -32,6 +34,7 @@ from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.desk.volunteer.limits_form import save, wanted
 from nomoat.desk.volunteer.owner_commands import until_tomorrow_s
 from nomoat.desk.volunteer.site import volunteer_site
+from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.training.steps import TrainingStep
 
 KEY = SigningKey(b"\7" * 32)
@@ -150,6 +153,10 @@ def test_data_are_counted_with_every_reason(home: Home, browser: Callable) -> No
     split = prepare(folder.load().data, folder.split, 0.1)
     page = see.html("/data")
     assert f"<dt>rows read</dt><dd>{split.read}</dd>" in page
+    with alone(folder):
+        cut = RowUse(2, 64, 1, ())
+        StatusWriter(folder).rows("train", cut)
+    assert "of the rows to train on: 1 of 2 cut off at 64 tokens" in see.html("/data")
     assert split.dropped[0].reason.replace("'", "&#39;") in page
 
 
@@ -158,12 +165,14 @@ def test_limits_are_written_where_the_owner_writes_them(home: Home, browser: Cal
     text = folder.settings.read_text()
     folder.settings.write_text(text.replace("[machine]", '[machine]\nignored_programs = ["obs"]'))
     see = browser(volunteer_site(home).app)
-    form = {"max_temperature_c": "75", "schedule-all": "22:00-07:00", "cpu_share": "0,5"}
+    form = {"max_temperature_c": "75", "schedule-all": "22:00-07:00", "cpu_share": "50,5"}
     see.send("/limits", **form, yield_gpu="on")
     machine = folder.load().machine
     assert machine.max_temperature_c == 75
     assert machine.schedule == {"all": ("22:00-07:00",)}
-    assert machine.cpu_share == 0.5
+    assert machine.cpu_share == 0.505
+    assert 'value="50.5"' in see.html("/limits")
+    assert "in 63 of the week&#39;s 168 hours" in see.html("/limits")
     assert machine.ignored_programs == ("obs",)
     assert machine.yield_gpu
     assert "# GPU, or the processor without one" in folder.settings.read_text()
@@ -211,6 +220,7 @@ def test_versions_that_came_are_listed_with_the_loss_here(home: Home, browser: C
     see = browser(volunteer_site(home).app)
     page = see.html("/model")
     assert "Versions so far" in page
+    assert "Loss by version, nats per token. on your rows" in page
     assert "2.5678" in page
     assert "not known yet" in page
     with alone(folder):
@@ -219,6 +229,29 @@ def test_versions_that_came_are_listed_with_the_loss_here(home: Home, browser: C
     BaseLossFile.within(folder.root).keep("rows", 3.0678)
     version_history.note(folder.root, record, 2.5, 3.0678)
     assert '<td class="n">0.5000</td>' in see.html("/model")
+
+
+def test_who_is_held_can_answer_and_recompute_on_the_page(
+    home: Home, browser: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = joined(home)
+    see = browser(volunteer_site(home).app)
+    writer = StatusWriter(folder)
+    writer.say("refused", "another version is spoken there")
+    assert "Appeal" not in see.html("/")
+    why = standing.explained(Standing.HELD, f"too large; evidence {'ab' * 32}")
+    writer.say("refused", why)
+    page = see.html("/")
+    assert "Refused: held: too large" in page
+    assert "Recompute the evidence here" in page
+    said: list[str] = []
+    monkeypatch.setattr(standing, "appeal", lambda _folder, _coordinator, text: said.append(text))
+    assert "has your appeal" in see.send("/case", order="appeal", text="it is mended")
+    assert said == ["it is mended"]
+    found = ProvenLie(b"k" * 32, 7, "its update is 2.9 times the bound")
+    monkeypatch.setattr(standing, "recomputed", lambda *_: found)
+    assert "Round 7: its update is 2.9 times" in see.send("/case", order="recompute")
+    assert "no such order" in see.send("/case", order="burn")
 
 
 def test_a_home_without_a_community_says_how_to_join(home: Home, browser: Callable) -> None:
