@@ -15,7 +15,6 @@ from functools import partial
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
-from sqlalchemy.exc import OperationalError
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.modules import same_scale
@@ -86,7 +85,7 @@ def hosting(
         certificate = _looked_after(community, stop)
         community.keep_terms(new_terms)
         directory = Directory(community.registrar)
-        state = FleetState(folder.flower / "link.db", directory)
+        state = FleetState(folder.flower, directory)
         resources.callback(state.close)
         http_app = make_app(_services(community, state))
         app, listening = Forwarded(http_app, proxies), _listening(community)
@@ -176,11 +175,6 @@ class Deployment:
             coordinator_app(self._coordinator(), ends.append)(self.sealed, context)
         except Stopped:
             return None
-        except OperationalError as problem:
-            raise NomoatError(
-                f"{self.community.folder.flower}: {problem.orig}; make room and start nomoat up "
-                "again"
-            ) from None
         return ends[-1]
 
     def stay(self) -> None:

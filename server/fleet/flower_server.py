@@ -31,7 +31,7 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesResponse,
 )
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
-from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
     FLEET_HTTP_SIGNATURE_HEADER,
@@ -46,7 +46,6 @@ from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectSto
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.run import RunStatus
-from flwr.supercore.utils import int64_to_uint64, uint64_to_int64
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.middleware import Middleware
@@ -55,15 +54,13 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from nomoat.flower.objects import ids_in
 
 __all__ = [
+    "InMemoryLinkState",
     "InMemoryObjectStore",
     "NoObjectInStoreError",
     "NoOpFederationManager",
     "NodeStatus",
     "ObjectEntry",
     "ObjectTree",
-    "SqlLinkState",
-    "int64_to_uint64",
-    "uint64_to_int64",
 ]
 
 FLEET = fleet_router.prefix + "/"
@@ -75,7 +72,7 @@ Push: TypeAlias = PushMessagesRequest
 Pushed: TypeAlias = PushMessagesResponse
 
 
-def fleet_app(state: SqlLinkState, rules: Middleware, *inside: Middleware) -> FastAPI:
+def fleet_app(state: InMemoryLinkState, rules: Middleware, *inside: Middleware) -> FastAPI:
     """Flower's fleet protocol over `state`: a call is parsed, passes `rules`, and is made.
 
     `rules` must refuse what its node did not sign: authentication stands outside. No SuperLink is
@@ -143,7 +140,7 @@ def signed_by_its_key(request: Request) -> bool:
     return key is not None and signed_just_now(headers, key)
 
 
-def is_of(call: Any, key: bytes, state: SqlLinkState) -> bool:
+def is_of(call: Any, key: bytes, state: InMemoryLinkState) -> bool:
     """True if a call speaks of the node that holds `key`, and of no other."""
     if isinstance(call, ActivateNodeRequest):
         return bool(call.public_key == key)
@@ -195,7 +192,12 @@ def may_push(call: PushMessagesRequest, max_objects: int) -> bool:
     return "\0" not in metadata.message_id and all(map(math.isfinite, times))
 
 
-def begin_run(state: SqlLinkState) -> tuple[int, int]:
+def delivered_now() -> str:
+    """The time of a delivery, as Flower notes it in a message."""
+    return str(now().isoformat())
+
+
+def begin_run(state: InMemoryLinkState) -> tuple[int, int]:
     """Make a run and start its task: (run id, task id)."""
     run_id = state.create_run(
         "nomoat/rounds", "1", "", {}, NOOP_FEDERATION_ID, None, OWNER, TaskType.SERVER_APP
@@ -206,6 +208,6 @@ def begin_run(state: SqlLinkState) -> tuple[int, int]:
     return run_id, task_id
 
 
-def end_run(state: SqlLinkState, task_id: int) -> None:
+def end_run(state: InMemoryLinkState, task_id: int) -> None:
     """Finish a run's task."""
     state.finish_task(task_id, SubStatus.COMPLETED, "")

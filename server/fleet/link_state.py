@@ -1,8 +1,9 @@
-"""The state volunteers' nodes talk to: Flower's link state in SQLite, contents in files beside it.
+"""The state volunteers' nodes talk to: Flower's link state in memory, contents in files beside it.
 
-Differs from Flower's on purpose: a node that comes back under its own key takes over at once, and
-whatever it says it does not have is offered to it again; a reply is taken although its sender has
-left.
+It ends with its process, as its run does, so a database of it would promise nothing. Differs from
+Flower's on purpose: a node that comes back under its own key takes over at once, and whatever it
+says it does not have is offered to it again; a reply is taken although its sender has left; and
+nothing looks through the messages of others to find a node's own.
 """
 
 from __future__ import annotations
@@ -20,13 +21,12 @@ from nomoat.flower.process import silence
 from nomoat.server.fleet.flower_server import (
     OWNER,
     RUNNING,
+    InMemoryLinkState,
     NoObjectInStoreError,
     NoOpFederationManager,
     ObjectTree,
     RunStatuses,
-    SqlLinkState,
-    int64_to_uint64,
-    uint64_to_int64,
+    delivered_now,
 )
 from nomoat.server.fleet.held_pulls import HeldPulls
 from nomoat.server.fleet.object_files import ObjectFiles
@@ -40,22 +40,21 @@ MOST_REPLY_BYTES = MAX_HEAD_BYTES + MAX_BODY_BYTES  # of an adapter that is not 
 NameOf = Callable[[bytes], str | None]
 
 
-class FleetState(SqlLinkState):
-    """Flower's link state in SQLite, with our rules about who is known.
+class FleetState(InMemoryLinkState):
+    """Flower's link state in memory, with our rules about who is known.
 
-    name_of: node key (PEM) → volunteer who may speak now, None otherwise; asked at every request,
-    so that a ban counts from the next message on. `arrived` is set whenever a volunteer sent
-    something.
+    folder: for the contents of large objects; what is in there is deleted first. name_of: node key
+    (PEM) → volunteer who may speak now, None otherwise; asked at every request, so that a ban
+    counts from the next message on. `arrived` is set whenever a volunteer sent something.
     """
 
-    def __init__(self, database: Path, name_of: NameOf) -> None:
-        for suffix in ("", "-wal", "-shm"):  # a run does not survive its process: start clean
-            database.with_name(database.name + suffix).unlink(missing_ok=True)
-        objects = ObjectFiles(database.with_name("objects"))
+    def __init__(self, folder: Path, name_of: NameOf) -> None:
+        for database in folder.glob("link.db*"):  # of a release that kept one
+            database.unlink()
+        objects = ObjectFiles(folder / "objects")
         silence()
-        super().__init__(str(database), NoOpFederationManager(), objects)
-        self.initialize()
-        self.folder = database.parent
+        super().__init__(NoOpFederationManager(), objects)
+        self.folder = folder
         self.name_of = name_of
         self.arrived = threading.Event()
         self.pulls = HeldPulls(self.has_news)
@@ -65,7 +64,8 @@ class FleetState(SqlLinkState):
         self.software: dict[int, str] = {}  # of nodes whose owners show it
         self._said: dict[int, str] = {}
         self._registering = threading.Lock()
-        self._node_ids: dict[bytes, int] = {}  # by node key; a node's id never changes
+        self._node_keys: dict[int, bytes] = {}  # by node id; neither changes
+        self._asked: dict[int, dict[str, None]] = {}  # node → ids of messages for it, oldest first
         self._objects = objects
         self._uploads = PendingUploads()
 
@@ -83,12 +83,10 @@ class FleetState(SqlLinkState):
         if name is None:
             return None
         with self._registering:
-            known = self._node_ids.get(public_key)
-            if known is None:
-                known = super().get_node_id_by_public_key(public_key)
+            known = super().get_node_id_by_public_key(public_key)
             if known is None:
                 known = self.create_node(OWNER, name, public_key, 30.0)
-            self._node_ids[public_key] = known
+                self._node_keys[known] = public_key
         return known
 
     def get_run_status(self, run_ids: set[int]) -> RunStatuses:
@@ -97,7 +95,7 @@ class FleetState(SqlLinkState):
             return {self.run_id: RUNNING}
         return super().get_run_status(run_ids)
 
-    def _cleanup_expired_task_tokens(self) -> None:
+    def _cleanup_expired_task_tokens_locked(self) -> None:
         """Keep the run's task however long nothing was heard of it.
 
         It ends with this process. Flower ends it after a minute without a heartbeat, and for good:
@@ -106,7 +104,7 @@ class FleetState(SqlLinkState):
         """
 
     def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
-        """Flower's count of content bytes, which nobody reads: a write for every request."""
+        """Flower's count of content bytes, which nobody reads."""
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """Activate, taking over from an earlier process of the same key (its request is signed)."""
@@ -133,23 +131,18 @@ class FleetState(SqlLinkState):
 
         Half an answer goes with the process that began it.
         """
-        rows = self.query(
-            "SELECT asked.message_id AS asked, reply.message_id AS reply "
-            "FROM message_ins AS asked LEFT JOIN message_res AS reply "
-            "ON reply.reply_to_message_id = asked.message_id "
-            "WHERE asked.dst_node_id = :node AND asked.delivered_at != ''",
-            {"node": uint64_to_int64(node_id)},
-        )
-        for asked, reply in ((row["asked"], row["reply"]) for row in rows):
-            if asked in have or (reply and self._objects.whole(reply)):
-                continue
-            if reply:
-                self.query("DELETE FROM message_res WHERE message_id = :reply", {"reply": reply})
-                self.object_store.delete(reply)
-            self.query(
-                "UPDATE message_ins SET delivered_at = '' WHERE message_id = :asked",
-                {"asked": asked},
-            )
+        with self.lock:
+            for asked in self._asked.get(node_id, ()):
+                metadata = self.message_ins_store[asked].metadata
+                reply = self.message_ins_id_to_message_res_id.get(asked)
+                whole = reply is not None and self._objects.whole(reply)
+                if metadata.delivered_at == "" or asked in have or whole:
+                    continue
+                if reply is not None:
+                    self.message_res_store.pop(reply, None)
+                    del self.message_ins_id_to_message_res_id[asked]
+                    self.object_store.delete(reply)
+                metadata.delivered_at = ""
 
     def contents(self, reply_id: str) -> dict[str, bytes] | None:
         """Every object of a reply, None while one is missing."""
@@ -162,12 +155,35 @@ class FleetState(SqlLinkState):
 
     def is_addressed_to(self, node_id: int, message_id: str) -> bool:
         """True if a message was sent to this node."""
-        return bool(
-            self.query(
-                "SELECT 1 FROM message_ins WHERE message_id = :message AND dst_node_id = :node",
-                {"message": message_id, "node": uint64_to_int64(node_id)},
-            )
-        )
+        return message_id in self._asked.get(node_id, ())
+
+    def store_message_ins(self, message: Message) -> str | None:
+        """Store a request's head."""
+        with self.lock:
+            stored = super().store_message_ins(message)
+            if stored is not None:
+                self._asked.setdefault(message.metadata.dst_node_id, {})[stored] = None
+            return stored
+
+    def get_message_ins(
+        self, node_id: int, limit: int | None, *, run_id: int | None = None
+    ) -> list[Message]:
+        """Take the oldest messages for a node that it was not given yet."""
+        with self.lock:
+            self._check_stored_messages(set(self._asked.get(node_id, ())))  # what expired goes
+            waiting = self._undelivered(node_id)
+            new = [one for one in waiting if run_id in (None, one.metadata.run_id)][:limit]
+            for message in new:
+                message.metadata.delivered_at = delivered_now()
+            return new
+
+    def delete_messages(self, message_ins_ids: set[str]) -> None:
+        """Drop messages and the replies to them."""
+        with self.lock:
+            for message_id in message_ins_ids & self.message_ins_store.keys():
+                node = self.message_ins_store[message_id].metadata.dst_node_id
+                self._asked[node].pop(message_id, None)
+            super().delete_messages(message_ins_ids)
 
     def store_message_res(self, message: Message) -> str | None:
         """Store a reply's head."""
@@ -235,65 +251,50 @@ class FleetState(SqlLinkState):
 
     def replies(self, run_id: int) -> list[tuple[str, str, int]]:
         """(reply id, id of what it replies to, sender) of replies not taken yet."""
-        rows = self.query(
-            "SELECT message_id, reply_to_message_id, src_node_id FROM message_res "
-            "WHERE run_id = :run AND delivered_at = '' ORDER BY created_at",
-            {"run": uint64_to_int64(run_id)},
-        )
-        return [
-            (row["message_id"], row["reply_to_message_id"], int64_to_uint64(row["src_node_id"]))
-            for row in rows
-        ]
+        with self.lock:
+            about = [reply.metadata for reply in self.message_res_store.values()]
+        new = [one for one in about if one.run_id == run_id and one.delivered_at == ""]
+        return [(one.message_id, one.reply_to_message_id, one.src_node_id) for one in new]
 
     def unanswered(self, run_id: int) -> list[tuple[str, int, str]]:
         """(message id, node, group) of what was sent and has no reply."""
-        rows = self.query(
-            "SELECT message_id, dst_node_id, group_id FROM message_ins WHERE run_id = :run "
-            "AND message_id NOT IN (SELECT reply_to_message_id FROM message_res)",
-            {"run": uint64_to_int64(run_id)},
-        )
-        return [
-            (row["message_id"], int64_to_uint64(row["dst_node_id"]), row["group_id"])
-            for row in rows
-        ]
+        with self.lock:
+            return [
+                (message_id, message.metadata.dst_node_id, message.metadata.group_id)
+                for message_id, message in self.message_ins_store.items()
+                if message_id not in self.message_ins_id_to_message_res_id
+                and message.metadata.run_id == run_id
+            ]
 
     def has_news(self, node_id: int) -> bool:
         """True if there is something to tell a node: a message, or that it may not speak now."""
-        key = next((key for key, known in self._node_ids.items() if known == node_id), None)
+        key = self._node_keys.get(node_id)
         gone = key is not None and self.name_of(key) is None
         return gone or self.has_mail(node_id)
 
     def has_mail(self, node_id: int) -> bool:
         """True if something waits to be delivered to a node."""
-        return bool(
-            self.query(
-                "SELECT 1 FROM message_ins WHERE dst_node_id = :node AND delivered_at = '' LIMIT 1",
-                {"node": uint64_to_int64(node_id)},
-            )
-        )
+        with self.lock:
+            return bool(self._undelivered(node_id))
+
+    def _undelivered(self, node_id: int) -> list[Message]:
+        asked = [self.message_ins_store[one] for one in self._asked.get(node_id, ())]
+        return [message for message in asked if message.metadata.delivered_at == ""]
 
     def forget(self, message_ids: Iterable[str]) -> None:
         """Drop messages, their replies and what either holds."""
         ids = set(message_ids)
-        replies = [reply for asked in ids for reply in self._replies_to(asked)]
-        self.delete_messages(ids)
-        for message_id in (*ids, *replies):
+        with self.lock:
+            replies = [self.message_ins_id_to_message_res_id.get(asked) for asked in ids]
+            self.delete_messages(ids)
+        for message_id in (*ids, *filter(None, replies)):
             self.object_store.delete(message_id)
-
-    def _replies_to(self, asked_id: str) -> list[str]:
-        rows = self.query(
-            "SELECT message_id FROM message_res WHERE reply_to_message_id = :asked",
-            {"asked": asked_id},
-        )
-        return [row["message_id"] for row in rows]
 
     def last_seen(self) -> dict[int, float]:
         """Node → unix time until which it counts as online (past: since when it does not)."""
-        rows = self.query("SELECT node_id, online_until FROM node")
-        return {int64_to_uint64(row["node_id"]): row["online_until"] or 0.0 for row in rows}
+        with self.lock:
+            return {node_id: node.online_until for node_id, node in self.nodes.items()}
 
     def close(self) -> None:
-        """Let held requests go and close the database."""
+        """Let held requests go."""
         self.pulls.close()
-        if self._engine is not None:
-            self._engine.dispose()

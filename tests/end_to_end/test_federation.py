@@ -143,7 +143,7 @@ def nothing_secret_left(federation: LoopbackFederation, told: Path) -> None:
     assert messages
     assert not any(holds(message, secrets) for message in messages)
     files = {path: path.read_bytes() for path in federation.root.rglob("*") if path.is_file()}
-    assert federation.folder / "flower" / "link.db" in files
+    assert federation.folder / "community.db" in files
     assert [path for path, data in files.items() if holds(data, secrets)] == []
     keys = {path: private_parts(data) for path, data in files.items() if path.suffix == ".key"}
     assert len(keys) == 3 + 2 * len(NAMES)

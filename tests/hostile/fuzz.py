@@ -99,7 +99,7 @@ class OpenPort:
         made.flower.mkdir(exist_ok=True)
         self.registrar = Registrar(Database(made.database), KEY, Admission.OPEN)
         self.token = self._admit_ada()
-        self.state = FleetState(made.flower / "link.db", Directory(self.registrar))
+        self.state = FleetState(made.flower, Directory(self.registrar))
         self.grid = FleetGrid(self.state, 60.0)
         registry = VersionStore(self.registrar.database, made.adapters, KEY, BASE_HASH)
         info = describe(made.load(), KEY, made.authority_certificate.read_bytes(), 1000)

@@ -466,7 +466,8 @@ def test_a_coordinator_that_slept_goes_on_in_its_run(town: Any, people: Any, rea
     (person,) = people(1)
     person.serve()
     town.replies(town.ask("before", [person.name]), 1)
-    town.state.query("UPDATE task SET active_until = '2000-01-01 00:00:00.000000'")
+    for token in town.state.task_token_store.values():
+        token.active_until = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
     town.state.get_tasks()  # Flower looks for lapsed tasks now and then
     (reply,) = town.replies(town.ask("after", [person.name]), 1)
     assert read(reply) == "re: after"
