@@ -5,6 +5,9 @@ from __future__ import annotations
 WAIT = "x-nomoat-wait"
 """Seconds a volunteer lets its pull be held open until there is a message for it."""
 
+HOLD = "x-nomoat-hold"
+"""In the answer to a pull: for how many seconds pulls may be held here, and count as heartbeats."""
+
 HAVE = "x-nomoat-have"
 """Ids of the last messages that arrived, with commas: any other is offered again."""
 

@@ -38,13 +38,13 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from nomoat.aggregation.errors import Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.client.connection.backoff import Backoff
+from nomoat.client.connection.backoff import Backoff, HoldTime
 from nomoat.client.connection.bounded_transport import BoundedTransport, skew
 from nomoat.client.connection.https import Endpoint, tls_context
 from nomoat.client.connection.proxies import proxy_for
 from nomoat.client.connection.rate_cap import RateCap
 from nomoat.flower.carried import OBJECT_BYTES, carried, carry, small
-from nomoat.flower.headers import CARRY, HAVE, PAUSED, SOFTWARE, WAIT
+from nomoat.flower.headers import CARRY, HAVE, HOLD, PAUSED, SOFTWARE, WAIT
 from nomoat.flower.objects import (
     Objects,
     check_object,
@@ -56,7 +56,8 @@ from nomoat.flower.objects import (
 from nomoat.flower.process import silence
 
 MAX_OBJECTS = 300
-WAIT_S = 15
+LATE_S = 30.0  # after which an answer that was due is not waited for
+PULL = "/pull-messages"
 ERRNO = re.compile(r"^\[Errno -?\d+\] ")  # means nothing to whoever reads it
 BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
 TIMEOUT_S = 45.0
@@ -119,7 +120,10 @@ class FleetLine(FleetHttpClient):
     """
 
     def __init__(
-        self, connection: ConnectionSettings, before: Callable[[httpx.Request], None]
+        self,
+        connection: ConnectionSettings,
+        before: Callable[[httpx.Request], None],
+        after: Callable[[httpx.Response], None],
     ) -> None:
         self._base_url = f"https://{connection.endpoint.address}"
         self._interceptors = (
@@ -133,7 +137,7 @@ class FleetLine(FleetHttpClient):
             transport=BoundedTransport(tls_context(endpoint), proxy),
             timeout=TIMEOUT_S,
             headers=_headers(connection),
-            event_hooks={"request": [before]},
+            event_hooks={"request": [before], "response": [after]},
             trust_env=False,
         )
 
@@ -141,7 +145,7 @@ class FleetLine(FleetHttpClient):
 def _headers(connection: ConnectionSettings) -> dict[str, str]:
     """Headers of every request."""
     shown = {SOFTWARE: connection.software} if connection.software else {}
-    return {"accept-encoding": "identity", WAIT: str(WAIT_S), CARRY: "1"} | shown
+    return {"accept-encoding": "identity", CARRY: "1"} | shown
 
 
 class FlowerClient:
@@ -153,7 +157,8 @@ class FlowerClient:
         self._up = RateCap(connection.upload_bytes_s)
         self._down = RateCap(connection.download_bytes_s)
         self._public = public_key_to_bytes(connection.node_key.public_key())
-        self._fleet = FleetLine(connection, self._say_how_we_are)
+        self.hold = HoldTime()
+        self._fleet = FleetLine(connection, self._say_how_we_are, self._hear)
         self._have: deque[str] = deque(maxlen=HAVE_KEPT)
         self._carries = False  # the coordinator reads objects beside their tree
         self._counting = threading.Lock()
@@ -222,8 +227,16 @@ class FlowerClient:
             raise UnknownNode("the coordinator forgot this node")
 
     def receive(self, node: Node) -> IncomingMessage | None:
-        """The next message, None if there is none (the coordinator may hold this for WAIT_S)."""
-        answer = self.ask(self._fleet.PullMessages, PullMessagesRequest(node=node))
+        """The next message, None if there is none (the coordinator may hold this: HoldTime)."""
+        asked_at, cut = time.monotonic(), True
+        try:
+            answer = self.ask(self._fleet.PullMessages, PullMessagesRequest(node=node))
+            cut = False
+        except (UnknownNode, RunEnded):
+            cut = False
+            raise
+        finally:
+            self.hold.ended(time.monotonic() - asked_at, cut=cut)
         if not answer.messages_list or not answer.message_object_trees:
             return None
         incoming = IncomingMessage(
@@ -292,10 +305,22 @@ class FlowerClient:
         return small((each, objects.content(each)) for each in few)
 
     def _say_how_we_are(self, request: httpx.Request) -> None:
-        """Name the last messages that arrived, so that one lost is offered again; say if paused."""
+        """Name the last messages that arrived, so that one lost is offered again; say if paused.
+
+        A pull may be held, not always for as long: those who came at once are not to come back so.
+        """
         request.headers[HAVE] = ",".join(self._have)
         if self.connection.paused():
             request.headers[PAUSED] = "1"
+        if request.url.path.endswith(PULL):
+            wait_s = round(self.hold.seconds * self.connection.chance.uniform(0.8, 1.0))
+            request.headers[WAIT] = str(wait_s)
+            request.extensions["timeout"] = httpx.Timeout(TIMEOUT_S, read=wait_s + LATE_S).as_dict()
+
+    def _hear(self, response: httpx.Response) -> None:
+        """Note for how long the coordinator holds pulls."""
+        if response.request.url.path.endswith(PULL) and response.is_success:
+            self.hold.offer(response.headers.get(HOLD, ""))
 
     def _object(
         self, node: Node, incoming: IncomingMessage, object_id: str, deadline: float

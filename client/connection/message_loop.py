@@ -113,7 +113,8 @@ def _poll(
 def _beat(client: FlowerClient, node: Node, over: threading.Event) -> None:
     """Heartbeats until `over`, one at once when the owner pauses or resumes.
 
-    Failures are the poll's to notice.
+    Where pulls count as heartbeats, that is all that is left to say. Failures are the poll's to
+    notice.
     """
     connection = client.connection
     told = connection.paused()
@@ -122,6 +123,8 @@ def _beat(client: FlowerClient, node: Node, over: threading.Event) -> None:
         while time.monotonic() < until and connection.paused() == told:
             if over.wait(LOOK_S):
                 return
+        if client.hold.offered and connection.paused() == told:
+            continue  # the poll has said so
         told = connection.paused()  # before it is said: what changes meanwhile is said again
         try:
             client.beat(node)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from flwr.common.constant import (
+    HEARTBEAT_DEFAULT_INTERVAL,
     NOOP_FLWR_AID,
     SYSTEM_TIME_TOLERANCE,
     TIMESTAMP_HEADER,
@@ -25,12 +26,19 @@ from flwr.common.constant import (
 from flwr.common.serde import message_from_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
+    DeactivateNodeRequest,
     PullMessagesRequest,
     PullMessagesResponse,
     PushMessagesRequest,
     PushMessagesResponse,
 )
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ObjectTree,
+    PullObjectRequest,
+    PushObjectRequest,
+)
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
@@ -40,16 +48,17 @@ from flwr.supercore.constant import (
     TaskType,
 )
 from flwr.supercore.date import now
-from flwr.supercore.error import http_error_translator
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore, ObjectEntry
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
-from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.run import RunStatus
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.router import router as fleet_router
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
+from flwr.superlink.servicer.fleet import fleet_handlers as handlers
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from nomoat.flower.objects import ids_in
 
@@ -64,6 +73,30 @@ __all__ = [
 ]
 
 FLEET = fleet_router.prefix + "/"
+MEDIA_TYPE = PROTOBUF_MEDIA_TYPE
+BEAT_S = HEARTBEAT_DEFAULT_INTERVAL
+_Handler: TypeAlias = Callable[[Any, InMemoryLinkState], Any]
+CALLS: dict[str, tuple[Any, _Handler]] = {
+    FLEET + path: (kind, handler)
+    for path, kind, handler in (
+        ("activate-node", ActivateNodeRequest, handlers.activate_node),
+        ("deactivate-node", DeactivateNodeRequest, handlers.deactivate_node),
+        ("send-node-heartbeat", SendNodeHeartbeatRequest, handlers.send_node_heartbeat),
+        (
+            "pull-messages",
+            PullMessagesRequest,
+            lambda call, state: handlers.pull_messages(call, state, state.object_store),
+        ),
+        ("push-messages", PushMessagesRequest, handlers.push_messages),
+        ("pull-object", PullObjectRequest, handlers.pull_object),
+        ("push-object", PushObjectRequest, handlers.push_object),
+        (
+            "confirm-message-received",
+            ConfirmMessageReceivedRequest,
+            lambda call, state: handlers.confirm_message_received(call, state, state.object_store),
+        ),
+    )
+}
 OWNER = NOOP_FLWR_AID
 RUNNING = RunStatus(Status.RUNNING, "", "")
 RunStatuses = dict[int, RunStatus]
@@ -72,33 +105,36 @@ Push: TypeAlias = PushMessagesRequest
 Pushed: TypeAlias = PushMessagesResponse
 
 
-def fleet_app(state: InMemoryLinkState, rules: Middleware, *inside: Middleware) -> FastAPI:
-    """Flower's fleet protocol over `state`: a call is parsed, passes `rules`, and is made.
+class CallRefused(Exception):
+    """A call that is not made; status and JSON of the answer."""
 
-    `rules` must refuse what its node did not sign: authentication stands outside. No SuperLink is
-    started, and nothing else of Flower's can be reached.
-    """
-    middleware = [
-        Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
-        Middleware(ProtobufTranslationMiddleware),
-        rules,
-        *inside,
-    ]
-    app = FastAPI(middleware=middleware, openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.linkstate_factory = state
-    app.state.enable_supernode_auth = True
-    app.include_router(fleet_router)
-    return app
+    def __init__(self, status: int, reason: str, content: object = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.content = content or {"error": reason}
 
 
-def call_in(request: Request) -> Any:
-    """The fleet call that the middleware has found in a request, None if it holds none."""
-    return getattr(request.state, "protobuf_request", None)
+def parsed(path: str, request: Request, body: bytes) -> Any:
+    """Return the fleet call in a request; CallRefused if there is none."""
+    if path not in CALLS:
+        raise CallRefused(404, "no such path")
+    kind, _ = CALLS[path]
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
+        raise CallRefused(415, "fleet calls are protobuf")
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise CallRefused(400, "not the protobuf that this path takes") from None
 
 
-def answer_in(request: Request) -> Any:
-    """The answer that Flower's handler has left in a request, before it is made bytes of."""
-    return request.state.protobuf_response
+def make(path: str, call: Any, state: InMemoryLinkState) -> Any:
+    """Have Flower's handler make a call; its answer, or CallRefused as Flower words it."""
+    try:
+        return CALLS[path][1](call, state)
+    except FlowerError as problem:
+        known = API_ERROR_MAP[ApiErrorCode(problem.code)]
+        content = problem.to_json(known.public_message)
+        raise CallRefused(known.http_status_code, problem.message, content) from None
 
 
 def objects_of(answer: PullMessagesResponse) -> list[str]:

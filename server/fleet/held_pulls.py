@@ -11,61 +11,83 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HeldPull:
-    """A pull that is held open."""
+    """A pull that is held open, in the loop that serves it."""
 
     loop: asyncio.AbstractEventLoop
     event: asyncio.Event
 
-    def wake(self) -> None:
-        """Let it go on, from any thread."""
-        self.loop.call_soon_threadsafe(self.event.set)
-
 
 class HeldPulls:
-    """Wakes pulls that are held open until their node has a message; one pull a node."""
+    """Wakes pulls that are held open until their node has news; one pull a node.
 
-    def __init__(self, has_mail: Callable[[int], bool]) -> None:
-        self._has_mail = has_mail
+    news: True of a node that there is something to tell.
+    """
+
+    def __init__(self, news: Callable[[int], bool]) -> None:
+        self._news = news
         self._lock = threading.Lock()
         self._waiting: dict[int, HeldPull] = {}
         self._closed = False
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def ring(self, nodes: Iterable[int]) -> None:
         """There is something for these nodes; callable from any thread."""
         with self._lock:
-            for waiter in [self._waiting[node] for node in nodes if node in self._waiting]:
-                waiter.wake()
+            _wake([self._waiting[node] for node in nodes if node in self._waiting])
 
     def dismiss(self, node: int) -> None:
         """End the pull this node left open, with nothing."""
         with self._lock:
-            waiter = self._waiting.pop(node, None)
-            if waiter is not None:
-                waiter.wake()
+            left = self._waiting.pop(node, None)
+        if left is not None:
+            _wake([left])
 
     def close(self) -> None:
         """Let everybody go."""
         self._closed = True
         self.ring(list(self._waiting))
 
-    async def wait(self, node: int, seconds: float) -> bool:
-        """Return when `node` has a message, or after `seconds`.
+    def begin(self, node: int, pull: HeldPull) -> None:
+        """Have a pull wait in place of the one before; callable from any thread."""
+        with self._lock:
+            left = self._waiting.get(node)
+            self._waiting[node] = pull
+        if left is not None:
+            _wake([left])
+        # Looked at after registering: what comes in between rings.
+        if self._closed or self._news(node):
+            _wake([pull])
+
+    async def wait(self, node: int, pull: HeldPull, seconds: float) -> bool:
+        """Return when `node` has news, or after `seconds`; `pull` has begun.
 
         False if a newer pull of the same node took this one's place: whoever made this one is gone,
         and a message given to it would be lost.
         """
-        waiter = HeldPull(asyncio.get_running_loop(), asyncio.Event())
-        self.dismiss(node)
-        with self._lock:
-            self._waiting[node] = waiter
         try:
-            # Looked at after registering: what comes in between rings.
-            if not self._closed and not await asyncio.to_thread(self._has_mail, node):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(waiter.event.wait(), seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await pull.event.wait()
         finally:
             with self._lock:
-                newest = self._waiting.get(node) is waiter
+                newest = self._waiting.get(node) is pull
                 if newest:
                     del self._waiting[node]
         return newest
+
+
+def _wake(pulls: Iterable[HeldPull]) -> None:
+    """Let these go on: one turn of their loop for all, since a turn costs a system call."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+    for pull in pulls:
+        by_loop.setdefault(pull.loop, []).append(pull.event)
+    for loop, events in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its pulls with it
+            loop.call_soon_threadsafe(_set, events)
+
+
+def _set(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        event.set()

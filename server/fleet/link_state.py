@@ -19,6 +19,7 @@ from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.wire import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from nomoat.flower.process import silence
 from nomoat.server.fleet.flower_server import (
+    BEAT_S,
     OWNER,
     RUNNING,
     InMemoryLinkState,
@@ -73,10 +74,6 @@ class FleetState(InMemoryLinkState):
         """Bound a reply by the largest vector: 8 bytes a value at most, and what is beside it."""
         self.most_reply_bytes = 8 * values + REPLY_ROOM_BYTES
 
-    def state(self) -> FleetState:
-        """Flower asks a factory for the state; this one is its own."""
-        return self
-
     def get_node_id_by_public_key(self, public_key: bytes) -> int | None:
         """The node of a volunteer who may speak; made at its first contact."""
         name = self.name_of(public_key)
@@ -113,6 +110,10 @@ class FleetState(InMemoryLinkState):
             self.deactivate_node(node_id)
             return super().activate_node(node_id, heartbeat_interval)
         return True
+
+    def keep_online(self, node_id: int) -> None:
+        """Take a pull for a heartbeat."""
+        self.acknowledge_node_heartbeat(node_id, BEAT_S)
 
     def note_paused(self, node_id: int, paused: bool) -> None:
         """Note if a node's owner lets nothing be trained now."""

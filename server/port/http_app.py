@@ -6,10 +6,9 @@ refuses what it can without costing more than that:
     RequestLimits    a stranger: known path, declared size, requests a second, and for a fleet call
                      a node key that `Directory` knows and its signature. Nothing is read yet.
     BodyBuffer       a slow peer: large bodies wait on disk, a few at a time are worked on.
-    Flower           what a call is: protobuf into a message.
-    NodeRules        a member, perhaps a hostile one: no call in another's name, no flood.
-    CarriedObjects   small objects that came with a push, or go with a pull.
-    routes, router   what is left: enrolment, downloads, and Flower's own handling of messages.
+    FleetCalls       a member, perhaps a hostile one: no call in another's name, no flood. Made by
+                     Flower's own handlers, with small objects that travel along (CarriedObjects).
+    routes           what is left: enrolment, downloads.
 
 Flower would read and parse a body before it authenticates its sender, so that is done outside.
 Whatever is not its fleet protocol or a path of ours does not exist: no SuperLink is started, and
@@ -26,27 +25,30 @@ from __future__ import annotations
 
 import time
 
+from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
 from starlette.requests import Request
 
 from nomoat.server.fleet import flower_server
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.port.body_buffer import BodyBuffer
-from nomoat.server.port.carried_objects import CarriedObjects
-from nomoat.server.port.node_rules import PROVEN_KEY, NodeRules
-from nomoat.server.port.request_limits import FLEET, RequestLimits, Scope
+from nomoat.server.port.fleet_calls import PROVEN_KEY, FleetCalls
+from nomoat.server.port.request_limits import FLEET, Receive, RequestLimits, Scope, Send
 from nomoat.server.port.routes import add_routes, proven_name
 from nomoat.server.port.services import PortServices
 
 
 def make_app(services: PortServices) -> RequestLimits:
     """The whole application; it counts the bytes it carries."""
-    state = services.state
-    rules = Middleware(NodeRules, services=services)
-    app = flower_server.fleet_app(state, rules, Middleware(CarriedObjects, state=state))
-    add_routes(app, services)
-    buffered = BodyBuffer(app, state.folder)
+    state, calls = services.state, FleetCalls(services)
+    ours = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    add_routes(ours, services)
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        fleet = scope["type"] == "http" and scope["path"].startswith(FLEET)
+        await (calls if fleet else ours)(scope, receive, send)
+
+    buffered = BodyBuffer(either, state.folder)
 
     async def member(scope: Scope) -> str | None:
         if scope["path"].startswith(FLEET):
@@ -59,7 +61,7 @@ def make_app(services: PortServices) -> RequestLimits:
 def proven_member(scope: Scope, state: FleetState) -> str | None:
     """The member whose node key has signed the time in a request's head, None if there is none.
 
-    The key is noted in the scope, for NodeRules.
+    The key is noted in the scope, for FleetCalls.
     """
     headers = dict(scope["headers"])
     key = flower_server.claimed_key(headers)

@@ -25,6 +25,7 @@ from nomoat.client.connection import flower_client, message_loop
 from nomoat.client.connection.flower_client import FlowerClient, UnknownNode
 from nomoat.flower.replies import REFUSED
 from nomoat.server.fleet.sealed_grid import CommunitySigner, SealedGrid
+from nomoat.server.port import fleet_calls
 from nomoat.server.port.carried_objects import CarriedObjects
 
 
@@ -52,9 +53,9 @@ def test_a_waiting_volunteer_hears_at_once_and_asks_rarely(
     pulls = []
     waiting = town.state.pulls.wait
 
-    async def counted(node: int, seconds: float) -> bool:
+    async def counted(node: int, pull: Any, seconds: float) -> bool:
         pulls.append(seconds)
-        return await waiting(node, seconds)
+        return bool(await waiting(node, pull, seconds))
 
     monkeypatch.setattr(town.state.pulls, "wait", counted)
     time.sleep(0.7)
@@ -188,7 +189,8 @@ def test_a_side_of_an_earlier_release_fetches_and_sends_each_object(
 ) -> None:
     (person,) = people(1)
     if older == "coordinator":
-        monkeypatch.setattr(CarriedObjects, "__call__", lambda self, *call: self._app(*call))
+        monkeypatch.setattr(CarriedObjects, "give", lambda _self, _answer: None)
+        monkeypatch.setattr(CarriedObjects, "take", lambda _self, _call, _answer: None)
     else:
         monkeypatch.setattr(flower_client, "carried", lambda _call: {})
         monkeypatch.setattr(flower_client, "carry", lambda _call, _contents: None)
@@ -249,6 +251,59 @@ def test_a_long_training_blocks_neither_polls_nor_heartbeats(
         time.sleep(0.01)
     go.set()
     assert sorted(read(reply) for reply in town.replies(ids, 2)) == ["one", "two"]
+
+
+def test_a_waiting_volunteer_is_online_by_its_pulls_alone(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[Any] = []
+    monkeypatch.setattr(message_loop, "BEAT_S", 0.05)
+    monkeypatch.setattr(message_loop, "LOOK_S", 0.02)
+    monkeypatch.setattr(FlowerClient, "beat", lambda _self, node: beats.append(node))
+    (person,) = people(1)
+    person.serve()
+    node = town.wait_for(person.name)[person.name]
+    town.replies(town.ask("first", [person.name]), 1)  # the answer to a pull has said so
+    beats.clear()
+    town.state.nodes[node].online_until = time.time() + 5
+    town.wait_held(node)
+    town.replies(town.ask("second", [person.name]), 1)
+    assert beats == []
+    assert town.state.nodes[node].online_until > time.time() + 30
+
+
+def test_a_coordinator_that_holds_no_pulls_for_long_gets_heartbeats(
+    town: Any, people: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beaten = threading.Event()
+    monkeypatch.setattr(fleet_calls, "HELD", {})
+    monkeypatch.setattr(message_loop, "BEAT_S", 0.05)
+    monkeypatch.setattr(message_loop, "LOOK_S", 0.02)
+    monkeypatch.setattr(FlowerClient, "beat", lambda _self, _node: beaten.set())
+    (person,) = people(1)
+    person.serve()
+    town.replies(town.ask("hello", [person.name]), 1)
+    beaten.clear()
+    assert beaten.wait(10)
+
+
+def test_a_volunteer_of_an_earlier_release_that_only_polls_gets_its_messages(
+    town: Any, people: Any
+) -> None:
+    (person,) = people(1)
+    client = FlowerClient(person.line())
+    node = client.activate()
+    client._fleet._client.event_hooks = {}
+    client._fleet._client.headers.pop("x-nomoat-carry")
+    assert client.receive(node) is None  # at once
+    ids = town.ask("hello", [person.name])
+    job = client.receive(node)
+    assert job is not None
+    asked = client.fetch(node, job, time.monotonic() + 5)
+    client.send(node, Message(asked.content, reply_to=asked))
+    (reply,) = town.replies(ids, 1)
+    assert reply.has_error()  # it is not sealed
+    client.deactivate(node)
 
 
 def test_a_ban_counts_from_the_next_message_on(town: Any, people: Any) -> None:
