@@ -32,7 +32,7 @@ import numpy as np
 import platformdirs
 from cells.running import Notes
 
-from nomoat.aggregation.secagg.audit.judgement import NormTest, bits_needed
+from nomoat.aggregation.secagg.audit.judgement import DOUBT, NormTest, bits_needed
 from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_packed
 from nomoat.aggregation.sums.packing import pack
 from nomoat.lora.data.normal_form import write_jsonl
@@ -196,7 +196,7 @@ def honest_rounds(count: int, length: int = 8192, volunteers: int = 20) -> dict[
     rng = np.random.default_rng(0)
     test = NormTest(58.0 * 2**13, bits_needed(58.0, 14))
     histories: list[list[float]] = [[] for _ in range(volunteers)]
-    large, excess, most = 0, 0, 0.0
+    large, excess, doubtful, most = 0, 0, 0, 0.0
     for number in range(count):
         direction = rng.normal(size=length)
         ring = np.rint(direction * (test.limit / np.linalg.norm(direction))).astype(np.int64)
@@ -205,11 +205,13 @@ def honest_rounds(count: int, length: int = 8192, volunteers: int = 20) -> dict[
         found = sketch_packed(Signs(seed, bytes(32)), packed, length, test.bits)
         large += test.too_large(found)
         history = histories[number % volunteers]
-        history.append(test.norm(found) / test.limit)
+        history.append(test.size(found))
         excess += above(history) is not None
         most = max(most, history[-1])
+        doubtful += history[-1] > DOUBT
     return {
         "honest_volunteer_rounds": count,
+        "set_aside": doubtful,
         "too_large": large,
         "above_in_several": excess,
         "largest_size": round(most, 3),

@@ -7,7 +7,7 @@ its vector what too few others have trained. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.secagg.messages import SessionOffer
@@ -29,10 +29,18 @@ def tiers(trained: Sequence[bytes], own: int) -> dict[int, Members]:
     trained: each participant's bitmap, by index.
     """
     each = {bitmap: modules_of(bitmap) for bitmap in set(trained)}
-    return {
-        module: frozenset(i for i, bitmap in enumerate(trained) if module in each[bitmap])
-        for module in each[trained[own]]
-    }
+    return {module: _tier(module, trained, each) for module in each[trained[own]]}
+
+
+def all_tiers(trained: Sequence[bytes]) -> frozenset[Members]:
+    """Every set of participants who have trained some one module."""
+    each = {bitmap: modules_of(bitmap) for bitmap in set(trained)}
+    modules = frozenset[int]().union(*each.values())
+    return frozenset(_tier(module, trained, each) for module in modules)
+
+
+def _tier(module: int, trained: Sequence[bytes], each: Mapping[bytes, Modules]) -> Members:
+    return frozenset(i for i, bitmap in enumerate(trained) if module in each[bitmap])
 
 
 def enough(offer: SessionOffer, tier: Members, alive: Members) -> bool:

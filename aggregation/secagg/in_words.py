@@ -43,9 +43,10 @@ def audited(words: int) -> str:
     """Return one line of what an audit of sizes shows a coordinator (docs/protocol.md §20.7)."""
     return (
         f"of each update the coordinator learns {words} numbers that tell its size: whoever is far "
-        "too large leaves the sum by name. They tell little else: somebody who asks whether a "
-        "certain row was trained is right in 59 of 100 pairs by them, in 78 by the sum, in 50 by "
-        "guessing"
+        "too large leaves the sum by name, and what may be too large by chance, as one honest "
+        "update in a hundred, that one sum without blame. They tell little else: somebody who asks "
+        "whether a certain row was trained is right in 59 of 100 pairs by them, in 78 by the sum, "
+        "in 50 by guessing"
     )
 
 

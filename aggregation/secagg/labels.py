@@ -43,7 +43,7 @@ KDF_NOISE: Final = b"nomoat/secagg/1/noise"
 KDF_BOX: Final = b"nomoat/secagg/1/share box"
 KDF_PAIR_MASK: Final = b"nomoat/secagg/1/pairwise mask"
 KDF_SELF_MASK: Final = b"nomoat/secagg/1/self mask"
-KDF_AUDIT: Final = b"nomoat/secagg/1/audit signs"
+KDF_AUDIT: Final = b"nomoat/secagg/1/audit buckets"
 KDF_GRAPH: Final = b"nomoat/secagg/1/neighbour graph"
 
 KEY_BYTES: Final = 32

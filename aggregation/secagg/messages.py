@@ -41,7 +41,7 @@ class SessionOffer:
     """Coordinator → volunteer, R0: everything the session will be about (§11.1).
 
     clips: one bound per tensor, in the manifest's order. clip_l2: the bound on an update's L2 norm
-    (§16.6), 0 for none. audit_words: words of an audit's sketch, 0 for no audit; audit_commit: what
+    (§16.6), 0 for none. audit_kind: how updates are sketched, 0 for no audit; audit_commit: what
     the coordinator committed to for it, zeros without one (§20). work: `work_hash` of the task that
     everybody trained for. standing: digest of the RoundEnd it was trained after (§6.4). n_each: how
     many must have trained a module for it to be summed (§11.7). noise_multiplier: z, the noise in
@@ -63,7 +63,7 @@ class SessionOffer:
     dropout_permille: Permille
     weak: bool
     clip_l2: Annotated[float, Limit(0, 1e6)] = 0.0
-    audit_words: Annotated[int, Limit(0, 64)] = 0
+    audit_kind: Annotated[int, Limit(0, 255)] = 0
     audit_commit: Digest = bytes(32)
     work: Digest = bytes(32)
     standing: Digest = bytes(32)

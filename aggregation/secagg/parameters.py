@@ -9,7 +9,7 @@ from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol.adapter import Manifest
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.audit.sketch import WORDS
-from nomoat.aggregation.secagg.audit.terms import can_audit, point_of
+from nomoat.aggregation.secagg.audit.terms import KIND, can_audit, point_of
 from nomoat.aggregation.secagg.diary import CohortRule, Mark, Place, permitted
 from nomoat.aggregation.secagg.messages import SessionOffer, SessionRoster
 from nomoat.aggregation.secagg.noise.shares import can_be_noisy
@@ -161,7 +161,7 @@ def check_offer(
         raise _refusal("the session's participants were shown other versions than this machine")
     if offer.roster_root != terms.roster.root:
         raise _refusal("the session's roster is not the one this machine knows")
-    if offer.audit_words:
+    if offer.audit_kind:
         _check_audit(offer, policy, terms.manifest.size)
     if offer.corrupt_permille < policy.min_corrupt_permille:
         raise _refusal(f"the session assumes fewer than {policy.min_corrupt_permille}‰ corrupt")
@@ -180,12 +180,17 @@ def check_offer(
 def _check_audit(offer: SessionOffer, policy: Policy, values: int) -> None:
     if not policy.audit_words:
         raise _refusal("the session audits updates, which this machine's owner has not agreed to")
-    if offer.audit_words > policy.audit_words:
+    if offer.audit_kind != KIND:
         raise _refusal(
-            f"the session asks for sketches of {offer.audit_words} words; this machine's owner has "
+            f"the session audits by sketches of kind {offer.audit_kind}; this release makes those "
+            f"of kind {KIND}"
+        )
+    if policy.audit_words < WORDS:
+        raise _refusal(
+            f"the session asks for sketches of {WORDS} words; this machine's owner has "
             f"agreed to {policy.audit_words}"
         )
-    if offer.audit_words != WORDS or not can_audit(offer):
+    if not can_audit(offer):
         raise _refusal("the session's audit is not one that can be")
     if values < policy.audit_values:
         raise _refusal(

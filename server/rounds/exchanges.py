@@ -148,7 +148,7 @@ class Exchanges:
             return offer, b""
         seed = self.audit_seed(offer.round, offer.exchange)
         asked = audited(offer, seed)
-        return asked, seed if asked.audit_words else b""
+        return asked, seed if asked.audit_kind else b""
 
 
 def _under_noise(bound: NormBound, offer: SessionOffer, most: int, values: int) -> NormBound:

@@ -122,7 +122,7 @@ class Village:
     """A community of `count` volunteers v0, v1, … of whom some cheat. folder: its database.
 
     silent: volunteer → the types of messages that it never answers. liars: those whose updates are
-    eight times too large. noise: what all of them have agreed to.
+    lies, by `attack` eight times too large. noise: what all of them have agreed to.
     """
 
     def __init__(
@@ -132,10 +132,12 @@ class Village:
         cheats: Mapping[str, Cheat] | None = None,
         silent: Mapping[str, Collection[str]] | None = None,
         liars: Collection[str] = (),
+        *,
         noise: NoiseRule | None = None,
+        attack: Attack = Attack.SCALED,
     ) -> None:
         self.noise = noise
-        self.liars = frozenset(liars)
+        self.liars, self.attack = frozenset(liars), attack
         self.folder, self.cheats, self.silent = folder, dict(cheats or {}), dict(silent or {})
         self.now, self.log = 1_800_000_000, RoundLog()
         self.broken: list[Exception] = []  # cheats that did not work
@@ -158,7 +160,7 @@ class Village:
             key, self.roster, Policy(2, allow_weak=True, audit_words=64, noise=self.noise), entropy
         )
         origin = TrainingOrigin.announced(name, version_by_round)
-        kind = lying(Attack.SCALED) if name in self.liars else RoundSession
+        kind = lying(self.attack) if name in self.liars else RoundSession
         session = kind(name, BASE, TaskLimits(), masking=MaskedSession(membership), origin=origin)
         return RequestHandler(session, LinearTrainer.of(name), NoUpdateStore())
 

@@ -13,9 +13,12 @@ from nomoat.aggregation.errors import Refused
 from nomoat.aggregation.protocol.history.appeal import Appeal
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.secagg.audit.evidence import digest_of
+from nomoat.aggregation.secagg.audit.judgement import DOUBT, TOLERANCE
 from nomoat.server.conduct.cases import Cases
 from nomoat.server.conduct.ledger import ConductLedger
 from nomoat.server.erasure import held_of
+from nomoat.server.rounds.machines.masked_exchange import IN_DOUBT
+from nomoat.simulations.adversaries.kinds import Attack
 from tests.hostile.members import Village
 
 LIAR = "v3"
@@ -57,6 +60,27 @@ def test_a_second_proof_bans_whatever_was_decided_about_the_first(tmp_path: Path
     assert len(member.reason) <= 200
     assert len(Cases(town.registrar.database).of(LIAR)) == 2
     assert LIAR not in after.cohort
+
+
+def test_a_little_too_large_an_update_is_set_aside_without_a_case_until_rounds_together_show_it(
+    tmp_path: Path,
+) -> None:
+    """Sketches differ from run to run: what they told decides, in each round."""
+    town = Village(tmp_path, 8, liars={LIAR}, attack=Attack.EDGE)
+    for _ in range(16):
+        (record,) = town.run(1, **AUDITED)
+        assert record.committed
+        cases = Cases(town.registrar.database)
+        told = cases.sizes_of(LIAR)[-1]
+        assert (LIAR in record.contributors) == (told <= DOUBT)
+        if DOUBT < told <= TOLERANCE:
+            assert record.dropped[LIAR] == IN_DOUBT
+            assert not cases.of(LIAR)
+            assert not ConductLedger(town.registrar).counting()
+        if LIAR in town.held():
+            break
+        town.restart()
+    assert list(town.held()) == [LIAR]
 
 
 def test_honest_members_of_an_audited_round_have_no_case(tmp_path: Path) -> None:

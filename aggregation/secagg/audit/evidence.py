@@ -25,7 +25,7 @@ from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.secagg import graph, labels
 from nomoat.aggregation.secagg.audit.judgement import Ring
 from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_keystreams, sketch_packed
-from nomoat.aggregation.secagg.audit.terms import can_audit, commit, norm_test, point_of
+from nomoat.aggregation.secagg.audit.terms import KIND, can_audit, commit, norm_test, point_of
 from nomoat.aggregation.secagg.masks import keys
 from nomoat.aggregation.secagg.masks.masking import MaskedSum, pair_mask_key, self_mask_key
 from nomoat.aggregation.secagg.masks.shares import commit_seed
@@ -183,7 +183,7 @@ def finding(evidence: Evidence) -> ProvenLie:
 def _read(part: SessionPart) -> _Read:
     offer, members = part.offer, part.roster.members
     offered = offer_hash(offer)
-    if not offer.audit_words or not can_audit(offer) or commit(part.seed) != offer.audit_commit:
+    if offer.audit_kind != KIND or not can_audit(offer) or commit(part.seed) != offer.audit_commit:
         raise _nothing("its session was not audited with this seed")
     manifest = part.manifest
     if manifest_hash(manifest) != offer.manifest_hash or not 0 < manifest.size <= MOST_VALUES:
@@ -226,7 +226,7 @@ def _too_large(read: _Read, evidence: SizeEvidence) -> str:
     test = norm_test(part.offer, participants, part.manifest.size)
     if not test.too_large(left):
         raise _nothing("the update is not too large")
-    return f"its update is {test.norm(left) / test.limit:.1f} times the bound"
+    return f"its update is {test.size(left):.1f} times the bound"
 
 
 def _false(read: _Read, evidence: SketchEvidence) -> str:

@@ -2,7 +2,11 @@
 
 ‖R·x‖²/64 is ‖x‖² times a χ² of 64 degrees of freedom over 64, nearly: a standard deviation of 18 %.
 An update is too large if that is above 1.5² times the bound's square: one at the bound is flagged
-with probability 4·10⁻⁸, one twice as large missed with 2·10⁻³, three times with 10⁻¹⁰.
+with probability 5·10⁻⁸, one twice as large missed with 2·10⁻³, three times with 10⁻⁹.
+
+Between that and the bound chance explains a sketch, and blames nobody. But what one in eighty of
+those at the bound shows, and nineteen of twenty of those at 1.4 times it, is in doubt: it is set
+aside from this one sum, as if its sender had dropped out (§20.5).
 
 Both ends of a pair send the sketch of their common mask. Two that differ hold a liar; both leave
 the sum, unless one of them differs from more than c others, which an honest one cannot, or too few
@@ -21,7 +25,8 @@ from numpy.typing import NDArray
 
 from nomoat.aggregation.secagg.audit.sketch import WORDS
 
-TOLERANCE = 1.5  # times the bound
+TOLERANCE = 1.5  # times the bound: beyond it is a lie
+DOUBT = 1.2  # times the bound: beyond it is set aside, and blamed on nobody
 PEAK = 6.0  # standard deviations that one word of a sketch may reach without wrapping around
 
 Ring = NDArray[np.uint32]
@@ -40,9 +45,13 @@ class NormTest:
         signed = np.left_shift(sketch, np.uint32(shift)).view(np.int32) >> shift
         return math.sqrt(float((signed.astype(np.float64) ** 2).sum()) / WORDS)
 
+    def size(self, sketch: Ring) -> float:
+        """The norm that a sketch tells, over the bound."""
+        return self.norm(sketch) / self.limit
+
     def too_large(self, sketch: Ring) -> bool:
         """Return True for an update that is larger than the bound allows."""
-        return self.norm(sketch) > TOLERANCE * self.limit
+        return self.size(sketch) > TOLERANCE
 
 
 def bits_needed(ratio: float, value_bits: int) -> int:

@@ -12,6 +12,7 @@ from nomoat.aggregation.secagg.messages import SessionOffer
 from nomoat.aggregation.secagg.noise.shares import share_of
 from nomoat.aggregation.sums.fixed_point import FixedPoint
 
+KIND = 65  # of audits; 1 to 64 were the words of sketches without buckets
 VALUE_BITS = 14  # leaves room for a sketch in about the bits that a sum of 21-bit values takes
 LEAST_VALUES = 16 * WORDS  # of an update that honest volunteers let be sketched (§20.7)
 SPARE_BITS = 3  # beyond a sum's: what a sketch mod 2^b cannot see is then no possible sum (§20.6)
@@ -31,13 +32,13 @@ def can_audit(offer: SessionOffer) -> bool:
 
 def audited(offer: SessionOffer, seed: bytes) -> SessionOffer:
     """The same offer with an audit under this seed (32 bytes nobody else knows), if it can be."""
-    asked = replace(offer, value_bits=VALUE_BITS, audit_words=WORDS, audit_commit=commit(seed))
+    asked = replace(offer, value_bits=VALUE_BITS, audit_kind=KIND, audit_commit=commit(seed))
     return asked if can_audit(asked) else offer
 
 
 def point_of(offer: SessionOffer, participants: int) -> FixedPoint:
     """The fixed point of a session: coordinates that a sketch, or a sum's noise, fits into."""
-    least = _bits(offer, participants) if offer.audit_words else 0
+    least = _bits(offer, participants) if offer.audit_kind else 0
     plain = FixedPoint(offer.value_bits, participants, least)
     if not offer.noise_multiplier:
         return plain

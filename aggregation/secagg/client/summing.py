@@ -67,7 +67,7 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
     signed = (session.transcript, share_set.members, digest)
     signature = session.identity.sign(labels.SIGN_MASKED, *signed)
     volunteer.secrets.erase()
-    audit = AuditKeys(own_key, pairs, stage.layout.length) if session.offer.audit_words else None
+    audit = AuditKeys(own_key, pairs, stage.layout.length) if session.offer.audit_kind else None
     tiers = frozenset(session.tiers[module] for module in modules)
     following = Masked(session, share_set.members, members, stage.held, tiers, audit)
     # From here on the update may be in a sum, whether or not this volunteer hears of it (§19.1).
@@ -77,7 +77,7 @@ def on_share_set(stage: Checked, share_set: ShareSet) -> Reply:
 def _check_spread(contribution: Contribution, offer: SessionOffer, volunteer: Volunteer) -> None:
     """Refuse to have an update sketched that has few values, of which it would tell all (§20.7)."""
     least = volunteer.policy.audit_values
-    if not offer.audit_words or not least:
+    if not offer.audit_kind or not least:
         return
     found = effective_values(contribution.vector)
     if found < least:

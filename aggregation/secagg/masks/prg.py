@@ -34,11 +34,21 @@ class Keystream:
         """Write the next `words` uint32 into `buffer`."""
         self._cipher.update_into(_ZEROS[: 4 * words], buffer)
 
+    def over(self, text: Ring, buffer: memoryview) -> Ring:
+        """The next len(text) words, each XORed with that of `text`; they lie in `buffer`."""
+        self._cipher.update_into(memoryview(text).cast("B"), buffer)
+        return np.frombuffer(buffer, "<u4", count=len(text))
+
     def words(self, count: int) -> Ring:
         """The next `count` words (count,) uint32, count ≤ BLOCK."""
         buffer = bytearray(4 * count + _SLACK)
         self.into(memoryview(buffer), count)
         return np.frombuffer(buffer, "<u4", count=count)
+
+
+def block_buffer() -> memoryview:
+    """Room for a block of a keystream."""
+    return memoryview(bytearray(4 * BLOCK + _SLACK))
 
 
 class Masks:
@@ -47,9 +57,8 @@ class Masks:
     def __init__(self, add: Iterable[bytes], subtract: Iterable[bytes]) -> None:
         self._add = [Keystream(key) for key in add]
         self._subtract = [Keystream(key) for key in subtract]
-        buffer = bytearray(4 * BLOCK + _SLACK)
-        self._buffer = memoryview(buffer)
-        self._words = np.frombuffer(buffer, "<u4", count=BLOCK)
+        self._buffer = block_buffer()
+        self._words = np.frombuffer(self._buffer, "<u4", count=BLOCK)
 
     def apply(self, block: Ring) -> None:
         """block += Σ added − Σ subtracted (mod 2^32), in place; blocks must come in order."""

@@ -40,7 +40,7 @@ def with_noise(offer: SessionOffer, noise_multiplier: float) -> SessionOffer:
 
 def can_be_noisy(offer: SessionOffer) -> bool:
     """Return True if the offer's updates have a bound that noise can be measured by."""
-    return offer.clip_l2 > 0 and len(set(offer.clips)) == 1 and not offer.audit_words
+    return offer.clip_l2 > 0 and len(set(offer.clips)) == 1 and not offer.audit_kind
 
 
 def share_of(offer: SessionOffer, participants: int, limit: int) -> NoiseShare:

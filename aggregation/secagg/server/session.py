@@ -96,7 +96,7 @@ class ServerSession:
     def __init__(
         self, offer: SessionOffer, manifest: Manifest, roster: RosterView, audit_seed: bytes = b""
     ) -> None:
-        if bool(offer.audit_words) != bool(audit_seed):
+        if bool(offer.audit_kind) != bool(audit_seed):
             raise LocalProtocolError("an audit needs the seed that its offer commits to")
         self._audit_seed = audit_seed
         if offer.manifest_hash != manifest_hash(manifest) or offer.roster_root != roster.root:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nomoat.aggregation.secagg import labels
 from nomoat.aggregation.secagg.audit.evidence import Evidence, SizeEvidence
-from nomoat.aggregation.secagg.audit.judgement import leaving
+from nomoat.aggregation.secagg.audit.judgement import DOUBT, TOLERANCE, leaving
 from nomoat.aggregation.secagg.audit.terms import norm_test
 from nomoat.aggregation.secagg.messages import SKETCH_BYTES, MaskedReport, SketchReport
 from nomoat.aggregation.secagg.server.claims import Sketch, SketchClaims
@@ -68,13 +68,12 @@ class CollectSketches(Collector):
         self._claims[index] = SketchClaims(np.frombuffer(report.own, "<u4"), pairs, report)
 
     def close(self) -> tuple[Collector, Outgoing]:
-        """Leave out who is too large, silent, or in an open dispute, and go on as after R2."""
+        """Leave out who is too large, silent or in a dispute, set aside who is in doubt; go on."""
         progress = replace(self._progress, claims=self._claims)
         session = progress.session
         test = norm_test(session.offer, len(session.members), session.layout.length)
-        sizes = {i: test.norm(self._sketch_of(i)) / test.limit for i in self._claims}
-        self._sizes = sizes
-        large = {i for i in self._claims if test.too_large(self._sketch_of(i))}
+        self._sizes = sizes = {i: test.size(self._sketch_of(i)) for i in self._claims}
+        large = {i for i, size in sizes.items() if size > TOLERANCE}
         self._faults = {
             session.members[i].identity: f"its update is {sizes[i]:.1f} times the bound"
             for i in sorted(large)
@@ -85,12 +84,20 @@ class CollectSketches(Collector):
         }
         room = len(self._claims) - session.needed.survivors
         gone = leaving(self._disputes(), large, session.needed.corrupt, room)
-        survivors = frozenset(self._claims) - gone
+        survivors = self._without_doubtful(frozenset(self._claims) - gone)
         for index in progress.survivors - survivors:
             progress.total.remove(self._kept[index].masked)
         if len(survivors) < session.needed.survivors:
             raise TooFew("too few volunteers are left after the audit")
         return signing_of(replace(progress, survivors=survivors))
+
+    def _without_doubtful(self, survivors: frozenset[int]) -> frozenset[int]:
+        """Set aside whose size is in doubt, the largest first, as many as the session can spare."""
+        doubtful = sorted(survivors, key=lambda i: (self._sizes[i], i))
+        doubtful = [i for i in doubtful if self._sizes[i] > DOUBT]
+        while doubtful and not self._progress.can_go_on_with(survivors - {*doubtful}):
+            doubtful = doubtful[1:]
+        return survivors - {*doubtful}
 
     def _sketch_of(self, index: int) -> Sketch:
         """R·x of a volunteer's update, as far as what it says of its masks is true."""

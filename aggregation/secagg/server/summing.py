@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nomoat.aggregation.secagg import certificate, labels
+from nomoat.aggregation.secagg import certificate, coverage, labels
 from nomoat.aggregation.secagg.audit.evidence import (
     Evidence,
     SessionPart,
@@ -51,6 +51,20 @@ class Progress:
         count = len(self.session.members)
         sets = (to_bitmap(self.members, count), to_bitmap(self.survivors, count))
         return certificate.Statement(self.session.transcript, *sets)
+
+    def can_go_on_with(self, survivors: frozenset[int]) -> bool:
+        """Return True if these are enough for every volunteer of theirs to sign for (§14.2)."""
+        session = self.session
+        if len(survivors) < max(session.needed.survivors, session.needed.quorum):
+            return False
+        try:
+            session.require(self.members, survivors, session.needed.shares)
+            session.require(survivors, survivors, session.needed.alive + 1)
+        except TooFew:
+            return False
+        trained = coverage.all_tiers([one.modules for one in session.members])
+        summed = [tier for tier in trained if coverage.enough(session.offer, tier, self.members)]
+        return all(coverage.enough(session.offer, tier, survivors) for tier in summed)
 
     def part_about(self, index: int) -> SessionPart:
         """The session in evidence about one member that was audited."""

@@ -16,6 +16,7 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, Vector
 from nomoat.aggregation.protocol.messages import Decline, ExchangeReply, Noted
 from nomoat.aggregation.secagg.audit.evidence import to_bytes
+from nomoat.aggregation.secagg.audit.judgement import DOUBT
 from nomoat.aggregation.secagg.messages import Abandoned, SessionOffer, ToVolunteer
 from nomoat.aggregation.secagg.parameters import RosterView
 from nomoat.aggregation.secagg.server.collector import ServerPhase
@@ -27,6 +28,7 @@ from nomoat.server.rounds.machines.patience import Waiting
 
 GRACE_S = 1.0
 DISPUTED = "its word against a neighbour's about their common mask"
+IN_DOUBT = "set aside from this sum, nobody's fault: chance may be what makes its update look large"
 LATE = "too late to report"
 NAMED = 3  # of those who complain
 ENOUGH = 0.75  # of those asked, before the others are hurried
@@ -202,8 +204,10 @@ class MaskedExchange:
 
     def _leave_out(self, identities: Collection[bytes]) -> None:
         """Note whose masked vectors are not in the sum any more, and why."""
-        names = self._masked.roster.names
-        gone = {names[one]: self._session.blamed.get(one, DISPUTED) for one in identities}
+        names, session = self._masked.roster.names, self._session
+        known = {one: IN_DOUBT for one, size in session.sizes.items() if size > DOUBT}
+        known |= session.blamed
+        gone = {names[one]: known.get(one, DISPUTED) for one in identities}
         self.contributors = tuple(name for name in self.contributors if name not in gone)
         for name, why in gone.items():
             self.lost.setdefault(name, why)

@@ -464,7 +464,7 @@ def test_a_member_under_masks_joins_the_offer_it_agrees_with_and_no_other() -> N
         offer(session=b"w" * 32, base_hash=b"x" * 32),
         offer(session=b"w" * 32, roster_root=b"x" * 32),
         offer(session=b"w" * 32, manifest_hash=b"x" * 32),
-        offer(session=b"w" * 32, audit_words=64),
+        offer(session=b"w" * 32, audit_kind=65),
     ):
         with pytest.raises(RemoteProtocolError):
             session.receive(other)

@@ -10,7 +10,7 @@ import pytest
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.secagg.audit.judgement import leaving
-from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_packed
+from nomoat.aggregation.secagg.audit.sketch import COLUMNS, RUN, Signs, sketch_packed
 from nomoat.aggregation.secagg.audit.spread import effective_values
 from nomoat.aggregation.secagg.audit.terms import audited, can_audit, point_of
 from nomoat.aggregation.secagg.labels import SIGN_MASKED
@@ -63,23 +63,36 @@ def test_what_wraps_around_in_every_word_of_a_sketch_gives_no_sum(federation):
 def unseen(offsets, length, bits, seeds=64):
     """The number of seeds that see nothing of these offsets."""
     values = np.zeros(length, np.uint32)
-    for where, offset in offsets.items():
-        values[where] = offset
+    values[list(offsets)] = list(offsets.values())
+    packed = pack(values, 32)
     found = [
-        sketch_packed(Signs(bytes([i]) * 32, b"t" * 32), pack(values, 32), length, 32)
-        for i in range(seeds)
+        sketch_packed(Signs(bytes([i]) * 32, b"t" * 32), packed, length, 32) for i in range(seeds)
     ]
     return sum(not np.any(sketch & np.uint32(2**bits - 1)) for sketch in found)
 
 
 def test_only_multiples_of_an_eighth_of_the_ring_go_unseen_more_than_once_in_a_while():
-    bits, columns = 20, 64  # 4096 values: coordinate 64·p is in row p, column 0
-    half, quarter, eighth = (2 ** (bits - k) for k in (1, 2, 3))
-    assert unseen({0: half, 77: half}, 4096, bits) == 64
-    assert 16 < unseen({p * columns: quarter for p in range(4)}, 4096, bits) < 48
-    assert unseen({p * columns: eighth for p in range(8)}, 4096, bits) < 16
-    assert unseen(dict.fromkeys(range(4), quarter), 4096, bits) == 0
-    assert unseen({p * columns: half >> 3 for p in range(16)}, 4096, bits) == 0
+    bits, half = 20, 2**19
+    spread = {of: [64 // of * p * COLUMNS for p in range(of)] for of in (4, 8, 16)}  # of one column
+    assert unseen({0: half, 77: half}, RUN, bits) == 64
+    assert unseen({0: half, RUN + 77: half}, 2 * RUN, bits) == 64
+    assert 16 < unseen(dict.fromkeys(spread[4], half >> 1), RUN, bits) < 48
+    assert unseen(dict.fromkeys(spread[8], half >> 2), RUN, bits) < 16
+    assert unseen(dict.fromkeys(range(4), half >> 1), RUN, bits) == 0
+    assert unseen(dict.fromkeys(spread[16], half >> 3), RUN, bits) == 0
+
+
+def test_two_values_hide_each_other_only_where_both_are_in_one_bucket():
+    """Which nobody can foretell: of 2^15 sessions in one, with opposite signs."""
+    drawn = Signs(bytes(32), b"t" * 32).next(2 * RUN)
+    there = (drawn.firsts[0] - drawn.firsts[1]) % RUN  # where a bucket's two runs have their values
+    for at in range(40):
+        pair = (at, RUN + (at + there) % RUN)
+        signs = drawn.negated[list(pair)].tolist()
+        hidden = unseen(dict.fromkeys(pair, 12345), 2 * RUN, 32, seeds=1)
+        assert hidden == (signs[0] != signs[1])
+        assert not unseen({pair[0]: 12345, (pair[1] + 1) % RUN + RUN: 12345}, 2 * RUN, 32, seeds=1)
+    assert unseen({3: 12345, RUN + 9: 12345}, 2 * RUN, 32) == 0
 
 
 @pytest.mark.parametrize("count", [2, 8, 16, 100, 1000])

@@ -76,7 +76,7 @@ def test_of_an_honest_volunteer_nothing_is_found_whatever_its_coordinator_change
     _, true = honest(federation)
     nothing(true, "not too large")
     part = true.session
-    other = audited(replace(part.offer, audit_words=0, audit_commit=bytes(32)), b"n" * 32)
+    other = audited(replace(part.offer, audit_kind=0, audit_commit=bytes(32)), b"n" * 32)
     less = replace(part.offer, clip_l2=BOUND / 9)
     for changes, match in (
         ({"seed": b"n" * 32}, "not audited with this seed"),

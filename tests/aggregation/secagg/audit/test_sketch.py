@@ -17,7 +17,7 @@ from nomoat.aggregation.secagg.audit.judgement import (
     bits_needed,
     leaving,
 )
-from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_keystreams, sketch_packed
+from nomoat.aggregation.secagg.audit.sketch import RUN, Signs, sketch_keystreams, sketch_packed
 from nomoat.aggregation.sums.packing import BLOCK, blocks, pack
 
 SEED, TRANSCRIPT = b"s" * 32, b"t" * 32
@@ -32,7 +32,7 @@ def sketch(values: np.ndarray, seed: bytes = SEED, bits: int = 32) -> np.ndarray
     return sketch_packed(Signs(seed, TRANSCRIPT), packed(values, bits), len(values), bits)
 
 
-@pytest.mark.parametrize("length", [1, 63, 64, 65, 1000])
+@pytest.mark.parametrize("length", [1, 65, 1000, RUN + 1])
 def test_a_sketch_is_the_slow_twins(length: int) -> None:
     values = np.random.default_rng(length).integers(0, 2**32, length, dtype=np.uint32)
     assert sketch(values).tolist() == twin.sketch(values.tolist(), SEED, TRANSCRIPT)
@@ -71,7 +71,9 @@ def test_another_seed_and_another_session_have_other_signs() -> None:
 SHAPES = {
     "spread": lambda rng, d: rng.normal(size=d),
     "in one coordinate": lambda rng, d: np.eye(1, d, 77)[0],
-    "in one column": lambda rng, d: np.isin(np.arange(d), np.arange(5, d, d // 64)).astype(float),
+    "in one column": lambda rng, d: np.isin(np.arange(d), np.arange(5, RUN, 256)).astype(float),
+    "at one place of each run": lambda rng, d: (np.arange(d) % RUN == 9).astype(float),
+    "the same in all runs": lambda rng, d: np.tile(rng.normal(size=RUN), d // RUN),
     "in the first values": lambda rng, d: (np.arange(d) < 40).astype(float),
     "constant": lambda rng, d: np.ones(d),
 }
@@ -81,7 +83,7 @@ SHAPES = {
 def test_the_norm_that_a_sketch_tells_is_right_wherever_a_vector_is_large(shape: str) -> None:
     """Within what chance allows: 18 % of the square, for each of forty seeds."""
     rng = np.random.default_rng(2)
-    values = SHAPES[shape](rng, 4096)
+    values = SHAPES[shape](rng, 8 * RUN)
     values = np.rint(values * 1e6 / np.linalg.norm(values)).astype(np.int64)
     test = NormTest(1.0, 32)
     ring = values.astype(np.uint32)

@@ -140,7 +140,7 @@ def test_less_noise_than_agreed_none_or_a_sum_too_many_is_refused(federation) ->
 
 def test_noise_without_a_bound_or_beside_an_audit_is_refused(federation) -> None:
     made = noisy(federation)
-    for changes in ({"clip_l2": 0.0}, {"clips": (0.05, 0.1)}, {"audit_words": 64}):
+    for changes in ({"clip_l2": 0.0}, {"clips": (0.05, 0.1)}, {"audit_kind": 65}):
         policy = Policy(2, allow_weak=True, audit_words=64)
         with pytest.raises(RemoteProtocolError, match="no bound to be measured by"):
             made.client(0, policy=policy).receive(replace(made.offer, **changes))
