@@ -42,6 +42,7 @@ class Traits:
     grows: changes the base model; kept as further modules of the broadcast, frozen for all.
     steady: the factors of a round are those of the round before, moved: what a volunteer's
         optimiser remembers of them still means something.
+    uniform: all values that are summed have one bound, so that an audit can measure an update.
     """
 
     summable: bool
@@ -51,6 +52,7 @@ class Traits:
     exchanges: int = 1
     grows: bool = False
     steady: bool = True
+    uniform: bool = True
 
 
 @dataclass(frozen=True, slots=True)

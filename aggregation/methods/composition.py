@@ -24,7 +24,7 @@ class Choices:
     where volunteers choose their ranks themselves, when the round refuses them one by one.
     keep_moments: volunteers carry their AdamW moments from round to round.
     personal: what of a volunteer's own stays with it: its B, or an adapter of its own.
-    rank: of the community adapter.
+    rank: of the community adapter. audit: sizes of masked updates are audited.
     """
 
     method: str
@@ -34,6 +34,7 @@ class Choices:
     keep_moments: bool = False
     personal: Personal = "none"
     rank: int = 1
+    audit: bool = False
 
     def check(self) -> methods.AnyMethod:
         """The method to run; UsageError, in one line that names what can, if it cannot be."""
@@ -55,6 +56,11 @@ class Choices:
             raise UsageError(
                 "fedplora draws other modules for a lower rank in every round, so its moments "
                 f"cannot be kept; {self._others(mixed_ranks=True, steady=True)} can"
+            )
+        if self.audit and self.secure and not found.traits.uniform:
+            raise UsageError(
+                "an audit measures updates whose values have one bound, which those of "
+                f"{self.method} have not; {self._others(uniform=True)} can be audited"
             )
         if found.traits.grows and self.rank > MAX_GROWN_RANK:
             raise UsageError(

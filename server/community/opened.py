@@ -80,7 +80,7 @@ class OpenCommunity:
                 )
 
     def check_privacy(self) -> None:
-        """UsageError if the noise that is asked for cannot do what it is asked for."""
+        """UsageError if the noise or the audit that is asked for cannot do what it is asked for."""
         settings, folder = self.settings, self.folder
         values = settings.method.manifest(self.initial().spec, 1, 1).size
         settings.check_privacy(

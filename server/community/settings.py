@@ -179,11 +179,15 @@ class Settings(FileSettings):
         )
 
     def check_privacy(self, values: int, bounded: bool) -> None:
-        """UsageError if noise cannot do what it is asked for.
+        """UsageError if noise, or an audit, cannot do what it is asked for.
 
-        values: of an update. bounded: there is a bound on updates that noise is measured by.
+        values: of an update. bounded: there is a bound on updates that both are measured by.
         """
         budget, rounds = self.privacy.budget, self.rounds
+        if rounds.audit and rounds.secure and not bounded:
+            raise UsageError(
+                "rounds.audit: needs rounds.norm_bound, or rows of the coordinator's own"
+            )
         if budget is None:
             return
         for wrong, why in (

@@ -216,6 +216,7 @@ class FederationSettings:
             self.training.optimizer_state == "keep",
             self.round.personal,
             self.adapter.rank,
+            self.round.audit,
         )
 
     def method(self) -> AnyMethod:

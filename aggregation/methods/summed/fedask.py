@@ -47,7 +47,13 @@ class FedAsk(SummedMethod):
     summary = "two sums of sketches give the SVD of the mean product; exact if its rank fits"
     source = "Wen et al. 2025, FedASK (arXiv:2507.09990)"
     traits = Traits(
-        summable=True, mixed_ranks=True, exact=True, optimizers=False, exchanges=2, steady=False
+        summable=True,
+        mixed_ranks=True,
+        exact=True,
+        optimizers=False,
+        exchanges=2,
+        steady=False,
+        uniform=False,
     )
 
     def width(self, layer: LayerSpec) -> int:

@@ -37,7 +37,7 @@ class FedPLora(SummedMethod):
     name = "fedplora"
     summary = "random rank-1 modules per volunteer, averaged over who trained them; mixed ranks"
     source = "Zhang et al. 2026, Fed-PLoRA (arXiv:2602.16936)"
-    traits = Traits(summable=True, mixed_ranks=True, exact=False, optimizers=True)
+    traits = Traits(summable=True, mixed_ranks=True, exact=False, optimizers=True, uniform=False)
 
     def start(self, broadcast: Adapter, turn: LocalRound) -> LocalStart:
         """turn.rank modules, drawn by turn.round and turn.seed."""

@@ -36,7 +36,7 @@ class Keystream:
 
     def over(self, text: Ring, buffer: memoryview) -> Ring:
         """The next len(text) words, each XORed with that of `text`; they lie in `buffer`."""
-        self._cipher.update_into(memoryview(text).cast("B"), buffer)
+        self._cipher.update_into(text.data.cast("B"), buffer)
         return np.frombuffer(buffer, "<u4", count=len(text))
 
     def words(self, count: int) -> Ring:

@@ -39,6 +39,11 @@ ADAM = ServerOptimizer("fedadam", 0.01)
             Choices("flora", secure=False, rank=MAX_GROWN_RANK + 1),
             "flora keeps what it adds .* at most 512; fedavg, .*flexlora can do 513",
         ),
+        (
+            Choices("fedask", audit=True),
+            "one bound, which those of fedask have not; fedavg, ffa, .*fedrot can be audited",
+        ),
+        (Choices("fedplora", audit=True), "those of fedplora have not; fedavg, .* can be audited"),
         (Choices("rolora", personal="local-B"), "rolora has no place for; fedavg can"),
         (Choices("fedavg", mixed_ranks=True, personal="local-B"), "--personal adapter can mix"),
     ],

@@ -141,3 +141,9 @@ def test_noise_that_cannot_work_is_refused_with_what_would() -> None:
     settings = made(30).model_copy(update={"privacy": PrivacySettings()})
     settings.check_privacy(117_120, bounded=False)
     assert settings.federation().noise_multiplier == 0.0
+    audited = settings.model_copy(
+        update={"rounds": settings.rounds.model_copy(update={"audit": True})}
+    )
+    audited.check_privacy(117_120, bounded=True)
+    with pytest.raises(UsageError, match=r"rounds.audit: needs rounds.norm_bound, or rows"):
+        audited.check_privacy(117_120, bounded=False)
