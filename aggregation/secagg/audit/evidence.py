@@ -183,7 +183,9 @@ def finding(evidence: Evidence) -> ProvenLie:
 def _read(part: SessionPart) -> _Read:
     offer, members = part.offer, part.roster.members
     offered = offer_hash(offer)
-    if offer.audit_kind != KIND or not can_audit(offer) or commit(part.seed) != offer.audit_commit:
+    if offer.audit_kind not in {0, KIND}:
+        raise _nothing(f"its sketches are of kind {offer.audit_kind}; this release makes {KIND}")
+    if not offer.audit_kind or not can_audit(offer) or commit(part.seed) != offer.audit_commit:
         raise _nothing("its session was not audited with this seed")
     manifest = part.manifest
     if manifest_hash(manifest) != offer.manifest_hash or not 0 < manifest.size <= MOST_VALUES:

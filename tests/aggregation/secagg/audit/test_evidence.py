@@ -80,6 +80,7 @@ def test_of_an_honest_volunteer_nothing_is_found_whatever_its_coordinator_change
     less = replace(part.offer, clip_l2=BOUND / 9)
     for changes, match in (
         ({"seed": b"n" * 32}, "not audited with this seed"),
+        ({"offer": replace(part.offer, audit_kind=64)}, "of kind 64; this release makes 65"),
         ({"seed": b"n" * 32, "offer": other}, "not signed it"),
         ({"offer": less}, "not signed it"),
         ({"tensors": part.tensors[:1]}, "not those of the session"),
