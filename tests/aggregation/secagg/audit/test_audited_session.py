@@ -77,6 +77,20 @@ def test_who_is_in_doubt_is_set_aside_as_far_as_enough_are_left_and_nobody_is_na
     assert not made.refused
 
 
+def test_nobody_is_set_aside_whom_a_module_that_few_have_trained_cannot_spare(federation):
+    """Four of eight have trained the second module; three of them have to be left."""
+    made = session(federation, n_min=4)
+    made.run("sketches")
+    progress = made.server._collector._progress
+    members = tuple(
+        replace(member, modules=b"\x03" if i < 4 else b"\x01")
+        for i, member in enumerate(progress.session.members)
+    )
+    progress = replace(progress, session=replace(progress.session, members=members))
+    for gone, can in (({4, 5}, True), ({0, 4}, True), ({0, 1}, False), ({4, 5, 6}, False)):
+        assert progress.can_go_on_with(frozenset(EVERYBODY - gone)) is can
+
+
 def test_whoever_is_too_large_leaves_before_those_in_doubt(federation):
     made = session(federation, {0, 1, 2}, factor=1.35, size=400)
     made.vectors[1] *= np.float32(3)
