@@ -102,7 +102,7 @@ def round_view(record: Mapping[str, Any]) -> RoundView:
         record["committed"],
         record["reason"],
         len(record["cohort"]),
-        len(record["train_seconds"] or record["train_loss"]),
+        len(_trained(record)),
         len(record["contributors"]),
         _left_out(record["dropped"]),
         _left_out(record["refused"]),
@@ -125,7 +125,7 @@ def _left_out(reasons: Mapping[str, str]) -> tuple[LeftOutVolunteer, ...]:
 
 def _people(record: Mapping[str, Any]) -> tuple[AskedVolunteer, ...]:
     """Everyone a record names, those who are not in the sum first."""
-    trained = record["train_seconds"] or record["train_loss"]
+    trained = _trained(record)
     names = {*record["cohort"], *record["dropped"], *record["refused"], *record["contributors"]}
     found = [
         AskedVolunteer(
@@ -141,11 +141,16 @@ def _people(record: Mapping[str, Any]) -> tuple[AskedVolunteer, ...]:
 
 
 def _end(record: Mapping[str, Any], name: str) -> str:
+    if name in record["contributors"]:
+        return "in the sum"
     if name in record["refused"]:
         return "refused"
-    if name in record["dropped"]:
-        return "late or gone"
-    return "in the sum" if name in record["contributors"] else "not in the sum"
+    return "late or gone" if name in record["dropped"] else "not in the sum"
+
+
+def _trained(record: Mapping[str, Any]) -> set[str]:
+    """Those who trained to the end: a round that was abandoned notes only whom it summed."""
+    return {*record["train_seconds"], *record["train_loss"], *record["contributors"]}
 
 
 def _phases(seconds: Mapping[str, float]) -> tuple[PhaseSpan, ...]:

@@ -18,7 +18,7 @@ from nomoat.client.sent.log_file import SentLog
 MOST_ROWS = 200
 MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "enrol": "the request to join: your name here and public keys",
+        "enrol": "your name here and public keys, to join or to ask whether you may",
         "ready": "trained; how long it took, its losses",
         "report": "your update",
         "evaluation": "the loss on the rows you hold out",

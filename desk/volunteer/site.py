@@ -89,7 +89,7 @@ class _VolunteerPages:
     def _map(self, community: str, name: str = "") -> PageMap:
         suffix = f"?{urlencode({'community': community})}" if community else ""
         entries = [(name, path + suffix) for name, path in PAGES]
-        where = f"{name} · your part, on this machine" if name else f"nomoat {__version__}"
+        where = f"{name} · on this machine" if name else f"nomoat {__version__}"
         return PageMap(where, entries)
 
     def _frame(

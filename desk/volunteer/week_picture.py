@@ -13,7 +13,7 @@ from nomoat.client.machine.weekly_schedule import Week, always, never, parse_wee
 NAMES: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONDAY: Final = datetime(2024, 1, 1)
 STEP_MIN: Final = 30
-LEFT, ROW, HOUR = 44.0, 18.0, 28.0
+LEFT, ROW, HOUR = 36.0, 18.0, 14.0
 
 
 def allowed(machine: MachineSettings, step_min: int = STEP_MIN) -> tuple[tuple[bool, ...], ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from nomoat.desk.coordinator.site import coordinator_site
 from nomoat.desk.volunteer.site import PAGES as VOLUNTEER_PAGES
 from nomoat.desk.volunteer.site import refused, volunteer_site
 from nomoat.server.community.opened import OpenCommunity
-from round_records import write_rounds
+from round_records import RECORDS, renamed, write_rounds
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs nomoat[browser]")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -37,6 +38,8 @@ NAMELESS = """() => [...document.querySelectorAll('input:not([type=hidden]),sele
   .filter(e => !(e.labels?.length || e.ariaLabel || e.textContent.trim()))
   .map(e => e.outerHTML)"""
 TOO_WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+ROUNDS = (("Round", "/round?number=1"), ("Round", "/round?number=3"))
+HOSTILE = "<script>alert(1)</script><img src=//example.org onerror=alert(1)>\u202e" + "x" * 134
 KEY = SigningKey(b"\7" * 32)
 
 
@@ -57,6 +60,7 @@ class Tab:
         self.hosts: set[str] = set()
         self.page = chromium.new_page()
         self.page.on("console", lambda said: self.complaints.append(said.text))
+        self.page.on("dialog", lambda asked: self.complaints.append(asked.message))
         self.page.on("pageerror", lambda problem: self.complaints.append(str(problem)))
         self.page.on("request", lambda asked: self.hosts.add(asked.url.split("/")[2]))
         self.page.goto(link)
@@ -83,7 +87,7 @@ def home(tmp_path: Path) -> Home:
     made = Home(tmp_path / "home")
     identity(made.identity, lambda count: b"\1" * count)
     folder = made.folder(KEY.public)
-    folder.save_info(community_info(public=KEY.public))
+    folder.save_info(community_info(name=HOSTILE[:80], public=KEY.public))
     data = tmp_path / "rows.jsonl"
     folder.save(VolunteerSettings(address="localhost:1", name="ada", data=data, base="pocket"))
     return made
@@ -104,10 +108,11 @@ def test_a_volunteers_pages_fit_and_ask_nobody_else(chromium: Any, link: Callabl
 def test_the_coordinators_pages_fit_and_ask_nobody_else(
     chromium: Any, community: OpenCommunity, tmp_path: Path
 ) -> None:
-    write_rounds(community)
+    hostile = replace(renamed(RECORDS[1], HOSTILE), round=3)
+    write_rounds(community, *RECORDS, hostile)
     site = coordinator_site(community, lambda: {"ada": 1})
     with opened(site.app, PageAddress(), tmp_path / "page.key", refused) as page:
-        every_page(Tab(chromium, page.link), (*COORDINATOR_PAGES, ("Round", "/round?number=1")))
+        every_page(Tab(chromium, page.link), (*COORDINATOR_PAGES, *ROUNDS))
 
 
 def test_a_page_follows_what_happens_and_is_paused_with_keys_alone(

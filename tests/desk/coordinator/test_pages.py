@@ -62,6 +62,16 @@ def test_a_round_says_who_was_asked_ready_summed_late_and_refused(
     assert widths == [60.0, 30.0, 10.0]
 
 
+def test_who_is_in_the_sum_has_trained_even_if_it_was_late_to_measure(
+    community: OpenCommunity, see: Any
+) -> None:
+    abandoned = replace(RECORDS[1], committed=False, train_seconds={}, dropped={"ada": "gone"})
+    write_rounds(community, abandoned)
+    page = see.html("/round?number=1")
+    assert "<dt>Trained to the end</dt><dd>2</dd>" in page
+    assert re.search(r">ada</td>.*>yes</td>.*>in the sum</td>.*>gone</td>", page)
+
+
 def test_rounds_are_counted_as_they_ended(community: OpenCommunity, see: Any) -> None:
     assert "None has ended yet." in see.html("/")
     write_rounds(community)

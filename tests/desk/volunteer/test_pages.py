@@ -107,7 +107,7 @@ def test_each_order_is_for_the_community_that_is_shown(home: Home, browser: Call
     town, city = joined(home), joined(home, "city", SigningKey(b"\2" * 32).public)
     see = browser(volunteer_site(home).app)
     page = see.html(f"/?community={city.root.name}")
-    assert "city · your part" in page
+    assert "city · on this machine" in page
     assert town.root.name in page
     see.send("/order", order="pause", community=city.root.name)
     assert owner_orders.read(city.root).paused
