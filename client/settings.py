@@ -46,6 +46,7 @@ class VolunteerSettings(FileSettings):
     rounds_a_day: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     audit: bool = False
     show_software: bool = False  # join says so before it sets it
+    desktop_notices: bool = False  # followed from the next start on
     machine: MachineSettings = Field(default_factory=MachineSettings)
 
     @field_validator("device")
@@ -78,6 +79,7 @@ COMMENTS = {
     "show_software": "tell the coordinator which nomoat this is, and on which system",
     "rounds_a_day": "rounds a day this machine trains in at most; 0: what was agreed to on joining",
     "audit": "take part in sums that check the size of each update by a sketch of 64 numbers",
+    "desktop_notices": "tell what needs you on this machine's desktop (needs nomoat[desktop])",
     "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
 }
 
@@ -105,6 +107,16 @@ def move(path: Path, address: str) -> None:
     """Write another address of the coordinator into settings.toml, and nothing else."""
     document = tomlkit.parse(path.read_text("utf-8"))
     document["address"] = address
+    with replacing(path) as file:
+        file.write(tomlkit.dumps(document).encode())
+
+
+def want_notices(path: Path, wanted: bool) -> None:
+    """Write the owner's word on desktop notices into settings.toml, and nothing else."""
+    document = tomlkit.parse(path.read_text("utf-8"))
+    if bool(document.get("desktop_notices", False)) == wanted:
+        return
+    document["desktop_notices"] = wanted
     with replacing(path) as file:
         file.write(tomlkit.dumps(document).encode())
 

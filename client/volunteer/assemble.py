@@ -60,6 +60,7 @@ from nomoat.client.volunteer.permission.gate import following, governed
 from nomoat.client.volunteer.permission.terms import renewing, terms_watch
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
+from nomoat.client.volunteer.telling.desktop_notices import with_notices
 from nomoat.client.volunteer.telling.owner_lines import OwnerLines, nobody
 from nomoat.client.volunteer.telling.presence_watch import PresenceWatch
 from nomoat.client.volunteer.training_watch import TrainingWatch
@@ -143,7 +144,7 @@ def assemble(kit: Kit, workers: SharedWorkers, lines: OwnerLines) -> Parts:
     folder, info = kit.folder, kit.folder.info()
     check_base(kit.settings.base, info.base_hash, info.name)
     split = _split(kit)
-    status = StatusWriter(folder, lines.status)
+    status = StatusWriter(folder, with_notices(kit, lines.status))
     trainer = _trainer(kit, split, workers, status)
     cache = RosterCache(RosterFile(folder.root), kit.coordinator)
     lineage = PinnedLineage(folder.root, kit.coordinator)

@@ -12,6 +12,8 @@ from starlette.requests import Request
 from nomoat import __version__
 from nomoat.aggregation.errors import NotJoined, UsageError
 from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.settings import want_notices
+from nomoat.client.volunteer.telling import desktop_notices
 from nomoat.desk.access.sessions import BrowserSession
 from nomoat.desk.pages.frame import PageFrame, PageMap
 from nomoat.desk.pages.rendering import render
@@ -69,6 +71,7 @@ class _VolunteerPages:
         site.order("/order", self._order)
         site.order("/chat", self._talk)
         site.order("/limits", self._save_limits)
+        site.order("/notices", self._want_notices)
         site.live("/live", self._now)
         site.live("/chat-live", self._said)
         site.live("/log-live", self._lines)
@@ -145,7 +148,8 @@ class _VolunteerPages:
         folder = self._chosen(request)
         return self._plain(
             "volunteer_limits", "What training may use", "/limits", folder, session,
-            view=limits_view(folder), picture=week_picture(folder.load().machine),
+            notices=folder.load().desktop_notices, view=limits_view(folder),
+            picture=week_picture(folder.load().machine),
             community=folder.root.name, file=str(folder.settings),
         )  # fmt: skip
 
@@ -214,6 +218,14 @@ class _VolunteerPages:
         folder = self._folder(form.get("community", ""))
         save(folder, wanted(form, folder.load().machine))
         return "The limits are written; a running nomoat follows them within ten seconds."
+
+    def _want_notices(self, form: Mapping[str, str], session: BrowserSession) -> str:
+        del session
+        wanted = form.get("notices") == "on"
+        if wanted and not desktop_notices.installed():
+            raise UsageError(desktop_notices.WANTED)
+        want_notices(self._folder(form.get("community", "")).settings, wanted)
+        return f"Notices on the desktop are {'on' if wanted else 'off'} from the next start on."
 
     def _talk(self, form: Mapping[str, str], session: BrowserSession) -> str:
         del session

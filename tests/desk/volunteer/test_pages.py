@@ -31,6 +31,7 @@ from nomoat.client.training.base_loss import BaseLossFile
 from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
+from nomoat.client.volunteer.telling import desktop_notices
 from nomoat.desk.volunteer.limits_form import save, wanted
 from nomoat.desk.volunteer.owner_commands import until_tomorrow_s
 from nomoat.desk.volunteer.site import volunteer_site
@@ -252,6 +253,22 @@ def test_who_is_held_can_answer_and_recompute_on_the_page(
     monkeypatch.setattr(standing, "recomputed", lambda *_: found)
     assert "Round 7: its update is 2.9 times" in see.send("/case", order="recompute")
     assert "no such order" in see.send("/case", order="burn")
+
+
+def test_notices_on_the_desktop_are_off_until_the_owner_wants_them(
+    home: Home, browser: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = joined(home)
+    see = browser(volunteer_site(home).app)
+    assert not folder.load().desktop_notices
+    monkeypatch.setattr(desktop_notices, "installed", lambda: False)
+    assert "nomoat[desktop]" in see.send("/notices", notices="on")
+    assert not folder.load().desktop_notices
+    monkeypatch.setattr(desktop_notices, "installed", lambda: True)
+    see.send("/notices", notices="on")
+    assert folder.load().desktop_notices
+    see.send("/notices")
+    assert not folder.load().desktop_notices
 
 
 def test_a_home_without_a_community_says_how_to_join(home: Home, browser: Callable) -> None:
