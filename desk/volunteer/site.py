@@ -128,8 +128,12 @@ class _VolunteerPages:
         """The parts of the first page that follow what happens."""
         folder = self._chosen(request)
         view = overview(folder, datetime.now().astimezone())
-        state = render("volunteer_state", view=view, form_token=session.form_token)
-        return {"state": state, "progress": render("volunteer_progress", view=view)}
+        mine = {"view": view, "form_token": session.form_token}
+        return {
+            "state": render("volunteer_state", **mine),
+            "case": render("volunteer_case", **mine),
+            "progress": render("volunteer_progress", view=view),
+        }
 
     def _sent(self, request: Request, session: BrowserSession) -> str:
         folder, query = self._chosen(request), request.query_params
