@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import os
 import platform
@@ -20,6 +21,8 @@ Judgement = Literal["good", "wait", "bad", "plain"]
 LEAST_DISK: Final = 1 << 30
 LEAST_DAYS: Final = 30
 OLD_BACKUP_DAYS: Final = 7
+TIMEX_BYTES: Final = 512  # struct timex has 208; all zero: nothing is changed
+UNSYNCHRONISED: Final = 5  # TIME_ERROR
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,7 @@ def health(folder: Folder, now: float) -> tuple[HealthLine, ...]:
         HealthLine(
             "Software", f"nomoat {__version__}, Python {platform.python_version()}", "plain"
         ),
-        HealthLine(
-            "Clock",
-            f"{datetime.datetime.fromtimestamp(now, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
-            "plain",
-        ),
+        _clock(now, synchronised()),
     )
 
 
@@ -90,6 +89,30 @@ def _backup(folder: Folder, now: float) -> HealthLine:
     days = (now - made) / 86_400
     judgement: Judgement = "wait" if days > OLD_BACKUP_DAYS else "good"
     return HealthLine("Backup", f"the last was made {days:.1f} days ago", judgement)
+
+
+def _clock(now: float, kept: bool | None) -> HealthLine:
+    """The time, and if something keeps it right: requests of a clock that is far off are refused.
+
+    kept: what the kernel says; None where it says nothing.
+    """
+    at = f"{datetime.datetime.fromtimestamp(now, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if kept is None:
+        return HealthLine("Clock", at, "plain")
+    if kept:
+        return HealthLine("Clock", f"{at}, kept by a time service", "good")
+    return HealthLine(
+        "Clock", f"{at}; no time service keeps it (chrony, systemd-timesyncd)", "wait"
+    )
+
+
+def synchronised() -> bool | None:
+    """Return what Linux says of its clock (adjtimex(2)); None elsewhere."""
+    try:
+        said = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
+    except (OSError, AttributeError, TypeError):
+        return None
+    return None if said < 0 else bool(said != UNSYNCHRONISED)
 
 
 def _own(now: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +64,12 @@ def when(at_s: float) -> Markup:
     )
 
 
+def day(at_s: float) -> Markup:
+    """The day of a moment in UTC, for a page that is read anywhere."""
+    at = datetime.fromtimestamp(at_s, UTC)
+    return Markup('<time datetime="{0}">{0}</time>').format(f"{at:%Y-%m-%d}")
+
+
 def number(value: float | None, digits: int = 4) -> str:
     """A measured number, or a dash where nothing was measured."""
     return "–" if value is None else f"{value:.{digits}f}"
@@ -84,5 +90,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         finalize=shown,
     )
-    environment.filters.update(size=size, span=span, when=when, number=number, plainly=plainly)
+    environment.filters.update(
+        size=size, span=span, when=when, day=day, number=number, plainly=plainly
+    )
     return environment

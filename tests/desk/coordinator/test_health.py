@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 
-from nomoat.desk.coordinator.health import health
+import pytest
+
+from nomoat.desk.coordinator.health import health, synchronised
 from nomoat.server.backup.making import LAST
 from nomoat.server.community.opened import OpenCommunity
 
@@ -35,6 +37,20 @@ def test_a_certificate_is_told_before_and_after_its_end(community: OpenCommunity
     assert judged(community, "Certificate", now + 900 * DAY_S)[0] == "bad"
 
 
+@pytest.mark.parametrize(("kept", "judgement"), [(True, "good"), (False, "wait"), (None, "plain")])
+def test_a_clock_that_nothing_keeps_is_told(
+    community: OpenCommunity, monkeypatch: pytest.MonkeyPatch, kept: bool | None, judgement: str
+) -> None:
+    monkeypatch.setattr("nomoat.desk.coordinator.health.synchronised", lambda: kept)
+    found, said = judged(community, "Clock", 1_790_000_000.0)
+    assert found == judgement
+    assert said.startswith("2026-09-21 14:13:20 UTC")
+
+
+def test_this_machines_clock_can_be_asked() -> None:
+    assert synchronised() in (True, False, None)
+
+
 def test_what_nobody_judges_has_no_judgement(community: OpenCommunity) -> None:
-    for name in ("Clock", "Software", "This process", "Database", "Adapter files"):
+    for name in ("Software", "This process", "Database", "Adapter files"):
         assert judged(community, name, time.time())[0] == "plain"

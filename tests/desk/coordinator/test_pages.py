@@ -316,5 +316,5 @@ def test_the_public_page_says_which_version_is_given_out_and_what_is_held(
     say(community, newest, ReleaseState.HELD, "", 1)
     html = export(community, tmp_path / "b").read_text()
     assert f"Version {newest - 1} is the one given out" in html
-    assert html.count("<td>held</td>") == 1
+    assert html.count(">held</td>") == 1
     assert [row.state for row in version_rows(community)][:2] == ["held", "released"]
