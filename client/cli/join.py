@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nomoat.client.cli import options
-from nomoat.client.cli.output import say
+from nomoat.client.cli.output import busy, say
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.enrolment import CommunityInfo
@@ -74,7 +74,8 @@ def _join(
     from nomoat.client.volunteer.status import running
 
     home = Home.opened()
-    candidate = consider(home, invitation, wish, _ask_base(yes))
+    with busy("asking the coordinator, checking the base model and your data") as stop:
+        candidate = consider(home, invitation, wish, _ask_base(yes, stop))
     try:
         name = enrol(home, candidate, invitation, _agree(candidate, yes, given))
         say(f"joined {one_line(candidate.info.name)} as {name}")
@@ -98,14 +99,18 @@ def _invitation(link: str) -> Invitation:
     return from_link(sys.stdin.readline().strip())
 
 
-def _ask_base(yes: bool) -> Callable[[CommunityInfo], str]:
-    """Ask on the terminal where the base model is; UsageError where nobody can answer."""
+def _ask_base(yes: bool, stop: Callable[[], None]) -> Callable[[CommunityInfo], str]:
+    """Ask on the terminal where the base model is; UsageError where nobody can answer.
+
+    stop: ends what is shown meanwhile.
+    """
 
     def ask(info: CommunityInfo) -> str:
         from nomoat.client.membership.base_model import asked_for, fetchable
 
         if yes or not sys.stdin.isatty():
             raise asked_for(info)
+        stop()
         say(str(asked_for(info)))
         default = info.base_model if fetchable(info) else None
         return str(typer.prompt("Base model: a folder, or an id", default=default, err=True))

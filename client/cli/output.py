@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -13,6 +15,30 @@ from nomoat.aggregation.plain_text import lines
 def say(text: str) -> None:
     """Tell the person at the terminal."""
     sys.stderr.write(lines(text) + "\n")
+
+
+@contextmanager
+def busy(text: str) -> Iterator[Callable[[], None]]:
+    """Show on a terminal what is under way, and for how long; nothing elsewhere.
+
+    Gives what ends that before the block does, for whoever has to ask something.
+    """
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    shown = Progress(
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    shown.add_task(text, total=None)
+    shown.start()
+    try:
+        yield shown.stop
+    finally:
+        shown.stop()
 
 
 def say_or_json(as_json: bool, shown: object, text: str) -> None:
