@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
+_BITS: dict[str, Literal[4, 8, 16] | None] = {"auto": None, "4": 4, "8": 8, "16": 16}
+
 
 @app.command()
 def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
@@ -52,7 +54,7 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         heldout=heldout,
         heldout_data=heldout_data,
         rank=_rank(rank),
-        bits=None if bits == "auto" else int(bits),
+        bits=_BITS[bits],
         known_peers=known_peers,
         allow_dropping=allow_dropping,
         min_participants=min_participants,

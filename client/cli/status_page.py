@@ -33,7 +33,7 @@ def render_status(
         *_coordinator(folder),
         f"protection {protection}",
         *([f"your rules {rules}"] if (rules := _rules(folder)) else []),
-        *([f"trains on {', '.join(used)}"] if len(used := _devices(folder)) > 1 else []),
+        *_where(folder),
     ]
     if now.doing == "refused" and (sent := last_appeal(folder)) is not None:
         lines.append(f"your appeal of {_clock(sent.at)} {sent.text}")
@@ -121,6 +121,14 @@ def _devices(folder: CommunityFolder) -> tuple[str, ...]:
         return names(folder.load().device)
     except UsageError:  # `run` says which line is amiss
         return ()
+
+
+def _where(folder: CommunityFolder) -> Iterator[str]:
+    """Tell of several devices, and of a base that is not held whole on each."""
+    used = _devices(folder)
+    layout = folder.load().machine.layout.in_words if used else ""
+    if len(used) > 1 or layout:
+        yield f"trains on {', '.join(used)}{f': {layout}' if layout else ''}"
 
 
 def _rows(split: Split) -> dict[str, Any]:

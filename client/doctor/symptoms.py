@@ -121,7 +121,8 @@ def _fit(folder: CommunityFolder, settings: VolunteerSettings) -> dict[str, Any]
     data = folder.adapter(record).read_bytes()
     spec = lineage.from_file(data, record.version.adapter, "doctor").spec
     machine, targets = settings.machine, tuple(spec.target_modules)
-    here = free_memory(settings.device, machine.max_vram_share or 1.0, _workers(folder))
+    share, ours = machine.max_vram_share or 1.0, _workers(folder)
+    here = free_memory(settings.device, share, ours, machine.layout)
     try:
         rank = min(spec.rank, rank_of(settings, info))
         frozen = spec.rank - rank

@@ -9,6 +9,7 @@ from nomoat.client.machine.attempt import attempt
 from nomoat.client.machine.gpu import Gpu
 from nomoat.lora.device.gpu_queue import pids_with_tickets
 from nomoat.lora.device.present import gpus_of, is_apple
+from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.memory.prediction import CONTEXT_BYTES, DeviceOverhead, cpu_host, cuda_host
 
 WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
@@ -16,11 +17,17 @@ WORKER_BYTES = 450 << 20  # a worker process with torch and transformers importe
 
 @dataclass(frozen=True, slots=True)
 class FreeMemory:
-    """A device, the bytes that may be taken of it, and what it adds to a model's need."""
+    """A device, the bytes that may be taken of it, and what it adds to a model's need.
+
+    layout: of a base that is held on GPUs. cards: where its layers are shared out, (bytes that may
+    be taken, bytes in all) of each GPU; free_bytes are those of all then.
+    """
 
     device: str
     free_bytes: int
     host: DeviceOverhead
+    layout: Layout = WHOLE
+    cards: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +50,42 @@ class MemoryBound:
 
 def place_of(memory: FreeMemory, bits: int | None) -> str:
     """Name a device, and the bits the base is held in there."""
-    return f"{memory.device}, base in {bits or 'its usual'} bits"
+    how = f", {words}" if (words := memory.layout.in_words) else ""
+    return f"{memory.device}, base in {bits or 'its usual'} bits{how}"
 
 
-def free_memory(device: str, share: float = 1.0, ours: frozenset[int] = frozenset()) -> FreeMemory:
+def free_memory(
+    device: str,
+    share: float = 1.0,
+    ours: frozenset[int] = frozenset(),
+    layout: Layout = WHOLE,
+) -> FreeMemory:
     """Memory of the NVIDIA device meant, at most `share` of the whole, else main memory.
 
     ours: processes whose memory will be used again (a worker that still holds the base): free, too.
+    layout: how the base is held on GPUs; over several of them, the memory of all is there for it.
     """
-    gpu = gpu_memory(device, ours)
-    if gpu is not None:
-        free, whole = gpu
-        return FreeMemory("cuda", int(min(free, share * whole)) - CONTEXT_BYTES, cuda_host())
+    found = gpu_memory(device, ours)
+    if found:
+        each = [(int(min(free, share * all_)) - CONTEXT_BYTES, all_) for free, all_ in found]
+        if not layout.over_gpus:
+            return FreeMemory("cuda", min(each)[0], cuda_host(), layout)
+        return FreeMemory("cuda", sum(n for n, _ in each), cuda_host(), layout, tuple(each))
     there = free_bytes() + sum(_held(pid) for pid in ours)
     shared = device == "mps" or (device == "auto" and is_apple())  # one memory for both
     return FreeMemory("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
 
 
-def gpu_memory(device: str, ours: frozenset[int]) -> tuple[int, int] | None:
-    """(bytes free or ours, bytes in all) of the NVIDIA device meant; None if none is.
+def gpu_memory(device: str, ours: frozenset[int]) -> tuple[tuple[int, int], ...]:
+    """(bytes free or ours, bytes in all) of each NVIDIA device meant; none if one is not known.
 
-    Of several, those of the one with least: each holds the whole base. Ours are those, too, that
+    Ours are those, too, that
     programs have which take turns with ours: not while we have ours.
     """
     turns = ours | pids_with_tickets(device)
     found = [_memory_of(Gpu(which), turns) for which in gpus_of(device)]
     known = [memory for memory in found if memory is not None]
-    return min(known) if found and len(known) == len(found) else None
+    return tuple(known) if len(known) == len(found) else ()
 
 
 def _memory_of(gpu: Gpu, turns: frozenset[int]) -> tuple[int, int] | None:

@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from nomoat.aggregation.errors import UsageError
 from nomoat.client.machine.readings import DESKTOP_PROGRAMS, MachineLimits
 from nomoat.client.machine.weekly_schedule import always, never, parse_week
+from nomoat.lora.layout.parts import Layout
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Windows = dict[str, tuple[str, ...]]
 
 HELP = """\
 When and how much of this machine training may use. A running nomoat follows within ten seconds;
-cores, kbit/s, adam_8bit and base_bits from its next start on.
+cores, kbit/s, adam_8bit, base_bits and the last two from its next start on.
 schedule = { all = ["22:00-07:00"], sat = ["00:00-24:00"] }  # local time; without it: always
 quiet_hours = { all = ["12:00-13:00"] }  # never then
 idle_after_s = 300         # train only when no key or mouse was touched for so long
@@ -34,6 +35,8 @@ download_kbit_s = 8000     # the same, of the community's adapter
 min_free_disk_mb = 1024    # wait while less is free
 adam_8bit = true           # optimiser state in a quarter of the memory; needs nomoat[gpu]
 base_bits = 4              # frozen base in 4 or 8 bits (nomoat[gpu]), or in 16 on a processor
+layers_over_gpus = true    # each of several GPUs holds some of the layers (default: all of them)
+embedding_in_ram = true    # the base's embedding stays in main memory: less of the GPU's, slower
 """
 
 
@@ -60,6 +63,8 @@ class MachineSettings(BaseModel):
     min_free_disk_mb: Annotated[int, Field(ge=0)] = 1024
     adam_8bit: bool = False
     base_bits: Literal[4, 8, 16] | None = None
+    layers_over_gpus: bool = False
+    embedding_in_ram: bool = False
 
     @field_validator("schedule", "quiet_hours")
     @classmethod
@@ -86,6 +91,11 @@ class MachineSettings(BaseModel):
             max_other_cpu_share=self.max_other_cpu_share,
             min_free_disk_bytes=self.min_free_disk_mb << 20,
         )
+
+    @property
+    def layout(self) -> Layout:
+        """The way in which the base is held."""
+        return Layout(self.layers_over_gpus, self.embedding_in_ram)
 
     @property
     def upload_bytes_s(self) -> float | None:

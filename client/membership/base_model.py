@@ -13,6 +13,7 @@ import platformdirs
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.model.context import check_length, context_length
 from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import BUILT_IN, HUB_ID, config, content_hash, resolve
@@ -51,18 +52,20 @@ def check_base(base: str, wanted: bytes, name: str) -> None:
         )
 
 
-def check_trains(info: CommunityInfo, base: str, device: str, bits: int | None = None) -> str:
+def check_trains(
+    info: CommunityInfo, base: str, device: str, bits: int | None = None, layout: Layout = WHOLE
+) -> str:
     """Return a sentence on the parts of the base that carry no adapter, found by attaching one.
 
     In a process of its own that is asked nothing and has a time limit, once for each base: what is
-    found is kept in this account's cache. A known family that is held in 4 or 8 bits is not loaded
-    for it: its layers are known. Raises BadData or UsageError, in one line, if the base cannot be
-    trained, or reads shorter rows than the community's.
+    found is kept in this account's cache. A known family that is held in 4 or 8 bits, or laid out,
+    is not loaded for it: its layers are known. Raises BadData or UsageError, in one line, if the
+    base cannot be trained, or reads shorter rows than the community's.
     """
     folder = resolve(base)
     known = config(folder)
     check_length(context_length(known), info.seq_len)
-    if bits in (4, 8) and known.get("model_type") in GATED_FAMILIES:
+    if (bits in (4, 8) or layout != WHOLE) and known.get("model_type") in GATED_FAMILIES:
         return ""
 
     def examine() -> Examined:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from nomoat.aggregation import methods
@@ -21,6 +22,8 @@ from nomoat.client.training.memory_fit import (
     planned_or_cut,
     quicker_in_16,
 )
+from nomoat.lora.device.present import names
+from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.model.files import config, resolve
 from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
 
@@ -45,7 +48,10 @@ def line(
         raise _refused(info, memory, problem) from None
     except UsageError:
         return f"{memory.device}, {free}; what this model takes is not known before it is loaded"
-    held = "" if bits is None else _held(bits, workload, folder, memory)
+    if bits is None:
+        held = f"; {words}" if (words := memory.layout.in_words) else ""
+    else:
+        held = _held(bits, workload, folder, memory)
     needed, seq_len = found.predicted.total / 1e9, found.training.seq_len
     cut = f"; rows are cut at {seq_len} tokens" if seq_len < info.seq_len else ""
     return f"{memory.device}: training takes about {needed:.1f} GB of {free}{held}{cut}"
@@ -53,7 +59,8 @@ def line(
 
 def _held(bits: Bits, workload: Workload, folder: Path, memory: FreeMemory) -> str:
     """Say in how many bits the base is held, and why so if not by its owner's choice alone."""
-    said = f"; the base is held in {bits} bits"
+    how = f", {words}" if (words := memory.layout.in_words) else ""
+    said = f"; the base is held in {bits} bits{how}"
     try:
         planned(workload, folder, memory, None)
     except DoesNotFit:
@@ -78,6 +85,42 @@ def needed_bytes(
         return found.predicted.total + frozen_bytes(work, folder)
     except UsageError:
         return None
+
+
+def held(
+    info: CommunityInfo, base: str, device: str, wanted: Bits | None, most: int = MAX_RANK
+) -> tuple[Layout, Bits | None]:
+    """The base's layout and bits (None: the usual) that are best here: whole, else laid out.
+
+    wanted: bits that the owner has chosen; none else are tried. DoesNotFit, about the base held
+    whole, if nothing fits.
+    """
+    problem: DoesNotFit | None = None
+    for layout in (WHOLE, *_last_resorts(device)):
+        memory = free_memory(device, layout=layout)
+        try:
+            if wanted is None:
+                return layout, bits(info, base, memory, most)
+            planned_or_cut(announced(info, resolve(base), most), resolve(base), memory, wanted)
+            return layout, wanted
+        except UsageError:
+            return WHOLE, wanted
+        except DoesNotFit as here:
+            problem = problem or here
+        if memory.device != "cuda":
+            break
+    if wanted is not None:  # `line` says it in its own words
+        return WHOLE, wanted
+    assert problem is not None
+    raise problem
+
+
+def _last_resorts(device: str) -> Iterator[Layout]:
+    """Ways that cost speed, the least first: an embedding beside the GPU, layers on one each."""
+    yield Layout(embedding_in_ram=True)
+    if len(names(device)) > 1:
+        yield Layout(over_gpus=True)
+        yield Layout(over_gpus=True, embedding_in_ram=True)
 
 
 def bits(info: CommunityInfo, base: str, memory: FreeMemory, most: int = MAX_RANK) -> Bits | None:
@@ -110,7 +153,8 @@ def rank_of(
     """The rank its owner set, or the largest that fits what memory is free now, and agreed to."""
     if settings.rank != "auto":
         return settings.rank
-    memory = free_memory(settings.device, settings.machine.max_vram_share or 1.0)
+    machine = settings.machine
+    memory = free_memory(settings.device, machine.max_vram_share or 1.0, layout=machine.layout)
     bits_now = settings.machine.base_bits
     if bound is not None:
         memory = bound.within(memory, bits_now)

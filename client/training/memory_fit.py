@@ -15,6 +15,8 @@ from nomoat.client.machine.free_memory import FreeMemory, MemoryBound, free_memo
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.lora.device.present import names
 from nomoat.lora.device.processor import multiplies_16_bits
+from nomoat.lora.layout.parts import WHOLE, parts_of
+from nomoat.lora.memory.parts import LaidOut
 from nomoat.lora.memory.plan import MemoryPlan, plan, shorter
 from nomoat.lora.memory.prediction import (
     CONTEXT_BYTES,
@@ -67,8 +69,23 @@ def planned(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | N
         optimizer=Optimizer.ADAMW_8BIT if workload.adam_8bit else Optimizer.ADAMW,
         autocast=not on_cpu,
     )
-    free = memory.free_bytes - frozen_bytes(workload, folder)
-    return plan(shape, wish, free, memory.host, stored_bytes=stored_bytes(folder))
+    frozen = frozen_bytes(workload, folder)
+    free = memory.free_bytes - frozen
+    laid_out = _laid_out(shape, memory, bits, frozen)
+    return plan(shape, wish, free, memory.host, stored_bytes(folder), laid_out)
+
+
+def _laid_out(
+    shape: ModelShape, memory: FreeMemory, bits: Bits | None, frozen: int
+) -> LaidOut | None:
+    """Return the base's parts and the room for each; None where it is held whole."""
+    if memory.layout == WHOLE:
+        return None
+    cards = memory.cards or ((memory.free_bytes, 1),)
+    parts = parts_of(shape, memory.layout, bits, [total for _, total in cards])
+    pairs = zip(parts, cards, strict=False)
+    room = (free - frozen * part.layers // shape.layers for part, (free, _) in pairs)
+    return LaidOut(parts, tuple(room))
 
 
 def frozen_bytes(workload: Workload, folder: Path) -> int:
@@ -167,10 +184,10 @@ def fitted(
     """
     job, folder = replace(job, adam_8bit=machine.adam_8bit), resolve(base)
     for late_s in (*GIVEN_BACK_S, None):
-        free = free_memory(device, machine.max_vram_share or 1.0, ours)
+        free = free_memory(device, machine.max_vram_share or 1.0, ours, machine.layout)
         memory = free if bound is None else bound.within(free, machine.base_bits)
         try:
-            found = planned_or_cut(_workload(job, device), folder, memory, machine.base_bits)
+            found = _planned(job, device, folder, memory, machine)
             break
         except UsageError:  # another family of models
             return job
@@ -193,6 +210,12 @@ def fitted(
     )
 
 
+def _planned(
+    job: TrainJob, device: str, folder: Path, memory: FreeMemory, machine: MachineSettings
+) -> MemoryPlan:
+    return planned_or_cut(_workload(job, device, machine), folder, memory, machine.base_bits)
+
+
 def _beyond_consent(memory: FreeMemory, problem: DoesNotFit) -> DoesNotFit:
     """Say that more is free than its owner has agreed to."""
     return DoesNotFit(
@@ -203,16 +226,17 @@ def _beyond_consent(memory: FreeMemory, problem: DoesNotFit) -> DoesNotFit:
 
 
 def _needs(found: MemoryPlan, memory: FreeMemory) -> int | None:
-    """Bytes of the GPU, for sharing it with others of ours."""
-    return found.predicted.total + CONTEXT_BYTES if memory.device == "cuda" else None
+    """Bytes of a GPU, for sharing it with others of ours."""
+    return found.largest_bytes + CONTEXT_BYTES if memory.device == "cuda" else None
 
 
-def _workload(job: TrainJob, device: str) -> Workload:
+def _workload(job: TrainJob, device: str, machine: MachineSettings) -> Workload:
     """The part of the job that each of the devices has."""
     settings, spec = job.settings, job.spec
     targets = tuple(spec.target_modules)
     frozen = 0 if job.frozen is None else job.frozen.spec.rank
-    rows = -(-settings.batch_size // len(names(device)))
+    sharing = 1 if machine.layers_over_gpus else len(names(device))
+    rows = -(-settings.batch_size // sharing)
     return Workload(rows, settings.seq_len, spec.rank, targets, job.adam_8bit, frozen)
 
 

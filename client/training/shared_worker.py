@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypeAlias
 
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.client.round.work import Overtaken
+from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.steps import TrainingStep
 from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
@@ -70,6 +71,7 @@ class SharedWorker:
 
     model: folder or hub id of the base. bits: of its frozen weights; None: as usual. threads: cores
     that training uses. base_hash: of the base's files; what they do not have trains nothing.
+    layout: of a base that one GPU does not hold.
     """
 
     model: str
@@ -78,6 +80,7 @@ class SharedWorker:
     threads: int = 1
     idle_s: float = IDLE_S
     base_hash: bytes | None = None
+    layout: Layout = WHOLE
     _queue: list[_Entry] = field(default_factory=list, init=False)
     _running: _Entry | None = field(default=None, init=False)
     _paused: set[JobOwner] = field(default_factory=set, init=False)
@@ -270,6 +273,7 @@ class SharedWorker:
             bits=self.bits,
             threads=self.threads,
             base_hash=self.base_hash,
+            layout=self.layout,
         )
         pool.tell_of_turns(self._tell)
         pool.tell_of_steps(self._stepped)

@@ -36,8 +36,10 @@ def with_memory(
     if rank is None:
         rank = MAX_RANK if settings.rank == "auto" else settings.rank
     bits = settings.machine.base_bits
-    now = free_memory(settings.device, settings.machine.max_vram_share or 1.0)
-    for memory in (now, replace(now, free_bytes=ANY)):
+    machine = settings.machine
+    now = free_memory(settings.device, machine.max_vram_share or 1.0, layout=machine.layout)
+    cards = tuple((ANY, whole) for _, whole in now.cards)
+    for memory in (now, replace(now, free_bytes=ANY, cards=cards)):
         with contextlib.suppress(DoesNotFit):
             needed = community_fit.needed_bytes(asked, settings.base, memory, bits, rank)
             if needed is not None:

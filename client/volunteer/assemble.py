@@ -210,7 +210,7 @@ def _trainer(kit: Kit, split: Split, workers: SharedWorkers, status: StatusWrite
     check_bits(machine)
     base, device, folder = settings.base, settings.device, kit.folder
     base_hash = folder.info().base_hash
-    worker = workers.worker(base_hash, base, device, machine.base_bits, machine.cores)
+    worker = workers.worker(base_hash, base, device, machine)
     return Trainer(
         worker,
         split,

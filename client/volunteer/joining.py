@@ -32,7 +32,7 @@ from nomoat.client.membership.joining import join
 from nomoat.client.membership.terms import questions
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit
-from nomoat.client.training.memory_fit import check_bits
+from nomoat.client.training.memory_fit import Bits, check_bits
 from nomoat.client.volunteer.agreed_memory import with_memory
 from nomoat.lora.data.row_counts import too_many_dropped
 from nomoat.lora.device.present import check_there
@@ -59,7 +59,7 @@ class Wish:
     heldout: float
     heldout_data: Path | None
     rank: int | Literal["auto"]
-    bits: int | None
+    bits: Bits | None
     known_peers: int
     allow_dropping: bool = False
     min_participants: int = 0
@@ -108,7 +108,9 @@ def consider(
     ask_base: asks the owner where the base model is. Raises what keeps it from that; nothing of
     ours is sent, and nothing that the coordinator names is opened.
     """
-    _settings(invitation, wish, wish.base or "", None)  # refused before anything is asked
+    _settings(
+        invitation, wish, wish.base or "", MachineSettings()
+    )  # refused before anything is asked
     check_there(wish.device)
     endpoint, community = coordinator_api.endpoint_of(invitation), invitation.claims.community
     info = coordinator_api.look(endpoint, community, int(time.time()))
@@ -116,7 +118,7 @@ def consider(
         raise UsageError(f"--known-peers protects nothing: {info.name} does not mask updates")
     folder, base = home.folder(info.public), _local(wish.base or ask_base(info))
     check_base(base, info.base_hash, info.name)
-    settings = _settings(invitation, wish, base, _bits(info, wish, base))
+    settings = _settings(invitation, wish, base, _machine(info, wish, base))
     machine = settings.machine
     check_bits(machine)
     most = community_fit.rank_of(settings, info)
@@ -128,11 +130,11 @@ def consider(
         secrets_allowlist.load(home.root),
         heldout_data=settings.heldout_data,
     )
-    memory = free_memory(settings.device)
+    memory = free_memory(settings.device, layout=machine.layout)
     fit = community_fit.line(info, base, memory, machine.base_bits, most)
     if too_many_dropped(split.read, split.dropped) and not wish.allow_dropping:
         raise BadData(f"{settings.data}: {split.line()}; --allow-dropping joins with what is left")
-    parts = check_trains(info, base, wish.device, machine.base_bits)
+    parts = check_trains(info, base, wish.device, machine.base_bits, machine.layout)
     fit = f"{fit}\n{parts}" if parts else fit
     offered = _agreed(replace(endpoint, ca=info.ca), info)
     agreed = with_memory(replace(offered, room_percent=wish.room_percent), info, settings, most)
@@ -174,14 +176,20 @@ def _agreed(endpoint: Endpoint, info: CommunityInfo) -> Agreement:
     return agreed.under(privacy)
 
 
-def _bits(info: CommunityInfo, wish: Wish, base: str) -> int | None:
-    if wish.bits is not None:
-        return wish.bits
+def _machine(info: CommunityInfo, wish: Wish, base: str) -> MachineSettings:
+    """The way in which the base is held: as usual, else in fewer bits, else laid out."""
     most = 1 if wish.rank == "auto" else wish.rank
-    return community_fit.bits(info, base, free_memory(wish.device), most)
+    layout, bits = community_fit.held(info, base, wish.device, wish.bits, most)
+    return MachineSettings(
+        base_bits=bits,
+        layers_over_gpus=layout.over_gpus,
+        embedding_in_ram=layout.embedding_in_ram,
+    )
 
 
-def _settings(invitation: Invitation, wish: Wish, base: str, bits: int | None) -> VolunteerSettings:
+def _settings(
+    invitation: Invitation, wish: Wish, base: str, machine: MachineSettings
+) -> VolunteerSettings:
     """The settings of a volunteer that joins; UsageError naming the first that cannot be."""
     try:
         return VolunteerSettings(
@@ -196,7 +204,7 @@ def _settings(invitation: Invitation, wish: Wish, base: str, bits: int | None) -
             known_peers=wish.known_peers,
             min_participants=wish.min_participants,
             show_software=True,
-            machine=MachineSettings.model_validate({"base_bits": bits}),
+            machine=machine,
         )
     except ValidationError as problem:
         key, _, reason = first_error(problem).partition(": ")

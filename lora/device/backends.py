@@ -67,6 +67,10 @@ class Device:
     def give_back(self) -> None:
         """Let go of memory that torch keeps for later: pieces of another size need it."""
 
+    def total_bytes(self) -> int:
+        """Return the device's memory; 1 where that is not asked for: all are alike."""
+        return 1
+
     def random_state(self) -> dict[str, torch.Tensor]:
         """Return the state of the device's own random generator, by its name in a checkpoint."""
         return {}
@@ -144,6 +148,12 @@ class Cuda(Device):
         import torch
 
         torch.cuda.empty_cache()
+
+    def total_bytes(self) -> int:
+        """Return what the driver says."""
+        import torch
+
+        return int(torch.cuda.mem_get_info(self.place)[1])
 
     def random_state(self) -> dict[str, torch.Tensor]:
         """Return that of CUDA's generator."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nomoat.aggregation.errors import DoesNotFit
+from nomoat.lora.memory.parts import LaidOut, together
 from nomoat.lora.memory.prediction import (
     DeviceOverhead,
     Prediction,
@@ -28,7 +29,8 @@ class MemoryPlan:
 
     training: TrainingShape
     batch: int
-    predicted: Prediction
+    predicted: Prediction  # of a base that is laid out: of all its GPUs together
+    largest_bytes: int = 0  # that one GPU takes
 
 
 def plan(
@@ -37,16 +39,27 @@ def plan(
     budget_bytes: int,
     host: DeviceOverhead,
     stored_bytes: int = 0,
+    laid_out: LaidOut | None = None,
 ) -> MemoryPlan:
     """The first way that fits `budget_bytes`: whole batches, then parts, then recomputing.
 
     `wish.micro_batch` is the batch of one optimiser step; it is kept by accumulating gradients.
-    `stored_bytes` as in `predict`. Raises DoesNotFit, saying what is missing and what would fit.
+    `stored_bytes` as in `predict`. laid_out: the parts of a base that no GPU
+    holds whole. Raises DoesNotFit, saying what is missing and what would fit.
     """
     for training in _batchings(wish):
+        if laid_out is not None:
+            each = laid_out.predict(model, training, host)
+            whole = together(each)
+            if laid_out.fits(each) and whole.total <= budget_bytes:
+                most = laid_out.largest(each)
+                return MemoryPlan(training, wish.micro_batch, whole, most)
+            continue
         predicted = predict(model, training, host, stored_bytes)
         if predicted.total <= budget_bytes:
-            return MemoryPlan(training, wish.micro_batch, predicted)
+            return MemoryPlan(training, wish.micro_batch, predicted, predicted.total)
+    if laid_out is not None:
+        raise DoesNotFit(_refusal_of_parts(model, wish, host, laid_out))
     raise DoesNotFit(_refusal(model, wish, budget_bytes, host, stored_bytes))
 
 
@@ -92,6 +105,19 @@ def _refusal(
     return (
         f"needs {need / GIB:.1f} GiB at {wish.weights.name.lower()}, sequence {wish.seq_len}, "
         f"rank {wish.rank}, one row at a time; {budget_bytes / GIB:.1f} GiB are free. {advice}"
+    )
+
+
+def _refusal_of_parts(
+    model: ModelShape, wish: TrainingShape, host: DeviceOverhead, laid_out: LaidOut
+) -> str:
+    least = replace(wish, micro_batch=1, checkpointing=True)
+    needs = [one.total / GIB for one in laid_out.predict(model, least, host)]
+    free = [each / GIB for each in laid_out.free_bytes]
+    said = ", ".join(f"{n:.1f} of {f:.1f} GiB" for n, f in zip(needs, free, strict=True))
+    return (
+        f"needs {said}, at {wish.weights.name.lower()}, its layers and embedding laid out, "
+        f"sequence {wish.seq_len}, rank {wish.rank}, one row at a time; choose a smaller model"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 from nomoat.aggregation.errors import BadData, DoesNotFit, UsageError
 from nomoat.lora.device import backends
 from nomoat.lora.device.backends import Device
+from nomoat.lora.device.present import names
 from nomoat.lora.device.quantising import check_bitsandbytes
+from nomoat.lora.layout.parts import WHOLE, CardPart, Layout, parts_of
+from nomoat.lora.layout.placing import device_map
+from nomoat.lora.layout.placing import place as place_parts
 from nomoat.lora.model.adapter_spec import initial_adapter, new_spec
 from nomoat.lora.model.files import config, content_hash, resolve
 from nomoat.lora.model.programs import needs_own_code
+from nomoat.lora.model.shape import ModelShape
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +46,17 @@ class BaseModel:
 
 
 def load(
-    path_or_hub_id: str, device: str = "auto", dtype: str = "auto", bits: int | None = None
+    path_or_hub_id: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    bits: int | None = None,
+    layout: Layout = WHOLE,
 ) -> BaseModel:
     """Load a model and its tokenizer, in the device's own type unless `dtype` says another.
 
     bits: of the frozen linear weights. 16: bfloat16 on a CPU and on MPS, too; 8: LLM.int8()
     (Dettmers et al. 2022, arXiv:2208.07339); 4: NF4, scales quantised once more (Dettmers et al.
-    2023, arXiv:2305.14314).
+    2023, arXiv:2305.14314). layout: of a base that one GPU does not hold; `device` may be a list.
     Raises BadData if it is missing, broken, or not a causal language model; DoesNotFit if the
     memory is too small, UsageError if `bits` cannot be had here.
     """
@@ -57,23 +67,57 @@ def load(
 
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
-    found = backends.pick(device)
-    found.start()
+    found, *others = _started(device, layout)
     place = found.place
     tokenizer = _tokenizer(folder)
     if bits == 16 and not found.own_memory:
         dtype = "bfloat16"
-    quantised = _quantised(bits, found)
+    laid_out = _LaidOut.of(folder, layout, bits, (found, *others))
+    quantised = _quantised(bits, found, laid_out)
     model = _model(folder, _dtype(dtype, found), quantised)
     try:
-        if not quantised:  # a quantised model was loaded where it belongs
-            model.to(place)  # type: ignore[arg-type]  # transformers wraps torch's `to` untyped
+        _put(model, place, laid_out, bool(quantised))
     except torch.OutOfMemoryError as problem:
         raise DoesNotFit(f"the model in {folder} needs more memory than {place} has") from problem
     model.requires_grad_(False)
     model.eval()
     _check_vocabulary(folder, model, tokenizer)
     return BaseModel(path_or_hub_id, folder, model, tokenizer, place)
+
+
+def _started(device: str, layout: Layout) -> list[Device]:
+    """Start the device that a base is loaded on, or those that it is laid out over."""
+    found = [backends.pick(name) for name in (names(device) if layout.over_gpus else (device,))]
+    for one in found:
+        one.start()
+    return found
+
+
+@dataclass(frozen=True)
+class _LaidOut:
+    """The parts of a base, and where each lies."""
+
+    parts: tuple[CardPart, ...]
+    places: tuple[torch.device, ...]
+
+    @classmethod
+    def of(
+        cls, folder: Path, layout: Layout, bits: int | None, devices: Sequence[Device]
+    ) -> _LaidOut | None:
+        """None for a base that is held whole; UsageError for a family that has no known parts."""
+        if layout == WHOLE:
+            return None
+        totals = [device.total_bytes() for device in devices]
+        parts = parts_of(ModelShape.from_config(config(folder)), layout, bits, totals)
+        return cls(parts, tuple(device.place for device in devices[: len(parts)]))
+
+
+def _put(model: Any, place: torch.device, laid_out: _LaidOut | None, quantised: bool) -> None:
+    """Move the model to where it belongs; a quantised one that is whole was loaded there."""
+    if laid_out is not None:
+        place_parts(model, laid_out.parts, laid_out.places)
+    elif not quantised:
+        model.to(place)
 
 
 def load_tokenizer(path_or_hub_id: str) -> PreTrainedTokenizerBase:
@@ -93,7 +137,7 @@ def _dtype(name: str, device: Device) -> torch.dtype:
     return found
 
 
-def _quantised(bits: int | None, device: Device) -> dict[str, Any]:
+def _quantised(bits: int | None, device: Device, laid_out: _LaidOut | None) -> dict[str, Any]:
     """Return from_pretrained's options for `bits`; UsageError in one line if it cannot be."""
     if bits in (None, 16):
         return {}
@@ -109,7 +153,10 @@ def _quantised(bits: int | None, device: Device) -> dict[str, Any]:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=device.dtype(),
         )
-    return {"quantization_config": quantised, "device_map": {"": device.place}}
+    where: dict[str, Any] = {"": device.place}
+    if laid_out is not None:
+        where = device_map(laid_out.parts, laid_out.places)
+    return {"quantization_config": quantised, "device_map": where}
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

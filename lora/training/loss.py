@@ -15,6 +15,7 @@ import numpy as np
 
 from nomoat.lora.data.batches import Batch
 from nomoat.lora.device import backends
+from nomoat.lora.layout.placing import home_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,8 @@ class Losses:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.device = model.device
-        self._autocast = backends.of(model.device).autocast
+        self.device = home_of(model)
+        self._autocast = backends.of(self.device).autocast
         self._places: torch.Tensor | None = None
 
     def __call__(self, batch: Batch, reduction: str) -> torch.Tensor:
@@ -58,15 +59,16 @@ class Losses:
         self._places = places
         with self._autocast():
             logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return functional.cross_entropy(
-            logits.view(len(targets), -1).float(), targets, reduction=reduction
+        loss = functional.cross_entropy(
+            logits.view(len(targets), -1).float(), targets.to(logits.device), reduction=reduction
         )
+        return loss.to(self.device)
 
     def thin(self, _head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Keep the hidden states that predict a trained token: (n, longest, h) → (1, k, h)."""
         assert self._places is not None
         hidden, *rest = inputs
-        chosen = hidden.flatten(0, 1).index_select(0, self._places)
+        chosen = hidden.flatten(0, 1).index_select(0, self._places.to(hidden.device))
         return (chosen.unsqueeze(0), *rest)
 
 
@@ -76,7 +78,7 @@ def losses_of(model: PeftModel) -> Iterator[Losses]:
     losses = Losses(model)
     inner: Any = model.get_base_model()
     head = inner.get_output_embeddings()
-    handle = head.register_forward_pre_hook(losses.thin)
+    handle = head.register_forward_pre_hook(losses.thin, prepend=True)  # before they are moved
     try:
         yield losses
     finally:

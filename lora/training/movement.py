@@ -46,7 +46,7 @@ def check_layers_move(
         return
     import torch
 
-    sizes = torch.stack(moved).cpu().numpy()
+    sizes = torch.stack([size.to(moved[0].device) for size in moved]).cpu().numpy()
     still = [name for name, size in zip(names, sizes, strict=True) if size == 0]
     if still and len(still) < len(names):
         raise BadData(

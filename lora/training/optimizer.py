@@ -9,9 +9,11 @@ from nomoat.aggregation.protocol.adapter import LORA_A, LORA_B
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.device import backends
 from nomoat.lora.device.quantising import check_bitsandbytes
+from nomoat.lora.training.pieces.scattered import apart
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from nomoat.lora.model.adapter_slot import SlotFactors
 
@@ -39,26 +41,38 @@ def flat_adamw(
 def flattened(factors: SlotFactors, settings: TrainSettings) -> torch.Tensor:
     """Return those of a slot's factors that are trained as one tensor (d,), its gradient zero.
 
-    The factors, and their gradients, become views of it.
+    It is where the first of them is. The factors there, and their gradients, become views of it;
+    others keep values and a gradient of their own.
     """
     import torch
 
-    wanted = {LORA_A: settings.train_a, LORA_B: settings.train_b}
-    chosen = []
-    for name, parameter in factors.items():
-        suffix = LORA_A if name.endswith(LORA_A) else LORA_B
-        parameter.requires_grad_(wanted[suffix])
+    for parameter in factors.values():
         parameter.grad = None
-        if wanted[suffix]:
-            chosen.append(parameter)
+        parameter.requires_grad_(False)
+    chosen = trained_factors(factors, settings)
     if not chosen:
         raise NomoatError("training was asked for with both factors frozen")
-    flat = torch.cat([parameter.detach().reshape(-1) for parameter in chosen])
+    place_of_all = chosen[0].device
+    flat = torch.cat([one.detach().reshape(-1).to(place_of_all) for one in chosen])
     flat.grad = torch.zeros_like(flat)
     start = 0
     for parameter in chosen:
+        parameter.requires_grad_(True)
         place = slice(start, start + parameter.numel())
+        start = place.stop
+        if apart(parameter, flat):
+            parameter.grad = torch.zeros_like(parameter)
+            continue
         parameter.data = flat[place].view_as(parameter)
         parameter.grad = flat.grad[place].view_as(parameter)
-        start = place.stop
     return flat
+
+
+def trained_factors(factors: SlotFactors, settings: TrainSettings) -> list[nn.Parameter]:
+    """Return the factors that are not frozen, in the adapter's order."""
+    wanted = {LORA_A: settings.train_a, LORA_B: settings.train_b}
+    return [
+        parameter
+        for name, parameter in factors.items()
+        if wanted[LORA_A if name.endswith(LORA_A) else LORA_B]
+    ]

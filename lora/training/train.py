@@ -19,14 +19,16 @@ from nomoat.lora.data.batches import Batch, batch_of, shuffled_rows, steps_for
 from nomoat.lora.data.encoding import Example
 from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.device import backends
+from nomoat.lora.layout.placing import home_of, is_laid_out
 from nomoat.lora.model.adapter_slot import read_values, swap
 from nomoat.lora.training.loss import losses_of
 from nomoat.lora.training.moments import Moments, recall, remember
 from nomoat.lora.training.movement import check_layers_move
-from nomoat.lora.training.optimizer import CLIP_NORM, flat_adamw, flattened
+from nomoat.lora.training.optimizer import CLIP_NORM, flat_adamw, flattened, trained_factors
 from nomoat.lora.training.pieces.eager import EagerGradients
 from nomoat.lora.training.pieces.recorded import RecordedGradients
 from nomoat.lora.training.pieces.recordings import LEAST_PIECES
+from nomoat.lora.training.pieces.scattered import away_factors, scattered
 from nomoat.lora.training.pieces.spread import spread
 from nomoat.lora.training.progress import NO_BREAKS, Breaks, RunProgress
 
@@ -157,7 +159,7 @@ def _take_steps(
     limit = piece_tokens(model, breaks.most_tokens) * (1 + len(run.given.replicas))
     progress = RunProgress(breaks, optimizer, limit, lambda: clock() - began)
     model.train()
-    with _gradients(model, run, values) as gradients:
+    with _gradients(model, factors, run, values) as gradients:
         for batch in _batches(run, progress.step):
             progress.accumulate(gradients, batch)
             if progress.step == 0:
@@ -177,7 +179,9 @@ def _take_steps(
 
 
 @contextlib.contextmanager
-def _gradients(model: PeftModel, run: _Run, values: torch.Tensor) -> Iterator[EagerGradients]:
+def _gradients(
+    model: PeftModel, factors: SlotFactors, run: _Run, values: torch.Tensor
+) -> Iterator[EagerGradients]:
     """Yield what computes gradients: recorded where the device gains by it and the run is long."""
     if run.given.replicas:
         alike = [swap(other, run.adapter) for other in run.given.replicas]
@@ -185,8 +189,13 @@ def _gradients(model: PeftModel, run: _Run, values: torch.Tensor) -> Iterator[Ea
         with spread(model, values, list(zip(run.given.replicas, others, strict=True))) as together:
             yield together
         return
-    recorder = backends.of(model.device).recorder()
+    recorder = backends.of(values.device).recorder()
     with losses_of(model) as loss_of:
+        if is_laid_out(model):
+            away = away_factors(trained_factors(factors, run.settings), values)
+            with scattered(loss_of, away) as found:
+                yield found
+            return
         if recorder is None or run.steps < LEAST_PIECES or _checkpoints_activations(model):
             yield EagerGradients(loss_of)
             return
@@ -219,7 +228,7 @@ def _keeps_moments(run: _Run) -> bool:
 
 def piece_tokens(model: PeftModel, wanted: int | None) -> int:
     """Return the most padded tokens of a forward pass: `wanted`, or fewer on a CPU."""
-    likes = CPU_TOKENS if backends.of(model.device).kind == "cpu" else sys.maxsize
+    likes = CPU_TOKENS if backends.of(home_of(model)).kind == "cpu" else sys.maxsize
     return likes if wanted is None else min(likes, wanted)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.model.targets import Targets
 from nomoat.lora.training.moments import Moments
 
@@ -24,6 +25,7 @@ class HeldBase:
     bits: int | None = None
     threads: int = 1
     base_hash: bytes | None = None
+    layout: Layout = WHOLE
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -32,6 +32,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, overload
 
 from nomoat.aggregation.errors import LocalProtocolError, NomoatError
+from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import resolve
 from nomoat.lora.training.checkpoint import Paused
@@ -59,7 +60,7 @@ class Pool:
     loads its own, and what it took is given back when it ends. bits: of the base's frozen weights
     (16; 4 or 8 with bitsandbytes); None: as usual. threads: of each worker; with more than one a
     result may differ in its last bits. base_hash: of the base's files, checked when a worker starts
-    and at every job.
+    and at every job. layout: of a base that one GPU does not hold.
     """
 
     def __init__(  # noqa: PLR0913 - a base, and how it is held: jobs.HeldBase
@@ -72,8 +73,9 @@ class Pool:
         bits: int | None = None,
         threads: int = 1,
         base_hash: bytes | None = None,
+        layout: Layout = WHOLE,
     ) -> None:
-        base = jobs.HeldBase(str(resolve(model)), device, bits, threads, base_hash)
+        base = jobs.HeldBase(str(resolve(model)), device, bits, threads, base_hash, layout)
         self._state = PoolState(base, context_for(base, shared), WorkerTurn(device))
         self._lock = threading.Lock()
         if device == "cpu":

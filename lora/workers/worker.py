@@ -260,7 +260,9 @@ def _started(base: HeldBase, orders: WorkerOrders) -> tuple[Worker | None, tuple
     from nomoat.lora.model.bases.loaded_models import base_model
 
     def load() -> tuple[str, Any]:
-        first, *others = [base_model(base.folder, name, base.bits) for name in names(base.device)]
+        held_on = (base.device,) if base.layout.over_gpus else names(base.device)
+        bases = [base_model(base.folder, name, base.bits, base.layout) for name in held_on]
+        first, *others = bases
         return "ready", Worker(first, orders, base.base_hash, others)
 
     what, value = _attempt(load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nomoat.lora.device import backends
+from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.model.base_model import BaseModel, load
 
 _held: dict[str, BaseModel] = {}
@@ -13,8 +14,10 @@ def keep(folder: str, base: BaseModel) -> None:
     _held[folder] = base
 
 
-def base_model(folder: str, device: str, bits: int | None = None) -> BaseModel:
+def base_model(
+    folder: str, device: str, bits: int | None = None, layout: Layout = WHOLE
+) -> BaseModel:
     """Return the model in `folder`: the one kept if a CPU and all bits are meant, else loaded."""
-    if folder in _held and bits is None and backends.pick(device).kind == "cpu":
+    if folder in _held and layout == WHOLE and bits is None and backends.pick(device).kind == "cpu":
         return _held[folder]
-    return load(folder, device, bits=bits)
+    return load(folder, device, bits=bits, layout=layout)

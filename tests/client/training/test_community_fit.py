@@ -20,6 +20,7 @@ from nomoat.client.membership import joining
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit, memory_fit
 from nomoat.client.training.memory_fit import Workload
+from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.memory.prediction import cpu_host, cuda_host, predict
 from nomoat.lora.model.files import config
 from nomoat.lora.model.shape import ALL_LINEAR, ModelShape
@@ -83,6 +84,40 @@ def test_a_card_that_cannot_hold_the_base_whole_gets_it_in_four_bits(
     monkeypatch.setattr(memory_fit, "_can_quantise", lambda: False)
     with pytest.raises(DoesNotFit, match=r"4-bit.*pip install 'nomoat\[gpu\]'"):
         community_fit.bits(*seven_billion, small)
+
+
+@pytest.mark.parametrize(
+    ("device", "gib", "found"),
+    [
+        ("cuda", 40, (WHOLE, None)),
+        ("cuda", 8, (WHOLE, 4)),
+        ("cuda", 5.15, (Layout(embedding_in_ram=True), 4)),
+        ("cuda:0,cuda:1", 5.15, (Layout(embedding_in_ram=True), 4)),
+        ("cuda:0,cuda:1", 4.2, (Layout(over_gpus=True), 4)),
+        ("cuda:0,cuda:1", 10, (WHOLE, 4)),
+    ],
+)
+def test_what_fits_no_card_even_in_four_bits_is_laid_out_as_a_last_resort(
+    seven_billion: Large,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    gib: float,
+    found: tuple[Layout, int | None],
+) -> None:
+    each = (int(gib * (1 << 30)), int(gib * (1 << 30)))
+    file = Path(seven_billion[1]) / "config.json"
+    words = {"vocab_size": 32_000, "tie_word_embeddings": False}
+    file.write_text(json.dumps(json.loads(file.read_text()) | words))
+    monkeypatch.setattr(rooms, "gpu_memory", lambda device, _: (each,) * len(device.split(",")))
+    monkeypatch.setattr(memory_fit, "_can_quantise", lambda: True)
+    assert community_fit.held(*seven_billion, device, None) == found
+    layout, bits = found
+    line = community_fit.line(*seven_billion, free_memory(device, layout=layout), bits)
+    assert layout.in_words in line
+    if layout != WHOLE:
+        assert community_fit.held(*seven_billion, device, 4) == found  # the owner said 4
+        with pytest.raises(DoesNotFit):  # said of the base held whole
+            community_fit.line(*seven_billion, free_memory(device), bits)
 
 
 def test_a_processor_that_cannot_hold_the_base_whole_gets_half_of_its_bits(

@@ -18,6 +18,7 @@ from nomoat.client.machine.free_memory import MemoryBound
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.client.training import memory_fit
 from nomoat.client.training.memory_fit import Workload, check_bits, fitted, planned
+from nomoat.lora.device.present import names
 from nomoat.lora.training.train import CPU_TOKENS
 from nomoat.lora.workers.jobs import TrainJob
 
@@ -36,8 +37,10 @@ JOB = TrainJob(
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def free(main: float, gpu: float | None, config: dict[str, Any] = LLAMA_1B) -> None:
-        def gpu_memory(device: str, _ours: object) -> tuple[int, int] | None:
-            return None if gpu is None or device == "cpu" else (int(gpu * GIB), int(gpu * GIB))
+        def gpu_memory(device: str, _ours: object) -> tuple[tuple[int, int], ...]:
+            if gpu is None or device == "cpu":
+                return ()
+            return ((int(gpu * GIB), int(gpu * GIB)),) * len(names(device))
 
         monkeypatch.setattr(free_memory, "free_bytes", lambda: int(main * GIB))
         monkeypatch.setattr(free_memory, "gpu_memory", gpu_memory)
@@ -70,6 +73,21 @@ def test_less_gpu_memory_means_smaller_pieces_and_then_recomputing(machine: Any)
     machine(64, 2)
     with pytest.raises(DoesNotFit, match="would fit"):
         fit()
+
+
+def test_layers_over_two_cards_fit_where_one_is_too_small(machine: Any) -> None:
+    machine(64, 2.5)
+    with pytest.raises(DoesNotFit, match="needs"):
+        fit("cuda:0,cuda:1")
+    over = fit("cuda:0,cuda:1", layers_over_gpus=True)
+    assert over.settings == JOB.settings
+    assert over.needs_bytes is not None
+    assert over.needs_bytes <= int(2.5 * GIB)  # of each of the two
+    beside = fit("cuda:0,cuda:1", layers_over_gpus=True, embedding_in_ram=True)
+    assert (beside.most_tokens or 0) >= (over.most_tokens or 0)
+    machine(64, 1.7)
+    with pytest.raises(DoesNotFit, match="laid out"):
+        fit("cuda:0,cuda:1", layers_over_gpus=True)
 
 
 def test_a_share_of_the_gpu_is_all_that_is_counted_with(machine: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from nomoat.aggregation.errors import Refused
 from nomoat.client.connection.threads import beneath
 from nomoat.client.home import CommunityFolder, Home
+from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.volunteer import runner
 from nomoat.client.volunteer.runner import keep_logs, take_part
@@ -85,7 +86,7 @@ def test_communities_on_one_base_share_a_worker(lives: dict[str, Any]) -> None:
     shared = []
 
     def at_work(_own: threading.Event, workers: SharedWorkers) -> None:
-        shared.append(workers.worker(b"base", "somewhere", "cpu", None))
+        shared.append(workers.worker(b"base", "somewhere", "cpu", MachineSettings()))
 
     lives.update(farm=at_work, town=at_work)
     take_part(
@@ -94,12 +95,13 @@ def test_communities_on_one_base_share_a_worker(lives: dict[str, Any]) -> None:
     assert shared[0] is shared[1]
     workers = SharedWorkers()
     different = {
-        id(workers.worker(base, "m", device, bits))
-        for base, device, bits in (
-            (b"1", "cpu", None), (b"2", "cpu", None), (b"1", "cuda", None), (b"1", "cuda", 4),
+        id(workers.worker(base, "m", device, MachineSettings.model_validate(machine)))
+        for base, device, machine in (
+            (b"1", "cpu", {}), (b"2", "cpu", {}), (b"1", "cuda", {}),
+            (b"1", "cuda", {"base_bits": 4}), (b"1", "cuda", {"embedding_in_ram": True}),
         )
     }  # fmt: skip
-    assert len(different) == 4
+    assert len(different) == 5
 
 
 @pytest.fixture

@@ -111,6 +111,9 @@ def _stands_in(backends: Any) -> None:
         def give_back(self) -> None:
             driver.say("give_back")
 
+        def total_bytes(self) -> int:
+            return driver.TOTAL_BYTES
+
         def random_state(self) -> Any:
             return {}
 

@@ -42,7 +42,7 @@ def said(problem):
 
 @pytest.fixture
 def gpu(tmp_path: Path) -> FakeGpu:
-    return FakeGpu(tmp_path / "gpu")
+    return FakeGpu(tmp_path / "gpu", more={"FAKE_GPU_COUNT": "2"})
 
 
 @pytest.fixture
@@ -139,6 +139,40 @@ print(json.dumps([[x.first_loss, x.last_loss, x.steps] for x in (small, found, e
     dropped = happened.index("begin_anew")
     assert "give_back" in happened[dropped:]
     assert "record" in happened[dropped:]
+
+
+def test_a_worker_whose_layers_lie_on_two_cards_trains_as_one_on_one_card(
+    run: Any, gpu: FakeGpu
+) -> None:
+    alone, over, resumed, apart, told = run("""
+from nomoat.lora.layout.parts import Layout
+pool = Pool(MODEL, 1, "cuda:0", shared=False)
+spec = pool.submit(SpecJob(4, 8.0)).result().spec
+alone = pool.submit(job(spec)).result()
+pool.close()
+two = lambda: Pool(MODEL, 1, "cuda:0,cuda:1", shared=False, layout=Layout(True, True))
+pool = two()
+over = pool.submit(job(spec)).result()
+long = pool.submit(job(spec, checkpoint=HERE / "checkpoint"))
+while not pool._state.begun and not long.done():
+    time.sleep(0.01)
+pool.pause(10.0)
+told = type(long.exception()).__name__
+pool = two()
+resumed = pool.submit(job(spec, checkpoint=HERE / "checkpoint")).result()
+pool.close()
+same = bool((resumed.vector == over.vector).all())
+away = float(np.abs(over.vector - alone.vector).max())
+print(json.dumps([alone.last_loss, over.last_loss, same, away, told]))
+""")
+    assert over == pytest.approx(alone, rel=1e-5)
+    assert resumed
+    assert apart < 1e-4
+    assert told == "Paused"
+    assert gpu.forks() == []
+    happened = [line.split(" ")[0] for line in gpu.log()]
+    assert "record" in happened  # of the one card's pieces
+    assert "record" not in happened[-1 - happened[::-1].index("start(nomoat)") :]
 
 
 def test_a_jobs_need_is_this_machines_and_no_part_of_what_is_trained(
