@@ -166,13 +166,18 @@ def extend(roster: Roster, entries: Iterable[SignedEntry]) -> Roster:
         entry = signed.entry
         if entry.index != length or entry.previous != head:
             raise _bad(entry, "does not continue the roster this side holds: it was rewritten")
-        try:
-            verify(roster.community, signed.signature, LABEL, _entry_bytes(entry))
-        except BadSignature:
-            raise _bad(entry, "is not signed by the community") from None
+        check_signature(signed, roster.community)
         members[entry.name] = _moved(members, taken, entry, roster.community)
         length, head = length + 1, digest(entry)
     return replace(roster, length=length, head=head, members=members)
+
+
+def check_signature(signed: SignedEntry, community: bytes) -> None:
+    """RemoteProtocolError unless the community with this key signed an entry."""
+    try:
+        verify(community, signed.signature, LABEL, _entry_bytes(signed.entry))
+    except BadSignature:
+        raise _bad(signed.entry, "is not signed by the community") from None
 
 
 def accept_page(roster: Roster, page: Page) -> Roster:

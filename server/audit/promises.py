@@ -19,7 +19,7 @@ from nomoat.aggregation.protocol import lineage, receipts
 from nomoat.aggregation.protocol.enrolment import Standing, community_id
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.versions import SUFFIX, is_whole
-from nomoat.server.rounds.records import ERASED, RoundRecord, same_people
+from nomoat.server.rounds.records import BROUGHT_BACK, ERASED, RoundRecord, same_people
 
 Piece = Iterator[str | None]  # a fault in words, or None where there is none
 
@@ -117,6 +117,8 @@ def _credit(community: OpenCommunity) -> Piece:
             yield f"a receipt of round {found.round} {problem.reason}"
     members = community.registrar.roster().members
     for record in map(_record, store.rounds()):
+        if record.reason == BROUGHT_BACK:
+            continue  # its receipts are its members', who may bring them back
         for name in record.contributors:
             member = members.get(name)
             if member is None and name.startswith(ERASED):

@@ -33,6 +33,8 @@ def make(
     NomoatError if one of its files is missing, or the place cannot be written.
     """
     folder = community.folder
+    if folder.restoring.exists():
+        raise NomoatError(community.registrar.database.closed)
     folder.check_keys()
     check_passphrase(passphrase)
     if to.is_dir():

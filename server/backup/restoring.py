@@ -12,14 +12,16 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import community_id
 from nomoat.aggregation.protocol.history import restoration
 from nomoat.aggregation.protocol.history.restoration import Restoration, Restorations
+from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.round_end import sign_end
 from nomoat.server.backup import archive
 from nomoat.server.backup.archive import KEY_NAMES, BackupManifest
+from nomoat.server.backup.begun import RestoreBegun, write
 from nomoat.server.backup.sealing import unseal
 from nomoat.server.community.folder import Folder
 from nomoat.server.community.journal import brief
 from nomoat.server.community.opened import OpenCommunity
-from nomoat.server.community.versions import Provenance
+from nomoat.server.community.versions import BEYOND, Provenance, is_whole
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.storage.atomic import replacing
 from nomoat.storage.drafts import filling
@@ -31,10 +33,12 @@ ROUNDS_LEFT_OUT = 10_000
 MOST_ROUNDS = 1_000_000
 
 
-def restore(file: Path, root: Path, passphrase: str, now: int) -> BackupManifest:
+def restore(file: Path, root: Path, passphrase: str, now: int, wait_s: int = 0) -> BackupManifest:
     """Bring a community back into a folder that holds none; the folder is whole or not there.
 
-    BadData or NomoatError if the backup is damaged or the passphrase is another.
+    wait_s: how long its members are asked for what they still hold, once it is up; 0: not at all,
+    and rounds go on from the backup. BadData or NomoatError if the backup is damaged or the
+    passphrase is another.
     """
     with filling(root, Folder(root).settings.name) as draft:
         manifest, vouched, sealed = archive.read(file, draft)
@@ -49,7 +53,10 @@ def restore(file: Path, root: Path, passphrase: str, now: int) -> BackupManifest
                 raise BadData(f"{file}: its key is of another community")
             community.versions.verify()
             community.registrar.roster()
-            _say_restored(community, manifest, now)
+            begun = _begun(community, manifest.at, wait_s)
+            write(community.folder, begun)
+            if not wait_s:
+                finish(community, begun, now)
     return manifest
 
 
@@ -62,29 +69,90 @@ def restorations(folder: Folder) -> Restorations:
     return wire.decode(wire.Packet(data), Restorations, str(folder.restored))
 
 
-def _say_restored(community: OpenCommunity, manifest: BackupManifest, now: int) -> None:
-    """Add the version that says so to the chain, and the statement that names it."""
-    versions, key = community.versions, community.registrar.key
-    newest = versions.get(None)
-    old = newest.version
-    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.at))
-    note = f"the community was restored at version {old.number}, from a backup of {made}"
-    measured = Provenance(
-        old.round, old.method, old.contributors, old.loss, old.parent_loss, note, old.evaluation
-    )
-    last = versions.database.last_record()
-    number = (0 if last is None else int(json.loads(last)["round"])) + ROUNDS_LEFT_OUT
+def finish(community: OpenCommunity, begun: RestoreBegun, now: int) -> None:
+    """Say under the community's key what stands after a restore, and let it go on.
+
+    After a kill in the middle it is done again to the same end.
+    """
+    versions, database, folder = community.versions, community.registrar.database, community.folder
+    database.closed = ""
+    if not said(community, begun):
+        number = _next_number(community, begun)
+        standing = _standing(community)
+        note = _note(begun, versions.get(None).version.number)
+        old = standing.version
+        measured = Provenance(
+            versions.get(None).version.round, old.method, old.contributors, old.loss,
+            old.parent_loss, note, old.evaluation,
+        )  # fmt: skip
+        with database.transaction():
+            versions.add(versions.load(standing), measured, now)
+            database.put_round(number, False, brief(RoundRecord(number, False, note)), b"")
+    _state(community, begun, now)
+    folder.restoring.unlink(missing_ok=True)
+
+
+def said(community: OpenCommunity, begun: RestoreBegun) -> bool:
+    """Return True if the version that says so is in the chain already."""
+    newest = community.versions.get(None).version
+    last = community.registrar.database.last_record()
+    reason = "" if last is None else json.loads(last)["reason"]
+    return newest.number > begun.version and newest.note == reason != ""
+
+
+def _begun(community: OpenCommunity, made: int, wait_s: int) -> RestoreBegun:
+    """Describe what the backup holds. Its RoundEnd is the one it had signed, byte for byte."""
+    page = community.versions.lineage(BEYOND)
+    newest = community.versions.get(None).version.number
+    return RestoreBegun(newest, community.registrar.roster().length, made, wait_s, page.ended)
+
+
+def _next_number(community: OpenCommunity, begun: RestoreBegun) -> int:
+    """Return the number of a round beyond all that anybody has told of."""
+    last = community.registrar.database.last_record()
+    known = [0 if last is None else int(json.loads(last)["round"])]
+    known += [ended.round for ended in (begun.stood, *begun.ended)]
+    if begun.restored is not None:
+        known.append(begun.restored.ended.round)
+    number = max(known) + ROUNDS_LEFT_OUT
     if number > MOST_ROUNDS:
         raise NomoatError("this community has no more numbers for rounds")
+    return number
+
+
+def _standing(community: OpenCommunity) -> SignedVersion:
+    """Return the newest version whose adapter is here."""
+    versions = community.versions
+    for record in reversed(versions.database.versions()):
+        if is_whole(versions.path(record.version.adapter), record.version.adapter):
+            return record
+    raise NomoatError(f"{community.folder.adapters} holds no version's adapter")
+
+
+def _note(begun: RestoreBegun, newest: int) -> str:
+    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(begun.made))
+    came = f"; {begun.version + 1} to {newest} came back from members"
+    return (
+        f"the community was restored at version {newest}, from a backup of {made}"
+        f"{came if newest > begun.version else ''}"
+    )
+
+
+def _state(community: OpenCommunity, begun: RestoreBegun, now: int) -> None:
+    """Write the signed statement that volunteers are told, unless it is written."""
+    key, record = community.registrar.key, community.versions.get(None)
     before = restorations(community.folder).restorations
+    if before and before[-1].version == record:
+        return
+    if begun.restored is not None and begun.restored.index > len(before):
+        before = (*before, begun.restored)
+    last = community.registrar.database.last_record()
+    assert last is not None
     roster = community.registrar.roster()
-    with versions.database.transaction():
-        record = versions.add(versions.load(newest), measured, now)
-        versions.database.put_round(number, False, brief(RoundRecord(number, False, note)), b"")
     blank = Restoration(
-        len(before) + 1,
+        before[-1].index + 1 if before else 1,
         record,
-        sign_end(number, record, key),
+        sign_end(int(json.loads(last)["round"]), record, key),
         roster.length,
         roster.head,
         now,

@@ -74,6 +74,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
+        self.closed = ""  # why nothing may be decided now; "": it may
         try:
             self._db = sqlite3.connect(
                 path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
@@ -90,11 +91,13 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, alone among all processes; nests."""
+        """All or nothing, alone among all processes; nests. NomoatError while it is `closed`."""
         with self._lock:
             if self._db.in_transaction:
                 yield
                 return
+            if self.closed:
+                raise NomoatError(self.closed)
             self._execute("BEGIN IMMEDIATE")
             try:
                 yield

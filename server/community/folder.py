@@ -5,6 +5,7 @@ keys/            community.key (Ed25519), authority.key, server.key: 0600, the c
 certificates/    authority.pem, server.pem
 community.db     invitations, volunteers, roster, rounds, versions (SQLite)
 restored.rec     what it tells volunteers after it was restored from a backup
+restoring.rec    while it is restored, and its members have yet to be asked for what they hold
 origin.rec       the signed version of another community that this one began with, if it did
 adapters/        adapter versions, named by their digest
 flower/          what Flower keeps while the coordinator runs; nothing of value
@@ -60,6 +61,11 @@ class Folder:
     def restored(self) -> Path:
         """Statements that the community was restored from a backup, one for each time."""
         return self.root / "restored.rec"
+
+    @property
+    def restoring(self) -> Path:
+        """A restore that has begun: nothing is signed while it is there."""
+        return self.root / "restoring.rec"
 
     @property
     def adapters(self) -> Path:

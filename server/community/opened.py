@@ -44,6 +44,11 @@ class OpenCommunity:
         settings = folder.load(**flags)
         key = folder.key()
         store = Database(folder.database)
+        if folder.restoring.exists():
+            store.closed = (
+                f"{root} was restored, and its members are asked first for what they still hold: "
+                f"nomoat up {root}"
+            )
         registrar = Registrar(store, key, settings.community.admission)
         versions = VersionStore(store, folder.adapters, key, bytes.fromhex(settings.base.hash))
         return cls(folder, settings, registrar, versions)

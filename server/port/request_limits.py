@@ -46,9 +46,10 @@ FLEET_CALLS = frozenset(
 OURS = re.compile(
     r"/(enroll|leave|erase|community|terms|privacy|edition|addresses|agree|presence|roster|"
     r"versions|lineage|restored|receipts|"
-    r"appeal|(?:adapter|evidence)/[0-9a-f]{64})"
+    r"appeal|(?:adapter|evidence)/[0-9a-f]{64}|recovery(?:/lineage|/roster|/adapter/[0-9a-f]{64})?)"
 )
 OUR_BODY_BYTES = 16 << 10
+RECOVERY_BYTES = (4 << 20) + OUR_BODY_BYTES  # from a member, of what it still holds
 # Who may not activate a node (any more) is told so, for which the call has to be looked at.
 MEMBERS_ONLY = frozenset(FLEET + call for call in FLEET_CALLS - {"activate-node"})
 CALL_BYTES = {"push-object": 0, "push-messages": 256 << 10}  # 0: Caps.body_bytes; else the above
@@ -161,16 +162,17 @@ class RequestLimits:
         length = content_length(scope)
         if length is None:
             return (411, "the length of the body must be declared"), 0
-        if length > self._most_bytes(path):
+        if length > self._most_bytes(path, member):
             return (413, "the body is too large"), 0
         if self._members_only and member is None and path in MEMBERS_ONLY:
             self._strangers.allow(address, self._clock())
             return (401, "members prove who they are"), 0
         return None, length
 
-    def _most_bytes(self, path: str) -> int:
+    def _most_bytes(self, path: str, member: str | None) -> int:
         if not path.startswith(FLEET):
-            return OUR_BODY_BYTES
+            large = member is not None and path.startswith("/recovery")
+            return RECOVERY_BYTES if large else OUR_BODY_BYTES
         most = CALL_BYTES.get(path.removeprefix(FLEET), OUR_BODY_BYTES)
         return min(most or self._caps.body_bytes, self._caps.body_bytes)
 

@@ -44,7 +44,7 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
 
     @app.get("/community")
     def community() -> Response:
-        return _wire(services.info(services.now()))
+        return as_wire(services.info(services.now()))
 
     @app.get("/terms")
     async def terms() -> Response:
@@ -53,7 +53,7 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
                 raise UsageError("this coordinator says nothing of the work it asks for")
             return services.work
 
-        return await _answered(signed)
+        return await answered(signed)
 
     @app.get("/privacy")
     async def privacy() -> Response:
@@ -62,12 +62,12 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
                 raise UsageError("this coordinator says nothing of audits and noise")
             return services.privacy
 
-        return await _answered(signed)
+        return await answered(signed)
 
     @app.post("/enroll")
     async def enroll(request: Request) -> Response:
         body, proof = await request.body(), request.headers.get(PROOF_HEADER, "")
-        return await _answered(lambda: services.registrar.enrol(body, services.now(), proof))
+        return await answered(lambda: services.registrar.enrol(body, services.now(), proof))
 
     @app.get("/roster")
     async def roster(request: Request) -> Response:
@@ -75,7 +75,7 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
             _check_member(request, services)
             return services.registrar.page(_after(request))
 
-        return await _answered(page)
+        return await answered(page)
 
 
 def _add_presence(app: FastAPI, services: PortServices) -> None:
@@ -90,15 +90,15 @@ def _add_presence(app: FastAPI, services: PortServices) -> None:
                 raise UsageError("no round is waited for")
             return found
 
-        return await _answered(told)
+        return await answered(told)
 
     @app.get("/edition")
     async def edition() -> Response:
-        return await _answered(lambda: _asking(services).edition)
+        return await answered(lambda: _asking(services).edition)
 
     @app.get("/addresses")
     async def addresses() -> Response:
-        return await _answered(lambda: _asking(services).addresses)
+        return await answered(lambda: _asking(services).addresses)
 
     @app.post("/agree")
     async def agree(request: Request) -> Response:
@@ -108,7 +108,7 @@ def _add_presence(app: FastAPI, services: PortServices) -> None:
                 raise Refused("only members agree to terms")
             _asking(services).consents.agree(member.binding.node_key, _after(request))
 
-        return await _answered(agreed)
+        return await answered(agreed)
 
 
 def _add_leaving(app: FastAPI, services: PortServices) -> None:
@@ -119,14 +119,14 @@ def _add_leaving(app: FastAPI, services: PortServices) -> None:
         def left() -> None:
             services.registrar.leave(_asker(request, services), services.now())
 
-        return await _answered(left)
+        return await answered(left)
 
     @app.post("/erase")
     async def erased(request: Request) -> Response:
         def gone() -> None:
             erase(services.registrar, _asker(request, services), nobodys_name(), services.now())
 
-        return await _answered(gone)
+        return await answered(gone)
 
 
 def _add_receipts(app: FastAPI, services: PortServices) -> None:
@@ -139,7 +139,7 @@ def _add_receipts(app: FastAPI, services: PortServices) -> None:
             found = services.registrar.database.receipts(asker, _after(request), PAGE)
             return Receipts(tuple(found))
 
-        return await _answered(own)
+        return await answered(own)
 
     @app.post("/receipts")
     async def returned(request: Request) -> Response:
@@ -150,7 +150,7 @@ def _add_receipts(app: FastAPI, services: PortServices) -> None:
             given = wire.decode(wire.Packet(body), Receipts, "peer").receipts
             services.registrar.take_back(given, _asker(request, services))
 
-        return await _answered(take)
+        return await answered(take)
 
 
 def _add_cases(app: FastAPI, services: PortServices) -> None:
@@ -165,7 +165,7 @@ def _add_cases(app: FastAPI, services: PortServices) -> None:
                 raise UsageError("no such evidence")
             return Response(data, media_type=WIRE)
 
-        return await _answered(found)
+        return await answered(found)
 
     @app.post("/appeal")
     async def appeal(request: Request) -> Response:
@@ -176,7 +176,7 @@ def _add_cases(app: FastAPI, services: PortServices) -> None:
             asker, registrar = _asker(request, services), services.registrar
             Cases(registrar.database).hear(registrar, asker, said, services.now())
 
-        return await _answered(hear)
+        return await answered(hear)
 
 
 def _add_downloads(app: FastAPI, services: PortServices) -> None:
@@ -188,7 +188,7 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
             _check_member(request, services)
             return services.restored()
 
-        return await _answered(stated)
+        return await answered(stated)
 
     @app.get("/versions")
     async def versions(request: Request) -> Response:
@@ -197,7 +197,7 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
             records = services.versions.database.versions(_after(request), lineage.PAGE)
             return lineage.Versions(tuple(records))
 
-        return await _answered(listed)
+        return await answered(listed)
 
     @app.get("/lineage")
     async def standing(request: Request) -> Response:
@@ -205,7 +205,7 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
             _check_approved(request, services)
             return services.versions.lineage(_after(request))
 
-        return await _answered(page)
+        return await answered(page)
 
     @app.get("/adapter/{digest}")
     async def adapter(request: Request, digest: str) -> Response:
@@ -216,10 +216,10 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
                 raise UsageError("no such adapter")
             return path
 
-        return await _answered(found)
+        return await answered(found)
 
 
-async def _answered(work: Callable[[], object]) -> Response:
+async def answered(work: Callable[[], object]) -> Response:
     """The result of `work` as a response, its refusal as one line of JSON."""
     try:
         result = await run_in_threadpool(work)
@@ -241,7 +241,7 @@ def _as_response(result: object) -> Response:
         return result
     if isinstance(result, Path):
         return FileResponse(result, media_type=WIRE)
-    return Response(status_code=204) if result is None else _wire(result)
+    return Response(status_code=204) if result is None else as_wire(result)
 
 
 def _asking(services: PortServices) -> Asking:
@@ -291,5 +291,6 @@ def _check_approved(request: Request, services: PortServices) -> None:
         raise Refused("only approved volunteers may download")
 
 
-def _wire(message: object) -> Response:
+def as_wire(message: object) -> Response:
+    """Answer with a message."""
     return Response(wire.encode(message).head, media_type=WIRE)

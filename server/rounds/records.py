@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from nomoat.server.rounds.federation import FederationCheckpoint
 
+BROUGHT_BACK = "brought back by members after a restore"  # the reason of such a round
 ERASED = "erased-"  # how a word begins that takes an erased name's place
 
 

@@ -141,7 +141,7 @@ def test_what_is_in_the_wal_alone_is_in_the_backup_and_keys_only_under_the_passp
         assert back.registrar.roster().members.keys() == {"ada"}
         assert back.versions.verify() == 3
         assert "restored at version 1" in back.versions.get(None).version.note
-        assert back.versions.lineage(0).ended.round == ROUNDS_LEFT_OUT
+        assert back.versions.lineage(0).ended.round == ROUNDS_LEFT_OUT + 1
         assert back.folder.key().public == community.registrar.key.public
 
 
@@ -210,7 +210,7 @@ def test_who_has_seen_more_goes_on_with_a_restored_community_at_its_owners_word(
         restored.accept(volunteer, found)
         versions.reload()
         roster.reload()
-        assert versions.refresh().next_round == ROUNDS_LEFT_OUT + 1
+        assert versions.refresh().next_round == ROUNDS_LEFT_OUT + 2
         assert roster.refresh().members.keys() == {"ada"}
         assert restored.waiting(volunteer, line) is None
         assert restored.hand_back(volunteer, line, found) == 1
