@@ -216,6 +216,13 @@ def check_own_entry(
 
 def lineage_since(coordinator: CoordinatorClient, known: Lineage | None, now: int) -> Lineage:
     """The newest version and the last ended round, if they continue what is `known` unbroken."""
+    return lineage_and_records(coordinator, known, now)[0]
+
+
+def lineage_and_records(
+    coordinator: CoordinatorClient, known: Lineage | None, now: int
+) -> tuple[Lineage, tuple[SignedVersion, ...]]:
+    """As `lineage_since`, with the records that were added."""
     record = None if known is None else known.record
     records: tuple[SignedVersion, ...] = ()
     while True:
@@ -224,7 +231,8 @@ def lineage_since(coordinator: CoordinatorClient, known: Lineage | None, now: in
         page = wire.decode(wire.Packet(data), LineagePage, COORDINATOR)
         records += page.records
         if len(page.records) < lineage.PAGE:
-            return extend(known, LineagePage(records, page.ended), coordinator.community)
+            whole = LineagePage(records, page.ended)
+            return extend(known, whole, coordinator.community), records
         record = page.records[-1]
 
 

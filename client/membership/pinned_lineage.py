@@ -19,7 +19,8 @@ from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.round_end import SECTION, Lineage, LineagePage
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.client.connection.coordinator_api import CoordinatorClient, lineage_since
+from nomoat.client.connection.coordinator_api import CoordinatorClient, lineage_and_records
+from nomoat.client.membership import kept_records
 from nomoat.storage.private import write_private
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,12 @@ class PinnedLineage:
     def refresh(self) -> Lineage:
         """Ask for what was added; RemoteProtocolError if history was rewritten."""
         with self._lock:
-            found = lineage_since(self.coordinator, self._known, int(self.clock()))
-            if found != self._known:
+            known, now = self._known, int(self.clock())
+            found, added = lineage_and_records(self.coordinator, known, now)
+            if added:
+                before = None if known is None else known.record
+                kept_records.note(self.folder, before, added)
+            if found != known:
                 page = LineagePage((found.record,), found.ended)
                 write_private(self.folder / FILE, wire.encode(page).head)
             self._known = found

@@ -26,6 +26,7 @@ from nomoat.client.sent.log_file import SentLog
 from nomoat.storage.private import write_private
 
 FILE = "restored.rec"
+OTHERS = ("its versions of the adapter, which were others",)
 
 
 def accepted(folder: Path) -> Restoration | None:
@@ -39,11 +40,47 @@ def accepted(folder: Path) -> Restoration | None:
 
 def waiting(folder: CommunityFolder, coordinator: CoordinatorClient) -> Restoration | None:
     """The community's last statement, if the owner has yet to accept it; None if nothing waits."""
+    found = _untold(folder, coordinator)
+    if found is None:
+        return None
+    return found if given_up(folder, found) or _contradicted(folder, coordinator) else None
+
+
+def acknowledge(folder: CommunityFolder, coordinator: CoordinatorClient) -> Restoration | None:
+    """Take a statement beyond which nothing was seen here, without asking anybody.
+
+    None if there is none. What is known here must be up to date: then the statement is part of it.
+    """
+    found = _untold(folder, coordinator)
+    if found is None or given_up(folder, found):
+        return None
+    write_private(folder.root / FILE, wire.encode(found).head)
+    return found
+
+
+def _untold(folder: CommunityFolder, coordinator: CoordinatorClient) -> Restoration | None:
+    """Return the community's last statement, unless it is the one accepted last, or an older one.
+
+    A backup that is put back twice may give two statements of one index.
+    """
     found = coordinator_api.restorations(coordinator, int(time.time()))
     before = accepted(folder.root)
-    if not found or (before is not None and found[-1].index <= before.index):
+    if not found or found[-1] == before:
         return None
-    return found[-1] if given_up(folder, found[-1]) else None
+    last = found[-1]
+    if before is not None and last.index <= before.index and last.at <= before.at:
+        return None
+    return last
+
+
+def _contradicted(folder: CommunityFolder, coordinator: CoordinatorClient) -> bool:
+    """Return True if the community's versions are none that continue those verified here."""
+    try:
+        known = pinned_lineage.read(folder.root)
+        coordinator_api.lineage_since(coordinator, known, int(time.time()))
+    except RemoteProtocolError:
+        return True
+    return False
 
 
 def given_up(folder: CommunityFolder, found: Restoration) -> list[str]:
@@ -65,7 +102,7 @@ def question(folder: CommunityFolder, found: Restoration) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.at))
     lines = [
         f"{folder.name()} says under its key, on {when}: {found.version.version.note}.",
-        *(f"This machine would forget {each}." for each in given_up(folder, found)),
+        *(f"This machine would forget {each}." for each in given_up(folder, found) or OTHERS),
         "Accept it only if its coordinator has told you of it in another way, too.",
     ]
     return "\n".join(lines)
@@ -90,16 +127,12 @@ def accept(folder: CommunityFolder, found: Restoration) -> None:
     write_private(folder.root / FILE, wire.encode(found).head)  # last: after a kill, once more
 
 
-def hand_back(folder: CommunityFolder, coordinator: CoordinatorClient, since: Restoration) -> int:
+def hand_back(folder: CommunityFolder, coordinator: CoordinatorClient) -> int:
     """Give the community the receipts of ours that it has lost; how many there were."""
-    first, now = since.version.version.round, int(time.time())
+    now = int(time.time())
     ours = SentLog(folder.root).signed_receipts()
-    known = {signed.receipt.packet for signed in coordinator_api.receipts(coordinator, first, now)}
-    lost = [
-        signed
-        for signed in ours
-        if signed.receipt.round >= first and signed.receipt.packet not in known
-    ]
+    known = {signed.receipt.packet for signed in coordinator_api.receipts(coordinator, 0, now)}
+    lost = [signed for signed in ours if signed.receipt.packet not in known]
     coordinator_api.return_receipts(coordinator, lost, now)
     return len(lost)
 

@@ -58,6 +58,7 @@ from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.own_rules import RulesWatch, round_session
 from nomoat.client.volunteer.permission.gate import following, governed
 from nomoat.client.volunteer.permission.terms import renewing, terms_watch
+from nomoat.client.volunteer.restore_watch import look_for_a_restore
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.client.volunteer.telling.desktop_notices import with_notices
@@ -125,7 +126,6 @@ def _tending(kit: Kit, parts: Parts) -> Callable[[], None]:
     """Return what looks at the data, at what the coordinator waits for, and where it is."""
     lineage = parts.known.lineage
     watch = TrainingWatch(lambda: lineage.known, lineage.refresh, parts.trainer.overtake)
-
     presence = PresenceWatch(lambda: waited_for(kit.coordinator, int(time.time())), parts.status)
     addresses = kit.address_watch(parts.terms.renewed)
 
@@ -135,6 +135,7 @@ def _tending(kit: Kit, parts: Parts) -> Callable[[], None]:
         parts.terms.look()
         presence.look(parts.status.status)
         addresses.look(parts.status.up)
+        look_for_a_restore(kit, parts.status)
 
     return tend
 

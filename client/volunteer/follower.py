@@ -61,6 +61,8 @@ class VersionFollower(threading.Thread):
         self._tended = time.monotonic() - TEND_S + FIRST_S
         self._seen = -1
         self._due: list[float] = []
+        self._was_up = False
+        self._returned = False  # to the line, and nothing was asked since
 
     def run(self) -> None:
         """Look now and then until everything stops."""
@@ -74,6 +76,9 @@ class VersionFollower(threading.Thread):
                 self._seen = status.answered
                 # A version and its receipts come some time after this volunteer's last answer.
                 self._due = [now + seconds for seconds in FOLLOW_S]
+            if self._status.up and not self._was_up:
+                self._returned, self._due = True, [now, *self._due]
+            self._was_up = self._status.up
             if self._due and now >= self._due[0]:
                 self._due = [at for at in self._due if at > now]
                 with one_connection():
@@ -98,9 +103,12 @@ class VersionFollower(threading.Thread):
                 base = BaseLossFile.within(kit.folder.root).loss()
                 version_history.note(kit.folder.root, record, self._status.status.loss, base)
             if self._accepted is not None and not self._handed:
-                restored.hand_back(kit.folder, kit.coordinator, self._accepted)
+                restored.hand_back(kit.folder, kit.coordinator)
                 self._handed = True
             fetch_receipts(kit)
+            if self._returned:  # all that was seen here is in what there is now
+                restored.acknowledge(kit.folder, kit.coordinator)
+                self._returned = False
         except RemoteProtocolError as problem:
             told = restored.advice(kit.folder, kit.coordinator, problem)
             log.warning("%s", told)

@@ -40,6 +40,15 @@ def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What nomoat backup wrote.")],
     folder: Folder,
     passphrase_file: Passphrase = None,
+    wait: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=10_000,
+            metavar="MINUTES",
+            help="How long nomoat up asks members at most for what they still hold; 0: not at all.",
+        ),
+    ] = 60,
 ) -> None:
     """Bring a community back from a backup, into a folder that holds none."""
     from nomoat.aggregation.errors import UsageError
@@ -48,11 +57,13 @@ def restore(
     if not file.is_file():
         raise UsageError(f"{file} is no file")
     passphrase = _passphrase(passphrase_file, confirm=False)
-    manifest = bring_back(file, folder, passphrase, int(time.time()))
+    manifest = bring_back(file, folder, passphrase, int(time.time()), wait * 60)
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.at))
     say(f"{manifest.name} is back at version {manifest.version}, as it was on {made}")
-    say("volunteers who have seen more are told so, and go on with: nomoat accept-restore")
-    say("whoever joined, left or was banned since then has to be invited or ordered again")
+    if wait:
+        say(f"members are asked for what was lost since then, for {wait} minutes at most")
+    say("who has seen more than comes back is told so, and goes on with: nomoat accept-restore")
+    say("check who is a member afterwards: nomoat volunteers list " + str(folder))
     say(f"never start the folder it replaces again; next: nomoat up {folder}")
 
 

@@ -63,17 +63,23 @@ def bring_up(options: UpOptions, made: Callable[[], Beside] | None = None) -> No
     from nomoat.server.community.opened import OpenCommunity
     from nomoat.server.console import ConsoleLines
     from nomoat.server.host import hosting
+    from nomoat.server.recovery.asking import ask_members
 
     beside = Alone() if made is None else made()
     community = OpenCommunity.open(options.folder, **options.flags())
     tell = (lambda _text: None) if options.quiet else say
+    stop = _stopped_by_signals()
+    if community.folder.restoring.exists():
+        with contextlib.closing(community.registrar.database):
+            if not ask_members(community, stop, tell, watched_by(())):
+                tell("stopped; nothing is lost")
+                return
+        community = OpenCommunity.open(options.folder, **options.flags())
     with contextlib.ExitStack() as resources:
         resources.enter_context(contextlib.closing(community.registrar.database))
         console = ConsoleLines(options.as_json, options.quiet)
         watcher = watched_by((console, *resources.enter_context(beside.watching(community))))
-        deployment = resources.enter_context(
-            hosting(community, watcher, _stopped_by_signals(), options.new_terms)
-        )
+        deployment = resources.enter_context(hosting(community, watcher, stop, options.new_terms))
         host = community.settings.server.host
         where = f"[{host}]:{deployment.port}" if ":" in host else f"{host}:{deployment.port}"
         tell(f"{community.settings.community.name} is up on {where}")

@@ -73,7 +73,7 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
     async def roster(request: Request) -> Response:
         def page() -> object:
             _check_member(request, services)
-            return services.registrar.page(_after(request))
+            return services.registrar.page(number_after(request))
 
         return await answered(page)
 
@@ -106,7 +106,7 @@ def _add_presence(app: FastAPI, services: PortServices) -> None:
             member = services.registrar.roster().named(_asker(request, services))
             if member is None:
                 raise Refused("only members agree to terms")
-            _asking(services).consents.agree(member.binding.node_key, _after(request))
+            _asking(services).consents.agree(member.binding.node_key, number_after(request))
 
         return await answered(agreed)
 
@@ -136,7 +136,7 @@ def _add_receipts(app: FastAPI, services: PortServices) -> None:
     async def receipts(request: Request) -> Response:
         def own() -> object:
             asker = _asker(request, services)
-            found = services.registrar.database.receipts(asker, _after(request), PAGE)
+            found = services.registrar.database.receipts(asker, number_after(request), PAGE)
             return Receipts(tuple(found))
 
         return await answered(own)
@@ -194,7 +194,7 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
     async def versions(request: Request) -> Response:
         def listed() -> object:
             _check_approved(request, services)
-            records = services.versions.database.versions(_after(request), lineage.PAGE)
+            records = services.versions.database.versions(number_after(request), lineage.PAGE)
             return lineage.Versions(tuple(records))
 
         return await answered(listed)
@@ -203,7 +203,7 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
     async def standing(request: Request) -> Response:
         def page() -> object:
             _check_approved(request, services)
-            return services.versions.lineage(_after(request))
+            return services.versions.lineage(number_after(request))
 
         return await answered(page)
 
@@ -269,7 +269,7 @@ def _asker(request: Request, services: PortServices) -> bytes:
     return check_proof(proof, services.registrar.key.public, target, services.now())
 
 
-def _after(request: Request) -> int:
+def number_after(request: Request) -> int:
     """Return the number after which a list is asked for, 0 by default.
 
     RemoteProtocolError unless it is one that a list can have.

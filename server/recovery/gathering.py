@@ -79,8 +79,8 @@ class Gathering:
 
     def hear(self, body: bytes, identity: bytes, now: float) -> WantedPieces:
         """Answer a Holding; Refused if its sender is no member by any roster there is."""
-        told = wire.decode(wire.Packet(body), Holding, PEER)
         with self._lock, self._blaming(identity):
+            told = wire.decode(wire.Packet(body), Holding, PEER)
             holding = recovery.check(told, self._public, PEER)
             wanted = self.state.wanted(holding, self._here.__contains__)
             if self.member(identity) is None:
@@ -96,9 +96,9 @@ class Gathering:
 
     def take_lineage(self, body: bytes, identity: bytes, now: int) -> None:
         """Keep records that continue the backup's; RemoteProtocolError if they do not."""
-        page = wire.decode(wire.Packet(body), LineagePage, PEER)
         self._check_asked(identity)
         with self._lock, self._blaming(identity):
+            page = wire.decode(wire.Packet(body), LineagePage, PEER)
             before, after = self.state, self.state.with_lineage(page)
             if after == before:
                 return
@@ -112,8 +112,8 @@ class Gathering:
 
         RemoteProtocolError if they do not; Refused if it is not.
         """
-        page = wire.decode(wire.Packet(body), Page, PEER)
         with self._lock, self._blaming(identity):
+            page = wire.decode(wire.Packet(body), Page, PEER)
             before, after = self.state, self.state.with_entries(page.entries)
             if after.roster.named(identity) is None:
                 raise Refused("only members are asked for what they hold")

@@ -230,9 +230,8 @@ class Person:
         if found is not None:
             restored.accept(self.folder, found)
             self.start()
-        accepted = restored.accepted(self.folder.root)
-        if accepted is not None:
-            restored.hand_back(self.folder, self.line, accepted)
+        if restored.accepted(self.folder.root) is not None:
+            restored.hand_back(self.folder, self.line)
 
     def fetch_receipts(self) -> None:
         log = SentLog(self.folder.root)

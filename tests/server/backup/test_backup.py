@@ -213,8 +213,8 @@ def test_who_has_seen_more_goes_on_with_a_restored_community_at_its_owners_word(
         assert versions.refresh().next_round == ROUNDS_LEFT_OUT + 2
         assert roster.refresh().members.keys() == {"ada"}
         assert restored.waiting(volunteer, line) is None
-        assert restored.hand_back(volunteer, line, found) == 1
-        assert restored.hand_back(volunteer, line, found) == 0
+        assert restored.hand_back(volunteer, line) == 1
+        assert restored.hand_back(volunteer, line) == 0
         assert line.served.registrar.database.receipts(ADA.public, 0, 9) == [receipt]
         version(line.served, 3)
         assert versions.refresh().record.version.number == 3
