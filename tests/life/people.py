@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from flwr.app import Context, Message
 
 from builders import BASE, community_info
-from nomoat.aggregation.errors import NomoatError, Unreachable
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import (
     Enrol,
@@ -36,6 +37,7 @@ from nomoat.client.connection import coordinator_api
 from nomoat.client.home import CommunityFolder
 from nomoat.client.membership import restored
 from nomoat.client.membership.pinned_lineage import PinnedLineage
+from nomoat.client.membership.recovery.giving_back import give_back
 from nomoat.client.membership.roster_cache import RosterCache, with_offered_roster
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.app import RequestHandler, volunteer_app
@@ -52,6 +54,7 @@ from nomoat.flower.replies import failure
 from nomoat.lora.training.train import Trained
 from nomoat.server.backup.restoring import restorations
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.recovery.gathering import Gathering
 from nomoat.storage.private import create_private
 
 Served = Callable[[], OpenCommunity | None]
@@ -64,6 +67,7 @@ class Line:
     served: Served
     identity: SigningKey
     community: bytes
+    gathering: Gathering | None = None  # while the community asks what members hold
 
     def _up(self) -> OpenCommunity:
         found = self.served()
@@ -84,9 +88,26 @@ class Line:
         return wire.encode(answer[asked.path]()).head
 
     def post(self, target: str, _now: int, body: bytes = b"") -> bytes:
+        if target.startswith("/recovery"):
+            return self._given_back(target, body)
         assert target == "/receipts"
         given = wire.decode(wire.Packet(body), Receipts, "test").receipts
         self._up().registrar.take_back(given, self.identity.public)
+        return b""
+
+    def _given_back(self, target: str, body: bytes) -> bytes:
+        asked, asking, mine = urlsplit(target), self.gathering, self.identity.public
+        assert asking is not None
+        match asked.path.split("/")[2:]:
+            case []:
+                return wire.encode(asking.hear(body, mine, 0.0)).head
+            case ["lineage"]:
+                asking.take_lineage(body, mine, 9)
+            case ["roster"]:
+                asking.take_roster(body, mine, 9)
+            case [_, digest]:
+                after = int(parse_qs(asked.query)["after"][0])
+                asking.take_adapter(bytes.fromhex(digest), after, body, mine, 0.0)
         return b""
 
 
@@ -175,6 +196,7 @@ class Person:
         root = self.folder.root
         self.disk = Disk(self.folder.held)
         cache, lineage = RosterCache(RosterFile(root), self.line), PinnedLineage(root, self.line)
+        self.lineage = lineage
         membership = Membership(
             self.identity,
             cache.current,
@@ -223,6 +245,23 @@ class Person:
         self.machine += 1
         self.admit(community)
         self.begin()
+
+    def follow(self, community: OpenCommunity) -> None:
+        """Fetch the newest version, as the follower does some time after a round."""
+        try:
+            record = self.lineage.refresh().record
+        except RemoteProtocolError:
+            return  # its owner is asked
+        path = self.folder.adapter(record)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(community.versions.path(record.version.adapter), path)
+        self.folder.save_version(record)
+
+    def give_back(self, gathering: Gathering) -> None:
+        """Tell a restored community what is held here, and send what it lacks."""
+        self.line.gathering = gathering
+        with contextlib.suppress(NomoatError):
+            give_back(self.folder, self.line, self.clock)
 
     def heed(self) -> None:
         """The owner gives the word that a restored backup needs, where one does."""

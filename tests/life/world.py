@@ -20,13 +20,15 @@ from flwr.serverapp import Grid
 from builders import BASE, SPEC, adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.client.doctor.own_records import broken_promises
+from nomoat.client.membership import restored
 from nomoat.flower.objects import identify
 from nomoat.flower.polling_grid import NodeInfo, PollingGrid, Run
 from nomoat.flower.process import speak_as_coordinator
 from nomoat.flower.replies import UNREACHABLE, error_reply
 from nomoat.server.audit.promises import audit
+from nomoat.server.backup import begun as progress
 from nomoat.server.backup.making import make
-from nomoat.server.backup.restoring import restore
+from nomoat.server.backup.restoring import finish, restore
 from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.journal import CommunityJournal
 from nomoat.server.community.opened import OpenCommunity
@@ -38,6 +40,7 @@ from nomoat.server.community.settings import (
 )
 from nomoat.server.community.versions import Provenance
 from nomoat.server.host import back_off_s
+from nomoat.server.recovery.gathering import Gathering
 from nomoat.server.rounds.coordinator import Coordinator
 from nomoat.server.rounds.federation import Federation
 from nomoat.server.rounds.ports import Clock, Fleet
@@ -88,6 +91,7 @@ class World(PollingGrid):
         self.commits = self.tries = 0
         self.behind = 0.0  # of this clock, seconds
         self.happened: list[str] = []
+        self.broken: list[str] = []  # promises, on the way
         self.backup: Path | None = None
         self._pending: dict[str, tuple[float, Message]] = {}
         shutil.copytree(made, self.home)
@@ -213,6 +217,10 @@ class World(PollingGrid):
 
     def ended(self, record: RoundRecord) -> None:
         self._tell(f"round {record.round}: {record.committed} ({record.reason})")
+        assert self.community is not None
+        for person in self.people.values():
+            if record.committed and not person.away and self.rng.random() < 0.7:
+                person.follow(self.community)
         if not self.rough:
             self.tries += 1
             self.commits += record.committed
@@ -293,7 +301,41 @@ class World(PollingGrid):
         self.community = None
         if what == "restore" and self.backup is not None:
             self.homes += 1
-            restore(self.backup, self.home, PASSPHRASE, int(self.now))
+            wait_s = self.rng.choice([0, 60])
+            restore(self.backup, self.home, PASSPHRASE, int(self.now), wait_s)
+            if wait_s:
+                self._ask_members()
+
+    def _asking(self) -> tuple[OpenCommunity, Gathering]:
+        """Begin to ask, or ask on, as each start of `nomoat up` does."""
+        community = OpenCommunity.open(self.home)
+        begun = progress.read(community.folder)
+        assert begun is not None
+        community.registrar.database.closed = ""
+        return community, Gathering(community, begun)
+
+    def _ask_members(self) -> None:
+        """Most members tell what they hold; its process may be killed, and starts again."""
+        community, gathering = self._asking()
+        told = [person for person in self.people.values() if self.rng.random() < 0.7]
+        for person in self.rng.sample(told, len(told)):
+            person.give_back(gathering)
+            if self.rng.random() < 0.2:
+                self._tell("it is killed while members tell what they hold")
+                community.registrar.database.close()
+                community, gathering = self._asking()
+        finish(community, gathering.begun, int(self.now))
+        self._tell(f"{[p.name for p in told]} told: {community.versions.get(None).version.note}")
+        community.registrar.database.close()
+        back = {record.digest for record in (gathering.state.base.record, *gathering.state.records)}
+        self.community = OpenCommunity.open(self.home)
+        for person in told:
+            known = person.lineage.known
+            if known is not None and known.record.digest in back:
+                asked = restored.waiting(person.folder, person.line)
+                self.broken += [f"{person.name}'s owner was asked: {asked}"] if asked else []
+        self.community.registrar.database.close()
+        self.community = None
 
     def calm(self) -> None:
         """Everybody comes back, and has the time it takes; owners say what is asked of them."""
@@ -317,7 +359,7 @@ def live(seed: int, made: Path, root: Path, chapters: int = 4) -> list[str]:
         world.operate()
         world.host()
     world.calm()
-    broken = []
+    broken = list(world.broken)
     if world.commits < CALM_COMMITS:
         broken.append(f"{world.commits} commits in {world.tries} tries, all willing")
     community = world.community = OpenCommunity.open(world.home)
