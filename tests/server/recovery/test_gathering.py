@@ -391,7 +391,7 @@ def test_one_member_at_a_time_is_asked_for_an_adapter_and_another_when_it_falls_
             )
             if answer.nothing or answer.adapter:
                 break
-                send(machine.folder, machine.line, answer, lambda: 0.0, lambda _size: None)
+            send(machine.folder, machine.line, answer, lambda: 0.0, lambda _size: None)
         wanted.append(answer.adapter != b"")
     assert wanted == [True, False]
     assert not gathering.idle(0.0)
