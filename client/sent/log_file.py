@@ -56,7 +56,11 @@ class SentLog:
         return log.check(data, self._expected())
 
     def start_over(self, now: float) -> Path:
-        """Move a broken log aside, whole, and begin a new one; where the old one is now."""
+        """Move a broken log aside, whole, and begin a new one; where the old one is now.
+
+        now: unix time; a clock that is behind the community's receipts is taken for as late as they.
+        """
+        now = max(now, *(1.0 + signed.receipt.at for signed in self.signed_receipts()), 0.0)
         with self._locked(), _refusing(self.folder / LOG_NAME):
             aside = self.folder / f"{ASIDE}{time.strftime(ASIDE_TIME, time.gmtime(now))}"
             if aside.exists():

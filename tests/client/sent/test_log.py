@@ -246,6 +246,17 @@ def test_starting_over_keeps_the_old_file_as_it_was(tmp_path: Path) -> None:
     assert [entry.round for entry in book.check().entries] == [2]
 
 
+def test_starting_over_with_a_clock_that_is_behind_leaves_no_receipt_of_before_unanswered(
+    tmp_path: Path,
+) -> None:
+    book = SentLog(tmp_path)
+    book.record(sent(1))
+    kept = receipt(1)
+    book.keep(issue(kept, COMMUNITY))
+    book.start_over(kept.at - 86_400.0)
+    assert book.began() > kept.at
+
+
 def test_a_log_that_cannot_be_written_is_an_error_before_sending(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(NomoatError, match="cannot write"):
