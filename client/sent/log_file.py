@@ -58,7 +58,7 @@ class SentLog:
     def start_over(self, now: float) -> Path:
         """Move a broken log aside, whole, and begin a new one; where the old one is now.
 
-        now: unix time; a clock that is behind the community's receipts is taken for as late as they.
+        now: unix time; if this clock is behind the receipts, the newest of those counts.
         """
         now = max(now, *(1.0 + signed.receipt.at for signed in self.signed_receipts()), 0.0)
         with self._locked(), _refusing(self.folder / LOG_NAME):

@@ -58,7 +58,6 @@ from nomoat.client.volunteer.measurements import MeasurementsFile, path_of
 from nomoat.client.volunteer.own_rules import RulesWatch, round_session
 from nomoat.client.volunteer.permission.gate import following, governed
 from nomoat.client.volunteer.permission.terms import renewing, terms_watch
-from nomoat.client.volunteer.restore_watch import look_for_a_restore
 from nomoat.client.volunteer.status import alone
 from nomoat.client.volunteer.status_writer import StatusWriter
 from nomoat.client.volunteer.telling.desktop_notices import with_notices
@@ -135,7 +134,8 @@ def _tending(kit: Kit, parts: Parts) -> Callable[[], None]:
         parts.terms.look()
         presence.look(parts.status.status)
         addresses.look(parts.status.up)
-        look_for_a_restore(kit, parts.status)
+        if not parts.status.up and (told := kit.offered()) is not None:
+            parts.status.say("connecting", told)
 
     return tend
 

@@ -13,10 +13,12 @@ from nomoat.client.connection import known_addresses
 from nomoat.client.connection.address_watch import AddressWatch
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint
+from nomoat.client.connection.rate_cap import RateCap
 from nomoat.client.data import secrets_allowlist
 from nomoat.client.data.secrets_scan import Allowlist
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity
+from nomoat.client.membership.recovery.giving_back import offer
 from nomoat.client.settings import VolunteerSettings
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,11 @@ class Kit:
                 anew()
 
         return AddressWatch(self.learn_addresses, self.elsewhere, move)
+
+    def offered(self) -> str | None:
+        """Give a coordinator that is being restored what it lacks; what its owner is told then."""
+        cap = RateCap(self.settings.machine.upload_bytes_s)
+        return offer(self.folder, self.coordinator, time.time, cap.keep)
 
     def learn_addresses(self) -> None:
         """Ask where else the community is reached, and keep what is new."""

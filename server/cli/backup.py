@@ -63,7 +63,7 @@ def restore(
     if wait:
         say(f"members are asked for what was lost since then, for {wait} minutes at most")
     say("who has seen more than comes back is told so, and goes on with: nomoat accept-restore")
-    say("check who is a member afterwards: nomoat volunteers list " + str(folder))
+    say("check who is a member afterwards: nomoat volunteers " + str(folder))
     say(f"never start the folder it replaces again; next: nomoat up {folder}")
 
 

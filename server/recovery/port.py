@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -34,17 +35,35 @@ def make_app(
 ) -> RequestLimits:
     """Return the application. info: the community's signed description at a unix time."""
     app = FastAPI(openapi_url=None)
-
-    def asker(request: Request) -> bytes:
-        query = f"?{request.url.query}" if request.url.query else ""
-        target = f"{request.method} {request.url.path}{query}"
-        proof = request.headers.get(PROOF_HEADER, "")
-        return check_proof(proof, public, target, int(time.time()))
+    asker = partial(_asker, public)
 
     @app.get("/community")
     async def community() -> Response:
         return await answered(lambda: info(int(time.time())))
 
+    _add_recovery(app, gathering, asker)
+
+    @app.api_route("/{path:path}", methods=["GET", "POST"])
+    async def busy(path: str) -> Response:
+        del path
+        return JSONResponse({"error": BUSY}, 503)
+
+    def named(request: Request) -> str | None:
+        try:
+            return gathering.member(asker(request))
+        except RemoteProtocolError:
+            return None
+
+    async def member(scope: Scope) -> str | None:
+        request = Request(scope)
+        if not request.url.path.startswith("/recovery") or PROOF_HEADER not in request.headers:
+            return None
+        return await run_in_threadpool(named, request)
+
+    return RequestLimits(app, caps or Caps(), time.monotonic, member)
+
+
+def _add_recovery(app: FastAPI, gathering: Gathering, asker: Callable[[Request], bytes]) -> None:
     @app.post("/recovery")
     async def holding(request: Request) -> Response:
         body = await request.body()
@@ -52,15 +71,13 @@ def make_app(
 
     @app.post("/recovery/lineage")
     async def records(request: Request) -> Response:
-        body = await request.body()
-        return await answered(
-            lambda: gathering.take_lineage(body, asker(request), int(time.time()))
-        )
+        body, now = await request.body(), int(time.time())
+        return await answered(lambda: gathering.take_lineage(body, asker(request), now))
 
     @app.post("/recovery/roster")
     async def entries(request: Request) -> Response:
-        body = await request.body()
-        return await answered(lambda: gathering.take_roster(body, asker(request), int(time.time())))
+        body, now = await request.body(), int(time.time())
+        return await answered(lambda: gathering.take_roster(body, asker(request), now))
 
     @app.post("/recovery/adapter/{digest}")
     async def part(request: Request, digest: str) -> Response:
@@ -72,21 +89,10 @@ def make_app(
 
         return await answered(take)
 
-    @app.api_route("/{path:path}", methods=["GET", "POST"])
-    async def busy(path: str) -> Response:
-        del path
-        return JSONResponse({"error": BUSY}, 503)
 
-    async def member(scope: Scope) -> str | None:
-        request = Request(scope)
-        if not request.url.path.startswith("/recovery") or PROOF_HEADER not in request.headers:
-            return None
-        return await run_in_threadpool(_named, request)
-
-    def _named(request: Request) -> str | None:
-        try:
-            return gathering.member(asker(request))
-        except RemoteProtocolError:
-            return None
-
-    return RequestLimits(app, caps or Caps(), time.monotonic, member)
+def _asker(public: bytes, request: Request) -> bytes:
+    """Return the proven identity of whoever asks; RemoteProtocolError without a proof."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    target = f"{request.method} {request.url.path}{query}"
+    proof = request.headers.get(PROOF_HEADER, "")
+    return check_proof(proof, public, target, int(time.time()))

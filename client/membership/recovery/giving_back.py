@@ -9,16 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.errors import NomoatError, Unreachable
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.history.recovery import WantedPieces
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection.coordinator_api import CoordinatorClient
+from nomoat.client.connection.https import NotServed, one_connection
 from nomoat.client.home import CommunityFolder
 from nomoat.client.membership.recovery import held
 
 log = logging.getLogger(__name__)
 
+BEING_RESTORED = (
+    "the community is being brought back from a backup; what this machine holds of it was offered"
+)
 MOST_PIECES = 6  # records, roster, an adapter that another began; then it is asked again later
 
 
@@ -41,6 +45,23 @@ def give_back(
             return True
         send(folder, coordinator, wanted, now, sending)
     return False
+
+
+def offer(
+    folder: CommunityFolder,
+    coordinator: CoordinatorClient,
+    now: Callable[[], float],
+    sending: Callable[[int], None],
+) -> str | None:
+    """Give back what is asked for, if anything is; the owner's line then, None if nothing is."""
+    try:
+        with one_connection():
+            give_back(folder, coordinator, now, sending)
+    except (NotServed, Unreachable):  # it is up as ever, or away
+        return None
+    except NomoatError as problem:
+        log.warning("the coordinator is being restored, and refuses what is held here: %s", problem)
+    return BEING_RESTORED
 
 
 def send(
