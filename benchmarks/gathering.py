@@ -115,7 +115,7 @@ def crowds(
 
 def gather(root: Path, lines: int, processes: int, idle_s: float, within_s: float) -> Gathered:
     """Bring them together, and look at the coordinator."""
-    base = model.make(root / "base", dict(os.environ))
+    base = model.make(root / "base", {**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
     with LoopbackFederation(root, environment={"OMP_NUM_THREADS": "1"}) as federation:
         people = ("--min-volunteers", str(lines + 1), "--allow-weak")  # so that no round begins
         federation.init("gathering", base, (*people, "--rank", "4", *TRAINING))

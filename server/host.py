@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 NONCE_BYTES = 16
 LOOK_S = 0.1
-MOST_LOOKING = 0.05  # of a core, while volunteers are waited for, however many there are
+MOST_LOOKING = 0.01  # of a core, while volunteers are waited for, however many there are
 LONGEST_BACK_OFF_S = 300
 
 
@@ -85,7 +85,7 @@ def hosting(
         certificate = _looked_after(community, stop)
         community.keep_terms(new_terms)
         directory = Directory(community.registrar)
-        state = FleetState(folder.flower, directory)
+        state = FleetState(folder.flower, directory, directory.now)
         resources.callback(state.close)
         http_app = make_app(_services(community, state))
         app, listening = Forwarded(http_app, proxies), _listening(community)

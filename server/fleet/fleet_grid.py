@@ -61,7 +61,8 @@ class FleetGrid(PollingGrid):
 
     def online(self) -> dict[str, int]:
         """Volunteers who are online and may speak: name → node."""
-        named = ((self._state.name_of(bytes(n.public_key)), n.node_id) for n in self.get_nodes())
+        name_of = self._state.names_now()
+        named = ((name_of(bytes(node.public_key)), node.node_id) for node in self.get_nodes())
         return {name: node for name, node in named if name is not None}
 
     def willing(self) -> dict[str, int]:

@@ -46,10 +46,13 @@ class FleetState(InMemoryLinkState):
 
     folder: for the contents of large objects; what is in there is deleted first. name_of: node key
     (PEM) → volunteer who may speak now, None otherwise; asked at every request, so that a ban
-    counts from the next message on. `arrived` is set whenever a volunteer sent something.
+    counts from the next message on. now: the same at one moment, for many. `arrived` is set
+    whenever a volunteer sent something.
     """
 
-    def __init__(self, folder: Path, name_of: NameOf) -> None:
+    def __init__(
+        self, folder: Path, name_of: NameOf, now: Callable[[], NameOf] | None = None
+    ) -> None:
         for database in folder.glob("link.db*"):  # of a release that kept one
             database.unlink()
         objects = ObjectFiles(folder / "objects")
@@ -57,6 +60,7 @@ class FleetState(InMemoryLinkState):
         super().__init__(NoOpFederationManager(), objects)
         self.folder = folder
         self.name_of = name_of
+        self.names_now = now or (lambda: name_of)
         self.arrived = threading.Event()
         self.pulls = HeldPulls(self.has_news)
         self.run_id = 0  # the one that is open

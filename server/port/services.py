@@ -42,6 +42,19 @@ class Directory:
 
     def addressee(self, pem: bytes) -> Addressee | None:
         """Name and identity of the volunteer with this node key, if it may speak."""
+        return self._approved().get(pem)
+
+    def now(self) -> Callable[[bytes], str | None]:
+        """Who may speak at this moment: the roster is asked for once, for any number of keys."""
+        approved = self._approved()
+
+        def name_of(pem: bytes) -> str | None:
+            found = approved.get(pem)
+            return None if found is None else found.name
+
+        return name_of
+
+    def _approved(self) -> dict[bytes, Addressee]:
         roster = self._registrar.roster()
         length, by_pem = self._known
         if roster.length != length:
@@ -51,7 +64,7 @@ class Directory:
                 if member.standing is Standing.APPROVED
             }
             self._known = (roster.length, by_pem)
-        return by_pem.get(pem)
+        return by_pem
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Town:
         self.registrar = Registrar(Database(self.folder.database), key, Admission.OPEN)
         self.directory = Directory(self.registrar)
         self.folder.flower.mkdir(exist_ok=True)
-        self.state = FleetState(self.folder.flower, self.directory)
+        self.state = FleetState(self.folder.flower, self.directory, self.directory.now)
         versions = VersionStore(self.registrar.database, self.folder.adapters, key, BASE_HASH)
         info = describe(self.settings, key, authority, 1000)
         self.desk = PortServices(self.state, self.registrar, versions, info, max_objects=20)
