@@ -45,7 +45,7 @@ class Directory:
         return self._approved().get(pem)
 
     def now(self) -> Callable[[bytes], str | None]:
-        """Who may speak at this moment: the roster is asked for once, for any number of keys."""
+        """Return the names of those who may speak now, by key: the roster is asked for once."""
         approved = self._approved()
 
         def name_of(pem: bytes) -> str | None:
