@@ -21,7 +21,7 @@ def next_steps(home: Home, here: Path) -> str:
         lines += ["  nomoat status --web      a page of this machine; nomoat pause --for 2h"]
         lines += ["  nomoat chat              talk to what you have trained; nomoat serve"]
     for folder in hosted[:SHOWN]:
-        lines += [f"  nomoat up {folder}    its port, rounds and page; nomoat invite {folder}"]
+        lines += [_keeper(here, folder)]
     if not joined and not hosted:
         lines += [
             "  nomoat try               a whole community on this machine, gone afterwards",
@@ -56,6 +56,15 @@ def _member(folder: CommunityFolder) -> str:
     if running(folder):
         return f"  {name}: running"
     return f"  {name}: not running; nomoat run starts it"
+
+
+def _keeper(here: Path, folder: Path) -> str:
+    from nomoat.server.overview import up_process
+
+    if up_process(here / folder) is not None:
+        shown = f"nomoat status {folder}; nomoat page link {folder}; nomoat down {folder}"
+        return f"  {folder} is up: {shown}"
+    return f"  nomoat up {folder}    its port, rounds and page; nomoat invite {folder}"
 
 
 def _hosted(here: Path) -> list[Path]:

@@ -15,6 +15,8 @@ from nomoat.client.home import Home
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.volunteer.status import alone
 from nomoat.next_steps import next_steps
+from nomoat.server.community.folder import Folder
+from nomoat.storage.atomic import held
 
 
 def joined(home: Home, key: bytes, name: str) -> None:
@@ -51,6 +53,11 @@ def test_a_community_here_and_runs_to_compare_are_seen(home: Home, tmp_path: Pat
         (tmp_path / "runs" / str(number) / "config.toml").touch()
     said = next_steps(home, tmp_path)
     assert "nomoat up town" in said
+    (tmp_path / "town" / "state.json").write_text('{"pid": 1}')
+    with held(Folder(tmp_path / "town").up_lock, ""):
+        up = next_steps(home, tmp_path)
+    assert "nomoat page link town" in up
+    assert "nomoat up town" not in up
     assert "nomoat compare runs/*" in said
 
 

@@ -73,13 +73,16 @@ def test_who_is_in_the_sum_has_trained_even_if_it_was_late_to_measure(
 
 
 def test_rounds_are_counted_as_they_ended(community: OpenCommunity, see: Any) -> None:
-    assert "None has ended yet." in see.html("/")
+    first = see.html("/")
+    assert "None has ended yet." in first
+    assert "Nobody has joined yet." in first
     write_rounds(community)
     page = see.html("/")
     assert "<dt>rounds ended, of 100</dt><dd>2</dd>" in page
     assert "<dt>of them committed</dt><dd>1</dd>" in page
     assert "1010 B" in page  # up, all rounds
     assert "abandoned" in page
+    assert "Nobody has joined yet." not in page
     assert "Held-out loss by round, nats per token. mean of volunteers" in page
     later = replace(RECORDS[1], round=3)
     write_rounds(community, later)
