@@ -79,7 +79,7 @@ class CommunityJournal:
             record.losses,
             evaluation=record.evaluation,
             personal=record.personal,
-            spared=sum(0 < each.round < number and not each.summed for each in before),
+            spared=number - sum(0 < each.round <= number and each.summed for each in before),
         )
 
     def _begun(self, record: SignedVersion) -> MethodState:
@@ -91,8 +91,8 @@ class CommunityJournal:
         """Return `checkpoint` as it stands after the abandoned rounds that have none."""
         rounds = self.versions.database.rounds_after(checkpoint.round)
         for record in map(RoundRecord.from_json, map(json.loads, rounds)):
-            if record.summed:
-                checkpoint = replace(checkpoint, round=record.round)
+            if record.summed:  # numbers that were passed over before it count as none
+                checkpoint = replace(checkpoint.passing(record.round - 1), round=record.round)
             elif not record.reusable:
                 checkpoint = checkpoint.passing(record.round)
         return checkpoint

@@ -92,6 +92,7 @@ class World(PollingGrid):
         self.behind = 0.0  # of this clock, seconds
         self.happened: list[str] = []
         self.broken: list[str] = []  # promises, on the way
+        self.made_at = 0  # the backup: after so many restores
         self.backup: Path | None = None
         self._pending: dict[str, tuple[float, Message]] = {}
         shutil.copytree(made, self.home)
@@ -277,7 +278,7 @@ class World(PollingGrid):
         self._tell(what)
         self.now, self.behind = self.now + self.behind, 0.0
         if what == "back up":
-            self.backup = self.root / "town.backup"
+            self.backup, self.made_at = self.root / "town.backup", self.homes
             make(community, self.backup, PASSPHRASE, int(self.now))
         elif what == "roll back":
             newest = community.versions.get(None).version.number
@@ -301,7 +302,8 @@ class World(PollingGrid):
         self.community = None
         if what == "restore" and self.backup is not None:
             self.homes += 1
-            wait_s = self.rng.choice([0, 60])
+            # Put back a second time without asking anybody, it would begin rounds that have been.
+            wait_s = self.rng.choice([0, 60]) if self.homes == self.made_at + 1 else 60
             restore(self.backup, self.home, PASSPHRASE, int(self.now), wait_s)
             if wait_s:
                 self._ask_members()

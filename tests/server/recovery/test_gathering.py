@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from builders import BASE, adapter, community_info
+from builders import BASE, SPEC, adapter, community_info
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import lineage, wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
@@ -37,6 +37,7 @@ from nomoat.server.backup import sealing
 from nomoat.server.backup.making import make
 from nomoat.server.backup.restoring import ROUNDS_LEFT_OUT, finish, restorations, restore, said
 from nomoat.server.community.folder import Folder, create
+from nomoat.server.community.journal import CommunityJournal
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.settings import (
     BaseModelSettings,
@@ -138,14 +139,14 @@ def enrol(community: OpenCommunity, name: str) -> None:
 def commit(community: OpenCommunity, number: int) -> None:
     """End a round as the journal does, without its losses."""
     record = community.versions.add(
-        adapter(number), Provenance(number, "fedavg", ("ada",), 2.0, None), number
+        adapter(number % 100), Provenance(number, "fedavg", ("ada",), 2.0, None), number
     )
     done = RoundRecord(
         number, True, "", contributors=("ada",), adapter=record.version.adapter.hex()
     )
     database, key = community.registrar.database, community.registrar.key
     database.put_round(number, True, json.dumps(done.as_json()), b"")
-    receipt = Receipt(key.public, key_of("ada").public, number, bytes([number]) * 32, 100, 7)
+    receipt = Receipt(key.public, key_of("ada").public, number, bytes([number % 100]) * 32, 100, 7)
     database.put_receipt(issue(receipt, key))
 
 
@@ -230,6 +231,23 @@ def test_all_that_members_hold_comes_back_and_they_go_on_without_their_owners(
             assert restored.waiting(machine.folder, machine.line) is None
             assert restored.acknowledge(machine.folder, machine.line) is not None
             assert restored.acknowledge(machine.folder, machine.line) is None
+
+
+def test_round_numbers_that_were_passed_over_count_as_no_rounds(
+    lost: OpenCommunity, people: dict[str, Machine], tmp_path: Path
+) -> None:
+    """Else a community that was restored before would believe that its last round is over."""
+    commit(lost, 10_009)
+    people["ada"].follow()
+    community, gathering = brought_back(tmp_path)
+    people["ada"].meets(gathering)
+    people["ada"].gives()
+    back = ended(tmp_path, community, gathering)
+    with contextlib.closing(back.registrar.database):
+        checkpoint = CommunityJournal(back.versions, SPEC, "fedavg", lambda: 9).last()
+        assert checkpoint is not None
+        assert checkpoint.round == 20_009
+        assert checkpoint.counted == 6
 
 
 def test_nothing_is_signed_and_no_order_is_taken_before_members_were_asked(
