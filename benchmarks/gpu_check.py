@@ -1,10 +1,11 @@
 """This machine's GPU with nomoat, in one table: what, expected, seen (`make gpu-check`).
 
-    python benchmarks/gpu_check.py [--json] [--device cuda:1] [--only WORD,WORD…]
+    python benchmarks/gpu_check.py [--json] [--device cuda:1] [--only WORD,WORD…] [--dry]
 
 The rows of `nomoat doctor --gpu`, and volunteers trained at once (engine.py). Each is a process of
 its own with a time limit, so that one that hangs hides no other. Without a GPU the table says so in
-its first row, and that is all. Six minutes at most.
+its first row, and that is all. Six minutes at most. --dry names the rows and their limits, and
+runs none: what it imports is what a machine with a GPU needs.
 """
 
 from __future__ import annotations
@@ -39,11 +40,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--only", default="", help="rows in whose name one of these words stands")
+    parser.add_argument("--dry", action="store_true")
     how = parser.parse_args()
     at_once = f"{RATIO_64:.0f} times as fast"
     engine = GpuRow("64 volunteers at once", at_once, 120, volunteers_at_once, alone=True)
     words = how.only.split(",")
     rows = [row for row in [*all_rows(), engine] if any(word in row.what for word in words)]
+    if how.dry:
+        for each in rows:
+            sys.stdout.write(f"{each.limit_s:4.0f} s at most  {each.what}: {each.expected}\n")
+        return
     found = []
     with tempfile.TemporaryDirectory(prefix="nomoat-gpu-check-") as folder:
         for row in check(how.device, str(MODEL_DIR), Path(folder), rows):

@@ -240,7 +240,7 @@ def _start(device: str, quick: bool) -> None:
 
 
 PARTS: dict[str, tuple[Callable[[str, bool], None], float]] = {  # and seconds of each, at most
-    "card": (_card, 60),
+    "card": (_card, 90),  # imports from a cold disk are its, too
     "plain": (_against_plain, 90),
     "1B": (_throughput("1B", 16), 60),
     "7B": (_throughput("7B", 4), 100),

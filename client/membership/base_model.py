@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import platformdirs
-
 from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
@@ -18,7 +16,7 @@ from nomoat.lora.model.context import check_length, context_length
 from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import BUILT_IN, HUB_ID, config, content_hash, resolve
 from nomoat.lora.model.shape import GATED_FAMILIES
-from nomoat.lora.workers.examining import examined, remembered
+from nomoat.lora.workers.examining import examinations, examined, remembered
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
 
@@ -75,8 +73,3 @@ def check_trains(
     found = remembered(examinations(), info.base_hash, examine)
     check_length(found.context, info.seq_len)
     return found.left_out
-
-
-def examinations() -> Path:
-    """Return the folder of this account's cache that examinations are kept in."""
-    return Path(platformdirs.user_cache_dir("nomoat")) / "examined"

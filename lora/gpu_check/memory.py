@@ -13,6 +13,7 @@ from nomoat.lora.training.pieces.recordings import LEAST_PIECES
 
 ROWS, COPIES = 64, 8  # rows of a step; the base's rows, so often over
 STEPS = LEAST_PIECES + 2  # so that pieces are recorded
+LITTLE_BYTES = 2 << 20  # less than the base takes
 
 
 def runs_out(place: CheckPlace) -> str:
@@ -54,14 +55,14 @@ def runs_out(place: CheckPlace) -> str:
 
 
 def does_not_fit(place: CheckPlace) -> str:
-    """Load a base where a few hundred kilobytes are free."""
+    """Load a base where too little is free."""
     import torch
 
     from nomoat.lora.device import backends
     from nomoat.lora.model.base_model import load
 
     backends.pick(place.device).start()
-    torch.cuda.set_per_process_memory_fraction((2 << 20) / torch.cuda.mem_get_info()[1])
+    torch.cuda.set_per_process_memory_fraction(LITTLE_BYTES / torch.cuda.mem_get_info()[1])
     try:
         load(place.model, place.device)
     except DoesNotFit as problem:

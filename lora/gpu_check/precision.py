@@ -58,6 +58,22 @@ def same_with_checkpointing(place: CheckPlace) -> str:
     return expect(abs(again / loss - 1) < 1e-3 and difference < 0.01, text)
 
 
+def same_laid_out(bits: int | None, place: CheckPlace) -> str:
+    """Compare a step of a base whose embedding stays in main memory with one held on the GPU."""
+    from nomoat.lora.layout.parts import Layout
+    from nomoat.lora.model.adapter_spec import new_spec
+    from nomoat.lora.model.base_model import load
+
+    spec, found = new_spec(place.model, RANK, ALPHA), []
+    for layout in (Layout(), Layout(embedding_in_ram=True)):
+        base = load(place.model, place.device, bits=bits, layout=layout)
+        found.append(step_gradient(base, spec, examples_for(base.tokenizer)[:6]))
+    (wanted_loss, wanted), (loss, gradient) = found
+    difference = apart(gradient, wanted)
+    text = f"loss {loss:.4f} and {wanted_loss:.4f}, gradient {difference:.2%} apart"
+    return expect(abs(loss / wanted_loss - 1) < 0.01 and difference < 0.05, text)
+
+
 def _before_ampere() -> None:
     """Have this process take its card for one without bfloat16."""
 
@@ -103,4 +119,7 @@ def rows_of_precision() -> list[GpuRow]:
         found.append(GpuRow(f"a step in {name}", expected, 100, program))
     again = "the same loss and gradient as with activations kept"
     found.append(GpuRow("gradient checkpointing", again, 90, same_with_checkpointing))
+    whole = "loss within 1 %, gradient within 5 % of a base on the GPU"
+    beside = partial(same_laid_out, 4)
+    found.append(GpuRow("embedding in main memory", whole, 100, beside))
     return found

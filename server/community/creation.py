@@ -23,8 +23,9 @@ from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.model import left_out
 from nomoat.lora.model.adapter_spec import initial_adapter
 from nomoat.lora.model.files import BUILT_IN, config, content_hash, resolve
+from nomoat.lora.model.shape import ALL_LINEAR
 from nomoat.lora.model.usual_rate import usual_rate
-from nomoat.lora.workers.examining import examined
+from nomoat.lora.workers.examining import examined, remember
 from nomoat.lora.workers.jobs import SpecJob
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.community.database import Database
@@ -153,6 +154,8 @@ def make(
     with Pool(str(settings.base.folder), 1) as pool:
         found = examined(pool.submit(job))
         settings = _noting(settings, left_out.line(found.left_out))
+        if shape.targets == ALL_LINEAR:
+            remember(bytes.fromhex(settings.base.hash), found)
         adapter = _first_adapter(wanted, settings, found.spec, seeds)
         rows = evaluation_rows(wanted.evaluation, seq_len, settings.base.folder, pool)
         for note in rows.notes:

@@ -14,6 +14,18 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 pytestmark = pytest.mark.timeout(120)
 
 
+def test_the_table_names_its_rows_where_there_is_no_gpu() -> None:
+    command = [sys.executable, "-P", str(BENCHMARK.with_name("gpu_check.py")), "--dry"]
+    done = subprocess.run(
+        [*command, "--only", "memory,fit"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split("  ")[1].split(":")[0] for line in done.stdout.splitlines()] == [
+        "out of memory in the middle",
+        "a base that does not fit",
+    ]
+
+
 def test_a_part_that_fails_says_so_and_hides_no_other() -> None:
     command = [sys.executable, "-P", str(BENCHMARK), "--quick", "--json", "--device", "cpu"]
     done = subprocess.run(

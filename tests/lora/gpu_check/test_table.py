@@ -14,7 +14,7 @@ import pytest
 from nomoat.aggregation.errors import NomoatError
 from nomoat.lora.gpu_check import running
 from nomoat.lora.gpu_check.families import KINDS, whole_way
-from nomoat.lora.gpu_check.precision import same_step, same_with_checkpointing
+from nomoat.lora.gpu_check.precision import same_laid_out, same_step, same_with_checkpointing
 from nomoat.lora.gpu_check.row import CheckPlace, GpuRow, SeenRow
 from nomoat.lora.gpu_check.running import run_rows
 from nomoat.lora.gpu_check.table import all_rows, check, passed
@@ -102,6 +102,7 @@ def test_a_family_goes_the_whole_way(place: CheckPlace, kind: str) -> None:
 def test_a_step_is_compared_with_a_processors(place: CheckPlace) -> None:
     assert "0.00% apart" in same_step("bfloat16", None, "auto", place)
     assert "0.00% apart" in same_with_checkpointing(place)
+    assert "0.00% apart" in same_laid_out(None, place)
 
 
 def test_no_row_needs_more_time_than_all_may_take() -> None:

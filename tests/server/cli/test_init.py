@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.invitation import from_link
 from nomoat.cli import app
+from nomoat.client.membership.base_model import check_trains
+from nomoat.lora.model.files import content_hash
 from nomoat.server.community.certificates import canonical
 from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.settings import (
@@ -33,9 +37,14 @@ def init(folder: Path, *options: str) -> None:
 def test_the_model_that_comes_with_the_package_is_a_base_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And whoever joins from this account has no model loaded for what was just found."""
     (tmp_path / "pocket").mkdir()  # a folder of that name is meant by ./pocket
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     init(tmp_path / "town", "--base", "pocket", "--seq-len", "16")
+    monkeypatch.setattr("nomoat.client.membership.base_model.Pool", None)
+    joined: Any = SimpleNamespace(base_hash=content_hash(MODEL_DIR), seq_len=16, name="x")
+    assert check_trains(joined, str(MODEL_DIR), "cpu") == ""
     base = Folder(tmp_path / "town").load().base
     assert (base.model, base.folder) == ("pocket", MODEL_DIR)
     with pytest.raises(NomoatError, match="by name there are pocket and smollm2"):
