@@ -36,6 +36,7 @@ from nomoat.aggregation.errors import NotJoined, RemoteProtocolError, UsageError
 from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, community_id
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys, KeyChanges, opened
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.client import settings as settings_file
 from nomoat.client.settings import VolunteerSettings
@@ -72,8 +73,13 @@ class Home:
         return self.root / "identity.key"
 
     def folder(self, public: bytes) -> CommunityFolder:
-        """The folder of the community with this key, joined or not."""
+        """The folder of the community that began with this key, joined or not."""
         return CommunityFolder(self.root / "communities" / community_id(public).hex()[:ID_DIGITS])
+
+    def folder_of(self, public: bytes) -> CommunityFolder:
+        """The folder of the community that has, or once had, this key."""
+        found = (folder for folder in self.joined() if folder.keys().holds(public))
+        return next(found, self.folder(public))
 
     def joined(self) -> list[CommunityFolder]:
         """The communities this machine has joined, by id."""
@@ -174,6 +180,15 @@ class CommunityFolder:
         except FileNotFoundError:
             raise NotJoined(f"{self.root} is not a joined community; join it again") from None
         return wire.decode(wire.Packet(head), CommunityInfo, str(self.root))
+
+    def keys(self) -> CommunityKeys:
+        """The community's keys as far as this machine has followed them, each change verified."""
+        path = self.root / "keys.rec"
+        try:
+            told = wire.decode(wire.Packet(path.read_bytes()), KeyChanges, str(path))
+        except FileNotFoundError:
+            return CommunityKeys(self.info().public)
+        return opened(told, str(path))
 
     def save_info(self, info: CommunityInfo) -> None:
         """Keep the community's description of itself."""

@@ -20,5 +20,8 @@ CARRY = "x-nomoat-carry"
 PAUSED = "x-nomoat-paused"
 """Present while a volunteer's owner lets nothing be trained: it is here, but not to be asked."""
 
+FOLLOWS_KEYS = "x-nomoat-keys"
+"""Present in every request of a volunteer that can follow a community whose key has changed."""
+
 MAX_SKEW_S = 240
 """Flower refuses requests that were signed more than 300 s away."""

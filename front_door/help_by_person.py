@@ -39,6 +39,7 @@ PEOPLE = {
         "volunteers",
         "backup",
         "restore",
+        "rotate-key",
         "page",
     ),
     "To use what came out": ("chat", "serve", "adapter"),

@@ -45,7 +45,7 @@ def check_related(community: OpenCommunity, other: Path) -> str:
     there = theirs.settings.community.name
     for child, parent, who in ((theirs, community, there), (community, theirs, name)):
         origin = child.folder.begun_with()
-        if origin is not None and origin.community == parent.versions.key.public:
+        if origin is not None and parent.versions.keys.holds(origin.community):
             check_begun(child)
             return _child_of(parent, origin, who)
     raise NomoatError(f"neither {name} nor {there} has grown from the other")
@@ -55,7 +55,7 @@ def _child_of(parent: OpenCommunity, origin: Origin, child: str) -> str:
     """A line that says that `origin` is one of the parent's own versions."""
     name, version = parent.settings.community.name, origin.record.version
     own = parent.versions.database.versions(version.number, 1)
-    if origin.community != parent.versions.key.public or origin.record not in own:
+    if not parent.versions.keys.holds(origin.community) or origin.record not in own:
         raise NomoatError(f"{child} names a version that {name} has never signed")
     return f"{child} has grown from version {version.number} of {name}"
 

@@ -51,18 +51,24 @@ from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
 from nomoat.server.state_file import FILE as STATE
 from nomoat.server.state_file import StateFile, presence
+from nomoat.server.succession.rotation import is_asked
 from nomoat.storage.atomic import held, sweep
 
 log = logging.getLogger(__name__)
 
 NONCE_BYTES = 16
 LOOK_S = 0.1
+KEY_LOOK_S = 1.0
 MOST_LOOKING = 0.01  # of a core, while volunteers are waited for, however many there are
 LONGEST_BACK_OFF_S = 300
 
 
 class Stopped(BaseException):
     """The operator wants the coordinator to end; not an error, so nothing catches it."""
+
+
+class KeyWaits(BaseException):
+    """The community's next key waits, and no round is under way: it takes its place now."""
 
 
 @contextmanager
@@ -181,7 +187,12 @@ class Deployment:
         """Keep the port open for whoever fetches adapters, until it is stopped."""
         rounds = self.community.settings.rounds.max_rounds
         self.file.progress(RoundProgress(rounds, "all rounds done", 0, 0))
-        self.stop.wait()
+        while not self.stop.wait(KEY_LOOK_S):
+            self._heed_key()
+
+    def _heed_key(self) -> None:
+        if is_asked(self.community.folder):
+            raise KeyWaits
 
     def _coordinator(self) -> Coordinator:
         community, initial = self.community, self.community.initial()
@@ -222,6 +233,7 @@ class Deployment:
         rounds = self.community.settings.rounds
         opens_at = time.monotonic() + (rounds.round_every if number > 1 else 0.0)
         while True:
+            self._heed_key()
             began = time.thread_time()
             present = len(agreeing(self.community.consents, self.grid.willing()))
             if present >= rounds.least_present and time.monotonic() >= opens_at:
@@ -297,5 +309,8 @@ def _sealed(
         return directory.addressee(keys[node]) if node in keys else None
 
     base_hash = bytes.fromhex(community.settings.base.hash)
-    signer = CommunitySigner(community.registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES))
+    registrar = community.registrar
+    signer = CommunitySigner(
+        registrar.key, base_hash, lambda: os.urandom(NONCE_BYTES), registrar.keys.founding
+    )
     return SealedGrid(grid, signer, who)

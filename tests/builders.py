@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec, as_bytes
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.messages import (
     AdapterShape,
     EvaluateTask,
@@ -81,3 +83,16 @@ def topic_rows(path: Path, topic: str) -> Path:
     lines = (json.dumps({"text": f"{topic} says number {i} of {topic}"}) for i in range(30))
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+class OneKey:
+    """Of a stand-in for a CoordinatorClient: its community has changed its key as `keys` says."""
+
+    community: bytes
+
+    @property
+    def keys(self) -> CommunityKeys:
+        return CommunityKeys(self.community)
+
+    def checked(self, check: Callable[[CommunityKeys], Any]) -> Any:
+        return check(self.keys)

@@ -17,6 +17,7 @@ from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.enrolment import Digest, Signature, UnixTime
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.messages import AdapterShape
 from nomoat.aggregation.protocol.signing import BadSignature, SigningKey, verify
 
@@ -96,21 +97,22 @@ def check(record: SignedVersion, public: bytes, peer: str) -> Version:
 
 
 def check_chain(
-    known: SignedVersion | None, records: Iterable[SignedVersion], public: bytes, origin: bytes
+    known: SignedVersion | None, records: Iterable[SignedVersion], keys: CommunityKeys
 ) -> SignedVersion | None:
     """The newest of `records` if they follow `known`, number by number and hash by hash.
 
-    known: the newest record held so far, None for none. origin: the community id, parent of the
-    first. Raises RemoteProtocolError at the first that does not follow.
+    known: the newest record held so far, None for none. keys: the community's, whose id is the
+    parent of the first. Raises RemoteProtocolError at the first that does not follow.
     """
     newest = known
     for record in records:
-        version = check(record, public, "coordinator")
+        version = check(record, keys.of_version(record.version.number), "coordinator")
         number = 0 if newest is None else newest.version.number + 1
-        parent = origin if newest is None else newest.digest
+        parent = keys.id if newest is None else newest.digest
         if (version.number, version.parent) != (number, parent):
             reason = f"version {version.number} does not follow version {number - 1}: rewritten"
             raise RemoteProtocolError("coordinator", SECTION, reason)
+        keys.check_record(version.number, record.digest, "coordinator")
         newest = record
     return newest
 

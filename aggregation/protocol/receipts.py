@@ -7,6 +7,7 @@ show it to anyone who knows the community's public key, whatever became of the c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Annotated
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Digest, PublicKey, Signature, UnixTime
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.signing import BadSignature, SigningKey, verify
 
 SECTION = "§8"
@@ -25,7 +27,7 @@ PAGE = 500
 @wire.message("receipt")
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The community with this key took this volunteer's packet into this round.
+    """The community that began with this key took this volunteer's packet into this round.
 
     `packet`: packet_digest of what was received. `tokens`: learnt tokens it was credited with.
     """
@@ -76,21 +78,21 @@ def issue(receipt: Receipt, key: SigningKey) -> SignedReceipt:
     return SignedReceipt(receipt, key.sign(LABEL, wire.encode(receipt).head))
 
 
-def check(signed: SignedReceipt, community: bytes, volunteer: bytes) -> Receipt:
-    """The receipt, if `community` signed it for `volunteer`; RemoteProtocolError if not.
+def check(signed: SignedReceipt, keys: CommunityKeys, volunteer: bytes) -> Receipt:
+    """The receipt, if the community signed it for `volunteer`; RemoteProtocolError if not.
 
     A receipt of somebody else's is refused too: credit cannot be lent by copying a file.
     """
     receipt = signed.receipt
-    if receipt.community != community:
+    if receipt.community != keys.founding:
         raise RemoteProtocolError("receipt", SECTION, "is of another community")
     if receipt.volunteer != volunteer:
         raise RemoteProtocolError("receipt", SECTION, "was given to another volunteer")
-    try:
-        verify(community, signed.signature, LABEL, wire.encode(receipt).head)
-    except BadSignature:
-        raise RemoteProtocolError("receipt", SECTION, "its signature is not valid") from None
-    return receipt
+    for public in keys.of_round(receipt.round):
+        with contextlib.suppress(BadSignature):
+            verify(public, signed.signature, LABEL, wire.encode(receipt).head)
+            return receipt
+    raise RemoteProtocolError("receipt", SECTION, "its signature is not valid")
 
 
 def credits_of(receipts: Iterable[Receipt]) -> tuple[Credit, ...]:

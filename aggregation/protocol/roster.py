@@ -25,8 +25,8 @@ from nomoat.aggregation.protocol.enrolment import (
     Standing,
     UnixTime,
     check_binding,
-    community_id,
 )
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.signing import BadSignature, SigningKey, verify
 
 SECTION = "§5"
@@ -107,15 +107,15 @@ class Member:
 class Roster:
     """A verified log up to `length` entries: its head and what it says of everyone."""
 
-    community: bytes  # public key, 32 bytes
+    keys: CommunityKeys
     length: int = 0
     head: bytes = b""
     members: Mapping[str, Member] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, community: bytes) -> Roster:
+    def empty(cls, keys: CommunityKeys) -> Roster:
         """The roster before anyone joined."""
-        return cls(community, 0, community_id(community), {})
+        return cls(keys, 0, keys.id, {})
 
     def approved(self) -> dict[bytes, str]:
         """The identity and name of everyone who may take part: the roster of secure aggregation."""
@@ -166,16 +166,19 @@ def extend(roster: Roster, entries: Iterable[SignedEntry]) -> Roster:
         entry = signed.entry
         if entry.index != length or entry.previous != head:
             raise _bad(entry, "does not continue the roster this side holds: it was rewritten")
-        check_signature(signed, roster.community)
-        members[entry.name] = _moved(members, taken, entry, roster.community)
+        check_signature(signed, roster.keys)
+        members[entry.name] = _moved(members, taken, entry, roster.keys.founding)
         length, head = length + 1, digest(entry)
+        roster.keys.check_head(length, head, "coordinator")
     return replace(roster, length=length, head=head, members=members)
 
 
-def check_signature(signed: SignedEntry, community: bytes) -> None:
-    """RemoteProtocolError unless the community with this key signed an entry."""
+def check_signature(signed: SignedEntry, keys: CommunityKeys) -> None:
+    """RemoteProtocolError unless the community signed an entry, with the key of its place."""
     try:
-        verify(community, signed.signature, LABEL, _entry_bytes(signed.entry))
+        verify(
+            keys.of_entry(signed.entry.index), signed.signature, LABEL, _entry_bytes(signed.entry)
+        )
     except BadSignature:
         raise _bad(signed.entry, "is not signed by the community") from None
 

@@ -1,6 +1,6 @@
 """The end of a round, as a community signs it: which version stands after it (§6.4).
 
-    pinned = extend(pinned, page, community)     # raises: not a continuation of what is known here
+    pinned = extend(pinned, page, keys)     # raises: not a continuation of what is known here
     pinned.next_round, pinned.record.version.adapter     # what may be trained next, and from where
 
 A round that was committed has a version record; one that was abandoned leaves none, and this
@@ -10,13 +10,15 @@ stands, so a coordinator puts its name to every adapter it has trained from.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import lineage, wire
-from nomoat.aggregation.protocol.enrolment import Digest, Signature, community_id
+from nomoat.aggregation.protocol.enrolment import Digest, Signature
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.lineage import PAGE, SignedVersion
 from nomoat.aggregation.protocol.signing import BadSignature, SigningKey, verify
 from nomoat.aggregation.protocol.wire import COORDINATOR
@@ -68,15 +70,15 @@ def sign_end(number: int, standing: SignedVersion, key: SigningKey) -> RoundEnd:
     return RoundEnd(number, standing.digest, key.sign(LABEL, *_parts(blank)))
 
 
-def extend(known: Lineage | None, page: LineagePage, public: bytes) -> Lineage:
+def extend(known: Lineage | None, page: LineagePage, keys: CommunityKeys) -> Lineage:
     """Return the lineage that `page` continues `known` to.
 
     RemoteProtocolError if a record does not follow, or the end of a round is not signed, is of an
     earlier round than the one known, or names another version than the newest.
     """
     before = None if known is None else known.record
-    newest = lineage.check_chain(before, page.records, public, community_id(public))
-    ended = check(page.ended, public)
+    newest = lineage.check_chain(before, page.records, keys)
+    ended = check(page.ended, keys)
     if newest is None or ended.version != newest.digest:
         raise _refusal(f"after round {ended.round} another version stands than the newest")
     if ended.round < newest.version.round:
@@ -86,13 +88,13 @@ def extend(known: Lineage | None, page: LineagePage, public: bytes) -> Lineage:
     return Lineage(newest, ended)
 
 
-def check(ended: RoundEnd, public: bytes) -> RoundEnd:
+def check(ended: RoundEnd, keys: CommunityKeys) -> RoundEnd:
     """Return the end of a round if the community signed it; RemoteProtocolError if not."""
-    try:
-        verify(public, ended.signature, LABEL, *_parts(ended))
-    except BadSignature:
-        raise _refusal(f"the end of round {ended.round} is not signed by the community") from None
-    return ended
+    for public in keys.of_round(ended.round):
+        with contextlib.suppress(BadSignature):
+            verify(public, ended.signature, LABEL, *_parts(ended))
+            return ended
+    raise _refusal(f"the end of round {ended.round} is not signed by the community")
 
 
 def _parts(ended: RoundEnd) -> tuple[bytes, ...]:

@@ -80,7 +80,7 @@ def _verify(home: Home, folder: CommunityFolder, as_json: bool) -> None:
     checked = sent_log.check()
     _fetch_all(home, folder)
     mine = load_identity(home.identity).public
-    receipts, problems = sent_log.receipts(folder.info().public, mine)
+    receipts, problems = sent_log.receipts(folder.keys(), mine)
     ours = receipts_of_log(folder.root, checked.entries, receipts, mine)
     found, older = reconcile(checked.entries, ours), len(receipts) - len(ours)
     shown = verified_json(checked, found, problems, older)
@@ -115,9 +115,9 @@ def credit(as_json: options.AsJson = False) -> None:
     folders = home.chosen(None)
     mine, names, found = load_identity(home.identity).public, {}, []
     for folder in folders:
-        info = folder.info()
-        names[info.public] = info.name
-        receipts, problems = SentLog(folder.root).receipts(info.public, mine)
+        keys = folder.keys()
+        names[keys.founding] = folder.info().name
+        receipts, problems = SentLog(folder.root).receipts(keys, mine)
         found += receipts
         for problem in problems:
             say(f"not counted: {problem}")

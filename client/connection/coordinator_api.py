@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -31,6 +33,7 @@ from nomoat.aggregation.protocol.enrolment import (
 )
 from nomoat.aggregation.protocol.history import restoration
 from nomoat.aggregation.protocol.history.appeal import Appeal
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.history.restoration import Restoration, Restorations
 from nomoat.aggregation.protocol.invitation import Invitation
 from nomoat.aggregation.protocol.lineage import SignedVersion
@@ -52,19 +55,48 @@ from nomoat.client.connection.https import (
     call,
     fingerprint,
 )
+from nomoat.client.connection.succession.followed_keys import FollowedKeys
 from nomoat.flower.headers import MAX_SKEW_S
 
 MAX_ADAPTER_BYTES = 2 << 30
 RETURNED = 40  # receipts in a request
 
+Checked = TypeVar("Checked")
+
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorClient:
-    """A client of one coordinator: its endpoint, our identity, its community's key."""
+    """A client of one coordinator: its endpoint, our identity, its community's founding key.
+
+    followed: the community's keys, as they change; None if that one alone is believed.
+    """
 
     endpoint: Endpoint
     identity: SigningKey
     community: bytes
+    followed: FollowedKeys | None = field(default=None, kw_only=True)
+
+    @property
+    def keys(self) -> CommunityKeys:
+        """The community's keys as far as they are known."""
+        return CommunityKeys(self.community) if self.followed is None else self.followed.keys
+
+    def checked(self, check: Callable[[CommunityKeys], Checked]) -> Checked:
+        """Return what `check` does under the keys that are known.
+
+        If it refuses, and the community has changed its key since, it is called again.
+        """
+        try:
+            return check(self.keys)
+        except RemoteProtocolError:
+            if self.followed is None or not self.followed.follow(self.endpoint):
+                raise
+        return check(self.keys)
+
+    def described(self) -> CommunityInfo:
+        """The community as it describes itself now, checked (`look`)."""
+        now = int(time.time())
+        return self.checked(lambda keys: look(self.endpoint, keys.current, now))
 
     def get(self, target: str, now: int, limit: int) -> bytes:
         """GET `target` with proof of our identity."""
@@ -183,7 +215,8 @@ def enrol(
     sent = call(coordinator.endpoint, "POST", "/enroll", body=request.head, headers=headers)
     answer = wire.Packet(sent)
     reply = wire.decode(answer, Enrolled, COORDINATOR)
-    return check_answer(reply, request, coordinator.community), reply.reason
+    standing = coordinator.checked(lambda keys: check_answer(reply, request, keys.current))
+    return standing, reply.reason
 
 
 def extend_roster(
@@ -197,10 +230,14 @@ def extend_roster(
     while True:
         data = coordinator.get(f"/roster?after={known.length}", now, 16 << 20)
         page = wire.decode(wire.Packet(data), roster.Page, COORDINATOR)
-        known = roster.accept_page(known, page)
+        known = coordinator.checked(partial(_accepted, known, page))
         added += page.entries
         if known.length >= page.length:
             return known, tuple(added)
+
+
+def _accepted(known: Roster, page: roster.Page, keys: CommunityKeys) -> Roster:
+    return roster.accept_page(replace(known, keys=keys), page)
 
 
 def check_own_entry(
@@ -232,7 +269,7 @@ def lineage_and_records(
         records += page.records
         if len(page.records) < lineage.PAGE:
             whole = LineagePage(records, page.ended)
-            return extend(known, whole, coordinator.community), records
+            return coordinator.checked(partial(extend, known, whole)), records
         record = page.records[-1]
 
 
@@ -245,18 +282,22 @@ def receipts(
         data = coordinator.get(f"/receipts?after={first_round}", now, 16 << 20)
         page = wire.decode(wire.Packet(data), Receipts, COORDINATOR).receipts
         for signed in page:
-            check_receipt(signed, coordinator.community, coordinator.identity.public)
+            coordinator.checked(partial(_own, signed, coordinator.identity.public))
         found += page
         if len(page) < PAGE or page[-1].receipt.round <= first_round:
             return tuple(found)
         first_round = page[-1].receipt.round
 
 
+def _own(signed: SignedReceipt, volunteer: bytes, keys: CommunityKeys) -> None:
+    check_receipt(signed, keys, volunteer)
+
+
 def restorations(coordinator: CoordinatorClient, now: int) -> tuple[Restoration, ...]:
     """Every time the community was restored from a backup, as it says; each checked."""
     data = coordinator.get("/restored", now, 16 << 20)
     found = wire.decode(wire.Packet(data), Restorations, COORDINATOR).restorations
-    return tuple(restoration.check(each, coordinator.community) for each in found)
+    return coordinator.checked(lambda keys: tuple(restoration.check(each, keys) for each in found))
 
 
 def return_receipts(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.plain_text import one_line
 from nomoat.client.connection.proxies import proxy_for
+from nomoat.flower.headers import FOLLOWS_KEYS
 
 TIMEOUT_S = 20.0
 SMALL = 4 << 20
@@ -94,7 +95,7 @@ def call(
         connection = _connection(endpoint)
     kept = False
     try:
-        connection.request(method, target, body, dict(headers or {}))
+        connection.request(method, target, body, {FOLLOWS_KEYS: "1"} | dict(headers or {}))
         response = connection.getresponse()
         data = response.read(limit + 1)
         kept = shared is not None and not response.will_close and len(data) <= limit

@@ -10,7 +10,7 @@ from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.community.addresses import AddressStatement, check
 from nomoat.aggregation.protocol.wire import COORDINATOR
-from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint, NotServed, call
 from nomoat.client.connection.proxies import is_this_machine
 from nomoat.storage.private import write_private
@@ -73,14 +73,14 @@ def ask(endpoint: Endpoint, community: bytes) -> AddressStatement | None:
     return check(wire.decode(answer, AddressStatement, COORDINATOR), community)
 
 
-def answering(places: tuple[str, ...], ca: bytes, community: bytes, now: int) -> str | None:
+def answering(places: tuple[str, ...], ca: bytes, coordinator: CoordinatorClient) -> str | None:
     """Return the first of `places` where the community itself answers, None if it does nowhere.
 
     Its certificate has to be its own authority's, and what it says under its own key.
     """
     for place in places:
         try:
-            coordinator_api.look(Endpoint.at(place, ca=ca), community, now)
+            replace(coordinator, endpoint=Endpoint.at(place, ca=ca)).described()
         except NomoatError:  # silent, or somebody else's
             continue
         return place

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol import roster
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.client.home import CommunityFolder
 from nomoat.client.identity.keys import node_key
 from nomoat.client.membership.roster_file import RosterFile
@@ -21,22 +22,26 @@ REJOIN = "nomoat leave && nomoat join LINK  # a new invitation"
 def damage(folder: CommunityFolder) -> tuple[str, str | None] | None:
     """(fault, the command that mends it if one does) of the first bad file; None if all is well."""
     try:
-        public = folder.info().public
+        folder.info()
     except NomoatError as problem:
         return f"{folder.root / 'community.info'} cannot be read: {problem}", REJOIN
+    try:
+        keys = folder.keys()
+    except NomoatError as problem:
+        return f"the keys of the community cannot be read: {problem}", REJOIN
     if not folder.node_key.is_file():
         return f"{folder.node_key} is gone: this machine is no member any more", REJOIN
     try:
         node_key(folder.node_key)
     except NomoatError as problem:
         return str(problem), REJOIN
-    return _roster(folder.root, public) or _marks(folder)
+    return _roster(folder.root, keys) or _marks(folder)
 
 
-def _roster(root: Path, public: bytes) -> tuple[str, str | None] | None:
+def _roster(root: Path, keys: CommunityKeys) -> tuple[str, str | None] | None:
     file, log, seen = RosterFile(root), root / "roster.log", root / "roster.seen"
     try:
-        roster.extend(roster.Roster.empty(public), file.entries())
+        roster.extend(roster.Roster.empty(keys), file.entries())
     except NomoatError as problem:
         text = (
             f"{log} is damaged ({problem}); without it, the coordinator is believed about who is in"

@@ -30,7 +30,7 @@ def broken_promises(folder: CommunityFolder, identity: bytes) -> Iterator[str]:
     except NomoatError as problem:
         yield str(problem)
         return
-    receipts, problems = sent_log.receipts(folder.info().public, identity)
+    receipts, problems = sent_log.receipts(folder.keys(), identity)
     yield from problems
     # Earlier ones are of a log that was put aside, or of a machine that was left.
     current = receipts_of_log(folder.root, entries, receipts, identity)

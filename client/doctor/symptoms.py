@@ -55,10 +55,11 @@ def line(folder: CommunityFolder, address: str) -> dict[str, Any]:
     from nomoat.aggregation.protocol import wire
     from nomoat.aggregation.protocol.enrolment import CommunityInfo, check_info
     from nomoat.client.connection.https import Endpoint, call
+    from nomoat.client.connection.succession.followed_keys import asked
 
     info = folder.info()
     endpoint = Endpoint.at(address, ca=info.ca)
-    found: dict[str, Any] = {"pinned_fingerprint": info.public.hex()}
+    found: dict[str, Any] = {"pinned_fingerprint": folder.keys().current.hex()}
     try:
         with socket.create_connection((endpoint.host, endpoint.port), TIMEOUT_S):
             found["reachable"] = True
@@ -70,6 +71,9 @@ def line(folder: CommunityFolder, address: str) -> dict[str, Any]:
         said = wire.decode(answer, CommunityInfo, "coordinator")
         found["fingerprint"] = said.public.hex()
         check_info(said, said.public)
+        if (told := asked(endpoint)) is not None:
+            now = folder.keys().extended(told, "coordinator").current
+            found["pinned_fingerprint"] = now.hex()
     except ssl.SSLError as problem:
         return {**found, "tls_error": getattr(problem, "verify_message", "") or problem.reason}
     except Unreachable as problem:

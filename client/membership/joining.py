@@ -19,6 +19,7 @@ from nomoat.client.connection.coordinator_api import (
     extend_roster,
 )
 from nomoat.client.connection.https import Endpoint
+from nomoat.client.connection.succession.followed_keys import FollowedKeys
 from nomoat.client.data.split import Split
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity, node_key
@@ -100,9 +101,12 @@ def join(
 
     What is written before the coordinator has answered is only this machine's keys.
     """
-    info_public = folder.info().public
+    keys = folder.keys()
     coordinator = CoordinatorClient(
-        Endpoint.at(settings.address, ca=ca), load_identity(home.identity), info_public
+        Endpoint.at(settings.address, ca=ca),
+        load_identity(home.identity),
+        keys.founding,
+        followed=FollowedKeys(folder.root, keys),
     )
     if not folder.node_key.exists():  # else it was a member: a diary it has no more was lost
         DiskUpdateStore(folder.held).begin()
@@ -111,7 +115,7 @@ def join(
     standing, reason = coordinator_api.enrol(coordinator, settings.name, key, token, leaving)
     if standing is Standing.APPROVED:
         file = RosterFile(folder.root)
-        known = roster.extend(roster.Roster.empty(info_public), file.entries())
+        known = roster.extend(roster.Roster.empty(keys), file.entries())
         known, added = extend_roster(coordinator, known, int(time.time()))
         file.append(added, time.time())
         check_own_entry(known, coordinator, settings.name, node_public_der(key.public_key()))
@@ -122,5 +126,5 @@ def tell_that_we_leave(home: Home, folder: CommunityFolder, erase: bool = False)
     """Tell the coordinator, which is to `erase` what it can; NomoatError if it is not told."""
     info = folder.info()
     endpoint = Endpoint.at(folder.load().address, ca=info.ca)
-    coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
+    coordinator = CoordinatorClient(endpoint, load_identity(home.identity), folder.keys().founding)
     (coordinator_api.erase if erase else coordinator_api.leave)(coordinator, int(time.time()))

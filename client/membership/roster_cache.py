@@ -38,7 +38,7 @@ class RosterCache:
 
     def __post_init__(self) -> None:
         self._entries: list[SignedEntry] = self.file.entries()
-        self._newest = log.extend(log.Roster.empty(self.coordinator.community), self._entries)
+        self._newest = log.extend(log.Roster.empty(self.coordinator.keys), self._entries)
         self._selected = self._newest
 
     def reload(self) -> None:
@@ -87,7 +87,7 @@ class RosterCache:
             return self._newest
         for length in range(len(self._entries), 0, -1):
             if log.digest(self._entries[length - 1].entry) == head:
-                empty = log.Roster.empty(self.coordinator.community)
+                empty = log.Roster.empty(self.coordinator.keys)
                 return log.extend(empty, self._entries[:length])
         return self._newest  # the offer will be refused: its roster is none of ours
 

@@ -78,7 +78,7 @@ def recomputed(folder: CommunityFolder, coordinator: CoordinatorClient, name: st
     """
     now = int(time.time())
     kept = RosterFile(folder.root).entries()
-    known = log.extend(log.Roster.empty(coordinator.community), kept)
+    known = log.extend(log.Roster.empty(coordinator.keys), kept)
     roster, _ = extend_roster(coordinator, known, now)
     member = roster.members.get(name)
     if member is None:

@@ -18,6 +18,7 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import envelope
 from nomoat.aggregation.protocol.enrolment import community_id
 from nomoat.aggregation.protocol.envelope import Direction
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.flower.seals import put_seal, sealed_parts, take_seal
@@ -29,11 +30,16 @@ NONCES_KEPT = 4096
 
 @dataclass(frozen=True, slots=True)
 class SealParties:
-    """The two ends of a seal: a volunteer's identity, its community's key; and the base model."""
+    """The two ends of a seal: a volunteer's identity, its community's key; and the base model.
+
+    community: its founding key. checked: calls what checks a signature with the community's keys,
+    and again with further ones if it has changed its key.
+    """
 
     identity: SigningKey
     community: bytes  # Ed25519 public key
     base_hash: bytes
+    checked: Callable[[Callable[[CommunityKeys], None]], None] | None = None
 
     def context(self, direction: Direction, kind: str, nonce: bytes) -> envelope.Context:
         """The context of one message."""
@@ -67,6 +73,13 @@ def _open(message: Message, parties: SealParties, kind: str) -> bytes:
     parts = sealed_parts(message)
     nonce = envelope.nonce_of(parts, COORDINATOR)
     context = parties.context(Direction.TO_VOLUNTEER, kind, nonce)
-    envelope.open_sealed(parts, parties.community, context, COORDINATOR)
+
+    def under(keys: CommunityKeys) -> None:
+        envelope.open_sealed(parts, keys.current, context, COORDINATOR)
+
+    if parties.checked is None:
+        under(CommunityKeys(parties.community))
+    else:
+        parties.checked(under)
     take_seal(message)
     return nonce

@@ -13,6 +13,7 @@ from typing import Final
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.receipts import Receipt, SignedReceipt
 from nomoat.aggregation.protocol.receipts import check as check_receipt
 from nomoat.client.sent import log
@@ -81,9 +82,9 @@ class SentLog:
         name = signed.receipt.packet.hex()
         write_private(self.folder / RECEIPTS_NAME / name, wire.encode(signed).head)
 
-    def newest_receipt(self, community: bytes, volunteer: bytes) -> int:
+    def newest_receipt(self, keys: CommunityKeys, volunteer: bytes) -> int:
         """The last round there is a receipt for, 0 without any."""
-        valid, _ = self.receipts(community, volunteer)
+        valid, _ = self.receipts(keys, volunteer)
         return max((receipt.round for receipt in valid), default=0)
 
     def signed_receipts(self) -> list[SignedReceipt]:
@@ -95,7 +96,7 @@ class SentLog:
                 found.append(wire.decode(packet, SignedReceipt, path.name[:12]))
         return found
 
-    def receipts(self, community: bytes, volunteer: bytes) -> tuple[list[Receipt], list[str]]:
+    def receipts(self, keys: CommunityKeys, volunteer: bytes) -> tuple[list[Receipt], list[str]]:
         """(valid receipts, one line for each file that is none)."""
         valid, problems = [], []
         folder = self.folder / RECEIPTS_NAME
@@ -105,7 +106,7 @@ class SentLog:
             try:
                 packet = wire.Packet(path.read_bytes())
                 signed = wire.decode(packet, SignedReceipt, f"receipt {path.name[:12]}")
-                valid.append(check_receipt(signed, community, volunteer))
+                valid.append(check_receipt(signed, keys, volunteer))
             except (OSError, RemoteProtocolError) as problem:
                 problems.append(f"{path}: {problem}")
         return valid, problems

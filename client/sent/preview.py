@@ -12,6 +12,7 @@ from nomoat.aggregation.secagg.messages import MaskedReport
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint
+from nomoat.client.connection.succession.followed_keys import FollowedKeys
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.identity.keys import load_identity
 from nomoat.client.sent.log import SentMessage, tensors_of
@@ -49,6 +50,12 @@ def _newest(home: Home, folder: CommunityFolder) -> tuple[int, Adapter]:
         return version.number, lineage.from_file(data, version.adapter, str(folder.root))
     info, now = folder.info(), int(time.time())
     endpoint = Endpoint.at(folder.load().address, ca=info.ca)
-    coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
+    keys = folder.keys()
+    coordinator = CoordinatorClient(
+        endpoint,
+        load_identity(home.identity),
+        keys.founding,
+        followed=FollowedKeys(folder.root, keys),
+    )
     record = coordinator_api.lineage_since(coordinator, None, now).record
     return record.version.number, coordinator_api.download(coordinator, record, now)

@@ -242,8 +242,10 @@ def _watch(kit: Kit, status: StatusWriter) -> DataWatch:
 
 
 def _app(kit: Kit, inner: App, cache: RosterCache) -> App:
-    info, identity = kit.folder.info(), kit.coordinator.identity
-    parties = SealParties(identity, info.public, info.base_hash)
+    info, coordinator = kit.folder.info(), kit.coordinator
+    parties = SealParties(
+        coordinator.identity, coordinator.community, info.base_hash, coordinator.checked
+    )
     return sealed(with_offered_roster(inner, cache), parties)
 
 

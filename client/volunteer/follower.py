@@ -125,7 +125,7 @@ def fetch_receipts(kit: Kit, first_round: int | None = None) -> None:
     coordinator, sent_log = kit.coordinator, SentLog(kit.folder.root)
     if first_round is None:
         mine = coordinator.identity.public
-        first_round = sent_log.newest_receipt(coordinator.community, mine)
+        first_round = sent_log.newest_receipt(coordinator.keys, mine)
     for signed in coordinator_api.receipts(coordinator, first_round, int(time.time())):
         sent_log.keep(signed)
 

@@ -14,10 +14,13 @@ from pydantic import ValidationError
 from nomoat.aggregation.errors import BadData, Refused, RemoteProtocolError, UsageError
 from nomoat.aggregation.privacy.accounting import epsilon
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.invitation import Invitation
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.https import Endpoint
+from nomoat.client.connection.succession import followed_keys
+from nomoat.client.connection.succession.followed_keys import from_invited
 from nomoat.client.data import secrets_allowlist
 from nomoat.client.data.split import FINDINGS, Split, prepare
 from nomoat.client.home import CommunityFolder, Home
@@ -89,11 +92,13 @@ class Candidate:
     rank: int
     fit: str
     agreed: Agreement
+    keys: CommunityKeys
     allow_dropping: bool = False  # of more than a fifth of the rows
 
     def sheet(self) -> str:
         """The consent sheet."""
-        return sheet(self.info, self.settings, self.split, self.rank, self.fit, self.agreed)
+        shown = replace(self.info, public=self.keys.founding)  # what it is known by, for good
+        return sheet(shown, self.settings, self.split, self.rank, self.fit, self.agreed)
 
     def left_out(self) -> str:
         """Rows that look secret and are left out, and how to keep them; empty if there are none."""
@@ -112,11 +117,12 @@ def consider(
         invitation, wish, wish.base or "", MachineSettings()
     )  # refused before anything is asked
     check_there(wish.device)
-    endpoint, community = coordinator_api.endpoint_of(invitation), invitation.claims.community
-    info = coordinator_api.look(endpoint, community, int(time.time()))
+    endpoint = coordinator_api.endpoint_of(invitation)
+    keys = from_invited(endpoint, invitation.claims.community)
+    info = coordinator_api.look(endpoint, keys.current, int(time.time()))
     if wish.known_peers and not info.secure:
         raise UsageError(f"--known-peers protects nothing: {info.name} does not mask updates")
-    folder, base = home.folder(info.public), _local(wish.base or ask_base(info))
+    folder, base = home.folder(keys.founding), _local(wish.base or ask_base(info))
     check_base(base, info.base_hash, info.name)
     settings = _settings(invitation, wish, base, _machine(info, wish, base))
     machine = settings.machine
@@ -138,7 +144,8 @@ def consider(
     fit = f"{fit}\n{parts}" if parts else fit
     offered = _agreed(replace(endpoint, ca=info.ca), info)
     agreed = with_memory(replace(offered, room_percent=wish.room_percent), info, settings, most)
-    return Candidate(folder, info, settings, split, most, fit, agreed, wish.allow_dropping)
+    taken = (folder, info, settings, split, most, fit, agreed)
+    return Candidate(*taken, keys, wish.allow_dropping)
 
 
 def enrol(home: Home, candidate: Candidate, invitation: Invitation, consent: Consent) -> str:
@@ -152,6 +159,8 @@ def enrol(home: Home, candidate: Candidate, invitation: Invitation, consent: Con
     settings = candidate.settings.model_copy(update={"audit": consent.audit})
     identity(home.identity, os.urandom)
     folder.save_info(info)
+    if candidate.keys.changes:
+        followed_keys.save(folder.root, candidate.keys)
     agreement.save(folder.root, replace(candidate.agreed, weak=consent.weak))
     standing, reason = join(home, folder, settings, invitation.token(), info.ca)
     if standing in (Standing.BANNED, Standing.LEFT):

@@ -14,6 +14,7 @@ from nomoat.client.connection.address_watch import AddressWatch
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.connection.rate_cap import RateCap
+from nomoat.client.connection.succession.followed_keys import FollowedKeys
 from nomoat.client.data import secrets_allowlist
 from nomoat.client.data.secrets_scan import Allowlist
 from nomoat.client.home import CommunityFolder, Home
@@ -41,7 +42,13 @@ class Kit:
         """The kit of a community this machine has joined."""
         info = folder.info()
         endpoint = Endpoint.at(settings.address, ca=info.ca)
-        coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
+        keys = folder.keys()
+        coordinator = CoordinatorClient(
+            endpoint,
+            load_identity(home.identity),
+            keys.founding,
+            followed=FollowedKeys(folder.root, keys),
+        )
         return cls(folder, settings, coordinator, partial(secrets_allowlist.load, home.root))
 
     def address_watch(self, anew: Callable[[], None]) -> AddressWatch:
@@ -60,7 +67,9 @@ class Kit:
 
     def learn_addresses(self) -> None:
         """Ask where else the community is reached, and keep what is new."""
-        told = known_addresses.ask(self.coordinator.endpoint, self.coordinator.community)
+        told = self.coordinator.checked(
+            lambda keys: known_addresses.ask(self.coordinator.endpoint, keys.current)
+        )
         before = known_addresses.load(self.folder.root)
         if told is not None and (known := before.told(told)) != before:
             known_addresses.save(self.folder.root, known)
@@ -68,8 +77,7 @@ class Kit:
     def elsewhere(self) -> str | None:
         """Find an address it has told us of, and answers at; None if there is none."""
         places = known_addresses.load(self.folder.root).others(self.settings.address)
-        ca, community = self.folder.info().ca, self.coordinator.community
-        return known_addresses.answering(places, ca, community, int(time.time()))
+        return known_addresses.answering(places, self.folder.info().ca, self.coordinator)
 
     def moved(self, place: str) -> bool:
         """Name another address in the settings; False if the environment's is used all the same."""

@@ -113,7 +113,7 @@ def _diary(kit: Kit, store: DiskUpdateStore) -> tuple[Mark, ...]:
     """
     marks, sent_log = store.marks(), SentLog(kit.folder.root)
     info = kit.folder.info()
-    receipts, _ = sent_log.receipts(info.public, kit.coordinator.identity.public)
+    receipts, _ = sent_log.receipts(kit.coordinator.keys, kit.coordinator.identity.public)
     try:
         entries = sent_log.check().entries
     except NomoatError:  # then nothing leaves anyway

@@ -59,7 +59,7 @@ def public_view(community: OpenCommunity) -> PublicView:
         protection(taken.secure, taken.least_reports),
         settings.community.admission.value,
         settings.server.address,
-        fingerprint(registrar.key.public),
+        fingerprint(registrar.keys.founding),
         len(members),
         rounds.totals(RoundBook(registrar.database).rounds()).committed,
         shelf.version_rows(community),

@@ -223,7 +223,7 @@ class CoordinatorPages:
         del request
         frame = self._frame("Health", "/machine", session)
         lines = health(self.community.folder, time.time())
-        key = fingerprint(self.community.registrar.key.public)
+        key = fingerprint(self.community.registrar.keys.founding)
         return render("coordinator_health", page=frame, lines=lines, fingerprint=key)
 
 

@@ -94,7 +94,7 @@ class LedgerView:
 def ledger(home: Home, folder: CommunityFolder, wanted: LedgerFilter) -> LedgerView:
     """Read and check one community's log; a log that is broken is a view that says so."""
     log = SentLog(folder.root)
-    receipts, problems = log.receipts(folder.info().public, load_identity(home.identity).public)
+    receipts, problems = log.receipts(folder.keys(), load_identity(home.identity).public)
     try:
         checked = log.check()
     except NomoatError as problem:

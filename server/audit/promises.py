@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import lineage, receipts
-from nomoat.aggregation.protocol.enrolment import Standing, community_id
+from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.versions import SUFFIX, is_whole
 from nomoat.server.rounds.records import BROUGHT_BACK, ERASED, RoundRecord, same_people
@@ -60,10 +60,9 @@ def _database(community: OpenCommunity) -> Piece:
 
 
 def _chain(community: OpenCommunity) -> Piece:
-    public = community.registrar.key.public
     try:
         records = community.versions.database.versions()
-        lineage.check_chain(None, records, public, community_id(public))
+        lineage.check_chain(None, records, community.registrar.keys)
         community.registrar.roster()
     except NomoatError as problem:
         yield str(problem)
@@ -105,12 +104,12 @@ def _history(community: OpenCommunity) -> Piece:
 
 
 def _credit(community: OpenCommunity) -> Piece:
-    store, public = community.versions.database, community.registrar.key.public
+    store, keys = community.versions.database, community.registrar.keys
     credited: set[tuple[int, bytes]] = set()
     for signed in store.all_receipts():
         found = signed.receipt
         try:
-            receipts.check(signed, public, found.volunteer)
+            receipts.check(signed, keys, found.volunteer)
             credited.add((found.round, found.volunteer))
             yield None
         except RemoteProtocolError as problem:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.aggregation.protocol.enrolment import community_id
 from nomoat.server.backup import archive
 from nomoat.server.backup.archive import BackupManifest
 from nomoat.server.backup.sealing import check_passphrase, seal
@@ -46,6 +45,7 @@ def make(
         files = {folder.database.name: copy, **_beside(folder, copy)}
         manifest = _manifest(community, copy, files, now)
         keys = {name: (folder.root / name).read_bytes() for name in _keys(folder)}
+        community.registrar.check_unchanged()  # else the copy has a key that is not of its roster
         sealed = seal(keys, passphrase, entropy(28), manifest.encode())
         archive.write(to, manifest, sealed, files)
     with replacing(folder.root / LAST) as file:
@@ -80,7 +80,7 @@ def _beside(folder: Folder, copy: Path) -> dict[str, Path]:
         folder.server_certificate,
         *(folder.adapters / f"{digest}.adapter" for digest in sorted(digests)),
     ]
-    others = (folder.agreed, folder.evaluation, folder.origin, folder.restored)
+    others = (folder.agreed, folder.evaluation, folder.origin, folder.restored, folder.keys)
     paths = [*needed, *(path for path in others if path.exists())]
     for path in paths:
         if not path.is_file():
@@ -97,7 +97,7 @@ def _manifest(
     finally:
         store.close()
     return BackupManifest(
-        community_id(community.registrar.key.public).hex(),
+        community.registrar.keys.id.hex(),
         community.settings.community.name,
         0 if newest is None else newest.version.number,
         0 if last is None else int(json.loads(last)["round"]),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from nomoat.aggregation.errors import BadData, NomoatError
 from nomoat.aggregation.protocol import wire
-from nomoat.aggregation.protocol.enrolment import community_id
 from nomoat.aggregation.protocol.history import restoration
 from nomoat.aggregation.protocol.history.restoration import Restoration, Restorations
 from nomoat.aggregation.protocol.lineage import SignedVersion
@@ -49,7 +48,7 @@ def restore(file: Path, root: Path, passphrase: str, now: int, wait_s: int = 0) 
             write_private(draft / name, content)
         community = OpenCommunity.open(draft)
         with contextlib.closing(community.registrar.database):
-            if community_id(community.registrar.key.public).hex() != manifest.community:
+            if community.registrar.keys.id.hex() != manifest.community:
                 raise BadData(f"{file}: its key is of another community")
             community.versions.verify()
             community.registrar.roster()

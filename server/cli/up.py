@@ -59,16 +59,44 @@ class UpOptions:
 def bring_up(options: UpOptions, made: Callable[[], Beside] | None = None) -> None:
     """Run a community. made: makes what runs beside its rounds, once numpy may be imported."""
     _prepare_process(options.folder, options.quiet)
-    from nomoat.server.beside import Alone, watched_by
+    from nomoat.server.beside import Alone
+
+    beside = Alone() if made is None else made()
+    stop, tell = _stopped_by_signals(), (lambda _text: None) if options.quiet else say
+    while _is_changed(options, beside, stop, tell):  # its key: then it is opened anew
+        tell("the community has changed its key; its members follow")
+
+
+def _is_changed(
+    options: UpOptions, beside: Beside, stop: threading.Event, tell: Callable[[str], None]
+) -> bool:
+    """Run a community until its end, or until its next key waits: True once that is in place."""
+    import time
+
+    from nomoat.server.community.opened import OpenCommunity
+    from nomoat.server.host import KeyWaits
+    from nomoat.server.succession.rotation import rotate
+
+    try:
+        _run(options, beside, stop, tell)
+    except KeyWaits:
+        community = OpenCommunity.open(options.folder, **options.flags())
+        with contextlib.closing(community.registrar.database):
+            rotate(community, int(time.time()))
+        return True
+    return False
+
+
+def _run(
+    options: UpOptions, beside: Beside, stop: threading.Event, tell: Callable[[str], None]
+) -> None:
+    from nomoat.server.beside import watched_by
     from nomoat.server.community.opened import OpenCommunity
     from nomoat.server.console import ConsoleLines
     from nomoat.server.host import hosting
     from nomoat.server.recovery.asking import ask_members
 
-    beside = Alone() if made is None else made()
     community = OpenCommunity.open(options.folder, **options.flags())
-    tell = (lambda _text: None) if options.quiet else say
-    stop = _stopped_by_signals()
     if community.folder.restoring.exists():
         with contextlib.closing(community.registrar.database):
             if not ask_members(community, stop, tell, watched_by(())):

@@ -4,6 +4,7 @@ community.toml   settings, with comments (server/community/settings.py)
 keys/            community.key (Ed25519), authority.key, server.key: 0600, the community itself
 certificates/    authority.pem, server.pem
 community.db     invitations, volunteers, roster, rounds, versions (SQLite)
+keys.rec         every change of its key (server/succession)
 restored.rec     what it tells volunteers after it was restored from a backup
 restoring.rec    while it is restored, and its members have yet to be asked for what they hold
 origin.rec       the signed version of another community that this one began with, if it did
@@ -117,21 +118,34 @@ class Folder:
         """The community's Ed25519 key."""
         return self.root / "keys" / "community.key"
 
+    @property
+    def next_key(self) -> Path:
+        """The key that takes the community key's place when the present round has ended."""
+        return self.root / "keys" / "next.key"
+
+    @property
+    def keys(self) -> Path:
+        """Every change of the community's key, if there was one."""
+        return self.root / "keys.rec"
+
     def load(self, **flags: Any) -> Settings:
         """The settings; UsageError naming file and key if one cannot be."""
         if not self.settings.is_file():
             raise UsageError(f"{self.root} is no community folder; make one with: nomoat init")
         return load(Settings, self.settings, **flags)
 
-    def key(self) -> SigningKey:
-        """The community's key; NomoatError if it is missing, readable by others or damaged."""
-        text = read_private(self.community_key, "community key")
+    def key(self, path: Path | None = None) -> SigningKey:
+        """The community's key; NomoatError if it is missing, readable by others or damaged.
+
+        path: of another one of its keys.
+        """
+        path = path or self.community_key
+        text = read_private(path, "community key")
         try:
             return SigningKey(bytes.fromhex(text.decode("ascii").strip()))
         except ValueError:
             raise NomoatError(
-                f"community key {self.community_key} is damaged; bring a backup back with "
-                "nomoat restore"
+                f"community key {path} is damaged; bring a backup back with nomoat restore"
             ) from None
 
     def begun_with(self) -> Origin | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
@@ -17,6 +17,7 @@ from nomoat.aggregation.protocol.enrolment import (
     check_proof,
     enrolling,
 )
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys, KeyChange
 from nomoat.aggregation.protocol.invitation import Claims, Invitation
 from nomoat.aggregation.protocol.receipts import SignedReceipt
 from nomoat.aggregation.protocol.receipts import check as check_receipt
@@ -40,14 +41,20 @@ LEFT_HELD = "left while it was held: "
 
 @dataclass
 class Registrar:
-    """Admits volunteers to one community and keeps its roster. `key` is the community's."""
+    """Admits volunteers to one community and keeps its roster. `key` is the community's.
+
+    changes: those of its key so far. check_unchanged: raises if there was another one meanwhile.
+    """
 
     database: Database
     key: SigningKey
     admission: Admission
+    changes: tuple[KeyChange, ...] = ()
+    check_unchanged: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self._roster = Roster.empty(self.key.public)
+        self.keys = CommunityKeys.of(self.key.public, self.changes)
+        self._roster = Roster.empty(self.keys)
 
     def invite(self, claims: Claims) -> Invitation:
         """Issue an invitation and remember it."""
@@ -97,7 +104,7 @@ class Registrar:
         """
         packet = wire.Packet(request)
         wanted = wire.decode(packet, Enrol, PEER)
-        check_binding(wanted.binding, self.key.public)
+        check_binding(wanted.binding, self.keys.founding)
         try:
             check_name(wanted.binding.name)
         except UsageError as problem:
@@ -172,7 +179,7 @@ class Registrar:
 
         RemoteProtocolError at the first that this community did not give to this volunteer.
         """
-        checked = [signed for signed in given if check_receipt(signed, self.key.public, identity)]
+        checked = [signed for signed in given if check_receipt(signed, self.keys, identity)]
         with self.database.transaction():
             for signed in checked:
                 self.database.put_receipt(signed)
@@ -204,15 +211,21 @@ class Registrar:
     def _check_return(self, proof: str, request: bytes, binding: Binding, now: int) -> None:
         if not proof:
             raise Refused("nomoat on this machine is too old to come back with; upgrade it")
-        if check_proof(proof, self.key.public, enrolling(request), now) != binding.identity:
+        if check_proof(proof, self.keys.founding, enrolling(request), now) != binding.identity:
             raise RemoteProtocolError(PEER, "§5.3", "comes back in somebody else's name")
 
     def _redeemed(self, token: bytes, now: int) -> IssuedInvitation:
-        """The invitation after one more use, not stored; Refused if it is worth nothing."""
-        claims = invitation.from_token(token, self.key.public).claims
+        """The invitation after one more use, not stored; Refused if it is worth nothing.
+
+        It may be of a key of before: only those that were issued here are worth anything.
+        """
+        claims = invitation.from_token(token).claims
+        if not self.keys.holds(claims.community):
+            raise RemoteProtocolError("invitation", "§5", "is for another community")
         return redeem(claims, self.database.invitation(claims.identifier), now)
 
     def _append(self, event: Event, binding: Binding, reason: str, now: int) -> Standing:
+        self.check_unchanged()
         known = self.roster()
         signed = roster.append(known, event, binding, self.key, now, reason)
         self.database.append_roster(signed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nomoat.server.community.versions import UNTRAINED, VersionStore
 from nomoat.server.consent.ledger import ConsentLedger
 from nomoat.server.rounds.receipts import UpdateDigests
 from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.succession.kept_keys import check_unchanged, key_and_changes
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,18 @@ class OpenCommunity:
         """Open a folder; NomoatError in one line if it is not whole."""
         folder = Folder(root)
         settings = folder.load(**flags)
-        key = folder.key()
+        key, keys = key_and_changes(folder)
         store = Database(folder.database)
         if folder.restoring.exists():
             store.closed = (
                 f"{root} was restored, and its members are asked first for what they still hold: "
                 f"nomoat up {root}"
             )
-        registrar = Registrar(store, key, settings.community.admission)
-        versions = VersionStore(store, folder.adapters, key, bytes.fromhex(settings.base.hash))
+        unchanged = partial(check_unchanged, folder, keys)
+        admission = settings.community.admission
+        registrar = Registrar(store, key, admission, keys.changes, unchanged)
+        base_hash = bytes.fromhex(settings.base.hash)
+        versions = VersionStore(store, folder.adapters, key, base_hash, keys.changes, unchanged)
         return cls(folder, settings, registrar, versions)
 
     def initial(self) -> Adapter:
@@ -110,11 +115,12 @@ class OpenCommunity:
     def credit(self, number: int, earned: Mapping[str, UpdateDigests], now: int) -> None:
         """Issue receipts for the updates that are in a round's sum."""
         members, key = self.registrar.roster().members, self.registrar.key
+        founding = self.registrar.keys.founding
         with self.registrar.database.transaction():
             for name, share in earned.items():
                 volunteer = members[name].binding.identity  # whoever left stays in the log
                 for packet in share.packets:
-                    receipt = Receipt(key.public, volunteer, number, packet, share.tokens, now)
+                    receipt = Receipt(founding, volunteer, number, packet, share.tokens, now)
                     self.registrar.database.put_receipt(issue(receipt, key))
 
 
@@ -167,6 +173,6 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}
-- community {fingerprint(community.registrar.key.public)}
+- community {fingerprint(community.registrar.keys.founding)}
 - signature {record.signature.hex()}
 """

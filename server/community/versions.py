@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, UsageError
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
-from nomoat.aggregation.protocol.enrolment import community_id
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys, KeyChange
 from nomoat.aggregation.protocol.lineage import SignedVersion, Version
 from nomoat.aggregation.protocol.round_end import LineagePage, sign_end
 from nomoat.aggregation.protocol.signing import SigningKey
@@ -50,12 +51,22 @@ def is_whole(path: Path, digest: bytes) -> bool:
 
 @dataclass(frozen=True)
 class VersionStore:
-    """The versions of one community. base_hash: content hash of its base model, 32 bytes."""
+    """The versions of one community. base_hash: content hash of its base model, 32 bytes.
+
+    changes: those of its key so far. check_unchanged: raises if there was another one meanwhile.
+    """
 
     database: Database
     folder: Path
     key: SigningKey
     base_hash: bytes
+    changes: tuple[KeyChange, ...] = ()
+    check_unchanged: Callable[[], None] = lambda: None
+
+    @property
+    def keys(self) -> CommunityKeys:
+        """Every key the community has had."""
+        return CommunityKeys.of(self.key.public, self.changes)
 
     def path(self, digest: bytes) -> Path:
         """The file of an adapter of this digest."""
@@ -72,10 +83,11 @@ class VersionStore:
         """Write the file, then the record that names it: a crash leaves at most a spare file."""
         self.keep(adapter)
         with self.database.transaction():
+            self.check_unchanged()
             parent = self.database.newest_version()
             version = Version(
                 number=0 if parent is None else parent.version.number + 1,
-                parent=community_id(self.key.public) if parent is None else parent.digest,
+                parent=self.keys.id if parent is None else parent.digest,
                 adapter=adapter.digest,
                 base_hash=self.base_hash,
                 round=measured.round,
@@ -142,8 +154,7 @@ class VersionStore:
         """
         records, pruned = self.database.versions(), self.database.pruned()
         try:
-            public = self.key.public
-            lineage.check_chain(None, records, public, community_id(public))
+            lineage.check_chain(None, records, self.keys)
         except RemoteProtocolError as problem:
             raise NomoatError(f"version table: {problem.reason}") from None
         for record in records:

@@ -36,15 +36,19 @@ class Addressee:
 
 @dataclass(frozen=True, slots=True)
 class CommunitySigner:
-    """Signs for the community: its key, its base model, a source of nonces (16 bytes) come from."""
+    """Signs for the community: its key, its base model, a source of nonces (16 bytes) come from.
+
+    founding: the key the community began with, if that is another one.
+    """
 
     key: SigningKey
     base_hash: bytes
     nonce: Callable[[], bytes]
+    founding: bytes | None = None
 
     def context(self, kind: str, volunteer: bytes) -> Context:
         """A new request's context."""
-        community = community_id(self.key.public)
+        community = community_id(self.founding or self.key.public)
         direction = Direction.TO_VOLUNTEER
         return Context(community, direction, volunteer, kind, self.nonce(), self.base_hash)
 

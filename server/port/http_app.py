@@ -5,6 +5,7 @@ refuses what it can without costing more than that:
 
     RequestLimits    a stranger: known path, declared size, requests a second, and for a fleet call
                      a node key that `Directory` knows and its signature. Nothing is read yet.
+    KeyRule          a member of a release that follows no change of the community's key.
     BodyBuffer       a slow peer: large bodies wait on disk, a few at a time are worked on.
     FleetCalls       a member, perhaps a hostile one: no call in another's name, no flood. Made by
                      Flower's own handlers, with small objects that travel along (CarriedObjects).
@@ -36,6 +37,7 @@ from nomoat.server.port.fleet_calls import PROVEN_KEY, FleetCalls
 from nomoat.server.port.request_limits import FLEET, Receive, RequestLimits, Scope, Send
 from nomoat.server.port.routes import add_routes, proven_name
 from nomoat.server.port.services import PortServices
+from nomoat.server.succession.key_rule import KeyRule
 
 
 def make_app(services: PortServices) -> RequestLimits:
@@ -48,7 +50,7 @@ def make_app(services: PortServices) -> RequestLimits:
         fleet = scope["type"] == "http" and scope["path"].startswith(FLEET)
         await (calls if fleet else ours)(scope, receive, send)
 
-    buffered = BodyBuffer(either, state.folder)
+    buffered = KeyRule(BodyBuffer(either, state.folder), services.registrar)
 
     async def member(scope: Scope) -> str | None:
         if scope["path"].startswith(FLEET):

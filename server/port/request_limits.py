@@ -44,7 +44,7 @@ FLEET_CALLS = frozenset(
     }
 )
 OURS = re.compile(
-    r"/(enroll|leave|erase|community|terms|privacy|edition|addresses|agree|presence|roster|"
+    r"/(enroll|leave|erase|community|keys|terms|privacy|edition|addresses|agree|presence|roster|"
     r"versions|lineage|restored|receipts|"
     r"appeal|(?:adapter|evidence)/[0-9a-f]{64}|recovery(?:/lineage|/roster|/adapter/[0-9a-f]{64})?)"
 )

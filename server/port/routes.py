@@ -79,7 +79,7 @@ def _add_membership(app: FastAPI, services: PortServices) -> None:
 
 
 def _add_presence(app: FastAPI, services: PortServices) -> None:
-    """Paths for members who wait, and what they are asked to agree to."""
+    """Paths for members who wait: keys and terms that hold, what they are asked to agree to."""
 
     @app.get("/presence")
     async def presence(request: Request) -> Response:
@@ -91,6 +91,10 @@ def _add_presence(app: FastAPI, services: PortServices) -> None:
             return found
 
         return await answered(told)
+
+    @app.get("/keys")
+    def keys() -> Response:
+        return _wire(services.registrar.keys.message())
 
     @app.get("/edition")
     async def edition() -> Response:
@@ -266,7 +270,7 @@ def _asker(request: Request, services: PortServices) -> bytes:
     query = f"?{request.url.query}" if request.url.query else ""
     target = f"{request.method} {request.url.path}{query}"
     proof = request.headers.get(PROOF_HEADER, "")
-    return check_proof(proof, services.registrar.key.public, target, services.now())
+    return check_proof(proof, services.registrar.keys.founding, target, services.now())
 
 
 def number_after(request: Request) -> int:

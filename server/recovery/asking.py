@@ -79,7 +79,7 @@ def _open(community: OpenCommunity, gathering: Gathering, watcher: Watcher) -> I
     folder, settings, key = community.folder, community.settings, community.registrar.key
     renew_certificate(folder, settings, datetime.datetime.now(datetime.UTC))
     authority, values = folder.authority_certificate.read_bytes(), community.initial().spec.size
-    app = make_app(gathering, key.public, describe(settings, key, authority, values))
+    app = make_app(gathering, community.registrar.keys, describe(settings, key, authority, values))
     listening = ListenOptions(
         settings.server.host, settings.server.port, folder.server_certificate, folder.server_key
     )

@@ -20,6 +20,7 @@ from nomoat.aggregation.protocol import roster as log_of_roster
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.aggregation.protocol.history import recovery
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.history.recovery import Holding, WantedPieces
 from nomoat.aggregation.protocol.history.restoration import Restoration
 from nomoat.aggregation.protocol.roster import Page, Roster
@@ -81,7 +82,7 @@ class Gathering:
         """Answer a Holding; Refused if its sender is no member by any roster there is."""
         with self._lock, self._blaming(identity):
             told = wire.decode(wire.Packet(body), Holding, PEER)
-            holding = recovery.check(told, self._public, PEER)
+            holding = recovery.check(told, self._keys, PEER)
             wanted = self.state.wanted(holding, self._here.__contains__)
             if self.member(identity) is None:
                 if wanted.entries < 0:
@@ -187,8 +188,8 @@ class Gathering:
             raise
 
     @property
-    def _public(self) -> bytes:
-        return self._community.registrar.key.public
+    def _keys(self) -> CommunityKeys:
+        return self._community.registrar.keys
 
 
 def _loaded(community: OpenCommunity, begun: RestoreBegun) -> Recovered:
@@ -197,7 +198,7 @@ def _loaded(community: OpenCommunity, begun: RestoreBegun) -> Recovered:
     versions = database.versions()
     first, records = versions[begun.version], tuple(versions[begun.version + 1 :])
     entries = database.roster_entries(0)
-    empty = Roster.empty(community.registrar.key.public)
+    empty = Roster.empty(community.registrar.keys)
     base = log_of_roster.extend(empty, entries[: begun.entries])
     nothing = Recovered.nothing(Lineage(first, begun.stood), base)
     newest = versions[-1].digest

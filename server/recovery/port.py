@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol.enrolment import PROOF_HEADER, CommunityInfo, check_proof
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.server.port.request_limits import Caps, RequestLimits, Scope
 from nomoat.server.port.routes import answered, number_after
 from nomoat.server.recovery.gathering import Gathering
@@ -29,17 +30,21 @@ BUSY = "the community is brought back from a backup; its members are asked what 
 
 def make_app(
     gathering: Gathering,
-    public: bytes,
+    keys: CommunityKeys,
     info: Callable[[int], CommunityInfo],
     caps: Caps | None = None,
 ) -> RequestLimits:
     """Return the application. info: the community's signed description at a unix time."""
     app = FastAPI(openapi_url=None)
-    asker = partial(_asker, public)
+    asker = partial(_asker, keys.founding)
 
     @app.get("/community")
     async def community() -> Response:
         return await answered(lambda: info(int(time.time())))
+
+    @app.get("/keys")
+    async def every_key() -> Response:
+        return await answered(keys.message)
 
     _add_recovery(app, gathering, asker)
 

@@ -78,7 +78,7 @@ class Recovered:
         newest = page.records[-1] if page.records else self.base.record
         if rank(newest, page.ended) <= self.rank:
             return self
-        found = extend(self.base, page, self.base_roster.community)
+        found = extend(self.base, page, self.base_roster.keys)
         return replace(self, records=page.records, ended=found.ended)
 
     def with_entries(self, entries: tuple[SignedEntry, ...]) -> Recovered:

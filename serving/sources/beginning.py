@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nomoat.aggregation.errors import NotJoined, UsageError
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.invitation import SCHEME, from_link
+from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.origin import Origin
 from nomoat.client.home import CommunityFolder, Home
 from nomoat.client.membership.pinned_lineage import PinnedLineage
@@ -41,7 +43,7 @@ def find_beginning(which: str, base: str | None, here: Path, home: Home) -> Begi
 
 def _followed(link: str, home: Home) -> CommunityFolder:
     """The folder here of the community a link leads to, with its newest version."""
-    folder = home.folder(from_link(link).claims.community)
+    folder = home.folder_of(from_link(link).claims.community)
     if not folder.settings.is_file():
         raise NotJoined(
             "an adapter is for the members of its community: join it with this link first "
@@ -67,7 +69,12 @@ def _origin(found: Found, voice: str) -> Origin | None:
     source = found.source
     name = "".join(c if c.isprintable() else " " for c in source.title)
     if isinstance(source, CoordinatorsCommunity):
-        return Origin(name, source.opened.versions.key.public, source.record(voice))
+        return _signed_by(source.opened.versions.keys, name, source.record(voice))
     if isinstance(source, JoinedCommunity):
-        return Origin(name, source.folder.info().public, source.record(voice))
+        return _signed_by(source.folder.keys(), name, source.record(voice))
     return None
+
+
+def _signed_by(keys: CommunityKeys, name: str, record: SignedVersion) -> Origin:
+    """The origin under the key that its record was signed with: the community may have had more."""
+    return Origin(name, keys.of_version(record.version.number), record)

@@ -104,7 +104,7 @@ own machines and data, on {info.base_model}.
 - {in_words.NOT_COVERED}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
-- community {fingerprint(info.public)}
+- community {fingerprint(self.folder.keys().founding)}
 - signature {record.signature.hex()}
 """
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import Context, Message
 
-from builders import BASE, community_info
+from builders import BASE, OneKey, community_info
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import (
@@ -61,7 +61,7 @@ Served = Callable[[], OpenCommunity | None]
 
 
 @dataclass
-class Line:
+class Line(OneKey):
     """A coordinator as a volunteer's client reaches it, without a port; down while it is None."""
 
     served: Served

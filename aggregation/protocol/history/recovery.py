@@ -15,6 +15,7 @@ from typing import Annotated
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import lineage, roster, round_end, wire
 from nomoat.aggregation.protocol.history import restoration
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.history.restoration import Restoration
 from nomoat.aggregation.protocol.lineage import PAGE, SignedVersion
 from nomoat.aggregation.protocol.roster import SignedEntry
@@ -63,16 +64,16 @@ class WantedPieces:
         return not self.versions and self.entries < 0 and not self.adapter
 
 
-def check(holding: Holding, public: bytes, peer: str) -> Holding:
+def check(holding: Holding, keys: CommunityKeys, peer: str) -> Holding:
     """Return a Holding if the community signed all that it holds; else RemoteProtocolError."""
     if holding.newest is not None:
-        lineage.check(holding.newest, public, peer)
+        lineage.check(holding.newest, keys.of_version(holding.newest.version.number), peer)
     if holding.ended is not None:
-        round_end.check(holding.ended, public)
+        round_end.check(holding.ended, keys)
     if holding.entry is not None:
-        roster.check_signature(holding.entry, public)
+        roster.check_signature(holding.entry, keys)
     if holding.restored is not None:
-        restoration.check(holding.restored, public)
+        restoration.check(holding.restored, keys)
     standing = None if holding.newest is None else holding.newest.digest
     if (None if holding.ended is None else holding.ended.version) != standing:
         reason = "the round end it holds is of another version than the newest"

@@ -13,6 +13,7 @@ from typing import Annotated
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import lineage, round_end, wire
 from nomoat.aggregation.protocol.enrolment import Digest, Signature, UnixTime
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.aggregation.protocol.round_end import RoundEnd
 from nomoat.aggregation.protocol.signing import BadSignature, SigningKey, verify
@@ -53,15 +54,16 @@ def sign(blank: Restoration, key: SigningKey) -> Restoration:
     return replace(blank, signature=key.sign(LABEL, _bytes(blank)))
 
 
-def check(found: Restoration, public: bytes) -> Restoration:
+def check(found: Restoration, keys: CommunityKeys) -> Restoration:
     """Return a statement if the community signed it and all it names; else RemoteProtocolError."""
+    public = keys.of_version(found.version.version.number)
     try:
         verify(public, found.signature, LABEL, _bytes(found))
     except BadSignature:
         reason = "the statement of a restored backup is not signed by the community"
         raise RemoteProtocolError(COORDINATOR, SECTION, reason) from None
     lineage.check(found.version, public, COORDINATOR)
-    round_end.check(found.ended, public)
+    round_end.check(found.ended, keys)
     if found.ended.version != found.version.digest:
         reason = "the statement of a restored backup names two versions"
         raise RemoteProtocolError(COORDINATOR, SECTION, reason)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol.community.terms import TermsEdition
-from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.home import CommunityFolder
 from nomoat.client.membership import agreement
@@ -49,7 +48,9 @@ def asked_now(
     A community whose backup was put back may give a number again, to other terms: the time tells.
     fewest: as in `changes`.
     """
-    edition = questions.edition(coordinator.endpoint, coordinator.community)
+    edition = coordinator.checked(
+        lambda keys: questions.edition(coordinator.endpoint, keys.current)
+    )
     info = folder.info()
     agreed = agreement.load(folder.root, info)
     if edition is None or (edition.number, edition.at) == (agreed.edition, agreed.edition_at):
@@ -80,8 +81,7 @@ def agree(
 
     The coordinator is told first: cut off in between, the owner is asked once more.
     """
-    now = int(time.time())
-    info = coordinator_api.look(coordinator.endpoint, coordinator.community, now)
+    info = coordinator.described()
     _tell(coordinator, asked)
     folder.save_info(info)
     agreement.save(folder.root, new)

@@ -10,6 +10,7 @@ import pytest
 from builders import adapter
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol.enrolment import community_id
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.lineage import (
     SignedVersion,
     Version,
@@ -38,9 +39,9 @@ def chain(length: int) -> list[SignedVersion]:
 
 def test_a_chain_is_followed_from_the_start_and_from_what_is_known() -> None:
     records = chain(4)
-    assert check_chain(None, records, KEY.public, ORIGIN) == records[3]
-    assert check_chain(records[1], records[2:], KEY.public, ORIGIN) == records[3]
-    assert check_chain(records[3], [], KEY.public, ORIGIN) == records[3]
+    assert check_chain(None, records, CommunityKeys(KEY.public)) == records[3]
+    assert check_chain(records[1], records[2:], CommunityKeys(KEY.public)) == records[3]
+    assert check_chain(records[3], [], CommunityKeys(KEY.public)) == records[3]
 
 
 def test_a_missing_swapped_or_foreign_version_is_refused() -> None:
@@ -54,14 +55,14 @@ def test_a_missing_swapped_or_foreign_version_is_refused() -> None:
         [records[0], records[1], other],
     ):
         with pytest.raises(RemoteProtocolError):
-            check_chain(None, wrong, KEY.public, ORIGIN)
+            check_chain(None, wrong, CommunityKeys(KEY.public))
 
 
 def test_history_cannot_be_replaced_behind_a_volunteers_back() -> None:
     known = chain(3)[2]
     rewritten = sign(replace(known.version, number=3, parent=b"other parent".ljust(32)), KEY)
     with pytest.raises(RemoteProtocolError, match="rewritten"):
-        check_chain(known, [rewritten], KEY.public, ORIGIN)
+        check_chain(known, [rewritten], CommunityKeys(KEY.public))
 
 
 def test_a_file_gives_back_the_same_adapter() -> None:

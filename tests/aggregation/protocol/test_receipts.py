@@ -6,6 +6,7 @@ import pytest
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.messages import Report
 from nomoat.aggregation.protocol.receipts import (
     Receipt,
@@ -19,6 +20,7 @@ from nomoat.aggregation.protocol.signing import SigningKey
 
 COMMUNITY, OTHER = SigningKey(b"c" * 32), SigningKey(b"o" * 32)
 VOLUNTEER = SigningKey(b"v" * 32).public
+KEYS = CommunityKeys(COMMUNITY.public)
 
 
 def receipt(number: int = 1, tokens: int = 100, community: bytes = COMMUNITY.public) -> Receipt:
@@ -30,7 +32,7 @@ def receipt(number: int = 1, tokens: int = 100, community: bytes = COMMUNITY.pub
 def test_a_receipt_survives_the_wire_and_is_the_communitys() -> None:
     packet = wire.encode(issue(receipt(), COMMUNITY))
     signed = wire.decode(packet, SignedReceipt, "coordinator")
-    assert check(signed, COMMUNITY.public, VOLUNTEER) == receipt()
+    assert check(signed, KEYS, VOLUNTEER) == receipt()
 
 
 @pytest.mark.parametrize("field", ["round", "tokens", "at"])
@@ -38,26 +40,26 @@ def test_a_raised_number_breaks_the_signature(field: str) -> None:
     signed = issue(receipt(), COMMUNITY)
     forged = replace(signed.receipt, **{field: getattr(signed.receipt, field) + 1})
     with pytest.raises(RemoteProtocolError, match="signature"):
-        check(replace(signed, receipt=forged), COMMUNITY.public, VOLUNTEER)
+        check(replace(signed, receipt=forged), KEYS, VOLUNTEER)
 
 
 def test_a_receipt_signed_by_someone_else_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="signature"):
-        check(issue(receipt(), OTHER), COMMUNITY.public, VOLUNTEER)
+        check(issue(receipt(), OTHER), KEYS, VOLUNTEER)
 
 
 def test_another_communitys_and_another_volunteers_receipt_are_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="another community"):
-        check(issue(receipt(community=OTHER.public), OTHER), COMMUNITY.public, VOLUNTEER)
+        check(issue(receipt(community=OTHER.public), OTHER), KEYS, VOLUNTEER)
     with pytest.raises(RemoteProtocolError, match="another volunteer"):
-        check(issue(receipt(), COMMUNITY), COMMUNITY.public, OTHER.public)
+        check(issue(receipt(), COMMUNITY), KEYS, OTHER.public)
 
 
 def test_a_signature_for_another_purpose_is_no_receipt() -> None:
     head = wire.encode(receipt()).head
     signed = SignedReceipt(receipt(), COMMUNITY.sign("roster.entry", head))
     with pytest.raises(RemoteProtocolError, match="signature"):
-        check(signed, COMMUNITY.public, VOLUNTEER)
+        check(signed, KEYS, VOLUNTEER)
 
 
 def test_copies_and_a_second_receipt_for_a_round_add_nothing() -> None:

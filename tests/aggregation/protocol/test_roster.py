@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Binding, Standing, bind, check_binding
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.roster import (
     STANDINGS,
     Event,
@@ -32,7 +33,7 @@ def person(number: int, name: str | None = None) -> Binding:
 
 
 def grown(*steps: tuple[Event, Binding]) -> tuple[Roster, list[SignedEntry]]:
-    roster, entries = Roster.empty(COMMUNITY.public), []
+    roster, entries = Roster.empty(CommunityKeys(COMMUNITY.public)), []
     for at, (event, who) in enumerate(steps):
         entries.append(append(roster, event, who, COMMUNITY, at, "because"))
         roster = extend(roster, entries[-1:])
@@ -51,7 +52,7 @@ def test_a_log_survives_the_wire_and_tells_everyones_standing() -> None:
     )
     page = Page(3, tuple(entries))
     read = wire.decode(wire.encode(page), Page, "coordinator")
-    again = accept_page(Roster.empty(COMMUNITY.public), read)
+    again = accept_page(Roster.empty(CommunityKeys(COMMUNITY.public)), read)
     assert again == roster
     assert {n: m.standing for n, m in again.members.items()} == {
         "vol0": Standing.BANNED,
@@ -74,20 +75,20 @@ def test_a_shorter_roster_than_was_seen_is_refused() -> None:
 
 def test_a_page_that_stops_short_without_entries_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="wrong length"):
-        accept_page(Roster.empty(COMMUNITY.public), Page(5, ()))
+        accept_page(Roster.empty(CommunityKeys(COMMUNITY.public)), Page(5, ()))
 
 
 def test_dropping_an_entry_is_noticed() -> None:
     _, entries = grown((Event.JOIN, person(0)), (Event.BAN, person(0)), (Event.JOIN, person(1)))
     with pytest.raises(RemoteProtocolError, match="rewritten"):
-        extend(Roster.empty(COMMUNITY.public), [entries[0], entries[2]])
+        extend(Roster.empty(CommunityKeys(COMMUNITY.public)), [entries[0], entries[2]])
 
 
 def test_an_entry_signed_by_anybody_else_is_refused() -> None:
     _, entries = grown((Event.JOIN, person(0)))
     forged = resigned(entries[0], SigningKey(b"\x09" * 32))
     with pytest.raises(RemoteProtocolError, match="not signed by the community"):
-        extend(Roster.empty(COMMUNITY.public), [forged])
+        extend(Roster.empty(CommunityKeys(COMMUNITY.public)), [forged])
 
 
 def test_even_the_community_cannot_enrol_keys_that_did_not_agree() -> None:
@@ -97,7 +98,7 @@ def test_even_the_community_cannot_enrol_keys_that_did_not_agree() -> None:
     stolen = replace(binding, node_key=person(1).node_key)
     forged = resigned(entries[0], COMMUNITY, binding=stolen)
     with pytest.raises(RemoteProtocolError, match="vouch"):
-        extend(Roster.empty(COMMUNITY.public), [forged])
+        extend(Roster.empty(CommunityKeys(COMMUNITY.public)), [forged])
 
 
 def test_two_names_cannot_share_a_key() -> None:
@@ -151,7 +152,7 @@ def test_whoever_left_joins_again_with_a_new_node_key_and_its_old_one_is_free() 
     roster, entries = grown(*steps)
     assert roster.members["vol0"].binding == came_back
     assert roster.approved() == {person(0).identity: "vol0", person(1).identity: "vol1"}
-    at_once = extend(Roster.empty(COMMUNITY.public), entries)
+    at_once = extend(Roster.empty(CommunityKeys(COMMUNITY.public)), entries)
     assert at_once == roster  # in one page or entry by entry
 
 

@@ -13,6 +13,7 @@ from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection import coordinator_api, known_addresses
 from nomoat.client.connection.address_watch import AGAIN_S, ASK_S, PATIENCE_S, AddressWatch
+from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.connection.known_addresses import KnownAddresses, answering, load, save
 
@@ -68,8 +69,9 @@ def test_only_a_place_where_the_community_itself_answers_is_gone_to(
         return None
 
     monkeypatch.setattr(coordinator_api, "look", look)
-    assert answering((OLD, NEW), b"authority", KEY.public, 0) == NEW
-    assert answering((OLD,), b"authority", KEY.public, 0) is None
+    coordinator = CoordinatorClient(Endpoint.at(OLD), KEY, KEY.public)
+    assert answering((OLD, NEW), b"authority", coordinator) == NEW
+    assert answering((OLD,), b"authority", coordinator) is None
     assert {endpoint.ca for endpoint in asked} == {b"authority"}
 
 

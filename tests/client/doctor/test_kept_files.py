@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from builders import community_info
 from nomoat.aggregation.protocol import roster
 from nomoat.aggregation.protocol.enrolment import bind
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.roster import Event, Roster
 from nomoat.aggregation.protocol.signing import SigningKey
@@ -32,7 +33,9 @@ def folder(tmp_path: Path) -> CommunityFolder:
     node_key(made.node_key)
     DiskUpdateStore(made.held).begin()
     joining = bind("ada", ADA, ec.derive_private_key(7, ec.SECP384R1()), COMMUNITY.public)
-    entry = roster.append(Roster.empty(COMMUNITY.public), Event.JOIN, joining, COMMUNITY, 1)
+    entry = roster.append(
+        Roster.empty(CommunityKeys(COMMUNITY.public)), Event.JOIN, joining, COMMUNITY, 1
+    )
     RosterFile(made.root).append([entry], 5.0)
     return made
 

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from nomoat.aggregation.protocol import roster as log
 from nomoat.aggregation.protocol.enrolment import bind
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection.coordinator_api import CoordinatorClient
@@ -24,7 +25,11 @@ BINDINGS = [bind(f"vol{n}", key, NODES[n], COMMUNITY.public) for n, key in enume
 
 @pytest.mark.parametrize("event", [Event.BAN, Event.HOLD, Event.LEAVE])
 def test_no_earlier_head_brings_back_whoever_is_out(tmp_path: Path, event: Event) -> None:
-    known, entries, heads = Roster.empty(COMMUNITY.public), list[SignedEntry](), list[bytes]()
+    known, entries, heads = (
+        Roster.empty(CommunityKeys(COMMUNITY.public)),
+        list[SignedEntry](),
+        list[bytes](),
+    )
     for what, number in ((Event.JOIN, 0), (Event.JOIN, 1), (event, 1), (Event.JOIN, 2)):
         entries.append(log.append(known, what, BINDINGS[number], COMMUNITY, 1000))
         known = log.extend(known, entries[-1:])

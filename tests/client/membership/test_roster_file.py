@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol.enrolment import bind
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.membership.roster_file import RosterFile, Sighting, joined_at, long_known
@@ -20,7 +21,7 @@ NOW = 1_800_000_000.0
 
 
 def log(count: int) -> tuple[Roster, list[SignedEntry]]:
-    roster, entries = Roster.empty(KEYS[0].public), []
+    roster, entries = Roster.empty(CommunityKeys(KEYS[0].public)), []
     for number in range(count):
         who = bind(f"vol{number}", KEYS[number], NODE_KEYS[number], KEYS[0].public)
         entries.append(append(roster, Event.JOIN, who, KEYS[0], number))
@@ -29,7 +30,7 @@ def log(count: int) -> tuple[Roster, list[SignedEntry]]:
 
 
 def read(file: RosterFile) -> Roster:
-    return extend(Roster.empty(KEYS[0].public), file.entries())
+    return extend(Roster.empty(CommunityKeys(KEYS[0].public)), file.entries())
 
 
 def known(file: RosterFile, before: float) -> list[int]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nomoat.aggregation.errors import LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.sent import log
@@ -287,7 +288,7 @@ def test_receipts_are_kept_one_by_one_and_forged_ones_are_named(tmp_path: Path) 
     book.keep(issue(receipt(2), SigningKey(b"x" * 32)))
     (tmp_path / RECEIPTS_NAME / "garbage").write_bytes(b"\x93\x01")
     (tmp_path / RECEIPTS_NAME / ".unfinished").write_bytes(b"")
-    valid, problems = book.receipts(COMMUNITY.public, VOLUNTEER)
+    valid, problems = book.receipts(CommunityKeys(COMMUNITY.public), VOLUNTEER)
     assert valid == [receipt(1)]
     assert len(problems) == 2
     assert any("signature" in problem for problem in problems)
@@ -299,7 +300,7 @@ def test_a_receipts_file_cut_short_is_no_credit(tmp_path: Path) -> None:
     (tmp_path / RECEIPTS_NAME).mkdir()
     for size in range(0, len(head), 7):
         (tmp_path / RECEIPTS_NAME / "cut").write_bytes(head[:size])
-        valid, problems = book.receipts(COMMUNITY.public, VOLUNTEER)
+        valid, problems = book.receipts(CommunityKeys(COMMUNITY.public), VOLUNTEER)
         assert not valid
         assert len(problems) == 1
 

@@ -14,6 +14,7 @@ from builders import community_info, train_task
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.enrolment import bind, community_id
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.lineage import Version, sign
 from nomoat.aggregation.protocol.messages import Decline, TrainSettings
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
@@ -46,7 +47,7 @@ ASKED = {"adapter_values": SPEC.size, "local_steps": 2, "batch_size": 8, "seq_le
 
 
 def joined() -> list[SignedEntry]:
-    roster, entries = Roster.empty(COMMUNITY.public), []
+    roster, entries = Roster.empty(CommunityKeys(COMMUNITY.public)), []
     for number, key in enumerate(KEYS):
         node = ec.derive_private_key(7000 + number, ec.SECP384R1())
         who = bind(f"vol{number}", key, node, COMMUNITY.public)

@@ -24,6 +24,7 @@ from nomoat.aggregation.errors import (
 )
 from nomoat.aggregation.protocol import roster, wire
 from nomoat.aggregation.protocol.enrolment import Standing, node_public_der
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.invitation import Invitation, from_link
 from nomoat.aggregation.protocol.receipts import Receipt, SignedReceipt, issue
 from nomoat.aggregation.protocol.roster import Event, Roster
@@ -55,7 +56,7 @@ def test_a_link_leads_to_the_community_it_names_and_into_its_roster(town: Any, p
     assert (info.name, info.base_hash, info.ca) == ("town", b"\xab" * 32, town.endpoint().ca)
     (person,) = people(1)
     public = town.folder.key().public
-    known, added = extend_roster(person.coordinator, Roster.empty(public), now())
+    known, added = extend_roster(person.coordinator, Roster.empty(CommunityKeys(public)), now())
     check_own_entry(
         known, person.coordinator, person.name, node_public_der(person.node_key.public_key())
     )
@@ -196,14 +197,14 @@ def test_a_rewritten_roster_is_noticed_by_whoever_saw_the_first(
 ) -> None:
     (person,) = people(1)
     public = town.folder.key().public
-    seen, _ = extend_roster(person.coordinator, Roster.empty(public), now())
+    seen, _ = extend_roster(person.coordinator, Roster.empty(CommunityKeys(public)), now())
     entries = town.registrar.database.roster_entries(0)
     shorter = roster.Page(1, tuple(entries[:1]))
     monkeypatch.setattr(town.registrar, "page", lambda _: shorter)
     with pytest.raises(RemoteProtocolError, match="rewritten"):
         extend_roster(person.coordinator, seen, now())
     another = roster.append(
-        roster.extend(Roster.empty(public), entries[:-1]), Event.BAN,
+        roster.extend(Roster.empty(CommunityKeys(public)), entries[:-1]), Event.BAN,
         entries[0].entry.binding, town.folder.key(), now(),
     )  # fmt: skip
     forked = roster.Page(seen.length + 1, (another,))
@@ -286,7 +287,9 @@ def test_whoever_left_comes_back_from_another_machine_and_everybody_follows(
     town: Any, people: Any
 ) -> None:
     person, other = people(2)
-    seen, _ = extend_roster(other.coordinator, Roster.empty(town.folder.key().public), now())
+    seen, _ = extend_roster(
+        other.coordinator, Roster.empty(CommunityKeys(town.folder.key().public)), now()
+    )
     coordinator_api.leave(person.coordinator, now())
     person.node_key = ec.derive_private_key(7700, ec.SECP384R1())
     assert person.enrol(town.link()) is Standing.APPROVED

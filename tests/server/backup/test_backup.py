@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from builders import BASE, adapter, community_info
+from builders import BASE, OneKey, adapter, community_info
 from nomoat.aggregation.errors import BadData, NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
@@ -51,7 +51,7 @@ NODES = {
 
 
 @dataclass
-class Line:
+class Line(OneKey):
     """A coordinator as a volunteer's client sees it, without a port."""
 
     served: OpenCommunity

@@ -16,6 +16,7 @@ from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.methods.modules import append
 from nomoat.aggregation.methods.server_optimizer import OptimizerState
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.round_end import extend
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
@@ -196,14 +197,14 @@ def test_the_end_of_every_round_is_signed_and_volunteers_follow_it(
     journal: CommunityJournal,
 ) -> None:
     versions, public = journal.versions, journal.versions.key.public
-    seen = extend(None, versions.lineage(0), public)
+    seen = extend(None, versions.lineage(0), CommunityKeys(public))
     assert (seen.next_round, seen.record.version.adapter) == (1, adapter(0).digest)
     found = []
     for number, committed in enumerate((True, True, False, True)):
         journal.write(*ended(number, committed))
         if number == 3:
             versions.rollback(1, 5)
-        seen = extend(seen, versions.lineage(seen.record.version.number + 1), public)
+        seen = extend(seen, versions.lineage(seen.record.version.number + 1), CommunityKeys(public))
         found.append((seen.next_round, seen.record.version.adapter))
     first = adapter(1).digest
     assert found == [(1, adapter(0).digest), (2, first), (3, first), (4, first)]
@@ -231,4 +232,4 @@ def test_the_round_whose_end_is_signed_is_the_one_before_that_is_begun_next(
         write()
         last = journal.last()
         assert last is not None
-        assert extend(None, versions.lineage(0), public).ended.round == last.round
+        assert extend(None, versions.lineage(0), CommunityKeys(public)).ended.round == last.round

@@ -20,6 +20,7 @@ from nomoat.aggregation.protocol.enrolment import (
     enrolling,
     prove,
 )
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.invitation import Claims, issue
 from nomoat.aggregation.protocol.roster import Event, Roster, accept_page
 from nomoat.aggregation.protocol.signing import SigningKey
@@ -60,7 +61,7 @@ def enrol(registrar: Registrar, who: Binding, token: bytes, now: int = NOW) -> S
 def test_a_good_invitation_admits_and_the_roster_shows_it(tmp_path: Path) -> None:
     registrar = opened_registrar(tmp_path)
     assert enrol(registrar, person(0), invited(registrar)) is Standing.APPROVED
-    seen = accept_page(Roster.empty(KEY.public), registrar.page(0))
+    seen = accept_page(Roster.empty(CommunityKeys(KEY.public)), registrar.page(0))
     assert seen.members["vol0"].binding.identity == person(0).identity
     assert seen == registrar.roster()
 
@@ -193,7 +194,9 @@ def test_whoever_left_comes_back_from_a_new_machine_as_a_newcomer_does(
     if admission is Admission.APPROVE:
         registrar.order("vol0", Event.RELEASE, "", NOW)
     registrar.leave(person(0).identity, NOW)
-    seen = accept_page(Roster.empty(KEY.public), registrar.page(0))  # by a volunteer, before
+    seen = accept_page(
+        Roster.empty(CommunityKeys(KEY.public)), registrar.page(0)
+    )  # by a volunteer, before
     again = person(0, key=4)
     assert enrol(registrar, again, b"") is Standing.LEFT  # it takes an invitation
     spent = invited(registrar, uses=1, tag=2)

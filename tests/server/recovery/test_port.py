@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from builders import community_info
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import PROOF_HEADER, prove
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.history.recovery import WantedPieces
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.port.request_limits import RECOVERY_BYTES
@@ -36,7 +37,7 @@ class Asking:
 
 
 def client(asking: Asking) -> TestClient:
-    app = make_app(asking, KEY.public, lambda now: community_info(now=now))  # type: ignore[arg-type]
+    app = make_app(asking, CommunityKeys(KEY.public), lambda now: community_info(now=now))  # type: ignore[arg-type]
     return TestClient(app, base_url="https://town")
 
 

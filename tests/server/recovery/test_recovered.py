@@ -12,6 +12,7 @@ from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import lineage, roster
 from nomoat.aggregation.protocol.enrolment import bind, community_id
 from nomoat.aggregation.protocol.history import recovery
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.history.recovery import Holding
 from nomoat.aggregation.protocol.lineage import SignedVersion, Version
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry
@@ -48,8 +49,8 @@ def member(known: Roster, name: str, at: int) -> SignedEntry:
 
 
 FIRST = record(None, 0)
-ADA = member(Roster.empty(KEY.public), "ada", 1)
-WITH_ADA = roster.extend(Roster.empty(KEY.public), [ADA])
+ADA = member(Roster.empty(CommunityKeys(KEY.public)), "ada", 1)
+WITH_ADA = roster.extend(Roster.empty(CommunityKeys(KEY.public)), [ADA])
 BACKUP = Recovered.nothing(Lineage(FIRST, sign_end(0, FIRST, KEY)), WITH_ADA)
 
 
@@ -154,11 +155,11 @@ def test_entries_that_the_community_did_not_sign_are_refused() -> None:
         BACKUP.with_entries(())
     told = Holding(None, None, 0, b"", replace(ben, signature=bytes(64)), None)
     with pytest.raises(RemoteProtocolError, match="not signed"):
-        recovery.check(told, KEY.public, "member")
+        recovery.check(told, CommunityKeys(KEY.public), "member")
 
 
 def test_a_holding_of_a_record_that_its_round_end_does_not_name_is_refused() -> None:
     records = chain(FIRST, [1, 2])
     told = Holding(records[1], sign_end(2, records[0], KEY), 2, b"", None, None)
     with pytest.raises(RemoteProtocolError, match="another version"):
-        recovery.check(told, KEY.public, "member")
+        recovery.check(told, CommunityKeys(KEY.public), "member")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from builders import community_info
+from builders import OneKey, community_info
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol.community.terms import TermsEdition, check, sign
+from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.protocol.work_terms import WorkTerms
@@ -72,11 +73,14 @@ def test_an_edition_that_the_community_did_not_sign_is_refused() -> None:
         check(replace(signed, least=2), KEY.public)
 
 
-class Coordinator:
+class Coordinator(OneKey):
     """A coordinator that tells an edition and hears who agrees."""
 
     endpoint = None
     community = KEY.public
+
+    def described(self) -> CommunityInfo:
+        return replace(INFO, local_steps=24)
 
     def __init__(self) -> None:
         self.now: TermsEdition | None = EDITION
@@ -88,7 +92,6 @@ def coordinator(monkeypatch: pytest.MonkeyPatch) -> Any:
     made = Coordinator()
     monkeypatch.setattr(questions, "edition", lambda _endpoint, _public: made.now)
     monkeypatch.setattr(questions, "agree", lambda _c, number, _now: made.heard.append(number))
-    monkeypatch.setattr(renewal.coordinator_api, "look", lambda *_: replace(INFO, local_steps=24))
     return made
 
 

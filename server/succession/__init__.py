@@ -1,0 +1,1 @@
+"""A community's keys, one after the other: kept, changed, and told (protocol §5.9)."""

@@ -1,0 +1,33 @@
+"""Volunteers of a release that follows no change of a community's key, told so in one line."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
+from nomoat.flower.headers import FOLLOWS_KEYS
+from nomoat.server.community.members import Registrar
+from nomoat.server.port.request_limits import App, Receive, Scope, Send
+
+TOO_OLD = (
+    "this community has changed its key, which this release of nomoat cannot follow; upgrade "
+    "nomoat on this machine and start it again: nothing else is to be done"
+)
+
+
+class KeyRule:
+    """Passes on what comes from volunteers that can follow; everything, before a first change."""
+
+    def __init__(self, app: App, registrar: Registrar) -> None:
+        self._app = app
+        self._registrar = registrar
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        refused = (
+            scope["type"] == "http"
+            and bool(self._registrar.keys.changes)
+            and FOLLOWS_KEYS not in Headers(scope=scope)
+        )
+        answer = JSONResponse({"refused": TOO_OLD}, 403) if refused else self._app
+        await answer(scope, receive, send)
