@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import logging
 import urllib.request
 from dataclasses import dataclass, field
 from functools import cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
-log = logging.getLogger(__name__)
+from nomoat.aggregation.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +42,15 @@ def proxy_for(host: str, port: int) -> Proxy | None:
     """Return the proxy for a coordinator; None: straight there.
 
     HTTPS_PROXY, ALL_PROXY and NO_PROXY are read as curl reads them, else the system's settings on
-    macOS and Windows; this machine itself is never behind one. What is no http:// proxy is said
-    once and passed over.
+    macOS and Windows; this machine itself is never behind one. UsageError if another one is named
+    than http://host:port: going on without it would show this machine's address, which whoever
+    goes through Tor does not want.
     """
     if is_this_machine(host) or _bypassed(host, port):
         return None
     named = urllib.request.getproxies()
     text = named.get("https") or named.get("all") or ""
-    return _read(text) if text else None
+    return _read(text, host) if text else None
 
 
 def is_this_machine(host: str) -> bool:
@@ -80,19 +80,20 @@ def _is_in(host: str, network: str) -> bool:
 
 
 @cache
-def _read(text: str) -> Proxy | None:
-    """The proxy that a text names; None, said once, of any other."""
+def _read(text: str, coordinator: str) -> Proxy:
+    """The proxy that a text names on the way to a coordinator; UsageError of any other."""
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         host, port = parts.hostname, parts.port or 80
     except ValueError:
         host, port, parts = None, 0, urlsplit("")
     if parts.scheme != "http" or not host or not host.isascii():
-        log.warning(
-            "a proxy is named that is no http://host:port (%s): going on without it",
-            parts.scheme or "HTTPS_PROXY",
+        kind = f"a {parts.scheme}:// proxy" if parts.scheme.isalnum() else "a proxy"
+        raise UsageError(
+            f"HTTPS_PROXY or ALL_PROXY names {kind} on the way to {coordinator}, and nomoat goes "
+            "through http://host:port alone: name such a one (Tor, privoxy and most proxies open "
+            f"one beside), or go there without any: NO_PROXY={coordinator}"
         )
-        return None
     return Proxy(host, port, _credentials(parts))
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
+from nomoat.aggregation.errors import UsageError
 from nomoat.client.connection.proxies import Proxy, proxy_for
 
 NAMES = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "HTTP_PROXY")
@@ -76,17 +75,26 @@ def test_this_machine_is_behind_no_proxy(monkeypatch: pytest.MonkeyPatch, host: 
 
 
 @pytest.mark.parametrize(
-    "text", ["socks5://127.0.0.1:9050", "https://proxy:443", "http://[::1", "http://p:99999", "://"]
+    "text",
+    [
+        "socks5h://127.0.0.1:9050",
+        "socks5://127.0.0.1:9050",
+        "https://proxy:443",
+        "http://[::1",
+        "http://p:99999",
+        "://",
+    ],
 )
-def test_what_is_no_http_proxy_is_said_and_passed_over(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, text: str
+def test_what_is_no_http_proxy_is_refused_and_never_passed_by(
+    monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", text.replace("127.0.0.1", "user:secret@127.0.0.1"))
-    with caplog.at_level(logging.WARNING):
-        assert proxy_for("c.example", 443) is None
-        assert proxy_for("c.example", 443) is None
-    assert len(caplog.records) == 1
-    assert "secret" not in caplog.text
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"NO_PROXY=c\.example") as refused:
+            proxy_for("c.example", 443)
+        assert "secret" not in str(refused.value)
+    monkeypatch.setenv("NO_PROXY", "c.example")
+    assert proxy_for("c.example", 443) is None
 
 
 def test_a_proxys_password_is_shown_nowhere() -> None:
