@@ -28,6 +28,7 @@ from nomoat.desk.watching.metrics import (
 from nomoat.desk.watching.notices import Notices, apprise
 from nomoat.desk.watching.roster_follower import RosterFollower
 from nomoat.desk.watching.round_watcher import RoundEvents
+from nomoat.desk.watching.traces import RoundTraces, exported
 from nomoat.server.community.folder import hosts
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.host import Deployment
@@ -71,6 +72,10 @@ class Watched:
             if watch.metrics_port:
                 self._registry = new_registry()
                 watchers.append(RoundMetrics(self._registry))
+            if watch.traces:
+                tracer, flush = exported(watch.traces)
+                resources.callback(flush)
+                watchers.append(RoundTraces(tracer))
             for thread in threads:
                 thread.start()
             resources.callback(_end, stop, threads)

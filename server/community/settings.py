@@ -129,7 +129,10 @@ class ServerSettings(SettingsTable):
 
 
 class WatchSettings(SettingsTable):
-    """The ways to watch a community while it is up. hooks, notify: URLs that are told of events."""
+    """The ways to watch a community while it is up. hooks, notify: URLs that are told of events.
+
+    traces: the OTLP/HTTP endpoint that traces of rounds are sent to, "" for none.
+    """
 
     web: bool = True
     web_host: Annotated[str, Field(max_length=260)] = "127.0.0.1"
@@ -140,6 +143,7 @@ class WatchSettings(SettingsTable):
     log_megabytes: Annotated[int, Field(ge=1, le=10_000)] = 10
     hooks: tuple[Annotated[str, Field(max_length=2000, pattern=r"^https?://")], ...] = ()
     notify: tuple[Annotated[str, Field(max_length=2000, pattern=r"^[a-z0-9]+://")], ...] = ()
+    traces: Annotated[str, Field(max_length=2000, pattern=r"^(https?://.*)?$")] = ""
 
 
 class Settings(FileSettings):
@@ -228,6 +232,7 @@ COMMENTS = {
         "up.\nmetrics_port: Prometheus's text format on metrics_host; 0: none.\n"
         "log: log/events.jsonl, four files of log_megabytes at most.\n"
         "hooks: URLs that get each event as JSON, signed (keys/hooks.key).\n"
+        "traces: an OTLP/HTTP endpoint (…/v1/traces) that gets traces of rounds (nomoat[otel]).\n"
         "notify: Apprise's URLs that get a sentence for people (pip install 'nomoat[notify]')."
     ),
     "community": "Who you are. admission: open (an invitation is enough) or approve.",
