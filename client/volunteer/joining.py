@@ -113,9 +113,7 @@ def consider(
     ask_base: asks the owner where the base model is. Raises what keeps it from that; nothing of
     ours is sent, and nothing that the coordinator names is opened.
     """
-    _settings(
-        invitation, wish, wish.base or "", MachineSettings()
-    )  # refused before anything is asked
+    _settings(invitation, wish, wish.base or "", MachineSettings())  # before anything is asked
     check_there(wish.device)
     endpoint = coordinator_api.endpoint_of(invitation)
     keys = from_invited(endpoint, invitation.claims.community)
@@ -144,8 +142,7 @@ def consider(
     fit = f"{fit}\n{parts}" if parts else fit
     offered = _agreed(replace(endpoint, ca=info.ca), info)
     agreed = with_memory(replace(offered, room_percent=wish.room_percent), info, settings, most)
-    taken = (folder, info, settings, split, most, fit, agreed)
-    return Candidate(*taken, keys, wish.allow_dropping)
+    return Candidate(folder, info, settings, split, most, fit, agreed, keys, wish.allow_dropping)
 
 
 def enrol(home: Home, candidate: Candidate, invitation: Invitation, consent: Consent) -> str:
