@@ -93,8 +93,8 @@ def _add_presence(app: FastAPI, services: PortServices) -> None:
         return await answered(told)
 
     @app.get("/keys")
-    def keys() -> Response:
-        return _wire(services.registrar.keys.message())
+    async def keys() -> Response:
+        return await answered(services.registrar.keys.message)
 
     @app.get("/edition")
     async def edition() -> Response:
