@@ -14,6 +14,7 @@ from nomoat.client.volunteer.kit import Kit
 from nomoat.client.volunteer.status_writer import StatusWriter
 
 ASK_AGAIN_S = 15.0
+HELD_AGAIN_S = 120.0  # a hold is rarely over soon, and each question is a line of the log
 
 
 def wait_for_approval(kit: Kit, status: StatusWriter, stop: threading.Event) -> None:
@@ -33,7 +34,7 @@ def wait_for_approval(kit: Kit, status: StatusWriter, stop: threading.Event) -> 
     told = explained(standing, reason)
     if standing in (Standing.PENDING, Standing.HELD):
         status.say("refused", f"{told}; waiting")
-        stop.wait(ASK_AGAIN_S)
+        stop.wait(HELD_AGAIN_S if standing is Standing.HELD else ASK_AGAIN_S)
         return
     status.say("refused", told)
     because = f": {reason}" if reason else ""
