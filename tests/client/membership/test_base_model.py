@@ -36,7 +36,7 @@ def test_without_base_and_without_anybody_to_ask_nothing_is_opened(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("/etc\n"))
     with pytest.raises(UsageError, match=r"builds on 'someone/some-model': .* --base FOLDER, or"):
-        command._ask_base(yes)(info())
+        command._ask_base(yes, lambda: None)(info())
 
 
 def test_a_place_on_this_machine_is_no_answer_that_a_coordinator_may_suggest(
