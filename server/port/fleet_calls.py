@@ -51,8 +51,8 @@ class FleetCalls:
             response = await self._answer(request, call)
         except CallRefused as refusal:
             response = JSONResponse(refusal.content, refusal.status)
-        except Exception:
-            log.exception("%s could not be answered", scope["path"])
+        except Exception as problem:  # noqa: BLE001 - hostile bytes; flwr raises whatever it likes
+            log.warning("%s: no answer (%s)", scope["path"], type(problem).__name__)
             response = JSONResponse({"detail": "Internal server error."}, 500)
         await response(scope, receive, send)
 
