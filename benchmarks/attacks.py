@@ -1,12 +1,14 @@
 """The harm liars do to a masked federation, without and with a bound, and with an audit.
 
     python benchmarks/attacks.py [--out FILE] [--kinds backdoor,wrong] [--volunteers 8,24]
-        [--share 0.125] [--rounds N] [--seeds 0,1,2] [--defences none,bound,audit] [--eval-rows N]
-        [--quick] [--json]
+        [--share 0.125] [--rounds N] [--seeds 0,1,2] [--eval-rows N] [--quick] [--json]
+        [--defences none,bound,audit,plain,robust]
     python benchmarks/attacks.py --honest-rounds 10000
 
 Cells are attack × volunteers × defence × seed on the pocket model, by the simulation's engine with
-masks on; "honest" is the cell without liars. Every finished cell is a line of FILE: the same
+masks on, but for "plain" and "robust", which scale every report down to the bound and take the
+stock mean or the robust one (aggregation/robust); "honest" is the cell without liars.
+Every finished cell is a line of FILE: the same
 command goes on where it was interrupted. Of each: rounds committed, the macro held-out loss over
 that of the base, and the probability of the backdoor's answer after its trigger (per token, on
 held-out rows; a few hundredths on the base); in which round each liar was named, and which honest
@@ -119,6 +121,13 @@ def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def in_the_open(defence: str, share: float) -> dict[str, Any]:
+    """Settings of a federation without masks, with the stock mean or a robust one; else none."""
+    if defence not in ("plain", "robust"):
+        return {}
+    return {"secure": False, "robust": share if defence == "robust" else 0.0}
+
+
 def _run(
     options: argparse.Namespace, volunteers: int, seed: int, cells: list[AttackCell]
 ) -> list[dict[str, Any]]:
@@ -147,7 +156,8 @@ def _one(
     began = time.monotonic()
     adversary = None if cell.kind == HONEST else f"{cell.kind}:{options.share}"
     audit = cell.defence == "audit"
-    scenario = ground.scenario.model_copy(update={"adversary": adversary, "audit": audit})
+    given = {"adversary": adversary, "audit": audit, **in_the_open(cell.defence, options.share)}
+    scenario = ground.scenario.model_copy(update=given)
     if cell.defence == "none":
         ground = replace(ground, population=replace(ground.population, public=None))
     notes = Notes()

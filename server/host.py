@@ -45,6 +45,7 @@ from nomoat.server.port.forwarded import Forwarded, networks
 from nomoat.server.port.http_app import make_app
 from nomoat.server.port.listening import ListenOptions, serving
 from nomoat.server.port.services import Asking, Directory, PortServices
+from nomoat.server.release.rolling_back import roll_back
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
@@ -198,10 +199,17 @@ class Deployment:
         community, initial = self.community, self.community.initial()
         method = community.settings.method.name
         ledger = ConductLedger(community.registrar)
+        journal = CommunityJournal(
+            community.versions,
+            initial.spec,
+            method,
+            lambda: int(time.time()),
+            community.settings.privacy.noise,
+        )
         return Coordinator(
             community.settings.federation(),
             initial,
-            CommunityJournal(community.versions, initial.spec, method, lambda: int(time.time())),
+            journal,
             self.file,
             Fleet(
                 lambda _grid: agreeing(self.community.consents, self.grid.willing()),
@@ -218,6 +226,7 @@ class Deployment:
             sums=self.sums,
             standing=community.versions.standing,
             back_off_s=back_off_s,
+            revise=lambda checkpoint: _revised(community, journal, checkpoint),
         )
 
     def _withdraw(self, message_ids: Collection[str]) -> None:
@@ -240,6 +249,15 @@ class Deployment:
                 return
             self.file.waiting(number, present, rounds.least_present)
             self._pause(until_next_look_s(time.thread_time() - began))
+
+
+def _revised(
+    community: OpenCommunity, journal: CommunityJournal, checkpoint: FederationCheckpoint
+) -> FederationCheckpoint:
+    """Return where rounds go on: a version that the rule has gone back to, or `checkpoint`."""
+    if roll_back(community, int(time.time())) is None:
+        return checkpoint
+    return journal.last() or checkpoint
 
 
 def until_next_look_s(took_s: float) -> float:

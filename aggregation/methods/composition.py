@@ -24,7 +24,8 @@ class Choices:
     where volunteers choose their ranks themselves, when the round refuses them one by one.
     keep_moments: volunteers carry their AdamW moments from round to round.
     personal: what of a volunteer's own stays with it: its B, or an adapter of its own.
-    rank: of the community adapter. audit: sizes of masked updates are audited.
+    rank: of the community adapter. audit: sizes of masked updates are audited. robust:
+    part of the volunteers that may lie, borne by a mean without masks; 0: a stock mean.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Choices:
     personal: Personal = "none"
     rank: int = 1
     audit: bool = False
+    robust: float = 0.0
 
     def check(self) -> methods.AnyMethod:
         """The method to run; UsageError, in one line that names what can, if it cannot be."""
@@ -45,6 +47,7 @@ class Choices:
             optimizer=self.optimizer.has_memory,
             steady=self.keep_moments,
         )
+        self._check_robust(found)
         if isinstance(found, PlaintextMethod) and self.optimizer != ServerOptimizer():
             raise UsageError(
                 f"{self.method} makes no mean update for a server optimiser or its learning rate "
@@ -70,6 +73,18 @@ class Choices:
         if self.personal == "local-B":
             return self._local_b()
         return found
+
+    def _check_robust(self, found: methods.AnyMethod) -> None:
+        if self.robust and self.secure:
+            raise UsageError(
+                "a robust mean looks at single updates, which masks hide: secure = false "
+                "(--no-secure), or audit = true for the sizes under masks"
+            )
+        if self.robust and isinstance(found, PlaintextMethod):
+            raise UsageError(
+                f"{self.method} takes no mean; with a robust one: "
+                f"{', '.join(methods.able(summable=True))}"
+            )
 
     def _others(self, **traits: bool) -> str:
         """Names of the other methods with these traits, under masks if they are asked for."""

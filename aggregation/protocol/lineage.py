@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
+from nomoat.aggregation.privacy.accounting import epsilon
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.enrolment import Digest, Signature, UnixTime
@@ -28,12 +29,33 @@ HEAD_LENGTH_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
+class VersionNoise:
+    """The noise in the sum that a version is made of, and the budget it was sized for (§21).
+
+    noise_multiplier: z, over the bound on an update; `participations` such sums are (epsilon,
+    delta)-private for each volunteer.
+    """
+
+    noise_multiplier: Annotated[float, wire.Limit(0, 1e6)]
+    epsilon: Annotated[float, wire.Limit(0, 1e6)]
+    delta: Annotated[float, wire.Limit(0, 1)]
+    participations: Annotated[int, wire.Limit(1, 1_000_000)]
+
+    @property
+    def enough(self) -> bool:
+        """True if this z comes to what is said of it."""
+        found = epsilon(self.noise_multiplier, self.delta, self.participations)
+        return 0 < self.delta < 1 and found <= self.epsilon * (1 + 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One version: what it is, what it grew from, how it measured.
 
     adapter: Adapter.digest. parent: digest of the parent *record*, the community id for the first.
     loss, parent_loss: held-out nats per token after and before, as volunteers measured them;
     evaluation: the same on the community's own evaluation split. None where nothing was measured.
+    noise: None where there was none in its sum.
     """
 
     number: Annotated[int, wire.Limit(0, 1_000_000)]
@@ -48,6 +70,7 @@ class Version:
     evaluation: float | None
     note: Annotated[str, wire.Limit(0, 200)]
     at: UnixTime
+    noise: Annotated[VersionNoise | None, wire.Later()] = None
 
 
 @wire.message("adapter.version")

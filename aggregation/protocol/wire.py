@@ -52,6 +52,14 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """Marks optional fields at a message's end that there were not always: left out where None.
+
+    So what was signed before they came is read, and encoded, as it was.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
     """A message as bytes."""
 
@@ -180,6 +188,7 @@ class _Type:
     schema: tuple[tuple[str, _Type], ...] | None  # of a message, its fields
     element: _Type | None  # of a tuple
     optional: _Type | None  # of `inner | None`
+    later: int = 0  # of a message, how many fields at its end may be left out
 
 
 @cache
@@ -189,16 +198,22 @@ def _type(hint: Any) -> _Type:
         base, *extras = typing.get_args(hint)
         limit = next((x for x in extras if isinstance(x, Limit | Body)), None)
     schema = element = optional = None
+    later = 0
     origin, inner = typing.get_origin(base), typing.get_args(base)
     if dataclasses.is_dataclass(base):
         hints = typing.get_type_hints(base, include_extras=True)
         schema = tuple((f.name, _type(hints[f.name])) for f in dataclasses.fields(base))
+        later = sum(_is_later(hints[name]) for name, _ in schema)
     elif origin is tuple:
         element = _type(inner[0])
     elif origin in (types.UnionType, typing.Union):
         given = [one for one in inner if one is not types.NoneType]
         optional = _type(given[0]) if len(given) == 1 else None
-    return _Type(base, limit, schema, element, optional)
+    return _Type(base, limit, schema, element, optional, later)
+
+
+def _is_later(hint: Any) -> bool:
+    return any(isinstance(extra, Later) for extra in getattr(hint, "__metadata__", ()))
 
 
 def _lower(kind: _Type, value: Any, bodies: list[bytes], path: str = "") -> Any:
@@ -212,10 +227,14 @@ def _lower(kind: _Type, value: Any, bodies: list[bytes], path: str = "") -> Any:
         _check_length(data, limit, path)
         return [len(data), hashlib.sha256(data).digest()]
     if kind.schema is not None:
-        return [
+        fields = [
             _lower(inner, getattr(value, name), bodies, f"{path}.{name}")
             for name, inner in kind.schema
         ]
+        least = len(fields) - kind.later
+        while len(fields) > least and fields[-1] is None:
+            fields.pop()
+        return fields
     if kind.element is not None:
         lowered = [_lower(kind.element, item, bodies, path) for item in value]
         _check_length(lowered, limit, path)
@@ -231,9 +250,10 @@ def _raise(kind: _Type, raw: Any, bodies: list[bytes], path: str) -> Any:
     if isinstance(limit, Body):
         return _claim_body(raw, limit, bodies, path)
     if kind.schema is not None:
-        if not isinstance(raw, list) or len(raw) != len(kind.schema):
+        missing = len(kind.schema) - len(raw) if isinstance(raw, list) else -1
+        if not 0 <= missing <= kind.later or (missing < kind.later and raw[-1] is None):
             raise _Malformed(f"{path} has not {len(kind.schema)} fields")
-        items = zip(kind.schema, raw, strict=True)
+        items = zip(kind.schema, [*raw, *[None] * missing], strict=True)
         fields = [_raise(inner, item, bodies, f"{path}.{name}") for (name, inner), item in items]
         try:
             return kind.base(*fields)

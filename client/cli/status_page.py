@@ -49,6 +49,7 @@ def render_status(
     if status.complaint is not None:
         lines.append(f"this machine last declined: {status.complaint}")
     version = "none yet" if status.version is None else str(status.version)
+    version += f" ({status.version_note})" if status.version_note else ""
     lines.append(
         f"rounds trained {status.rounds}, too late {status.late}, "
         f"sent {status.sent_bytes / 1e6:.1f} MB, newest adapter version {version}"

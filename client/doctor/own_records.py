@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from nomoat.aggregation.errors import NomoatError
 from nomoat.client.doctor.kept_files import damage
 from nomoat.client.home import CommunityFolder
+from nomoat.client.membership import agreement, pinned_lineage
 from nomoat.client.membership.receipted_log import receipts_of_log
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log import reconcile
@@ -18,8 +19,9 @@ def broken_promises(folder: CommunityFolder, identity: bytes) -> Iterator[str]:
     """Yield a line for each promise that does not hold; `identity` is this volunteer's key.
 
     The log of what left is whole, its receipts are signed and name what is in it, no update left
-    for two sums, and what is pinned of roster and versions can be read and follows. A log that was
-    deleted whole looks like that of a new machine here; `nomoat sent --verify` is strict about it.
+    for two sums, what is pinned of roster and versions can be read and follows, and the newest
+    version names no less noise than was agreed to. A log that was deleted whole looks like that of
+    a new machine here; `nomoat sent --verify` is strict about it.
     """
     bad = damage(folder)
     if bad is not None:
@@ -39,6 +41,7 @@ def broken_promises(folder: CommunityFolder, identity: bytes) -> Iterator[str]:
         for lost in reconcile(entries, current).unlogged
     )
     yield from _twice(folder)
+    yield from _noise(folder)
 
 
 def _twice(folder: CommunityFolder) -> Iterator[str]:
@@ -48,3 +51,19 @@ def _twice(folder: CommunityFolder) -> Iterator[str]:
     for (number, exchange), times in left.items():
         if times > 1:
             yield f"the update of round {number} left {times} times in exchange {exchange}"
+
+
+def _noise(folder: CommunityFolder) -> Iterator[str]:
+    """The newest version's word on the noise in its sum."""
+    known = pinned_lineage.read(folder.root)
+    noise = None if known is None else known.record.version.noise
+    if known is None or noise is None:
+        return
+    agreed, number = agreement.load(folder.root, folder.info()), known.record.version.number
+    if not noise.enough:
+        yield f"version {number}: its noise does not come to the epsilon it names"
+    if noise.noise_multiplier < agreed.noise_multiplier:
+        yield (
+            f"version {number} has noise of {noise.noise_multiplier:.4g} times the bound, less "
+            f"than the {agreed.noise_multiplier:.4g} that was agreed to"
+        )

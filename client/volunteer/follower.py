@@ -98,8 +98,9 @@ class VersionFollower(threading.Thread):
         kit = self._kit
         try:
             self._known.roster.refresh()
-            number = fetch_newest(kit, self._known.lineage)
+            number, note = fetch_newest(kit, self._known.lineage), ""
             if (record := kit.folder.version()) is not None:
+                note = record.version.note if number else ""
                 base = BaseLossFile.within(kit.folder.root).loss()
                 version_history.note(kit.folder.root, record, self._status.status.loss, base)
             if self._accepted is not None and not self._handed:
@@ -117,7 +118,7 @@ class VersionFollower(threading.Thread):
             log.warning("the newest adapter and receipts were not fetched: %s", problem)
         else:
             self._status.insist(None)
-            self._status.version(number)
+            self._status.version(number, note)
 
 
 def fetch_receipts(kit: Kit, first_round: int | None = None) -> None:

@@ -36,6 +36,7 @@ class VolunteerStatus:
     late: int = 0
     sent_bytes: int = 0
     version: int | None = None
+    version_note: str = ""  # what the community says of it, where it is no round's
     loss: float | None = None  # last measured on rows kept here, of the community's model
     own_loss: float | None = None  # and of this volunteer's own, where it keeps something
     complaint: str | None = None

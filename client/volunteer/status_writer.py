@@ -164,9 +164,9 @@ class StatusWriter(RoundObserver):
             self._company = waits_for
             self._write(self.status)
 
-    def version(self, number: int) -> None:
+    def version(self, number: int, note: str = "") -> None:
         """A version of the community adapter was fetched and verified."""
-        self.status = replace(self.status, version=number)
+        self.status = replace(self.status, version=number, version_note=note)
         self._write(self.status)
 
     def say(self, doing: str, why: str) -> None:

@@ -2,6 +2,7 @@
 
     chain      versions and roster are signed and unbroken; every version's file is the one named
     history    every version is of a round that was committed, and the other way round
+    noise      what a version says of the noise in its sum is what its round had, and comes to ε
     credit     every update in a sum has its receipt, and every receipt is signed
     database   SQLite finds it whole; standings are the roster's; nothing is left over or missing
 
@@ -26,7 +27,7 @@ Piece = Iterator[str | None]  # a fault in words, or None where there is none
 
 def audit(community: OpenCommunity) -> Piece:
     """Yield a line for each broken promise, and None after each piece that is as it should be."""
-    for part in (_database, _chain, _files, _history, _credit, _standings):
+    for part in (_database, _chain, _files, _history, _noise, _credit, _standings):
         try:
             yield from part(community)
         except (NomoatError, sqlite3.Error, ValueError, KeyError, TypeError) as problem:
@@ -101,6 +102,19 @@ def _history(community: OpenCommunity) -> Piece:
     for record in rounds.values():
         if record.committed and record.adapter not in adapters:
             yield f"round {record.round} was committed, and there is no version of it"
+
+
+def _noise(community: OpenCommunity) -> Piece:
+    store = community.versions.database
+    rounds = {record.round: record for record in map(_record, store.rounds())}
+    for version in (record.version for record in store.versions()):
+        found = 0.0 if version.noise is None else version.noise.noise_multiplier
+        if version.noise is not None and not version.noise.enough:
+            yield f"version {version.number}: its noise does not come to the epsilon it names"
+        elif not version.note and version.round in rounds and found != rounds[version.round].noise:
+            yield f"version {version.number} names other noise than round {version.round} had"
+        else:
+            yield None
 
 
 def _credit(community: OpenCommunity) -> Piece:

@@ -82,7 +82,7 @@ def finish(community: OpenCommunity, begun: RestoreBegun, now: int) -> None:
         old = standing.version
         measured = Provenance(
             versions.get(None).version.round, old.method, old.contributors, old.loss,
-            old.parent_loss, note, old.evaluation,
+            old.parent_loss, note, old.evaluation, old.noise,
         )  # fmt: skip
         with database.transaction():
             versions.add(versions.load(standing), measured, now)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -187,6 +188,7 @@ def _row(record: SignedVersion) -> dict[str, Any]:
         "parent_loss": version.parent_loss,
         "evaluation": version.evaluation,
         "note": version.note,
+        "noise": None if version.noise is None else asdict(version.noise),
         "at": version.at,
         "signature": record.signature.hex(),
     }

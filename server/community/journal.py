@@ -15,8 +15,8 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError
 from nomoat.aggregation.methods.base import MethodState
 from nomoat.aggregation.protocol.adapter import AdapterSpec
-from nomoat.aggregation.protocol.lineage import SignedVersion
-from nomoat.server.community.versions import Provenance, VersionStore
+from nomoat.aggregation.protocol.lineage import SignedVersion, VersionNoise
+from nomoat.server.community.versions import SENT_BACK, Provenance, VersionStore
 from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
@@ -29,12 +29,13 @@ BRIEF_BYTES = 4000
 
 @dataclass(frozen=True)
 class CommunityJournal:
-    """Rounds in the community's database. clock: unix time in seconds."""
+    """Rounds in the community's database. clock: unix time in seconds. noise: in its sums."""
 
     versions: VersionStore
     spec: AdapterSpec
     method: str
     clock: Callable[[], int]
+    noise: VersionNoise | None = None
 
     def last(self) -> FederationCheckpoint | None:
         """The checkpoint to go on from: the last ended round's, or one rolled back to.
@@ -60,12 +61,13 @@ class CommunityJournal:
         if newest.version.adapter == checkpoint.state.adapter.digest:
             self.versions.keep(checkpoint.state.adapter)  # its file may be torn
             return checkpoint
-        # Rolled back: its losses were measured long ago.
+        # Rolled back: its losses were measured long ago. A person may mean that the best is none.
         return FederationCheckpoint(
             checkpoint.round,
             self._begun(newest),
             {},
             evaluation=newest.version.evaluation,
+            best=checkpoint.best if newest.version.note.startswith(SENT_BACK) else None,
             spared=checkpoint.spared,
         )
 
@@ -124,6 +126,7 @@ class CommunityJournal:
                     record.loss,
                     parent_loss,
                     evaluation=record.evaluation,
+                    noise=self.noise if record.noise else None,
                 )
                 self.versions.add(adapter, measured, self.clock())
             text = json.dumps(record.as_json())

@@ -12,7 +12,7 @@ from typing import Any
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.enrolment import fingerprint
-from nomoat.aggregation.protocol.lineage import SignedVersion
+from nomoat.aggregation.protocol.lineage import SignedVersion, Version
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms, sign
 from nomoat.aggregation.secagg import in_words
@@ -134,9 +134,12 @@ def _sizes(community: OpenCommunity, number: int) -> str:
     return in_words.sizes(record.norm_bound, rounds.audit and rounds.secure, record.excluded)
 
 
-def _noise(settings: Settings) -> str:
-    privacy = settings.privacy
-    return in_words.private(privacy.epsilon, privacy.delta, privacy.participations)
+def _noise(version: Version) -> str:
+    noise = version.noise
+    if noise is None:
+        return in_words.NOT_PRIVATE
+    said = in_words.private(noise.epsilon, noise.delta, noise.participations)
+    return f"{said}; noise multiplier {noise.noise_multiplier:.4g}"
 
 
 def _gates(record: SignedVersion) -> str:
@@ -169,7 +172,7 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - loss on the community's own evaluation split {own}
 {notes}- {_sizes(community, version.round)}
 - gates passed: {_gates(record)}; {in_words.NOT_COVERED}
-- privacy, as the community is set: {hidden}; {_noise(settings)}
+- privacy, as the community is set: {hidden}; {_noise(version)}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}
 - parent record {version.parent.hex()}

@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.privacy.plan import Budget, check
+from nomoat.aggregation.protocol.lineage import VersionNoise
 from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
 from nomoat.aggregation.secagg.audit.sketch import WORDS
 from nomoat.aggregation.secagg.thresholds import assume, thresholds
@@ -106,12 +107,25 @@ class PrivacySettings(SettingsTable):
             return None
         return Budget(self.epsilon, self.delta, self.participations)
 
+    @property
+    def noise(self) -> VersionNoise | None:
+        """The noise of each version, None without any."""
+        if (budget := self.budget) is None:
+            return None
+        return VersionNoise(budget.noise, self.epsilon, self.delta, self.participations)
+
 
 class ReleaseSettings(SettingsTable):
-    """The way of an accepted version to the world. delay: seconds after it was accepted."""
+    """The way of an accepted version to the world. delay: seconds after it was accepted.
+
+    rollback_after: so many accepted versions in a row whose loss is above the best's by more than
+    `rollback_rise` (relative) are gone back from; 0: never.
+    """
 
     by: Literal["gate", "person"] = "gate"
     delay: Annotated[float, Field(ge=0, le=365 * 86_400)] = 0.0
+    rollback_after: Annotated[int, Field(ge=0, le=10_000)] = 0
+    rollback_rise: Annotated[float, Field(ge=0, le=10)] = 0.01
 
 
 class ServerSettings(SettingsTable):
@@ -262,7 +276,9 @@ COMMENTS = {
     ),
     "release": (
         "An accepted version is a candidate. by: gate (released when it was accepted) or person\n"
-        "(nomoat adapter release N); delay: seconds after it was accepted, at least."
+        "(nomoat adapter release N); delay: seconds after it was accepted, at least.\n"
+        "rollback_after: so many versions in a row that measure worse than the best by more than\n"
+        "rollback_rise are gone back from; 0: never."
     ),
     "server": (
         "address is what invitations name: it must be reachable from outside.\n"

@@ -11,7 +11,7 @@ from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, UsageErr
 from nomoat.aggregation.protocol import lineage
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.history.key_changes import CommunityKeys, KeyChange
-from nomoat.aggregation.protocol.lineage import SignedVersion, Version
+from nomoat.aggregation.protocol.lineage import SignedVersion, Version, VersionNoise
 from nomoat.aggregation.protocol.round_end import LineagePage, sign_end
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
@@ -21,6 +21,8 @@ from nomoat.storage.atomic import replacing
 SUFFIX = ".adapter"
 OURS = "our records"
 BEYOND = 1 << 40  # any version's number
+ROLLED_BACK = "rollback to version "
+SENT_BACK = "by rule: "  # begins the note of a version that nobody ordered
 UNTRAINED = "the base model: nothing trained yet"  # the note of a version 0
 
 
@@ -28,7 +30,7 @@ UNTRAINED = "the base model: nothing trained yet"  # the note of a version 0
 class Provenance:
     """The origin of a version: round, who contributed, held-out loss after and before.
 
-    evaluation: the loss on the community's evaluation split.
+    evaluation: the loss on the community's evaluation split. noise: in its sum.
     """
 
     round: int
@@ -38,6 +40,7 @@ class Provenance:
     parent_loss: float | None
     note: str = ""
     evaluation: float | None = None
+    noise: VersionNoise | None = None
 
 
 def is_whole(path: Path, digest: bytes) -> bool:
@@ -98,6 +101,7 @@ class VersionStore:
                 evaluation=measured.evaluation,
                 note=measured.note,
                 at=now,
+                noise=measured.noise,
             )
             record = lineage.sign(version, self.key)
             self.database.append_version(record)
@@ -162,14 +166,14 @@ class VersionStore:
                 self.load(record)
         return len(records)
 
-    def rollback(self, number: int, now: int) -> SignedVersion:
+    def rollback(self, number: int, now: int, note: str = "") -> SignedVersion:
         """A new version whose adapter is that of `number`; history stays as it is."""
         old = self.get(number)
         newest = self.get(None)
         version = old.version
-        note = f"rollback to version {number}"
+        note = note or f"{ROLLED_BACK}{number}"
         measured = Provenance(
             newest.version.round, version.method, version.contributors, version.loss,
-            newest.version.loss, note, version.evaluation,
+            newest.version.loss, note, version.evaluation, version.noise,
         )  # fmt: skip
         return self.add(self.load(old), measured, now)

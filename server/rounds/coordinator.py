@@ -55,7 +55,8 @@ class Coordinator:
     exchange) → 32 bytes. sums: how a sum is worked on. standing: digest of the signed end
     of the last round, empty where none is signed. back_off_s: seconds to let pass after so
     many abandoned rounds in a row, since what stopped one round mostly stops the next. train: a
-    training on the community's own rows, by whose size the bound on updates is learned.
+    training on the community's own rows, by whose size the bound on updates is learned. revise:
+    told where the federation stands after a committed round; gives where it goes on from.
     """
 
     federation: Federation
@@ -72,6 +73,7 @@ class Coordinator:
     sums: Run = map
     standing: Callable[[], bytes] = bytes
     back_off_s: Callable[[int], float] = lambda _abandoned: 0.0
+    revise: Callable[[FederationCheckpoint], FederationCheckpoint] = lambda checkpoint: checkpoint
 
     def run(self, grid: Grid) -> FederationCheckpoint:
         """Run the rounds that are left; returns where the federation stands."""
@@ -89,6 +91,7 @@ class Coordinator:
             self.fleet.before_round(grid, checkpoint.round + 1)
             checkpoint, committed = self._round(driver, meter, checkpoint, bounds)
             abandoned = 0 if committed else abandoned + 1
+            checkpoint = self.revise(checkpoint) if committed else checkpoint
         return checkpoint
 
     @property

@@ -15,6 +15,7 @@ from nomoat.aggregation.protocol.messages import (
     TrainTask,
     task_digest,
 )
+from nomoat.aggregation.robust.intake import RobustIntake
 from nomoat.aggregation.secagg.audit.terms import audited
 from nomoat.aggregation.secagg.messages import SessionOffer
 from nomoat.aggregation.secagg.noise.shares import with_noise
@@ -95,7 +96,11 @@ class Exchanges:
     ) -> Exchange:
         federation = self.federation
         manifest = self.method.manifest(adapter.spec, request.round, request.exchange)
-        intake = Intake.of(manifest, self.sums, bound=bound)
+        intake: Intake | RobustIntake = (
+            RobustIntake(manifest, federation.robust, bound)
+            if federation.robust
+            else Intake.of(manifest, self.sums, bound=bound)
+        )
         return PlainExchange(cohort, request, intake, federation.min_reports, self._waiting())
 
     def _waiting(self, phases: int = 1) -> Waiting:

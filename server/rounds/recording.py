@@ -72,6 +72,7 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
         train_seconds={name: round(one.seconds, 6) for name, one in ready.items()},
         suspects=dict(machine.plan.suspects),
         norm_bound=events.norm_bound,
+        noise=federation.noise_multiplier if federation.secure and events.norm_bound else 0.0,
         excluded=len({name for session in events.sessions for name in session.proofs}),
         misfits=tuple(sorted(events.misfits)),
         reusable=_reusable(events),

@@ -61,6 +61,7 @@ class RoundRecord:
     held: dict[str, str] = field(default_factory=dict)  # left out from now on, and why
     suspects: dict[str, float] = field(default_factory=dict)  # probability to spoil sums, if over ½
     norm_bound: float | None = None  # on the L2 norm of an update
+    noise: float = 0.0  # z in its masked sums
     excluded: int = 0  # from the sum by its audit, with evidence
     misfits: tuple[str, ...] = ()  # whose loss of the candidate nothing bears out
     reusable: bool = False  # its number may be announced again: nobody was asked for an update

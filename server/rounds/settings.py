@@ -179,6 +179,14 @@ class RoundSettings(ServerOptimizerSettings):
     audit: Annotated[
         bool, Field(description="Check the size of masked updates by sketches; off by default.")
     ] = False
+    robust: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=0.5,
+            description="Part of the volunteers a mean without masks bears lies of; 0: none.",
+        ),
+    ] = 0.0
     tolerance: Annotated[
         float,
         Field(ge=0, le=10, description="Relative rise of loss accepted; 0: what noise explains."),
@@ -217,6 +225,7 @@ class FederationSettings:
             self.round.personal,
             self.adapter.rank,
             self.round.audit,
+            self.round.robust,
         )
 
     def method(self) -> AnyMethod:
@@ -249,6 +258,7 @@ class FederationSettings:
             clip=chosen.clip or None,
             norm_bound=chosen.norm_bound or None,
             audit=chosen.audit,
+            robust=chosen.robust,
             tolerance=chosen.tolerance or None,
             optimizer=chosen.optimizer,
             schedule=self.training.lr_schedule,

@@ -37,6 +37,16 @@ LIES: dict[str, Twist] = {
 }
 
 
+def from_round_two(lie: Twist) -> Twist:
+    """Who has lied all along differs from itself in nothing."""
+
+    def twist(name: str, answer: Message, message: Message) -> Message:
+        begun = int(message.metadata.group_id) >= 2
+        return lie(name, answer, message) if begun else answer
+
+    return twist
+
+
 def on_the_split(adapter: Adapter) -> Future[float]:
     found: Future[float] = Future()
     found.set_result(3.0 - float(adapter.vector.mean()))
@@ -44,7 +54,7 @@ def on_the_split(adapter: Adapter) -> Future[float]:
 
 
 def play(lie: str, names: tuple[str, ...], *, split: bool) -> Memory:
-    liar = {(names[-1], "evaluate"): LIES[lie]}
+    liar = {(names[-1], "evaluate.heldout"): from_round_two(LIES[lie])}
     settings = federation(rounds=ROUNDS, tolerance=None)
     return run(liar, settings, measure=on_the_split if split else None, names=names)[0]
 
@@ -54,11 +64,12 @@ def play(lie: str, names: tuple[str, ...], *, split: bool) -> Memory:
 def test_one_liar_of_four_loses_nobody_a_round_and_is_heard_no_more(lie: str, split: bool) -> None:
     rounds = play(lie, tuple(TOKENS), split=split).records[1:]
     assert all(record.committed for record in rounds)
-    assert {name for record in rounds for name in record.misfits} <= {"dee"}
+    noticed = {name for record in rounds for name in (*record.misfits, *record.refused)}
+    assert noticed == {"dee"}
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_one_liar_of_two_loses_two_rounds_at_most_where_there_is_a_split(lie: str) -> None:
     rounds = play(lie, ("ada", "dee"), split=True).records[1:]
-    assert [record.committed for record in rounds[-ROUNDS + 2 :]] == [True] * (ROUNDS - 2)
+    assert {record.round for record in rounds if not record.committed} in (set(), {2, 3})
     assert all(math.isfinite(loss) for record in rounds for loss in record.losses.values())

@@ -41,7 +41,8 @@ class OwnerLines(RoundObserver):
         """Tell why nothing is trained now, and a version that has come."""
         if status.version is not None and status.version != self._version:
             self._version = status.version
-            self._tell(f"version {status.version} of the community's adapter is here")
+            note = f" ({status.version_note})" if status.version_note else ""
+            self._tell(f"version {status.version} of the community's adapter is here{note}")
         reason, _, _ = status.why.partition(RETRY)  # once for each, however often it is tried
         if status.doing in TOLD and (status.doing, reason) != self._state and reason != GOING_ON:
             self._state = (status.doing, reason)

@@ -10,6 +10,8 @@ from nomoat.aggregation.methods.base import PlaintextReport
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, Vector
 from nomoat.aggregation.protocol.messages import Decline, Report, ReportRequest
+from nomoat.aggregation.robust.intake import RobustIntake
+from nomoat.aggregation.robust.mean import TooManyFaults
 from nomoat.aggregation.sums.admission import admit
 from nomoat.aggregation.sums.intake import Intake
 from nomoat.aggregation.sums.norm_bound import NormBound
@@ -127,14 +129,15 @@ class PlainExchange(ReportCollection):
     """The mean of the reports, added up as they arrive, a few at a time.
 
     The sum is exact, so the order in which reports arrive cannot change a bit of the result;
-    memory is that of an Intake, however many volunteers report. intake: an empty one.
+    memory is that of an Intake, however many volunteers report. intake: an empty one, or a
+    RobustIntake, which keeps every report.
     """
 
     def __init__(
         self,
         cohort: tuple[str, ...],
         request: ReportRequest,
-        intake: Intake,
+        intake: Intake | RobustIntake,
         minimum: int,
         waiting: Waiting = FOREVER,
     ) -> None:
@@ -148,7 +151,10 @@ class PlainExchange(ReportCollection):
         self.refused |= self._intake.settle()
 
     def _finish(self) -> None:
-        self.mean = self._intake.mean()
+        try:
+            self.mean = self._intake.mean()
+        except TooManyFaults as problem:
+            self.failed = str(problem)
 
 
 class EachExchange(ReportCollection):

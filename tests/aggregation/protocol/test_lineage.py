@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
+import msgpack
 import numpy as np
 import pytest
 
 from builders import adapter
 from nomoat.aggregation.errors import RemoteProtocolError
+from nomoat.aggregation.privacy.accounting import noise_multiplier
+from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import community_id
 from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.lineage import (
+    LABEL,
     SignedVersion,
     Version,
+    VersionNoise,
+    check,
     check_chain,
     from_file,
     sign,
@@ -85,3 +92,38 @@ def test_a_short_or_empty_file_is_refused() -> None:
     for data in (b"", b"\0\0", to_file(adapter(1))[:20]):
         with pytest.raises(RemoteProtocolError):
             from_file(data, adapter(1).digest, "coordinator")
+
+
+NOISE = VersionNoise(noise_multiplier(8.0, 1e-6, 10), 8.0, 1e-6, 10)
+
+
+def test_a_record_of_before_noise_was_named_is_read_and_has_the_digest_it_had() -> None:
+    record = chain(1)[0]
+    v = record.version
+    before = [v.number, v.parent, v.adapter, v.base_hash, v.round, v.method, list(v.contributors),
+              v.loss, v.parent_loss, v.evaluation, v.note, v.at]  # fmt: skip
+    unsigned = msgpack.packb([1, "adapter.version", [before, bytes(64)]], use_bin_type=True)
+    signature = KEY.sign(LABEL, unsigned)
+    sent = msgpack.packb([1, "adapter.version", [before, signature]], use_bin_type=True)
+    read = wire.decode(wire.Packet(sent), SignedVersion, "coordinator")
+    assert read == record
+    assert read.digest == hashlib.sha256(unsigned).digest()
+    assert check(read, KEY.public, "coordinator").noise is None
+    spelt = msgpack.packb([1, "adapter.version", [[*before, None], signature]], use_bin_type=True)
+    with pytest.raises(RemoteProtocolError):  # one way to say it only
+        wire.decode(wire.Packet(spelt), SignedVersion, "coordinator")
+
+
+def test_what_a_record_says_of_noise_is_under_its_signature_and_can_be_recomputed() -> None:
+    record = sign(replace(chain(1)[0].version, noise=NOISE), KEY)
+    sent = wire.decode(wire.encode(record), SignedVersion, "coordinator")
+    assert check(sent, KEY.public, "coordinator").noise == NOISE
+    assert NOISE.enough
+    for lie in (replace(NOISE, epsilon=7.9), replace(NOISE, participations=11)):
+        assert not lie.enough
+        forged = SignedVersion(replace(record.version, noise=lie), record.signature)
+        with pytest.raises(RemoteProtocolError, match="not signed"):
+            check(forged, KEY.public, "coordinator")
+    stripped = SignedVersion(replace(record.version, noise=None), record.signature)
+    with pytest.raises(RemoteProtocolError, match="not signed"):
+        check(stripped, KEY.public, "coordinator")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from builders import community_info
-from nomoat.aggregation.protocol import roster
+from nomoat.aggregation.privacy.accounting import noise_multiplier
+from nomoat.aggregation.protocol import roster, wire
 from nomoat.aggregation.protocol.enrolment import bind
 from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
+from nomoat.aggregation.protocol.lineage import Version, VersionNoise, sign
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.roster import Event, Roster
+from nomoat.aggregation.protocol.round_end import LineagePage, sign_end
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.aggregation.secagg.diary import Mark
 from nomoat.client.doctor.kept_files import damage
 from nomoat.client.doctor.own_records import broken_promises
 from nomoat.client.home import CommunityFolder
 from nomoat.client.identity.keys import node_key
+from nomoat.client.membership import agreement
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log_file import SentLog
@@ -88,3 +93,19 @@ def test_an_update_that_left_for_two_sums_and_a_receipt_for_nothing_are_broken_p
     first, second = broken_promises(folder, ADA.public)
     assert "round 3 is for a packet that the log does not hold" in first
     assert "round 3 left 2 times in exchange 1" in second
+
+
+def test_a_version_with_less_noise_than_was_agreed_to_is_a_broken_promise(
+    folder: CommunityFolder,
+) -> None:
+    noise = VersionNoise(noise_multiplier(8.0, 1e-6, 10), 8.0, 1e-6, 10)
+    about = (b"p" * 32, b"a" * 32, b"b" * 32, 4, "fedavg", ("ada",), 2.0, 2.1, None, "", 9)
+    record = sign(Version(1, *about, noise), COMMUNITY)
+    page = LineagePage((record,), sign_end(4, record, COMMUNITY))
+    (folder.root / "lineage.rec").write_bytes(wire.encode(page).head)
+    agreed = agreement.load(folder.root, folder.info())
+    agreement.save(folder.root, replace(agreed, noise_multiplier=noise.noise_multiplier))
+    assert list(broken_promises(folder, ADA.public)) == []
+    agreement.save(folder.root, replace(agreed, noise_multiplier=2 * noise.noise_multiplier))
+    (fault,) = broken_promises(folder, ADA.public)
+    assert "less than" in fault

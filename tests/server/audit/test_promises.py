@@ -15,9 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from builders import BASE, SPEC, adapter
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import UsageError
+from nomoat.aggregation.privacy.accounting import noise_multiplier
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
 from nomoat.aggregation.protocol.invitation import Claims
+from nomoat.aggregation.protocol.lineage import VersionNoise
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.audit.promises import audit
@@ -44,15 +46,16 @@ def faults(community: OpenCommunity) -> list[str]:
     return [fault for fault in audit(community) if fault is not None]
 
 
-def play(community: OpenCommunity, number: int, committed: bool = True) -> None:
+def play(community: OpenCommunity, number: int, committed: bool = True, z: float = 0.0) -> None:
     """End a round as the coordinator does: receipts, then the record with its version."""
     earned = {name: UpdateDigests((bytes([number, len(name)]) + name.encode().ljust(30),), 9)
               for name in NAMES}  # fmt: skip
     community.credit(number, earned, 100 + number)
     state = methods.get("fedavg").begin(adapter(number if committed else number - 1))
     digest = state.adapter.digest.hex()
-    record = RoundRecord(number, committed, "why", NAMES, NAMES, loss=3.0, adapter=digest)
-    journal = CommunityJournal(community.versions, SPEC, "fedavg", lambda: 200)
+    record = RoundRecord(number, committed, "why", NAMES, NAMES, loss=3.0, adapter=digest, noise=z)
+    noise = VersionNoise(noise_multiplier(8.0, 1e-6, 10), 8.0, 1e-6, 10) if z else None
+    journal = CommunityJournal(community.versions, SPEC, "fedavg", lambda: 200, noise)
     journal.write(record, FederationCheckpoint(number, state, {}))
 
 
@@ -184,3 +187,17 @@ def test_what_versions_were_made_with_cannot_be_set_otherwise(
     path.write_text(text.replace(line, other))
     with pytest.raises(UsageError, match=r"cannot become .*; set it back"):
         replace(community, settings=community.folder.load()).check_fixed()
+
+
+def test_a_version_names_the_noise_that_its_round_had(community: OpenCommunity) -> None:
+    z = noise_multiplier(8.0, 1e-6, 10)
+    play(community, 4, z=z)
+    play(community, 5)
+    assert faults(community) == []
+    newest = community.versions.get(None).version
+    assert newest.noise is None
+    assert community.versions.get(newest.number - 1).version.noise == VersionNoise(z, 8.0, 1e-6, 10)
+    play(community, 6, z=z / 2)
+    assert [fault for fault in faults(community) if "noise" in fault] == [
+        f"version {newest.number + 1} names other noise than round 6 had"
+    ]

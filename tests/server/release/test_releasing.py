@@ -10,9 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from builders import adapter
+from nomoat.aggregation import methods
 from nomoat.aggregation.errors import UsageError
 from nomoat.server.cli.commands import app
 from nomoat.server.community.folder import Folder, create
+from nomoat.server.community.journal import CommunityJournal
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.settings import (
     BaseModelSettings,
@@ -22,7 +24,11 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import Provenance
-from nomoat.server.release.releasing import ReleaseState, newest_released, order
+from nomoat.server.release.releasing import ReleaseState, newest_released, order, states
+from nomoat.server.release.rolling_back import roll_back
+from nomoat.server.rounds.acceptance import HeldOutLosses
+from nomoat.server.rounds.federation import FederationCheckpoint
+from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.settings import AdapterSettings
 from nomoat.serving.sources.community import CoordinatorsCommunity
 
@@ -98,3 +104,70 @@ def test_the_commands_say_what_is_given_out(community: OpenCommunity) -> None:
         order(community, 9, ReleaseState.HELD, "", NOW)
     with pytest.raises(UsageError, match="200 characters"):
         order(community, 1, ReleaseState.HELD, "x" * 201, NOW)
+
+
+def careless(community: OpenCommunity, delay: float = 0.0) -> OpenCommunity:
+    """The community with three versions more of which the first is the best, and a rule of two."""
+    for number, loss in ((4, 2.0), (5, 2.2), (6, 2.3)):
+        made = Provenance(number, "fedavg", ("ada",), 3.0, 3.1, evaluation=loss)
+        community.versions.add(adapter(number), made, 100 * number)
+    rule = ReleaseSettings(delay=delay, rollback_after=2)
+    return replace(community, settings=community.settings.model_copy(update={"release": rule}))
+
+
+def test_a_regression_is_gone_back_from_and_not_given_out_any_more(
+    community: OpenCommunity,
+) -> None:
+    assert roll_back(community, NOW) is None  # no rule
+    town = careless(community, 250)
+    assert given_out(town) == 6
+    record = roll_back(town, NOW)
+    assert record is not None
+    assert record.version.adapter == town.versions.get(4).version.adapter
+    assert record.version.note.startswith("by rule: rollback to version 4: the 2 after it")
+    assert record.version.parent == town.versions.get(6).digest
+    assert town.versions.verify() == 8
+    assert given_out(town) == 4  # the good one, until the delay of what was added is over
+    assert given_out(town, NOW + 250) == 7
+    assert roll_back(town, NOW) is None
+    held = [number for number, state in states(town, NOW).items() if state is ReleaseState.HELD]
+    assert held == [5, 6]
+
+
+def test_the_rule_goes_past_no_version_that_a_person_released_and_back_to_none_that_is_held(
+    community: OpenCommunity,
+) -> None:
+    town = careless(community)
+    order(town, 5, ReleaseState.RELEASED, "better answers", NOW)
+    assert roll_back(town, NOW) is None
+    order(town, 5, ReleaseState.HELD, "worse after all", NOW)
+    order(town, 4, ReleaseState.HELD, "rude", NOW)
+    record = roll_back(town, NOW)
+    assert record is None  # the versions before were not measured on these rows
+
+
+def test_rounds_go_on_from_the_good_version_with_the_best_that_was_measured(
+    community: OpenCommunity,
+) -> None:
+    spec = adapter(0).spec
+    for number, loss in ((4, 2.0), (5, 2.2), (6, 2.3)):
+        journal = CommunityJournal(community.versions, spec, "fedavg", lambda: 100)
+        state = methods.get("fedavg").begin(adapter(number))
+        record = RoundRecord(
+            number, True, "", ("ada",), ("ada",), losses={"ada": loss}, evaluation=loss,
+            adapter=state.adapter.digest.hex(),
+        )  # fmt: skip
+        best = HeldOutLosses({"ada": 2.0}, 2.0)
+        journal.write(
+            record, FederationCheckpoint(number, state, {"ada": loss}, evaluation=loss, best=best)
+        )
+    rule = ReleaseSettings(rollback_after=2)
+    town = replace(community, settings=community.settings.model_copy(update={"release": rule}))
+    assert roll_back(town, NOW) is not None
+    for _ in range(2):  # here, and after a restart
+        last = CommunityJournal(community.versions, spec, "fedavg", lambda: 100).last()
+        assert last is not None
+        assert last.round == 6
+        assert last.state.adapter.digest == adapter(4).digest
+        assert last.evaluation == 2.0
+        assert last.best == HeldOutLosses({"ada": 2.0}, 2.0)
