@@ -17,7 +17,10 @@ pytestmark = pytest.mark.timeout(120)
 def test_the_table_names_its_rows_where_there_is_no_gpu() -> None:
     command = [sys.executable, "-P", str(BENCHMARK.with_name("gpu_check.py")), "--dry"]
     done = subprocess.run(
-        [*command, "--only", "out of memory,does not fit"], capture_output=True, text=True, check=False
+        [*command, "--only", "out of memory,does not fit"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     named = [line.partition("most  ")[2] for line in done.stdout.splitlines()]
