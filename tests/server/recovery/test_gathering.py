@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from builders import BASE, SPEC, adapter, community_info
+from builders import BASE, SPEC, OneKey, adapter, community_info
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import lineage, wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
@@ -58,7 +58,7 @@ def key_of(name: str) -> SigningKey:
 
 
 @dataclass
-class Line:
+class Line(OneKey):
     """A coordinator as a volunteer's client reaches it: up, or asking what members hold."""
 
     served: OpenCommunity | None
