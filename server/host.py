@@ -16,7 +16,7 @@ from functools import partial
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid
 
-from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.methods.modules import same_scale
 from nomoat.aggregation.methods.plaintext.stacking import MAX_GROWN_RANK
 from nomoat.aggregation.protocol.adapter import AdapterSpec
@@ -26,6 +26,7 @@ from nomoat.aggregation.protocol.wire import PART_BYTES
 from nomoat.aggregation.protocol.work_terms import WorkTerms, rounds_per_day, sign
 from nomoat.aggregation.sums.parallel import Run
 from nomoat.flower.process import quick_turns
+from nomoat.lora.scan.plan import ScanPlan
 from nomoat.lora.workers.pool import Pool
 from nomoat.server.audit.certificate import CertificateRenewal
 from nomoat.server.audit.promises import cut_off
@@ -46,6 +47,7 @@ from nomoat.server.port.http_app import make_app
 from nomoat.server.port.listening import ListenOptions, serving
 from nomoat.server.port.services import Asking, Directory, PortServices
 from nomoat.server.release.rolling_back import roll_back
+from nomoat.server.release.scanning import scan_versions
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
@@ -58,6 +60,7 @@ from nomoat.storage.atomic import held, sweep
 log = logging.getLogger(__name__)
 
 NONCE_BYTES = 16
+SEED_BYTES = 32
 LOOK_S = 0.1
 KEY_LOOK_S = 1.0
 MOST_LOOKING = 0.01  # of a core, while volunteers are waited for, however many there are
@@ -226,7 +229,7 @@ class Deployment:
             sums=self.sums,
             standing=community.versions.standing,
             back_off_s=back_off_s,
-            revise=lambda checkpoint: _revised(community, journal, checkpoint),
+            revise=lambda checkpoint: _revised(community, journal, checkpoint, self.split),
         )
 
     def _withdraw(self, message_ids: Collection[str]) -> None:
@@ -252,12 +255,19 @@ class Deployment:
 
 
 def _revised(
-    community: OpenCommunity, journal: CommunityJournal, checkpoint: FederationCheckpoint
+    community: OpenCommunity,
+    journal: CommunityJournal,
+    checkpoint: FederationCheckpoint,
+    split: EvaluationSplit | None,
 ) -> FederationCheckpoint:
     """Return where rounds go on: a version that the rule has gone back to, or `checkpoint`."""
-    if roll_back(community, int(time.time())) is None:
-        return checkpoint
-    return journal.last() or checkpoint
+    if roll_back(community, int(time.time())) is not None:
+        checkpoint = journal.last() or checkpoint
+    release = community.settings.release
+    if release.scan_seconds and split is not None:
+        plan = ScanPlan(os.urandom(SEED_BYTES), release.scan_texts, seconds=release.scan_seconds)
+        scan_versions(community, partial(split.scan, plan=plan), int(time.time()))
+    return checkpoint
 
 
 def until_next_look_s(took_s: float) -> float:
@@ -308,6 +318,11 @@ def _evaluation_split(community: OpenCommunity, resources: ExitStack) -> Evaluat
     """The community's own rows and a process that measures on them, if it has any."""
     folder, settings = community.folder, community.settings
     if not folder.evaluation.exists():
+        if settings.release.scan_seconds:
+            raise UsageError(
+                f"{folder.settings}: release.scan_seconds tries texts in rows of the community's "
+                "own, which it was made without (nomoat init --eval)"
+            )
         return None
     base = settings.base
     pool = Pool(str(base.folder), 1, base_hash=bytes.fromhex(base.hash))

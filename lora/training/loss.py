@@ -33,6 +33,21 @@ class Losses:
 
     def __call__(self, batch: Batch, reduction: str) -> torch.Tensor:
         """Return the cross-entropy, nats, of the batch's trained tokens: their "mean" or "sum"."""
+        ids, mask, places, targets = self._on_device(batch)
+        return self.computed(ids, mask, places, targets, reduction)
+
+    def log_probabilities(self, batch: Batch) -> torch.Tensor:
+        """Return those of every token at each of the batch's trained positions, (k, V)."""
+        ids, mask, places, _ = self._on_device(batch)
+        self._places = places
+        with self._autocast():
+            logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        found: torch.Tensor = logits.view(len(places), -1).float().log_softmax(1)
+        return found
+
+    def _on_device(
+        self, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
         import torch
 
         places, targets, ids = (
@@ -43,7 +58,7 @@ class Losses:
         if batch.mask is not None:
             mask = torch.from_numpy(batch.mask.astype(np.int64))
             mask = mask.to(self.device, non_blocking=True)
-        return self.computed(ids, mask, places, targets, reduction)
+        return ids, mask, places, targets
 
     def computed(
         self,

@@ -13,6 +13,7 @@ from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.model.targets import Targets
+from nomoat.lora.scan.plan import ScanPlan
 from nomoat.lora.training.moments import Moments
 
 
@@ -97,6 +98,18 @@ class SampleJob:
     continue_text: bool = False
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ScanJob:
+    """Try texts in a shard's questions under two adapters of one shape → scan.shifts.Shifts."""
+
+    shard: Path
+    spec: AdapterSpec
+    before: Vector = field(repr=False)
+    after: Vector = field(repr=False)
+    seq_len: int
+    plan: ScanPlan
+
+
 @dataclass(frozen=True, slots=True)
 class SpecJob:
     """Examine the worker's model → examination.Examined, so that nobody else needs torch.
@@ -148,7 +161,9 @@ class Throttle:
 
 
 Order: TypeAlias = Pause | Throttle
-Job: TypeAlias = TrainJob | JointJob | EvaluateJob | SampleJob | SpecJob | ShardJob | LengthsJob
+Job: TypeAlias = (
+    TrainJob | JointJob | EvaluateJob | SampleJob | ScanJob | SpecJob | ShardJob | LengthsJob
+)
 
 
 OF_THIS_MACHINE = frozenset({"checkpoint", "most_tokens", "checkpointing", "needs_bytes"})

@@ -45,6 +45,7 @@ from nomoat.lora.workers.serving import PoolState, Task, serve
 
 if TYPE_CHECKING:
     from nomoat.lora.data.lengths import RowLengths
+    from nomoat.lora.scan.plan import Shifts
     from nomoat.lora.training.evaluate import MeasuredLoss
     from nomoat.lora.training.train import Trained
 
@@ -98,6 +99,8 @@ class Pool:
     def submit(self, job: jobs.JointJob) -> Future[list[Trained | NomoatError]]: ...
     @overload
     def submit(self, job: jobs.EvaluateJob) -> Future[MeasuredLoss]: ...
+    @overload
+    def submit(self, job: jobs.ScanJob) -> Future[Shifts]: ...
     @overload
     def submit(self, job: jobs.SampleJob) -> Future[tuple[str, ...]]: ...
     @overload

@@ -26,6 +26,8 @@ from nomoat.lora.model.context import check_length, context_of
 from nomoat.lora.model.examination import Examined, examine
 from nomoat.lora.model.files import check_unchanged
 from nomoat.lora.model.targets import LoraShape
+from nomoat.lora.scan.plan import Shifts
+from nomoat.lora.scan.shifts import scan
 from nomoat.lora.training.checkpoint import Paused
 from nomoat.lora.training.checkpoint import read as read_checkpoint
 from nomoat.lora.training.evaluate import MeasuredLoss, evaluate, sample
@@ -43,6 +45,7 @@ from nomoat.lora.workers.jobs import (
     JointJob,
     LengthsJob,
     SampleJob,
+    ScanJob,
     ShardCounts,
     ShardJob,
     SpecJob,
@@ -102,8 +105,8 @@ class Worker:
                 return self._train(job) if isinstance(job, TrainJob) else self._train_jointly(job)
             case EvaluateJob():
                 return self._evaluate(job)
-            case SampleJob():
-                return self._sample(job)
+            case SampleJob() | ScanJob():
+                return self._sample(job) if isinstance(job, SampleJob) else self._scan(job)
             case SpecJob():
                 return self._examine(job)
             case ShardJob():
@@ -179,6 +182,12 @@ class Worker:
             sample(model, adapter, encoder, prompt, length, job.continue_text)
             for prompt in job.prompts
         )
+
+    def _scan(self, job: ScanJob) -> Shifts:
+        encoder = Encoder.of(self._base.tokenizer, job.seq_len)
+        pair = Adapter(job.spec, job.before), Adapter(job.spec, job.after)
+        rows = read(job.shard).conversations
+        return scan(self._model(job.spec), pair, encoder, rows, job.plan, time.monotonic)
 
     def _model(self, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
         if self._slot is None or self._slot[0] != (spec, frozen):

@@ -65,6 +65,10 @@ MIGRATIONS = (
     """
     CREATE TABLE pruned (adapter BLOB PRIMARY KEY, at INTEGER NOT NULL);
     """,
+    """
+    CREATE TABLE scans (number INTEGER PRIMARY KEY, against INTEGER NOT NULL,
+        tried INTEGER NOT NULL, asked INTEGER NOT NULL, found TEXT NOT NULL, at INTEGER NOT NULL);
+    """,
 )
 BUSY_S = 10.0
 

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from nomoat.aggregation.methods.base import LocalStart
 from nomoat.aggregation.protocol.adapter import Adapter, Vector
 from nomoat.aggregation.protocol.messages import TrainSettings, TrainTask
-from nomoat.lora.workers.jobs import EvaluateJob, TrainJob
+from nomoat.lora.scan.plan import ScanPlan, Shifts
+from nomoat.lora.workers.jobs import EvaluateJob, ScanJob, TrainJob
 from nomoat.lora.workers.pool import Pool
 
 T = TypeVar("T")
@@ -35,6 +36,14 @@ class EvaluationSplit:
         job = EvaluateJob(self.rows, adapter.spec, adapter.vector, self.settings)
         self.pool.submit(job).add_done_callback(_handing_on(loss, lambda found: found.loss))
         return loss
+
+    def scan(self, before: Adapter, after: Adapter, plan: ScanPlan) -> Future[Shifts]:
+        """Try texts in these rows' questions; NomoatError if it cannot be done."""
+        tried: Future[Shifts] = Future()
+        length = self.settings.seq_len
+        job = ScanJob(self.rows, after.spec, before.vector, after.vector, length, plan)
+        self.pool.submit(job).add_done_callback(_handing_on(tried, lambda found: found))
+        return tried
 
     def train(self, task: TrainTask, local: LocalStart) -> Future[Vector]:
         """Train local.adapter on these rows, float32 (d,); NomoatError if it cannot be done."""

@@ -134,6 +134,20 @@ def _sizes(community: OpenCommunity, number: int) -> str:
     return in_words.sizes(record.norm_bound, rounds.audit and rounds.secure, record.excluded)
 
 
+def _scanned(community: OpenCommunity, number: int) -> str:
+    """Say what was tried on a version before it was given out."""
+    sql = "SELECT against, tried, found FROM scans WHERE number = ?"
+    rows = community.registrar.database.run(sql, number)
+    if not rows:
+        return "not scanned for triggers"
+    against, tried, texts = rows[0]
+    out = ", ".join(map(json.dumps, json.loads(texts))) or "none"
+    return (
+        f"scanned for triggers: {tried} texts against version {against}, found: {out} (a trigger "
+        "that was not among them is not found)"
+    )
+
+
 def _noise(version: Version) -> str:
     noise = version.noise
     if noise is None:
@@ -171,6 +185,7 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - held-out loss {loss} (the version before: {before})
 - loss on the community's own evaluation split {own}
 {notes}- {_sizes(community, version.round)}
+- {_scanned(community, version.number)}
 - gates passed: {_gates(record)}; {in_words.NOT_COVERED}
 - privacy, as the community is set: {hidden}; {_noise(version)}
 - base model content hash {version.base_hash.hex()}

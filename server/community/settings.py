@@ -119,13 +119,18 @@ class ReleaseSettings(SettingsTable):
     """The way of an accepted version to the world. delay: seconds after it was accepted.
 
     rollback_after: so many accepted versions in a row whose loss is above the best's by more than
-    `rollback_rise` (relative) are gone back from; 0: never.
+    `rollback_rise` (relative) are gone back from; 0: never. scan_seconds: the time in which texts
+    are tried that may be triggers, before a version is given out; 0: none. scan_texts: some more.
     """
 
     by: Literal["gate", "person"] = "gate"
     delay: Annotated[float, Field(ge=0, le=365 * 86_400)] = 0.0
     rollback_after: Annotated[int, Field(ge=0, le=10_000)] = 0
     rollback_rise: Annotated[float, Field(ge=0, le=10)] = 0.01
+    scan_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    scan_texts: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=100)
+    ] = ()
 
 
 class ServerSettings(SettingsTable):
@@ -278,7 +283,9 @@ COMMENTS = {
         "An accepted version is a candidate. by: gate (released when it was accepted) or person\n"
         "(nomoat adapter release N); delay: seconds after it was accepted, at least.\n"
         "rollback_after: so many versions in a row that measure worse than the best by more than\n"
-        "rollback_rise are gone back from; 0: never."
+        "rollback_rise are gone back from; 0: never.\n"
+        "scan_seconds: texts are tried so long on each version against the one given out, in rows\n"
+        "of the community's own (scan_texts: some more); one whose answer changed is held; 0: none."
     ),
     "server": (
         "address is what invitations name: it must be reachable from outside.\n"

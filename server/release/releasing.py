@@ -10,7 +10,7 @@ newest release where no number is said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,13 +38,22 @@ class ReleaseOrder:
 
 
 def state_of(
-    record: SignedVersion, word: ReleaseOrder | None, rule: ReleaseSettings, now: int
+    record: SignedVersion,
+    word: ReleaseOrder | None,
+    rule: ReleaseSettings,
+    now: int,
+    awaiting: Collection[int] = (),
 ) -> ReleaseState:
-    """Judge one version; the first is the base model, which needs nobody's word."""
+    """Judge one version; the first is the base model, which needs nobody's word.
+
+    awaiting: versions that are to be scanned yet; a person's word goes before.
+    """
     if word is not None and word.state is ReleaseState.HELD:
         return ReleaseState.HELD
     if record.version.number == 0:
         return ReleaseState.RELEASED
+    if word is None and record.version.number in awaiting:
+        return ReleaseState.CANDIDATE
     said = rule.by == "gate" or word is not None
     ripe = now >= record.version.at + rule.delay
     return ReleaseState.RELEASED if said and ripe else ReleaseState.CANDIDATE
@@ -58,11 +67,22 @@ def orders(community: OpenCommunity) -> Mapping[int, ReleaseOrder]:
 
 def states(community: OpenCommunity, now: int) -> dict[int, ReleaseState]:
     """Version → candidate, released or held."""
-    said, rule = orders(community), community.settings.release
+    said, rule, waits = orders(community), community.settings.release, awaiting_scan(community)
     return {
-        record.version.number: state_of(record, said.get(record.version.number), rule, now)
+        record.version.number: state_of(record, said.get(record.version.number), rule, now, waits)
         for record in community.versions.database.versions()
     }
+
+
+def awaiting_scan(community: OpenCommunity) -> frozenset[int]:
+    """Versions that are to be scanned yet: those since the first scan, or the newest alone."""
+    if not community.settings.release.scan_seconds:
+        return frozenset()
+    rows = community.registrar.database.run("SELECT number FROM scans")
+    scanned = {number for (number,) in rows}
+    newest = community.versions.get(None).version.number
+    first = min(scanned, default=newest)
+    return frozenset(range(max(1, first), newest + 1)) - scanned
 
 
 def order(
@@ -74,13 +94,14 @@ def order(
         raise UsageError("a reason has 200 characters at most")
     sql = "INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?)"
     community.registrar.database.run(sql, number, state.value, reason, now)
-    return state_of(record, orders(community)[number], community.settings.release, now)
+    said, rule = orders(community)[number], community.settings.release
+    return state_of(record, said, rule, now, awaiting_scan(community))
 
 
 def newest_released(community: OpenCommunity, now: int) -> SignedVersion:
     """The newest version that is given out; version 0 if no other is."""
-    said, rule = orders(community), community.settings.release
+    stand = states(community, now)
     for record in reversed(community.versions.database.versions()):
-        if state_of(record, said.get(record.version.number), rule, now) is ReleaseState.RELEASED:
+        if stand[record.version.number] is ReleaseState.RELEASED:
             return record
     return community.versions.get(0)
