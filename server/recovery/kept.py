@@ -73,4 +73,5 @@ def _round_of(version: Version) -> RoundRecord:
         loss=version.loss,
         evaluation=version.evaluation,
         adapter=version.adapter.hex(),
+        noise=0.0 if version.noise is None else version.noise.noise_multiplier,
     )

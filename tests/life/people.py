@@ -27,6 +27,7 @@ from nomoat.aggregation.protocol.enrolment import (
     node_public_der,
     prove,
 )
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.receipts import Receipts
 from nomoat.aggregation.protocol.roster import Event
@@ -68,6 +69,13 @@ class Line(OneKey):
     identity: SigningKey
     community: bytes
     gathering: Gathering | None = None  # while the community asks what members hold
+
+    @property
+    def keys(self) -> CommunityKeys:
+        return CommunityKeys(self.community)
+
+    def checked(self, check: Callable[[CommunityKeys], Any]) -> Any:
+        return check(self.keys)
 
     def _up(self) -> OpenCommunity:
         found = self.served()

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nomoat.aggregation.errors import BadData, NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
 from nomoat.aggregation.protocol.history import restoration
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.history.restoration import Restorations
 from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.receipts import Receipt, Receipts, issue
@@ -60,6 +61,13 @@ class Line(OneKey):
     @property
     def community(self) -> bytes:
         return self.served.registrar.key.public
+
+    @property
+    def keys(self) -> CommunityKeys:
+        return CommunityKeys(self.community)
+
+    def checked(self, check: Callable[[CommunityKeys], Any]) -> Any:
+        return check(self.keys)
 
     def get(self, target: str, _now: int, _limit: int) -> bytes:
         asked = urlsplit(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from builders import BASE, SPEC, OneKey, adapter, community_info
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import lineage, wire
 from nomoat.aggregation.protocol.enrolment import Enrol, bind
+from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.history.recovery import Holding, WantedPieces
 from nomoat.aggregation.protocol.invitation import Claims
+from nomoat.aggregation.protocol.lineage import VersionNoise
 from nomoat.aggregation.protocol.receipts import Receipt, Receipts, issue
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.round_end import sign_end
@@ -67,6 +69,13 @@ class Line(OneKey):
     gathering: Gathering | None = None
     now: float = 0.0
     posted: list[str] = field(default_factory=list)
+
+    @property
+    def keys(self) -> CommunityKeys:
+        return CommunityKeys(self.community)
+
+    def checked(self, check: Callable[[CommunityKeys], Any]) -> Any:
+        return check(self.keys)
 
     def get(self, target: str, _now: int, _limit: int) -> bytes:
         asked, up = urlsplit(target), self.served
@@ -136,10 +145,12 @@ def enrol(community: OpenCommunity, name: str) -> None:
     community.registrar.enrol(wire.encode(Enrol(token, binding)).head, 5)
 
 
-def commit(community: OpenCommunity, number: int) -> None:
+def commit(community: OpenCommunity, number: int, noise: VersionNoise | None = None) -> None:
     """End a round as the journal does, without its losses."""
     record = community.versions.add(
-        adapter(number % 100), Provenance(number, "fedavg", ("ada",), 2.0, None), number
+        adapter(number % 100),
+        Provenance(number, "fedavg", ("ada",), 2.0, None, noise=noise),
+        number,
     )
     done = RoundRecord(
         number, True, "", contributors=("ada",), adapter=record.version.adapter.hex()
@@ -248,6 +259,20 @@ def test_round_numbers_that_were_passed_over_count_as_no_rounds(
         assert checkpoint is not None
         assert checkpoint.round == 20_009
         assert checkpoint.counted == 6
+
+
+def test_versions_that_name_their_noise_come_back_with_it(
+    lost: OpenCommunity, people: dict[str, Machine], tmp_path: Path
+) -> None:
+    commit(lost, 6, VersionNoise(2.0, 8.0, 1e-5, 1))
+    people["ada"].follow()
+    community, gathering = brought_back(tmp_path)
+    people["ada"].meets(gathering)
+    assert people["ada"].gives()
+    back = ended(tmp_path, community, gathering)
+    with contextlib.closing(back.registrar.database):
+        assert back.versions.get(6).version.noise is not None
+        assert [fault for fault in audit(back) if fault is not None] == []
 
 
 def test_nothing_is_signed_and_no_order_is_taken_before_members_were_asked(
