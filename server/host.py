@@ -46,7 +46,7 @@ from nomoat.server.port.forwarded import Forwarded, networks
 from nomoat.server.port.http_app import make_app
 from nomoat.server.port.listening import ListenOptions, serving
 from nomoat.server.port.services import Asking, Directory, PortServices
-from nomoat.server.release.rolling_back import roll_back
+from nomoat.server.release.rolling_back import heed, overruled, roll_back
 from nomoat.server.release.scanning import scan_versions
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
@@ -193,6 +193,7 @@ class Deployment:
         self.file.progress(RoundProgress(rounds, "all rounds done", 0, 0))
         while not self.stop.wait(KEY_LOOK_S):
             self._heed_key()
+            heed(self.community, int(time.time()))
 
     def _heed_key(self) -> None:
         if is_asked(self.community.folder):
@@ -200,15 +201,7 @@ class Deployment:
 
     def _coordinator(self) -> Coordinator:
         community, initial = self.community, self.community.initial()
-        method = community.settings.method.name
-        ledger = ConductLedger(community.registrar)
-        journal = CommunityJournal(
-            community.versions,
-            initial.spec,
-            method,
-            lambda: int(time.time()),
-            community.settings.privacy.noise,
-        )
+        ledger, journal = ConductLedger(community.registrar), _journal(community, initial.spec)
         return Coordinator(
             community.settings.federation(),
             initial,
@@ -230,6 +223,7 @@ class Deployment:
             standing=community.versions.standing,
             back_off_s=back_off_s,
             revise=lambda checkpoint: _revised(community, journal, checkpoint, self.split),
+            ordered=lambda checkpoint: _ordered(community, journal, checkpoint),
         )
 
     def _withdraw(self, message_ids: Collection[str]) -> None:
@@ -247,11 +241,31 @@ class Deployment:
         while True:
             self._heed_key()
             began = time.thread_time()
+            heed(self.community, int(time.time()))
             present = len(agreeing(self.community.consents, self.grid.willing()))
             if present >= rounds.least_present and time.monotonic() >= opens_at:
                 return
             self.file.waiting(number, present, rounds.least_present)
             self._pause(until_next_look_s(time.thread_time() - began))
+
+
+def _journal(community: OpenCommunity, spec: AdapterSpec) -> CommunityJournal:
+    return CommunityJournal(
+        community.versions,
+        spec,
+        community.settings.method.name,
+        lambda: int(time.time()),
+        community.settings.privacy.noise,
+        lambda: overruled(community),
+    )
+
+
+def _ordered(
+    community: OpenCommunity, journal: CommunityJournal, checkpoint: FederationCheckpoint
+) -> FederationCheckpoint:
+    """Return where rounds go on: a version that was gone back to, or `checkpoint`."""
+    heed(community, int(time.time()))
+    return journal.standing(checkpoint)
 
 
 def _revised(

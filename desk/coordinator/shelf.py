@@ -17,6 +17,7 @@ from nomoat.lora.model.adapter_folder import save_folder
 from nomoat.server.community.opened import OpenCommunity, card
 from nomoat.server.release.releasing import ReleaseState, orders, states
 from nomoat.server.release.releasing import order as say
+from nomoat.server.release.rolling_back import ask, waiting
 from nomoat.serving.variants.distance import LayerDistance, distances
 
 MOST_LAYERS: Final = 12
@@ -53,6 +54,7 @@ class VersionView:
     parent: int | None
     moved: tuple[LayerDistance, ...]
     layers: int
+    goes_back: int | None  # to the version that a person has ordered, when no round is under way
 
 
 def version_rows(community: OpenCommunity) -> tuple[VersionRow, ...]:
@@ -64,7 +66,7 @@ def version_rows(community: OpenCommunity) -> tuple[VersionRow, ...]:
 
 def version_view(community: OpenCommunity, number: int) -> VersionView:
     """One version; UsageError if there is none of this number."""
-    record = community.versions.get(number)
+    record, ordered = community.versions.get(number), waiting(community)
     moved = _moved(community, record)
     return VersionView(
         _row(record, states(community, int(time.time()))[number]),
@@ -74,6 +76,7 @@ def version_view(community: OpenCommunity, number: int) -> VersionView:
         number - 1 if number > 0 else None,
         tuple(moved[:MOST_LAYERS]),
         len(moved),
+        None if ordered is None else ordered.to,
     )
 
 
@@ -84,6 +87,15 @@ def order(community: OpenCommunity, form: Mapping[str, str], now: int) -> str:
         raise UsageError("there is no such order")
     stands = say(community, int(number), WORDS[wanted], form.get("reason", "").strip(), now)
     return f"Version {number} is {stands.value}."
+
+
+def go_back(community: OpenCommunity, form: Mapping[str, str], now: int) -> str:
+    """Have the community go back to a version as a form says; a sentence that says when."""
+    number = form.get("number", "")
+    if not number.isdecimal() or len(number) > MOST_DIGITS:
+        raise UsageError("there is no such order")
+    ask(community, int(number), form.get("reason", ""), now)
+    return f"The community goes back to version {number} when no round is under way."
 
 
 def _word(community: OpenCommunity, number: int) -> str:

@@ -70,6 +70,7 @@ class CoordinatorPages:
         site.order("/settings", self._change)
         site.order("/verify", self._verify)
         site.order("/release", self._release)
+        site.order("/rollback", self._rollback)
         site.live("/live", self._now)
         return site
 
@@ -172,8 +173,7 @@ class CoordinatorPages:
         number = _number(request)
         view = shelf.version_view(self.community, number)
         frame = self._frame(f"Version {number}", "/versions", session)
-        folder = str(self.community.folder.root)
-        return render("coordinator_version", page=frame, view=view, folder=folder)
+        return render("coordinator_version", page=frame, view=view)
 
     def _packed(self, request: Request, session: BrowserSession) -> Response:
         del session
@@ -190,6 +190,10 @@ class CoordinatorPages:
     def _release(self, form: Mapping[str, str], session: BrowserSession) -> str:
         del session
         return shelf.order(self.community, form, int(time.time()))
+
+    def _rollback(self, form: Mapping[str, str], session: BrowserSession) -> str:
+        del session
+        return shelf.go_back(self.community, form, int(time.time()))
 
     def _settings(self, request: Request, session: BrowserSession) -> str:
         del request

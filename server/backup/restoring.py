@@ -87,6 +87,7 @@ def finish(community: OpenCommunity, begun: RestoreBegun, now: int) -> None:
         with database.transaction():
             versions.add(versions.load(standing), measured, now)
             database.put_round(number, False, brief(RoundRecord(number, False, note)), b"")
+            database.run("DELETE FROM ordered_rollback")  # it was of another state
     _state(community, begun, now)
     folder.restoring.unlink(missing_ok=True)
 

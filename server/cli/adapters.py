@@ -143,14 +143,24 @@ def _states(community: OpenCommunity) -> dict[int, str]:
 def rollback(
     number: Annotated[int, typer.Argument(help="The version to go back to.")],
     folder: InFolder = Path(),
+    reason: Annotated[str, typer.Option(help="Signed with it; everybody can read it.")] = "",
 ) -> None:
-    """Go on from an older version: a new one is added, none is rewritten."""
+    """Go on from an older version: a new one is added, none is rewritten.
+
+    A community that is up goes back when no round is under way; one that began before is not taken.
+    """
+    from nomoat.server.overview import up_process
+    from nomoat.server.release.rolling_back import ask, go_back
     from nomoat.storage.atomic import held
 
-    community = opened(folder)
-    up = f"{folder} is up, and its next round would undo this; stop nomoat up first"
-    with held(community.folder.up_lock, up):
-        record = community.versions.rollback(number, int(time.time()))
+    community, now = opened(folder), int(time.time())
+    if up_process(folder) is not None:
+        ask(community, number, reason, now)
+        typer.echo(f"the community goes back to version {number} when no round is under way")
+        say(f"a round that is under way is not taken; see: nomoat adapter list --dir {folder}")
+        return
+    with held(community.folder.up_lock, f"{folder} is being opened; try again"):
+        record = go_back(community, number, reason, now)
     typer.echo(f"version {record.version.number} is version {number} again")
     say("nomoat up goes on from it")
 

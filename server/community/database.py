@@ -69,6 +69,10 @@ MIGRATIONS = (
     CREATE TABLE scans (number INTEGER PRIMARY KEY, against INTEGER NOT NULL,
         tried INTEGER NOT NULL, asked INTEGER NOT NULL, found TEXT NOT NULL, at INTEGER NOT NULL);
     """,
+    """
+    CREATE TABLE ordered_rollback (one INTEGER PRIMARY KEY CHECK (one = 0),
+        version INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL);
+    """,
 )
 BUSY_S = 10.0
 

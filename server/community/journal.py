@@ -19,7 +19,7 @@ from nomoat.aggregation.protocol.lineage import SignedVersion, VersionNoise
 from nomoat.server.community.versions import SENT_BACK, Provenance, VersionStore
 from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.federation import FederationCheckpoint
-from nomoat.server.rounds.records import RoundRecord
+from nomoat.server.rounds.records import Overruled, RoundRecord
 from nomoat.storage import arrays
 
 log = logging.getLogger(__name__)
@@ -29,13 +29,17 @@ BRIEF_BYTES = 4000
 
 @dataclass(frozen=True)
 class CommunityJournal:
-    """Rounds in the community's database. clock: unix time in seconds. noise: in its sums."""
+    """Rounds in the community's database. clock: unix time in seconds. noise: in its sums.
+
+    overruled: says why a round may not be committed now; "": it may.
+    """
 
     versions: VersionStore
     spec: AdapterSpec
     method: str
     clock: Callable[[], int]
     noise: VersionNoise | None = None
+    overruled: Callable[[], str] = str
 
     def last(self) -> FederationCheckpoint | None:
         """The checkpoint to go on from: the last ended round's, or one rolled back to.
@@ -99,6 +103,13 @@ class CommunityJournal:
                 checkpoint = checkpoint.passing(record.round)
         return checkpoint
 
+    def standing(self, checkpoint: FederationCheckpoint) -> FederationCheckpoint:
+        """Return where to go on from: `checkpoint`, unless the newest version is another's."""
+        newest = self.versions.database.newest_version()
+        if newest is None or newest.version.adapter == checkpoint.state.adapter.digest:
+            return checkpoint
+        return self.last() or checkpoint
+
     def history(self) -> Iterable[RoundRecord]:
         """The records of all ended rounds, in order; abandoned ones with as many names as fit."""
         return map(RoundRecord.from_json, map(json.loads, self.versions.database.rounds()))
@@ -107,6 +118,7 @@ class CommunityJournal:
         """Write one ended round and, if it moved the adapter, its version.
 
         One that was abandoned leaves everything as it was: its record is all there is to keep.
+        Overruled, with nothing written, if it is not to be committed.
         """
         store, adapter = self.versions.database, checkpoint.state.adapter
         if not record.committed:
@@ -118,6 +130,8 @@ class CommunityJournal:
         with store.transaction():
             newest = store.newest_version()
             if newest is None or newest.version.adapter != adapter.digest:
+                if why := self.overruled():
+                    raise Overruled(why)
                 parent_loss = json.loads(before[1])["loss"] if before else None
                 measured = Provenance(
                     record.round,

@@ -1,10 +1,20 @@
-"""Going back by rule, in a community's records: a version is added, and what it undoes is held."""
+"""Going back, by rule or at a person's word: a version is added, and what it undoes is held.
+
+A person's word to a community that is up waits in its database (`ask`) until no round is under way
+(`heed`). A round that ends meanwhile began from what is to be undone: it is not taken
+(`overruled`). Order, end of a round and effect are transactions of one database, so a kill between
+any two of them loses none and does none twice.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
 
+from nomoat.aggregation.errors import NomoatError, UsageError
+from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.lineage import SignedVersion
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.versions import ROLLED_BACK, SENT_BACK
@@ -20,6 +30,81 @@ from nomoat.server.rounds.records import RoundRecord
 
 log = logging.getLogger(__name__)
 
+MOST_REASON = 160  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedRollback:
+    """A person's word that waits: go back to version `to`. at: unix time."""
+
+    to: int
+    reason: str
+    at: int
+
+
+def go_back(community: OpenCommunity, number: int, reason: str, now: int) -> SignedVersion:
+    """Go back to a version at a person's word; the version that was added.
+
+    What waited is settled by it. UsageError if there is no such version, or it was pruned.
+    """
+    said = _reason(reason)
+    with community.registrar.database.transaction():
+        old = community.versions.get(number).version
+        later = community.versions.database.versions(number + 1)
+        undone = [each.version.number for each in later if each.version.adapter != old.adapter]
+        note = f"{ROLLED_BACK}{number}" + (f": {said}" if said else "")
+        record = community.versions.rollback(number, now, note)
+        _hold(community, undone, f"gone back from in version {record.version.number}", now)
+        forget(community)
+    return record
+
+
+def ask(community: OpenCommunity, number: int, reason: str, now: int) -> None:
+    """Have a community that is up go back when no round is under way; the last word counts.
+
+    UsageError if there is no such version, or it was pruned.
+    """
+    said = _reason(reason)
+    with community.registrar.database.transaction():
+        community.versions.load(community.versions.get(number))
+        sql = "INSERT OR REPLACE INTO ordered_rollback VALUES (0, ?, ?, ?)"
+        community.registrar.database.run(sql, number, said, now)
+
+
+def waiting(community: OpenCommunity) -> OrderedRollback | None:
+    """Return the order that waits, if one does."""
+    sql = "SELECT version, reason, at FROM ordered_rollback"
+    rows = community.registrar.database.run(sql)
+    return OrderedRollback(*rows[0]) if rows else None
+
+
+def forget(community: OpenCommunity) -> None:
+    """Let no order wait any more."""
+    community.registrar.database.run("DELETE FROM ordered_rollback")
+
+
+def overruled(community: OpenCommunity) -> str:
+    """Say why a round that ends now is not taken; "" if it may be."""
+    found = waiting(community)
+    return "" if found is None else f"the community goes back to version {found.to}"
+
+
+def heed(community: OpenCommunity, now: int) -> None:
+    """Go back if that was ordered. No round may be under way.
+
+    An order that cannot be carried out any more is dropped, and the log says so.
+    """
+    if (found := waiting(community)) is None:
+        return
+    try:
+        record = go_back(community, found.to, found.reason, now)
+    except NomoatError as problem:
+        log.warning("going back to version %d was ordered, and is left: %s", found.to, problem)
+        with community.registrar.database.transaction():
+            forget(community)
+    else:
+        log.warning("version %d: %s", record.version.number, record.version.note)
+
 
 def roll_back(community: OpenCommunity, now: int) -> SignedVersion | None:
     """Go back if the rule of `[release]` says so; the version that was added, None if not.
@@ -30,13 +115,10 @@ def roll_back(community: OpenCommunity, now: int) -> SignedVersion | None:
     rule = RollbackRule(settings.rollback_after, settings.rollback_rise)
     if not rule.after or (found := regressed(measured(community), rule)) is None:
         return None
-    said = orders(community)
     with community.registrar.database.transaction():
         record = community.versions.rollback(found.to, now, _note(found))
-        for number in found.worse:
-            if number not in said:
-                why = f"gone back from, by rule, in version {record.version.number}"
-                order(community, number, ReleaseState.HELD, why, now)
+        why = f"gone back from, by rule, in version {record.version.number}"
+        _hold(community, found.worse, why, now)
     log.warning("version %d: %s", record.version.number, record.version.note)
     return record
 
@@ -63,6 +145,22 @@ def measured(community: OpenCommunity) -> list[MeasuredVersion]:
             )
         )
     return found
+
+
+def _hold(community: OpenCommunity, numbers: Iterable[int], why: str, now: int) -> None:
+    """Hold versions, but for those that a person has said something of."""
+    said = orders(community)
+    for number in numbers:
+        if number not in said:
+            order(community, number, ReleaseState.HELD, why, now)
+
+
+def _reason(text: str) -> str:
+    """Return a reason as it is signed, for everybody to read; UsageError if it is too long."""
+    said = one_line(text).strip()
+    if len(said) > MOST_REASON:
+        raise UsageError(f"a reason has {MOST_REASON} characters at most")
+    return said
 
 
 def _note(found: Regression) -> str:

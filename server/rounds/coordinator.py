@@ -31,8 +31,8 @@ from nomoat.server.rounds.machines.round_plan import RoundPlan
 from nomoat.server.rounds.norms.learned_bound import BoundLearner, Train
 from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.receipts import UpdateDigests
-from nomoat.server.rounds.recording import record_of_round, record_of_start
-from nomoat.server.rounds.records import Journal, RoundRecord
+from nomoat.server.rounds.recording import not_taken, record_of_round, record_of_start
+from nomoat.server.rounds.records import Journal, Overruled, RoundRecord
 from nomoat.server.rounds.suspicion.claims import unheard
 from nomoat.server.rounds.suspicion.cohorts import suspicion_of
 from nomoat.server.rounds.watching import TrafficMeter, Watcher
@@ -56,7 +56,8 @@ class Coordinator:
     of the last round, empty where none is signed. back_off_s: seconds to let pass after so
     many abandoned rounds in a row, since what stopped one round mostly stops the next. train: a
     training on the community's own rows, by whose size the bound on updates is learned. revise:
-    told where the federation stands after a committed round; gives where it goes on from.
+    told where the federation stands after a committed round; gives where it goes on from. ordered:
+    the same, of every round that is about to begin, and of the end: what a person has decided.
     """
 
     federation: Federation
@@ -74,6 +75,7 @@ class Coordinator:
     standing: Callable[[], bytes] = bytes
     back_off_s: Callable[[int], float] = lambda _abandoned: 0.0
     revise: Callable[[FederationCheckpoint], FederationCheckpoint] = lambda checkpoint: checkpoint
+    ordered: Callable[[FederationCheckpoint], FederationCheckpoint] = lambda checkpoint: checkpoint
 
     def run(self, grid: Grid) -> FederationCheckpoint:
         """Run the rounds that are left; returns where the federation stands."""
@@ -89,10 +91,11 @@ class Coordinator:
             if abandoned:
                 self.clock.pause(self.back_off_s(abandoned))
             self.fleet.before_round(grid, checkpoint.round + 1)
+            checkpoint = self.ordered(checkpoint)
             checkpoint, committed = self._round(driver, meter, checkpoint, bounds)
             abandoned = 0 if committed else abandoned + 1
             checkpoint = self.revise(checkpoint) if committed else checkpoint
-        return checkpoint
+        return self.ordered(checkpoint)
 
     @property
     def _method(self) -> methods.AnyMethod:
@@ -147,7 +150,11 @@ class Coordinator:
         after = machine.outcome.after
         if self.federation.spares and not record.summed:
             after = before if record.reusable else before.passing(record.round)
-        return self._end(record, after), record.committed
+        try:
+            return self._end(record, after), record.committed
+        except Overruled as decided:
+            record = not_taken(record, before, str(decided))
+            return self._end(record, replace(before, round=record.round)), False
 
     def _evidence(self, driver: Driver, machine: Round) -> RoundEvidence:
         """Return what a round has shown; whoever is not online is not silent, but away."""

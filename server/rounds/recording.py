@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 from nomoat.aggregation.protocol.messages import SPENT, STALE
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
@@ -76,6 +77,21 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
         excluded=len({name for session in events.sessions for name in session.proofs}),
         misfits=tuple(sorted(events.misfits)),
         reusable=_reusable(events),
+    )
+
+
+def not_taken(record: RoundRecord, before: FederationCheckpoint, why: str) -> RoundRecord:
+    """Return the record of a round whose candidate passed, and is not taken all the same."""
+    return replace(
+        record,
+        committed=False,
+        reason=why,
+        loss=macro(before.losses),
+        losses=before.losses,
+        personal={},
+        personal_loss=None,
+        evaluation=before.evaluation,
+        adapter=before.state.adapter.digest.hex(),
     )
 
 

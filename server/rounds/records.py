@@ -83,6 +83,10 @@ class RoundRecord:
         return cls(**{**row, **lists})
 
 
+class Overruled(Exception):
+    """A round may not be committed, since meanwhile its parent was given up; says why."""
+
+
 class Journal(Protocol):
     """Ended rounds, written down; what it has accepted survives a kill."""
 
@@ -93,7 +97,7 @@ class Journal(Protocol):
         """Return the records of all ended rounds, in order."""
 
     def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
-        """Write one ended round, all of it or nothing."""
+        """Write one ended round, all of it or nothing; Overruled if it may not be committed."""
 
 
 def with_own(losses: Mapping[str, float], personal: Mapping[str, float]) -> dict[str, float]:

@@ -26,6 +26,7 @@ from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.conduct.cases import Cases
 from nomoat.server.release.releasing import ReleaseState
 from nomoat.server.release.releasing import order as say
+from nomoat.server.release.rolling_back import heed, waiting
 from nomoat.server.rounds.records import RoundRecord
 from round_records import RECORDS, renamed, write_rounds
 from tests.aggregation.secagg.audit.liars import session
@@ -194,13 +195,33 @@ def test_a_version_has_its_card_its_distance_and_a_peft_folder(see: Any) -> None
     page = see.html("/version?number=2")
     assert "community adapter, version 2" in page
     assert "What moved since version 1" in page
-    assert "nomoat adapter rollback 2" in page
+    assert "Go back to version 2?" in page
     packed = see.client.get("/version.zip?number=2")
     names = zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
     assert "version-2/adapter_model.safetensors" in names
     assert "3 versions: chain, signatures and files are whole" in see.send("/verify")
     assert "no version 9" in see.html("/version?number=9")
     assert "no such number" in see.html("/version?number=x")
+
+
+def test_going_back_waits_for_the_end_of_a_round_and_the_page_says_so(
+    community: OpenCommunity, see: Any
+) -> None:
+    said = see.send("/rollback", number="1", reason=HOSTILE, back="/version?number=1")
+    assert "goes back to version 1 when no round is under way" in said
+    assert "goes back to version 1 when no round is under way" in see.html("/version?number=2")
+    ordered = waiting(community)
+    assert ordered is not None
+    assert (ordered.to, ordered.reason) == (1, "<script>alert(1)</script> gnp.exe")
+    assert community.versions.get(None).version.number == 2
+    heed(community, 9)
+    assert "gnp.exe" in see.html("/versions")
+    assert "<script>alert" not in see.html("/versions")
+    for wrong in ("x", "", "-1", "9" * 10):
+        assert "no such order" in see.send("/rollback", number=wrong)
+    assert "no version 9" in see.send("/rollback", number="9")
+    see.client.post("/rollback", data={"number": "1", "form_token": "another"})
+    assert waiting(community) is None
 
 
 def test_settings_are_changed_in_the_file_and_only_those_that_may_be(

@@ -34,6 +34,7 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import Provenance
+from nomoat.server.release.rolling_back import heed
 from nomoat.server.rounds.settings import AdapterSettings
 from nomoat.storage.atomic import held
 
@@ -251,16 +252,22 @@ def test_versions_are_listed_shown_verified_and_rolled_back(folder: Path) -> Non
         run("adapter", "verify", *where)
 
 
-def test_a_coordinator_that_is_up_is_not_rolled_back(folder: Path) -> None:
-    community = OpenCommunity.open(folder)
-    with (
-        held(community.folder.up_lock, "taken"),
-        pytest.raises(NomoatError, match="its next round would undo this; stop nomoat up first"),
-    ):
-        run("adapter", "rollback", "0", "--dir", str(folder))
-    assert community.versions.get(None).version.number == 2  # none was added
-    run("adapter", "rollback", "0", "--dir", str(folder))
-    assert community.versions.get(None).version.number == 3
+def test_a_coordinator_that_is_up_is_told_to_go_back_and_does_when_no_round_is_under_way(
+    folder: Path,
+) -> None:
+    community, where = OpenCommunity.open(folder), ("--dir", str(folder))
+    with held(community.folder.up_lock, "taken"):
+        with pytest.raises(NomoatError, match="is being opened; try again"):
+            run("adapter", "rollback", "0", *where)
+        (folder / "state.json").write_text(json.dumps({"pid": os.getpid()}))
+        said = run("adapter", "rollback", "0", "--reason", "it forgot French", *where).output
+        assert "goes back to version 0 when no round is under way" in said
+        assert community.versions.get(None).version.number == 2
+        heed(community, 9)
+    version = community.versions.get(None).version
+    assert (version.number, version.note) == (3, "rollback to version 0: it forgot French")
+    run("adapter", "rollback", "0", *where)
+    assert community.versions.get(None).version.number == 4
 
 
 def under(folder: Path, **rounds: object) -> OpenCommunity:

@@ -49,7 +49,7 @@ from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import Federation, FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet, named_nodes
 from nomoat.server.rounds.receipts import ReceivedUpdates, UpdateDigests
-from nomoat.server.rounds.records import RoundRecord, macro
+from nomoat.server.rounds.records import Overruled, RoundRecord, macro
 from nomoat.server.rounds.watching import RoundProgress, Traffic
 from nomoat.simulations.network.in_process_grid import InProcessGrid
 from nomoat.simulations.pooled_trainer import NoUpdateStore
@@ -724,6 +724,37 @@ def test_stragglers_do_not_hold_up_a_round_and_their_late_answers_are_not_taken(
     assert record.dropped == {"bob": "too late to train"}
     assert record.refused == {}  # its late "ready" was not taken for an evaluation
     assert set(record.losses) == set(TOKENS) - {"bob"}  # it is not asked while it trains
+
+
+def test_an_overruled_round_is_not_taken_and_the_next_goes_on_from_what_was_decided() -> None:
+    class Decided(Memory):
+        def write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
+            if record.committed and record.round == 2:
+                raise Overruled("the community goes back to version 0")
+            super().write(record, checkpoint)
+
+    def ordered(checkpoint: FederationCheckpoint) -> FederationCheckpoint:
+        begun.append(checkpoint.round)
+        if checkpoint.round != 2:
+            return checkpoint
+        return replace(memory.checkpoints[0], round=2)
+
+    memory, begun = Decided(), list[int]()
+    with town() as (grid, _):
+        Coordinator(federation(rounds=3), START, memory, memory, ordered=ordered).run(grid)
+    assert begun == [0, 1, 2, 3]
+    assert [(each.round, each.committed) for each in memory.records] == [
+        (0, True), (1, True), (2, False), (3, True),
+    ]  # fmt: skip
+    one, two, three = memory.records[1:]
+    assert two.reason == "the community goes back to version 0"
+    assert two.summed  # its updates are spent, and it counts
+    assert (two.adapter, two.losses) == (one.adapter, one.losses)
+    assert memory.checkpoints[2].state.adapter.digest.hex() == one.adapter
+    np.testing.assert_allclose(
+        memory.checkpoints[3].state.adapter.vector, memory.checkpoints[1].state.adapter.vector
+    )
+    assert three.loss == one.loss
 
 
 def test_a_journal_that_fails_ends_the_run_with_its_error() -> None:
