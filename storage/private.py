@@ -41,6 +41,14 @@ def read_private(path: Path, what: str) -> bytes:
         raise NomoatError(f"{what} {path} cannot be read: {problem.strerror}") from None
 
 
+def check_own(path: Path) -> None:
+    """PermissionError unless it is this account's, and nobody else may write it; OSError if gone."""
+    found = path.stat()
+    others = stat.S_IWGRP | stat.S_IWOTH
+    if os.name == "posix" and (found.st_uid != os.geteuid() or found.st_mode & others):
+        raise PermissionError(f"{path} is not this account's alone")
+
+
 def keep_to_owner(root: Path, parts: Iterable[Path]) -> None:
     """Make a folder its owner's alone, with `parts` of it and all that this process will make.
 

@@ -145,7 +145,7 @@ def _bits_error(settings: VolunteerSettings) -> str | None:
     from nomoat.client.training.memory_fit import check_bits
 
     try:
-        check_bits(settings.machine)
+        check_bits(settings.machine, settings.device)
     except UsageError as problem:
         return str(problem).partition(":")[0]
     return None

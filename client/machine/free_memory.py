@@ -8,10 +8,11 @@ from pathlib import Path
 from nomoat.client.machine.attempt import attempt
 from nomoat.client.machine.gpu import Gpu
 from nomoat.lora.device.gpu_queue import pids_with_tickets
-from nomoat.lora.device.present import gpus_of, is_apple
+from nomoat.lora.device.present import gpus_of, means_mps, unmeasured_gpu
 from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.memory.prediction import CONTEXT_BYTES, DeviceOverhead, cpu_host, cuda_host
 
+MOST_GPUS = 16  # that one machine is asked for
 WORKER_BYTES = 450 << 20  # a worker process with torch and transformers imported, before a model
 
 
@@ -20,7 +21,8 @@ class FreeMemory:
     """A device, the bytes that may be taken of it, and what it adds to a model's need.
 
     layout: of a base that is held on GPUs. cards: where its layers are shared out, (bytes that may
-    be taken, bytes in all) of each GPU; free_bytes are those of all then.
+    be taken, bytes in all) of each GPU; free_bytes are those of all then. measured: False for a GPU
+    of whose memory nothing is known; free_bytes are main memory then, and no bound for training.
     """
 
     device: str
@@ -28,6 +30,7 @@ class FreeMemory:
     host: DeviceOverhead
     layout: Layout = WHOLE
     cards: tuple[tuple[int, int], ...] = ()
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,10 @@ def free_memory(
             return FreeMemory("cuda", min(each)[0], cuda_host(), layout)
         return FreeMemory("cuda", sum(n for n, _ in each), cuda_host(), layout, tuple(each))
     there = free_bytes() + sum(_held(pid) for pid in ours)
-    shared = device == "mps" or (device == "auto" and is_apple())  # one memory for both
-    return FreeMemory("mps" if shared else "cpu", there, cpu_host(WORKER_BYTES))
+    if called := unmeasured_gpu(device):
+        return FreeMemory(called, there, cpu_host(WORKER_BYTES), measured=False)
+    kind = "mps" if means_mps(device) else "cpu"  # one memory for both
+    return FreeMemory(kind, there, cpu_host(WORKER_BYTES))
 
 
 def gpu_memory(device: str, ours: frozenset[int]) -> tuple[tuple[int, int], ...]:
@@ -86,6 +91,14 @@ def gpu_memory(device: str, ours: frozenset[int]) -> tuple[tuple[int, int], ...]
     found = [_memory_of(Gpu(which), turns) for which in gpus_of(device)]
     known = [memory for memory in found if memory is not None]
     return tuple(known) if len(known) == len(found) else ()
+
+
+def all_gpus() -> str:
+    """List the NVIDIA devices that CUDA counts here, as --device takes them; "" for none."""
+    found: list[str] = []
+    while len(found) < MOST_GPUS and gpu_memory(here := f"cuda:{len(found)}", frozenset()):
+        found.append(here)
+    return ",".join(found)
 
 
 def _memory_of(gpu: Gpu, turns: frozenset[int]) -> tuple[int, int] | None:

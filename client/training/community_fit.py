@@ -10,7 +10,7 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.messages import MAX_RANK
-from nomoat.client.machine.free_memory import FreeMemory, MemoryBound, free_memory
+from nomoat.client.machine.free_memory import FreeMemory, MemoryBound, all_gpus, free_memory
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training.memory_fit import (
     Bits,
@@ -47,7 +47,8 @@ def line(
     except DoesNotFit as problem:
         raise _refused(info, memory, problem) from None
     except UsageError:
-        return f"{memory.device}, {free}; what this model takes is not known before it is loaded"
+        here = f"{memory.device}, {free}" if memory.measured else memory.device
+        return f"{here}; what this model takes is not known before it is loaded"
     if bits is None:
         held = f"; {words}" if (words := memory.layout.in_words) else ""
     else:
@@ -111,8 +112,19 @@ def held(
             break
     if wanted is not None:  # `line` says it in its own words
         return WHOLE, wanted
-    assert problem is not None
-    raise problem
+    raise DoesNotFit(f"{problem}{_shared_out(info, base, device, most)}")
+
+
+def _shared_out(info: CommunityInfo, base: str, device: str, most: int) -> str:
+    """Say what would fit if more GPUs of this machine were listed; "" if that would not, either."""
+    every = all_gpus()
+    if not every or len(names(every)) <= len(names(device)):
+        return ""
+    try:
+        held(info, base, every, None, most)
+    except DoesNotFit:
+        return ""
+    return f"; over all GPUs of this machine it fits: --device {every}"
 
 
 def _last_resorts(device: str) -> Iterator[Layout]:

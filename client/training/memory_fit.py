@@ -13,7 +13,7 @@ from nomoat.aggregation.errors import DoesNotFit, UsageError
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.client.machine.free_memory import FreeMemory, MemoryBound, free_memory
 from nomoat.client.machine.limits_settings import MachineSettings
-from nomoat.lora.device.present import names
+from nomoat.lora.device.present import means_mps, names
 from nomoat.lora.device.processor import multiplies_16_bits
 from nomoat.lora.layout.parts import WHOLE, parts_of
 from nomoat.lora.memory.parts import LaidOut
@@ -53,8 +53,10 @@ class Workload:
 def planned(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | None) -> MemoryPlan:
     """The plan for such a place, the base in `bits`; DoesNotFit says what would.
 
-    UsageError if the model's need cannot be predicted.
+    UsageError if the model's need, or the room that there is for it, cannot be known.
     """
+    if not memory.measured:
+        raise UsageError(f"the memory of the {memory.device} is not known before training")
     shape = ModelShape.from_config(config(folder))
     on_cpu = not memory.host.quantises
     rows = workload.batch_size
@@ -157,10 +159,15 @@ def quicker_in_16(folder: Path, memory: FreeMemory) -> bool:
     return large and memory.device == "cpu" and multiplies_16_bits()
 
 
-def check_bits(machine: MachineSettings) -> None:
-    """UsageError, in one line, if fewer bits were asked for and cannot be had."""
+def check_bits(machine: MachineSettings, device: str = "auto") -> None:
+    """UsageError, in one line, if fewer bits were asked for and cannot be had on `device`."""
     quantised = machine.base_bits in (4, 8)
     asked = "adam_8bit" if machine.adam_8bit else "base_bits" if quantised else None
+    if asked and means_mps(device):
+        raise UsageError(
+            f"{asked} in settings.toml: bitsandbytes has no kernels for MPS; take the line out, "
+            "or use --device cpu"
+        )
     if asked and not _can_quantise():
         raise UsageError(
             f"{asked} in settings.toml needs bitsandbytes: pip install 'nomoat[gpu]', or take "

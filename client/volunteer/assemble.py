@@ -208,7 +208,7 @@ def _split(kit: Kit) -> Split:
 
 def _trainer(kit: Kit, split: Split, workers: SharedWorkers, status: StatusWriter) -> Trainer:
     settings, machine = kit.settings, kit.settings.machine
-    check_bits(machine)
+    check_bits(machine, settings.device)
     base, device, folder = settings.base, settings.device, kit.folder
     base_hash = folder.info().base_hash
     worker = workers.worker(base_hash, base, device, machine)

@@ -124,7 +124,7 @@ def consider(
     check_base(base, info.base_hash, info.name)
     settings = _settings(invitation, wish, base, _machine(info, wish, base))
     machine = settings.machine
-    check_bits(machine)
+    check_bits(machine, settings.device)
     most = community_fit.rank_of(settings, info)
     community_fit.check_rank(info, base, most)
     split = prepare(

@@ -116,6 +116,18 @@ def may_use_gpu(device: str, environment: Mapping[str, str] = os.environ) -> boo
     return bool(torch_built_for()) and (sys.platform != "linux" or bool(driver_nodes()))
 
 
+def unmeasured_gpu(device: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Name the GPU that `device` may mean and of whose memory nothing is known without torch.
+
+    NVML knows NVIDIA's alone; "" where it may be asked, and where there is no GPU.
+    """
+    built, kind = torch_built_for(), names(device)[0].partition(":")[0]
+    for build, own_name, called in (("hip", "cuda", "AMD GPU"), ("xpu", "xpu", "Intel GPU")):
+        if build in built and kind in {own_name, "auto"} and may_use_gpu(device, environment):
+            return called
+    return ""
+
+
 def gpu_of(device: str, environment: Mapping[str, str] = os.environ) -> int | str | None:
     """Return the first of `gpus_of`; None for none."""
     return next(iter(gpus_of(device, environment)), None)
@@ -149,6 +161,11 @@ def _gpu_named(name: str, visible: str | None) -> int | str | None:
 def is_apple() -> bool:
     """Tell whether this is a Mac with a GPU that torch uses."""
     return (platform.system(), platform.machine()) == ("Darwin", "arm64")
+
+
+def means_mps(device: str) -> bool:
+    """Tell whether `device` is such a Mac's GPU."""
+    return device == "mps" or (device == "auto" and is_apple())
 
 
 def why_no_cuda(environment: Mapping[str, str] = os.environ) -> str:

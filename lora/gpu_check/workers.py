@@ -108,12 +108,16 @@ def killed_and_resumed(place: CheckPlace) -> str:
     expect(checkpoint.exists(), "the worker wrote nothing")
     with a_pool(place) as pool:
         job = a_job(pool, place, SHORT, checkpoint)
+        steps: list[Any] = []
+        pool.tell_of_steps(steps.append)
         resumed = pool.submit(job).result()
+        at = steps[0].step
+        expect(at > 1, "it began again")
         whole = pool.submit(replace(job, checkpoint=None)).result()
     start = job.vector
     difference = apart(resumed.vector - start, whole.vector - start)
     bits = "to the bit" if np.array_equal(resumed.vector, whole.vector) else f"{difference:.2%} off"
-    text = f"resumed, {bits}, loss {resumed.last_loss:.4f} and {whole.last_loss:.4f}"
+    text = f"resumed at step {at}, {bits}, loss {resumed.last_loss:.4f} and {whole.last_loss:.4f}"
     return expect(difference < 0.05 and resumed.steps == whole.steps, text)
 
 

@@ -15,9 +15,11 @@ from typing import Final
 import platformdirs
 
 from nomoat.aggregation.errors import BadData
+from nomoat.aggregation.plain_text import one_line
 from nomoat.lora.model import left_out
 from nomoat.lora.model.examination import Examined
 from nomoat.storage.atomic import replacing
+from nomoat.storage.private import check_own
 
 LIMIT_S: Final = 1800.0  # loading the largest models from a slow disk takes minutes
 DECIDING: Final = ("nomoat", "peft", "transformers", "torch")  # of what an examination finds
@@ -58,18 +60,22 @@ def remembered(cache: Path, base_hash: bytes, examine: Callable[[], Examined]) -
     """Return what `examine` finds of the base with that content hash, asked once.
 
     cache: a folder that the answer is kept in, until a library that decides it changes. A refusal
-    is not kept.
+    is not kept. Only what this account has written, where nobody else writes, is believed.
     """
     versions = " ".join(f"{name} {version(name)}" for name in DECIDING)
     named = hashlib.sha256(base_hash + versions.encode()).hexdigest()[:32]
     file = cache / f"{named}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        for place in (cache, file):
+            check_own(place)
         known = json.loads(file.read_text("utf-8"))
-        return Finding(None if known["context"] is None else int(known["context"]), known["told"])
+        told = one_line(known["told"])
+        return Finding(None if known["context"] is None else int(known["context"]), told)
     found = examine()
     finding = Finding(found.context, left_out.line(found.left_out))
     with contextlib.suppress(OSError):  # a full disk or one that is not ours costs a second look
         cache.mkdir(parents=True, exist_ok=True)
+        cache.chmod(0o700)
         with replacing(file) as made:
             made.write(json.dumps({"context": finding.context, "told": finding.left_out}).encode())
     return finding

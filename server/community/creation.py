@@ -151,11 +151,12 @@ def make(
     shape = settings.adapter
     seq_len = settings.training.seq_len
     job = SpecJob(shape.rank, shape.alpha, shape.targets, seq_len=seq_len)
-    with Pool(str(settings.base.folder), 1) as pool:
+    base_hash = bytes.fromhex(settings.base.hash)
+    with Pool(str(settings.base.folder), 1, base_hash=base_hash) as pool:
         found = examined(pool.submit(job))
         settings = _noting(settings, left_out.line(found.left_out))
         if shape.targets == ALL_LINEAR:
-            remember(bytes.fromhex(settings.base.hash), found)
+            remember(base_hash, found)
         adapter = _first_adapter(wanted, settings, found.spec, seeds)
         rows = evaluation_rows(wanted.evaluation, seq_len, settings.base.folder, pool)
         for note in rows.notes:

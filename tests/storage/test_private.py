@@ -11,7 +11,7 @@ import pytest
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.storage.atomic import appending, held, replacing, replacing_folder
-from nomoat.storage.private import keep_to_owner
+from nomoat.storage.private import check_own, keep_to_owner
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,20 @@ def test_a_folder_of_somebody_else_is_refused(
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(NomoatError, match="belongs to another user"):
         keep_to_owner(tmp_path, [])
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_what_others_may_write_or_own_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    file.chmod(0o644)
+    check_own(file)
+    file.chmod(mode)
+    with pytest.raises(PermissionError):
+        check_own(file)
+    file.chmod(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    with pytest.raises(PermissionError):
+        check_own(file)

@@ -19,7 +19,7 @@ from nomoat.client.membership.base_model import asked_for, check_trains, fetchab
 from nomoat.lora.model.examination import Examined
 from nomoat.lora.model.files import content_hash, resolve
 from nomoat.lora.model.left_out import LeftOut
-from nomoat.lora.workers.examining import remembered
+from nomoat.lora.workers.examining import Finding, remembered
 from nomoat.lora.workers.jobs import SpecJob
 
 
@@ -131,6 +131,25 @@ def test_an_examination_that_refused_or_was_damaged_is_asked_for_again(tmp_path:
         file.write_bytes(damaged)
         with pytest.raises(BadData, match="not causal"):
             remembered(tmp_path, b"h" * 32, refuses)
+
+
+@pytest.mark.parametrize("writable", ["folder", "file"])
+def test_what_others_may_have_written_is_no_examination(tmp_path: Path, writable: str) -> None:
+    cache, asked = tmp_path / "cache", []
+
+    def examine() -> Examined:
+        asked.append(1)
+        return Examined(None, (), 256)  # type: ignore[arg-type]
+
+    remembered(cache, b"h" * 32, examine)
+    (file,) = cache.iterdir()
+    file.write_text('{"context": 7, "told": "all \\u001b[2J is well"}')
+    assert remembered(cache, b"h" * 32, examine) == Finding(7, "all  [2J is well")
+    assert len(asked) == 1
+    (cache if writable == "folder" else file).chmod(0o777)
+    assert remembered(cache, b"h" * 32, examine).context == 256
+    assert remembered(cache, b"h" * 32, examine).context == 256  # ours again
+    assert len(asked) == 2
 
 
 def test_a_base_that_every_machine_has_by_name_is_named_with_its_option(

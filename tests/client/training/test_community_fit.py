@@ -120,6 +120,28 @@ def test_what_fits_no_card_even_in_four_bits_is_laid_out_as_a_last_resort(
             community_fit.line(*seven_billion, free_memory(device), bits)
 
 
+def test_a_refusal_names_the_gpus_that_would_do_together(
+    seven_billion: Large, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cards(count: int, gib: float) -> None:
+        each, there = (int(gib * (1 << 30)),) * 2, [f"cuda:{place}" for place in range(count)]
+
+        def gpu_memory(device: str, _: object) -> tuple[tuple[int, int], ...]:
+            return tuple(each for name in device.split(",") if name in there)
+
+        monkeypatch.setattr(rooms, "gpu_memory", gpu_memory)
+
+    monkeypatch.setattr(memory_fit, "_can_quantise", lambda: True)
+    cards(2, 4)
+    with pytest.raises(DoesNotFit, match=r"choose a smaller .*: --device cuda:0,cuda:1$"):
+        community_fit.held(*seven_billion, "cuda:0", None)
+    for count, gib in ((1, 4), (2, 1.5)):
+        cards(count, gib)
+        with pytest.raises(DoesNotFit) as no:
+            community_fit.held(*seven_billion, "cuda:0", None)
+        assert "--device" not in str(no.value)
+
+
 def test_a_processor_that_cannot_hold_the_base_whole_gets_half_of_its_bits(
     seven_billion: Large, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +240,10 @@ def test_an_unknown_family_is_said_to_be_unknown(tiny_model: Path, tmp_path: Pat
     (other / "config.json").write_text(json.dumps(changed))
     line = community_fit.line(info(tiny_model), str(other), FreeMemory("cpu", 1_000, cpu_host(0)))
     assert "not known before it is loaded" in line
+    other_card = FreeMemory("AMD GPU", 1_000, cpu_host(0), measured=False)
+    line = community_fit.line(info(tiny_model), str(tiny_model), other_card)
+    assert line == "AMD GPU; what this model takes is not known before it is loaded"
+    assert community_fit.bits(info(tiny_model), str(tiny_model), other_card) is None
 
 
 def test_the_machine_has_some_memory() -> None:

@@ -18,6 +18,7 @@ from nomoat.client.machine.free_memory import MemoryBound
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.client.training import memory_fit
 from nomoat.client.training.memory_fit import Workload, check_bits, fitted, planned
+from nomoat.lora.device import present
 from nomoat.lora.device.present import names
 from nomoat.lora.training.train import CPU_TOKENS
 from nomoat.lora.workers.jobs import TrainJob
@@ -129,6 +130,26 @@ def test_a_model_of_an_unknown_family_is_tried_as_it_is(machine: Any) -> None:
     assert fit() == dataclasses.replace(JOB, adam_8bit=False) or fit().most_tokens is None
     with pytest.raises(UsageError, match="not known"):
         planned(Workload(16, 512, 16), Path("base"), free_memory.free_memory("cpu"), None)
+
+
+@pytest.mark.parametrize(("device", "built"), [("cuda", "hip"), ("xpu:0", "xpu")])
+def test_a_gpu_whose_memory_is_not_known_is_not_planned_by_main_memory(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, device: str, built: str
+) -> None:
+    """A card of AMD's or Intel's trains by torch: tried, not refused for want of RAM."""
+    machine(2, None)
+    monkeypatch.setattr(present, "torch_built_for", lambda: frozenset({built}))
+    assert size(fit(device)) == size(JOB)
+    with pytest.raises(DoesNotFit):
+        fit("cpu")
+    with pytest.raises(UsageError, match="GPU is not known before training"):
+        planned(Workload(16, 512, 16), Path("base"), free_memory.free_memory(device), None)
+
+
+def test_fewer_bits_are_refused_in_one_line_on_apples_gpu() -> None:
+    check_bits(MachineSettings(base_bits=16), "mps")
+    with pytest.raises(UsageError, match=r"no kernels for MPS.*--device cpu"):
+        check_bits(MachineSettings(base_bits=4), "mps")
 
 
 def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be_had(

@@ -18,6 +18,7 @@ from nomoat.lora.device.present import (
     may_use_gpu,
     names,
     torch_has_cuda,
+    unmeasured_gpu,
     why_no_cuda,
 )
 
@@ -191,3 +192,28 @@ def test_a_device_that_may_be_here_is_left_to_its_driver(
     monkeypatch.setattr(present, "torch_built_for", lambda: frozenset(built))
     monkeypatch.setattr(present, "driver_nodes", lambda: nodes)
     check_there(device, {})
+
+
+@pytest.mark.parametrize(
+    ("device", "built", "nodes", "called"),
+    [
+        ("auto", {"hip"}, ("kfd",), "AMD GPU"),
+        ("cuda:1", {"hip"}, ("kfd",), "AMD GPU"),
+        ("auto", {"hip"}, (), ""),
+        ("cpu", {"hip"}, ("kfd",), ""),
+        ("xpu", {"xpu"}, (), "Intel GPU"),
+        ("cuda", {"cuda"}, ("nvidiactl",), ""),
+    ],
+)
+def test_a_gpu_of_whose_memory_nothing_is_known_has_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    built: set[str],
+    nodes: tuple[str, ...],
+    called: str,
+) -> None:
+    monkeypatch.setattr(present, "torch_built_for", lambda: frozenset(built))
+    monkeypatch.setattr(present, "driver_nodes", lambda: nodes)
+    monkeypatch.setattr(present, "is_apple", lambda: False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert unmeasured_gpu(device, {}) == called

@@ -138,7 +138,6 @@ from nomoat.lora.gpu_check.row import CheckPlace
 
 running.IMPORTED = ()
 if __name__ == "__main__":
-    workers.SHORT = dataclasses.replace(workers.SETTINGS, local_steps=20)
     rows = [row for row in workers.rows_of_workers() if row.what in (
         "CUDA_VISIBLE_DEVICES empty", "killed -9 and resumed")]
     place = CheckPlace("cuda", sys.argv[1], Path(sys.argv[2]))
