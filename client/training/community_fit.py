@@ -55,6 +55,8 @@ def line(
         held = _held(bits, workload, folder, memory)
     needed, seq_len = found.predicted.total / 1e9, found.training.seq_len
     cut = f"; rows are cut at {seq_len} tokens" if seq_len < info.seq_len else ""
+    if memory.layout.over_gpus:
+        free = f"{free}, at most {found.largest_bytes / 1e9:.1f} GB of one GPU"
     return f"{memory.device}: training takes about {needed:.1f} GB of {free}{held}{cut}"
 
 

@@ -114,6 +114,7 @@ def test_what_fits_no_card_even_in_four_bits_is_laid_out_as_a_last_resort(
     layout, bits = found
     line = community_fit.line(*seven_billion, free_memory(device, layout=layout), bits)
     assert layout.in_words in line
+    assert ("GB of one GPU" in line) == layout.over_gpus
     if layout != WHOLE:
         assert community_fit.held(*seven_billion, device, 4) == found  # the owner said 4
         with pytest.raises(DoesNotFit):  # said of the base held whole
