@@ -42,7 +42,7 @@ def read_private(path: Path, what: str) -> bytes:
 
 
 def check_own(path: Path) -> None:
-    """PermissionError unless it is this account's, and nobody else may write it; OSError if gone."""
+    """PermissionError unless it is this account's and nobody else may write it; OSError if gone."""
     found = path.stat()
     others = stat.S_IWGRP | stat.S_IWOTH
     if os.name == "posix" and (found.st_uid != os.geteuid() or found.st_mode & others):
