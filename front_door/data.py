@@ -28,6 +28,9 @@ def preview_file(
         int | None, typer.Option(min=8, help="Tokens per example (default: from the data).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object on stdout.")] = False,
+    given: Annotated[
+        bool, typer.Option("--given", hidden=True, help="A community's length: not to be chosen.")
+    ] = False,
 ) -> None:
     """Show one encoded example with its trained tokens, counts, and what was dropped and why."""
     from rich.console import Console
@@ -38,7 +41,7 @@ def preview_file(
     from nomoat.lora.data.files.listing import shown
     from nomoat.lora.data.row_counts import in_words
 
-    found = _previewed(file, model, seq_len)
+    found = _previewed(file, model, seq_len, given)
     if as_json:
         json.dump(to_json(found), sys.stdout)
         sys.stdout.write("\n")
@@ -48,10 +51,10 @@ def preview_file(
         raise BadData(f"no row of {shown(file)} can be trained on: {in_words(found.dropped)}")
 
 
-def _previewed(file: Path, model: str, seq_len: int | None) -> Preview:
+def _previewed(file: Path, model: str, seq_len: int | None, given: bool) -> Preview:
     from nomoat.client.training.row_fit import row_fits
     from nomoat.lora.data.encoding import Encoder
-    from nomoat.lora.data.lengths import UNCUT, choose, measure
+    from nomoat.lora.data.lengths import UNCUT, asking, choose, measure, mending
     from nomoat.lora.data.preview import preview
     from nomoat.lora.data.reading import read
     from nomoat.lora.model.base_model import load_tokenizer
@@ -69,7 +72,8 @@ def _previewed(file: Path, model: str, seq_len: int | None) -> Preview:
     if seq_len is None:
         chosen = choose(lengths, context, row_fits(folder, RANK))
         seq_len, reason = chosen.seq_len, chosen.reason
-    return preview(dataset, replace(encoder, seq_len=seq_len), lengths, context, reason)
+    encoder, mend = replace(encoder, seq_len=seq_len), asking if given else mending
+    return preview(dataset, encoder, lengths, context, reason, mend)
 
 
 @app.command("scan")

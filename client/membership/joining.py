@@ -77,7 +77,7 @@ def _previewed(settings: VolunteerSettings, seq_len: int, *further: str) -> str:
     what = ("data", "preview", str(settings.data), "--model", settings.base, *further)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "nomoat", *what, "--seq-len", str(seq_len)],
+            [sys.executable, "-P", "-m", "nomoat", *what, "--seq-len", str(seq_len), "--given"],
             stdin=subprocess.DEVNULL,  # a base is a stranger's: nothing of it may ask for a "y"
             capture_output=True,
             text=True,

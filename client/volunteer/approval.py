@@ -33,9 +33,9 @@ def wait_for_approval(kit: Kit, status: StatusWriter, stop: threading.Event) -> 
         return
     told = explained(standing, reason)
     if standing in (Standing.PENDING, Standing.HELD):
-        status.say("refused", f"{told}; waiting")
+        status.refuse(f"{told}; waiting")
         stop.wait(HELD_AGAIN_S if standing is Standing.HELD else ASK_AGAIN_S)
         return
-    status.say("refused", told)
+    status.refuse(told)
     because = f": {reason}" if reason else ""
     raise Refused(f"{kit.folder.name()} has this volunteer as {standing.value}{because}")

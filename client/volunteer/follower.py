@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
+from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError
 from nomoat.aggregation.protocol import lineage
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.https import one_connection
@@ -29,6 +29,7 @@ LOOK_S = 0.2
 TEND_S = 10.0  # between two looks at the data
 FIRST_S = 2.0  # before the first
 FOLLOW_S = (0.5, 3.0, 15.0, 60.0)  # not between two messages of a round
+REFUSED_S = 600.0  # until it is tried again by who is not let in, unless the line is back before
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class VersionFollower(threading.Thread):
         self._seen = -1
         self._due: list[float] = []
         self._was_up = False
+        self._refused = False  # the last time, and the log says so
         self._returned = False  # to the line, and nothing was asked since
 
     def run(self) -> None:
@@ -114,9 +116,14 @@ class VersionFollower(threading.Thread):
             told = restored.advice(kit.folder, kit.coordinator, problem)
             log.warning("%s", told)
             self._status.insist(told)
+        except Refused as problem:
+            if not self._refused:
+                log.warning("the newest adapter and receipts are not fetched: %s", problem)
+            self._refused, self._due = True, [time.monotonic() + REFUSED_S]
         except NomoatError as problem:
             log.warning("the newest adapter and receipts were not fetched: %s", problem)
         else:
+            self._refused = False
             self._status.insist(None)
             self._status.version(number, note)
 

@@ -156,3 +156,11 @@ def mending(lengths: RowLengths, context: int | None) -> str:
     if every <= needed:
         return f"--seq-len {needed} leaves all of them whole"
     return f"--seq-len {needed} leaves {WHOLE:.0%} of them whole, {every} all"
+
+
+def asking(lengths: RowLengths, context: int | None) -> str:
+    """Say what mends it where the length is not the owner's to choose, as the end of a sentence."""
+    needed = -(-lengths.holding() // LEAST) * LEAST
+    if context is not None and needed > context:
+        return f"{WHOLE:.0%} of the rows need {needed}, but the model reads {context}: shorten them"
+    return f"the coordinator chose that; shorten the rows, or ask for {needed} in a new community"

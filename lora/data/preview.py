@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from nomoat.lora.data.lengths import RowLengths, measure, mending, unusable
 from nomoat.lora.data.row_counts import DROPPED_SHARE
 
 CUT_SHARE = 0.05  # of the rows: more are worth a warning
+
+Mend = Callable[[RowLengths, int | None], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,12 @@ def preview(
     lengths: RowLengths | None = None,
     context: int | None = None,
     reason: str = "",
+    mend: Mend = mending,
 ) -> Preview:
     """Encode `dataset` as training will; BadData is left to the caller if nothing remains.
 
     lengths: of its conversations, if they were measured. context: what the model reads at most.
-    reason: where the encoder's sequence length comes from.
+    reason: where the encoder's sequence length comes from. mend: says what whoever reads it can do.
     """
     rows, seq_len = dataset.conversations, encoder.seq_len
     lengths = lengths or measure(encoder, rows)
@@ -78,12 +82,16 @@ def preview(
         ignored=dataset.ignored,
         files=dataset.files,
         unread=dataset.unread,
-        warnings=warnings(dataset.rows, lengths, seq_len, context),
+        warnings=warnings(dataset.rows, lengths, seq_len, context, mend),
     )
 
 
 def warnings(
-    rows: int, lengths: RowLengths, seq_len: int, context: int | None = None
+    rows: int,
+    lengths: RowLengths,
+    seq_len: int,
+    context: int | None = None,
+    mend: Mend = mending,
 ) -> tuple[str, ...]:
     """Warn of what happens at `seq_len`: rows cut, rows dropped, ends that are never learnt."""
     found: list[str] = []
@@ -92,12 +100,12 @@ def warnings(
     if usable and cut > CUT_SHARE * usable:
         found.append(
             f"{cut} of {usable} rows are cut at {seq_len} tokens, the ends of their replies with "
-            f"them; {mending(lengths, context)}"
+            f"them; {mend(lengths, context)}"
         )
     if rows - usable > DROPPED_SHARE * rows:
-        mend = f"; {mending(lengths, context)}" if short else ""
-        found.append(f"{rows - usable} of {rows} rows are dropped{mend}")
+        end = f"; {mend(lengths, context)}" if short else ""
+        found.append(f"{rows - usable} of {rows} rows are dropped{end}")
     if usable and not lengths.end_tokens(seq_len):
-        mend = f"; {mending(lengths, context)}" if short else "; the tokenizer has none"
-        found.append(f"no end token is trained, so the model will not learn when to stop{mend}")
+        end = f"; {mend(lengths, context)}" if short else "; the tokenizer has none"
+        found.append(f"no end token is trained, so the model will not learn when to stop{end}")
     return tuple(found)

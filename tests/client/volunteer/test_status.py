@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -43,6 +44,28 @@ def test_counts_of_an_earlier_process_go_on(folder: CommunityFolder) -> None:
     again = StatusWriter(folder).status
     assert (again.rounds, again.answered, again.late, again.sent_bytes) == (1, 3, 1, 1015)
     assert again.version == 3
+
+
+def test_who_is_put_out_is_so_since_it_was_first_told_through_questions_and_restarts(
+    folder: CommunityFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def since(why: str, at: float, writer: StatusWriter) -> float:
+        monkeypatch.setattr(time, "time", lambda: at)
+        writer.refuse(why)
+        state = read_status(folder)
+        assert state is not None
+        assert (state.doing, state.why) == ("refused", why)
+        return state.since
+
+    writer = StatusWriter(folder)
+    assert since("held: late; waiting", 100.0, writer) == 100.0
+    assert since("held: late; waiting", 220.0, writer) == 100.0
+    again = StatusWriter(folder)
+    again.lost("localhost:1 does not answer", 8.0)
+    assert since("held: late; waiting", 340.0, again) == 100.0
+    assert since("banned", 400.0, again) == 400.0
+    again.connected(1)
+    assert since("banned", 500.0, again) == 500.0
 
 
 def test_status_says_why_it_is_not_training(folder: CommunityFolder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nomoat.lora.data.lengths import RowLengths
+from nomoat.lora.data.lengths import RowLengths, asking
 from nomoat.lora.data.preview import warnings
 
 
@@ -35,6 +35,14 @@ def test_rows_without_a_learnt_end_are_a_warning_that_names_what_mends_it() -> N
     (said,) = warnings(4, rows(*[30] * 4, ends=False), 32)
     assert said.startswith("no end token is trained")
     assert said.endswith("the tokenizer has none")
+
+
+def test_who_cannot_choose_the_length_is_told_of_no_option_that_chooses_it() -> None:
+    for context in (None, 256):
+        (said,) = warnings(20, rows(*[30] * 18, 300, 300), 128, context, asking)
+        assert "304" in said
+        assert "shorten" in said
+        assert "--" not in said
 
 
 def test_more_than_one_row_in_five_dropped_is_a_warning() -> None:
