@@ -16,6 +16,7 @@ from nomoat import __version__
 from nomoat.server.backup.making import last_made
 from nomoat.server.community import certificates
 from nomoat.server.community.folder import Folder
+from nomoat.server.succession import kept_keys
 
 Judgement = Literal["good", "wait", "bad", "plain"]
 LEAST_DISK: Final = 1 << 30
@@ -86,6 +87,10 @@ def _backup(folder: Folder, now: float) -> HealthLine:
     made = last_made(folder)
     if made is None:
         return HealthLine("Backup", "none was ever made (nomoat backup)", "wait")
+    keys = kept_keys.read(folder)
+    if keys is not None and keys.changes and made < keys.changes[-1].at:
+        old = "the last holds the key of before, and cannot be gone on with (nomoat backup)"
+        return HealthLine("Backup", old, "bad")
     days = (now - made) / 86_400
     judgement: Judgement = "wait" if days > OLD_BACKUP_DAYS else "good"
     return HealthLine("Backup", f"the last was made {days:.1f} days ago", judgement)

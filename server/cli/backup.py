@@ -62,6 +62,9 @@ def restore(
     say(f"{manifest.name} is back at version {manifest.version}, as it was on {made}")
     if wait:
         say(f"members are asked for what was lost since then, for {wait} minutes at most")
+    else:
+        say("if this backup was put back before, begin again and leave --wait 0 out: nobody enters")
+        say("rounds a second time, and only members can tell which there have been")
     say("who has seen more than comes back is told so, and goes on with: nomoat accept-restore")
     say("check who is a member afterwards: nomoat volunteers " + str(folder))
     say(f"never start the folder it replaces again; next: nomoat up {folder}")

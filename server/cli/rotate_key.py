@@ -32,4 +32,5 @@ def rotate_key(folder: Folder) -> None:
         typer.echo(f"{name} has changed its key, for time {len(after.changes)}")
     say(f"its fingerprint stays {fingerprint(founding)}; members follow by themselves, invitations")
     say("go on as they are. Members of an older release are told to upgrade")
-    say(f"backups of before hold the old key: make another one then: nomoat backup {folder} FILE")
+    say("no backup of before can be gone on with, since members refuse the old key")
+    say(f"make one as soon as the key has changed: nomoat backup {folder} FILE")

@@ -10,6 +10,7 @@ import pytest
 from nomoat.desk.coordinator.health import health, synchronised
 from nomoat.server.backup.making import LAST
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.succession import rotation
 
 DAY_S = 86_400
 
@@ -28,6 +29,21 @@ def test_a_backup_that_is_missing_or_old_is_told(community: OpenCommunity) -> No
     assert judged(community, "Backup", now) == ("good", "the last was made 1.0 days ago")
     note.write_text(json.dumps({"at": int(now - 8 * DAY_S)}))
     assert judged(community, "Backup", now)[0] == "wait"
+
+
+def test_a_backup_from_before_a_change_of_the_key_is_told_to_be_of_no_use(
+    community: OpenCommunity,
+) -> None:
+    now = int(time.time())
+    note = community.folder.root / LAST
+    note.write_text(json.dumps({"at": now - 60}))
+    rotation.ask(community.folder, b"\5" * 32)
+    rotation.rotate(community, now)
+    found, said = judged(community, "Backup", now)
+    assert found == "bad"
+    assert "cannot be gone on with" in said
+    note.write_text(json.dumps({"at": now}))
+    assert judged(community, "Backup", now)[0] == "good"
 
 
 def test_a_certificate_is_told_before_and_after_its_end(community: OpenCommunity) -> None:
