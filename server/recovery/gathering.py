@@ -53,6 +53,7 @@ class Gathering:
         self._here = {digest for digest in named if is_whole(path(digest), digest)}
         self._heard: set[bytes] = set()
         self._faults: Counter[bytes] = Counter()
+        self._doubted = False
         self._upload: Upload | None = None
         spec = community.initial().spec
         largest = same_scale(spec, max(MAX_GROWN_RANK, 2 * spec.rank))
@@ -82,7 +83,7 @@ class Gathering:
         """Answer a Holding; Refused if its sender is no member by any roster there is."""
         with self._lock, self._blaming(identity):
             told = wire.decode(wire.Packet(body), Holding, PEER)
-            holding = recovery.check(told, self._keys, PEER)
+            holding = self._checked(told, identity)
             wanted = self.state.wanted(holding, self._here.__contains__)
             if self.member(identity) is None:
                 if wanted.entries < 0:
@@ -143,6 +144,21 @@ class Gathering:
                 self._here.add(digest)
                 self._end_upload()
                 log.warning("%s brought back an adapter", self.member(identity))
+
+    def _checked(self, told: Holding, identity: bytes) -> Holding:
+        """Check signatures; the first member whose do not hold may know a later key: it is said."""
+        try:
+            return recovery.check(told, self._keys, PEER)
+        except RemoteProtocolError:
+            if not self._doubted and (name := self.member(identity)) is not None:
+                self._doubted = True
+                log.warning(
+                    "what %s holds is signed by no key of this backup; if the key was changed "
+                    "since it was made, members refuse what is signed here: stop, and bring a "
+                    "later backup back",
+                    name,
+                )
+            raise
 
     def _asked_of(self, identity: bytes, wanted: WantedPieces, now: float) -> WantedPieces:
         """Ask one member at a time for an adapter, after the records that name it."""

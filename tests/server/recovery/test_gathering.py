@@ -309,6 +309,24 @@ def test_with_nobody_who_holds_anything_it_goes_on_from_the_backup(
         assert "version 5 of the adapter" in restored.question(ada.folder, found)
 
 
+def test_a_backup_from_before_a_change_of_the_key_is_told_to_be_one_once(
+    lost: OpenCommunity,
+    people: dict[str, Machine],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    community, gathering = brought_back(tmp_path)
+    record = lineage.sign(lost.versions.get(5).version, SigningKey(b"later".ljust(32)))
+    held = wire.encode(Holding(record, None, 1, b"", None, None)).head
+    for who in ("stranger", "ada", "bob"):
+        with pytest.raises(RemoteProtocolError):
+            gathering.hear(held, key_of(who).public, 0.0)
+        told = caplog.text.count("signed by no key of this backup")
+        assert told == (who != "stranger")
+    assert "what ada holds" in caplog.text
+    community.registrar.database.close()
+
+
 def test_who_joined_after_the_backup_is_a_member_by_what_it_brings(
     lost: OpenCommunity, people: dict[str, Machine], tmp_path: Path
 ) -> None:
