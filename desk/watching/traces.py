@@ -7,7 +7,8 @@ its thread: a collector that is away holds no round up, and what it misses is dr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from nomoat.aggregation.errors import UsageError
@@ -17,6 +18,7 @@ from nomoat.server.rounds.watching import RoundProgress
 WANTED: Final = "watch.traces needs OpenTelemetry: pip install 'nomoat[otel]'"
 SERVICE: Final = "nomoat"
 SEND_WITHIN_S: Final = 5
+log = logging.getLogger(__name__)
 
 Tracer = Any  # opentelemetry.trace.Tracer: the package is an extra
 
@@ -73,6 +75,35 @@ class RoundTraces:
         self._at = (-1, "")
 
 
+class OneLineExporter:
+    """Exports by another exporter; a collector that is away is logged once, not at each attempt."""
+
+    def __init__(self, exporter: Any, endpoint: str) -> None:
+        logging.getLogger("opentelemetry.exporter.otlp").setLevel(logging.CRITICAL)
+        self._exporter = exporter
+        self._endpoint = endpoint
+        self._away = False
+
+    def export(self, spans: Sequence[Any]) -> Any:
+        """SpanExportResult of the other exporter."""
+        result = self._exporter.export(spans)
+        away = result.name != "SUCCESS"
+        if away and not self._away:
+            log.warning("traces do not reach %s: rounds go on, spans are dropped", self._endpoint)
+        elif self._away and not away:
+            log.warning("traces reach %s again", self._endpoint)
+        self._away = away
+        return result
+
+    def shutdown(self) -> None:
+        """End the other exporter."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Let the other exporter send what it holds, for so long."""
+        return bool(self._exporter.force_flush(timeout_millis))
+
+
 def exported(endpoint: str) -> tuple[Tracer, Callable[[], None]]:
     """A tracer whose spans go to an OTLP/HTTP endpoint, and what sends the last of them.
 
@@ -88,6 +119,6 @@ def exported(endpoint: str) -> tuple[Tracer, Callable[[], None]]:
         raise UsageError(WANTED) from None
     named = resources.Resource.create({"service.name": SERVICE})
     provider = sdk.TracerProvider(resource=named, shutdown_on_exit=False)
-    exporter = otlp.OTLPSpanExporter(endpoint, timeout=SEND_WITHIN_S)
+    exporter = OneLineExporter(otlp.OTLPSpanExporter(endpoint, timeout=SEND_WITHIN_S), endpoint)
     provider.add_span_processor(batches.BatchSpanProcessor(exporter))
     return provider.get_tracer("nomoat"), provider.shutdown

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from nomoat.aggregation.errors import UsageError
-from nomoat.desk.watching.traces import RoundTraces, exported
+from nomoat.desk.watching.traces import OneLineExporter, RoundTraces, exported
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
 
@@ -114,6 +114,37 @@ def test_a_collector_gets_the_spans_over_http(collector: str) -> None:
     }.items()
     names = {span.name for scope in resource.scope_spans for span in scope.spans}
     assert names == {"round", *PHASES}
+
+
+def test_a_collector_that_is_away_is_told_of_once_and_again_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    export = pytest.importorskip("opentelemetry.sdk.trace.export", reason="nomoat[otel]")
+    gone, here = export.SpanExportResult.FAILURE, export.SpanExportResult.SUCCESS
+    results = iter([here, gone, gone, gone, here, here])
+
+    class Scripted(export.SpanExporter):  # type: ignore[misc, name-defined]
+        def export(self, _spans: Any) -> Any:
+            return next(results)
+
+    exporter = OneLineExporter(Scripted(), "http://127.0.0.1:1")
+    for _ in range(6):
+        exporter.export([])
+    assert [line.split(":")[0] for line in caplog.messages] == [
+        "traces do not reach http",
+        "traces reach http",
+    ]
+
+
+def test_an_exporter_that_finds_nobody_logs_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp", reason="pip install 'nomoat[otel]'")
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as server:
+        free = server.server_address[1]
+    tracer, flush = exported(f"http://127.0.0.1:{free}/v1/traces")
+    run_round(RoundTraces(tracer))
+    flush()
+    assert len(caplog.messages) == 1
+    assert "rounds go on" in caplog.messages[0]
 
 
 def test_traces_without_their_library_are_refused_in_one_line(
