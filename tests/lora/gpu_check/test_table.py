@@ -122,7 +122,7 @@ def test_rows_of_workers_hold_under_cudas_rules(tmp_path: Path, model_folder: Pa
     gpu = FakeGpu(tmp_path / "gpu")
     file = tmp_path / "rows.py"
     file.write_text(PROGRAM)
-    done = gpu.run("-W", "ignore", str(file), str(model_folder), str(tmp_path))
+    done = gpu.run("-W", "ignore", str(file), str(model_folder), str(tmp_path), timeout_s=700)
     assert done.returncode == 0, done.stderr
     found = {row["what"]: row for row in json.loads(done.stdout)}
     assert [row for row in found.values() if not row["ok"]] == []
@@ -138,9 +138,9 @@ from nomoat.lora.gpu_check.row import CheckPlace
 
 running.IMPORTED = ()
 if __name__ == "__main__":
-    rows = [row for row in workers.rows_of_workers() if row.what in (
-        "CUDA_VISIBLE_DEVICES empty", "killed -9 and resumed")]
+    rows = [dataclasses.replace(row, limit_s=600) for row in workers.rows_of_workers()
+            if row.what in ("CUDA_VISIBLE_DEVICES empty", "killed -9 and resumed")]
     place = CheckPlace("cuda", sys.argv[1], Path(sys.argv[2]))
-    found = list(running.run_rows(rows, place, time.monotonic() + 200, 1))
+    found = list(running.run_rows(rows, place, time.monotonic() + 600, 1))
     print(json.dumps([dataclasses.asdict(row) for row in found]))
 """
