@@ -176,7 +176,8 @@ def test_a_key_that_is_not_of_the_chain_is_refused_in_one_line(root: Path, damag
     rotated(root)
     folder = Folder(root)
     if damage == "keys":
-        folder.keys.write_bytes(folder.keys.read_bytes()[:-1] + b"\0")
+        written = folder.keys.read_bytes()
+        folder.keys.write_bytes(written[:-1] + bytes([written[-1] ^ 1]))
     else:
         folder.community_key.write_bytes(b"33" * 32)
     with pytest.raises(NomoatError, match="bring a backup back with nomoat restore"):
