@@ -26,6 +26,7 @@ class Choices:
     personal: what of a volunteer's own stays with it: its B, or an adapter of its own.
     rank: of the community adapter. audit: sizes of masked updates are audited. robust:
     part of the volunteers that may lie, borne by a mean without masks; 0: a stock mean.
+    sessions: the most masked sums in one round.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Choices:
     rank: int = 1
     audit: bool = False
     robust: float = 0.0
+    sessions: int = 1
 
     def check(self) -> methods.AnyMethod:
         """The method to run; UsageError, in one line that names what can, if it cannot be."""
@@ -48,6 +50,7 @@ class Choices:
             steady=self.keep_moments,
         )
         self._check_robust(found)
+        self._check_sessions(found)
         if isinstance(found, PlaintextMethod) and self.optimizer != ServerOptimizer():
             raise UsageError(
                 f"{self.method} makes no mean update for a server optimiser or its learning rate "
@@ -84,6 +87,17 @@ class Choices:
             raise UsageError(
                 f"{self.method} takes no mean; with a robust one: "
                 f"{', '.join(methods.able(summable=True))}"
+            )
+
+    def _check_sessions(self, found: methods.AnyMethod) -> None:
+        if self.sessions > 1 and not self.secure:
+            raise UsageError(
+                "several sums in a round tell apart what masks hide: secure = true (with masks)"
+            )
+        if self.sessions > 1 and found.traits.exchanges > 1:
+            raise UsageError(
+                f"{self.method} sums an update more than once, always among the same volunteers: "
+                f"sessions = 1, or one of {', '.join(methods.able(summable=True, exchanges=1))}"
             )
 
     def _others(self, **traits: bool) -> str:

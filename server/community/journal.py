@@ -161,6 +161,7 @@ def brief(record: RoundRecord) -> str:
             cohort=bare.cohort[:names],
             contributors=bare.contributors[: max(1, names)],
             misfits=bare.misfits[:names],
+            left_out=dict(list(bare.left_out.items())[:names]),
             dropped=dict(list(bare.dropped.items())[:names]),
             refused=dict(list(bare.refused.items())[:names]),
             reason=bare.reason[:200],

@@ -211,9 +211,15 @@ class Settings(FileSettings):
             raise UsageError(
                 "rounds.audit: needs rounds.norm_bound, or rows of the coordinator's own"
             )
+        if rounds.sessions > 1 and not bounded:
+            raise UsageError(
+                "rounds.sessions: sums are told apart by their size: needs rounds.norm_bound, "
+                "or rows of the coordinator's own"
+            )
         if budget is None:
             return
         for wrong, why in (
+            (rounds.sessions > 1, "noise hides which of several sums is bad: rounds.sessions = 1"),
             (not rounds.secure, "noise is added under masks: rounds.secure = true"),
             (
                 rounds.audit,
@@ -267,7 +273,9 @@ COMMENTS = {
         "seed makes cohorts and shuffling reproducible; it is no secret.\n"
         "personal: none, local-B (only A is averaged) or adapter (each trains one more, for "
         "itself).\nserver_optimizer: plain, momentum, fedadam, fedyogi; server_lr 0 is its usual.\n"
-        "clip: bound on each value of an update; 0 is what training can reach."
+        "clip: bound on each value of an update; 0 is what training can reach.\n"
+        "sessions: after three lost rounds in a row so many sums a round, over random parts of at "
+        "least\nmin_reports, and a bad one is left out; smaller sums tell more. 1: always one."
     ),
     "training": (
         "What each volunteer does in a round. lr_schedule (constant, cosine, warmup) runs over\n"

@@ -101,6 +101,14 @@ class Coordinator:
     def _method(self) -> methods.AnyMethod:
         return methods.get(self.federation.method)
 
+    @property
+    def _most_sums(self) -> int:
+        """The most sums a round may have: one, unless each can be told from its mean."""
+        federation = self.federation
+        bounded = federation.norm_bound is not None or self.train is not None
+        told = federation.secure and bounded and not federation.noise_multiplier
+        return federation.sessions if told and self._method.traits.exchanges == 1 else 1
+
     def _measure_initial(self, driver: Driver, meter: TrafficMeter) -> FederationCheckpoint:
         """Round 0: everyone's held-out loss of the adapter nobody has trained yet."""
         started = self.clock.now()
@@ -126,6 +134,7 @@ class Coordinator:
     ) -> tuple[FederationCheckpoint, bool]:
         """Run one round: where the federation stands after it, and whether it was committed."""
         task = self._task(before.round + 1, before)
+        plan = self._plan(driver, task, before)
         exchanges = Exchanges(
             self.federation,
             self._method,
@@ -134,8 +143,8 @@ class Coordinator:
             self.sums,
             random_session,
             self.standing(),
+            plan.sums,
         )
-        plan = self._plan(driver, task, before)
         adapter = before.state.adapter
         bound = bounds.begin(task, adapter, self._method)
         opener = exchanges.of_round(task, adapter, bound)
@@ -178,10 +187,12 @@ class Coordinator:
         seed = round_seed(federation.seed, "cohort", task.round)
         history = tuple(self.journal.history())
         so_far = suspicion_of(history)
+        asked = online - so_far.set_aside
+        sums = so_far.sums(len(asked), federation.min_reports, self._most_sums)
         return RoundPlan(
             task,
-            so_far.cohort(online, federation.fraction, federation.min_reports, seed),
-            tuple(sorted(online - so_far.set_aside)),
+            so_far.cohort(online, federation.fraction, federation.min_reports, seed, sums),
+            tuple(sorted(asked)),
             federation.min_reports,
             before,
             federation.tolerance,
@@ -192,6 +203,7 @@ class Coordinator:
             measured=self.measure is not None,
             suspects=so_far.suspects,
             unheard=unheard(history),
+            sums=sums,
         )
 
     def _task(self, number: int, before: FederationCheckpoint) -> TrainTask:

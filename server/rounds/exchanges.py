@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
-from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.adapter import Adapter, Vector
 from nomoat.aggregation.protocol.messages import (
     ReportRequest,
     TrainSettings,
@@ -25,13 +25,16 @@ from nomoat.aggregation.secagg.transcript import work_hash
 from nomoat.aggregation.sums.intake import Intake
 from nomoat.aggregation.sums.norm_bound import NormBound
 from nomoat.aggregation.sums.parallel import Run
+from nomoat.server.rounds.cohort import round_seed
 from nomoat.server.rounds.federation import Federation
 from nomoat.server.rounds.machines.interfaces import Exchange
 from nomoat.server.rounds.machines.masked_exchange import MaskedExchange, MaskedSetup
+from nomoat.server.rounds.machines.parallel_exchange import ParallelExchange
 from nomoat.server.rounds.machines.patience import SESSION, Waiting
 from nomoat.server.rounds.machines.plain_exchange import EachExchange, PlainExchange
 from nomoat.server.rounds.machines.round_plan import OpenExchange
 from nomoat.server.rounds.norms.learned_bound import RoundBound
+from nomoat.server.rounds.suspicion.parts import parts_of
 
 PHASES = 6  # of a secure-aggregation session, which share its deadline
 STEPS_OF_EPOCHS = 1000  # assumed where training goes by epochs
@@ -43,7 +46,8 @@ class Exchanges:
 
     session_id: (round, exchange) → 32 bytes. standing: digest of the RoundEnd that the round's
     training began after, where versions are signed. audit_seed: the same as session_id, of an
-    audit's seed, which nobody else may know beforehand; without it none is audited.
+    audit's seed, which nobody else may know beforehand; without it none is audited. parts: so many
+    masked sums a round, at most, each over a random part of the cohort.
     """
 
     federation: Federation
@@ -53,6 +57,7 @@ class Exchanges:
     sums: Run = map
     audit_seed: Callable[[int, int], bytes] | None = None
     standing: bytes = b""
+    parts: int = 1
 
     def of_round(
         self, task: TrainTask, adapter: Adapter, bound: RoundBound | None = None
@@ -66,7 +71,10 @@ class Exchanges:
             limit = None if bound is None else bound.of_exchange(number, reply)
             cohort = tuple(ranks)
             if self.federation.secure:
-                return self._masked(cohort, task, adapter, request, limit)
+                about = task, adapter, request
+                if self.parts == 1 or limit is None:
+                    return self._masked(cohort, *about, limit)
+                return self._parallel(cohort, about, limit)
             return self._plain(cohort, request, adapter, limit)
 
         return open_exchange
@@ -110,6 +118,31 @@ class Exchanges:
         whole = federation.aggregate_deadline_s
         return Waiting(whole / phases, patience, federation.min_reports, most_s=whole)
 
+    def _parallel(
+        self,
+        cohort: tuple[str, ...],
+        about: tuple[TrainTask, Adapter, ReportRequest],
+        bound: NormBound,
+    ) -> Exchange:
+        """Several sums at once, over parts that are drawn now, so that nobody knew them before."""
+        (task, adapter, request), method = about, self.method
+        assert isinstance(method, SummedMethod)
+        drawn = self.session_id(task.round, request.exchange)
+        least, seed = self.federation.min_reports, round_seed(drawn, "parts", task.round)
+        parts = parts_of(cohort, self.parts, least, seed)
+        if len(parts) == 1:
+            return self._masked(cohort, *about, bound)
+
+        def fault(mean: Vector) -> str | None:
+            return bound.fault_of_mean(mean) or method.fault_of_mean(adapter.spec, mean, task.round)
+
+        def opened(place: int, members: tuple[str, ...]) -> MaskedExchange:
+            name = round_seed(drawn, "part", place)
+            return replace(self, session_id=lambda *_: name)._masked(members, *about, bound)
+
+        opener = {members: opened(place, members) for place, members in enumerate(parts)}
+        return ParallelExchange(opener, fault, bound)
+
     def _masked(
         self,
         cohort: tuple[str, ...],
@@ -117,7 +150,7 @@ class Exchanges:
         adapter: Adapter,
         request: ReportRequest,
         bound: NormBound | None,
-    ) -> Exchange:
+    ) -> MaskedExchange:
         federation, method = self.federation, self.method
         assert self.roster is not None
         assert isinstance(method, SummedMethod)

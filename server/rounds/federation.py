@@ -38,6 +38,7 @@ class Federation:
     norm_bound: float | None = None  # on an update's L2 norm; None: learned, where there are rows
     audit: bool = False  # masked updates are sketched, so that who exceeds the bound leaves
     robust: float = 0.0  # part of the volunteers that a mean without masks bears; 0: stock mean
+    sessions: int = 1  # masked sums a round, at most, while sums had to be thrown away
     noise_multiplier: float = 0.0  # noise in every masked sum over norm_bound
     tolerance: float | None = None  # relative rise of loss accepted; None: what noise explains
     train_deadline_s: float = math.inf

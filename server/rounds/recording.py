@@ -76,6 +76,8 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
         noise=federation.noise_multiplier if federation.secure and events.norm_bound else 0.0,
         excluded=len({name for session in events.sessions for name in session.proofs}),
         misfits=tuple(sorted(events.misfits)),
+        sums=machine.plan.sums,
+        left_out={name: n for n, members in enumerate(events.left_out) for name in members},
         reusable=_reusable(events),
     )
 

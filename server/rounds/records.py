@@ -64,12 +64,14 @@ class RoundRecord:
     noise: float = 0.0  # z in its masked sums
     excluded: int = 0  # from the sum by its audit, with evidence
     misfits: tuple[str, ...] = ()  # whose loss of the candidate nothing bears out
+    sums: int = 1  # over disjoint parts of the cohort, at most
+    left_out: dict[str, int] = field(default_factory=dict)  # in a bad sum of several → which
     reusable: bool = False  # its number may be announced again: nobody was asked for an update
 
     @property
     def summed(self) -> bool:
         """True if updates were summed, whatever became of the sum."""
-        return bool(self.contributors)
+        return bool(self.contributors or self.left_out)
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-able object."""

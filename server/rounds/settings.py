@@ -179,6 +179,15 @@ class RoundSettings(ServerOptimizerSettings):
     audit: Annotated[
         bool, Field(description="Check the size of masked updates by sketches; off by default.")
     ] = False
+    sessions: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="While masked sums fail: so many a round, over random parts of at least "
+            "min_reports; 1: one over all.",
+        ),
+    ] = 1
     robust: Annotated[
         float,
         Field(
@@ -226,6 +235,7 @@ class FederationSettings:
             self.adapter.rank,
             self.round.audit,
             self.round.robust,
+            self.round.sessions,
         )
 
     def method(self) -> AnyMethod:
@@ -258,6 +268,7 @@ class FederationSettings:
             clip=chosen.clip or None,
             norm_bound=chosen.norm_bound or None,
             audit=chosen.audit,
+            sessions=chosen.sessions,
             robust=chosen.robust,
             tolerance=chosen.tolerance or None,
             optimizer=chosen.optimizer,

@@ -87,6 +87,29 @@ def test_a_session_abandoned_before_the_masked_vectors_costs_nothing(town: Town)
     assert town.sum(1) is not None
 
 
+def test_a_round_of_several_sums_has_each_volunteer_in_one_of_them(tmp_path: Path) -> None:
+    town = Town(tmp_path, 16)
+    town.train(1)
+    first, second = town.names[:8], town.names[8:]
+    assert town.sum(1, first) is not None
+    town.restart(first[0])
+    for guest in (first[0], first[1]):  # at once, and after a crash
+        assert town.sum(1, [guest, *second[:7]]) is None
+    assert len(town.trainers[first[1]].updates) == 1
+    found = town.sum(1, second)
+    assert found is not None
+    assert found.members == set(second)
+
+
+def test_who_was_in_a_sum_that_came_to_nothing_is_in_no_other_part(tmp_path: Path) -> None:
+    town = Town(tmp_path, 16)
+    town.train(1)
+    first, second = town.names[:8], town.names[8:]
+    assert town.sum(1, first, lies=Lies(silenced={"signatures": first})) is None
+    assert town.sum(1, [*first[:1], *second[:7]]) is None
+    assert town.sum(1, second) is not None
+
+
 @pytest.mark.parametrize("detour", [False, True])
 def test_restarted_volunteers_remember_what_they_were_summed_in(town: Town, detour: bool) -> None:
     town.train(1)

@@ -15,7 +15,8 @@ class SessionEvidence:
     bearable: c, the most of them that may be corrupt. failed: no sum came of it. proofs: volunteer
     → what anybody can find its lie from, where there is that (audit/evidence.py). sizes:
     of updates over the bound, where they were audited. undecoded: one of those who are in the sum
-    sent what no update is, and masks hide who.
+    sent what no update is, and masks hide who. parts: of each session, where there were several at
+    once. left_out: who was in each sum that was left out of a round that had several.
     """
 
     wrong: Mapping[str, str] = field(default_factory=dict)
@@ -26,6 +27,8 @@ class SessionEvidence:
     proofs: Mapping[str, bytes] = field(default_factory=dict)
     sizes: Mapping[str, float] = field(default_factory=dict)
     undecoded: bool = False
+    parts: tuple[SessionEvidence, ...] = ()
+    left_out: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

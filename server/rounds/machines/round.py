@@ -207,8 +207,10 @@ class Round:
         assert exchange is not None
         summed = exchange.contributors if exchange.failed is None else ()
         self._lose({name: why for name, why in exchange.lost.items() if name not in summed})
-        self.events.sessions += (exchange.evidence,)
-        if exchange.evidence.undecoded:  # a bad sum like one beyond its bound
+        evidence = exchange.evidence
+        self.events.sessions += evidence.parts or (evidence,)
+        self.events.left_out += evidence.left_out
+        if evidence.undecoded:  # a bad sum like one beyond its bound
             self.events.contributors = exchange.contributors
         if exchange.bound is not None and self._exchange_number == 1:
             self.events.norm_bound = exchange.bound.limit

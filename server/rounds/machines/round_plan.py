@@ -47,6 +47,7 @@ class RoundPlan:
     measured: bool = False  # the coordinator measures the candidate, too
     suspects: Mapping[str, float] = field(default_factory=dict)  # of spoiling sums: probabilities
     unheard: frozenset[str] = frozenset()  # whose losses do not count
+    sums: int = 1  # masked ones, over disjoint parts of the cohort, at most
 
     @property
     def training(self) -> Waiting:
@@ -72,6 +73,7 @@ class Events:
     refused: dict[str, str] = field(default_factory=dict)
     contributors: tuple[str, ...] = ()
     sessions: tuple[SessionEvidence, ...] = ()  # each masked exchange
+    left_out: tuple[tuple[str, ...], ...] = ()  # who was in each sum that was left out
     norm_bound: float | None = None  # of the first exchange
     misfits: frozenset[str] = frozenset()  # whose loss of the candidate nothing bears out
     phase_started: dict[RoundPhase, float] = field(default_factory=dict)

@@ -21,18 +21,22 @@ from nomoat.server.rounds.suspicion.posterior import Sum, named, posterior
 IN_A_ROW = 3
 PARTS = (1 / 2, 1 / 3, 1 / 4, 0.0)
 DRAWS = 64
-REMEMBERED = 60  # sums
+REMEMBERED = 60  # rounds with sums
+MOST_SPLIT = 12  # of them with several, since many small sums tell of single volunteers, too
 
 
 @dataclass(frozen=True)
 class Suspicion:
     """Verdict of the sums so far. probabilities: of all who were in one, empty while all is well.
 
-    beforehand: what they would be without any sum.
+    beforehand: what they would be without any sum. telling: False once a round that was to have
+    several sums was thrown away with all of them, as it is where nothing shows in sums, and once
+    there were as many such rounds as may be.
     """
 
     probabilities: dict[str, float] = field(default_factory=dict)
     beforehand: float = 0.0
+    telling: bool = True
 
     @property
     def set_aside(self) -> frozenset[str]:
@@ -51,11 +55,14 @@ class Suspicion:
         return any(self.probabilities[name] > self.beforehand for name in asked)
 
     def cohort(
-        self, online: Collection[str], fraction: float, minimum: int, seed: bytes
+        self, online: Collection[str], fraction: float, minimum: int, seed: bytes, sums: int = 1
     ) -> tuple[str, ...]:
-        """Return who is asked to train, as select() has it, of those who are not set aside."""
+        """Return who is asked to train, as select() has it, of those who are not set aside.
+
+        sums: how many the round has; where there are several, they tell more than who is in none.
+        """
         asked = [name for name in online if name not in self.set_aside]
-        if not self.searching:
+        if not self.searching or sums > 1:
             return select(asked, fraction, minimum, seed)
         draws = [
             select(
@@ -65,6 +72,12 @@ class Suspicion:
         ]
         return min(draws, key=lambda drawn: abs(self._failing(drawn) - 0.5))
 
+    def sums(self, asked: int, minimum: int, most: int) -> int:
+        """Return how many sums a round of so many volunteers has: one while all is well."""
+        if not (self.searching and self.telling):
+            return 1
+        return max(1, min(most, asked // max(1, minimum)))
+
     def _failing(self, cohort: Collection[str]) -> float:
         """The probability that a sum of these fails, taking suspects one by one."""
         return 1 - math.prod(1 - self.probabilities.get(name, self.beforehand) for name in cohort)
@@ -72,20 +85,35 @@ class Suspicion:
 
 def suspicion_of(records: Iterable[RoundRecord]) -> Suspicion:
     """Return what rounds that have ended, in order, say of those in their sums."""
-    sums = [
-        Sum(frozenset(record.contributors), not record.committed)
-        for record in records
-        if record.summed
-    ][-REMEMBERED:]
-    if _longest_run(sums) < IN_A_ROW:
+    summed = [record for record in records if record.summed][-REMEMBERED:]
+    if _longest_run(summed) < IN_A_ROW:
         return Suspicion()
+    sums = [one for record in summed for one in sums_of(record)]
     names = sorted(frozenset().union(*(one.members for one in sums)))
-    return Suspicion(posterior(names, sums), posterior(names, ())[names[0]])
+    split = [record for record in summed if record.sums > 1]
+    told = not split or split[-1].committed or bool(split[-1].left_out)
+    telling = told and len(split) < MOST_SPLIT
+    return Suspicion(posterior(names, sums), posterior(names, ())[names[0]], telling)
 
 
-def _longest_run(sums: Sequence[Sum]) -> int:
+def sums_of(record: RoundRecord) -> list[Sum]:
+    """Return a round's sums as evidence: those that were left out, and the others as one.
+
+    That the others are good says of any set of liars what each of them being good does, but for a
+    factor that is the same for all sets: (1 − a)ᵏ is a product over volunteers.
+    """
+    bad: dict[int, set[str]] = {}
+    for name, place in record.left_out.items():
+        bad.setdefault(place, set()).add(name)
+    found = [Sum(frozenset(members), failed=True) for _, members in sorted(bad.items())]
+    if record.contributors:
+        found.append(Sum(frozenset(record.contributors), not record.committed))
+    return found
+
+
+def _longest_run(records: Sequence[RoundRecord]) -> int:
     longest = run = 0
-    for one in sums:
-        run = run + 1 if one.failed else 0
+    for record in records:
+        run = 0 if record.committed else run + 1
         longest = max(longest, run)
     return longest
