@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +38,8 @@ from nomoat.storage.atomic import replacing
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+NOTICED_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -176,8 +180,28 @@ class _Answering:
 def read_line(prompt: str) -> str:
     """The next line typed, with history and editing where the terminal has them."""
     if sys.stdin.isatty():
-        return input(prompt)
+        with _signals_noticed():
+            return input(prompt)
     line = sys.stdin.readline()
     if not line:
         raise EOFError
     return line.rstrip("\n")
+
+
+@contextmanager
+def _signals_noticed() -> Iterator[None]:
+    """Let a Ctrl-C count that comes after the prompt is shown and before `input` waits for keys.
+
+    CPython looks for signals only when one breaks off its wait (Modules/readline.c), so that such
+    a Ctrl-C would lie until the next key. A timer breaks the wait off, five times a second.
+    """
+    if not hasattr(signal, "setitimer"):  # Windows, where `input` has no such wait
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, NOTICED_S, NOTICED_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
