@@ -20,6 +20,9 @@ CARRY = "x-nomoat-carry"
 PAUSED = "x-nomoat-paused"
 """Present while a volunteer's owner lets nothing be trained: it is here, but not to be asked."""
 
+SPEAKS = "x-nomoat-protocol"
+"""The versions of the protocol that a volunteer speaks, in every request: "1", "1-2"."""
+
 FOLLOWS_KEYS = "x-nomoat-keys"
 """Present in every request of a volunteer that can follow a community whose key has changed."""
 

@@ -129,7 +129,8 @@ def _state_file(
         return [name for name, member in everyone if member.standing is not Standing.LEFT]
 
     path, online = community.folder.root / STATE, grid.online
-    return StateFile(path, port, watcher, online, willing, grid.software, members)
+    told = {"software": grid.software, "spoken": grid.spoken}
+    return StateFile(path, port, watcher, online, willing, told, members)
 
 
 def _looked_after(community: OpenCommunity, stop: threading.Event) -> CertificateRenewal:

@@ -22,7 +22,14 @@ log = logging.getLogger(__name__)
 WRITTEN_EVERY_S = 0.5
 AT_LEAST_EVERY_S = 10.0  # so that who was seen last, and when, is true to it
 FILE = "state.json"
-PEOPLE = ("online", "paused", "seen", "software")  # what speaks of volunteers by their names
+TOLD = ("software", "spoken")  # by volunteers, of themselves
+PEOPLE = ("online", "paused", "seen", *TOLD)  # what speaks of volunteers by their names
+
+
+def said_by(path: Path, what: str) -> dict[str, str]:
+    """Return what volunteers said of themselves, one thing of TOLD, by name, as `up` wrote it."""
+    said = read_state(path).get(what, {})
+    return {str(k): str(v) for k, v in said.items()} if isinstance(said, dict) else {}
 
 
 def presence(path: Path) -> Presence | None:
@@ -64,8 +71,8 @@ class StateFile:
     """Keeps state.json, for whoever asks how the coordinator is doing, and passes everything on.
 
     online: {name: node id} of the volunteers who are; willing: those whose owners let them train;
-    software: what those who show it run. members: whoever is not among them is forgotten, an
-    erased volunteer for one.
+    told: what they say of themselves, by its name in TOLD. members: whoever is not among them is
+    forgotten, an erased volunteer for one.
     """
 
     path: Path
@@ -73,10 +80,10 @@ class StateFile:
     then: Watcher
     online: Callable[[], Mapping[str, int]]
     willing: Callable[[], Collection[str]] | None = None
-    software: Callable[[], Mapping[str, str]] = dict
+    told: Mapping[str, Callable[[], Mapping[str, str]]] = field(default_factory=dict)
     members: Callable[[], Collection[str]] | None = None
     _seen: dict[str, int] = field(default_factory=dict, init=False)
-    _software: dict[str, str] = field(default_factory=dict, init=False)
+    _told: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
     _written: float = field(default=0.0, init=False)
     _last: RoundProgress | None = field(default=None, init=False)
     _failing: bool = field(default=False, init=False)
@@ -84,11 +91,11 @@ class StateFile:
     def __post_init__(self) -> None:
         """Go on with when each volunteer was seen last."""
         before = read_state(self.path)
-        seen, software = before.get("seen", {}), before.get("software", {})
+        seen = before.get("seen", {})
         if isinstance(seen, dict):
             self._seen.update({str(k): v for k, v in seen.items() if isinstance(v, int)})
-        if isinstance(software, dict):
-            self._software.update({str(k): str(v) for k, v in software.items()})
+        for what in TOLD:
+            self._told[what] = said_by(self.path, what)
 
     def progress(self, progress: RoundProgress) -> None:
         """Write it down if the phase is new, or half a second after the last time."""
@@ -117,11 +124,15 @@ class StateFile:
         online = sorted(self.online())
         willing = set(online) if self.willing is None else set(self.willing())
         self._seen.update(dict.fromkeys(online, now))
-        self._software.update(self.software())
+        for what, ask in self.told.items():
+            self._told[what].update(ask())
         if self.members is not None:
             members = set(self.members())
             self._seen = {name: at for name, at in self._seen.items() if name in members}
-            self._software = {k: what for k, what in self._software.items() if k in members}
+            self._told = {
+                what: {name: text for name, text in texts.items() if name in members}
+                for what, texts in self._told.items()
+            }
         state = {
             "pid": os.getpid(),
             "port": self.port,
@@ -132,9 +143,8 @@ class StateFile:
             "online": online,
             "paused": [name for name in online if name not in willing],
             "seen": self._seen,
-            "software": self._software,
             "at": now,
-        }
+        } | self._told
         try:
             with replacing(self.path) as file:
                 file.write(json.dumps(state).encode())

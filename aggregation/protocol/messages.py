@@ -128,7 +128,7 @@ class TrainTask:
     adapter: Annotated[bytes, Body()]  # float32 little-endian, (d,)
 
 
-@message("ready")
+@message("ready", grows=True)
 @dataclass(frozen=True, slots=True)
 class Ready:
     """Volunteer → coordinator: trained and stored. Losses are mean nats per trained token.
@@ -185,7 +185,7 @@ class EvaluateTask:
     adapter: Annotated[bytes, Body()]
 
 
-@message("evaluation")
+@message("evaluation", grows=True)
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Volunteer → coordinator: mean held-out loss, nats per token, over that many tokens.
@@ -199,7 +199,7 @@ class Evaluation:
     personal: Loss | None = None
 
 
-@message("decline")
+@message("decline", grows=True)
 @dataclass(frozen=True, slots=True)
 class Decline:
     """Volunteer → coordinator: not this time, and why (a fixed word, never exception text)."""

@@ -28,6 +28,7 @@ MAX_ANSWER_HEAD_BYTES = 256 << 10  # from a volunteer: the boxes of 1024 neighbo
 MAX_HEAD_BYTES = 4 << 20
 MAX_BODY_BYTES = 1 << 30
 PART_BYTES = 4 << 20  # a body travels in parts of at most this size
+MOST_MORE = 16  # fields that a message which may grow has beyond those this side knows
 MAX_PARTS = 1 + MAX_BODY_BYTES // PART_BYTES
 SECTION = "§2"
 COORDINATOR = "coordinator"  # the name of the other side in a volunteer's refusals
@@ -94,14 +95,19 @@ class Packet:
 _KINDS: dict[str, type] = {}
 
 
-def message(kind: str) -> Callable[[type[T]], type[T]]:
-    """Register a frozen dataclass as the protocol message `kind`."""
+def message(kind: str, *, grows: bool = False) -> Callable[[type[T]], type[T]]:
+    """Register a frozen dataclass as the protocol message `kind`.
+
+    grows: fields at its end that this side does not know are passed over (§2.5). Never of what
+    says what is trained, summed or agreed to, nor of what is encoded again to check a signature.
+    """
 
     def register(cls: type[T]) -> type[T]:
         if kind in _KINDS:
             raise LocalProtocolError(f"two messages are called {kind}")
         _KINDS[kind] = cls
         cls.__wire_kind__ = kind  # type: ignore[attr-defined]
+        cls.__wire_grows__ = grows  # type: ignore[attr-defined]
         return cls
 
     return register
@@ -189,6 +195,7 @@ class _Type:
     element: _Type | None  # of a tuple
     optional: _Type | None  # of `inner | None`
     later: int = 0  # of a message, how many fields at its end may be left out
+    more: int = 0  # of a message, how many fields may follow that this side does not know
 
 
 @cache
@@ -198,18 +205,19 @@ def _type(hint: Any) -> _Type:
         base, *extras = typing.get_args(hint)
         limit = next((x for x in extras if isinstance(x, Limit | Body)), None)
     schema = element = optional = None
-    later = 0
+    later = more = 0
     origin, inner = typing.get_origin(base), typing.get_args(base)
     if dataclasses.is_dataclass(base):
         hints = typing.get_type_hints(base, include_extras=True)
         schema = tuple((f.name, _type(hints[f.name])) for f in dataclasses.fields(base))
         later = sum(_is_later(hints[name]) for name, _ in schema)
+        more = MOST_MORE if getattr(base, "__wire_grows__", False) else 0
     elif origin is tuple:
         element = _type(inner[0])
     elif origin in (types.UnionType, typing.Union):
         given = [one for one in inner if one is not types.NoneType]
         optional = _type(given[0]) if len(given) == 1 else None
-    return _Type(base, limit, schema, element, optional, later)
+    return _Type(base, limit, schema, element, optional, later, more)
 
 
 def _is_later(hint: Any) -> bool:
@@ -250,6 +258,8 @@ def _raise(kind: _Type, raw: Any, bodies: list[bytes], path: str) -> Any:
     if isinstance(limit, Body):
         return _claim_body(raw, limit, bodies, path)
     if kind.schema is not None:
+        if isinstance(raw, list) and len(raw) <= len(kind.schema) + kind.more:
+            raw = raw[: len(kind.schema)]
         missing = len(kind.schema) - len(raw) if isinstance(raw, list) else -1
         if not 0 <= missing <= kind.later or (missing < kind.later and raw[-1] is None):
             raise _Malformed(f"{path} has not {len(kind.schema)} fields")

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nomoat.aggregation.errors import Incompatible, NomoatError, Refused, RemoteProtocolError
 from nomoat.aggregation.protocol import lineage, roster, wire
 from nomoat.aggregation.protocol.adapter import Adapter
+from nomoat.aggregation.protocol.community.spoken import OURS, SpokenVersions, newer_release
 from nomoat.aggregation.protocol.enrolment import (
     PROOF_HEADER,
     CommunityInfo,
@@ -183,16 +184,14 @@ def _said_again(endpoint: Endpoint, before: CommunityInfo) -> CommunityInfo:
         raise Refused(f"{another} ({problem})") from None
 
 
-def check_protocol(info: CommunityInfo) -> None:
-    """Raise Incompatible unless this side's protocol version is one the community speaks."""
-    ours = wire.PROTOCOL_VERSION
-    if info.protocol_low <= ours <= info.protocol_high:
+def check_protocol(info: CommunityInfo, ours: SpokenVersions = OURS) -> None:
+    """Raise Incompatible unless the community speaks a version of the protocol that we speak."""
+    theirs = SpokenVersions(info.protocol_low, info.protocol_high)
+    if ours.common(theirs) is not None:
         return
-    who = "this nomoat" if ours < info.protocol_low else "the coordinator"
-    raise Incompatible(
-        f"{info.name} speaks protocol {info.protocol_low} to {info.protocol_high}, this side "
-        f"{ours}: upgrade {who}"
-    )
+    older = ours.high < theirs.low
+    who = "upgrade this nomoat" if older else f"its coordinator must install {newer_release(ours)}"
+    raise Incompatible(f"{info.name} speaks protocol {theirs}, this nomoat {ours}: {who}")
 
 
 def enrol(

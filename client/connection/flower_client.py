@@ -40,11 +40,11 @@ from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection.backoff import Backoff, HoldTime
 from nomoat.client.connection.bounded_transport import BoundedTransport, skew
-from nomoat.client.connection.https import Endpoint, tls_context
+from nomoat.client.connection.https import OF_EVERY_REQUEST, Endpoint, tls_context
 from nomoat.client.connection.proxies import proxy_for
 from nomoat.client.connection.rate_cap import RateCap
 from nomoat.flower.carried import OBJECT_BYTES, carried, carry, small
-from nomoat.flower.headers import CARRY, FOLLOWS_KEYS, HAVE, HOLD, PAUSED, SOFTWARE, WAIT
+from nomoat.flower.headers import CARRY, HAVE, HOLD, PAUSED, SOFTWARE, WAIT
 from nomoat.flower.objects import (
     Objects,
     check_object,
@@ -145,7 +145,7 @@ class FleetLine(FleetHttpClient):
 def _headers(connection: ConnectionSettings) -> dict[str, str]:
     """Headers of every request."""
     shown = {SOFTWARE: connection.software} if connection.software else {}
-    return {"accept-encoding": "identity", CARRY: "1", FOLLOWS_KEYS: "1"} | shown
+    return {"accept-encoding": "identity", CARRY: "1", **OF_EVERY_REQUEST} | shown
 
 
 class FlowerClient:

@@ -15,14 +15,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Final
 
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, Unreachable
 from nomoat.aggregation.plain_text import one_line
+from nomoat.aggregation.protocol.community.spoken import OURS
 from nomoat.client.connection.proxies import proxy_for
-from nomoat.flower.headers import FOLLOWS_KEYS
+from nomoat.flower.headers import FOLLOWS_KEYS, SPEAKS
 
 TIMEOUT_S = 20.0
 SMALL = 4 << 20
+OF_EVERY_REQUEST: Final[Mapping[str, str]] = {FOLLOWS_KEYS: "1", SPEAKS: OURS.header}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def call(
         connection = _connection(endpoint)
     kept = False
     try:
-        connection.request(method, target, body, {FOLLOWS_KEYS: "1"} | dict(headers or {}))
+        connection.request(method, target, body, {**OF_EVERY_REQUEST, **(headers or {})})
         response = connection.getresponse()
         data = response.read(limit + 1)
         kept = shared is not None and not response.will_close and len(data) <= limit

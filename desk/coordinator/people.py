@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.plain_text import one_line
+from nomoat.aggregation.protocol.community.spoken import in_words
 from nomoat.aggregation.protocol.enrolment import Standing, fingerprint
 from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.roster import Event
@@ -21,7 +22,7 @@ from nomoat.server.community.invites import parse_duration, qr_svg
 from nomoat.server.community.membership_rules import Applicant
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.conduct.cases import MAY_APPEAL, Cases
-from nomoat.server.state_file import FILE, read_state
+from nomoat.server.state_file import FILE, TOLD, read_state, said_by
 
 ORDERS: Final[Mapping[str, Event]] = {
     "approve": Event.RELEASE,
@@ -44,7 +45,8 @@ class VolunteerRow:
     """One volunteer. rounds: in whose sum it was; last: the newest of them. offered: orders.
 
     appeal: its answer to a hold or a ban. evidence: pieces that anybody can recompute. seen: unix
-    time when it was there last. software: what it runs, if it shows that.
+    time when it was there last. software: what it runs, if it shows that. protocol: the version
+    that is used with it, and which it speaks.
     """
 
     name: str
@@ -59,6 +61,7 @@ class VolunteerRow:
     evidence: int = 0
     seen: int | None = None
     software: str = ""
+    protocol: str = ""
 
 
 def volunteer_rows(
@@ -67,6 +70,7 @@ def volunteer_rows(
     """Everyone who ever enrolled: those who wait first, then by name."""
     nothing, cases = TakenPart(0, 0), Cases(community.registrar.database)
     state = read_state(community.folder.root / FILE)
+    software, spoken = (said_by(community.folder.root / FILE, what) for what in TOLD)
     rows = [
         VolunteerRow(
             applicant.binding.name,
@@ -79,19 +83,20 @@ def volunteer_rows(
             OFFERED.get(applicant.standing, ()),
             _appeal(cases, applicant),
             cases.count(applicant.binding.name) if applicant.standing in MAY_APPEAL else 0,
-            *_noted(state, applicant.binding.name),
+            _seen(state, applicant.binding.name),
+            one_line(software.get(applicant.binding.name, "")),
+            in_words(spoken.get(applicant.binding.name)),
         )
         for applicant in community.registrar.database.applicants()
     ]
     return tuple(sorted(rows, key=lambda row: (row.standing != Standing.PENDING.value, row.name)))
 
 
-def _noted(state: Mapping[str, Any], name: str) -> tuple[int | None, str]:
-    """The time a volunteer was there last, and what it runs, as `up` has written it."""
-    seen, software = state.get("seen"), state.get("software")
+def _seen(state: Mapping[str, Any], name: str) -> int | None:
+    """The time a volunteer was there last, as `up` has written it."""
+    seen = state.get("seen")
     at = seen.get(name) if isinstance(seen, dict) else None
-    text = software.get(name, "") if isinstance(software, dict) else ""
-    return (at if isinstance(at, int) else None), one_line(str(text))
+    return at if isinstance(at, int) else None
 
 
 def _appeal(cases: Cases, applicant: Applicant) -> str:

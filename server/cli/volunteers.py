@@ -136,10 +136,13 @@ def _order(folder: Path, name: str, event: Event, reason: str) -> str:
 
 
 def _list(folder: Path, as_json: bool) -> None:
+    from nomoat.aggregation.protocol.community.spoken import in_words
     from nomoat.aggregation.protocol.enrolment import fingerprint
     from nomoat.server.conduct.ledger import ConductLedger
+    from nomoat.server.state_file import FILE, said_by
 
     registrar = opened(folder).registrar
+    spoken = said_by(folder / FILE, "spoken")
     strikes = ConductLedger(registrar).counting()
     rows: list[dict[str, Any]] = [
         {
@@ -147,6 +150,7 @@ def _list(folder: Path, as_json: bool) -> None:
             "standing": applicant.standing.value,
             "reason": applicant.reason,
             "key": fingerprint(applicant.binding.identity),
+            "protocol": in_words(spoken.get(applicant.binding.name)),
             "strikes": [str(s) for s in strikes if s.volunteer == applicant.binding.name],
         }
         for applicant in registrar.database.applicants()
@@ -155,11 +159,12 @@ def _list(folder: Path, as_json: bool) -> None:
         print_json(rows)
         return
     print_table(
-        ("name", "standing", "reason", "key"),
+        ("name", "standing", "protocol", "reason", "key"),
         [
             (
                 row["name"],
                 row["standing"],
+                row["protocol"],
                 row["reason"] or "; ".join(row["strikes"][-1:]),
                 row["key"][:19],
             )

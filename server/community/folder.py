@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, UsageError
-from nomoat.aggregation.protocol import enrolment, origin, wire
+from nomoat.aggregation.protocol import enrolment, origin
+from nomoat.aggregation.protocol.community.spoken import OURS
 from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.origin import Origin
 from nomoat.aggregation.protocol.signing import SigningKey
@@ -250,8 +251,8 @@ def describe(
         min_participants=settings.rounds.least_reports,
         allow_weak=settings.rounds.allow_weak,
         admission=settings.community.admission.value,
-        protocol_low=wire.PROTOCOL_VERSION,
-        protocol_high=wire.PROTOCOL_VERSION,
+        protocol_low=OURS.low,
+        protocol_high=OURS.high,
         ca=authority,
         now=0,
         signature=bytes(64),

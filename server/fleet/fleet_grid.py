@@ -75,6 +75,12 @@ class FleetGrid(PollingGrid):
         shown = self._state.software
         return {name: shown[node] for name, node in self.online().items() if shown.get(node)}
 
+    def spoken(self) -> dict[str, str]:
+        """Versions of the protocol that members speak, those turned away over it too, by name."""
+        name_of, told = self._state.names_now(), list(self._state.spoken.items())
+        named = ((name_of(key), spoken) for key, spoken in told)
+        return {name: spoken for name, spoken in named if name is not None}
+
     def withdraw(self, message_ids: Iterable[str]) -> None:
         """Take back messages: a late answer to one of them is not wanted."""
         for message_id in message_ids:

@@ -67,6 +67,7 @@ class FleetState(InMemoryLinkState):
         self.most_reply_bytes = MOST_REPLY_BYTES
         self.paused: frozenset[int] = frozenset()  # nodes that said so in their last request
         self.software: dict[int, str] = {}  # of nodes whose owners show it
+        self.spoken: dict[bytes, str] = {}  # node key → versions of the protocol it speaks
         self._said: dict[int, str] = {}
         self._registering = threading.Lock()
         self._node_keys: dict[int, bytes] = {}  # by node id; neither changes
@@ -130,6 +131,10 @@ class FleetState(InMemoryLinkState):
         if said != self._said.get(node_id, ""):
             self._said[node_id] = said
             self.software[node_id] = one_line(said)[:SOFTWARE_SHOWN]
+
+    def note_spoken(self, key: bytes, spoken: str) -> None:
+        """Note which versions of the protocol the member with this node key speaks."""
+        self.spoken[key] = spoken
 
     def offer_again(self, node_id: int, have: frozenset[str]) -> None:
         """Offer what was handed to a node and it says it does not have: its line broke, or it died.

@@ -5,6 +5,7 @@ refuses what it can without costing more than that:
 
     RequestLimits    a stranger: known path, declared size, requests a second, and for a fleet call
                      a node key that `Directory` knows and its signature. Nothing is read yet.
+    SpokenRule       somebody who speaks no version of the protocol in common;
     KeyRule          a member of a release that follows no change of the community's key.
     BodyBuffer       a slow peer: large bodies wait on disk, a few at a time are worked on.
     FleetCalls       a member, perhaps a hostile one: no call in another's name, no flood. Made by
@@ -30,6 +31,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from nomoat.aggregation.protocol.community.spoken import SpokenVersions
 from nomoat.server.fleet import flower_server
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.port.body_buffer import BodyBuffer
@@ -37,6 +39,7 @@ from nomoat.server.port.fleet_calls import PROVEN_KEY, FleetCalls
 from nomoat.server.port.request_limits import FLEET, Receive, RequestLimits, Scope, Send
 from nomoat.server.port.routes import add_routes, proven_name
 from nomoat.server.port.services import PortServices
+from nomoat.server.port.spoken_rule import SpokenRule
 from nomoat.server.succession.key_rule import KeyRule
 
 
@@ -50,6 +53,10 @@ def make_app(services: PortServices) -> RequestLimits:
         fleet = scope["type"] == "http" and scope["path"].startswith(FLEET)
         await (calls if fleet else ours)(scope, receive, send)
 
+    def note(scope: Scope, spoken: SpokenVersions) -> None:
+        if PROVEN_KEY in scope:
+            state.note_spoken(scope[PROVEN_KEY], spoken.header)
+
     buffered = KeyRule(BodyBuffer(either, state.folder), services.registrar)
 
     async def member(scope: Scope) -> str | None:
@@ -57,7 +64,7 @@ def make_app(services: PortServices) -> RequestLimits:
             return await run_in_threadpool(proven_member, scope, state)
         return await run_in_threadpool(proven_name, Request(scope), services)
 
-    return RequestLimits(buffered, services.caps, time.monotonic, member)
+    return RequestLimits(SpokenRule(buffered, note), services.caps, time.monotonic, member)
 
 
 def proven_member(scope: Scope, state: FleetState) -> str | None:

@@ -32,7 +32,12 @@ def test_a_new_phase_is_told_at_once(tmp_path: Path) -> None:
 def test_who_is_no_member_any_more_is_forgotten(tmp_path: Path) -> None:
     path, online, members = tmp_path / "state.json", {"ada": 1, "ben": 2}, ["ada", "ben"]
     lines = ConsoleLines(as_json=False, quiet=True)
-    ways = (lambda: online, None, lambda: dict.fromkeys(online, "nomoat 1"), lambda: members)
+    ways = (
+        lambda: online,
+        None,
+        {"software": lambda: dict.fromkeys(online, "nomoat 1")},
+        lambda: members,
+    )
     StateFile(path, 8443, lines, *ways).progress(RoundProgress(1, "training", 0, 2))
     assert path.read_text().count("ben") == 3
     members.remove("ben")
@@ -93,7 +98,9 @@ def test_what_volunteers_show_of_their_software_stays_known_when_they_are_away(
 ) -> None:
     here = {"ada": "nomoat 1, Linux"}
     for shown in (here, {}):
-        file = replace(state_file(tmp_path / "state.json"), software=lambda shown=shown: shown)
+        file = replace(
+            state_file(tmp_path / "state.json"), told={"software": lambda shown=shown: shown}
+        )
         file.progress(RoundProgress(1, "training", 0, 3))
         assert json.loads((tmp_path / "state.json").read_text())["software"] == here
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from nomoat.aggregation.protocol import wire
 
 
-@wire.message("community.presence")
+@wire.message("community.presence", grows=True)
 @dataclass(frozen=True, slots=True)
 class Presence:
     """The phase a round is in, how many volunteers it asked, and how many of them answered.

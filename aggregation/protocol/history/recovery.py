@@ -26,7 +26,7 @@ PART_BYTES = 4 << 20  # of an adapter's file, in one request
 DIGEST_BYTES = 32
 
 
-@wire.message("recovery.holding")
+@wire.message("recovery.holding", grows=True)
 @dataclass(frozen=True, slots=True)
 class Holding:
     """The newest that one member has verified, and has on its machine.
@@ -43,7 +43,7 @@ class Holding:
     restored: Restoration | None
 
 
-@wire.message("recovery.wanted")
+@wire.message("recovery.wanted", grows=True)
 @dataclass(frozen=True, slots=True)
 class WantedPieces:
     """The parts of a Holding that are to be sent.

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from nomoat.aggregation.errors import NomoatError
+from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol.community.terms import TermsEdition
+from nomoat.aggregation.protocol.enrolment import CommunityInfo
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.client.connection.coordinator_api import CoordinatorClient
 from nomoat.client.home import CommunityFolder
 from nomoat.client.membership import agreement
@@ -82,9 +84,21 @@ def agree(
     The coordinator is told first: cut off in between, the owner is asked once more.
     """
     info = coordinator.described()
+    if protects_less(info, asked.edition):
+        reason = "describes itself with less protection than the terms it asks about"
+        raise RemoteProtocolError(COORDINATOR, "§5.7", reason)
     _tell(coordinator, asked)
     folder.save_info(info)
     agreement.save(folder.root, new)
+
+
+def protects_less(info: CommunityInfo, edition: TermsEdition) -> bool:
+    """True if a community's description, which binds from now on, gives less than its terms."""
+    return (
+        info.min_participants < edition.least
+        or info.secure < edition.secure
+        or info.allow_weak > edition.allow_weak
+    )
 
 
 def _tell(coordinator: CoordinatorClient, asked: AskedEdition) -> None:

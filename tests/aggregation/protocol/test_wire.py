@@ -199,6 +199,20 @@ def test_the_forgers_template_is_sound():
     assert wire.decode(packet, messages.Report, "v").vector == b"abc"
 
 
+def test_what_only_tells_something_may_grow_and_nothing_else() -> None:
+    for sent in (messages.Decline(3, "paused"), messages.Evaluation(3, 1.5, 10)):
+        version, kind, fields = msgpack.unpackb(wire.encode(sent).head)
+        for more, fits in ([1], True), (["x", [b"y"]], True), ([0] * 17, False):
+            grown = wire.Packet(msgpack.packb([version, kind, [*fields, *more]]))
+            if fits:
+                assert wire.decode(grown, type(sent), "ada") == sent
+            else:
+                with pytest.raises(RemoteProtocolError, match="fields"):
+                    wire.decode(grown, type(sent), "ada")
+    with pytest.raises(RemoteProtocolError, match="has not 4 fields"):
+        wire.decode(forged(3, 1, 0.5, claim(b"abc"), 7, body=b"abc"), messages.Report, "ada")
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

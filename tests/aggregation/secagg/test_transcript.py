@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.adapter import Manifest, TensorSpec
 from nomoat.aggregation.secagg.messages import Participant, SessionOffer, SessionRoster
 from nomoat.aggregation.secagg.transcript import (
@@ -49,6 +50,12 @@ def other(value):
 def test_every_field_of_the_offer_is_in_its_hash(name):
     changed = replace(OFFER, **{name: other(getattr(OFFER, name))})
     assert offer_hash(changed) != offer_hash(OFFER)
+
+
+def test_sessions_of_two_versions_of_the_protocol_have_nothing_in_common(monkeypatch):
+    ours = offer_hash(OFFER)
+    monkeypatch.setattr(wire, "PROTOCOL_VERSION", wire.PROTOCOL_VERSION + 1)
+    assert offer_hash(OFFER) != ours
 
 
 def test_offer_numbers_and_every_field_of_every_member_are_in_the_transcript():

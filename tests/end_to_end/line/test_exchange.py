@@ -19,6 +19,7 @@ from flwr.supercore.date import now
 from flwr.supernode import node_auth_http_interceptor
 
 from nomoat.aggregation.errors import NomoatError, Refused, Unreachable
+from nomoat.aggregation.protocol.community.spoken import OURS
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.client.connection import flower_client, message_loop
@@ -542,3 +543,4 @@ def test_the_coordinator_knows_what_software_runs_where_its_owner_shows_it(
     assert software[shown.name].startswith("nomoat 1, ?[31mred xxx")
     assert len(software[shown.name]) == 80
     assert silent.name not in software
+    assert town.fleet_grid.spoken() == {shown.name: OURS.header, silent.name: OURS.header}

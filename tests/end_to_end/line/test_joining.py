@@ -22,7 +22,8 @@ from nomoat.aggregation.errors import (
     RemoteProtocolError,
     Unreachable,
 )
-from nomoat.aggregation.protocol import roster, wire
+from nomoat.aggregation.protocol import roster
+from nomoat.aggregation.protocol.community.spoken import SpokenVersions
 from nomoat.aggregation.protocol.enrolment import Standing, node_public_der
 from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.invitation import Invitation, from_link
@@ -165,15 +166,15 @@ def test_a_clock_that_is_off_is_told_by_how_much(town: Any) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "ours", "who"),
-    [(2, 3, 1, "this nomoat"), (1, 2, 3, "the coordinator")],
+    [(2, 3, 1, "upgrade this nomoat"), (1, 2, 3, "its coordinator must install nomoat")],
 )
 def test_incompatible_protocols_say_which_side_must_upgrade(
-    town: Any, monkeypatch: pytest.MonkeyPatch, low: int, high: int, ours: int, who: str
+    town: Any, low: int, high: int, ours: int, who: str
 ) -> None:
     info = dataclasses.replace(town.desk.info(now()), protocol_low=low, protocol_high=high)
-    monkeypatch.setattr(wire, "PROTOCOL_VERSION", ours)
-    with pytest.raises(Incompatible, match=f"upgrade {who}"):
-        coordinator_api.check_protocol(info)
+    with pytest.raises(Incompatible, match=who):
+        coordinator_api.check_protocol(info, SpokenVersions(ours, ours))
+    coordinator_api.check_protocol(info, SpokenVersions(1, 3))
 
 
 def test_a_spent_and_a_forged_invitation_are_refused_over_the_line(town: Any, people: Any) -> None:

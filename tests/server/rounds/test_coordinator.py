@@ -262,6 +262,35 @@ def test_the_masked_sum_is_the_plain_one_to_within_its_fixed_point() -> None:
     )
 
 
+def grown(_name: str, answer: Message, message: Message) -> Message:
+    """The answer of a release to come: two fields more, of which this one knows nothing."""
+    packet = packet_of(answer, "grown")
+    version, kind, fields = msgpack.unpackb(packet.head)
+    return reply(message, wire.Packet(msgpack.packb([version, kind, [*fields, 7, ["new"]]])))
+
+
+def of_version_2(name: str, answer: Message, message: Message) -> Message:
+    """An answer in a version that nobody asked for."""
+    _, kind, fields = msgpack.unpackb(packet_of(answer, name).head)
+    return reply(message, wire.Packet(msgpack.packb([2, kind, fields])))
+
+
+def test_volunteers_of_a_release_to_come_are_in_sums_with_those_of_today() -> None:
+    plain, _ = run()
+    twists: dict[tuple[str, str], Twist] = {
+        ("bob", "train.local"): grown,
+        ("bob", "evaluate.heldout"): grown,
+        ("dee", "train.local"): of_version_2,
+    }
+    for secure in (False, True):
+        memory, _ = run(twists, federation(secure=secure))
+        last = memory.records[-1]
+        assert last.contributors == ("ada", "bob", "cy"), last.reason
+        assert last.losses.keys() >= {"ada", "bob", "cy"}
+        assert last.refused == {"dee": "speaks protocol 2, this side 1"}
+    assert plain.records[-1].contributors == tuple(sorted(TOKENS))
+
+
 def test_the_same_federation_twice_gives_the_same_bits_plain_and_masked() -> None:
     for secure in (False, True):
         ends = [run(settings=federation(secure=secure))[1] for _ in range(2)]

@@ -25,7 +25,7 @@ from nomoat.client.membership.terms.renewal import AskedEdition, TermsWatch
 KEY = SigningKey(b"\7" * 32)
 SETTINGS = TrainSettings(local_steps=12, batch_size=4, seq_len=64, learning_rate=1e-3)
 WORK = WorkTerms(SETTINGS, 1000, 24, bytes(64))
-INFO = community_info(min_participants=8, public=KEY.public)
+INFO = community_info(min_participants=8, allow_weak=False, public=KEY.public)
 AGREED = replace(Agreement.signed(WORK), edition=1)
 EDITION = TermsEdition(2, 100, True, 8, False, WORK, bytes(64))
 
@@ -190,6 +190,20 @@ def test_an_agreement_that_did_not_reach_the_coordinator_is_asked_for_again(
     assert renewal.asked_now(folder, coordinator, 0) is None
 
 
+def test_a_description_that_protects_less_than_the_terms_shown_is_not_taken(
+    folder: CommunityFolder, coordinator: Any
+) -> None:
+    coordinator.now = replace(working(local_steps=24), number=3)
+    asked = renewal.asked_now(folder, coordinator, 0)
+    assert asked is not None
+    for weaker in ({"min_participants": 3}, {"secure": False}, {"allow_weak": True}):
+        coordinator.described = lambda weaker=weaker: replace(INFO, **weaker)
+        with pytest.raises(RemoteProtocolError, match="less protection"):
+            renewal.agree(folder, coordinator, asked, renewal.renewed(folder, asked))
+    assert coordinator.heard == []
+    assert folder.info() == INFO
+
+
 def test_small_steps_do_not_add_up_to_more_than_was_agreed_to(
     folder: CommunityFolder, coordinator: Any
 ) -> None:
@@ -208,6 +222,8 @@ def test_a_coordinator_that_is_away_or_of_before_changes_nothing(
     coordinator.now = None
     watch.look()
     assert not watch.waiting
+    assert agreement.load(folder.root, folder.info()) == replace(AGREED, edition=1)
+    assert folder.info() == INFO
 
     def away() -> AskedEdition | None:
         raise Unreachable("away")
