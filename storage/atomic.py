@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -18,6 +19,7 @@ from nomoat.aggregation.errors import NomoatError
 
 LEFT_S = 60.0
 LEAST_ROOM = 64 << 10  # bytes
+MOVE_AGAIN_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def _refusal(path: Path, problem: OSError) -> NomoatError:
@@ -54,7 +56,7 @@ def replacing(path: Path, mode: int = 0o644) -> AbstractContextManager[BinaryIO]
 
     Raises NomoatError, in one line, when the disk is full or the place cannot be written.
     """
-    return _written_beside(path, mode, os.replace)
+    return _written_beside(path, mode, _replace)
 
 
 def creating(path: Path, mode: int = 0o644) -> AbstractContextManager[BinaryIO]:
@@ -102,6 +104,17 @@ def _written_beside(path: Path, mode: int, move: Callable[[str, Path], None]) ->
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def _replace(name: str | Path, path: Path) -> None:
+    """os.replace, tried again for a moment where a reader keeps Windows from moving a file."""
+    for wait_s in MOVE_AGAIN_S if sys.platform == "win32" else ():
+        try:
+            os.replace(name, path)
+            return
+        except PermissionError:
+            time.sleep(wait_s)
+    os.replace(name, path)
 
 
 def _link(name: str, path: Path) -> None:
@@ -172,16 +185,20 @@ def held(lock: Path, taken: str, wait_s: float = 0.0) -> Iterator[None]:
 
 
 def _move_over(fresh: Path, folder: Path) -> None:
+    mode = os.O_RDWR if sys.platform == "win32" else os.O_RDONLY  # all that may be flushed there
     for file in fresh.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
+        written = os.open(file, mode)
+        try:
+            os.fsync(written)
+        finally:
+            os.close(written)
     old = fresh.with_suffix(".old")
     if folder.exists():
-        os.rename(folder, old)
+        _replace(folder, old)
     try:
-        os.rename(fresh, folder)
+        _replace(fresh, folder)
     except OSError:
         if old.exists():
-            os.rename(old, folder)
+            _replace(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)

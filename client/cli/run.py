@@ -85,15 +85,8 @@ def _timed(line: str) -> None:
 
 def _detach(folder: Path, named: str | None) -> None:
     """Start `nomoat run` in a session of its own."""
-    import subprocess
+    from nomoat import background
 
     only = () if named is None else ("--community", named)
-    with (folder / "volunteer.out").open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "nomoat", "run", *only],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+    process = background.start(("run", *only), folder / "volunteer.out")
     say(f"in the background as process {process.pid}; see: nomoat status (--web), nomoat logs")

@@ -131,30 +131,37 @@ def detach(folder: Path, arguments: Sequence[str]) -> None:
 
     arguments: those of the command, without --detach. NomoatError with its last line if it ends.
     """
-    import subprocess
     import time
 
+    from nomoat import background
     from nomoat.aggregation.errors import NomoatError
-    from nomoat.server.overview import up_process
 
     opened(folder)  # refused here, where it is read
     out = folder / OUTPUT
-    with out.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "nomoat", "up", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    process = background.start(("up", *arguments), out)
     until = time.monotonic() + STARTS_WITHIN_S
-    while up_process(folder) != process.pid and time.monotonic() < until:
+    while not _is_up(folder, process.pid) and time.monotonic() < until:
         if process.poll() is not None:
             said = out.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
             raise NomoatError(said[-1].removeprefix("nomoat: "))
         time.sleep(LOOK_S)
     say(f"in the background as process {process.pid}; what it says is in {out}")
     say(f"how it does: nomoat status {folder}    to end it: nomoat down {folder}")
+
+
+def _is_up(folder: Path, process: int) -> bool:
+    """Return True once the process that was started, or its child, has the port open.
+
+    On Windows a virtual environment's interpreter is a launcher, and the coordinator its child.
+    """
+    import psutil
+
+    from nomoat.server.overview import up_process
+
+    found = up_process(folder)
+    with contextlib.suppress(psutil.Error):
+        return found is not None and process in (found, psutil.Process(found).ppid())
+    return False
 
 
 def _prepare_process(folder: Path, quiet: bool) -> None:

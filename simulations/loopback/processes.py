@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -100,8 +99,9 @@ class LoopbackFederation:
 
     def kill(self, name: str) -> None:
         """kill -9 a process, and only it: as if the machine had run out of memory."""
-        self.processes[name].send_signal(signal.SIGKILL)
-        self.processes[name].wait()
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
 
     def call(self, *arguments: str, home: str = "operator") -> str:
         """Run a command to its end; its stdout. NomoatError with its last line if it fails."""
@@ -165,7 +165,7 @@ class LoopbackFederation:
         until = time.monotonic() + seconds
         while not done():
             for name, process in self.processes.items():
-                if process.poll() not in (None, 0, -signal.SIGKILL):
+                if process.poll() not in (None, 0):
                     raise NomoatError(f"{name} ended while waiting for {what}: {self.last(name)}")
             if time.monotonic() > until:
                 raise NomoatError(f"{what}: not within {seconds:.0f} s ({self.last('up')})")

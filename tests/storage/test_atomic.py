@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.storage.atomic import held, no_room, sweep
+from nomoat.storage.atomic import MOVE_AGAIN_S, held, no_room, replacing, sweep
 
 HOLDER = """
 import sys, time
@@ -92,3 +92,28 @@ def test_an_error_on_a_full_or_read_only_disk_says_so(
     assert "the disk is full" in no_room(file)
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     assert "is the disk read-only?" in no_room(file)
+
+
+def test_a_file_that_is_just_read_is_replaced_a_moment_later_where_windows_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, refused, waited = tmp_path / "state.json", [1, 1], []
+    replace = os.replace
+
+    def as_there(source: str, target: Path) -> None:
+        if refused:
+            refused.pop()
+            raise PermissionError(13, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", as_there)
+    with pytest.raises(NomoatError, match="Access is denied"), replacing(path) as file:
+        file.write(b"here, a refusal is one for good")
+    refused.append(1)
+    monkeypatch.setattr("nomoat.storage.atomic.sys.platform", "win32")
+    monkeypatch.setattr("nomoat.storage.atomic.time.sleep", waited.append)
+    with replacing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert waited == list(MOVE_AGAIN_S[:2])
+    assert sorted(tmp_path.iterdir()) == [path]
