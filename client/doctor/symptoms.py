@@ -142,10 +142,10 @@ def _fit(folder: CommunityFolder, settings: VolunteerSettings) -> dict[str, Any]
 
 def _bits_error(settings: VolunteerSettings) -> str | None:
     from nomoat.aggregation.errors import UsageError
-    from nomoat.client.training.memory_fit import check_bits
+    from nomoat.client.training.memory_fit import check_held
 
     try:
-        check_bits(settings.machine, settings.device)
+        check_held(settings.machine, settings.device)
     except UsageError as problem:
         return str(problem).partition(":")[0]
     return None

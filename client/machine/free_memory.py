@@ -21,8 +21,9 @@ class FreeMemory:
     """A device, the bytes that may be taken of it, and what it adds to a model's need.
 
     layout: of a base that is held on GPUs. cards: where its layers are shared out, (bytes that may
-    be taken, bytes in all) of each GPU; free_bytes are those of all then. measured: False for a GPU
-    of whose memory nothing is known; free_bytes are main memory then, and no bound for training.
+    be taken, bytes in all) of each GPU; free_bytes are those of all then. beside: bytes of main
+    memory that are free for what lies there and not on GPUs. measured: False for a GPU of whose
+    memory nothing is known; free_bytes are main memory then, and no bound for training.
     """
 
     device: str
@@ -30,6 +31,7 @@ class FreeMemory:
     host: DeviceOverhead
     layout: Layout = WHOLE
     cards: tuple[tuple[int, int], ...] = ()
+    beside: int = 0
     measured: bool = True
 
 
@@ -69,12 +71,13 @@ def free_memory(
     layout: how the base is held on GPUs; over several of them, the memory of all is there for it.
     """
     found = gpu_memory(device, ours)
+    there = free_bytes() + sum(_held(pid) for pid in ours)
     if found:
         each = [(int(min(free, share * all_)) - CONTEXT_BYTES, all_) for free, all_ in found]
+        gpu = FreeMemory("cuda", min(each)[0], cuda_host(), layout, beside=there - WORKER_BYTES)
         if not layout.over_gpus:
-            return FreeMemory("cuda", min(each)[0], cuda_host(), layout)
-        return FreeMemory("cuda", sum(n for n, _ in each), cuda_host(), layout, tuple(each))
-    there = free_bytes() + sum(_held(pid) for pid in ours)
+            return gpu
+        return replace(gpu, free_bytes=sum(n for n, _ in each), cards=tuple(each))
     if called := unmeasured_gpu(device):
         return FreeMemory(called, there, cpu_host(WORKER_BYTES), measured=False)
     kind = "mps" if means_mps(device) else "cpu"  # one memory for both

@@ -17,7 +17,7 @@ from nomoat.lora.device.present import means_mps, names
 from nomoat.lora.device.processor import multiplies_16_bits
 from nomoat.lora.layout.parts import WHOLE, parts_of
 from nomoat.lora.memory.parts import LaidOut
-from nomoat.lora.memory.plan import MemoryPlan, plan, shorter
+from nomoat.lora.memory.plan import GIB, MemoryPlan, plan, shorter
 from nomoat.lora.memory.prediction import (
     CONTEXT_BYTES,
     FP32,
@@ -71,6 +71,7 @@ def planned(workload: Workload, folder: Path, memory: FreeMemory, bits: Bits | N
         optimizer=Optimizer.ADAMW_8BIT if workload.adam_8bit else Optimizer.ADAMW,
         autocast=not on_cpu,
     )
+    _check_beside(shape, memory)
     frozen = frozen_bytes(workload, folder)
     free = memory.free_bytes - frozen
     laid_out = _laid_out(shape, memory, bits, frozen)
@@ -88,6 +89,19 @@ def _laid_out(
     pairs = zip(parts, cards, strict=False)
     room = (free - frozen * part.layers // shape.layers for part, (free, _) in pairs)
     return LaidOut(parts, tuple(room))
+
+
+def _check_beside(shape: ModelShape, memory: FreeMemory) -> None:
+    """DoesNotFit if main memory has no room for the embedding that is to lie there."""
+    if not memory.layout.embedding_in_ram:
+        return
+    needed = shape.vocab * shape.hidden * Weights.BF16.compute_bytes
+    if needed > memory.beside:
+        free = max(0, memory.beside)
+        raise DoesNotFit(
+            f"needs {needed / GIB:.1f} GiB of main memory for the base's embedding; "
+            f"{free / GIB:.1f} GiB are free"
+        )
 
 
 def frozen_bytes(workload: Workload, folder: Path) -> int:
@@ -159,8 +173,13 @@ def quicker_in_16(folder: Path, memory: FreeMemory) -> bool:
     return large and memory.device == "cpu" and multiplies_16_bits()
 
 
-def check_bits(machine: MachineSettings, device: str = "auto") -> None:
-    """UsageError, in one line, if fewer bits were asked for and cannot be had on `device`."""
+def check_held(machine: MachineSettings, device: str = "auto") -> None:
+    """UsageError, in one line, if `device` cannot have the bits or the layout asked for."""
+    if machine.layers_over_gpus and len(names(device)) == 1:
+        raise UsageError(
+            f"layers_over_gpus in settings.toml shares a base out over several GPUs, and device "
+            f'names one, {device!r}: list them, as in "cuda:0,cuda:1", or take the line out'
+        )
     quantised = machine.base_bits in (4, 8)
     asked = "adam_8bit" if machine.adam_8bit else "base_bits" if quantised else None
     if asked and means_mps(device):

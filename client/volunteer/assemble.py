@@ -45,7 +45,7 @@ from nomoat.client.round.update_store import DiskUpdateStore
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.sent.recorder import Recorder
 from nomoat.client.training.base_loss import BaseLossFile
-from nomoat.client.training.memory_fit import check_bits, fitted
+from nomoat.client.training.memory_fit import check_held, fitted
 from nomoat.client.training.personal_state import DiskPersonalStates
 from nomoat.client.training.shared_workers import SharedWorkers
 from nomoat.client.training.trainer import Trainer
@@ -208,7 +208,7 @@ def _split(kit: Kit) -> Split:
 
 def _trainer(kit: Kit, split: Split, workers: SharedWorkers, status: StatusWriter) -> Trainer:
     settings, machine = kit.settings, kit.settings.machine
-    check_bits(machine, settings.device)
+    check_held(machine, settings.device)
     base, device, folder = settings.base, settings.device, kit.folder
     base_hash = folder.info().base_hash
     worker = workers.worker(base_hash, base, device, machine)

@@ -35,7 +35,7 @@ from nomoat.client.membership.joining import join
 from nomoat.client.membership.terms import questions
 from nomoat.client.settings import VolunteerSettings
 from nomoat.client.training import community_fit
-from nomoat.client.training.memory_fit import Bits, check_bits
+from nomoat.client.training.memory_fit import Bits, check_held
 from nomoat.client.volunteer.agreed_memory import with_memory
 from nomoat.lora.data.row_counts import too_many_dropped
 from nomoat.lora.device.present import check_there
@@ -124,7 +124,7 @@ def consider(
     check_base(base, info.base_hash, info.name)
     settings = _settings(invitation, wish, base, _machine(info, wish, base))
     machine = settings.machine
-    check_bits(machine, settings.device)
+    check_held(machine, settings.device)
     most = community_fit.rank_of(settings, info)
     community_fit.check_rank(info, base, most)
     split = prepare(

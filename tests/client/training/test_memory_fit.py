@@ -17,7 +17,7 @@ from nomoat.client.machine import free_memory
 from nomoat.client.machine.free_memory import MemoryBound
 from nomoat.client.machine.limits_settings import MachineSettings
 from nomoat.client.training import memory_fit
-from nomoat.client.training.memory_fit import Workload, check_bits, fitted, planned
+from nomoat.client.training.memory_fit import Workload, check_held, fitted, planned
 from nomoat.lora.device import present
 from nomoat.lora.device.present import names
 from nomoat.lora.training.train import CPU_TOKENS
@@ -91,6 +91,21 @@ def test_layers_over_two_cards_fit_where_one_is_too_small(machine: Any) -> None:
         fit("cuda:0,cuda:1", layers_over_gpus=True)
 
 
+def test_an_embedding_beside_the_gpu_needs_main_memory(machine: Any) -> None:
+    machine(64, 40)
+    assert fit(embedding_in_ram=True).settings == JOB.settings
+    machine(0.46, 40)  # a worker's own, and less than the embedding beside it
+    with pytest.raises(DoesNotFit, match="of main memory for the base's embedding"):
+        fit(embedding_in_ram=True)
+
+
+def test_layers_are_shared_out_over_several_gpus_only() -> None:
+    over = MachineSettings(layers_over_gpus=True)
+    check_held(over, "cuda:0,cuda:1")
+    with pytest.raises(UsageError, match="device names one, 'cuda:0'"):
+        check_held(over, "cuda:0")
+
+
 def test_a_share_of_the_gpu_is_all_that_is_counted_with(machine: Any) -> None:
     machine(64, 40)
     whole, half = fit(), fit(max_vram_share=0.12)
@@ -147,9 +162,9 @@ def test_a_gpu_whose_memory_is_not_known_is_not_planned_by_main_memory(
 
 
 def test_fewer_bits_are_refused_in_one_line_on_apples_gpu() -> None:
-    check_bits(MachineSettings(base_bits=16), "mps")
+    check_held(MachineSettings(base_bits=16), "mps")
     with pytest.raises(UsageError, match=r"no kernels for MPS.*--device cpu"):
-        check_bits(MachineSettings(base_bits=4), "mps")
+        check_held(MachineSettings(base_bits=4), "mps")
 
 
 def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be_had(
@@ -169,9 +184,9 @@ def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be
     )
     assert less.predicted.total < full.predicted.total
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    check_bits(MachineSettings())
+    check_held(MachineSettings())
     with pytest.raises(UsageError, match="pip install 'nomoat\\[gpu\\]'"):
-        check_bits(MachineSettings(adam_8bit=True))
+        check_held(MachineSettings(adam_8bit=True))
 
 
 def test_a_base_in_four_bits_fits_where_it_would_not_in_sixteen(
@@ -183,4 +198,4 @@ def test_a_base_in_four_bits_fits_where_it_would_not_in_sixteen(
     assert fit(base_bits=4).most_tokens is not None
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match="base_bits"):
-        check_bits(MachineSettings(base_bits=8))
+        check_held(MachineSettings(base_bits=8))
