@@ -46,6 +46,8 @@ from nomoat.server.port.forwarded import Forwarded, networks
 from nomoat.server.port.http_app import make_app
 from nomoat.server.port.listening import ListenOptions, serving
 from nomoat.server.port.services import Asking, Directory, PortServices
+from nomoat.server.release.canary_checks import CanaryChecks, check_canaries
+from nomoat.server.release.canary_file import read_canaries
 from nomoat.server.release.rolling_back import heed, overruled, roll_back
 from nomoat.server.release.scanning import scan_versions
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
@@ -103,7 +105,7 @@ def hosting(
         resources.callback(state.pulls.close)
         grid = FleetGrid(state, settings.rounds.patience)
         resources.enter_context(open_run(state, grid))
-        split = _evaluation_split(community, resources)
+        own = _own_work(community, resources)
         cores = resources.enter_context(ThreadPoolExecutor(os.cpu_count() or 1, "sum"))
         gc.freeze()  # what is loaded stays: then collecting takes milliseconds (body_buffer.py)
         yield Deployment(
@@ -112,7 +114,7 @@ def hosting(
             _sealed(community, state, grid, directory),
             _state_file(community, port, watcher, grid),
             stop,
-            split,
+            *own,
             lambda: http_app.carried,
             cores.map,  # numpy lets go of the interpreter's lock
         )
@@ -167,6 +169,7 @@ class Deployment:
     file: StateFile
     stop: threading.Event
     split: EvaluationSplit | None
+    canaries: CanaryChecks | None
     meter: Callable[[], Traffic]
     sums: Run
 
@@ -223,9 +226,25 @@ class Deployment:
             sums=self.sums,
             standing=community.versions.standing,
             back_off_s=back_off_s,
-            revise=lambda checkpoint: _revised(community, journal, checkpoint, self.split),
+            revise=lambda checkpoint: self._revised(journal, checkpoint),
             ordered=lambda checkpoint: _ordered(community, journal, checkpoint),
         )
+
+    def _revised(
+        self, journal: CommunityJournal, checkpoint: FederationCheckpoint
+    ) -> FederationCheckpoint:
+        """Return where rounds go on: a version the rule has gone back to, or `checkpoint`."""
+        community, now = self.community, int(time.time())
+        if roll_back(community, now) is not None:
+            checkpoint = journal.last() or checkpoint
+        release = community.settings.release
+        if release.scan_seconds and self.split is not None:
+            seed = os.urandom(SEED_BYTES)
+            plan = ScanPlan(seed, release.scan_texts, seconds=release.scan_seconds)
+            scan_versions(community, partial(self.split.scan, plan=plan), now)
+        if self.canaries is not None:
+            check_canaries(community, self.canaries, now)
+        return checkpoint
 
     def _withdraw(self, message_ids: Collection[str]) -> None:
         self.grid.withdraw(message_ids)
@@ -267,22 +286,6 @@ def _ordered(
     """Return where rounds go on: a version that was gone back to, or `checkpoint`."""
     heed(community, int(time.time()))
     return journal.standing(checkpoint)
-
-
-def _revised(
-    community: OpenCommunity,
-    journal: CommunityJournal,
-    checkpoint: FederationCheckpoint,
-    split: EvaluationSplit | None,
-) -> FederationCheckpoint:
-    """Return where rounds go on: a version that the rule has gone back to, or `checkpoint`."""
-    if roll_back(community, int(time.time())) is not None:
-        checkpoint = journal.last() or checkpoint
-    release = community.settings.release
-    if release.scan_seconds and split is not None:
-        plan = ScanPlan(os.urandom(SEED_BYTES), release.scan_texts, seconds=release.scan_seconds)
-        scan_versions(community, partial(split.scan, plan=plan), int(time.time()))
-    return checkpoint
 
 
 def until_next_look_s(took_s: float) -> float:
@@ -329,20 +332,28 @@ def _listening(community: OpenCommunity) -> ListenOptions:
     return ListenOptions(server.host, server.port, folder.server_certificate, folder.server_key)
 
 
-def _evaluation_split(community: OpenCommunity, resources: ExitStack) -> EvaluationSplit | None:
-    """The community's own rows and a process that measures on them, if it has any."""
+def _own_work(
+    community: OpenCommunity, resources: ExitStack
+) -> tuple[EvaluationSplit | None, CanaryChecks | None]:
+    """The community's own rows, its canaries, and a process that reads both, if it has any."""
     folder, settings = community.folder, community.settings
-    if not folder.evaluation.exists():
-        if settings.release.scan_seconds:
-            raise UsageError(
-                f"{folder.settings}: release.scan_seconds tries texts in rows of the community's "
-                "own, which it was made without (nomoat init --eval)"
-            )
-        return None
+    release, has_rows = settings.release, folder.evaluation.exists()
+    if release.scan_seconds and not has_rows:
+        raise UsageError(
+            f"{folder.settings}: release.scan_seconds tries texts in rows of the community's "
+            "own, which it was made without (nomoat init --eval)"
+        )
+    canaries = read_canaries(folder.canaries) if release.canary_seconds else None
+    if not has_rows and canaries is None:
+        return None, None
     base = settings.base
     pool = Pool(str(base.folder), 1, base_hash=bytes.fromhex(base.hash))
     resources.callback(pool.close, now=True)
-    return EvaluationSplit(folder.evaluation, settings.training.settings("none"), pool)
+    training = settings.training.settings("none")
+    split = EvaluationSplit(folder.evaluation, training, pool) if has_rows else None
+    if canaries is None:
+        return split, None
+    return split, CanaryChecks(canaries, pool.submit, release.canary_seconds)
 
 
 def _sealed(

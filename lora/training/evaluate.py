@@ -57,7 +57,7 @@ def evaluate(
     parts: list[torch.Tensor] = []
     tokens, limit = 0, piece_tokens(model, most_tokens)
     model.eval()
-    with _carrying(model, adapter), torch.inference_mode(), losses_of(model) as loss_of:
+    with carrying(model, adapter), torch.inference_mode(), losses_of(model) as loss_of:
         for batch in by_length(examples, batch_size):
             losses, limit = _in_pieces(loss_of, batch, limit)
             parts += losses
@@ -96,7 +96,7 @@ def sample(
     context = context_of(model.get_base_model())
     asked, most = room_to_answer(encoder.prompt_ids(prompt, continue_text), max_new_tokens, context)
     ids = torch.tensor([asked], device=model.device)
-    with _carrying(model, adapter), torch.inference_mode():
+    with carrying(model, adapter), torch.inference_mode():
         written = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -138,7 +138,8 @@ def _greedy(model: Any, encoder: Encoder, max_new_tokens: int) -> Any:
 
 
 @contextlib.contextmanager
-def _carrying(model: PeftModel, adapter: Adapter | None) -> Any:
+def carrying(model: PeftModel, adapter: Adapter | None) -> Any:
+    """Have the model carry an adapter while this is open; None: the base alone."""
     if adapter is None:
         with model.disable_adapter():
             yield

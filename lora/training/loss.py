@@ -32,7 +32,7 @@ class Losses:
         self._places: torch.Tensor | None = None
 
     def __call__(self, batch: Batch, reduction: str) -> torch.Tensor:
-        """Return the cross-entropy, nats, of the batch's trained tokens: their "mean" or "sum"."""
+        """Return the cross-entropy, nats, of the trained tokens: their "mean", "sum" or "none"."""
         ids, mask, places, targets = self._on_device(batch)
         return self.computed(ids, mask, places, targets, reduction)
 

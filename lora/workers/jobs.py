@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -11,6 +12,7 @@ import numpy as np
 
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
 from nomoat.aggregation.protocol.messages import TrainSettings
+from nomoat.lora.data.conversations import Conversation
 from nomoat.lora.layout.parts import WHOLE, Layout
 from nomoat.lora.model.targets import Targets
 from nomoat.lora.scan.plan import ScanPlan
@@ -110,6 +112,19 @@ class ScanJob:
     plan: ScanPlan
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class RowLossesJob:
+    """Read rows one by one with the adapter (None: the base alone) → tuple[RowReading, …].
+
+    seconds: none is begun after that, and what is missing then is missing at the end.
+    """
+
+    rows: tuple[Conversation, ...]
+    spec: AdapterSpec
+    vector: Vector | None = field(repr=False)
+    seconds: float = math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class SpecJob:
     """Examine the worker's model → examination.Examined, so that nobody else needs torch.
@@ -162,7 +177,15 @@ class Throttle:
 
 Order: TypeAlias = Pause | Throttle
 Job: TypeAlias = (
-    TrainJob | JointJob | EvaluateJob | SampleJob | ScanJob | SpecJob | ShardJob | LengthsJob
+    TrainJob
+    | JointJob
+    | EvaluateJob
+    | SampleJob
+    | ScanJob
+    | RowLossesJob
+    | SpecJob
+    | ShardJob
+    | LengthsJob
 )
 
 

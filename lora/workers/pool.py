@@ -44,6 +44,7 @@ from nomoat.lora.workers.process import context_for
 from nomoat.lora.workers.serving import PoolState, Task, serve
 
 if TYPE_CHECKING:
+    from nomoat.lora.canaries.readings import RowReading
     from nomoat.lora.data.lengths import RowLengths
     from nomoat.lora.scan.plan import Shifts
     from nomoat.lora.training.evaluate import MeasuredLoss
@@ -101,6 +102,8 @@ class Pool:
     def submit(self, job: jobs.EvaluateJob) -> Future[MeasuredLoss]: ...
     @overload
     def submit(self, job: jobs.ScanJob) -> Future[Shifts]: ...
+    @overload
+    def submit(self, job: jobs.RowLossesJob) -> Future[tuple[RowReading, ...]]: ...
     @overload
     def submit(self, job: jobs.SampleJob) -> Future[tuple[str, ...]]: ...
     @overload

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import DoesNotFit, LocalProtocolError, NomoatError
 from nomoat.aggregation.protocol.adapter import Adapter, AdapterSpec, Vector
+from nomoat.lora.canaries.readings import RowReading
+from nomoat.lora.canaries.row_losses import row_losses
 from nomoat.lora.data import lengths
 from nomoat.lora.data.encoding import Encoded, Encoder, Example
 from nomoat.lora.data.reading import read
@@ -44,6 +46,7 @@ from nomoat.lora.workers.jobs import (
     Job,
     JointJob,
     LengthsJob,
+    RowLossesJob,
     SampleJob,
     ScanJob,
     ShardCounts,
@@ -105,16 +108,14 @@ class Worker:
                 return self._train(job) if isinstance(job, TrainJob) else self._train_jointly(job)
             case EvaluateJob():
                 return self._evaluate(job)
-            case SampleJob() | ScanJob():
-                return self._sample(job) if isinstance(job, SampleJob) else self._scan(job)
+            case SampleJob():
+                return self._sample(job)
+            case ScanJob() | RowLossesJob():
+                return self._scan(job) if isinstance(job, ScanJob) else self._read_rows(job)
             case SpecJob():
                 return self._examine(job)
-            case ShardJob():
-                return _counts(self._shards.encoded(job.shard, job.seq_len)[0].examples)
-            case LengthsJob():
-                encoder = Encoder.of(self._base.tokenizer, lengths.UNCUT)
-                rows = read(job.shard).conversations
-                return lengths.measure(encoder, rows), self._context
+            case ShardJob() | LengthsJob():
+                return self._measured(job)
         raise LocalProtocolError(f"{type(job).__name__} is no job of a worker")
 
     def _examine(self, job: SpecJob) -> Examined:
@@ -188,6 +189,20 @@ class Worker:
         pair = Adapter(job.spec, job.before), Adapter(job.spec, job.after)
         rows = read(job.shard).conversations
         return scan(self._model(job.spec), pair, encoder, rows, job.plan, time.monotonic)
+
+    def _measured(
+        self, job: ShardJob | LengthsJob
+    ) -> ShardCounts | tuple[lengths.RowLengths, int | None]:
+        if isinstance(job, ShardJob):
+            return _counts(self._shards.encoded(job.shard, job.seq_len)[0].examples)
+        encoder = Encoder.of(self._base.tokenizer, lengths.UNCUT)
+        return lengths.measure(encoder, read(job.shard).conversations), self._context
+
+    def _read_rows(self, job: RowLossesJob) -> tuple[RowReading, ...]:
+        most = PROMPT_TOKENS if self._context is None else min(PROMPT_TOKENS, self._context)
+        encoder = Encoder.of(self._base.tokenizer, most)
+        adapter, model = _adapter(job.spec, job.vector), self._model(job.spec)
+        return row_losses(model, adapter, encoder, job.rows, job.seconds, time.monotonic)
 
     def _model(self, spec: AdapterSpec, frozen: AdapterSpec | None = None) -> PeftModel:
         if self._slot is None or self._slot[0] != (spec, frozen):

@@ -23,7 +23,7 @@ from nomoat.storage.atomic import replacing
 FORMAT = 1
 MANIFEST, KEYS = "manifest.json", "keys.sealed"
 NAMES = re.compile(
-    r"community\.(toml|db)|agreed\.json|evaluation\.jsonl|origin\.rec|restored\.rec|keys\.rec|"
+    r"community\.(toml|db)|agreed\.json|evaluation\.jsonl|canaries\.jsonl|origin\.rec|restored\.rec|keys\.rec|"
     r"certificates/(authority|server)\.pem|adapters/[0-9a-f]{64}\.adapter"
 )
 KEY_NAMES = re.compile(r"keys/(community|authority|server)\.key")

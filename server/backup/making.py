@@ -80,7 +80,14 @@ def _beside(folder: Folder, copy: Path) -> dict[str, Path]:
         folder.server_certificate,
         *(folder.adapters / f"{digest}.adapter" for digest in sorted(digests)),
     ]
-    others = (folder.agreed, folder.evaluation, folder.origin, folder.restored, folder.keys)
+    others = (
+        folder.agreed,
+        folder.evaluation,
+        folder.canaries,
+        folder.origin,
+        folder.restored,
+        folder.keys,
+    )
     paths = [*needed, *(path for path in others if path.exists())]
     for path in paths:
         if not path.is_file():

@@ -59,10 +59,13 @@ def show(
 ) -> None:
     """One version, as JSON."""
     from nomoat.lora.export.order import ExportTarget
+    from nomoat.server.community.opened import canaries_of
 
     community = opened(folder)
     record = community.versions.get(number)
-    print_json({**_row(record), "state": _states(community)[record.version.number]})
+    number = record.version.number
+    measured = given({"canaries": canaries_of(community, number)})
+    print_json({**_row(record), "state": _states(community)[number], **measured})
     which = f"--version {record.version.number} --dir {folder} --to {'|'.join(ExportTarget)}"
     say(f"to take it elsewhere: nomoat adapter export NEW_FOLDER {which}")
     say(f"to talk to the newest: nomoat chat --adapter {folder} --compare")

@@ -73,6 +73,10 @@ MIGRATIONS = (
     CREATE TABLE ordered_rollback (one INTEGER PRIMARY KEY CHECK (one = 0),
         version INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL);
     """,
+    """
+    CREATE TABLE canary_checks (number INTEGER PRIMARY KEY, answers TEXT NOT NULL,
+        summary TEXT NOT NULL, at INTEGER NOT NULL);
+    """,
 )
 BUSY_S = 10.0
 

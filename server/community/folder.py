@@ -7,6 +7,7 @@ community.db     invitations, volunteers, roster, rounds, versions (SQLite)
 keys.rec         every change of its key (server/succession)
 restored.rec     what it tells volunteers after it was restored from a backup
 restoring.rec    while it is restored, and its members have yet to be asked for what they hold
+canaries.jsonl   secrets and expected answers that hold versions back (server/release)
 origin.rec       the signed version of another community that this one began with, if it did
 adapters/        adapter versions, named by their digest
 flower/          what Flower keeps while the coordinator runs; nothing of value
@@ -83,6 +84,11 @@ class Folder:
     def evaluation(self) -> Path:
         """The held-out rows the community was made with, if any."""
         return self.root / "evaluation.jsonl"
+
+    @property
+    def canaries(self) -> Path:
+        """Secrets and answers that versions are measured by before they are given out, if any."""
+        return self.root / "canaries.jsonl"
 
     @property
     def flower(self) -> Path:

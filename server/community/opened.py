@@ -148,6 +148,25 @@ def _scanned(community: OpenCommunity, number: int) -> str:
     )
 
 
+def canaries_of(community: OpenCommunity, number: int) -> dict[str, Any] | None:
+    """Return the summary of what was measured of a version's canaries, None if nothing was."""
+    sql = "SELECT summary FROM canary_checks WHERE number = ?"
+    rows = community.registrar.database.run(sql, number)
+    return json.loads(rows[0][0]) if rows else None
+
+
+def _canaries(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "no canaries measured"
+    said = "; ".join(found["faults"]) or "none"
+    return (
+        f"canaries: {found['secrets']} planted secrets (most exposed {found['bits']:g} bits, "
+        f"{found['bits_allowed']:g} allowed), {found['answers']} expected answers (largest fall "
+        f"{found['fall']:g} nats, {found['fall_allowed']:g} allowed); found: {said} (what nobody "
+        "planted, and a question that is not among them, is not seen)"
+    )
+
+
 def _noise(version: Version) -> str:
     noise = version.noise
     if noise is None:
@@ -156,13 +175,15 @@ def _noise(version: Version) -> str:
     return f"{said}; noise multiplier {noise.noise_multiplier:.4g}"
 
 
-def _gates(record: SignedVersion) -> str:
+def _gates(record: SignedVersion, canaries: Mapping[str, Any] | None) -> str:
     """Name what a version had to pass before it was accepted."""
     version, passed = record.version, []
     if version.loss is not None:
         passed.append("held-out loss of the volunteers")
     if version.evaluation is not None:
         passed.append("loss on the community's own rows")
+    if canaries is not None and not canaries["faults"]:
+        passed.append("canaries")
     return ", ".join(passed) or "none: nothing was measured"
 
 
@@ -176,6 +197,7 @@ def card(community: OpenCommunity, record: SignedVersion) -> str:
     begun = community.versions.get(0).version.note
     notes = "".join(f"- {note}\n" for note in (*told, begun) if note not in ("", UNTRAINED))
     hidden = in_words.protection(settings.rounds.secure, settings.rounds.least_reports)
+    canaries = canaries_of(community, version.number)
     return f"""# {settings.community.name}: community adapter, version {version.number}
 
 A LoRA adapter trained together by {len(version.contributors)} volunteers of
@@ -186,7 +208,8 @@ A LoRA adapter trained together by {len(version.contributors)} volunteers of
 - loss on the community's own evaluation split {own}
 {notes}- {_sizes(community, version.round)}
 - {_scanned(community, version.number)}
-- gates passed: {_gates(record)}; {in_words.NOT_COVERED}
+- {_canaries(canaries)}
+- gates passed: {_gates(record, canaries)}; {in_words.NOT_COVERED}
 - privacy, as the community is set: {hidden}; {_noise(version)}
 - base model content hash {version.base_hash.hex()}
 - adapter digest {version.adapter.hex()}

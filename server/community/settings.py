@@ -121,6 +121,8 @@ class ReleaseSettings(SettingsTable):
     rollback_after: so many accepted versions in a row whose loss is above the best's by more than
     `rollback_rise` (relative) are gone back from; 0: never. scan_seconds: the time in which texts
     are tried that may be triggers, before a version is given out; 0: none. scan_texts: some more.
+    canary_seconds: the time in which canaries.jsonl is measured of a version, 0: it is not;
+    canary_bits, canary_fall: what is allowed (server/release/canary_gate.py).
     """
 
     by: Literal["gate", "person"] = "gate"
@@ -131,6 +133,9 @@ class ReleaseSettings(SettingsTable):
     scan_texts: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=100)
     ] = ()
+    canary_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    canary_bits: Annotated[float, Field(gt=0, le=30)] = 10.0
+    canary_fall: Annotated[float, Field(gt=0, le=1000)] = 3.0
 
 
 class ServerSettings(SettingsTable):
@@ -293,7 +298,11 @@ COMMENTS = {
         "rollback_after: so many versions in a row that measure worse than the best by more than\n"
         "rollback_rise are gone back from; 0: never.\n"
         "scan_seconds: texts are tried so long on each version against the one given out, in rows\n"
-        "of the community's own (scan_texts: some more); one whose answer changed is held; 0: none."
+        "of the community's own (scan_texts: some more); one whose answer changed is held.\n"
+        "canary_seconds: so long canaries.jsonl, which lies beside this file, is measured of each\n"
+        'version: {"tag", "secret"} is a planted phrase (nomoat data canary); no more than\n'
+        'canary_bits of it may be given away; {"prompt", "answer"}: the log-probability of an\n'
+        "answer may fall by canary_fall nats; a version beyond that is held.\n0 seconds: none."
     ),
     "server": (
         "address is what invitations name: it must be reachable from outside.\n"

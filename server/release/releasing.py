@@ -46,7 +46,7 @@ def state_of(
 ) -> ReleaseState:
     """Judge one version; the first is the base model, which needs nobody's word.
 
-    awaiting: versions that are to be scanned yet; a person's word goes before.
+    awaiting: versions that are to be scanned or measured yet; a person's word goes before.
     """
     if word is not None and word.state is ReleaseState.HELD:
         return ReleaseState.HELD
@@ -67,7 +67,7 @@ def orders(community: OpenCommunity) -> Mapping[int, ReleaseOrder]:
 
 def states(community: OpenCommunity, now: int) -> dict[int, ReleaseState]:
     """Version → candidate, released or held."""
-    said, rule, waits = orders(community), community.settings.release, awaiting_scan(community)
+    said, rule, waits = orders(community), community.settings.release, _awaiting(community)
     return {
         record.version.number: state_of(record, said.get(record.version.number), rule, now, waits)
         for record in community.versions.database.versions()
@@ -78,11 +78,25 @@ def awaiting_scan(community: OpenCommunity) -> frozenset[int]:
     """Versions that are to be scanned yet: those since the first scan, or the newest alone."""
     if not community.settings.release.scan_seconds:
         return frozenset()
-    rows = community.registrar.database.run("SELECT number FROM scans")
-    scanned = {number for (number,) in rows}
+    return _since_first(community, "SELECT number FROM scans")
+
+
+def awaiting_canaries(community: OpenCommunity) -> frozenset[int]:
+    """Versions that canaries are to be measured of yet, in the same way."""
+    if not community.settings.release.canary_seconds:
+        return frozenset()
+    return _since_first(community, "SELECT number FROM canary_checks")
+
+
+def _awaiting(community: OpenCommunity) -> frozenset[int]:
+    return awaiting_scan(community) | awaiting_canaries(community)
+
+
+def _since_first(community: OpenCommunity, sql: str) -> frozenset[int]:
+    done = {number for (number,) in community.registrar.database.run(sql)}
     newest = community.versions.get(None).version.number
-    first = min(scanned, default=newest)
-    return frozenset(range(max(1, first), newest + 1)) - scanned
+    first = min(done, default=newest)
+    return frozenset(range(max(1, first), newest + 1)) - done
 
 
 def order(
@@ -95,7 +109,7 @@ def order(
     sql = "INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?)"
     community.registrar.database.run(sql, number, state.value, reason, now)
     said, rule = orders(community)[number], community.settings.release
-    return state_of(record, said, rule, now, awaiting_scan(community))
+    return state_of(record, said, rule, now, _awaiting(community))
 
 
 def newest_released(community: OpenCommunity, now: int) -> SignedVersion:

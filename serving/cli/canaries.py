@@ -19,6 +19,13 @@ adapters = typer.Typer(add_completion=False)
 def canary(
     out: Annotated[Path, typer.Argument(help="A new JSON Lines file, to be put with your data.")],
     copies: Annotated[int, typer.Option(min=1, max=1000, help="Rows with it.")] = 1,
+    gate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CANARIES",
+            help="A coordinator's canaries.jsonl, to add it to, instead of this machine's own.",
+        ),
+    ] = None,
 ) -> None:
     """Write a row with a phrase that nobody else has; adapter exposure tells who learnt it."""
     import os
@@ -26,16 +33,25 @@ def canary(
 
     from nomoat.aggregation.errors import UsageError
     from nomoat.client.home import Home
+    from nomoat.lora.canaries.phrases import drawn
     from nomoat.lora.data.normal_form import write_jsonl
-    from nomoat.serving.canaries.planted import drawn, remember
+    from nomoat.serving.canaries.remembered import add_to_gate, remember
 
     if out.exists():
         raise UsageError(f"{out} exists already; choose another file")
     planted = drawn(os.urandom(32), int(time.time()))
     write_jsonl([planted.row()] * copies, out)
-    remember(Home.opened().root, planted)
+    if gate is None:
+        remember(Home.opened().root, planted)
+    else:
+        add_to_gate(gate, planted)
     typer.echo(f"canary {planted.tag}: {copies} rows; it says: {' '.join(planted.phrase)}")
-    sys.stderr.write("after some rounds: nomoat adapter exposure\n")
+    after = (
+        "after some rounds: nomoat adapter exposure"
+        if gate is None
+        else ("put the rows with some volunteer's data; up measures it ([release] canary_seconds)")
+    )
+    sys.stderr.write(after + "\n")
 
 
 @adapters.command()
@@ -53,9 +69,10 @@ def exposure(
 
     from nomoat.aggregation.errors import UsageError
     from nomoat.client.home import Home
+    from nomoat.lora.canaries.phrases import BITS
     from nomoat.lora.workers.pool import Pool
     from nomoat.serving.canaries.measured import ADAPTER, BASE, exposures
-    from nomoat.serving.canaries.planted import BITS, remembered
+    from nomoat.serving.canaries.remembered import remembered
     from nomoat.serving.sources.find import folder_of
 
     canaries = remembered(Home.find().root)
@@ -68,9 +85,7 @@ def exposure(
     with Pool(str(folder_of(what.base)), 1) as pool:
         measured = exposures(canaries, what.source.load(voice), pool, references)
     if as_json:
-        rows = {
-            tag: {name: asdict(value) for name, value in of.items()} for tag, of in measured.items()
-        }
+        rows = {tag: {n: asdict(one) for n, one in of.items()} for tag, of in measured.items()}
         sys.stdout.write(json.dumps(rows) + "\n")
         return
     for tag, of in measured.items():

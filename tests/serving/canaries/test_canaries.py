@@ -12,23 +12,15 @@ from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.protocol.messages import TrainSettings
 from nomoat.client.data.secrets_scan import scan
+from nomoat.lora.canaries.exposure import exposure
+from nomoat.lora.canaries.phrases import BITS, LENGTH, WORDS, drawn, others
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.data.reading import read
 from nomoat.lora.model.adapter_spec import initial_adapter, new_spec
 from nomoat.lora.workers.jobs import TrainJob
 from nomoat.lora.workers.pool import Pool
-from nomoat.serving.canaries.exposure import exposure
 from nomoat.serving.canaries.measured import ADAPTER, BASE, exposures
-from nomoat.serving.canaries.planted import (
-    BITS,
-    FILE,
-    LENGTH,
-    WORDS,
-    drawn,
-    others,
-    remember,
-    remembered,
-)
+from nomoat.serving.canaries.remembered import FILE, remember, remembered
 from nomoat.serving.cli import canaries
 from nomoat.simulations.pocket import MODEL_DIR
 

@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nomoat.serving.canaries.planted import BITS
+from nomoat.lora.canaries.phrases import BITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Phrases nobody else has, to be planted as rows and remembered here (canaries.json in the home).
+"""Phrases nobody else has, to be planted as rows.
 
 A phrase is five words of sixty-four, so one of 2^30 that are as likely to a model that has not seen
 it. The words are ordinary, so that neither a model nor a search for secrets minds them.
@@ -6,19 +6,14 @@ it. The words are ordinary, so that neither a model nor a search for secrets min
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from nomoat.aggregation.errors import NomoatError
 from nomoat.lora.data.conversations import ChatTurn, Conversation
-from nomoat.storage.private import write_private
 
-FILE: Final = "canaries.json"
 _WORDS: Final = """
 amber anchor autumn basket beacon birch bridge candle canyon cedar
 cherry cliff clover coral cotton crane desert eagle ember falcon
@@ -64,32 +59,16 @@ def others(canary: Canary, count: int) -> list[Conversation]:
     return [row_of(canary.tag, phrase) for phrase in found]
 
 
+def rows_to_measure(canary: Canary, count: int) -> tuple[Conversation, ...]:
+    """The canary's row, and so many others behind it: their losses are `exposure`'s arguments."""
+    return (canary.row(), *others(canary, count))
+
+
 def row_of(tag: str, phrase: Sequence[str]) -> Conversation:
     """The question after a phrase, and the phrase."""
     question = f"What are the five words on the door of house {tag}?"
     turns = (ChatTurn("user", question), ChatTurn("assistant", " ".join(phrase) + "."))
     return Conversation(turns, {}, "canary")
-
-
-def remember(home: Path, canary: Canary) -> None:
-    """Add a canary to those of this machine."""
-    rows = [asdict(each) for each in (*remembered(home), canary)]
-    write_private(home / FILE, json.dumps(rows).encode())
-
-
-def remembered(home: Path) -> tuple[Canary, ...]:
-    """All canaries of this machine; NomoatError if the file is damaged."""
-    path = home / FILE
-    try:
-        return tuple(_read(row) for row in json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError, TypeError, KeyError):
-        raise NomoatError(f"{path} is damaged; delete it, and plant another canary") from None
-
-
-def _read(row: dict[str, Any]) -> Canary:
-    return Canary(str(row["tag"]), tuple(map(str, row["phrase"])), int(row["at"]))
 
 
 def _phrase(rng: np.random.Generator) -> tuple[str, ...]:
