@@ -155,6 +155,7 @@ def _put_right(community: OpenCommunity) -> None:
     community.check_fixed()
     community.check_privacy()
     sweep(community.folder.root)
+    community.versions.sweep()
     for name in community.registrar.mend(int(time.time())):
         log.warning("the standing of %s was damaged: it is that of the roster again", name)
 

@@ -125,8 +125,16 @@ class CommunityJournal:
             with store.transaction():
                 store.put_round(record.round, False, brief(record), b"")
             return
-        before = store.last_round()
         self.versions.keep(adapter)
+        try:
+            self._commit(record, checkpoint)
+        except Overruled:
+            self.versions.sweep()
+            raise
+
+    def _commit(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
+        store, adapter = self.versions.database, checkpoint.state.adapter
+        before = store.last_round()
         with store.transaction():
             newest = store.newest_version()
             if newest is None or newest.version.adapter != adapter.digest:

@@ -82,6 +82,13 @@ class VersionStore:
             with replacing(path) as file:
                 file.write(lineage.to_file(adapter))
 
+    def sweep(self) -> None:
+        """Delete files that no version names: of a round that was cut off, or not taken."""
+        named = {record.version.adapter.hex() for record in self.database.versions()}
+        for path in self.folder.glob(f"*{SUFFIX}"):
+            if path.name.removesuffix(SUFFIX) not in named:
+                path.unlink(missing_ok=True)
+
     def add(self, adapter: Adapter, measured: Provenance, now: int) -> SignedVersion:
         """Write the file, then the record that names it: a crash leaves at most a spare file."""
         self.keep(adapter)

@@ -31,7 +31,12 @@ from nomoat.server.rounds.machines.round_plan import RoundPlan
 from nomoat.server.rounds.norms.learned_bound import BoundLearner, Train
 from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.receipts import UpdateDigests
-from nomoat.server.rounds.recording import not_taken, record_of_round, record_of_start
+from nomoat.server.rounds.recording import (
+    not_taken,
+    record_of_leap,
+    record_of_round,
+    record_of_start,
+)
 from nomoat.server.rounds.records import Journal, Overruled, RoundRecord
 from nomoat.server.rounds.suspicion.claims import unheard
 from nomoat.server.rounds.suspicion.cohorts import suspicion_of
@@ -86,15 +91,18 @@ class Coordinator:
         if checkpoint is None:
             self.fleet.before_round(grid, 0)
             checkpoint = self._measure_initial(driver, meter)
-        abandoned = 0  # rounds in a row
+        abandoned = spent = 0  # rounds in a row
         while checkpoint.counted < self.federation.rounds:
             if abandoned:
                 self.clock.pause(self.back_off_s(abandoned))
             self.fleet.before_round(grid, checkpoint.round + 1)
             checkpoint = self.ordered(checkpoint)
-            checkpoint, committed = self._round(driver, meter, checkpoint, bounds)
-            abandoned = 0 if committed else abandoned + 1
-            checkpoint = self.revise(checkpoint) if committed else checkpoint
+            checkpoint, record = self._round(driver, meter, checkpoint, bounds)
+            abandoned = 0 if record.committed else abandoned + 1
+            spent = spent + 1 if record.spent else 0
+            checkpoint = self.revise(checkpoint) if record.committed else checkpoint
+            if (leap := record_of_leap(checkpoint.round, spent)) is not None:
+                checkpoint = self._end(leap, checkpoint.passing(leap.round))
         return self.ordered(checkpoint)
 
     @property
@@ -131,8 +139,8 @@ class Coordinator:
         meter: TrafficMeter,
         before: FederationCheckpoint,
         bounds: BoundLearner,
-    ) -> tuple[FederationCheckpoint, bool]:
-        """Run one round: where the federation stands after it, and whether it was committed."""
+    ) -> tuple[FederationCheckpoint, RoundRecord]:
+        """Run one round: where the federation stands after it, and its record."""
         task = self._task(before.round + 1, before)
         plan = self._plan(driver, task, before)
         exchanges = Exchanges(
@@ -160,10 +168,10 @@ class Coordinator:
         if self.federation.spares and not record.summed:
             after = before if record.reusable else before.passing(record.round)
         try:
-            return self._end(record, after), record.committed
+            return self._end(record, after), record
         except Overruled as decided:
             record = not_taken(record, before, str(decided))
-            return self._end(record, replace(before, round=record.round)), False
+            return self._end(record, replace(before, round=record.round)), record
 
     def _evidence(self, driver: Driver, machine: Round) -> RoundEvidence:
         """Return what a round has shown; whoever is not online is not silent, but away."""

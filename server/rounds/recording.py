@@ -15,6 +15,8 @@ from nomoat.server.rounds.machines.round_plan import Events, RoundPhase
 from nomoat.server.rounds.records import RoundRecord, macro, personal_loss
 from nomoat.server.rounds.watching import Traffic
 
+MOST_LEAPT = 256  # numbers of rounds at once
+
 
 def record_of_start(
     start: FederationCheckpoint,
@@ -95,6 +97,19 @@ def not_taken(record: RoundRecord, before: FederationCheckpoint, why: str) -> Ro
         evaluation=before.evaluation,
         adapter=before.state.adapter.digest.hex(),
     )
+
+
+def record_of_leap(last: int, spent: int) -> RoundRecord | None:
+    """Return a record that ends rounds nobody begins, after `last`; None if there is no need.
+
+    spent: rounds in a row, up to `last`, that most volunteers have behind them: a backup was put
+    back twice, say. The first goes on with the next number, those after it pass over 1, 3, 7 …, at
+    most MOST_LEAPT: so few tries find the first number that is free.
+    """
+    over = min(2 ** min(spent - 1, 30) - 1, MOST_LEAPT) if spent else 0
+    number = last + over
+    reason = f"passed over: volunteers have rounds up to {last} or later behind them"
+    return RoundRecord(number, False, reason) if over else None
 
 
 def _reusable(events: Events) -> bool:

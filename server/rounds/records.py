@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from nomoat.aggregation.protocol.messages import SPENT, STALE
 from nomoat.server.rounds.federation import FederationCheckpoint
 
 BROUGHT_BACK = "brought back by members after a restore"  # the reason of such a round
@@ -72,6 +73,12 @@ class RoundRecord:
     def summed(self) -> bool:
         """True if updates were summed, whatever became of the sum."""
         return bool(self.contributors or self.left_out)
+
+    @property
+    def spent(self) -> bool:
+        """True if most of those who were asked had this round, or a later one, behind them."""
+        behind = sum(why in (STALE, SPENT) for why in self.dropped.values())
+        return not self.committed and 2 * behind > len(self.cohort)
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-able object."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import Context, Message
 
-from builders import BASE, OneKey, community_info
+from builders import BASE, community_info
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError, Unreachable
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import (
@@ -32,9 +32,11 @@ from nomoat.aggregation.protocol.invitation import Claims
 from nomoat.aggregation.protocol.receipts import Receipts
 from nomoat.aggregation.protocol.roster import Event
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.aggregation.protocol.wire import COORDINATOR
 from nomoat.aggregation.secagg.diary import Mark
 from nomoat.aggregation.secagg.parameters import Policy
 from nomoat.client.connection import coordinator_api
+from nomoat.client.connection.succession.followed_keys import save
 from nomoat.client.home import CommunityFolder
 from nomoat.client.membership import restored
 from nomoat.client.membership.pinned_lineage import PinnedLineage
@@ -43,6 +45,7 @@ from nomoat.client.membership.roster_cache import RosterCache, with_offered_rost
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
+from nomoat.client.round.sealed_app import SealParties, sealed
 from nomoat.client.round.session import RoundSession
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.client.round.training_origin import TrainingOrigin
@@ -62,20 +65,35 @@ Served = Callable[[], OpenCommunity | None]
 
 
 @dataclass
-class Line(OneKey):
+class Line:
     """A coordinator as a volunteer's client reaches it, without a port; down while it is None."""
 
     served: Served
     identity: SigningKey
     community: bytes
+    folder: Callable[[], CommunityFolder]
     gathering: Gathering | None = None  # while the community asks what members hold
 
     @property
     def keys(self) -> CommunityKeys:
-        return CommunityKeys(self.community)
+        return self.folder().keys()
 
     def checked(self, check: Callable[[CommunityKeys], Any]) -> Any:
+        """As FollowedKeys has it: what does not hold is looked at under further keys, if any."""
+        try:
+            return check(self.keys)
+        except RemoteProtocolError:
+            if not self.follow():
+                raise
         return check(self.keys)
+
+    def follow(self) -> bool:
+        """Ask for further changes of the community's key, and keep them; True if there were any."""
+        before, told = self.keys, self._up().registrar.keys.message()
+        after = before.extended(told, COORDINATOR)
+        if after != before:
+            save(self.folder().root, after)
+        return after != before
 
     def _up(self) -> OpenCommunity:
         found = self.served()
@@ -161,7 +179,7 @@ class Person:
     def __init__(self, name: str, root: Path, served: Served, public: bytes, seed: int) -> None:
         self.name, self.root, self._rng = name, root, random.Random(seed)
         self.identity = SigningKey(name.encode().ljust(32, b"."))
-        self.line: Any = Line(served, self.identity, public)
+        self.line: Any = Line(served, self.identity, public, lambda: self.folder)
         self.public, self.machine = public, 0
         self.trainer = Trainer(np.random.default_rng(seed))
         self.paused = self.away = False
@@ -184,7 +202,9 @@ class Person:
             if member.binding.node_key == ours:
                 return
             community.registrar.order(self.name, Event.LEAVE, "its machine is lost", now)
-        claims = Claims("h:1", b"c" * 32, self.public, self._rng.randbytes(16), 1, 2**33)
+        claims = Claims(
+            "h:1", b"c" * 32, community.registrar.key.public, self._rng.randbytes(16), 1, 2**33
+        )
         token = community.registrar.invite(claims).token()
         binding = bind(self.name, self.identity, self.node_key, self.public)
         request = wire.encode(Enrol(token, binding)).head
@@ -197,6 +217,7 @@ class Person:
         pem = self.node_key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         create_private(self.folder.node_key, pem)
         DiskUpdateStore(self.folder.held).begin()
+        self.line.follow()  # the invitation names one of its keys
         self.start()
 
     def start(self) -> None:
@@ -222,7 +243,8 @@ class Person:
         )
         self.recorder = Recorder(SentLog(root), "town", "h:1", self.clock)
         handler = RequestHandler(session, self.trainer, self.disk, (self.recorder,))
-        self.app = with_offered_roster(volunteer_app(lambda _context: handler), cache)
+        parties = SealParties(self.identity, self.public, BASE, self.line.checked)
+        self.app = sealed(with_offered_roster(volunteer_app(lambda _: handler), cache), parties)
 
     def answer(self, message: Message, context: Context) -> Message:
         """Answer as its process does: governed, logged before it leaves, an error in its class."""
@@ -241,6 +263,15 @@ class Person:
         except NomoatError as problem:
             return failure(message, problem)
         return reply
+
+    def believes(self) -> str:
+        """How the coordinator that is there tells another history of its key; "" if it does not."""
+        try:
+            self.line.follow()
+            self.lineage.refresh()
+        except RemoteProtocolError as problem:
+            return problem.reason
+        return ""
 
     def edit(self, seed: int) -> None:
         """Have other rows from now on: what is trained comes out otherwise."""

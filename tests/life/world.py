@@ -38,23 +38,43 @@ from nomoat.server.community.settings import (
     CommunitySettings,
     Settings,
 )
-from nomoat.server.community.versions import Provenance
+from nomoat.server.community.versions import ROLLED_BACK, Provenance
+from nomoat.server.fleet.sealed_grid import Addressee, CommunitySigner, SealedGrid
 from nomoat.server.host import back_off_s
 from nomoat.server.recovery.gathering import Gathering
+from nomoat.server.release.rolling_back import go_back, heed, overruled
 from nomoat.server.rounds.coordinator import Coordinator
-from nomoat.server.rounds.federation import Federation
+from nomoat.server.rounds.federation import Federation, FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
+from nomoat.server.succession import rotation
 from tests.life.people import Person
+from tests.life.succession import (
+    Ordered,
+    Theft,
+    ask_for_key,
+    committed,
+    not_heeded,
+    order,
+    rotated,
+    steal,
+)
 
 NAMES = ("ada", "bob", "cy", "dee", "eve")
 LEAST = 3
 PATIENCE_S, LOOK_S = 60.0, 2.0
 PASSPHRASE = "a life of words"
 TRIES, CALM_COMMITS = 8, 2
-LIFE = ("back up", "restore", "roll back", "move", "settings", "clock", "upgrade", "nothing")
+LIFE = (
+    *("back up", "restore", "roll back", "move", "settings", "clock", "upgrade", "nothing"),
+    *("rotate", "thief"),
+)
 DAY_S = 86_400.0
+
+
+class KeyAsked(BaseException):
+    """Another key waits: `up` closes the community between two rounds, and opens it anew."""
 
 
 class Ended(BaseException):
@@ -92,12 +112,17 @@ class World(PollingGrid):
         self.behind = 0.0  # of this clock, seconds
         self.happened: list[str] = []
         self.broken: list[str] = []  # promises, on the way
-        self.made_at = 0  # the backup: after so many restores
         self.backup: Path | None = None
+        self.backup_keys = 0  # changes of the key before it
+        self.order: Ordered | None = None  # a rollback that waits
+        self.orders = 0
+        self.theft: Theft | None = None
+        self.deceivable: list[Person] = []  # kept away from a thief that they would believe
+        self.stranger: Path | None = None  # the thief's folder, while it is up in the town's place
         self._pending: dict[str, tuple[float, Message]] = {}
         shutil.copytree(made, self.home)
         self.community: OpenCommunity | None = OpenCommunity.open(self.home)
-        public = self.community.registrar.key.public
+        public = self.public = self.community.registrar.key.public
         self.people = {
             name: Person(name, root, lambda: self.community, public, self.rng.getrandbits(32))
             for name in NAMES
@@ -109,7 +134,7 @@ class World(PollingGrid):
 
     @property
     def home(self) -> Path:
-        return self.root / f"community-{self.homes}"
+        return self.stranger or self.root / f"community-{self.homes}"
 
     # --- Flower's Grid
 
@@ -178,7 +203,7 @@ class World(PollingGrid):
                 case 0:
                     person.paused = self.rng.random() < 0.3
                 case 1:
-                    person.away = self.rng.random() < 0.3
+                    person.away = self.rng.random() < 0.3 or person in self.deceivable
                 case 2:
                     person.disk.full[0] = self.rng.random() < 0.3
                 case 3:
@@ -189,9 +214,32 @@ class World(PollingGrid):
                 case _:
                     person.start()
             self._tell(f"{person.name}: paused {person.paused}, away {person.away}")
+        if self.community is not None and self.stranger is None and self.rng.random() < 0.01:
+            self._ask(self.community)
         if self.rng.random() < 0.004 or self.polls > 400:
             self._tell("the coordinator ends")
             raise Ended
+
+    def _ask(self, community: OpenCommunity) -> None:
+        """What its operator asks of a community that is up."""
+        if self.rng.random() < 0.3:
+            rotation.ask(community.folder, self.rng.randbytes(32))
+            self._tell("another key is asked for")
+            return
+        newest = community.versions.get(None).version.number
+        self.order = order(community, self.rng.randint(0, newest), int(self.now))
+        self.orders += 1
+        self._tell(f"{self.order}")
+
+    def _heed(self, checkpoint: FederationCheckpoint | None = None) -> FederationCheckpoint:
+        """Between two rounds: orders take effect."""
+        assert self.community is not None
+        heed(self.community, int(self.now))
+        if self.order is not None and self.stranger is None:
+            fault = not_heeded(self.community, self.order)
+            self.broken += [] if fault is None else [fault]
+            self.order = None
+        return checkpoint if checkpoint is None else self.journal.standing(checkpoint)
 
     def willing(self, _grid: Grid) -> dict[str, int]:
         """Volunteers who would be asked: online, not paused, in good standing."""
@@ -206,7 +254,12 @@ class World(PollingGrid):
     def before_round(self, grid: Grid, _number: int) -> None:
         assert self.community is not None
         least = self.community.settings.rounds.least_present
-        while len(self.willing(grid)) < least:
+        while True:
+            if rotation.is_asked(self.community.folder):
+                raise KeyAsked
+            self._heed()
+            if len(self.willing(grid)) >= least:
+                return
             self._weather()
 
     def withdraw(self, message_ids: Collection[str]) -> None:
@@ -219,6 +272,8 @@ class World(PollingGrid):
     def ended(self, record: RoundRecord) -> None:
         self._tell(f"round {record.round}: {record.committed} ({record.reason})")
         assert self.community is not None
+        if record.committed and record.round and self.order is not None:
+            self.broken.append(f"round {record.round} was taken after {self.order}")
         for person in self.people.values():
             if record.committed and not person.away and self.rng.random() < 0.7:
                 person.follow(self.community)
@@ -232,8 +287,24 @@ class World(PollingGrid):
 
     def host(self) -> None:
         """Run the coordinator until its process ends."""
+        while self._asked_for_a_key():
+            killed = self.rough and self.rng.random() < 0.5
+            self._rotate(killed=killed)
+            if killed:
+                return
+
+    def _rotate(self, *, killed: bool) -> None:
+        """Change the key; a copy of the folder may have been taken before."""
+        if self.rng.random() < 0.5:
+            self.theft = steal(self.home, self.root / "stolen")
+        rotated(self.home, int(self.now), killed=killed)
+        self._tell(f"its key is changed (killed: {killed}, stolen: {self.theft is not None})")
+
+    def _asked_for_a_key(self) -> bool:
+        """Run it until its process ends, or until another key waits."""
         community = self.community = OpenCommunity.open(self.home)
         community.registrar.mend(5)
+        community.versions.sweep()
         speak_as_coordinator(1, 1)
         self.polls, self._pending = 0, {}
         training = TrainSettings(local_steps=1)
@@ -244,10 +315,14 @@ class World(PollingGrid):
             aggregate_deadline_s=240.0,
             evaluate_deadline_s=60.0,
         )
+        self.journal = CommunityJournal(
+            *(community.versions, SPEC, "fedavg", lambda: int(self.now)),
+            overruled=lambda: overruled(community),
+        )
         coordinator = Coordinator(
             federation,
             community.initial(),
-            CommunityJournal(community.versions, SPEC, "fedavg", lambda: int(self.now)),
+            self.journal,
             self,
             Fleet(self.willing, community.secagg_roster, self.before_round, None, self.withdraw),
             Clock(lambda: self.now, self._pass),
@@ -255,14 +330,24 @@ class World(PollingGrid):
             session_id=lambda _round, _exchange: self.rng.randbytes(32),
             standing=community.versions.standing,
             back_off_s=back_off_s,
+            ordered=self._heed,
+        )
+        signer = CommunitySigner(
+            community.registrar.key, BASE, lambda: self.rng.randbytes(16), self.public
         )
         try:
-            coordinator.run(self)
+            coordinator.run(SealedGrid(self, signer, self._addressee))
         except Ended:
-            pass
+            return False
+        except KeyAsked:
+            return True
         finally:
             community.registrar.database.close()
             self.community = None
+        return False
+
+    def _addressee(self, node: int) -> Addressee:
+        return Addressee(NAMES[node - 1], self.people[NAMES[node - 1]].identity.public)
 
     def _time(self) -> float:
         return self.now
@@ -278,11 +363,13 @@ class World(PollingGrid):
         self._tell(what)
         self.now, self.behind = self.now + self.behind, 0.0
         if what == "back up":
-            self.backup, self.made_at = self.root / "town.backup", self.homes
+            self.backup = self.root / "town.backup"
+            self.backup_keys = len(community.registrar.keys.changes)
             make(community, self.backup, PASSPHRASE, int(self.now))
         elif what == "roll back":
             newest = community.versions.get(None).version.number
-            community.versions.rollback(self.rng.randint(0, newest), int(self.now))
+            go_back(community, self.rng.randint(0, newest), "", int(self.now))
+            self.order, self.orders = None, self.orders + 1
         elif what == "clock":  # of an empty battery: behind for a chapter, then set right
             self.behind = self.rng.choice([3600.0, DAY_S])
             self.now -= self.behind
@@ -298,15 +385,53 @@ class World(PollingGrid):
             text, minimum = path.read_text(), self.rng.choice([3, 4])
             was = community.settings.rounds.min_volunteers
             path.write_text(text.replace(f"min_volunteers = {was}", f"min_volunteers = {minimum}"))
+        known = len(community.registrar.keys.changes)
         community.registrar.database.close()
         self.community = None
-        if what == "restore" and self.backup is not None:
-            self.homes += 1
-            # Put back a second time without asking anybody, it would begin rounds that have been.
-            wait_s = self.rng.choice([0, 60]) if self.homes == self.made_at + 1 else 60
+        if what == "rotate":
+            ask_for_key(self.home, self.rng.randbytes(32))
+            self._rotate(killed=self.rng.random() < 0.3)
+        elif what == "thief" and self.theft is not None:
+            self._another(self.theft)
+        elif what == "restore" and self.backup is not None and self.backup_keys < known:
+            old = self.root / "old"
+            restore(self.backup, old, PASSPHRASE, int(self.now), 0)
+            self._another(Theft(old, self.backup_keys))
+        elif what == "restore" and self.backup is not None:
+            self.homes, self.order = self.homes + 1, None
+            wait_s = self.rng.choice([0, 60])
             restore(self.backup, self.home, PASSPHRASE, int(self.now), wait_s)
             if wait_s:
                 self._ask_members()
+
+    def _another(self, theft: Theft) -> None:
+        """Somebody brings up a community of before its key was changed, in its place."""
+        if self.rng.random() < 0.5:
+            ask_for_key(theft.home, self.rng.randbytes(32))
+            rotated(theft.home, int(self.now), killed=False)
+        knew = [p for p in self.people.values() if len(p.folder.keys().changes) > theft.changes]
+        self._tell(f"it is in other hands; {[person.name for person in knew]} know a later key")
+        was = {person: person.away for person in self.people.values()}
+        trained = {person: len(person.trainer.trained) for person in knew}
+        before, self.stranger = committed(theft.home), theft.home
+        self.deceivable = [person for person in was if person not in knew]
+        for person in was:
+            person.away = person in self.deceivable
+        self.host()
+        self.community = OpenCommunity.open(theft.home)
+        for person in knew:
+            if len(person.trainer.trained) > trained[person]:
+                self.broken.append(f"{person.name} trained for a thief")
+            if "takes back or forks" not in (said := person.believes()):
+                self.broken.append(f"{person.name} says of a thief: {said!r}")
+        self.community.registrar.database.close()
+        if committed(theft.home) > before:
+            self.broken.append("a round of a thief's was committed")
+        for person, away in was.items():
+            person.away = away
+        self.community = self.stranger = self.theft = None
+        self.deceivable = []
+        shutil.rmtree(theft.home)
 
     def _asking(self) -> tuple[OpenCommunity, Gathering]:
         """Begin to ask, or ask on, as each start of `nomoat up` does."""
@@ -365,6 +490,9 @@ def live(seed: int, made: Path, root: Path, chapters: int = 4) -> list[str]:
     if world.commits < CALM_COMMITS:
         broken.append(f"{world.commits} commits in {world.tries} tries, all willing")
     community = world.community = OpenCommunity.open(world.home)
+    notes = [each.version.note for each in community.versions.database.versions()]
+    if sum(note.startswith(ROLLED_BACK) for note in notes) > world.orders:
+        broken.append(f"{world.orders} orders to go back: {notes}")
     broken += [fault for fault in audit(community) if fault is not None]
     for person in world.people.values():
         person.fetch_receipts()

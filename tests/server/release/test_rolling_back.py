@@ -172,3 +172,11 @@ def test_whoever_is_killed_between_order_and_effect_goes_back_once(
         heed(again, NOW)
     assert newest(again) == (before[0] + 1, adapter(1).digest)
     assert again.versions.verify() == before[0] + 2
+
+
+def test_a_round_that_is_not_taken_leaves_no_file(community: OpenCommunity) -> None:
+    before = set(community.folder.adapters.iterdir())
+    ask(community, 1, "", NOW)
+    with pytest.raises(Overruled):
+        journal_of(community).write(*ended(4))
+    assert set(community.folder.adapters.iterdir()) == before

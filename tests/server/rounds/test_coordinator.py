@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -289,6 +290,23 @@ def test_volunteers_of_a_release_to_come_are_in_sums_with_those_of_today() -> No
         assert last.losses.keys() >= {"ada", "bob", "cy"}
         assert last.refused == {"dee": "speaks protocol 2, this side 1"}
     assert plain.records[-1].contributors == tuple(sorted(TOKENS))
+
+
+@pytest.mark.parametrize("spent", [1, 40, 700])
+def test_rounds_that_volunteers_have_behind_them_are_passed_over_in_few_tries(spent: int) -> None:
+    """As of a community whose backup was put back a second time, without asking anybody."""
+
+    def behind(name: str, answer: Message, message: Message) -> Message:
+        task = wire.decode(packet_of(message, name), TrainTask, name)
+        return answer if task.round > spent else reply(message, wire.encode(Decline(1, SPENT)))
+
+    twists: dict[tuple[str, str], Twist] = {(name, "train.local"): behind for name in TOKENS}
+    memory, _ = run(twists, federation(spares=True, rounds=1))
+    *before, last = memory.records
+    assert last.committed
+    assert spent < last.round <= 2 * spent + 1
+    assert len(before) <= 2 * math.log2(spent + 1) + 4
+    assert all(one.round < two.round for one, two in itertools.pairwise(memory.records))
 
 
 def test_the_same_federation_twice_gives_the_same_bits_plain_and_masked() -> None:
