@@ -20,6 +20,7 @@ from nomoat.storage.atomic import replacing
 log = logging.getLogger(__name__)
 
 WRITTEN_EVERY_S = 0.5
+MOST_PHASES = 20  # of a round that waits again and again, the latest
 AT_LEAST_EVERY_S = 10.0  # so that who was seen last, and when, is true to it
 FILE = "state.json"
 TOLD = ("software", "spoken")  # by volunteers, of themselves
@@ -86,6 +87,7 @@ class StateFile:
     _told: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
     _written: float = field(default=0.0, init=False)
     _last: RoundProgress | None = field(default=None, init=False)
+    _begun: tuple[tuple[str, float], ...] = field(default=(), init=False)
     _failing: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +105,9 @@ class StateFile:
         last = self._last
         news = last is None or (progress.round, progress.phase) != (last.round, last.phase)
         age = time.monotonic() - self._written
+        if news:
+            same = self._begun if last is not None and progress.round == last.round else ()
+            self._begun = (*same, (progress.phase, time.time()))[-MOST_PHASES:]
         if news or age > AT_LEAST_EVERY_S or (progress != last and age > WRITTEN_EVERY_S):
             self._write(progress)
             self._last = progress
@@ -140,6 +145,7 @@ class StateFile:
             "phase": progress.phase,
             "answered": progress.answered,
             "asked": progress.asked,
+            "begun": self._begun,  # the phases of this round, and when each began
             "online": online,
             "paused": [name for name in online if name not in willing],
             "seen": self._seen,

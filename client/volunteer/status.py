@@ -24,6 +24,7 @@ class VolunteerStatus:
     """A volunteer's activity: connecting, waiting, working, paused, refused or stopped.
 
     why: in words, why it is not training. rounds: trained since it joined. sent_bytes: payload.
+    out: why the community lets it not take part, since out_since; None once it does.
     complaint: what this machine last declined or refused, and why; None once it took part again.
     """
 
@@ -40,6 +41,8 @@ class VolunteerStatus:
     loss: float | None = None  # last measured on rows kept here, of the community's model
     own_loss: float | None = None  # and of this volunteer's own, where it keeps something
     complaint: str | None = None
+    out: str | None = None
+    out_since: float = 0.0
     data: str | None = None  # what has become of it since this volunteer started
     # What a round's length made of the rows, by "train" and "measure"; each a row_counts.RowUse.
     row_use: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -37,9 +37,6 @@ class StatusWriter(RoundObserver):
         before = read_status(folder)
         doing, why, now = "connecting", "connecting to the coordinator", time.time()
         fresh = VolunteerStatus(os.getpid(), doing, why, now)
-        self._out: tuple[str, float] | None = None  # why it is put out, since when
-        if before is not None and before.doing == "refused":
-            self._out = before.why, before.since
         if before is not None:  # counts go on
             fresh = replace(before, pid=os.getpid(), doing=doing, why=why, since=now, data=None)
         self.status = fresh
@@ -56,15 +53,18 @@ class StatusWriter(RoundObserver):
     def connected(self, node_id: int) -> None:
         """The coordinator knows us."""
         del node_id
-        self.up, self._out = True, None
+        self.up = True
+        self.status = replace(self.status, out=None, out_since=0.0)
         if self.status.doing != "working":
             self.say("waiting", OPENING)
 
     def refuse(self, why: str) -> None:
         """The community lets this machine not take part; `since` is when that was said first."""
-        if self._out is None or self._out[0] != why:
-            self._out = why, time.time()
-        self.status = replace(self.status, doing="refused", why=why, since=self._out[1])
+        known = self.status.out == why
+        since = self.status.out_since if known else time.time()
+        self.status = replace(
+            self.status, doing="refused", why=why, since=since, out=why, out_since=since
+        )
         self._write(self.status)
 
     def lost(self, reason: str, retry_s: float) -> None:

@@ -22,6 +22,7 @@ from nomoat.server.community.invites import parse_duration, qr_svg
 from nomoat.server.community.membership_rules import Applicant
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.conduct.cases import MAY_APPEAL, Cases
+from nomoat.server.rounds.suspicion import claims
 from nomoat.server.state_file import FILE, TOLD, read_state, said_by
 
 ORDERS: Final[Mapping[str, Event]] = {
@@ -46,7 +47,7 @@ class VolunteerRow:
 
     appeal: its answer to a hold or a ban. evidence: pieces that anybody can recompute. seen: unix
     time when it was there last. software: what it runs, if it shows that. protocol: the version
-    that is used with it, and which it speaks.
+    that is used with it, and which it speaks. misfits: in words, of its losses.
     """
 
     name: str
@@ -62,6 +63,7 @@ class VolunteerRow:
     seen: int | None = None
     software: str = ""
     protocol: str = ""
+    misfits: str = ""
 
 
 def volunteer_rows(
@@ -86,6 +88,7 @@ def volunteer_rows(
             _seen(state, applicant.binding.name),
             one_line(software.get(applicant.binding.name, "")),
             in_words(spoken.get(applicant.binding.name)),
+            claims.in_words(taken_part.get(applicant.binding.name, nothing).misfits),
         )
         for applicant in community.registrar.database.applicants()
     ]

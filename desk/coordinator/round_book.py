@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 
 from nomoat.desk.coordinator.rounds import RoundView, round_view
 from nomoat.server.community.database import Database
+from nomoat.server.rounds.suspicion.claims import counted
 
 
 @dataclass(frozen=True)
 class TakenPart:
-    """In how many sums a volunteer was, and the newest of those rounds."""
+    """In how many sums a volunteer was, and the newest of those rounds.
+
+    misfits: in how many of the last sums its loss of the candidate fitted nothing.
+    """
 
     rounds: int
     last: int
+    misfits: int = 0
 
 
 @dataclass
@@ -40,7 +45,11 @@ class RoundBook:
         """Volunteer → its part in the sums so far."""
         with self._lock:
             self._read()
-            return {name: TakenPart(n, self._last[name]) for name, n in self._counts.items()}
+            odd = counted(view.misfits for view in self._rounds if view.summed)
+            return {
+                name: TakenPart(self._counts[name], self._last.get(name, 0), odd[name])
+                for name in {*self._counts, *odd}
+            }
 
     def _read(self) -> None:
         after = self._rounds[-1].number if self._rounds else -1

@@ -11,6 +11,7 @@ from typing import Any, Final
 from nomoat.desk.pages.charts import ChartLine, ChartPoint
 from nomoat.server.community.folder import Folder
 
+SILENT_S: Final = 12.0  # a coordinator that is up writes its state more often than that
 SHOWN: Final = 100  # rounds in the list; charts have as many points
 PHASES: Final = ("training", "aggregating", "evaluating")
 
@@ -46,7 +47,10 @@ class PhaseSpan:
 
 @dataclass(frozen=True)
 class RoundView:
-    """An ended round. ready: how many trained to the end. spread: least and most of the losses."""
+    """An ended round. ready: how many trained to the end. spread: least and most of the losses.
+
+    misfits: whose loss of the candidate neither the split nor the others bear out.
+    """
 
     number: int
     committed: bool
@@ -66,21 +70,26 @@ class RoundView:
     seconds: float
     phases: tuple[PhaseSpan, ...]
     people: tuple[AskedVolunteer, ...]
+    misfits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PresentRound:
-    """The round under way by state.json, as it was written at unix time `at`."""
+    """The round under way by state.json, as it was written at unix time `at`.
+
+    seconds: of each of its phases so far, that under way among them.
+    """
 
     number: int
     phase: str
     answered: int
     asked: int
     at: float
+    seconds: Mapping[str, float]
 
 
-def present(folder: Folder) -> PresentRound | None:
-    """Read state.json; None if there is none that can be read."""
+def present(folder: Folder, now: float) -> PresentRound | None:
+    """Read state.json; None if there is none that can be read. now: unix time."""
     try:
         state = json.loads((folder.root / "state.json").read_text())
         return PresentRound(
@@ -89,9 +98,19 @@ def present(folder: Folder) -> PresentRound | None:
             int(state["answered"]),
             int(state["asked"]),
             float(state["at"]),
+            _seconds(state.get("begun", ()), min(now, float(state["at"]) + SILENT_S)),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _seconds(begun: Sequence[Sequence[Any]], now: float) -> dict[str, float]:
+    """Seconds of each phase, up to now; a phase that came again has them all."""
+    ends = [float(at) for _, at in begun[1:]] + [now]
+    found: dict[str, float] = {}
+    for (name, at), end in zip(begun, ends, strict=True):
+        found[str(name)] = found.get(str(name), 0.0) + max(0.0, end - float(at))
+    return found
 
 
 def round_view(record: Mapping[str, Any]) -> RoundView:
@@ -116,6 +135,7 @@ def round_view(record: Mapping[str, Any]) -> RoundView:
         sum(record["seconds"].values()),
         _phases(record["seconds"]),
         _people(record),
+        tuple(record.get("misfits", ())),
     )
 
 

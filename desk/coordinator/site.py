@@ -27,6 +27,7 @@ from nomoat.desk.pages.rendering import render
 from nomoat.desk.pages.site import Site
 from nomoat.desk.watching.event_log import EventSearch, path_of, search
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.rounds.watching import WAITING
 
 PAGES: Final = (
     ("Rounds", "/"),
@@ -88,7 +89,7 @@ class CoordinatorPages:
         """The parts of the first page that follow what happens."""
         del request, session
         ended = self.book.rounds()
-        view = rounds.present(self.community.folder)
+        view = rounds.present(self.community.folder, time.time())
         now = render(
             "coordinator_now",
             view=view,
@@ -110,7 +111,8 @@ class CoordinatorPages:
                 "Seconds of each phase by round", rounds.seconds_lines(ended), from_zero=True
             ),
         )
-        return {"now": now, "past": past}
+        phases = render("coordinator_phases", view=view, order=(WAITING, *rounds.PHASES))
+        return {"now": now, "phases": phases, "past": past}
 
     def _round(self, request: Request, session: BrowserSession) -> str:
         number = _number(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,25 +137,7 @@ def _order(folder: Path, name: str, event: Event, reason: str) -> str:
 
 
 def _list(folder: Path, as_json: bool) -> None:
-    from nomoat.aggregation.protocol.community.spoken import in_words
-    from nomoat.aggregation.protocol.enrolment import fingerprint
-    from nomoat.server.conduct.ledger import ConductLedger
-    from nomoat.server.state_file import FILE, said_by
-
-    registrar = opened(folder).registrar
-    spoken = said_by(folder / FILE, "spoken")
-    strikes = ConductLedger(registrar).counting()
-    rows: list[dict[str, Any]] = [
-        {
-            "name": applicant.binding.name,
-            "standing": applicant.standing.value,
-            "reason": applicant.reason,
-            "key": fingerprint(applicant.binding.identity),
-            "protocol": in_words(spoken.get(applicant.binding.name)),
-            "strikes": [str(s) for s in strikes if s.volunteer == applicant.binding.name],
-        }
-        for applicant in registrar.database.applicants()
-    ]
+    rows = _rows(folder)
     if as_json:
         print_json(rows)
         return
@@ -165,9 +148,44 @@ def _list(folder: Path, as_json: bool) -> None:
                 row["name"],
                 row["standing"],
                 row["protocol"],
-                row["reason"] or "; ".join(row["strikes"][-1:]),
+                _why(row),
                 row["key"][:19],
             )
             for row in rows
         ],
     )
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    from nomoat.aggregation.protocol.community.spoken import in_words
+    from nomoat.aggregation.protocol.enrolment import fingerprint
+    from nomoat.server.conduct.ledger import ConductLedger
+    from nomoat.server.rounds.records import RoundRecord
+    from nomoat.server.rounds.suspicion import claims
+    from nomoat.server.state_file import FILE, said_by
+
+    registrar = opened(folder).registrar
+    spoken = said_by(folder / FILE, "spoken")
+    strikes = ConductLedger(registrar).counting()
+    ended = (RoundRecord.from_json(json.loads(text)) for text in registrar.database.rounds())
+    odd = claims.counted(record.misfits for record in ended if record.summed)
+    return [
+        {
+            "name": applicant.binding.name,
+            "standing": applicant.standing.value,
+            "reason": applicant.reason,
+            "key": fingerprint(applicant.binding.identity),
+            "protocol": in_words(spoken.get(applicant.binding.name)),
+            "misfits": odd[applicant.binding.name],
+            "strikes": [str(s) for s in strikes if s.volunteer == applicant.binding.name],
+        }
+        for applicant in registrar.database.applicants()
+    ]
+
+
+def _why(row: dict[str, Any]) -> str:
+    """The reason of its standing, or what it did last; and what its losses are worth."""
+    from nomoat.server.rounds.suspicion import claims
+
+    did = row["reason"] or "; ".join(row["strikes"][-1:])
+    return "; ".join(filter(None, (did, claims.in_words(row["misfits"]))))

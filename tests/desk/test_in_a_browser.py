@@ -27,6 +27,7 @@ from nomoat.desk.coordinator.site import coordinator_site
 from nomoat.desk.volunteer.site import PAGES as VOLUNTEER_PAGES
 from nomoat.desk.volunteer.site import refused, volunteer_site
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.release.rolling_back import waiting
 from round_records import RECORDS, renamed, write_rounds
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs nomoat[browser]")
@@ -113,6 +114,22 @@ def test_the_coordinators_pages_fit_and_ask_nobody_else(
     site = coordinator_site(community, lambda: {"ada": 1})
     with opened(site.app, PageAddress(), tmp_path / "page.key", refused) as page:
         every_page(Tab(chromium, page.link), (*COORDINATOR_PAGES, *ROUNDS))
+        tab = Tab(chromium, new_link(tmp_path / "page.key"))
+        tab.page.on("dialog", lambda asked: asked.accept())
+        tab.page.goto(f"{tab.address}/version?number=0")
+        tab.page.get_by_placeholder("reason").fill("it was better")
+        tab.page.get_by_role("button", name="Go back to version 0").click()
+        tab.page.get_by_role("status").filter(has_text="goes back to version 0").wait_for(
+            timeout=20_000
+        )
+        assert tab.complaints == [
+            "Go back to version 0? Work since then is left out, and the round under way is not "
+            "taken."
+        ]
+        tab.page.close()
+    found = waiting(community)
+    assert found is not None
+    assert (found.to, found.reason) == (0, "it was better")
 
 
 def test_a_page_follows_what_happens_and_is_paused_with_keys_alone(

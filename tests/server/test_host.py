@@ -29,6 +29,20 @@ def test_a_new_phase_is_told_at_once(tmp_path: Path) -> None:
         assert json.loads(path.read_text())["phase"] == phase
 
 
+def test_each_phase_of_the_present_round_is_noted_with_the_time_it_began(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    file = state_file(path)
+    for number, phase in ((1, "training"), (1, "aggregating"), (2, "training")):
+        file.progress(RoundProgress(number, phase, 0, 3))
+        file.progress(RoundProgress(number, phase, 1, 3))
+    state = json.loads(path.read_text())
+    assert [name for name, _ in state["begun"]] == ["training"]
+    file.progress(RoundProgress(2, "evaluating", 0, 3))
+    begun = json.loads(path.read_text())["begun"]
+    assert [name for name, _ in begun] == ["training", "evaluating"]
+    assert begun[0][1] <= begun[1][1]
+
+
 def test_who_is_no_member_any_more_is_forgotten(tmp_path: Path) -> None:
     path, online, members = tmp_path / "state.json", {"ada": 1, "ben": 2}, ["ada", "ben"]
     lines = ConsoleLines(as_json=False, quiet=True)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from nomoat.server.rounds.acceptance import MOST_NOISE, HeldOutLosses, changes_of, deviation
 from nomoat.server.rounds.records import RoundRecord
@@ -50,6 +50,18 @@ def misfits(best: HeldOutLosses, candidate: HeldOutLosses) -> frozenset[str]:
 
 def unheard(records: Iterable[RoundRecord]) -> frozenset[str]:
     """Those whose losses do not count at present, from the rounds that have ended, in order."""
-    sums = [record.misfits for record in records if record.summed][-REMEMBERED:]
-    counted = Counter(name for one in sums for name in one)
-    return frozenset(name for name, times in counted.items() if times >= MISFITS)
+    found = counted(record.misfits for record in records if record.summed)
+    return frozenset(name for name, times in found.items() if times >= MISFITS)
+
+
+def counted(sums: Iterable[Collection[str]]) -> Counter[str]:
+    """Volunteer → in how many of the last sums its loss fitted nothing. sums: who did not, each."""
+    return Counter(name for one in [*sums][-REMEMBERED:] for name in one)
+
+
+def in_words(times: int) -> str:
+    """Say it of a volunteer; nothing of one whose losses fit."""
+    if not times:
+        return ""
+    heard = "; not heard while that lasts" if times >= MISFITS else ""
+    return f"its loss fitted nothing in {times} of the last {REMEMBERED} sums{heard}"

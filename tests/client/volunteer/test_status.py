@@ -63,6 +63,10 @@ def test_who_is_put_out_is_so_since_it_was_first_told_through_questions_and_rest
     again = StatusWriter(folder)
     again.lost("localhost:1 does not answer", 8.0)
     assert since("held: late; waiting", 340.0, again) == 100.0
+    again.say("stopped", "the owner stopped it")
+    again = StatusWriter(folder)
+    again.lost("localhost:1 does not answer", 8.0)
+    assert since("held: late; waiting", 380.0, again) == 100.0
     assert since("banned", 400.0, again) == 400.0
     again.connected(1)
     assert since("banned", 500.0, again) == 500.0

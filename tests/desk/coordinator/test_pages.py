@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -132,8 +133,39 @@ def test_volunteers_are_shown_with_what_they_run_and_when_they_were_there(
     page = see.html("/volunteers")
     assert "Seen last" in page
     assert "Runs nomoat 1, &lt;b&gt;Linux&lt;/b&gt;" in page
+    assert "Protocol: not seen." in page
+    state["spoken"] = {"cy": "2-3"}
+    (community.folder.root / "state.json").write_text(json.dumps(state))
+    assert "Protocol: 2 to 3: none of 1." in see.html("/volunteers")
     (community.folder.root / "state.json").write_text('{"seen": 7, "software": [1]}')
     assert "Runs" not in see.html("/volunteers")
+
+
+def test_each_phase_of_the_present_round_has_its_seconds_so_far(
+    community: OpenCommunity, see: Any
+) -> None:
+    now = time.time()
+    begun = [["waiting for volunteers", now - 100], ["training", now - 90], ["aggregating", now]]
+    state = {"round": 3, "phase": "aggregating", "answered": 1, "asked": 2, "begun": begun}
+    note = community.folder.root / "state.json"
+    note.write_text(json.dumps({**state, "at": now}))
+    page = see.html("/")
+    assert "waiting for volunteers 10 s</li>" in page
+    assert "training 1 min 30 s</li>" in page
+    assert re.search(r'aria-current="step">aggregating \d', page)
+    assert "<li>evaluating</li>" in page
+    note.write_text(json.dumps({**state, "at": now - 500}))  # it was killed then
+    assert "aggregating 0" in see.html("/")
+
+
+def test_losses_that_fit_nothing_are_told_where_a_coordinator_looks(
+    community: OpenCommunity, enrol: Callable, see: Any
+) -> None:
+    enrol("ada")
+    write_rounds(community, *(replace(RECORDS[1], round=n, misfits=("ada",)) for n in (1, 2)))
+    assert "<dt>Losses that fit nothing</dt>" in see.html("/round?number=2")
+    told = "its loss fitted nothing in 2 of the last 8 sums; not heard while that lasts"
+    assert told in see.html("/volunteers")
 
 
 def test_a_case_shows_evidence_computed_again_and_the_answer_to_it(
