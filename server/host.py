@@ -42,10 +42,10 @@ from nomoat.server.consent.editions import agreeing, announced
 from nomoat.server.fleet.fleet_grid import FleetGrid, open_run
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.fleet.sealed_grid import Addressee, CommunitySigner, SealedGrid
-from nomoat.server.port.forwarded import Forwarded, networks
-from nomoat.server.port.http_app import make_app
-from nomoat.server.port.listening import ListenOptions, serving
+from nomoat.server.port.forwarded import networks
+from nomoat.server.port.listening import ListenOptions
 from nomoat.server.port.services import Asking, Directory, PortServices
+from nomoat.server.porters.opening import open_port
 from nomoat.server.release.canary_checks import CanaryChecks, check_canaries
 from nomoat.server.release.canary_file import read_canaries
 from nomoat.server.release.rolling_back import heed, overruled, roll_back
@@ -88,7 +88,7 @@ def hosting(
     has the folder.
     """
     folder, settings = community.folder, community.settings
-    proxies = networks(settings.server.proxies)
+    networks(settings.server.proxies)
     folder.check_keys()
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
@@ -99,9 +99,9 @@ def hosting(
         directory = Directory(community.registrar)
         state = FleetState(folder.flower, directory, directory.now)
         resources.callback(state.close)
-        http_app = make_app(_services(community, state))
-        app, listening = Forwarded(http_app, proxies), _listening(community)
-        port = resources.enter_context(serving(app, listening, certificate.shown_by))
+        services, listening = _services(community, state), _listening(community)
+        proxies, shown_by = settings.server.proxies, certificate.shown_by
+        port = resources.enter_context(open_port(services, directory, listening, proxies, shown_by))
         resources.callback(state.pulls.close)
         grid = FleetGrid(state, settings.rounds.patience)
         resources.enter_context(open_run(state, grid))
@@ -112,10 +112,10 @@ def hosting(
             community,
             grid,
             _sealed(community, state, grid, directory),
-            _state_file(community, port, watcher, grid),
+            _state_file(community, port.number, watcher, grid),
             stop,
             *own,
-            lambda: http_app.carried,
+            port.carried,
             cores.map,  # numpy lets go of the interpreter's lock
         )
 
@@ -330,7 +330,8 @@ def _work(community: OpenCommunity, spec: AdapterSpec) -> WorkTerms:
 
 def _listening(community: OpenCommunity) -> ListenOptions:
     server, folder = community.settings.server, community.folder
-    return ListenOptions(server.host, server.port, folder.server_certificate, folder.server_key)
+    certificate, key = folder.server_certificate, folder.server_key
+    return ListenOptions(server.host, server.port, certificate, key, server.port_processes)
 
 
 def _own_work(

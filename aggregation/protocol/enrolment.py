@@ -7,6 +7,7 @@ enrolled with a key its owner never agreed to (docs/protocol.md §5).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -140,6 +141,7 @@ def bind(
     return Binding(name, identity.public, der, identity.sign(BINDING, *parts), node_signature)
 
 
+@functools.lru_cache(maxsize=1 << 10)  # what holds is held to it again when its entry is written
 def check_binding(binding: Binding, public: bytes) -> None:
     """Raise RemoteProtocolError unless both keys signed this binding for this community."""
     parts = _bound(binding.name, binding.identity, binding.node_key, public)

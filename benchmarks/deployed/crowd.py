@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nomoat.aggregation.protocol.enrolment import CommunityInfo
 from nomoat.aggregation.protocol.invitation import from_link
 from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.aggregation.secagg.parameters import Policy
@@ -32,7 +33,7 @@ from nomoat.client.membership.roster_cache import RosterCache, with_offered_rost
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.round.app import RequestHandler, volunteer_app
 from nomoat.client.round.masked_session import MaskedSession, Membership
-from nomoat.client.round.sealed_app import SealParties, sealed
+from nomoat.client.round.sealed_app import App, SealParties, sealed
 from nomoat.client.round.session import RoundSession
 from nomoat.client.round.training_origin import TrainingOrigin, version_by_round
 from nomoat.client.round.work import EvaluateWork, TrainWork
@@ -76,6 +77,29 @@ class Quiet:
         """Nothing to note."""
 
 
+def participant(
+    settings: VolunteerSettings,
+    info: CommunityInfo,
+    coordinator: CoordinatorClient,
+    cache: RosterCache,
+) -> App:
+    """A volunteer's answers to its coordinator, all checks included."""
+    policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
+    membership = Membership(
+        coordinator.identity, cache.current, policy, lambda _session: os.urandom(32), info.secure
+    )
+    session = RoundSession(
+        settings.name,
+        info.base_hash,
+        settings.limits(MAX_RANK),
+        masking=MaskedSession(membership),
+        origin=TrainingOrigin.announced(settings.name, version_by_round),
+    )
+    handler = RequestHandler(session, Arithmetic(), NoUpdateStore())
+    parties = SealParties(coordinator.identity, info.public, info.base_hash)
+    return sealed(with_offered_roster(volunteer_app(lambda _context: handler), cache), parties)
+
+
 def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) -> None:
     """Join as `name` and serve in a thread of its own until `stop`."""
     invitation = from_link(link)
@@ -94,20 +118,7 @@ def enlist(root: Path, name: str, link: str, base: Path, stop: threading.Event) 
     endpoint = Endpoint.at(settings.address, ca=info.ca)
     coordinator = CoordinatorClient(endpoint, load_identity(home.identity), info.public)
     cache = RosterCache(RosterFile(folder.root), coordinator)
-    policy = Policy(min_participants=info.min_participants, allow_weak=info.allow_weak)
-    membership = Membership(
-        coordinator.identity, cache.current, policy, lambda _session: os.urandom(32), info.secure
-    )
-    session = RoundSession(
-        name,
-        info.base_hash,
-        settings.limits(MAX_RANK),
-        masking=MaskedSession(membership),
-        origin=TrainingOrigin.announced(name, version_by_round),
-    )
-    handler = RequestHandler(session, Arithmetic(), NoUpdateStore())
-    parties = SealParties(coordinator.identity, info.public, info.base_hash)
-    app = sealed(with_offered_roster(volunteer_app(lambda _context: handler), cache), parties)
+    app = participant(settings, info, coordinator, cache)
     line = ConnectionSettings(endpoint, node_key(folder.node_key))
     work = threading.Thread(target=serve, args=(line, Answering(app), stop, Quiet()), daemon=True)
     work.start()

@@ -14,6 +14,7 @@ from nomoat.server.cli.up import (
     Host,
     NewTerms,
     Port,
+    PortProcesses,
     Quiet,
     Rounds,
     RoundsAsJson,
@@ -45,6 +46,7 @@ def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     folder: Here = Path(),
     host: Host = None,
     port: Port = None,
+    port_processes: PortProcesses = None,
     rounds: Rounds = None,
     until_done: UntilDone = False,
     as_json: RoundsAsJson = False,
@@ -64,7 +66,7 @@ def up(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         "web_port": web_port,
         "metrics_port": metrics_port,
     }
-    server = {"host": host, "port": port}
+    server = {"host": host, "port": port, "port_processes": port_processes}
     tables: Tables = {"server": server, "rounds": {"max_rounds": rounds}, "watch": watch}
     bring_up(UpOptions(folder, until_done, as_json, quiet, tables, new_terms), _watched)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import logging
-import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.server.community.folder import renew_certificate
@@ -22,6 +23,13 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
+class ShowsCertificate(Protocol):
+    """Shows a certificate to new connections; an ssl.SSLContext, or several."""
+
+    def load_cert_chain(self, certfile: Path, keyfile: Path) -> None:
+        """Show the one in these files from now on."""
+
+
 class CertificateRenewal(threading.Thread):
     """Looks once a day until `stop`; new connections are shown the new certificate at once."""
 
@@ -35,10 +43,10 @@ class CertificateRenewal(threading.Thread):
         self._community = community
         self._ended = stop
         self._clock = clock
-        self._context: ssl.SSLContext | None = None
+        self._context: ShowsCertificate | None = None
 
-    def shown_by(self, context: ssl.SSLContext) -> None:
-        """Have connections under this context shown what is issued from now on."""
+    def shown_by(self, context: ShowsCertificate) -> None:
+        """Have its connections shown what is issued from now on."""
         self._context = context
 
     def run(self) -> None:

@@ -22,6 +22,10 @@ Tables = Mapping[str, Mapping[str, Any]]
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.")]
+PortProcesses = Annotated[
+    int | None,
+    typer.Option(help="For thousands of volunteers: so many processes hold their connections."),
+]
 Rounds = Annotated[int | None, typer.Option(help="Run this many rounds in all.")]
 UntilDone = Annotated[
     bool, typer.Option("--until-done", help="End with the last round; else stay reachable.")

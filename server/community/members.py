@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -55,6 +56,7 @@ class Registrar:
     def __post_init__(self) -> None:
         self.keys = CommunityKeys.of(self.key.public, self.changes)
         self._roster = Roster.empty(self.keys)
+        self._verifying = threading.Lock()
 
     def invite(self, claims: Claims) -> Invitation:
         """Issue an invitation and remember it."""
@@ -158,10 +160,13 @@ class Registrar:
             raise NomoatError(
                 "the roster in the database became shorter; bring a backup back with nomoat restore"
             )
-        if length > known.length:
-            known = roster.extend(known, self.database.roster_entries(known.length))
-            self._roster = max(known, self._roster, key=lambda cached: cached.length)
-        return known
+        if length == known.length:
+            return known
+        added = self.database.roster_entries(known.length)
+        with self._verifying:  # one of the threads that are waiting for it; no other lock in here
+            so_far = self._roster
+            self._roster = roster.extend(so_far, added[so_far.length - known.length :])
+            return self._roster
 
     def leave(self, identity: bytes, now: int) -> Standing:
         """A volunteer leaves by its own wish (its proof was checked)."""

@@ -142,7 +142,8 @@ class ServerSettings(SettingsTable):
     """The address the coordinator listens on, and the one it is reached by from outside.
 
     also: more addresses it is reached at, or will be; members are told of them. proxies: addresses
-    and networks whose X-Forwarded-For is believed.
+    and networks whose X-Forwarded-For is believed. port_processes: so many hold the connections,
+    before the one that runs rounds; 0: that one does.
     """
 
     host: str = "0.0.0.0"
@@ -150,6 +151,7 @@ class ServerSettings(SettingsTable):
     address: Annotated[str, Field(max_length=260)] = "localhost:8443"
     also: Annotated[tuple[Annotated[str, Field(max_length=260)], ...], Field(max_length=3)] = ()
     proxies: tuple[Annotated[str, Field(max_length=60)], ...] = ()
+    port_processes: Annotated[int, Field(ge=0, le=64)] = 0
 
 
 class WatchSettings(SettingsTable):
@@ -309,7 +311,9 @@ COMMENTS = {
         "also: more addresses, before a move the next one: members remember them, signed, and look "
         "there\nwhen address is silent.\n"
         "proxies: reverse proxies before us, addresses or networks; their X-Forwarded-For is "
-        "believed."
+        "believed.\n"
+        "port_processes: for thousands of volunteers, so many processes hold their connections "
+        "(Linux); 0: none."
     ),
 }
 

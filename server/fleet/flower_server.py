@@ -7,22 +7,12 @@ functions say what a call of its fleet protocol is about.
 
 from __future__ import annotations
 
-import base64
-import datetime
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from fastapi import Request
-from flwr.common.constant import (
-    HEARTBEAT_DEFAULT_INTERVAL,
-    NOOP_FLWR_AID,
-    SYSTEM_TIME_TOLERANCE,
-    TIMESTAMP_HEADER,
-    TIMESTAMP_TOLERANCE,
-    Status,
-    SubStatus,
-)
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_FLWR_AID, Status, SubStatus
 from flwr.common.serde import message_from_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -41,8 +31,6 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import (
-    FLEET_HTTP_PUBLIC_KEY_HEADER,
-    FLEET_HTTP_SIGNATURE_HEADER,
     NOOP_FEDERATION_ID,
     NodeStatus,
     TaskType,
@@ -52,7 +40,6 @@ from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore, ObjectEntry
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.run import RunStatus
 from flwr.superlink.federation import NoOpFederationManager
@@ -61,6 +48,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers as handlers
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from nomoat.flower.objects import ids_in
+from nomoat.server.fleet.node_signature import claimed_key, signed_just_now
 
 __all__ = [
     "InMemoryLinkState",
@@ -142,31 +130,6 @@ def objects_of(answer: PullMessagesResponse) -> list[str]:
     return list(
         dict.fromkeys(each for tree in answer.message_object_trees for each in ids_in(tree))
     )
-
-
-def claimed_key(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The node key (PEM) that a request claims to be signed with, unchecked; None without one."""
-    try:
-        return base64.b64decode(
-            headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()], validate=True
-        )
-    except (KeyError, ValueError):
-        return None
-
-
-def signed_just_now(headers: Mapping[bytes, bytes], key: bytes) -> bool:
-    """True if a request's head has a time of the last seconds and its signature under `key`."""
-    try:
-        stamp = headers[TIMESTAMP_HEADER.lower().encode()]
-        signature = base64.b64decode(
-            headers[FLEET_HTTP_SIGNATURE_HEADER.lower().encode()], validate=True
-        )
-        age_s = (now() - datetime.datetime.fromisoformat(stamp.decode("ascii"))).total_seconds()
-        if not -SYSTEM_TIME_TOLERANCE < age_s < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
-            return False
-        return verify_signature(bytes_to_public_key(key), stamp, signature)
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return False
 
 
 def signed_by_its_key(request: Request) -> bool:

@@ -7,14 +7,30 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
+
+
+class HeldPull(Protocol):
+    """A pull that is held open, in the loop that serves it."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop in which it goes on."""
+
+    def wake(self) -> None:
+        """Go on; called in `loop`, perhaps more than once."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeldPull:
-    """A pull that is held open, in the loop that serves it."""
+class AwaitedPull:
+    """A pull whose task waits for `event`."""
 
     loop: asyncio.AbstractEventLoop
     event: asyncio.Event
+
+    def wake(self) -> None:
+        """Let the task go on."""
+        self.event.set()
 
 
 class HeldPulls:
@@ -60,34 +76,39 @@ class HeldPulls:
         if self._closed or self._news(node):
             _wake([pull])
 
-    async def wait(self, node: int, pull: HeldPull, seconds: float) -> bool:
-        """Return when `node` has news, or after `seconds`; `pull` has begun.
-
-        False if a newer pull of the same node took this one's place: whoever made this one is gone,
-        and a message given to it would be lost.
-        """
+    async def wait(self, node: int, pull: AwaitedPull, seconds: float) -> bool:
+        """Return when `node` has news, or after `seconds`; `pull` has begun. As `over`."""
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await pull.event.wait()
         finally:
-            with self._lock:
-                newest = self._waiting.get(node) is pull
-                if newest:
-                    del self._waiting[node]
+            newest = self.over(node, pull)
+        return newest
+
+    def over(self, node: int, pull: HeldPull) -> bool:
+        """A pull waits no longer.
+
+        False if a newer pull of the same node took this one's place: whoever made this one is gone,
+        and a message given to it would be lost.
+        """
+        with self._lock:
+            newest = self._waiting.get(node) is pull
+            if newest:
+                del self._waiting[node]
         return newest
 
 
 def _wake(pulls: Iterable[HeldPull]) -> None:
     """Let these go on: one turn of their loop for all, since a turn costs a system call."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Event]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[HeldPull]] = {}
     for pull in pulls:
-        by_loop.setdefault(pull.loop, []).append(pull.event)
-    for loop, events in by_loop.items():
+        by_loop.setdefault(pull.loop, []).append(pull)
+    for loop, woken in by_loop.items():
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its pulls with it
-            loop.call_soon_threadsafe(_set, events)
+            loop.call_soon_threadsafe(_go_on, woken)
 
 
-def _set(events: Iterable[asyncio.Event]) -> None:
-    for event in events:
-        event.set()
+def _go_on(pulls: Iterable[HeldPull]) -> None:
+    for pull in pulls:
+        pull.wake()

@@ -18,7 +18,8 @@ from starlette.responses import JSONResponse
 from nomoat.flower import headers
 from nomoat.server.fleet import flower_server
 from nomoat.server.fleet.flower_server import CallRefused
-from nomoat.server.fleet.held_pulls import HeldPull
+from nomoat.server.fleet.held_pulls import AwaitedPull, HeldPull
+from nomoat.server.fleet.node_signature import PROVEN_KEY
 from nomoat.server.port.carried_objects import CarriedObjects
 from nomoat.server.port.rate_limit import RateLimit
 from nomoat.server.port.request_limits import Receive, Scope, Send
@@ -27,7 +28,6 @@ from nomoat.server.port.services import PortServices
 log = logging.getLogger(__name__)
 
 MAX_WAIT_S = 50  # less than the minute after which proxies give up
-PROVEN_KEY = "nomoat.node_key"  # in an ASGI scope: the PEM whose signature was checked
 HELD = {headers.HOLD: str(MAX_WAIT_S)}
 
 
@@ -49,28 +49,25 @@ class FleetCalls:
         try:
             call = flower_server.parsed(scope["path"], request, await request.body())
             response = await self._answer(request, call)
-        except CallRefused as refusal:
-            response = JSONResponse(refusal.content, refusal.status)
         except Exception as problem:  # noqa: BLE001 - hostile bytes; flwr raises whatever it likes
-            log.warning("%s: no answer (%s)", scope["path"], type(problem).__name__)
-            response = JSONResponse({"detail": "Internal server error."}, 500)
+            response = refused(scope["path"], problem)
         await response(scope, receive, send)
 
     async def _answer(self, request: Request, call: Any) -> Response:
-        if not (flower_server.asks_for_messages(call) and headers.WAIT in request.headers):
-            return await run_in_threadpool(self._at_once, request, call)
-        node, pulls = flower_server.node_of(call), self._state.pulls
-        held = HeldPull(asyncio.get_running_loop(), asyncio.Event())
-        await run_in_threadpool(self._begin, request, call, held)
-        if not await pulls.wait(node, held, wait_s(request.headers[headers.WAIT])):
-            raise CallRefused(409, "a newer request took this one's place")
-        return await run_in_threadpool(self._end, request, call)
+        if not may_be_held(request, call):
+            return await run_in_threadpool(self.at_once, request, call)
+        held = AwaitedPull(asyncio.get_running_loop(), asyncio.Event())
+        await run_in_threadpool(self.begin, request, call, held)
+        pulls, wait = self._state.pulls, request.headers[headers.WAIT]
+        newest = await pulls.wait(flower_server.node_of(call), held, wait_s(wait))
+        return await run_in_threadpool(self.end, request, call, newest=newest)
 
-    def _at_once(self, request: Request, call: Any) -> Response:
+    def at_once(self, request: Request, call: Any) -> Response:
+        """Judge a call and make it."""
         self._judge(request, call)
         return self._made(request, call)
 
-    def _begin(self, request: Request, call: Any, held: HeldPull) -> None:
+    def begin(self, request: Request, call: Any, held: HeldPull) -> None:
         """Judge a pull and have it wait, unless there is something for its node."""
         self._judge(request, call)
         node, have = flower_server.node_of(call), request.headers.get(headers.HAVE, "")
@@ -78,8 +75,13 @@ class FleetCalls:
         self._state.keep_online(node)
         self._state.pulls.begin(node, held)
 
-    def _end(self, request: Request, call: Any) -> Response:
-        """Answer a pull that has waited; its node may have been banned since it was judged."""
+    def end(self, request: Request, call: Any, *, newest: bool) -> Response:
+        """Answer a pull that has waited; its node may have been banned since it was judged.
+
+        newest: of its node (HeldPulls.over).
+        """
+        if not newest:
+            raise CallRefused(409, "a newer request took this one's place")
         key = request.scope.get(PROVEN_KEY)
         if key is None or self._state.name_of(key) is None:
             raise CallRefused(401, "no longer a member")
@@ -120,6 +122,19 @@ class FleetCalls:
             return flower_server.may_push(call, self._services.max_objects)
         arrived = flower_server.confirmed_by(call)
         return arrived is None or self._state.is_addressed_to(node, arrived)
+
+
+def may_be_held(request: Request, call: Any) -> bool:
+    """True of a pull whose sender waits for a message."""
+    return flower_server.asks_for_messages(call) and headers.WAIT in request.headers
+
+
+def refused(path: str, problem: Exception) -> Response:
+    """The answer to a call that raised `problem`."""
+    if isinstance(problem, CallRefused):
+        return JSONResponse(problem.content, problem.status)
+    log.warning("%s: no answer (%s)", path, type(problem).__name__)
+    return JSONResponse({"detail": "Internal server error."}, 500)
 
 
 def wait_s(header: str) -> float:

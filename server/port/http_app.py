@@ -26,26 +26,41 @@ the control and runtime interfaces of a stock one, which anybody could call, are
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from nomoat.aggregation.protocol.community.spoken import SpokenVersions
 from nomoat.server.fleet import flower_server
 from nomoat.server.fleet.link_state import FleetState
+from nomoat.server.fleet.node_signature import PROVEN_KEY, claimed_key, signed_just_now
 from nomoat.server.port.body_buffer import BodyBuffer
-from nomoat.server.port.fleet_calls import PROVEN_KEY, FleetCalls
-from nomoat.server.port.request_limits import FLEET, Receive, RequestLimits, Scope, Send
+from nomoat.server.port.fleet_calls import FleetCalls
+from nomoat.server.port.request_limits import FLEET, App, Receive, RequestLimits, Scope, Send
 from nomoat.server.port.routes import add_routes, proven_name
 from nomoat.server.port.services import PortServices
 from nomoat.server.port.spoken_rule import SpokenRule
 from nomoat.server.succession.key_rule import KeyRule
 
 
-def make_app(services: PortServices) -> RequestLimits:
-    """The whole application; it counts the bytes it carries."""
-    state, calls = services.state, FleetCalls(services)
+@dataclass(frozen=True)
+class Inside:
+    """All that stands behind a port's limits: `app` is every path, `calls` those of the fleet.
+
+    refusal: the answer to a request whose sender speaks no version, or follows no key, of ours.
+    """
+
+    app: App
+    calls: FleetCalls
+    refusal: Callable[[Scope], Response | None]
+
+
+def inside(services: PortServices, wrapped: Callable[[App], App] = lambda app: app) -> Inside:
+    """Requests meet this once they were let through. wrapped: what stands before the paths."""
+    calls = FleetCalls(services)
     ours = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     add_routes(ours, services)
 
@@ -55,16 +70,28 @@ def make_app(services: PortServices) -> RequestLimits:
 
     def note(scope: Scope, spoken: SpokenVersions) -> None:
         if PROVEN_KEY in scope:
-            state.note_spoken(scope[PROVEN_KEY], spoken.header)
+            services.state.note_spoken(scope[PROVEN_KEY], spoken.header)
 
-    buffered = KeyRule(BodyBuffer(either, state.folder), services.registrar)
+    follows = KeyRule(wrapped(either), services.registrar)
+    speaks = SpokenRule(follows, note)
+
+    def refusal(scope: Scope) -> Response | None:
+        return speaks.refusal(scope) or follows.refusal(scope)
+
+    return Inside(speaks, calls, refusal)
+
+
+def make_app(services: PortServices) -> RequestLimits:
+    """The whole application; it counts the bytes it carries."""
+    state = services.state
+    behind = inside(services, lambda app: BodyBuffer(app, state.folder))
 
     async def member(scope: Scope) -> str | None:
         if scope["path"].startswith(FLEET):
             return await run_in_threadpool(proven_member, scope, state)
         return await run_in_threadpool(proven_name, Request(scope), services)
 
-    return RequestLimits(SpokenRule(buffered, note), services.caps, time.monotonic, member)
+    return RequestLimits(behind.app, services.caps, time.monotonic, member)
 
 
 def proven_member(scope: Scope, state: FleetState) -> str | None:
@@ -73,9 +100,9 @@ def proven_member(scope: Scope, state: FleetState) -> str | None:
     The key is noted in the scope, for FleetCalls.
     """
     headers = dict(scope["headers"])
-    key = flower_server.claimed_key(headers)
+    key = claimed_key(headers)
     name = None if key is None else state.name_of(key)
-    if key is None or name is None or not flower_server.signed_just_now(headers, key):
+    if key is None or name is None or not signed_just_now(headers, key):
         return None
     scope[PROVEN_KEY] = key
     return name

@@ -10,6 +10,7 @@ import asyncio
 import asyncio.sslproto
 import errno
 import functools
+import math
 import socket
 import ssl
 import threading
@@ -22,7 +23,12 @@ from pathlib import Path
 import uvicorn
 
 from nomoat.aggregation.errors import NomoatError
-from nomoat.server.port.connections import ConnectionTable, guarded, most_connections
+from nomoat.server.port.connections import (
+    MAX_PER_ADDRESS,
+    ConnectionTable,
+    guarded,
+    most_connections,
+)
 from nomoat.server.port.handshakes import CountingListener, ShakingHands
 
 TLS_BUFFER_BYTES = 32 << 10  # two TLS records
@@ -34,12 +40,19 @@ class ListenOptions:
     """An address to listen on, and the certificate shown there. port 0 picks a free one.
 
     Without a certificate what is said can be read on the way: for loopback addresses alone.
+    processes: so many of this user's listen there together (Linux deals connections out to them),
+    each with its part of what an address may have; 0: this one alone.
     """
 
     host: str
     port: int
     certificate: Path | None
     key: Path | None
+    processes: int = 0
+
+
+async def nothing_more() -> None:
+    """Nothing to begin with in the loop."""
 
 
 @contextmanager
@@ -47,14 +60,17 @@ def serving(
     app: Callable[..., Awaitable[None]],
     listening: ListenOptions,
     shown: Callable[[ssl.SSLContext], None] = lambda _context: None,
+    begin: Callable[[], Awaitable[None]] = nothing_more,
 ) -> Iterator[int]:
     """Serve `app` in a thread while the block runs; yields the port.
 
     shown: is given what holds the certificate, so that another can be shown without an end.
+    begin: called in the thread's loop before anything is served.
     NomoatError if the port is taken or the certificate cannot be read.
     """
     shaking = ShakingHands()
-    bound = CountingListener.of(bind(listening.host, listening.port), shaking)
+    shared = listening.processes > 0
+    bound = CountingListener.of(bind(listening.host, listening.port, shared=shared), shaking)
     port = int(bound.getsockname()[1])
     try:
         config = _configured(app, listening, shaking)
@@ -65,7 +81,7 @@ def serving(
         shown(config.ssl)
     server = uvicorn.Server(config)
     thread = threading.Thread(
-        target=lambda: asyncio.run(_serve(server, bound)), name="fleet", daemon=True
+        target=lambda: asyncio.run(_serve(server, bound, begin)), name="fleet", daemon=True
     )
     thread.start()
     try:
@@ -82,6 +98,8 @@ def _configured(
     app: Callable[..., Awaitable[None]], listening: ListenOptions, shaking: ShakingHands
 ) -> uvicorn.Config:
     """Return uvicorn's settings with the certificate read; OSError or SSLError if it is none."""
+    of_an_address = math.ceil(MAX_PER_ADDRESS / max(1, listening.processes))
+    table = ConnectionTable(most_connections(), of_an_address)
     config = uvicorn.Config(
         app,
         ssl_certfile=listening.certificate,
@@ -93,14 +111,17 @@ def _configured(
         lifespan="off",
         ws="none",
         timeout_keep_alive=75,
-        http=guarded(ConnectionTable(most_connections()), shaken=shaking.end),
+        http=guarded(table, shaken=shaking.end),
         timeout_graceful_shutdown=2,
     )
     config.load()
     return config
 
 
-async def _serve(server: uvicorn.Server, bound: socket.socket) -> None:
+async def _serve(
+    server: uvicorn.Server, bound: socket.socket, begin: Callable[[], Awaitable[None]]
+) -> None:
+    await begin()
     if server.config.ssl is not None:
         asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
         loop = asyncio.get_running_loop()
@@ -113,16 +134,18 @@ async def _serve(server: uvicorn.Server, bound: socket.socket) -> None:
     await asyncio.sleep(0)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; NomoatError in one line if there is none to be had.
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket to listen with; NomoatError in one line if there is none to be had.
 
-    "::" takes IPv4 connections too.
+    "::" takes IPv4 connections too. shared: others of this user's may listen there, too.
     """
     where, family = (f"[{host}]", socket.AF_INET6) if ":" in host else (host, socket.AF_INET)
     listener = None
     try:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if host == "::":  # some systems keep it to IPv6 unless they are told
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind((host, port))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.serialization import (
@@ -43,6 +43,11 @@ class Directory:
     def addressee(self, pem: bytes) -> Addressee | None:
         """Name and identity of the volunteer with this node key, if it may speak."""
         return self._approved().get(pem)
+
+    @property
+    def latest(self) -> Mapping[bytes, Addressee]:
+        """Those who might speak when that was asked last, by key; another object once changed."""
+        return self._known[1]
 
     def now(self) -> Callable[[bytes], str | None]:
         """Return the names of those who may speak now, by key: the roster is asked for once."""

@@ -36,17 +36,19 @@ class SpokenRule:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
+        await (self.refusal(scope) or self._app)(scope, receive, send)
+
+    def refusal(self, scope: Scope) -> JSONResponse | None:
+        """The answer to a request that is refused, None to one that is passed on."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return None
         theirs = SpokenVersions.read(Headers(scope=scope).get(SPEAKS, ""))
         self._note(scope, theirs)
         refused = refusal(theirs, self._ours, scope["path"])
         if refused is not None and theirs not in self._told and len(self._told) < 100:
             self._told.add(theirs)
             log.warning("a volunteer that speaks protocol %s was told: %s", theirs, refused)
-        answer = self._app if refused is None else JSONResponse({"refused": refused}, 403)
-        await answer(scope, receive, send)
+        return None if refused is None else JSONResponse({"refused": refused}, 403)
 
 
 def refusal(theirs: SpokenVersions, ours: SpokenVersions, path: str) -> str | None:

@@ -22,12 +22,13 @@ class KeyRule:
         self._app = app
         self._registrar = registrar
 
+    def refusal(self, scope: Scope) -> JSONResponse | None:
+        """The answer to a request that is refused, None to one that is passed on."""
+        changed = scope["type"] == "http" and bool(self._registrar.keys.changes)
+        if not changed or FOLLOWS_KEYS in Headers(scope=scope):
+            return None
+        return JSONResponse({"refused": TOO_OLD}, 403)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        refused = (
-            scope["type"] == "http"
-            and bool(self._registrar.keys.changes)
-            and FOLLOWS_KEYS not in Headers(scope=scope)
-        )
-        answer = JSONResponse({"refused": TOO_OLD}, 403) if refused else self._app
-        await answer(scope, receive, send)
+        await (self.refusal(scope) or self._app)(scope, receive, send)

@@ -24,7 +24,8 @@ from nomoat.client.connection import coordinator_api, flower_client, message_loo
 from nomoat.client.connection.answering import Answering, Record, unrecorded
 from nomoat.client.connection.https import Endpoint
 from nomoat.client.round.sealed_app import App, SealParties, sealed
-from nomoat.server.community import certificates
+from nomoat.server.audit.certificate import ShowsCertificate
+from nomoat.server.community import certificates, folder
 from nomoat.server.community.database import Database
 from nomoat.server.community.folder import Folder, create, describe
 from nomoat.server.community.members import Registrar
@@ -40,12 +41,14 @@ from nomoat.server.community.versions import VersionStore
 from nomoat.server.fleet.fleet_grid import FleetGrid, open_run
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.fleet.sealed_grid import Addressee, CommunitySigner, SealedGrid
-from nomoat.server.port.http_app import make_app
-from nomoat.server.port.listening import ListenOptions, serving
+from nomoat.server.port.listening import ListenOptions
 from nomoat.server.port.services import Directory, PortServices
+from nomoat.server.porters.opening import open_port
 
 BASE_HASH = b"\xab" * 32
 KEY_SEED = b"\7" * 32
+# All of these tests hold with NOMOAT_TEST_PORT_PROCESSES=2, too.
+DEFAULT_PROCESSES = int(os.environ.get("NOMOAT_TEST_PORT_PROCESSES", "0"))
 
 
 def packet(text: str, body: bytes = b"") -> RecordDict:
@@ -75,8 +78,10 @@ class Town:
     patience_s: float = 60.0
     clock: Callable[[], float] = time.time
     port: int = 0
+    processes: int = 0  # before this one, at the port
     population: int = 0
     running: ExitStack = field(default_factory=ExitStack)
+    shown: list[ShowsCertificate] = field(default_factory=list)
 
     def make(self) -> None:
         self.folder = Folder(self.root / "community")
@@ -106,14 +111,24 @@ class Town:
         self.running = ExitStack()
         self.running.callback(self.state.close)
         listening = ListenOptions(
-            "127.0.0.1", self.port, self.folder.server_certificate, self.folder.server_key
+            "127.0.0.1",
+            self.port,
+            self.folder.server_certificate,
+            self.folder.server_key,
+            self.processes,
         )
-        self.port = self.running.enter_context(serving(make_app(self.desk), listening))
+        opening = open_port(self.desk, self.directory, listening, (), self.shown.append)
+        self.port = self.running.enter_context(opening).number
         self.running.callback(self.state.pulls.close)
         self.running.enter_context(open_run(self.state, self.fleet_grid))
 
     def down(self) -> None:
         self.running.close()
+
+    def renew(self) -> None:
+        """Have another certificate of the same authority in the folder."""
+        now = datetime.datetime.now(datetime.UTC)
+        folder._issue_server(self.folder, folder.hosts(self.settings), now)
 
     def _who(self, node: int) -> Addressee | None:
         infos = self.state.get_node_info(node_ids=[node])
@@ -256,8 +271,12 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    made = Town(tmp_path_factory.mktemp("town"))
+def town(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Town]:
+    """A town; a module's PORT_PROCESSES says through how many it is reached (0 by default)."""
+    processes = getattr(request.module, "PORT_PROCESSES", DEFAULT_PROCESSES)
+    made = Town(tmp_path_factory.mktemp("town"), processes=processes)
     made.make()
     made.up()
     yield made

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from nomoat.server.fleet.held_pulls import HeldPull, HeldPulls
+from nomoat.server.fleet.held_pulls import AwaitedPull, HeldPulls
 
 LONG_S = 30.0
 
@@ -21,7 +21,7 @@ def no_news(_node: int) -> bool:
 
 
 def begun(pulls: HeldPulls, node: int, seconds: float = LONG_S) -> asyncio.Task[bool]:
-    pull = HeldPull(asyncio.get_running_loop(), asyncio.Event())
+    pull = AwaitedPull(asyncio.get_running_loop(), asyncio.Event())
     pulls.begin(node, pull)
     return asyncio.create_task(pulls.wait(node, pull, seconds))
 
