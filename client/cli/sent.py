@@ -10,6 +10,7 @@ from nomoat.client.cli import options
 from nomoat.client.cli.output import say, say_or_json
 
 if TYPE_CHECKING:
+    from nomoat.client.connection.coordinator_api import CoordinatorClient
     from nomoat.client.home import CommunityFolder, Home
 
 app = typer.Typer(add_completion=False)
@@ -63,9 +64,13 @@ def _show(folder: CommunityFolder, last: int, as_json: bool) -> None:
 
 def _preview(home: Home, folder: CommunityFolder, as_json: bool) -> None:
     from nomoat.client.cli.sent_page import render_preview, sent_json
+    from nomoat.client.membership.joining import coordinator_of
     from nomoat.client.sent.preview import next_update
 
-    entry = next_update(home, folder)
+    def coordinator() -> CoordinatorClient:
+        return coordinator_of(home, folder, folder.load().address, folder.info().ca)
+
+    entry = next_update(folder, coordinator)
     say_or_json(as_json, sent_json([entry])[0], render_preview(entry))
 
 

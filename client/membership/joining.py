@@ -33,6 +33,19 @@ from nomoat.lora.data.row_counts import DROPPED_SHARE
 PREVIEW_LIMIT_S = 300.0  # a chat template is a program, and may not end
 
 
+def coordinator_of(
+    home: Home, folder: CommunityFolder, address: str, ca: bytes
+) -> CoordinatorClient:
+    """A member's client of the coordinator at `address`, under the keys its community comes to."""
+    keys = folder.keys()
+    return CoordinatorClient(
+        Endpoint.at(address, ca=ca),
+        load_identity(home.identity),
+        keys.founding,
+        followed=FollowedKeys(folder.root, keys),
+    )
+
+
 def logged(folder: CommunityFolder, to: str) -> Callable[[wire.Packet], None]:
     """Write a request about membership, which holds nothing of the data, into the log."""
 
@@ -101,13 +114,7 @@ def join(
 
     What is written before the coordinator has answered is only this machine's keys.
     """
-    keys = folder.keys()
-    coordinator = CoordinatorClient(
-        Endpoint.at(settings.address, ca=ca),
-        load_identity(home.identity),
-        keys.founding,
-        followed=FollowedKeys(folder.root, keys),
-    )
+    coordinator = coordinator_of(home, folder, settings.address, ca)
     if not folder.node_key.exists():  # else it was a member: a diary it has no more was lost
         DiskUpdateStore(folder.held).begin()
     key = node_key(folder.node_key)
@@ -115,7 +122,7 @@ def join(
     standing, reason = coordinator_api.enrol(coordinator, settings.name, key, token, leaving)
     if standing is Standing.APPROVED:
         file = RosterFile(folder.root)
-        known = roster.extend(roster.Roster.empty(keys), file.entries())
+        known = roster.extend(roster.Roster.empty(folder.keys()), file.entries())
         known, added = extend_roster(coordinator, known, int(time.time()))
         file.append(added, time.time())
         check_own_entry(known, coordinator, settings.name, node_public_der(key.public_key()))
@@ -124,7 +131,5 @@ def join(
 
 def tell_that_we_leave(home: Home, folder: CommunityFolder, erase: bool = False) -> None:
     """Tell the coordinator, which is to `erase` what it can; NomoatError if it is not told."""
-    info = folder.info()
-    endpoint = Endpoint.at(folder.load().address, ca=info.ca)
-    coordinator = CoordinatorClient(endpoint, load_identity(home.identity), folder.keys().founding)
+    coordinator = coordinator_of(home, folder, folder.load().address, folder.info().ca)
     (coordinator_api.erase if erase else coordinator_api.leave)(coordinator, int(time.time()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.protocol import lineage, wire
@@ -11,22 +12,21 @@ from nomoat.aggregation.protocol.messages import Report
 from nomoat.aggregation.secagg.messages import MaskedReport
 from nomoat.client.connection import coordinator_api
 from nomoat.client.connection.coordinator_api import CoordinatorClient
-from nomoat.client.connection.https import Endpoint
-from nomoat.client.connection.succession.followed_keys import FollowedKeys
-from nomoat.client.home import CommunityFolder, Home
-from nomoat.client.identity.keys import load_identity
+from nomoat.client.home import CommunityFolder
 from nomoat.client.sent.log import SentMessage, tensors_of
 
 VALUE_BYTES = 4  # at most: masked values are packed into fewer bits
 
 
-def next_update(home: Home, folder: CommunityFolder) -> SentMessage:
+def next_update(
+    folder: CommunityFolder, coordinator: Callable[[], CoordinatorClient]
+) -> SentMessage:
     """The largest message of the next round, as the log will show it: size at most, norm unknown.
 
     Asks the coordinator for the adapter's shape if it is not known here yet.
     """
     info = folder.info()
-    number, adapter = _newest(home, folder)
+    number, adapter = _newest(folder, coordinator)
     manifest = methods.get(info.method).manifest(adapter.spec, number + 1, 1)
     kind = MaskedReport if info.secure else Report
     return SentMessage(
@@ -43,19 +43,13 @@ def next_update(home: Home, folder: CommunityFolder) -> SentMessage:
     )
 
 
-def _newest(home: Home, folder: CommunityFolder) -> tuple[int, Adapter]:
+def _newest(
+    folder: CommunityFolder, coordinator: Callable[[], CoordinatorClient]
+) -> tuple[int, Adapter]:
     record = folder.version()
     if record is not None and folder.adapter(record).exists():
         data, version = folder.adapter(record).read_bytes(), record.version
         return version.number, lineage.from_file(data, version.adapter, str(folder.root))
-    info, now = folder.info(), int(time.time())
-    endpoint = Endpoint.at(folder.load().address, ca=info.ca)
-    keys = folder.keys()
-    coordinator = CoordinatorClient(
-        endpoint,
-        load_identity(home.identity),
-        keys.founding,
-        followed=FollowedKeys(folder.root, keys),
-    )
-    record = coordinator_api.lineage_since(coordinator, None, now).record
-    return record.version.number, coordinator_api.download(coordinator, record, now)
+    client, now = coordinator(), int(time.time())
+    record = coordinator_api.lineage_since(client, None, now).record
+    return record.version.number, coordinator_api.download(client, record, now)

@@ -12,13 +12,11 @@ from nomoat.client import settings as settings_file
 from nomoat.client.connection import known_addresses
 from nomoat.client.connection.address_watch import AddressWatch
 from nomoat.client.connection.coordinator_api import CoordinatorClient
-from nomoat.client.connection.https import Endpoint
 from nomoat.client.connection.rate_cap import RateCap
-from nomoat.client.connection.succession.followed_keys import FollowedKeys
 from nomoat.client.data import secrets_allowlist
 from nomoat.client.data.secrets_scan import Allowlist
 from nomoat.client.home import CommunityFolder, Home
-from nomoat.client.identity.keys import load_identity
+from nomoat.client.membership.joining import coordinator_of
 from nomoat.client.membership.recovery.giving_back import offer
 from nomoat.client.settings import VolunteerSettings
 
@@ -40,15 +38,7 @@ class Kit:
     @classmethod
     def of(cls, home: Home, folder: CommunityFolder, settings: VolunteerSettings) -> Kit:
         """The kit of a community this machine has joined."""
-        info = folder.info()
-        endpoint = Endpoint.at(settings.address, ca=info.ca)
-        keys = folder.keys()
-        coordinator = CoordinatorClient(
-            endpoint,
-            load_identity(home.identity),
-            keys.founding,
-            followed=FollowedKeys(folder.root, keys),
-        )
+        coordinator = coordinator_of(home, folder, settings.address, folder.info().ca)
         return cls(folder, settings, coordinator, partial(secrets_allowlist.load, home.root))
 
     def address_watch(self, anew: Callable[[], None]) -> AddressWatch:
