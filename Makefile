@@ -25,7 +25,7 @@ demo-chat: install  ## a chat model: four volunteers, three rounds, answers side
 		$(BIN)/nomoat chat --adapter $(RUN) --compare --temperature 0 --max-tokens 40 --engine peft
 
 test: install  ## every test
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 check: lint types contracts test  ## what a change must pass
 

@@ -63,22 +63,23 @@ class Sizes:
     idle_s: float
     rested_s: float
     crowds: tuple[int, int]
+    all_kinds: bool  # or plain rounds and masked crowds alone
 
 
-FULL = Sizes(rounds=8, stock_rounds=3, idle_s=40.0, rested_s=40.0, crowds=(10, 50))
-QUICK = Sizes(rounds=2, stock_rounds=0, idle_s=2.0, rested_s=0.0, crowds=(2, 3))
+FULL = Sizes(rounds=8, stock_rounds=3, idle_s=40.0, rested_s=40.0, crowds=(10, 50), all_kinds=True)
+QUICK = Sizes(rounds=2, stock_rounds=0, idle_s=2.0, rested_s=0.0, crowds=(2, 3), all_kinds=False)
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that was seen."""
+    """All that was seen. None: not asked for."""
 
     plain: Rounds
-    secure: Rounds
+    secure: Rounds | None
     stock: Stock | None
-    plain_peaks: tuple[Peak, Peak]
+    plain_peaks: tuple[Peak, Peak] | None
     secure_peaks: tuple[Peak, Peak]
-    small_peaks: tuple[Peak, Peak]
+    small_peaks: tuple[Peak, Peak] | None
 
 
 def measure(scratch: Path, sizes: Sizes, say: Callable[[str], None]) -> Results:
@@ -89,11 +90,15 @@ def measure(scratch: Path, sizes: Sizes, say: Callable[[str], None]) -> Results:
     plan = rounds.Plan(base, environment, False, sizes.rounds, sizes.idle_s, sizes.rested_s)
     say("three volunteers, plain")
     plain = rounds.run(scratch / "plain", plan)
-    say(f"overhead {plain.overhead:.2f} s; three volunteers, masked")
-    secure = rounds.run(scratch / "secure", rounds.Plan(base, environment, True, sizes.rounds))
+    say(f"overhead {plain.overhead:.2f} s")
+    secure = None
+    if sizes.all_kinds:
+        say("three volunteers, masked")
+        secure = rounds.run(scratch / "secure", rounds.Plan(base, environment, True, sizes.rounds))
+        say(f"overhead {secure.overhead:.2f} s")
     stock = None
     if sizes.stock_rounds:
-        say(f"overhead {secure.overhead:.2f} s; stock Flower")
+        say("stock Flower")
         deployment = Deployment(scratch / "stock", environment, len(NAMES))
         stock = deployment.run(sizes.stock_rounds, model.VALUES)
 
@@ -105,8 +110,11 @@ def measure(scratch: Path, sizes: Sizes, say: Callable[[str], None]) -> Results:
             found.append(growth.peak(root, base, environment, Crowd(number, secure, rank)))
         return found[0], found[1]
 
-    crowds = peaks(False, model.RANK), peaks(True, model.RANK), peaks(False, SMALL_RANK)
-    return Results(plain, secure, stock, *crowds)
+    masked = peaks(True, model.RANK)
+    if not sizes.all_kinds:
+        return Results(plain, secure, stock, None, masked, None)
+    of_plain, small = peaks(False, model.RANK), peaks(False, SMALL_RANK)
+    return Results(plain, secure, stock, of_plain, masked, small)
 
 
 def summary(found: Results, about: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +124,7 @@ def summary(found: Results, about: dict[str, Any]) -> dict[str, Any]:
     idle, rested = plain.idle, plain.rested
     return {
         "round_overhead_s": _short(plain.overhead),
-        "secure_round_overhead_s": _short(secure.overhead),
+        "secure_round_overhead_s": _short(secure.overhead if secure else None),
         "stock_ratio": _short(stock_round / plain.overhead if stock_round else None),
         "stock_wall_ratio": _short(
             _wall_per_round(stock) / _ours_per_round(plain) if stock else None
@@ -131,37 +139,42 @@ def summary(found: Results, about: dict[str, Any]) -> dict[str, Any]:
         "adapter_mb": 4 * model.VALUES / 1e6,
         "small_adapter_mb": 4 * model.VALUES * SMALL_RANK / model.RANK / 1e6,
         "bytes_ratio": _short(plain.sent.ratio if plain.sent else None, 4),
-        "secure_bytes_ratio": _short(secure.sent.ratio if secure.sent else None, 4),
+        "secure_bytes_ratio": _short(secure.sent.ratio if secure and secure.sent else None, 4),
         "bytes_per_volunteer_and_round": _bytes(plain.sent),
-        "secure_bytes_per_volunteer_and_round": _bytes(secure.sent),
+        "secure_bytes_per_volunteer_and_round": _bytes(secure.sent if secure else None),
         "stock_round_s": _short(stock_round),
-        "seconds": {
-            "plain overheads": [_short(value) for value in plain.overheads],
-            "secure overheads": [_short(value) for value in secure.overheads],
-            "plain phases": {name: _short(value) for name, value in plain.phases.items()},
-            "secure phases": {name: _short(value) for name, value in secure.phases.items()},
-            "stock exchanges": [[_short(s) for s in one] for one in stock.exchanges]
-            if stock
-            else None,
-            "walls": {
-                "plain": _short(plain.wall_s),
-                "secure": _short(secure.wall_s),
-                "stock": _short(stock.wall_s if stock else None),
-            },
-            "processor time of a round": {
-                "plain": {name: _short(value) for name, value in plain.cpu_s.items()},
-                "secure": {name: _short(value) for name, value in secure.cpu_s.items()},
-            },
-        },
+        "seconds": _seconds(found),
         "peaks": [
-            asdict(one) for one in (*found.plain_peaks, *found.secure_peaks, *found.small_peaks)
+            asdict(one)
+            for two in (found.plain_peaks, found.secure_peaks, found.small_peaks)
+            for one in two or ()
         ],
         **about,
     }
 
 
-def per_volunteer(peaks: tuple[Peak, Peak]) -> float:
+def _seconds(found: Results) -> dict[str, Any]:
+    """Times of each kind of rounds, by what they are of."""
+    kinds = {"plain": found.plain} | ({"secure": found.secure} if found.secure else {})
+    stock = found.stock
+    seconds: dict[str, Any] = {
+        "stock exchanges": [[_short(s) for s in one] for one in stock.exchanges] if stock else None,
+        "walls": {"stock": _short(stock.wall_s if stock else None)},
+        "processor time of a round": {},
+    }
+    for kind, seen in kinds.items():
+        seconds[f"{kind} overheads"] = [_short(value) for value in seen.overheads]
+        seconds[f"{kind} phases"] = {name: _short(value) for name, value in seen.phases.items()}
+        seconds["walls"][kind] = _short(seen.wall_s)
+        cpu = {name: _short(value) for name, value in seen.cpu_s.items()}
+        seconds["processor time of a round"][kind] = cpu
+    return seconds
+
+
+def per_volunteer(peaks: tuple[Peak, Peak] | None) -> float | None:
     """By how much the coordinator's peak grows with one volunteer more, 10⁶ bytes."""
+    if peaks is None:
+        return None
     few, many = peaks
     return (many.peak_mb - few.peak_mb) / (many.volunteers - few.volunteers)
 
@@ -186,7 +199,7 @@ def table(found: dict[str, Any]) -> str:
     """The same for a person."""
     lines = [f"{name:38s} {found[name]!s:>10s}   {why}" for name, why in GOALS]
     seconds = found["seconds"]
-    for name in ("plain", "secure"):
+    for name in seconds["processor time of a round"]:
         phases = ", ".join(f"{key} {value}" for key, value in seconds[f"{name} phases"].items())
         lines.append(f"\n{name}: {phases} (s)")
         cpu = seconds["processor time of a round"][name]
@@ -230,6 +243,7 @@ def main() -> None:
         sizes.idle_s,
         sizes.rested_s,
         (sizes.crowds[0], options.crowd or sizes.crowds[1]),
+        sizes.all_kinds,
     )
     with tempfile.TemporaryDirectory(prefix="nomoat-") as scratch:
         found = measure(Path(scratch), sizes, _say)

@@ -5,15 +5,30 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import hypothesis
 import numpy as np
 import pytest
 
+# A core that does other things, too, is no reason to fail.
+hypothesis.settings.register_profile("any core", deadline=None)
+hypothesis.settings.load_profile("any core")
+
 TINY_LAYERS, TINY_WIDTH, TINY_INNER = 2, 32, 48
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files whose tests may take longest: none is left for one core at the end."""
+    longest: dict[Path, float] = defaultdict(float)
+    for item in items:
+        if (limit := item.get_closest_marker("timeout")) is not None:
+            longest[item.path] = max(longest[item.path], float(limit.args[0]))
+    items.sort(key=lambda item: -longest[item.path])
 
 
 @pytest.fixture(scope="session")

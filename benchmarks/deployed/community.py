@@ -20,7 +20,7 @@ from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.loopback.processes import LoopbackFederation
 
 NAMES = ("ada", "ben", "cleo")
-START_S, ROUND_S = 180.0, 120.0
+START_S, ROUND_S = 400.0, 300.0
 LOOK_S = 0.01
 TRAINING = ("--local-steps", "2", "--batch-size", "4", "--seq-len", "64", "--lr", "1e-4")
 ROWS = 40

@@ -13,7 +13,7 @@ from deployed.community import follow
 from deployed.idle import peak_mb
 from nomoat.simulations.loopback.processes import LoopbackFederation
 
-START_S = 180.0
+START_S = 400.0
 ROUNDS = 1
 TRAINING = ("--local-steps", "1", "--batch-size", "1", "--seq-len", "16")
 

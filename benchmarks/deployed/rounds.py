@@ -15,7 +15,7 @@ from deployed.idle import Idle, cpu_s, watch
 from nomoat.simulations.loopback.processes import LoopbackFederation
 
 REST_S = 130.0  # a volunteer gives its worker's memory back after 120 s
-JOIN_S = 120.0
+JOIN_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ PROMISED = {
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads processes from /proc"),
-    pytest.mark.timeout(600),  # about a minute, on a machine that does nothing else
+    pytest.mark.timeout(1200),  # about a minute, on a machine that does nothing else
 ]
 
 
@@ -40,7 +40,8 @@ def printed() -> dict[str, Any]:
 def test_json_prints_one_object_with_every_promised_name(printed: dict[str, Any]) -> None:
     assert printed.keys() >= PROMISED
     assert printed["round_overhead_s"] > 0
-    assert printed["secure_round_overhead_s"] > 0
+    assert printed["secure_round_overhead_s"] is None  # the quick one masks its crowds alone
+    assert [peak["volunteers"] for peak in printed["peaks"]] == [2, 3]
     assert printed["idle_rss_mb"] > 20  # an interpreter takes more
     assert printed["stock_ratio"] is None  # it was not asked for
 

@@ -11,7 +11,7 @@ import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "kernels.py"
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(500)
 
 
 def test_json_prints_one_object_with_every_way() -> None:

@@ -14,7 +14,7 @@ PROMISED = {"step_ratio", "memory_error", "yield_s"}
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of processes from /proc"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(500),
 ]
 
 

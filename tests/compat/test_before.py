@@ -17,7 +17,9 @@ from nomoat.simulations.loopback.processes import PROGRAM, LoopbackFederation
 HERE = Path(__file__).parent
 # What the code that began the run ended it with, on the machine that made it.
 ENDED_WITH = 5.6363504344019395
-STEP_S = 120.0
+STEP_S = 240.0
+
+pytestmark = pytest.mark.timeout(400)
 
 
 def nomoat(folder: Path, *arguments: str) -> Any:

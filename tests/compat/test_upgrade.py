@@ -15,7 +15,9 @@ from nomoat.simulations.loopback.processes import LoopbackFederation
 HERE = Path(__file__).parent
 PORT = 60145  # their invitations named it
 MADE_AT = "/made/here"
-ROUND_S = 180.0
+ROUND_S = 400.0
+
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

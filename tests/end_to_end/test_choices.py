@@ -29,6 +29,8 @@ from nomoat.simulations.scenario import Scenario
 
 ALL = tuple(METHODS)
 
+pytestmark = pytest.mark.timeout(400)
+
 
 class Killed(BaseException):
     """No `except Exception` may catch it, as none catches a kill."""
@@ -199,17 +201,21 @@ COMPOSED = {
 
 
 @pytest.mark.parametrize(
-    ("name", "kills"),
+    ("name", "rounds", "kills"),
     [
-        ("everything fedavg can", [(2, "training"), (3, "evaluating")]),
-        ("moments of alternating factors", [(3, "aggregating")]),
-        ("a B at home", [(2, "evaluating")]),
+        ("everything fedavg can", 3, [(2, "training"), (3, "evaluating")]),
+        ("moments of alternating factors", 3, [(3, "aggregating")]),
+        ("a B at home", 2, [(2, "evaluating")]),
     ],
 )
 def test_a_killed_run_resumes_to_the_same_end_whatever_it_remembers(
-    name: str, kills: list[tuple[int, str]], scenario: Callable[..., Scenario], tmp_path: Path
+    name: str,
+    rounds: int,
+    kills: list[tuple[int, str]],
+    scenario: Callable[..., Scenario],
+    tmp_path: Path,
 ) -> None:
-    wanted = scenario(rounds=3, **COMPOSED[name])
+    wanted = scenario(rounds=rounds, **COMPOSED[name])
     whole = RunFolder.create(tmp_path / "whole", wanted, [])
     machine = RunResources(2, tmp_path, time.monotonic())
     found = simulate(wanted, whole, machine, Silence())
@@ -223,6 +229,19 @@ def test_a_killed_run_resumes_to_the_same_end_whatever_it_remembers(
     assert again.adapter.digest == found.adapter.digest
     assert timeless(cut) == timeless(whole)
     assert all(record["committed"] for record in whole.records())
+
+
+PLAIN = {"secure": False, "ranks": None}
+
+
+@pytest.fixture(scope="module")
+def usual(
+    scenario: Callable[..., Scenario],
+    grounds: tuple[PreparedFederation, PreparedFederation],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> np.ndarray:
+    """What plain rounds with no setting changed end with."""
+    return dense(play(scenario(**PLAIN), grounds[1], tmp_path_factory.mktemp("usual") / "run")[1])
 
 
 @pytest.mark.parametrize(
@@ -243,12 +262,11 @@ def test_every_setting_has_an_effect(
     changes: dict[str, Any],
     scenario: Callable[..., Scenario],
     grounds: tuple[PreparedFederation, PreparedFederation],
+    usual: np.ndarray,
     tmp_path: Path,
 ) -> None:
-    plain = {"secure": False, "ranks": None}
-    _, usual = play(scenario(**plain), grounds[1], tmp_path / "usual")
-    _, other = play(scenario(**plain, **changes), grounds[1], tmp_path / "other")
-    apart = np.linalg.norm(dense(other) - dense(usual)) / np.linalg.norm(dense(usual))
+    _, other = play(scenario(**PLAIN, **changes), grounds[1], tmp_path / "other")
+    apart = np.linalg.norm(dense(other) - usual) / np.linalg.norm(usual)
     assert 1e-3 < apart < 100
 
 

@@ -28,7 +28,7 @@ OPTIONS = (
 )  # fmt: skip
 # Long enough for a slow core that does other things, too; who is frozen is waited for so long.
 IMPATIENT = {"NOMOAT_ROUNDS__TRAIN_DEADLINE": "15", "NOMOAT_ROUNDS__ROUND_EVERY": "5"}
-STEP_S = 200.0
+STEP_S = 400.0
 
 
 def machine(federation: LoopbackFederation, fault: str = "honest") -> LoopbackFederation:
@@ -62,7 +62,7 @@ def federation(tmp_path: Path, told: Path, tiny_model: Path) -> Iterator[Loopbac
         yield made
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_rounds_go_on_whatever_happens_to_the_machines(
     federation: LoopbackFederation, told: Path
 ) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,15 @@ from nomoat.lora.model.adapter_folder import load_folder
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.loopback.processes import LoopbackFederation
 from nomoat.simulations.population import gather, read_data
+from nomoat.simulations.report.live_table import Silence
+from nomoat.simulations.run import RunResources, simulate
+from nomoat.simulations.run_folder import RunFolder
 from nomoat.simulations.scenario import Scenario
 
 ROUNDS, VOLUNTEERS, SEED, PUBLIC = 2, 2, 11, 6
-STEP_S = 200.0
+STEP_S = 400.0
+
+pytestmark = pytest.mark.timeout(900)  # starting processes is what costs
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ def scenario(tiny_model: Path, tiny_data: Path) -> Scenario:
         volunteers=VOLUNTEERS,
         seed=SEED,
         public_rows=PUBLIC,
+        rounds=ROUNDS,
     )
 
 
@@ -98,14 +103,10 @@ def peers(pid: int) -> set[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def simulated(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("simulation") / "out"
-    given = ("--model", scenario.model, "--data", scenario.data, "--by", "topic", "--quiet")
-    limits = ("--rounds", str(ROUNDS), "--volunteers", str(VOLUNTEERS))
-    seed = ("--public-rows", str(PUBLIC), "--seed", str(SEED), "--out", str(out))
-    program = (sys.executable, "-m", "nomoat", "simulate")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*program, *given, *limits, *seed], env=environment, check=True)
-    return out
+    root = tmp_path_factory.mktemp("simulation")
+    folder = RunFolder.create(root / "out", scenario, [])
+    simulate(scenario, folder, RunResources(2, root, time.monotonic()), Silence())
+    return root / "out"
 
 
 def records_of(simulated: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ KINDS = [
     cls for cls in vars(messages).values() if isinstance(cls, type) and "__wire_kind__" in vars(cls)
 ]
 fuzz = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

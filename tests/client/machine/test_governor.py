@@ -171,7 +171,7 @@ def test_after_a_turn_that_failed_training_goes_on_and_until_then_status_says_wh
     world.seconds += 2 * FACTS_S
     thread = threading.Thread(target=world.governor.run, args=(stop,))
     thread.start()
-    assert looked.wait(5)
+    assert looked.wait(60)
     while world.trainer.did[-1] != "resume":
         pass
     stop.set()

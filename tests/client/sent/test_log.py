@@ -275,7 +275,7 @@ def test_two_processes_writing_at_once_make_one_chain(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     running = [subprocess.Popen([*command, name]) for name in ("one", "two")]
-    assert [process.wait(60) for process in running] == [0, 0]
+    assert [process.wait(200) for process in running] == [0, 0]
     entries = SentLog(tmp_path).check().entries
     for name in ("one", "two"):
         assert [e.round for e in entries if e.message == name] == list(range(1, 26))

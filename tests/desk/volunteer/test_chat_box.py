@@ -46,7 +46,7 @@ class Engine:
         self.cancelled += 1
 
     def answer(self, *texts: str) -> None:
-        assert self.asked.acquire(timeout=20)
+        assert self.asked.acquire(timeout=60)
         for text in texts:
             self.deliver(Piece(text))
         self.deliver(Ended("stop", 1, 1))
@@ -113,7 +113,7 @@ def test_a_round_has_the_memory_first(home: Home) -> None:
     engine, busy, [folder] = Engine(), threading.Event(), home.joined()
     box = ChatBox(folder, busy.is_set, engine.start)
     box.ask("well?", "base")
-    assert engine.asked.acquire(timeout=20)
+    assert engine.asked.acquire(timeout=60)
     engine.deliver(Piece("half an ans"))
     busy.set()
     view = at_rest(box)
@@ -139,7 +139,7 @@ def test_what_goes_wrong_is_a_sentence_and_takes_the_question_back(home: Home) -
     assert (at_rest(box).note, box.view().turns) == ("it takes 9 GB", ())
     box = ChatBox(folder, lambda: False, engine.start)
     box.ask("well?", "base")
-    assert engine.asked.acquire(timeout=20)
+    assert engine.asked.acquire(timeout=60)
     with pytest.raises(UsageError, match="on its way"):
         box.ask("and?", "base")
     engine.deliver(Failed("no memory"))

@@ -62,6 +62,6 @@ def test_prometheus_reads_the_alerts_and_fires_them() -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=200,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -266,7 +266,7 @@ class Person:
     def leave(self) -> None:
         self.stop.set()
         if self.thread is not None:
-            self.thread.join(10)
+            self.thread.join(60)
             assert not self.thread.is_alive()
 
 

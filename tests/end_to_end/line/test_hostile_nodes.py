@@ -33,7 +33,7 @@ from nomoat.client.connection.https import tls_context
 
 def post(town: Any, path: str, body: bytes, headers: dict[str, str]) -> int:
     connection = http.client.HTTPSConnection(
-        "localhost", town.port, timeout=20, context=tls_context(town.endpoint())
+        "localhost", town.port, timeout=60, context=tls_context(town.endpoint())
     )
     connection.request("POST", path, body, headers)
     status = connection.getresponse().status

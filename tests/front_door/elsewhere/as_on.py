@@ -1,7 +1,8 @@
-"""python as_on.py PLATFORM [nomoat's arguments]: our code as that system would run it, on this one.
+"""python as_on.py NOMOAT'S ARGUMENTS: our code as other systems would run it, on this one.
 
-What we use is imported first, as this system has it; then what another lacks is taken away, every
-module of ours is imported, and the command is run. Processes that it starts are new interpreters.
+What we use is imported first, as this system has it. Then what another lacks is taken away and
+every module of ours is imported: what macOS lacks, in a process of its own; what Windows lacks, in
+this one, which then runs the command. Processes that it starts are new interpreters.
 """
 
 from __future__ import annotations
@@ -79,17 +80,28 @@ def import_all() -> int:
     return count
 
 
-def main(platform: str, arguments: Sequence[str]) -> None:
-    """Import everything as on `platform`, and run a command."""
+def on_macos() -> None:
+    """Import everything as on macOS; an error ends this program, too."""
+    child = os.fork()
+    if child == 0:
+        become("darwin")
+        print("darwin", import_all(), flush=True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] != 0:
+        sys.exit("not imported without what macOS lacks")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Import everything as on macOS, then as on Windows, and run a command there."""
     for name in THEIRS.split():
         importlib.import_module(name)
-    become(platform)
-    print(import_all(), "modules", flush=True)
-    if arguments:
-        from nomoat.cli import app
+    on_macos()
+    become("win32")
+    print("win32", import_all(), flush=True)
+    from nomoat.cli import app
 
-        app(list(arguments))
+    app(list(arguments))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1:])

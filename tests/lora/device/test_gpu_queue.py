@@ -174,5 +174,5 @@ def test_waiting_ends_as_soon_as_nobody_wants_it_any_more(queue: GpuQueue) -> No
     )
     waiting.start()
     ended.set()
-    waiting.join(10)
+    waiting.join(60)
     assert found == [False]

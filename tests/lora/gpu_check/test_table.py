@@ -21,6 +21,8 @@ from nomoat.lora.gpu_check.table import all_rows, check, passed
 from nomoat.lora.model.bases.pocket import FOLDER
 from tests.fake_gpu.machine import FakeGpu
 
+pytestmark = pytest.mark.timeout(800)  # a program that starts workers
+
 
 def fine(place: CheckPlace) -> str:
     return f"{place.device}, {len(list(place.folder.iterdir()))} file"

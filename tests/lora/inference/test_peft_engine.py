@@ -168,7 +168,7 @@ def test_who_hangs_up_costs_no_further_token_and_disturbs_nobody(
         begun.set()
 
     running = engine.submit(Question(PROMPTS[0], "v0", Sampling(200)), deliver)
-    assert begun.wait(60)
+    assert begun.wait(120)
     running.cancel()
     (heard,) = ask(engine, [Question(PROMPTS[0], "v0", GREEDY)])
     assert heard.text
@@ -190,17 +190,17 @@ def test_an_answer_ends_under_the_adapter_it_began_with(
 
     def deliver(event: Any) -> None:
         begun.set()
-        go_on.wait(60)
+        go_on.wait(120)
         if isinstance(event, Piece):
             pieces.append(event.text)
         else:
             over.set()
 
     engine.submit(asked, deliver)
-    assert begun.wait(60)
+    assert begun.wait(120)
     engine.offer({"v1": voices["v1"]})  # v0 is offered no more
     go_on.set()
-    assert over.wait(60)
+    assert over.wait(120)
     assert "".join(pieces) == alone
     with pytest.raises(UsageError, match="not offered"):
         engine.submit(asked, deliver)

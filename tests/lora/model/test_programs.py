@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import pickle
@@ -140,15 +141,21 @@ def test_on_a_terminal_nothing_is_asked_and_a_yes_runs_nothing(
     assert not canary.exists()
 
 
+@functools.cache
+def all_calls() -> list[tuple[Path, str, ast.Call]]:
+    """Every call in the product: its file, the function's name, the call."""
+    files = [file for room in ROOMS for file in sorted((REPOSITORY / room).rglob("*.py"))]
+    return [
+        (file, ast.unparse(node.func), node)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    ]
+
+
 def calls(name: str) -> list[tuple[Path, ast.Call]]:
-    """Every call of a function of this name in the product."""
-    found = []
-    for room in ROOMS:
-        for file in sorted((REPOSITORY / room).rglob("*.py")):
-            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(name):
-                    found.append((file, node))
-    return found
+    """Every call of a function of this name, of two words, in the product."""
+    return [(file, call) for file, called, call in all_calls() if called.endswith(name)]
 
 
 @pytest.mark.parametrize("name", ["subprocess.run", "subprocess.Popen", "subprocess.check_output"])

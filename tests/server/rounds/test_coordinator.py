@@ -919,7 +919,7 @@ def test_what_was_asked_in_a_round_that_is_over_is_taken_back() -> None:
     over = threading.Event()
 
     def slow(_name: str, answer: Message, _message: Message) -> Message:
-        assert over.wait(20)
+        assert over.wait(60)
         return answer
 
     def withdraw(message_ids: Iterable[str]) -> None:
