@@ -27,7 +27,7 @@ OPTIONS = (
     "--local-steps", "4", "--batch-size", "2", "--seq-len", "32",
 )  # fmt: skip
 # Long enough for a slow core that does other things, too; who is frozen is waited for so long.
-IMPATIENT = {"NOMOAT_ROUNDS__TRAIN_DEADLINE": "15", "NOMOAT_ROUNDS__ROUND_EVERY": "5"}
+IMPATIENT = {"NOMOAT_ROUNDS__TRAIN_DEADLINE": "25", "NOMOAT_ROUNDS__ROUND_EVERY": "5"}
 STEP_S = 400.0
 
 
