@@ -57,7 +57,7 @@ from nomoat.server.rounds.watching import RoundProgress, Traffic, Watcher
 from nomoat.server.state_file import FILE as STATE
 from nomoat.server.state_file import StateFile, presence
 from nomoat.server.succession.rotation import is_asked
-from nomoat.storage.atomic import held, sweep
+from nomoat.storage.atomic import sweep
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def hosting(
     folder.check_keys()
     with ExitStack() as resources:
         taken = f"{folder.root} is already up in another process"
-        resources.enter_context(held(folder.up_lock, taken))
+        resources.enter_context(community.alone(taken))
         resources.enter_context(quick_turns())
         certificate = _looked_after(community, stop)
         community.keep_terms(new_terms)
@@ -207,6 +207,7 @@ class Deployment:
     def _coordinator(self) -> Coordinator:
         community, initial = self.community, self.community.initial()
         ledger, journal = ConductLedger(community.registrar), _journal(community, initial.spec)
+        settled = community.registrar.database.settled
         return Coordinator(
             community.settings.federation(),
             initial,
@@ -222,8 +223,12 @@ class Deployment:
             Clock(time.monotonic, self._pause),
             measure=self.split.measure if self.split else None,
             train=self.split.train if self.split else None,
-            credit=lambda number, earned: community.credit(number, earned, int(time.time())),
-            conduct=lambda number, shown: ledger.judge(number, shown, int(time.time())),
+            credit=lambda number, earned: settled(
+                partial(community.credit, number, earned, int(time.time()))
+            ),
+            conduct=lambda number, shown: settled(
+                partial(ledger.judge, number, shown, int(time.time()))
+            ),
             sums=self.sums,
             standing=community.versions.standing,
             back_off_s=back_off_s,

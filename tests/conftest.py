@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -14,6 +15,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import hypothesis
 import numpy as np
 import pytest
+
+from nomoat.server.community.folder import Folder
+from nomoat.server.engines import place as places
+from nomoat.server.engines.place import Place
+from postgres import Server, made
 
 # A core that does other things, too, is no reason to fail.
 hypothesis.settings.register_profile("any core", deadline=None)
@@ -92,3 +98,30 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server; the test is skipped where none is installed."""
+    server = made()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def records(request: pytest.FixtureRequest) -> Callable[[Path], Place]:
+    """Folder of a community → the place of its records, in each engine that there is.
+
+    Those in PostgreSQL are named by the folder, as those of a real one are.
+    """
+    if request.param == "sqlite":
+        return lambda folder: folder / "community.db"
+    server: Server = request.getfixturevalue("postgres")
+
+    def place(folder: Path) -> Place:
+        at = Folder(folder)
+        if not at.address.exists():
+            places.name(at.address, server.schema())
+        return at.place
+
+    return place

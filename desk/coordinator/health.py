@@ -16,6 +16,7 @@ from nomoat import __version__
 from nomoat.server.backup.making import last_made
 from nomoat.server.community import certificates
 from nomoat.server.community.folder import Folder
+from nomoat.server.engines.postgresql import shown
 from nomoat.server.succession import kept_keys
 
 Judgement = Literal["good", "wait", "bad", "plain"]
@@ -43,7 +44,7 @@ def health(folder: Folder, now: float) -> tuple[HealthLine, ...]:
         _load(),
         _certificate(folder, now),
         _backup(folder, now),
-        _size("Database", folder.database),
+        _records(folder),
         _adapters(folder),
         HealthLine("This process", _own(now), "plain"),
         HealthLine(
@@ -126,6 +127,12 @@ def _own(now: float) -> str:
     threads = process.num_threads()
     taken = process.memory_info().rss / 2**20
     return f"{taken:.0f} MiB, {threads} threads, up for {hours:.1f} h"
+
+
+def _records(folder: Folder) -> HealthLine:
+    if folder.address.exists():
+        return HealthLine("Database", shown(str(folder.place)), "plain")
+    return _size("Database", folder.database)
 
 
 def _size(name: str, path: os.PathLike[str]) -> HealthLine:

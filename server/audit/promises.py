@@ -4,7 +4,7 @@
     history    every version is of a round that was committed, and the other way round
     noise      what a version says of the noise in its sum is what its round had, and comes to ε
     credit     every update in a sum has its receipt, and every receipt is signed
-    database   SQLite finds it whole; standings are the roster's; nothing is left over or missing
+    database   its engine finds it whole; standings are the roster's; nothing is over or missing
 
 `audit` goes in small pieces, so that a coordinator that is up can take its time over it.
 """
@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
@@ -30,7 +29,7 @@ def audit(community: OpenCommunity) -> Piece:
     for part in (_database, _chain, _files, _history, _noise, _credit, _standings):
         try:
             yield from part(community)
-        except (NomoatError, sqlite3.Error, ValueError, KeyError, TypeError) as problem:
+        except (NomoatError, ValueError, KeyError, TypeError) as problem:
             yield f"damaged beyond reading: {problem}"
 
 
@@ -47,16 +46,17 @@ def cut_off(community: OpenCommunity) -> str | None:
     ended = -1 if last is None else int(json.loads(last)["round"])
     if begun <= ended + 1:
         return None
-    database = community.folder.database
+    own = community.folder.place == community.folder.database
+    name = community.folder.database.name
+    copied = f"was it copied without {name}-wal? Put that beside it" if own else "was it put back?"
     return (
-        f"{database} ends with round {ended}, but round {begun} was begun here: was it copied "
-        f"without {database.name}-wal? Put that beside it, or bring a backup back with nomoat "
-        "restore"
+        f"{community.registrar.database.place} ends with round {ended}, but round {begun} was "
+        f"begun here: {copied}, or bring a backup back with nomoat restore"
     )
 
 
 def _database(community: OpenCommunity) -> Piece:
-    yield from (f"community.db: {fault}" for fault in community.registrar.database.faults())
+    yield from (f"database: {fault}" for fault in community.registrar.database.faults())
     yield cut_off(community)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
+import os
 import time
 from pathlib import Path
 
@@ -32,11 +34,19 @@ ROUNDS_LEFT_OUT = 10_000
 MOST_ROUNDS = 1_000_000
 
 
-def restore(file: Path, root: Path, passphrase: str, now: int, wait_s: int = 0) -> BackupManifest:
+def restore(
+    file: Path,
+    root: Path,
+    passphrase: str,
+    now: int,
+    wait_s: int = 0,
+    database: str | None = None,
+) -> BackupManifest:
     """Bring a community back into a folder that holds none; the folder is whole or not there.
 
     wait_s: how long its members are asked for what they still hold, once it is up; 0: not at all,
-    and rounds go on from the backup. BadData or NomoatError if the backup is damaged or the
+    and rounds go on from the backup. database: PostgreSQL's URL, if its records are to be there.
+    BadData or NomoatError if the backup is damaged or the
     passphrase is another.
     """
     with filling(root, Folder(root).settings.name) as draft:
@@ -56,6 +66,8 @@ def restore(file: Path, root: Path, passphrase: str, now: int, wait_s: int = 0) 
             write(community.folder, begun)
             if not wait_s:
                 finish(community, begun, now)
+        founding, at = community.registrar.keys.founding, datetime.datetime.now(datetime.UTC)
+        Folder(draft).send_records(database, founding, os.urandom(8).hex(), at)
     return manifest
 
 

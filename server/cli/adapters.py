@@ -154,7 +154,6 @@ def rollback(
     """
     from nomoat.server.overview import up_process
     from nomoat.server.release.rolling_back import ask, go_back
-    from nomoat.storage.atomic import held
 
     community, now = opened(folder), int(time.time())
     if up_process(folder) is not None:
@@ -162,7 +161,7 @@ def rollback(
         typer.echo(f"the community goes back to version {number} when no round is under way")
         say(f"a round that is under way is not taken; see: nomoat adapter list --dir {folder}")
         return
-    with held(community.folder.up_lock, f"{folder} is being opened; try again"):
+    with community.alone(f"{folder} is being opened; try again"):
         record = go_back(community, number, reason, now)
     typer.echo(f"version {record.version.number} is version {number} again")
     say("nomoat up goes on from it")

@@ -1,4 +1,4 @@
-"""`nomoat backup` and `nomoat restore`: a community as one file."""
+"""`nomoat backup`, `restore` and `database move`: a community as one file, or in another place."""
 
 from __future__ import annotations
 
@@ -8,12 +8,43 @@ from typing import Annotated
 
 import typer
 
-from nomoat.server.cli.options import Folder, opened, say
+from nomoat.server.cli.options import Database, Folder, opened, say
 
 Passphrase = Annotated[
     Path | None,
     typer.Option("--passphrase-file", help="Its first line; else you are asked."),
 ]
+
+
+records = typer.Typer(no_args_is_help=True, help="The place of a community's records.")
+
+
+@records.callback()
+def _group() -> None:
+    """Keep `move` a command of a group, of which it is the first."""
+
+
+@records.command()
+def move(
+    folder: Folder,
+    to: Annotated[str, typer.Argument(metavar="URL", help="postgresql://…, or: sqlite")],
+) -> None:
+    """Move a community's records to PostgreSQL, or back to a file in its folder.
+
+    Nothing is half moved, whatever happens: what was not ended is ended by the same command.
+    """
+    import datetime
+    import os
+
+    from nomoat.server.backup.moving import move_records
+
+    now = datetime.datetime.now(datetime.UTC)
+    source, target = move_records(folder, to, os.urandom(8).hex(), now)
+    typer.echo(f"moved to {target}")
+    say(f"nothing runs off {source} any more; next: nomoat up {folder}")
+    say(
+        "the old records are still there, marked: delete them once a backup of the new ones is made"
+    )
 
 
 def backup(
@@ -49,6 +80,7 @@ def restore(
             help="How long nomoat up asks members at most for what they still hold; 0: not at all.",
         ),
     ] = 60,
+    database: Database = None,
 ) -> None:
     """Bring a community back from a backup, into a folder that holds none."""
     from nomoat.aggregation.errors import UsageError
@@ -57,7 +89,7 @@ def restore(
     if not file.is_file():
         raise UsageError(f"{file} is no file")
     passphrase = _passphrase(passphrase_file, confirm=False)
-    manifest = bring_back(file, folder, passphrase, int(time.time()), wait * 60)
+    manifest = bring_back(file, folder, passphrase, int(time.time()), wait * 60, database)
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.at))
     say(f"{manifest.name} is back at version {manifest.version}, as it was on {made}")
     if wait:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat.server.cli.options import Folder, say
+from nomoat.server.cli.options import Database, Folder, say
 from nomoat.server.cli.setting_options import options_of, takes_settings
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class InitOptions:
     approve: bool
     seed: str | None
     settings: dict[str, Any]
+    database: str | None = None
 
 
 @takes_settings
@@ -81,14 +82,13 @@ def init(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         str | None,
         typer.Option(help="A number, as in simulate: the same federation again."),
     ] = None,
+    database: Database = None,
     **settings: Any,
 ) -> None:
     """Make a community's folder: keys, certificate, settings, first adapter."""
     beginning = _beginning(context, begin_with, base)
-    options = InitOptions(
-        name, base, beginning, about, license_, evaluation, address, approve, seed, settings
-    )
-    _make(folder, options)
+    about_it = (name, base, beginning, about, license_, evaluation, address, approve, seed)
+    _make(folder, InitOptions(*about_it, settings, database))
 
 
 def _beginning(context: typer.Context, which: str | None, base: str | None) -> Beginning | None:
@@ -156,6 +156,7 @@ def _wanted(options: InitOptions) -> NewCommunity:
         options.evaluation,
         options.seed,
         options.beginning,
+        options.database,
     )
 
 

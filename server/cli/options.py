@@ -28,6 +28,10 @@ InFolder = Annotated[
 Same = Annotated[  # of a command in a group that has --dir, too
     Path | None, typer.Option(DIR, metavar="DIR", help="The community's folder; else the present.")
 ]
+Database = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Records in PostgreSQL: postgresql://…; else a file."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 

@@ -16,7 +16,6 @@ def rotate_key(folder: Folder) -> None:
     from nomoat.aggregation.protocol.enrolment import fingerprint
     from nomoat.server.overview import up_process
     from nomoat.server.succession.rotation import ask, rotate
-    from nomoat.storage.atomic import held
 
     community = opened(folder)
     name, founding = community.settings.community.name, community.registrar.keys.founding
@@ -26,7 +25,7 @@ def rotate_key(folder: Folder) -> None:
     else:
         with (
             contextlib.closing(community.registrar.database),
-            held(community.folder.up_lock, f"{folder} is being opened; try again"),
+            community.alone(f"{folder} is being opened; try again"),
         ):
             after = rotate(community, int(time.time()))
         typer.echo(f"{name} has changed its key, for time {len(after.changes)}")

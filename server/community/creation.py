@@ -40,6 +40,7 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import UNTRAINED, Provenance, VersionStore
+from nomoat.server.engines.moving import check_free
 from nomoat.server.rounds.cohort import seed_of
 from nomoat.server.rounds.settings import AdapterSettings, TrainingSettings
 from nomoat.storage.atomic import replacing
@@ -96,7 +97,7 @@ class Beginning:
 @dataclass(frozen=True)
 class NewCommunity:
     """A community as `nomoat init` is asked to make it. `model` is a folder on this machine or a
-    hub id. beginning: None for an adapter that is not trained yet.
+    hub id. beginning: None for an adapter that is not trained yet. database: PostgreSQL's URL.
     """
 
     community: CommunitySettings
@@ -107,6 +108,7 @@ class NewCommunity:
     evaluation: Path | None
     seed: str | None = None
     beginning: Beginning | None = None
+    database: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,7 @@ def make(
         raise UsageError(f"{root} holds a community already")
     seeds = Seeds.of(wanted.seed, entropy)
     settings = _settings(wanted, seeds)
-    shape = settings.adapter
-    seq_len = settings.training.seq_len
+    shape, seq_len = settings.adapter, settings.training.seq_len
     job = SpecJob(shape.rank, shape.alpha, shape.targets, seq_len=seq_len)
     base_hash = bytes.fromhex(settings.base.hash)
     with Pool(str(settings.base.folder), 1, base_hash=base_hash) as pool:
@@ -170,6 +171,7 @@ def make(
             write_jsonl(evaluation, Folder(draft).evaluation)
         first = FirstVersion(adapter, loss, now, wanted.beginning)
         _add_start(Folder(draft), settings, key, first)
+        Folder(draft).send_records(wanted.database, key.public, entropy(8).hex(), now)
     return folder
 
 
@@ -266,6 +268,7 @@ def _settings(wanted: NewCommunity, seeds: Seeds) -> Settings:
         server=wanted.server,
     )
     _ = settings.method  # refused now, not at the first round
+    check_free(wanted.database)
     return settings
 
 

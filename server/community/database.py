@@ -1,17 +1,17 @@
-"""The coordinator's memory: one SQLite file in WAL mode, schema versions by `user_version`.
+"""The coordinator's memory: tables in SQLite or PostgreSQL (server/engines).
 
 Several processes may have it open (`nomoat up` beside `nomoat volunteers … ban`): whatever reads,
-decides and writes does so inside `transaction()`, which takes the write lock first.
+decides and writes does so inside `transaction()`, which takes the turn to write first.
 """
 
 from __future__ import annotations
 
-import sqlite3
+import contextlib
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.aggregation.protocol import wire
@@ -21,115 +21,86 @@ from nomoat.aggregation.protocol.receipts import SignedReceipt
 from nomoat.aggregation.protocol.roster import SignedEntry
 from nomoat.server.community.invites import IssuedInvitation
 from nomoat.server.community.membership_rules import Applicant, Holders
-from nomoat.storage.atomic import no_room
+from nomoat.server.engines import whereabouts
+from nomoat.server.engines.engine import ConnectionLost
+from nomoat.server.engines.moving import copy, writing
+from nomoat.server.engines.place import Place, connect
+from nomoat.server.engines.schema import migrate
+from nomoat.server.engines.sqlite import SqliteEngine
 
-# Migration i takes a database from user_version i to i + 1; none is ever edited, only added.
-MIGRATIONS = (
-    """
-    CREATE TABLE invites (identifier BLOB PRIMARY KEY, uses INTEGER NOT NULL,
-        used INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER NOT NULL);
-    CREATE TABLE volunteers (name TEXT PRIMARY KEY, identity BLOB NOT NULL UNIQUE,
-        node_key BLOB NOT NULL UNIQUE, binding BLOB NOT NULL, standing TEXT NOT NULL,
-        reason TEXT NOT NULL, at INTEGER NOT NULL);
-    CREATE TABLE roster (idx INTEGER PRIMARY KEY, entry BLOB NOT NULL);
-    CREATE TABLE versions (number INTEGER PRIMARY KEY, adapter BLOB NOT NULL, record BLOB NOT NULL);
-    CREATE TABLE rounds (number INTEGER PRIMARY KEY, committed INTEGER NOT NULL,
-        record TEXT NOT NULL, checkpoint BLOB NOT NULL);
-    """,
-    """
-    CREATE TABLE receipts (packet BLOB PRIMARY KEY, identity BLOB NOT NULL, round INTEGER NOT NULL,
-        receipt BLOB NOT NULL);
-    CREATE INDEX receipts_of ON receipts (identity, round);
-    """,
-    """
-    CREATE TABLE strikes (round INTEGER NOT NULL, kind TEXT NOT NULL, volunteer TEXT NOT NULL,
-        about TEXT NOT NULL, at INTEGER NOT NULL, UNIQUE (round, kind, volunteer, about));
-    """,
-    """
-    CREATE TABLE came_by (volunteer TEXT PRIMARY KEY, invitation BLOB NOT NULL);
-    """,
-    """
-    CREATE TABLE evidence (digest BLOB PRIMARY KEY, volunteer TEXT NOT NULL, round INTEGER NOT NULL,
-        at INTEGER NOT NULL, data BLOB NOT NULL);
-    CREATE TABLE appeals (volunteer TEXT PRIMARY KEY, text TEXT NOT NULL, at INTEGER NOT NULL);
-    """,
-    """
-    CREATE TABLE sizes (volunteer TEXT NOT NULL, round INTEGER NOT NULL, at INTEGER NOT NULL,
-        size REAL NOT NULL);
-    CREATE INDEX sizes_of ON sizes (volunteer, at);
-    """,
-    """
-    CREATE TABLE releases (number INTEGER PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL,
-        at INTEGER NOT NULL);
-    """,
-    """
-    CREATE TABLE pruned (adapter BLOB PRIMARY KEY, at INTEGER NOT NULL);
-    """,
-    """
-    CREATE TABLE scans (number INTEGER PRIMARY KEY, against INTEGER NOT NULL,
-        tried INTEGER NOT NULL, asked INTEGER NOT NULL, found TEXT NOT NULL, at INTEGER NOT NULL);
-    """,
-    """
-    CREATE TABLE ordered_rollback (one INTEGER PRIMARY KEY CHECK (one = 0),
-        version INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL);
-    """,
-    """
-    CREATE TABLE canary_checks (number INTEGER PRIMARY KEY, answers TEXT NOT NULL,
-        summary TEXT NOT NULL, at INTEGER NOT NULL);
-    """,
-)
-BUSY_S = 10.0
+T = TypeVar("T")
+EVERYTHING = 2**62  # rows
+TRIES = 3
 
 
 class Database:
-    """The database of one community. Thread-safe: one connection, one lock."""
+    """The database of one community. Thread-safe: one connection, one lock.
 
-    def __init__(self, path: Path) -> None:
+    community: whose it must be, and count; None: not looked at.
+    """
+
+    def __init__(self, place: Place, community: bytes | None = None) -> None:
         self._lock = threading.RLock()
         self.closed = ""  # why nothing may be decided now; "": it may
+        self._place = place
+        self._engine = connect(place)
         try:
-            self._db = sqlite3.connect(
-                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")  # what was promised survives power loss
-            self._migrate()
-        except sqlite3.Error as problem:
-            raise NomoatError(f"database {path}: {problem}{no_room(path)}") from None
+            migrate(self._engine)
+            if community is not None:
+                whereabouts.settle(self._engine, community)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def place(self) -> str:
+        """Its place, as a person may read it."""
+        return self._engine.place
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the connection."""
+        self._engine.close()
+
+    def claimed(self, taken: str) -> AbstractContextManager[None]:
+        """Hold the right to run rounds; NomoatError, with `taken`, if another machine has it."""
+        return self._engine.claimed(taken)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, alone among all processes; nests. NomoatError while it is `closed`."""
         with self._lock:
-            if self._db.in_transaction:
+            if self._engine.in_transaction:
                 yield
                 return
             if self.closed:
                 raise NomoatError(self.closed)
-            self._execute("BEGIN IMMEDIATE")
-            try:
+            with writing(self._engine):
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._execute("COMMIT")
-            # So that a copy of this file alone, without its -wal, has what was promised.
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def settled(self, work: Callable[[], T]) -> T:
+        """Do work that has its transactions again if the connection breaks in one of them.
+
+        Done twice, it must come to the same end: nobody knows if the last one was committed.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                return work()
+            except ConnectionLost:
+                with self._lock:  # of somebody else's transaction nothing is seen here
+                    if not left or self._engine.in_transaction:
+                        raise
+        raise AssertionError
 
     def copy_to(self, path: Path) -> None:
-        """Copy everything as it is at one instant, also what is in the -wal, into a new file."""
-        with self._lock:
-            copy = sqlite3.connect(path)
-            try:
-                self._db.backup(copy)
-            except sqlite3.Error as problem:
-                raise NomoatError(f"the database cannot be copied to {path}: {problem}") from None
-            finally:
-                copy.close()
+        """Copy everything as it is at one instant into a new file of SQLite's."""
+        with (
+            contextlib.closing(connect(self._place)) as source,
+            contextlib.closing(SqliteEngine(path)) as target,
+        ):
+            migrate(target)
+            source.snapshot()
+            with writing(target):
+                copy(source, target)
 
     def invitation(self, identifier: bytes) -> IssuedInvitation | None:
         """An invitation by its identifier."""
@@ -145,12 +116,13 @@ class Database:
 
     def put_invitation(self, issue: IssuedInvitation) -> None:
         """Write an invitation, new or changed."""
-        values = (issue.identifier, issue.uses, issue.used, issue.expires, issue.revoked)
-        self._execute("INSERT OR REPLACE INTO invites VALUES (?, ?, ?, ?, ?)", *values)
+        used = {"uses": issue.uses, "used": issue.used}
+        ends = {"expires": issue.expires, "revoked": int(issue.revoked)}
+        self.put("invites", "identifier", identifier=issue.identifier, **used, **ends)
 
     def note_invitation_of(self, volunteer: str, identifier: bytes) -> None:
         """Write down by which invitation a volunteer came, the last time."""
-        self._execute("INSERT OR REPLACE INTO came_by VALUES (?, ?)", volunteer, identifier)
+        self.put("came_by", "volunteer", volunteer=volunteer, invitation=identifier)
 
     def invitations_of(self) -> dict[str, bytes]:
         """Volunteer → identifier of the invitation that it came by, where that is known."""
@@ -189,8 +161,8 @@ class Database:
         """Number of roster entries."""
         return int(self._one("SELECT count(*) FROM roster")[0])
 
-    def roster_entries(self, start: int, limit: int = -1) -> list[SignedEntry]:
-        """Roster entries from index `start`, at most `limit` (-1: all)."""
+    def roster_entries(self, start: int, limit: int = EVERYTHING) -> list[SignedEntry]:
+        """Roster entries from index `start`, at most `limit`."""
         rows = self._all("SELECT entry FROM roster WHERE idx >= ? ORDER BY idx LIMIT ?",
                          start, limit)  # fmt: skip
         return [wire.decode(wire.Packet(row[0]), SignedEntry, "roster table") for row in rows]
@@ -200,7 +172,7 @@ class Database:
         blob = wire.encode(signed).head
         self._execute("INSERT INTO roster VALUES (?, ?)", signed.entry.index, blob)
 
-    def versions(self, start: int = 0, limit: int = -1) -> list[SignedVersion]:
+    def versions(self, start: int = 0, limit: int = EVERYTHING) -> list[SignedVersion]:
         """Version records from number `start`, in order."""
         rows = self._all("SELECT record FROM versions WHERE number >= ? ORDER BY number LIMIT ?",
                          start, limit)  # fmt: skip
@@ -213,7 +185,9 @@ class Database:
     def note_pruned(self, adapters: Collection[bytes], now: int) -> None:
         """Note that these adapters' files are deleted."""
         for adapter in adapters:
-            self._execute("INSERT OR IGNORE INTO pruned VALUES (?, ?)", adapter, now)
+            self._execute(
+                "INSERT INTO pruned VALUES (?, ?) ON CONFLICT (adapter) DO NOTHING", adapter, now
+            )
 
     def newest_version(self) -> SignedVersion | None:
         """The newest version record."""
@@ -233,11 +207,11 @@ class Database:
 
         A checkpoint takes the place of the one before; b"" leaves that.
         """
-        values = (number, committed, record, checkpoint)
-        self._execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?)", *values)
+        ended = {"committed": int(committed), "record": record, "checkpoint": checkpoint}
+        self.put("rounds", "number", number=number, **ended)
         if checkpoint:
-            older = "UPDATE rounds SET checkpoint = x'' WHERE number < ? AND checkpoint != x''"
-            self._execute(older, number)
+            older = "UPDATE rounds SET checkpoint = ? WHERE number < ? AND length(checkpoint) > 0"
+            self._execute(older, b"", number)
 
     def last_round(self) -> tuple[int, str, bytes] | None:
         """(number, record, checkpoint) of the last ended round that has a checkpoint.
@@ -246,7 +220,7 @@ class Database:
         """
         row = self._one(
             "SELECT number, record, checkpoint FROM rounds "
-            "ORDER BY checkpoint != x'' DESC, committed DESC, number DESC LIMIT 1"
+            "ORDER BY length(checkpoint) > 0 DESC, committed DESC, number DESC LIMIT 1"
         )
         return row and (row[0], row[1], row[2])
 
@@ -270,12 +244,9 @@ class Database:
             yield wire.decode(wire.Packet(row[0]), SignedReceipt, "receipt table")
 
     def faults(self) -> list[str]:
-        """The damage that SQLite finds in its file."""
-        try:
-            found = [str(row[0]) for row in self._all("PRAGMA integrity_check")]
-        except sqlite3.Error as problem:
-            return [str(problem)]
-        return [] if found == ["ok"] else found
+        """The damage that the engine finds in what it keeps."""
+        with self._lock:
+            return self._engine.faults()
 
     def round_record(self, number: int) -> str | None:
         """The record of one ended round."""
@@ -294,8 +265,8 @@ class Database:
     def put_receipt(self, signed: SignedReceipt) -> None:
         """Write a receipt; one for the same packet is replaced."""
         receipt, blob = signed.receipt, wire.encode(signed).head
-        values = (receipt.packet, receipt.volunteer, receipt.round, blob)
-        self._execute("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", *values)
+        of = {"identity": receipt.volunteer, "round": receipt.round, "receipt": blob}
+        self.put("receipts", "packet", packet=receipt.packet, **of)
 
     def receipts(self, identity: bytes, first_round: int, limit: int) -> list[SignedReceipt]:
         """Receipts of one volunteer from `first_round` on, in the order of rounds."""
@@ -309,8 +280,8 @@ class Database:
 
     def put_strike(self, number: int, kind: str, volunteer: str, about: str, at: int) -> None:
         """Note something against a member; the same is noted once."""
-        values = (number, kind, volunteer, about, at)
-        self._execute("INSERT OR REPLACE INTO strikes VALUES (?, ?, ?, ?, ?)", *values)
+        of = {"round": number, "kind": kind, "volunteer": volunteer, "about": about}
+        self.put("strikes", ", ".join(of), **of, at=at)
 
     def forget_strikes(self, before: int, kept: str) -> None:
         """Delete what is from rounds before this one, but for strikes of the kind `kept`."""
@@ -327,45 +298,50 @@ class Database:
 
     def delete_receipts(self, identity: bytes) -> int:
         """Delete every receipt of one volunteer; how many there were."""
-        return self._execute("DELETE FROM receipts WHERE identity = ?", identity).rowcount
+        with self.transaction():
+            count = self._one("SELECT count(*) FROM receipts WHERE identity = ?", identity)[0]
+            self._execute("DELETE FROM receipts WHERE identity = ?", identity)
+        return int(count)
 
-    def run(self, sql: str, *values: object) -> list[Any]:
-        """Run one statement on the tables of another module; the rows it gives."""
-        with self._lock:
-            return self._execute(sql, *values).fetchall()
+    def put(self, table: str, key: str, **values: object) -> None:
+        """Write a row, in the place of one with the same key, if there is one.
+
+        key: the columns that make it, with commas. values: of all columns.
+        """
+        columns, marks = ", ".join(values), ", ".join("?" * len(values))
+        anew = ", ".join(f"{name} = excluded.{name}" for name in values)
+        sql = f"INSERT INTO {table} ({columns}) VALUES ({marks}) "  # noqa: S608 - names are ours
+        self.run(f"{sql}ON CONFLICT ({key}) DO UPDATE SET {anew}", *values.values())
+
+    def rows(self, sql: str, *values: object) -> list[Any]:
+        """Ask the tables of another module; the rows."""
+        return self._all(sql, *values)
+
+    def run(self, sql: str, *values: object) -> None:
+        """Run one statement on the tables of another module."""
+        self._execute(sql, *values)
 
     def _applicant(self, column: str, value: object) -> Applicant | None:
         row = self._one(f"SELECT binding, standing, reason FROM volunteers WHERE {column} = ?",  # noqa: S608 - columns are our own
                         value)  # fmt: skip
         return row and _applicant(row)
 
-    def _migrate(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise NomoatError(
-                f"this folder was written by a newer nomoat (schema {version}, this one knows "
-                f"{len(MIGRATIONS)}); upgrade nomoat"
-            )
-        for number in range(version, len(MIGRATIONS)):
-            script = (
-                f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT"
-            )
-            self._db.executescript(script)
-
-    def _execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+    def _execute(self, sql: str, *values: object) -> None:
+        """Run one statement in its turn: by itself, it waits for whoever reads and decides."""
         with self._lock:
-            try:
-                return self._db.execute(sql, values)
-            except sqlite3.OperationalError as problem:  # disk full, locked for too long, …
-                raise NomoatError(f"the community database refused a write: {problem}") from None
+            if self._engine.in_transaction:
+                self._engine.execute(sql, values)
+                return
+            with writing(self._engine):
+                self._engine.execute(sql, values)
 
     def _one(self, sql: str, *values: object) -> Any:
-        with self._lock:
-            return self._db.execute(sql, values).fetchone()
+        found = self._all(sql, *values)
+        return found[0] if found else None
 
     def _all(self, sql: str, *values: object) -> list[Any]:
         with self._lock:
-            return self._db.execute(sql, values).fetchall()
+            return self._engine.execute(sql, values)
 
 
 def _applicant(row: tuple[bytes, str, str]) -> Applicant:

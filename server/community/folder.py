@@ -4,6 +4,7 @@ community.toml   settings, with comments (server/community/settings.py)
 keys/            community.key (Ed25519), authority.key, server.key: 0600, the community itself
 certificates/    authority.pem, server.pem
 community.db     invitations, volunteers, roster, rounds, versions (SQLite)
+database.url     0600, where they are in PostgreSQL instead (server/engines/place.py)
 keys.rec         every change of its key (server/succession)
 restored.rec     what it tells volunteers after it was restored from a backup
 restoring.rec    while it is restored, and its members have yet to be asked for what they hold
@@ -31,6 +32,9 @@ from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community import certificates
 from nomoat.server.community.certificates import IssuedCertificate
 from nomoat.server.community.settings import Settings, as_toml
+from nomoat.server.engines.moving import relocate
+from nomoat.server.engines.place import Place, named
+from nomoat.server.engines.whereabouts import Whereabouts
 from nomoat.storage.atomic import replacing
 from nomoat.storage.private import create_private, read_private, write_private
 from nomoat.storage.settings import load
@@ -52,8 +56,18 @@ class Folder:
 
     @property
     def database(self) -> Path:
-        """Our SQLite file."""
+        """Our own file of records."""
         return self.root / "community.db"
+
+    @property
+    def address(self) -> Path:
+        """The file that names the database, if it is not our own."""
+        return self.root / "database.url"
+
+    @property
+    def place(self) -> Place:
+        """The place of the records; NomoatError if the file that names it can be read by others."""
+        return named(self.address, self.database)
 
     @property
     def agreed(self) -> Path:
@@ -154,6 +168,17 @@ class Folder:
             raise NomoatError(
                 f"community key {path} is damaged; bring a backup back with nomoat restore"
             ) from None
+
+    def send_records(
+        self, url: str | None, community: bytes, move: str, now: datetime.datetime
+    ) -> None:
+        """Have the records of a folder that is just made be in PostgreSQL if it has a URL."""
+        if url is None:
+            return
+        mark = Whereabouts(community, move, at=int(now.timestamp()))
+        relocate(self.address, self.database, url, mark)
+        for file in self.root.glob(f"{self.database.name}*"):
+            file.unlink()
 
     def begun_with(self) -> Origin | None:
         """The version this community began with, as its own community signed it."""

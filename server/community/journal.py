@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from nomoat.aggregation import methods
 from nomoat.aggregation.errors import LocalProtocolError
@@ -120,6 +121,9 @@ class CommunityJournal:
         One that was abandoned leaves everything as it was: its record is all there is to keep.
         Overruled, with nothing written, if it is not to be committed.
         """
+        self.versions.database.settled(partial(self._write, record, checkpoint))
+
+    def _write(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         store, adapter = self.versions.database, checkpoint.state.adapter
         if not record.committed:
             with store.transaction():

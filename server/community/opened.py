@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from nomoat.server.consent.ledger import ConsentLedger
 from nomoat.server.rounds.receipts import UpdateDigests
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.succession.kept_keys import check_unchanged, key_and_changes
+from nomoat.storage.atomic import held
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class OpenCommunity:
         folder = Folder(root)
         settings = folder.load(**flags)
         key, keys = key_and_changes(folder)
-        store = Database(folder.database)
+        store = Database(folder.place, keys.founding)
         if folder.restoring.exists():
             store.closed = (
                 f"{root} was restored, and its members are asked first for what they still hold: "
@@ -97,6 +99,16 @@ class OpenCommunity:
             values, bool(settings.rounds.norm_bound) or folder.evaluation.exists()
         )
 
+    @contextmanager
+    def alone(self, taken: str) -> Iterator[None]:
+        """Hold the folder, and the right to run rounds on its records, while the block runs.
+
+        NomoatError, with `taken` if it is on this machine, if another process has them.
+        """
+        elsewhere = "the community is already up on another machine"
+        with held(self.folder.up_lock, taken), self.registrar.database.claimed(elsewhere):
+            yield
+
     @property
     def consents(self) -> ConsentLedger:
         """The terms that hold, and those each member agreed to."""
@@ -137,7 +149,7 @@ def _sizes(community: OpenCommunity, number: int) -> str:
 def _scanned(community: OpenCommunity, number: int) -> str:
     """Say what was tried on a version before it was given out."""
     sql = "SELECT against, tried, found FROM scans WHERE number = ?"
-    rows = community.registrar.database.run(sql, number)
+    rows = community.registrar.database.rows(sql, number)
     if not rows:
         return "not scanned for triggers"
     against, tried, texts = rows[0]
@@ -151,7 +163,7 @@ def _scanned(community: OpenCommunity, number: int) -> str:
 def canaries_of(community: OpenCommunity, number: int) -> dict[str, Any] | None:
     """Return the summary of what was measured of a version's canaries, None if nothing was."""
     sql = "SELECT summary FROM canary_checks WHERE number = ?"
-    rows = community.registrar.database.run(sql, number)
+    rows = community.registrar.database.rows(sql, number)
     return json.loads(rows[0][0]) if rows else None
 
 

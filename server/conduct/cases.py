@@ -49,23 +49,23 @@ class Cases:
 
     def keep(self, volunteer: str, number: int, data: bytes, now: int) -> None:
         """Write evidence of a round down; the same is kept once."""
-        sql = "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?)"
+        sql = "INSERT INTO evidence VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING"
         self.database.run(sql, digest_of(data), volunteer, number, now, data)
 
     def of(self, volunteer: str) -> list[KeptEvidence]:
         """All evidence about a volunteer, in the order of rounds."""
         sql = "SELECT digest, volunteer, round, data FROM evidence WHERE volunteer = ? "
-        rows = self.database.run(sql + "ORDER BY round", volunteer)
+        rows = self.database.rows(sql + "ORDER BY round", volunteer)
         return [KeptEvidence(*row) for row in rows]
 
     def count(self, volunteer: str) -> int:
         """Count the pieces of evidence about a volunteer."""
         sql = "SELECT count(*) FROM evidence WHERE volunteer = ?"
-        return int(self.database.run(sql, volunteer)[0][0])
+        return int(self.database.rows(sql, volunteer)[0][0])
 
     def get(self, digest: bytes) -> bytes | None:
         """Evidence by its name."""
-        rows = self.database.run("SELECT data FROM evidence WHERE digest = ?", digest)
+        rows = self.database.rows("SELECT data FROM evidence WHERE digest = ?", digest)
         return rows[0][0] if rows else None
 
     def hear(self, registrar: Registrar, identity: bytes, appeal: Appeal, now: int) -> None:
@@ -73,12 +73,12 @@ class Cases:
         member = registrar.roster().named(identity)
         if member is None or member.standing not in MAY_APPEAL:
             raise Refused("only who is held or banned can appeal")
-        values = (member.binding.name, appeal.text, now)
-        self.database.run("INSERT OR REPLACE INTO appeals VALUES (?, ?, ?)", *values)
+        said = {"text": appeal.text.replace("\0", " "), "at": now}
+        self.database.put("appeals", "volunteer", volunteer=member.binding.name, **said)
 
     def appeal_of(self, volunteer: str) -> KeptAppeal | None:
         """The appeal of a volunteer, if it has made one."""
-        rows = self.database.run("SELECT text, at FROM appeals WHERE volunteer = ?", volunteer)
+        rows = self.database.rows("SELECT text, at FROM appeals WHERE volunteer = ?", volunteer)
         return KeptAppeal(*rows[0]) if rows else None
 
     def note_sizes(self, number: int, sizes: Mapping[str, float], now: int) -> None:
@@ -92,7 +92,7 @@ class Cases:
     def sizes_of(self, volunteer: str, after: int = -1) -> list[float]:
         """The sizes of a volunteer's last audited updates since a time, in order."""
         sql = "SELECT size FROM sizes WHERE volunteer = ? AND at > ? ORDER BY rowid"
-        return [row[0] for row in self.database.run(sql, volunteer, after)]
+        return [row[0] for row in self.database.rows(sql, volunteer, after)]
 
     def rename(self, name: str, other: str) -> None:
         """Put another name in the place of a volunteer's; what it wrote is gone."""

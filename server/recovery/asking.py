@@ -17,7 +17,6 @@ from nomoat.server.recovery.gathering import Gathering
 from nomoat.server.recovery.port import make_app
 from nomoat.server.rounds.watching import RoundProgress, Watcher
 from nomoat.server.state_file import FILE, StateFile
-from nomoat.storage.atomic import held
 
 LOOK_S = 0.2
 PHASE = "asking members what they hold"
@@ -37,7 +36,7 @@ def ask_members(
     if begun is None:
         return True
     taken = f"{community.folder.root} is already up in another process"
-    with held(community.folder.up_lock, taken):
+    with community.alone(taken):
         if not said(community, begun):
             community.registrar.database.closed = ""  # what comes is kept; nothing is signed
             gathering = Gathering(community, begun)

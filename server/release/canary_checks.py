@@ -133,9 +133,8 @@ def _note(
     found = summary["faults"]
     reason = ("canaries: " + "; ".join(found[:NAMED]))[:200]
     with community.registrar.database.transaction():
-        sql = "INSERT OR REPLACE INTO canary_checks VALUES (?, ?, ?, ?)"
-        row = (number, json.dumps(answers), json.dumps(summary), now)
-        community.registrar.database.run(sql, *row)
+        row = {"answers": json.dumps(answers), "summary": json.dumps(summary), "at": now}
+        community.registrar.database.put("canary_checks", "number", number=number, **row)
         if found and number not in orders(community):
             order(community, number, ReleaseState.HELD, reason, now)
     if found:
@@ -148,7 +147,7 @@ def _before(
     """Answers of earlier versions, oldest first; of the one given out, if it was not measured."""
     said = orders(community)
     sql = "SELECT number, answers FROM canary_checks WHERE number < ? ORDER BY number DESC LIMIT ?"
-    rows = community.registrar.database.run(sql, number, REMEMBERED)
+    rows = community.registrar.database.rows(sql, number, REMEMBERED)
     released = [n for n, word in said.items() if word.state is ReleaseState.RELEASED and n < number]
     begun = max(released, default=0)
     kept: dict[int, Mapping[str, float]] = {

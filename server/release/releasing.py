@@ -61,7 +61,7 @@ def state_of(
 
 def orders(community: OpenCommunity) -> Mapping[int, ReleaseOrder]:
     """Version → what people have said of it."""
-    rows = community.registrar.database.run("SELECT number, state, reason, at FROM releases")
+    rows = community.registrar.database.rows("SELECT number, state, reason, at FROM releases")
     return {number: ReleaseOrder(ReleaseState(state), why, at) for number, state, why, at in rows}
 
 
@@ -93,7 +93,7 @@ def _awaiting(community: OpenCommunity) -> frozenset[int]:
 
 
 def _since_first(community: OpenCommunity, sql: str) -> frozenset[int]:
-    done = {number for (number,) in community.registrar.database.run(sql)}
+    done = {number for (number,) in community.registrar.database.rows(sql)}
     newest = community.versions.get(None).version.number
     first = min(done, default=newest)
     return frozenset(range(max(1, first), newest + 1)) - done
@@ -106,8 +106,8 @@ def order(
     record = community.versions.get(number)
     if len(reason) > 200:
         raise UsageError("a reason has 200 characters at most")
-    sql = "INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?)"
-    community.registrar.database.run(sql, number, state.value, reason, now)
+    word = {"state": state.value, "reason": reason, "at": now}
+    community.registrar.database.put("releases", "number", number=number, **word)
     said, rule = orders(community)[number], community.settings.release
     return state_of(record, said, rule, now, _awaiting(community))
 

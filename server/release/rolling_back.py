@@ -67,14 +67,14 @@ def ask(community: OpenCommunity, number: int, reason: str, now: int) -> None:
     said = _reason(reason)
     with community.registrar.database.transaction():
         community.versions.load(community.versions.get(number))
-        sql = "INSERT OR REPLACE INTO ordered_rollback VALUES (0, ?, ?, ?)"
-        community.registrar.database.run(sql, number, said, now)
+        order_of = {"version": number, "reason": said, "at": now}
+        community.registrar.database.put("ordered_rollback", "one", one=0, **order_of)
 
 
 def waiting(community: OpenCommunity) -> OrderedRollback | None:
     """Return the order that waits, if one does."""
     sql = "SELECT version, reason, at FROM ordered_rollback"
-    rows = community.registrar.database.run(sql)
+    rows = community.registrar.database.rows(sql)
     return OrderedRollback(*rows[0]) if rows else None
 
 

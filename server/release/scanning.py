@@ -49,9 +49,9 @@ def _scan(community: OpenCommunity, scan: Scan, record: SignedVersion, now: int)
         shifts = scan(before, after).result()
     texts = found(shifts.of)
     with community.registrar.database.transaction():
-        values = (number, standing.version.number, len(shifts.of), shifts.asked, json.dumps(texts))
-        sql = "INSERT OR REPLACE INTO scans VALUES (?, ?, ?, ?, ?, ?)"
-        community.registrar.database.run(sql, *values, now)
+        tried = {"against": standing.version.number, "tried": len(shifts.of), "asked": shifts.asked}
+        said = {"found": json.dumps(texts), "at": now}
+        community.registrar.database.put("scans", "number", number=number, **tried, **said)
         if texts and number not in orders(community):
             order(community, number, ReleaseState.HELD, _reason(texts), now)
     if texts:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.server.community.database import MIGRATIONS
+from nomoat.server.engines.schema import STEPS
 from nomoat.simulations.loopback.processes import LoopbackFederation
 
 HERE = Path(__file__).parent
@@ -52,4 +52,4 @@ def test_coordinator_and_volunteers_of_the_release_before_go_on(made_before: Pat
         where = str(federation.folder)
         assert '"ok": true' in federation.call("adapter", "verify", "--json", "--dir", where)
         federation.call("sent", "--verify", home="ada")
-    assert schema(made_before) == len(MIGRATIONS)
+    assert schema(made_before) == len(STEPS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from nomoat.server.community.database import Database
 from nomoat.server.community.folder import Folder
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.community.versions import ROLLED_BACK
@@ -87,7 +89,12 @@ def steal(home: Path, into: Path) -> Theft:
     """Copy a community's folder with its keys, but for one that waits."""
     shutil.rmtree(into, ignore_errors=True)
     shutil.copytree(home, into)
-    Folder(into).next_key.unlink(missing_ok=True)
+    stolen = Folder(into)
+    stolen.next_key.unlink(missing_ok=True)
+    if stolen.address.exists():  # of a thief who cannot write where the records are
+        with contextlib.closing(Database(stolen.place)) as records:
+            records.copy_to(stolen.database)
+        stolen.address.unlink()
     return Theft(into, changes(into))
 
 

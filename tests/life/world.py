@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import random
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from nomoat.flower.replies import UNREACHABLE, error_reply
 from nomoat.server.audit.promises import audit
 from nomoat.server.backup import begun as progress
 from nomoat.server.backup.making import make
+from nomoat.server.backup.moving import move_records
 from nomoat.server.backup.restoring import finish, restore
 from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.journal import CommunityJournal
@@ -71,6 +72,7 @@ LIFE = (
     *("rotate", "thief"),
 )
 DAY_S = 86_400.0
+NewDatabase = Callable[[], str | None]  # another one each time; None: a file in the folder
 
 
 class KeyAsked(BaseException):
@@ -105,7 +107,7 @@ def template(root: Path) -> Path:
 class World(PollingGrid):
     """The grid, and everything that happens to who stands at its ends."""
 
-    def __init__(self, seed: int, made: Path, root: Path) -> None:
+    def __init__(self, seed: int, made: Path, root: Path, database: NewDatabase) -> None:
         self.rng, self.root, self.now = random.Random(seed), root, 1e6
         self.rough, self.polls, self.homes = True, 0, 0
         self.commits = self.tries = 0
@@ -120,7 +122,10 @@ class World(PollingGrid):
         self.deceivable: list[Person] = []  # kept away from a thief that they would believe
         self.stranger: Path | None = None  # the thief's folder, while it is up in the town's place
         self._pending: dict[str, tuple[float, Message]] = {}
+        self.database = database
         shutil.copytree(made, self.home)
+        if (url := database()) is not None:
+            move_records(self.home, url, "first", datetime.datetime.now(datetime.UTC))
         self.community: OpenCommunity | None = OpenCommunity.open(self.home)
         public = self.public = self.community.registrar.key.public
         self.people = {
@@ -400,7 +405,7 @@ class World(PollingGrid):
         elif what == "restore" and self.backup is not None:
             self.homes, self.order = self.homes + 1, None
             wait_s = self.rng.choice([0, 60])
-            restore(self.backup, self.home, PASSPHRASE, int(self.now), wait_s)
+            restore(self.backup, self.home, PASSPHRASE, int(self.now), wait_s, self.database())
             if wait_s:
                 self._ask_members()
 
@@ -478,9 +483,15 @@ class World(PollingGrid):
         self.host()
 
 
-def live(seed: int, made: Path, root: Path, chapters: int = 4) -> list[str]:
+def live(
+    seed: int,
+    made: Path,
+    root: Path,
+    chapters: int = 4,
+    database: NewDatabase = lambda: None,
+) -> list[str]:
     """Live one life; the promises that are broken in the end, with what happened before."""
-    world = World(seed, made, root)
+    world = World(seed, made, root, database)
     world.host()
     for _ in range(chapters - 1):
         world.operate()
@@ -501,7 +512,7 @@ def live(seed: int, made: Path, root: Path, chapters: int = 4) -> list[str]:
             for fault in broken_promises(person.folder, person.identity.public)
         ]
     rows = community.registrar.database._all(
-        "SELECT length(record) + length(checkpoint) FROM rounds WHERE NOT committed"
+        "SELECT length(record) + length(checkpoint) FROM rounds WHERE committed = 0"
     )
     broken += [f"an abandoned round takes {size} bytes" for (size,) in rows if size > 4096]
     community.registrar.database.close()

@@ -31,8 +31,10 @@ from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache
 from nomoat.client.membership.roster_file import RosterFile
 from nomoat.client.sent.log_file import SentLog
+from nomoat.server.audit.promises import audit
 from nomoat.server.backup import sealing
 from nomoat.server.backup.making import last_made, make
+from nomoat.server.backup.moving import move_records
 from nomoat.server.backup.restoring import ROUNDS_LEFT_OUT, restorations, restore
 from nomoat.server.community.folder import Folder, create
 from nomoat.server.community.opened import OpenCommunity
@@ -43,6 +45,7 @@ from nomoat.server.community.settings import (
     Settings,
 )
 from nomoat.server.community.versions import Provenance
+from postgres import Server
 
 PASSPHRASE = "four words of mine"
 ADA, BOB = SigningKey(b"a" * 32), SigningKey(b"b" * 32)
@@ -171,6 +174,29 @@ def test_a_backup_with_a_flipped_bit_brings_nothing_back(
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BadData):
         restore(file, tmp_path / "back", PASSPHRASE, 2000)
+
+
+def test_a_backup_of_either_engine_comes_back_into_either(
+    community: OpenCommunity, tmp_path: Path, postgres: Server
+) -> None:
+    before, roster = community.versions.database.versions(), community.registrar.page(0)
+    faults = set(audit(community))
+    root, url = community.folder.root, postgres.schema()
+    community.registrar.database.close()
+    move_records(root, url, "a move", datetime.datetime.now(datetime.UTC))
+    for number, into in enumerate((postgres.schema(), None)):
+        file, at = tmp_path / f"{number}.backup", tmp_path / f"back{number}"
+        with contextlib.closing(OpenCommunity.open(root).registrar.database) as database:
+            assert database.place.startswith("PostgreSQL")
+            make(OpenCommunity.open(root), file, PASSPHRASE, 1000)
+        restore(file, at, PASSPHRASE, 2000, database=into)
+        assert Folder(at).database.exists() == (into is None)
+        again = OpenCommunity.open(at)
+        assert again.versions.database.versions()[: len(before)] == before
+        assert again.registrar.page(0) == roster
+        assert set(audit(again)) == faults
+        again.registrar.database.close()
+        root = at
 
 
 def test_a_community_is_never_restored_over_another(

@@ -22,6 +22,7 @@ from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
 from nomoat.server.community.journal import CommunityJournal, pack, unpack
 from nomoat.server.community.versions import Provenance, VersionStore
+from nomoat.server.engines.place import Place
 from nomoat.server.rounds.acceptance import HeldOutLosses
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.records import RoundRecord
@@ -37,8 +38,8 @@ def ended(number: int, committed: bool = True) -> tuple[RoundRecord, FederationC
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> CommunityJournal:
-    store = Database(tmp_path / "community.db")
+def journal(tmp_path: Path, records: Callable[[Path], Place]) -> CommunityJournal:
+    store = Database(records(tmp_path))
     versions = VersionStore(store, tmp_path / "adapters", SigningKey(b"\7" * 32), b"b" * 32)
     versions.add(adapter(0), Provenance(0, "fedavg", (), None, None), 1)
     return CommunityJournal(versions, SPEC, "fedavg", lambda: 100)
@@ -155,7 +156,7 @@ def test_rounds_that_came_to_nothing_cost_no_number_no_place_and_no_checkpoint(
     journal.write(*ended(3))
     last = journal.last()
     assert last is not None
-    rows = store._all("SELECT length(record) + length(checkpoint) FROM rounds WHERE NOT committed")
+    rows = store._all("SELECT length(record) + length(checkpoint) FROM rounds WHERE committed = 0")
     assert len(rows) == 2
     assert all(size <= 4096 for (size,) in rows)
     kept = store._all("SELECT number FROM rounds WHERE length(checkpoint) > 0")

@@ -152,7 +152,7 @@ def _killed_in(root: Path, point: str) -> None:
     heed(community, NOW)
 
 
-@pytest.mark.parametrize("point", ["asked", "INSERT OR REPLACE INTO releases", "DELETE FROM"])
+@pytest.mark.parametrize("point", ["asked", "INSERT INTO releases", "DELETE FROM"])
 def test_whoever_is_killed_between_order_and_effect_goes_back_once(
     community: OpenCommunity, point: str
 ) -> None:
