@@ -22,6 +22,7 @@ from nomoat.server.community.invites import parse_duration, qr_svg
 from nomoat.server.community.membership_rules import Applicant
 from nomoat.server.community.opened import OpenCommunity
 from nomoat.server.conduct.cases import MAY_APPEAL, Cases
+from nomoat.server.conduct.suspicions import suspicions
 from nomoat.server.rounds.suspicion import claims
 from nomoat.server.state_file import FILE, TOLD, read_state, said_by
 
@@ -47,7 +48,8 @@ class VolunteerRow:
 
     appeal: its answer to a hold or a ban. evidence: pieces that anybody can recompute. seen: unix
     time when it was there last. software: what it runs, if it shows that. protocol: the version
-    that is used with it, and which it speaks. misfits: in words, of its losses.
+    that is used with it, and which it speaks. misfits: in words, of its losses. suspicion: of
+    spoiling sums, and how often such a sentence is wrong.
     """
 
     name: str
@@ -64,6 +66,7 @@ class VolunteerRow:
     software: str = ""
     protocol: str = ""
     misfits: str = ""
+    suspicion: str = ""
 
 
 def volunteer_rows(
@@ -71,6 +74,7 @@ def volunteer_rows(
 ) -> tuple[VolunteerRow, ...]:
     """Everyone who ever enrolled: those who wait first, then by name."""
     nothing, cases = TakenPart(0, 0), Cases(community.registrar.database)
+    suspected = suspicions(community.registrar.database)
     state = read_state(community.folder.root / FILE)
     software, spoken = (said_by(community.folder.root / FILE, what) for what in TOLD)
     rows = [
@@ -89,6 +93,7 @@ def volunteer_rows(
             one_line(software.get(applicant.binding.name, "")),
             in_words(spoken.get(applicant.binding.name)),
             claims.in_words(taken_part.get(applicant.binding.name, nothing).misfits),
+            suspected.get(applicant.binding.name, ""),
         )
         for applicant in community.registrar.database.applicants()
     ]

@@ -15,6 +15,7 @@ from nomoat.server.cli.options import (
     DirGroup,
     InFolder,
     Same,
+    given,
     opened,
     print_json,
     print_table,
@@ -154,12 +155,16 @@ def _list(folder: Path, as_json: bool) -> None:
             for row in rows
         ],
     )
+    for row in rows:
+        if "suspicion" in row:
+            say(f"{row['name']} {row['suspicion']}")
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     from nomoat.aggregation.protocol.community.spoken import in_words
     from nomoat.aggregation.protocol.enrolment import fingerprint
     from nomoat.server.conduct.ledger import ConductLedger
+    from nomoat.server.conduct.suspicions import suspicions
     from nomoat.server.rounds.records import RoundRecord
     from nomoat.server.rounds.suspicion import claims
     from nomoat.server.state_file import FILE, said_by
@@ -167,6 +172,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     registrar = opened(folder).registrar
     spoken = said_by(folder / FILE, "spoken")
     strikes = ConductLedger(registrar).counting()
+    suspected = suspicions(registrar.database)
     ended = (RoundRecord.from_json(json.loads(text)) for text in registrar.database.rounds())
     odd = claims.counted(record.misfits for record in ended if record.summed)
     return [
@@ -178,6 +184,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
             "protocol": in_words(spoken.get(applicant.binding.name)),
             "misfits": odd[applicant.binding.name],
             "strikes": [str(s) for s in strikes if s.volunteer == applicant.binding.name],
+            **given({"suspicion": suspected.get(applicant.binding.name)}),
         }
         for applicant in registrar.database.applicants()
     ]

@@ -152,6 +152,7 @@ class Coordinator:
             random_session,
             self.standing(),
             plan.sums,
+            plan.suspected,
         )
         adapter = before.state.adapter
         bound = bounds.begin(task, adapter, self._method)
@@ -209,7 +210,7 @@ class Coordinator:
             patience,
             optimizer=federation.optimizer,
             measured=self.measure is not None,
-            suspects=so_far.suspects,
+            suspected=so_far.probabilities,
             unheard=unheard(history),
             sums=sums,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from nomoat.aggregation.methods import AnyMethod
 from nomoat.aggregation.methods.base import PlaintextMethod, SummedMethod
@@ -47,7 +47,8 @@ class Exchanges:
     session_id: (round, exchange) → 32 bytes. standing: digest of the RoundEnd that the round's
     training began after, where versions are signed. audit_seed: the same as session_id, of an
     audit's seed, which nobody else may know beforehand; without it none is audited. parts: so many
-    masked sums a round, at most, each over a random part of the cohort.
+    masked sums a round, at most, each over a random part of the cohort. suspected: of spoiling
+    sums, by what probability; they are dealt out over the parts.
     """
 
     federation: Federation
@@ -58,6 +59,7 @@ class Exchanges:
     audit_seed: Callable[[int, int], bytes] | None = None
     standing: bytes = b""
     parts: int = 1
+    suspected: Mapping[str, float] = field(default_factory=dict)
 
     def of_round(
         self, task: TrainTask, adapter: Adapter, bound: RoundBound | None = None
@@ -129,7 +131,7 @@ class Exchanges:
         assert isinstance(method, SummedMethod)
         drawn = self.session_id(task.round, request.exchange)
         least, seed = self.federation.min_reports, round_seed(drawn, "parts", task.round)
-        parts = parts_of(cohort, self.parts, least, seed)
+        parts = parts_of(cohort, self.parts, least, seed, self.suspected)
         if len(parts) == 1:
             return self._masked(cohort, *about, bound)
 

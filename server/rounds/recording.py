@@ -13,6 +13,7 @@ from nomoat.server.rounds.machines.federated_evaluation import FederatedEvaluati
 from nomoat.server.rounds.machines.round import Round
 from nomoat.server.rounds.machines.round_plan import Events, RoundPhase
 from nomoat.server.rounds.records import RoundRecord, macro, personal_loss
+from nomoat.server.rounds.suspicion.cohorts import suspects
 from nomoat.server.rounds.watching import Traffic
 
 MOST_LEAPT = 256  # numbers of rounds at once
@@ -73,7 +74,7 @@ def record_of_round(machine: Round, federation: Federation, carried: Traffic) ->
         session=protection(federation, len(events.contributors)),
         adapter=after.state.adapter.digest.hex(),
         train_seconds={name: round(one.seconds, 6) for name, one in ready.items()},
-        suspects=dict(machine.plan.suspects),
+        suspects=suspects(machine.plan.suspected),
         norm_bound=events.norm_bound,
         noise=federation.noise_multiplier if federation.secure and events.norm_bound else 0.0,
         excluded=len({name for session in events.sessions for name in session.proofs}),

@@ -45,7 +45,7 @@ class RoundPlan:
     patience: Patience | None = None
     optimizer: ServerOptimizer = field(default_factory=ServerOptimizer)
     measured: bool = False  # the coordinator measures the candidate, too
-    suspects: Mapping[str, float] = field(default_factory=dict)  # of spoiling sums: probabilities
+    suspected: Mapping[str, float] = field(default_factory=dict)  # of spoiling sums: probabilities
     unheard: frozenset[str] = frozenset()  # whose losses do not count
     sums: int = 1  # masked ones, over disjoint parts of the cohort, at most
 

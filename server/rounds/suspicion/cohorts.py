@@ -1,24 +1,26 @@
 """Choosing a cohort in the light of the sums before: smaller and at random while sums fail.
 
-Three sums in a row that had to be thrown away are hardly chance. As long as everybody is in every
-sum, nothing shows through whom; so from then on half of those who are there are asked at most, and
-never fewer than a sum must have: of many draws the one that is as likely to fail as not, as far as
-is known, since its outcome tells most. A cohort without the liar succeeds and its round
-counts; who is beyond doubt is asked no more (posterior.py), until its owner and the community's
-have talked; when nobody else is under suspicion any more everyone is asked again.
+Sums that have to be thrown away more often than honest ones are, three in a row or four of sixteen,
+are hardly chance. As long as everybody is in every sum, nothing shows through whom; so from then on
+half of those who are there are asked at most, and never fewer than a sum must have: of many draws
+the one that is as likely to fail as not, as far as is known, since its outcome tells most. A cohort
+without the liar succeeds and its round counts; who is beyond doubt is asked no more (posterior.py),
+until its owner and the community's have talked; when hardly anybody else can be the cause any more
+everyone is asked again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nomoat.server.rounds.cohort import round_seed, select
 from nomoat.server.rounds.records import RoundRecord
-from nomoat.server.rounds.suspicion.posterior import Sum, named, posterior
+from nomoat.server.rounds.suspicion.posterior import BY_ITSELF, RATES, Sum, named, posterior
 
-IN_A_ROW = 3
+ALARM = 6.0
+FEW = 0.25  # liars expected among those who are asked, for whom nobody searches
 PARTS = (1 / 2, 1 / 3, 1 / 4, 0.0)
 DRAWS = 64
 REMEMBERED = 60  # rounds with sums
@@ -46,13 +48,13 @@ class Suspicion:
     @property
     def suspects(self) -> dict[str, float]:
         """Those who more likely spoil sums than not, to be told to people."""
-        return {name: round(p, 6) for name, p in self.probabilities.items() if p > 1 / 2}
+        return suspects(self.probabilities)
 
     @property
     def searching(self) -> bool:
-        """True while somebody who is still asked may be the cause."""
+        """True while there may be liars among those who are still asked."""
         asked = self.probabilities.keys() - self.set_aside
-        return any(self.probabilities[name] > self.beforehand for name in asked)
+        return sum(self.probabilities[name] for name in asked) > FEW
 
     def cohort(
         self, online: Collection[str], fraction: float, minimum: int, seed: bytes, sums: int = 1
@@ -83,10 +85,15 @@ class Suspicion:
         return 1 - math.prod(1 - self.probabilities.get(name, self.beforehand) for name in cohort)
 
 
+def suspects(probabilities: Mapping[str, float]) -> dict[str, float]:
+    """Those who more likely spoil sums than not."""
+    return {name: round(p, 6) for name, p in probabilities.items() if p > 1 / 2}
+
+
 def suspicion_of(records: Iterable[RoundRecord]) -> Suspicion:
     """Return what rounds that have ended, in order, say of those in their sums."""
     summed = [record for record in records if record.summed][-REMEMBERED:]
-    if _longest_run(summed) < IN_A_ROW:
+    if not _suspicious(summed):
         return Suspicion()
     sums = [one for record in summed for one in sums_of(record)]
     names = sorted(frozenset().union(*(one.members for one in sums)))
@@ -105,15 +112,24 @@ def sums_of(record: RoundRecord) -> list[Sum]:
     bad: dict[int, set[str]] = {}
     for name, place in record.left_out.items():
         bad.setdefault(place, set()).add(name)
-    found = [Sum(frozenset(members), failed=True) for _, members in sorted(bad.items())]
+    found = [Sum(frozenset(members), failed=True, large=True) for _, members in sorted(bad.items())]
     if record.contributors:
         found.append(Sum(frozenset(record.contributors), not record.committed))
     return found
 
 
-def _longest_run(records: Sequence[RoundRecord]) -> int:
-    longest = run = 0
+def _suspicious(records: Iterable[RoundRecord]) -> bool:
+    """Tell whether so many sums failed, now or before, that it is hardly chance.
+
+    Page's test (1954) of a liar that acts with the least of RATES against none: the sum of log
+    likelihood ratios, never below 0, comes to ALARM. Where nobody lies that is once in exp(ALARM)
+    sums at most (Lorden 1971), as far as honest ones fail with BY_ITSELF.
+    """
+    fails = 1 - (1 - BY_ITSELF) * (1 - RATES[-1])
+    reached = 0.0
     for record in records:
-        run = 0 if record.committed else run + 1
-        longest = max(longest, run)
-    return longest
+        ratio = (1 - fails) / (1 - BY_ITSELF) if record.committed else fails / BY_ITSELF
+        reached = max(0.0, reached + math.log(ratio))
+        if reached >= ALARM:
+            return True
+    return False

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
 
 from nomoat.server.rounds.cohort import select
 from nomoat.server.rounds.records import RoundRecord
-from nomoat.server.rounds.suspicion.cohorts import IN_A_ROW, Suspicion, sums_of, suspicion_of
+from nomoat.server.rounds.suspicion.cohorts import ALARM, Suspicion, sums_of, suspicion_of
 from nomoat.server.rounds.suspicion.parts import parts_of
 from nomoat.server.rounds.suspicion.posterior import Sum, posterior
 
+IN_A_ROW = 3  # failures that nobody takes for chance
 NAMES = tuple(f"v{i:02d}" for i in range(20))
 SEED = b"s" * 32
 
@@ -34,9 +36,28 @@ def play(liars: set[str], seed: int, rounds: int) -> tuple[list[RoundRecord], Su
 
 def test_while_all_is_well_the_cohort_is_the_one_it_always_was() -> None:
     few = [record(n, NAMES, failed=True) for n in range(1, IN_A_ROW)]
-    for records in ([], few, [*few, record(9, NAMES, failed=False), *few]):
+    well = [record(n, NAMES, failed=False) for n in range(16)]
+    for records in ([], few, [*few, *well, *few], [*well, *few, *well, *few]):
         found = suspicion_of(records).cohort(NAMES, 0.7, 8, SEED)
         assert found == select(NAMES, 0.7, 8, SEED)
+
+
+def test_a_sum_in_fifty_that_fails_by_itself_is_hardly_ever_taken_for_a_liar() -> None:
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(200):
+        failed = rng.random(60) < 0.02
+        records = [record(n, NAMES[:2], bool(bad)) for n, bad in enumerate(failed)]
+        alarms += suspicion_of(records) != Suspicion()
+    assert alarms <= 12000 / math.exp(ALARM)
+
+
+def test_who_acts_in_a_third_of_its_sums_is_searched_for_though_three_in_a_row_hardly_fail() -> (
+    None
+):
+    records = [record(n, NAMES, failed=n % 4 == 1) for n in range(14)]
+    assert suspicion_of(records[:10]) == Suspicion()
+    assert suspicion_of(records).searching
+    assert suspicion_of(records).sums(20, 8, 2) == 2
 
 
 def test_after_three_failures_in_a_row_cohorts_are_smaller_but_never_too_small() -> None:

@@ -32,3 +32,14 @@ def test_two_volunteers_are_together_as_often_as_chance_has_it() -> None:
     drawn = [parts_of(NAMES, 3, 8, n.to_bytes(32, "big")) for n in range(2000)]
     together = sum(any({"v00", "v01"} <= set(part) for part in parts) for parts in drawn)
     assert abs(together / 2000 - 7 / 23) < 0.04
+
+
+def test_the_most_suspected_are_in_different_parts_and_who_else_is_with_them_is_drawn() -> None:
+    suspected = {"v03": 0.9, "v04": 0.8, "v05": 0.7, **dict.fromkeys(NAMES[6:9], 1e-09)}
+    drawn = [parts_of(NAMES, 3, 8, bytes([n]) * 32, suspected) for n in range(20)]
+    for parts in drawn:
+        assert sorted(name for part in parts for name in part) == list(NAMES)
+        assert {len(part) for part in parts} == {8}
+        assert all(len({"v03", "v04", "v05"} & set(part)) == 1 for part in parts)
+    beside = [next(part for part in parts if "v03" in part) for parts in drawn]
+    assert len(set(beside)) == 20
