@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from nomoat.server.engines.schema import STEPS
 from nomoat.simulations.loopback.processes import LoopbackFederation
 
 HERE = Path(__file__).parent
+ARITHMETIC = HERE.parent / "end_to_end" / "arithmetic.py"  # training is what it always was
 PORT = 60145  # their invitations named it
 MADE_AT = "/made/here"
 ROUND_S = 400.0
@@ -42,8 +45,9 @@ def test_coordinator_and_volunteers_of_the_release_before_go_on(made_before: Pat
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NOMOAT_ROUNDS__MAX_ROUNDS": "2"}
     with LoopbackFederation(made_before, environment=environment, port=PORT) as federation:
         federation.up()
-        federation.rerun("ada")
-        federation.rerun("ben")
+        volunteers = replace(federation, program=(sys.executable, str(ARITHMETIC)))
+        volunteers.rerun("ada")
+        volunteers.rerun("ben")
         federation.wait("the next round", lambda: len(federation.records()) > 0, ROUND_S)
         (record,) = federation.records()
         assert record.round == 2

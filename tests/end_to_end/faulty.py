@@ -4,6 +4,7 @@ stuck     trains, and never says that it is ready
 tampers   alters a byte of its masked update after it was signed
 honest    has no fault
 
+They train by arithmetic (arithmetic.py): it is not the model that this is about.
 Whatever the fault, the process tells the test what nobody else may learn: in the folder TOLD of its
 environment it leaves the entropy of each session, and every message it got or sent.
 """
@@ -16,6 +17,8 @@ import threading
 import uuid
 from pathlib import Path
 from typing import Any
+
+from arithmetic import by_arithmetic
 
 from nomoat.client.round import masked_session
 from nomoat.client.training import trainer
@@ -68,6 +71,7 @@ def overheard(tampers: bool) -> None:
 
 if __name__ == "__main__":
     fault = sys.argv.pop(1)
+    by_arithmetic()
     overheard(fault == "tampers")
     if fault == "stuck":
         stuck()

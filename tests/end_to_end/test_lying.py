@@ -13,6 +13,7 @@ from builders import topic_rows
 from nomoat.aggregation.errors import NomoatError
 from nomoat.simulations.loopback.processes import LoopbackFederation
 
+HERE = Path(__file__).parent
 HONEST, LIAR = ("ada", "ben"), "mallory"
 OPTIONS = (
     "--min-volunteers", "3", "--min-reports", "2", "--allow-weak", "--max-rounds", "1",
@@ -30,9 +31,12 @@ def test_a_member_that_sends_too_much_is_left_out_held_and_proved_to_the_others(
         town.up()
         town.wait("the port", lambda: bool(town.hosted()), STEP_S)
         link = town.invite(3)
-        program = (sys.executable, str(Path(__file__).with_name("lying.py")), "scaled")
+        honest, liar = (
+            replace(town, program=(sys.executable, str(HERE / program), *attack))
+            for program, *attack in (("arithmetic.py",), ("lying.py", "scaled"))
+        )
         for name in (*HONEST, LIAR):
-            machine = replace(town, program=program) if name == LIAR else town
+            machine = liar if name == LIAR else honest
             data = topic_rows(tmp_path / f"{name}.jsonl", name)
             machine.join(name, link, data, tiny_model, "--accept-audit")
         town.wait("the round", lambda: len(town.records()) > 1, STEP_S)
