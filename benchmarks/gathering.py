@@ -5,7 +5,8 @@ python benchmarks/gathering.py [--lines N] [--asked N] [--idle S] [--within S] [
 enrolled_s, online_s   from the first volunteer's first request until all have enrolled, and until
                        the coordinator counts all of them as online
 up_s, lines_s          processor seconds that coordinator and volunteers took until then
-idle_cores             the coordinator's processor time a second while nobody has anything to do
+idle_cores,            the coordinator's processor time a second while nobody has anything to do,
+idle_core_share        and that of its round process alone
 mb_each                what its resident memory grew by, for each line
 round_s, phases        with --asked: a masked round of so many of them, all lines being held;
 round_up_s, _lines_s   processor seconds of coordinator and volunteers in it
@@ -84,6 +85,7 @@ class Gathered:
     up_s: float = 0.0
     lines_s: float = 0.0
     idle_cores: float | None = None
+    idle_core_share: float | None = None
     mb_before: float = 0.0
     mb_each: float = 0.0
     round_s: float | None = None
@@ -194,8 +196,10 @@ def _watched(look: Watch, sizes: Sizes, mb_before: float, say: Callable[[str], N
         seen |= _calls(look, sizes.calls_s)
     elif sizes.idle_s:
         time.sleep(SETTLE_S)
+        core_s = look.core_s()
         idle = watch(look.federation.processes["up"].pid, sizes.idle_s)
         seen["idle_cores"] = idle.cpu_fraction
+        seen["idle_core_share"] = (look.core_s() - core_s) / sizes.idle_s
         seen["mb_each"] = (idle.rss_mb - mb_before) / sizes.lines
     enrolled, _, lost, _ = look.said()
     return Gathered(

@@ -67,6 +67,7 @@ from nomoat.flower.process import silence
 PER_ADDRESS = 100
 COMING_AT_ONCE = 64
 PULL_S = 45
+BEAT_S = 20.0  # while an answer is worked on
 RETRY_S = 1.0
 SIGN_EVERY_S = 60.0  # a signature is good for five minutes
 SAY_S = 0.5
@@ -214,9 +215,10 @@ class Line:
         message = await self._whole(run, tree, dict(carried(answer)))
         if message is None:
             return
-        reply = await asyncio.get_running_loop().run_in_executor(
-            self._shared.pool, self._answer, message
-        )
+        work = asyncio.get_running_loop().run_in_executor(self._shared.pool, self._answer, message)
+        while not (await asyncio.wait([work], timeout=BEAT_S))[0]:
+            await self._beat()
+        reply = work.result()
         await self._send(run, reply, bool(carried(answer)))
 
     async def _whole(self, run: int, tree: Any, contents: dict[str, bytes]) -> Message | None:

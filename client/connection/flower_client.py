@@ -63,6 +63,7 @@ BEAT_S = 0.75 * HEARTBEAT_DEFAULT_INTERVAL
 TIMEOUT_S = 45.0
 SIGN_OFF_S = 3.0
 HAVE_KEPT = 8
+KEPT_BYTES = 32 << 20  # of the last message, for the next one
 
 Node: TypeAlias = node_pb2.Node  # this volunteer, as the coordinator numbers it
 
@@ -160,6 +161,7 @@ class FlowerClient:
         self.hold = HoldTime()
         self._fleet = FleetLine(connection, self._say_how_we_are, self._hear)
         self._have: deque[str] = deque(maxlen=HAVE_KEPT)
+        self._kept: dict[str, bytes] = {}  # large objects of the last message with any
         self._carries = False  # the coordinator reads objects beside their tree
         self._counting = threading.Lock()
         self._calls = 0  # under way
@@ -249,18 +251,26 @@ class FlowerClient:
         return incoming
 
     def fetch(self, node: Node, incoming: IncomingMessage, deadline: float) -> Message:
-        """The whole message of a job; RemoteProtocolError if it is not what its tree says."""
+        """The whole message of a job; RemoteProtocolError if it is not what its tree says.
+
+        A large object of the last message that had any is not fetched again: what was measured is
+        mostly what is trained from next.
+        """
         ids = list(dict.fromkeys(ids_in(incoming.tree)))
         if len(ids) > MAX_OBJECTS:
             raise RemoteProtocolError(COORDINATOR, wire.SECTION, f"sent {len(ids)} objects")
         contents: dict[str, bytes] = {}
         most = self.connection.most_bytes()
         for object_id in ids:
-            contents[object_id] = self._object(node, incoming, object_id, deadline)
-            self._down.keep(len(contents[object_id]))
+            kept = self._kept.get(object_id)
+            contents[object_id] = kept or self._object(node, incoming, object_id, deadline)
+            self._down.keep(0 if kept else len(contents[object_id]))
             if sum(map(len, contents.values())) > most:
                 reason = f"sends more than {most} bytes, which is more than was agreed to"
                 raise RemoteProtocolError(COORDINATOR, wire.SECTION, reason)
+        large = {each: what for each, what in contents.items() if len(what) > OBJECT_BYTES}
+        if large:
+            self._kept = large if sum(map(len, large.values())) <= KEPT_BYTES else {}
         try:
             return put_together(incoming.tree.object_id, contents)
         except ValueError:

@@ -184,6 +184,32 @@ def test_a_small_message_takes_one_request_each_way(
     assert set(calls) == {"ActivateNodeRequest", "PullMessagesRequest", "PushMessagesRequest"}
 
 
+def test_an_adapter_that_came_to_be_measured_is_not_fetched_again_to_be_trained(
+    town: Any, people: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person,) = people(1)
+    fetched, asked_for = [], FlowerClient._asked_for
+
+    def counted(client: FlowerClient, node: Any, incoming: Any, each: str, until: float) -> bytes:
+        fetched.append(each)
+        return asked_for(client, node, incoming, each, until)
+
+    monkeypatch.setattr(FlowerClient, "_asked_for", counted)
+    person.serve()
+    adapter, other = bytes(100_000), bytes([1]) * 100_000
+    for word, body, in_all in (
+        ("measure", adapter, 1),
+        ("hello", b"", 1),
+        ("train", adapter, 1),
+        ("measure", other, 2),
+        ("train", adapter, 3),
+    ):
+        (reply,) = town.replies(town.ask(word, [person.name], body=body), 1)
+        records = reply.content.config_records
+        assert b"".join(records[n]["bytes"] for n in sorted(records) if n != "head") == body
+        assert len(fetched) == in_all
+
+
 @pytest.mark.parametrize("older", ["coordinator", "volunteer"])
 def test_a_side_of_an_earlier_release_fetches_and_sends_each_object(
     town: Any, people: Any, read: Any, monkeypatch: pytest.MonkeyPatch, older: str
