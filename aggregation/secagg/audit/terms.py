@@ -14,6 +14,8 @@ from nomoat.aggregation.sums.fixed_point import FixedPoint
 
 KIND = 65  # of audits; 1 to 64 were the words of sketches without buckets
 VALUE_BITS = 14  # leaves room for a sketch in about the bits that a sum of 21-bit values takes
+LEAST_VALUE_BITS = 12  # a step of 2^-11 of a value's clip: a thousandth of an update's norm
+USUAL_BITS = 21  # of a value without an audit
 LEAST_VALUES = 16 * WORDS  # of an update that honest volunteers let be sketched (§20.7)
 SPARE_BITS = 3  # beyond a sum's: what a sketch mod 2^b cannot see is then no possible sum (§20.6)
 
@@ -31,8 +33,15 @@ def can_audit(offer: SessionOffer) -> bool:
 
 
 def audited(offer: SessionOffer, seed: bytes) -> SessionOffer:
-    """The same offer with an audit under this seed (32 bytes nobody else knows), if it can be."""
-    asked = replace(offer, value_bits=VALUE_BITS, audit_kind=KIND, audit_commit=commit(seed))
+    """The same offer with an audit under this seed (32 bytes nobody else knows), if it can be.
+
+    A value has as many bits, from 14 down to 12, as leave a coordinate no longer than it was.
+    """
+    asked = replace(offer, audit_kind=KIND, audit_commit=commit(seed))
+    for value_bits in range(VALUE_BITS, LEAST_VALUE_BITS - 1, -1):
+        asked = replace(asked, value_bits=value_bits)
+        if _bits(asked, offer.n_max) <= USUAL_BITS + (offer.n_max - 1).bit_length():
+            break
     return asked if can_audit(asked) else offer
 
 

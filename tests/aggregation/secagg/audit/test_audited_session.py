@@ -10,7 +10,7 @@ import pytest
 from nomoat.aggregation.errors import LocalProtocolError, RemoteProtocolError
 from nomoat.aggregation.secagg.audit.judgement import DOUBT, TOLERANCE
 from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_packed
-from nomoat.aggregation.secagg.audit.terms import audited, norm_test
+from nomoat.aggregation.secagg.audit.terms import audited, norm_test, point_of
 from nomoat.aggregation.secagg.client.session import ClientPhase
 from nomoat.aggregation.secagg.messages import AuditOpening
 from nomoat.aggregation.secagg.parameters import Policy
@@ -328,3 +328,21 @@ def test_a_coordinator_needs_the_seed_of_the_audit_it_offers(federation):
     made = session(federation)
     with pytest.raises(LocalProtocolError, match="commits to"):
         ServerSession(made.offer, made.manifest, made.roster)
+
+
+@pytest.mark.parametrize(
+    ("participants", "ratio", "value_bits"),
+    [
+        *((8, 54, 14), (8, 113, 14), (8, 114, 13), (8, 228, 12), (8, 455, 12)),
+        *((17, 500, 13), (17, 1820, 12), (100, 1820, 14)),
+    ],
+)
+def test_an_audited_coordinate_is_no_longer_than_one_without_an_audit(
+    federation, participants, ratio, value_bits
+):
+    offer = replace(session(federation).offer, audit_kind=0, audit_commit=bytes(32))
+    limit = ratio * offer.clips[0]
+    plain = replace(offer, value_bits=21, n_max=participants, clip_l2=limit)
+    asked = audited(plain, bytes(32))
+    assert asked.value_bits == value_bits
+    assert point_of(asked, participants).wire_bits <= point_of(plain, participants).wire_bits
