@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ from nomoat.client.settings import VolunteerSettings
 from nomoat.lora.data.row_counts import DROPPED_SHARE
 
 PREVIEW_LIMIT_S = 300.0  # a chat template is a program, and may not end
+# A tokenizer needs no torch, and importing it takes three quarters of a preview's processor time.
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from nomoat.__main__ import main; main()"
 
 
 def coordinator_of(
@@ -88,12 +91,23 @@ def _previewed(settings: VolunteerSettings, seq_len: int, *further: str) -> str:
     A tokenizer brings hundreds of megabytes that a volunteer who waits for a round must not hold.
     """
     what = ("data", "preview", str(settings.data), "--model", settings.base, *further)
+    command = (*what, "--seq-len", str(seq_len), "--given")
+    done = _run("-c", WITHOUT_TORCH, *command, settings=settings)
+    if done.returncode != 0:  # an error, or a tokenizer that needs torch after all
+        done = _run("-m", "nomoat", *command, settings=settings)
+    if done.returncode != 0:
+        raise BadData(done.stderr.strip().rpartition("\n")[2].removeprefix("nomoat: "))
+    return done.stdout
+
+
+def _run(*arguments: str, settings: VolunteerSettings) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "nomoat", *what, "--seq-len", str(seq_len), "--given"],
+        return subprocess.run(
+            [sys.executable, "-P", *arguments],
             stdin=subprocess.DEVNULL,  # a base is a stranger's: nothing of it may ask for a "y"
             capture_output=True,
             text=True,
+            env={**os.environ, "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"},
             timeout=PREVIEW_LIMIT_S,
             check=False,
         )
@@ -102,9 +116,6 @@ def _previewed(settings: VolunteerSettings, seq_len: int, *further: str) -> str:
             f"the data could not be shown within {PREVIEW_LIMIT_S:.0f} seconds; try nomoat data "
             f"preview {settings.data} --model {settings.base}"
         ) from None
-    if done.returncode != 0:
-        raise BadData(done.stderr.strip().rpartition("\n")[2].removeprefix("nomoat: "))
-    return done.stdout
 
 
 def join(

@@ -258,7 +258,7 @@ def test_the_preview_is_made_in_another_process(
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: ran.append(a) or run(*a, **k))
     settings = VolunteerSettings(address="a:1", name="ada", data=tiny_data, base=str(tiny_model))
     shown = joining.preview(settings, 64)
-    assert ran
+    assert len(ran) == 1  # a tokenizer alone needs no torch, so it was not tried again
     assert "60 rows" in shown
     assert "tokens" in shown
 
