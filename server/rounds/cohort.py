@@ -1,14 +1,27 @@
-"""Selecting who is asked to train in a round: a seeded draw, the same for the same inputs."""
+"""Selecting who is asked to train in a round: a seeded draw, the same for the same inputs.
+
+Of several masked sums from one adapter, thrown away or rejected one after the other, a volunteer
+lets the first be followed by REPEATS that differ in their participants, and enters then only those
+it has been in (§19.4). Asked in another cohort it trains for nothing. So it is left out of those
+(`full`); where too few are left, an earlier cohort is asked again (`as_before`), in all but each
+FOURTH of these rounds: owners may allow more, days pass.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 
 from nomoat.aggregation.sums.exact_sum import MAX_TERMS
+from nomoat.server.rounds.records import RoundRecord
+
+REPEATS = 2  # the default of an owner's `repeats`
+FOURTH = 4
 
 
 def round_seed(seed: bytes, label: str, round_number: int) -> bytes:
@@ -37,3 +50,25 @@ def select(
     wanted = min(len(names), MAX_TERMS, max(minimum, math.ceil(fraction * len(names) - 1e-9)))
     chosen = generator(seed).permutation(len(names))[:wanted]
     return tuple(sorted(names[i] for i in chosen))
+
+
+def sums_from(records: Iterable[RoundRecord], adapter: str) -> list[frozenset[str]]:
+    """Participants of each sum from this adapter (hex digest) that came to nothing, in order."""
+    nothing = (each for each in records if each.contributors and not each.committed)
+    return [frozenset(each.contributors) for each in nothing if each.adapter == adapter]
+
+
+def full(sums: Iterable[frozenset[str]]) -> frozenset[str]:
+    """Those who enter no further cohort after these sums from one adapter."""
+    times = Counter(name for members in set(sums) for name in members)
+    return frozenset(name for name, count in times.items() if count > REPEATS)
+
+
+def as_before(
+    sums: Sequence[frozenset[str]], available: AbstractSet[str], minimum: int
+) -> tuple[str, ...] | None:
+    """The latest of these cohorts that is all there, of `minimum` or more; None: ask anybody."""
+    if len(sums) % FOURTH == 0:
+        return None
+    there = (each for each in reversed(sums) if minimum <= len(each) and each <= available)
+    return next((tuple(sorted(each)) for each in there), None)

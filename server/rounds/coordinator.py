@@ -18,7 +18,7 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.messages import AdapterShape, TrainTask
 from nomoat.aggregation.sums.parallel import Run
-from nomoat.server.rounds.cohort import round_seed
+from nomoat.server.rounds.cohort import as_before, full, round_seed, sums_from
 from nomoat.server.rounds.driver import Driver
 from nomoat.server.rounds.exchanges import Exchanges
 from nomoat.server.rounds.federation import Federation, FederationCheckpoint
@@ -191,16 +191,23 @@ class Coordinator:
         if len(free := online - stragglers.names) >= federation.min_reports:
             online = free
         patience = federation.patience
-        if patience is not None:
-            patience = replace(patience, usual=dict(stragglers.usual))
+        patience = patience and replace(patience, usual=dict(stragglers.usual))
         seed = round_seed(federation.seed, "cohort", task.round)
         history = tuple(self.journal.history())
         so_far = suspicion_of(history)
         asked = online - so_far.set_aside
         sums = so_far.sums(len(asked), federation.min_reports, self._most_sums)
+        again = None
+        if federation.secure:
+            failed = sums_from(history, before.state.adapter.digest.hex())
+            if len(able := online - full(failed)) >= federation.min_reports:
+                online = able
+            else:
+                again = as_before(failed, asked, federation.min_reports)
+        drawn = so_far.cohort(online, federation.fraction, federation.min_reports, seed, sums)
         return RoundPlan(
             task,
-            so_far.cohort(online, federation.fraction, federation.min_reports, seed, sums),
+            again or drawn,
             tuple(sorted(asked)),
             federation.min_reports,
             before,

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nomoat.aggregation.sums.exact_sum import MAX_TERMS
-from nomoat.server.rounds.cohort import generator, round_seed, select
+from nomoat.server.rounds.cohort import as_before, full, generator, round_seed, select, sums_from
+from nomoat.server.rounds.records import RoundRecord
 
 SEED = b"\x01" * 32
 
@@ -59,3 +60,19 @@ def test_no_two_purposes_or_rounds_share_a_stream(other: tuple[str, int]) -> Non
     first = generator(round_seed(SEED, "cohort", 1)).random(8)
     second = generator(round_seed(SEED, *other)).random(8)
     assert not (first == second).any()
+
+
+def test_who_has_been_in_three_cohorts_of_one_adapter_is_asked_in_those_only() -> None:
+    def thrown_away(number: int, names: str, adapter: str = "aa") -> RoundRecord:
+        return RoundRecord(number, False, "", contributors=tuple(names), adapter=adapter)
+
+    records = [thrown_away(1, "abc"), thrown_away(2, "abd"), thrown_away(3, "acd")]
+    sums = sums_from([*records, thrown_away(4, "a", "bb"), RoundRecord(5, False, "")], "aa")
+    assert full(sums) == {"a"}
+    assert full(sums[:2] * 2) == frozenset()  # one more may differ
+    assert full(sums_from(records, "bb")) == frozenset()  # that was another adapter
+    assert as_before(sums, set("abcd"), 3) == ("a", "c", "d")
+    assert as_before(sums, set("abc"), 3) == ("a", "b", "c")
+    assert as_before(sums, set("ab"), 2) is None  # nobody's earlier cohort is there
+    assert as_before(sums, set("abcd"), 4) is None
+    assert as_before([*sums, sums[0]], set("abcd"), 3) is None  # the fourth

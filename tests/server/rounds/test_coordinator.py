@@ -309,6 +309,30 @@ def test_rounds_that_volunteers_have_behind_them_are_passed_over_in_few_tries(sp
     assert all(one.round < two.round for one, two in itertools.pairwise(memory.records))
 
 
+def test_nobody_trains_for_a_sum_that_it_must_refuse_since_too_many_were_of_its_adapter() -> None:
+    """Candidates are rejected while members come and go: the fourth cohort would be refused."""
+    out = {1: "ada", 2: "bob", 3: "cy"}
+
+    def away(name: str, answer: Message, message: Message) -> Message:
+        task = wire.decode(packet_of(message, name), TrainTask, name)
+        gone = out.get(task.round) == name
+        return reply(message, wire.encode(Decline(1, "paused"))) if gone else answer
+
+    def worse(name: str, _answer: Message, message: Message) -> Message:
+        task = wire.decode(packet_of(message, name), EvaluateTask, name)
+        loss = 4.0 if task.round in (0, 4) else 9.0
+        return reply(message, wire.encode(Evaluation(task.round, loss, 10)))
+
+    twists: dict[tuple[str, str], Twist] = {(n, "train.local"): away for n in TOKENS}
+    twists |= {(n, "evaluate.heldout"): worse for n in TOKENS}
+    memory, _ = run(twists, federation(secure=True, rounds=4))
+    sums = [record.contributors for record in memory.records[1:]]
+    assert len(set(sums[:3])) == 3
+    assert set(sums[3]) <= {"ada", "bob", "cy"}  # dee was in all three
+    assert all(record.refused == {} for record in memory.records)
+    assert memory.records[-1].committed, memory.records[-1].reason
+
+
 def test_the_same_federation_twice_gives_the_same_bits_plain_and_masked() -> None:
     for secure in (False, True):
         ends = [run(settings=federation(secure=secure))[1] for _ in range(2)]
