@@ -18,10 +18,10 @@ def down(folder: Here = Path()) -> None:
     import time
 
     from nomoat.aggregation.errors import NomoatError
-    from nomoat.server.cli.options import opened
+    from nomoat.server.community.folder import Folder
     from nomoat.server.overview import up_process
 
-    name = opened(folder).settings.community.name
+    name = Folder(folder).load().community.name  # its records may be away
     process = up_process(folder)
     if process is None:
         say(f"{name} is not up")
