@@ -55,7 +55,7 @@ def test_who_acts_in_a_third_of_its_sums_is_searched_for_though_three_in_a_row_h
     None
 ):
     records = [record(n, NAMES, failed=n % 4 == 1) for n in range(14)]
-    assert suspicion_of(records[:10]) == Suspicion()
+    assert suspicion_of(records[:9]) == Suspicion()
     assert suspicion_of(records).searching
     assert suspicion_of(records).sums(20, 8, 2) == 2
 

@@ -21,7 +21,7 @@ def test_a_suspect_is_told_of_with_both_bounds() -> None:
         RoundRecord(
             9 + n, True, "", NAMES, NAMES[8:], sums=3, left_out={"v00": 0, f"v{n + 1:02d}": 0}
         )
-        for n in range(3)
+        for n in range(5)
     ]
     (name, sentence), *others = told([*failed, *split]).items()
     assert (name, others) == ("v00", [])
@@ -30,13 +30,14 @@ def test_a_suspect_is_told_of_with_both_bounds() -> None:
     assert "one in 1,000 of those who are not asked is honest" in sentence
 
 
-@pytest.mark.parametrize("count", [2, 24, 64, 1000])
-def test_the_bound_by_chance_is_what_it_takes_from_the_prior_to_be_named(count: int) -> None:
-    names = tuple(map(str, range(min(count, 64))))
-    prior = posterior(names, ())["0"]
-    assert named_by_chance(len(names)) == pytest.approx(
-        prior / (1 - prior) * (1 - NAMED) / NAMED, rel=0.3
-    )
+@pytest.mark.parametrize("count", [2, 24, 64])
+def test_the_bound_by_chance_is_no_less_than_what_it_takes_from_the_prior_to_be_named(
+    count: int,
+) -> None:
+    prior = posterior(tuple(map(str, range(count))), ())["0"]  # of sets that are not too large
+    exact = prior / (1 - prior) * (1 - NAMED) / NAMED
+    assert exact <= named_by_chance(count) * 1.001
+    assert named_by_chance(count) <= 2 * exact
 
 
 def test_a_sum_that_is_far_too_large_tells_more_than_one_that_failed() -> None:
