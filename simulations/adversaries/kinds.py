@@ -30,11 +30,14 @@ class Adversary:
     kind: Attack
     share: float
 
+    def count(self, volunteers: int) -> int:
+        """Return how many of them lie: share · n to the nearest, but one at least."""
+        return max(1, round(self.share * volunteers))
+
     def liars(self, names: Sequence[str], seed: bytes) -> frozenset[str]:
-        """Return the liars drawn by `seed`: share · n of them, to the nearest, but one at least."""
-        count = max(1, round(self.share * len(names)))
+        """Return the liars drawn by `seed`."""
         order = generator(seed).permutation(len(names))
-        return frozenset(sorted(names)[i] for i in order[:count])
+        return frozenset(sorted(names)[i] for i in order[: self.count(len(names))])
 
 
 def parse(text: str) -> Adversary:
