@@ -4,7 +4,7 @@ BIN := .venv/bin
 ROOMS := storage flower aggregation lora client server simulations serving desk
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: demo demo-chat test check lint types contracts bench gpu-check methods life man install clean
+.PHONY: demo demo-chat test check lint types contracts bench bench-check gpu-check methods life man install clean
 
 install: .venv/installed
 
@@ -59,6 +59,9 @@ man: install  ## a manual page for every command, into build/man
 
 life: install  ## a thousand lives of a community, from seeds: LIVES=n FIRST_LIFE=n
 	LIVES=$(or $(LIVES),1000) FIRST_LIFE=$(or $(FIRST_LIFE),0) $(BIN)/python -m pytest --numprocesses=2 tests/life
+
+bench-check: install  ## each benchmark whole, in its smallest sizes: that it ends and prints what it promises
+	NOMOAT_WHOLE_BENCHMARKS=1 $(BIN)/python -m pytest -q tests/benchmarks
 
 bench: install  ## side by side with what a user would pick instead
 	for file in $(filter-out benchmarks/methods.py, $(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -39,6 +39,7 @@ PEOPLE = {
         "volunteers",
         "backup",
         "restore",
+        "database",
         "rotate-key",
         "page",
     ),

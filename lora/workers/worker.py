@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -242,6 +243,7 @@ def main(pipe: Connection, base: HeldBase) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     prepare()
+    gc.disable()  # while libraries are imported: a million objects, nothing to collect
     orders = WorkerOrders(pipe)
     threading.Thread(target=_end_with_parent, args=(orders,), daemon=True).start()
     try:
@@ -250,6 +252,8 @@ def main(pipe: Connection, base: HeldBase) -> None:
         while True:
             if worker is None:
                 worker, answer = _started(base, orders)
+                gc.freeze()
+                gc.enable()
             else:
                 job = pipe.recv()
                 if orders.obey(job):

@@ -201,32 +201,29 @@ COMPOSED = {
 
 
 @pytest.mark.parametrize(
-    ("name", "rounds", "kills"),
+    ("name", "killed"),
     [
-        ("everything fedavg can", 3, [(2, "training"), (3, "evaluating")]),
-        ("moments of alternating factors", 3, [(3, "aggregating")]),
-        ("a B at home", 2, [(2, "evaluating")]),
+        ("everything fedavg can", (2, "training")),
+        ("moments of alternating factors", (3, "aggregating")),
+        ("a B at home", (2, "evaluating")),
     ],
 )
 def test_a_killed_run_resumes_to_the_same_end_whatever_it_remembers(
     name: str,
-    rounds: int,
-    kills: list[tuple[int, str]],
+    killed: tuple[int, str],
     scenario: Callable[..., Scenario],
+    grounds: tuple[PreparedFederation, PreparedFederation],
     tmp_path: Path,
 ) -> None:
-    wanted = scenario(rounds=rounds, **COMPOSED[name])
-    whole = RunFolder.create(tmp_path / "whole", wanted, [])
-    machine = RunResources(2, tmp_path, time.monotonic())
-    found = simulate(wanted, whole, machine, Silence())
+    wanted = scenario(rounds=killed[0], **COMPOSED[name])
+    whole, found = play(wanted, grounds[1], tmp_path / "whole")
     cut = RunFolder.create(tmp_path / "cut", wanted, [])
     machine = RunResources(1, tmp_path, time.monotonic())
-    for number, phase in kills:
-        with pytest.raises(Killed):
-            simulate(wanted, cut, machine, KillIn(number, phase))
-        cut, wanted = RunFolder.reopen(tmp_path / "cut")
+    with pytest.raises(Killed):
+        simulate(wanted, cut, machine, KillIn(*killed))
+    cut, wanted = RunFolder.reopen(tmp_path / "cut")
     again = simulate(wanted, cut, machine, Silence())
-    assert again.adapter.digest == found.adapter.digest
+    assert again.adapter.digest == found.state.adapter.digest
     assert timeless(cut) == timeless(whole)
     assert all(record["committed"] for record in whole.records())
 
