@@ -160,8 +160,13 @@ class Porters:
         before = AGAIN_S if lasted_s > STEADY_S else self._pauses.get(which, AGAIN_S)
         self._pauses[which] = min(2 * before, AGAIN_AT_MOST_S)
         await asyncio.sleep(before)
-        if not self._closing:
+        if self._closing:
+            return
+        try:
             self._processes[which] = await self._started(which)
+        except OSError as problem:  # this machine has no process to spare now
+            log.warning("port process %d cannot be started: %s", which + 1, problem)
+            self._starting[which] = asyncio.get_running_loop().create_task(self._again(which, 0.0))
 
 
 def changes(told: Known, known: Known) -> MemberChanges:
@@ -175,7 +180,7 @@ def changes(told: Known, known: Known) -> MemberChanges:
 def porters(team: Team) -> Iterator[Porters]:
     """The porters of a community, listening, until the block ends; NomoatError if they cannot."""
     if sys.platform != "linux":
-        raise UsageError("server.processes: several port processes need Linux")
+        raise UsageError("server.port_processes: several port processes need Linux")
     with bind(team.listening.host, team.listening.port):  # NomoatError if it is taken
         pass
     # Bound and not listening, it keeps the number while porters come and go.
