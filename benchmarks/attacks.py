@@ -8,11 +8,11 @@
 Cells are attack × volunteers × defence × seed on the pocket model, by the simulation's engine with
 masks on, but for "plain" and "robust", which scale every report down to the bound and take the
 stock mean or the robust one (aggregation/robust); "honest" is the cell without liars.
-Every finished cell is a line of FILE: the same
-command goes on where it was interrupted. Of each: rounds committed, the macro held-out loss over
-that of the base, and the probability of the backdoor's answer after its trigger (per token, on
-held-out rows; a few hundredths on the base); in which round each liar was named, and which honest
-volunteers were. The second form draws honest updates at the bound, sketches them under as many
+Every finished cell is a line of FILE: the same command goes on where it was interrupted. Of each:
+rounds committed, the macro held-out loss of those who do not lie over that of the base, the
+probability of the backdoor's answer after its trigger (per token, on held-out rows; a few
+hundredths on the base), in which round each liar was named, and which honest volunteers were.
+The second form draws honest updates at the bound, sketches them under as many
 seeds, and judges them by every rule: the statistic alone, without a model.
 """
 
@@ -22,27 +22,33 @@ import argparse
 import itertools
 import json
 import math
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import platformdirs
+from cells.attack_figures import HONEST, summary
+from cells.remembered import RememberedAnswers
 from cells.running import Notes
 
+from nomoat.aggregation.protocol.adapter import Adapter
 from nomoat.aggregation.secagg.audit.judgement import DOUBT, NormTest, bits_needed
 from nomoat.aggregation.secagg.audit.sketch import Signs, sketch_packed
 from nomoat.aggregation.sums.packing import pack
 from nomoat.lora.data.normal_form import write_jsonl
 from nomoat.lora.data.reading import read
 from nomoat.lora.workers.jobs import EvaluateJob
+from nomoat.lora.workers.pool import Pool
 from nomoat.server.conduct.sizes import above, false_accusations
 from nomoat.simulations.adversaries.kinds import Adversary, Attack
 from nomoat.simulations.adversaries.rows import triggered
+from nomoat.simulations.pooled_trainer import evaluate_job
 from nomoat.simulations.preparation import PreparedFederation, prepared
 from nomoat.simulations.report.live_table import Silence
 from nomoat.simulations.scenario import Scenario
@@ -50,7 +56,6 @@ from nomoat.simulations.scenario import Scenario
 PUBLIC_ROWS = 64
 TRIGGERED_ROWS = 32
 QUICK: dict[str, Any] = {"local_steps": 1, "batch_size": 2, "eval_rows": 2}
-HONEST = "honest"
 DEFENCES = ("none", "bound", "audit")
 
 
@@ -88,39 +93,6 @@ def main() -> None:
     sys.stdout.write("\n")
 
 
-def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Per attack, size and defence the means over seeds, and losses over those without liars."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        kind, volunteers, defence, _ = line["cell"]
-        groups.setdefault(f"{kind}/{volunteers}/{defence}", []).append(line)
-    table = {
-        name: {key: sum(line[key] for line in of) / len(of) for key in ("loss", "backdoor", "kept")}
-        for name, of in groups.items()
-    }
-    ratios = {
-        name: row["loss"] / table[honest]["loss"]
-        for name, row in table.items()
-        if (honest := "/".join([HONEST, *name.split("/")[1:]])) in table
-    }
-    worst = {
-        defence: max((r for name, r in ratios.items() if name.endswith(defence)), default=None)
-        for defence in sorted({name.split("/")[2] for name in table})
-    }
-    return {
-        "cells": table,
-        "loss_ratios": ratios,
-        "worst_masked_loss_ratio": worst,
-        "named_rounds_max": {
-            name: max(max(line["named"].values()) for line in of)
-            for name, of in groups.items()
-            if all(line.get("named") and None not in line["named"].values() for line in of)
-        },
-        "false_accusations": sum(len(line.get("accused", ())) for line in lines),
-        "honest_volunteer_rounds": sum(line.get("honest_rounds", 0) for line in lines),
-    }
-
-
 def in_the_open(defence: str, share: float) -> dict[str, Any]:
     """Settings of a federation without masks, with the stock mean or a robust one; else none."""
     if defence not in ("plain", "robust"):
@@ -144,8 +116,9 @@ def _run(
     cache = Path(platformdirs.user_cache_dir("nomoat")) / "pocket"
     with (
         tempfile.TemporaryDirectory() as scratch,
-        prepared(scenario, options.workers, Path(scratch), cache) as ground,
+        prepared(scenario, options.workers, Path(scratch), cache) as found,
     ):
+        ground = replace(found, pool=cast(Pool, RememberedAnswers(found.pool)))
         return [_one(options, ground, cell, Path(scratch)) for cell in cells]
 
 
@@ -163,13 +136,11 @@ def _one(
         ground = replace(ground, population=replace(ground.population, public=None))
     notes = Notes()
     end = federate(scenario, ground, notes, Silence(), scratch / "kept")
-    first, last = notes.records[0], notes.records[-1]
-    assert first.loss is not None
-    assert last.loss is not None
+    liars = _liars(options.share, ground, cell)
     line = {
         "cell": cell.key,
-        **_named(cell, options.share, scenario, notes),
-        "loss": last.loss / first.loss,
+        **_named(frozenset() if cell.kind == HONEST else liars, notes),
+        "loss": _loss(ground, end.state.adapter, liars) / _loss(ground, ground.initial, liars),
         "kept": sum(record.committed for record in notes.records[1:]),
         "rounds": len(notes.records) - 1,
         "backdoor": _backdoor(ground, end.state.adapter, scratch),
@@ -183,13 +154,27 @@ def _one(
     return line
 
 
-def _named(cell: AttackCell, share: float, scenario: Scenario, notes: Notes) -> dict[str, Any]:
+def _liars(share: float, ground: PreparedFederation, cell: AttackCell) -> frozenset[str]:
+    """Those who lie, or would if the cell had liars: the same ones whatever the attack."""
+    names = [member.name for member in ground.population.members]
+    kind = Attack.EDGE if cell.kind == HONEST else Attack(cell.kind)
+    return Adversary(kind, share).liars(names, ground.scenario.seed_of("adversary"))
+
+
+def _loss(ground: PreparedFederation, adapter: Adapter, liars: frozenset[str]) -> float:
+    """The mean over those who do not lie of the adapter's loss on their held-out rows."""
+    settings = ground.scenario.chosen.training.settings("none")
+    asked = [
+        ground.pool.submit(evaluate_job(member, adapter, settings))
+        for member in ground.population.members
+        if member.name not in liars
+    ]
+    return statistics.fmean(answer.result().loss for answer in asked)
+
+
+def _named(liars: frozenset[str], notes: Notes) -> dict[str, Any]:
     """The round in which each liar was named, None if it never was; the honest who were, too."""
     rounds = notes.records[1:]
-    liars: frozenset[str] = frozenset()
-    if cell.kind != HONEST:
-        names = sorted({name for record in notes.records for name in record.cohort})
-        liars = Adversary(Attack(cell.kind), share).liars(names, scenario.seed_of("adversary"))
     named: dict[str, int] = {}
     for record in rounds:
         for name, why in (record.dropped | record.refused | record.held).items():
