@@ -152,7 +152,7 @@ class StateFile:
             "at": now,
         } | self._told
         try:
-            with replacing(self.path) as file:
+            with replacing(self.path, lasting=False) as file:
                 file.write(json.dumps(state).encode())
             self._failing = False
         except NomoatError as problem:  # a full disk, perhaps; there may be room at the round's end

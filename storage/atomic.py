@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nomoat.aggregation.errors import NomoatError
+from nomoat.storage.names import make_folder, settle
 
 LEFT_S = 60.0
 LEAST_ROOM = 64 << 10  # bytes
@@ -51,12 +52,16 @@ def _umask() -> int:
     return mask
 
 
-def replacing(path: Path, mode: int = 0o644) -> AbstractContextManager[BinaryIO]:
+def replacing(
+    path: Path, mode: int = 0o644, lasting: bool = True
+) -> AbstractContextManager[BinaryIO]:
     """A new file that takes the place of `path` when the block ends without an error.
 
-    Raises NomoatError, in one line, when the disk is full or the place cannot be written.
+    lasting: it survives a power cut then, name and content; what tells of the moment need not, and
+    spares the disk. Raises NomoatError, in one line, when the disk is full or the place cannot be
+    written.
     """
-    return _written_beside(path, mode, _replace)
+    return _written_beside(path, mode, _replace, lasting)
 
 
 def creating(path: Path, mode: int = 0o644) -> AbstractContextManager[BinaryIO]:
@@ -72,7 +77,8 @@ def appending(path: Path, keep: int | None = None, mode: int = 0o644) -> Iterato
     NomoatError, in one line, when it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        new = not path.exists()
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, mode), "r+b") as file:
             if keep is not None:
                 file.truncate(keep)
@@ -80,15 +86,19 @@ def appending(path: Path, keep: int | None = None, mode: int = 0o644) -> Iterato
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            settle(path.parent)
     except OSError as problem:
         raise _refusal(path, problem) from problem
 
 
 @contextlib.contextmanager
-def _written_beside(path: Path, mode: int, move: Callable[[str, Path], None]) -> Iterator[BinaryIO]:
+def _written_beside(
+    path: Path, mode: int, move: Callable[[str, Path], None], lasting: bool = True
+) -> Iterator[BinaryIO]:
     """A file beside `path`, for its owner's eyes until it is whole and moved there."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as problem:
         raise _refusal(path, problem) from problem
@@ -96,14 +106,24 @@ def _written_beside(path: Path, mode: int, move: Callable[[str, Path], None]) ->
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.chmod(name, mode & ~_umask())
         move(name, path)
+        if lasting:
+            settle(path.parent)
     except OSError as problem:
         raise _refusal(path, problem) from problem
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def moving(path: Path, to: Path) -> None:
+    """Move a file to its place, for good when this returns; OSError if it cannot be."""
+    _replace(path, to)
+    for folder in {to.parent, path.parent}:
+        settle(folder)
 
 
 def _replace(name: str | Path, path: Path) -> None:
@@ -132,7 +152,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     renames) nothing. Raises NomoatError as `replacing` does.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     except OSError as problem:
         raise _refusal(folder, problem) from problem
@@ -192,6 +212,7 @@ def _move_over(fresh: Path, folder: Path) -> None:
             os.fsync(written)
         finally:
             os.close(written)
+    settle(fresh)
     old = fresh.with_suffix(".old")
     if folder.exists():
         _replace(folder, old)
@@ -201,4 +222,5 @@ def _move_over(fresh: Path, folder: Path) -> None:
         if old.exists():
             _replace(old, folder)
         raise
+    settle(folder.parent)
     shutil.rmtree(old, ignore_errors=True)

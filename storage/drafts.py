@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError, UsageError
 from nomoat.storage.atomic import held, replacing
+from nomoat.storage.names import settle
 
 DRAFT = ".draft"
 _NEW, _MOVING = "new", "moving.json"
@@ -53,7 +54,9 @@ def _move_in(draft: Path, root: Path, last: str) -> None:
     with replacing(draft / _MOVING) as file:
         file.write(json.dumps(names).encode())
     for name in sorted(names, key=lambda name: name == last):
+        settle(root)  # after a power cut, too, `last` is there only if the others are
         os.rename(draft / _NEW / name, root / name)
+    settle(root)
 
 
 def _take_back(root: Path, last: str) -> None:

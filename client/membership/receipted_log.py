@@ -17,8 +17,9 @@ def receipts_of_log(
     """Leave out receipts of a log that was put aside, or of a membership that was left.
 
     They are told apart by the community's clock, which dates them and the joining in its roster
-    alike; without a roster by this machine's.
+    alike, in whole seconds; without a roster by this machine's. One of the very second in which it
+    joined is a former membership's: this one had yet to be asked.
     """
     joined = joined_at(RosterFile(folder).entries(), identity)
-    since = max(SentLog(folder).began(), enrolled_at(entries) if joined is None else joined)
+    since = max(SentLog(folder).began(), enrolled_at(entries) if joined is None else joined + 1)
     return answered_for(entries, receipts, since)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import calendar
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -17,8 +16,9 @@ from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.receipts import Receipt, SignedReceipt
 from nomoat.aggregation.protocol.receipts import check as check_receipt
 from nomoat.client.sent import log
-from nomoat.storage.atomic import appending, held
-from nomoat.storage.private import write_private
+from nomoat.storage.atomic import appending, held, moving, replacing
+from nomoat.storage.names import settle
+from nomoat.storage.private import PRIVATE, write_private
 
 LOG_NAME: Final = "sent.jsonl"
 HEAD_NAME: Final = "sent.head"
@@ -48,7 +48,8 @@ class SentLog:
             with appending(self.folder / LOG_NAME) as file:
                 file.write(line)
             self._tail = (head, _size(self.folder / LOG_NAME))
-            write_private(self.folder / HEAD_NAME, f"{head.length} {head.hash.hex()}\n".encode())
+            with replacing(self.folder / HEAD_NAME, PRIVATE, lasting=False) as file:
+                file.write(f"{head.length} {head.hash.hex()}\n".encode())
 
     def check(self) -> log.VerifiedLog:
         """Read and verify the whole log; SentLogBroken names the first bad line."""
@@ -66,8 +67,12 @@ class SentLog:
             aside = self.folder / f"{ASIDE}{time.strftime(ASIDE_TIME, time.gmtime(now))}"
             if aside.exists():
                 raise NomoatError(f"{aside} is there already; wait a second and try again")
-            os.replace(self.folder / LOG_NAME, aside)
+            if not (self.folder / LOG_NAME).exists():  # deleted whole: then that is put aside
+                write_private(self.folder / LOG_NAME, b"")
+            # First: a kill in between leaves a log without a head, not a head without a log.
             (self.folder / HEAD_NAME).unlink(missing_ok=True)
+            settle(self.folder)
+            moving(self.folder / LOG_NAME, aside)
             self._tail = None
         return aside
 
@@ -124,7 +129,10 @@ class SentLog:
 
     def _expected(self) -> log.ChainHead | None:
         try:
-            length, digest = (self.folder / HEAD_NAME).read_text("ascii").split()
+            told = (self.folder / HEAD_NAME).read_text("ascii").strip("\0")
+            if not told:  # not synced, as the log is: a power cut leaves one of before, or none
+                return None
+            length, digest = told.split()
             return log.ChainHead(int(length), bytes.fromhex(digest))
         except FileNotFoundError:
             return None

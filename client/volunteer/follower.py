@@ -150,7 +150,8 @@ def fetch_newest(kit: Kit, versions: PinnedLineage) -> int:
         for old in path.parent.glob("*.adapter"):
             if old != path:
                 old.unlink()
-    folder.save_version(record)
+    if folder.version() != record:
+        folder.save_version(record)
     return record.version.number
 
 

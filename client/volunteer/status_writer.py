@@ -198,7 +198,7 @@ class StatusWriter(RoundObserver):
         plain = {k: one_line(v) if isinstance(v, str) else v for k, v in asdict(status).items()}
         data = json.dumps(plain).encode()
         try:
-            with replacing(self._folder.status) as file:
+            with replacing(self._folder.status, lasting=False) as file:
                 file.write(data)
         except NomoatError:  # a full disk must not end training, nor hide that it is full
             with contextlib.suppress(OSError):

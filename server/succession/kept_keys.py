@@ -7,14 +7,13 @@ in its place.
 from __future__ import annotations
 
 import contextlib
-import os
 
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.history.key_changes import CommunityKeys, KeyChanges, opened
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.folder import Folder
-from nomoat.storage.atomic import replacing
+from nomoat.storage.atomic import moving, replacing
 
 PUT_BACK = "bring a backup back with nomoat restore"
 
@@ -57,7 +56,7 @@ def _key(folder: Folder, current: bytes) -> SigningKey:
     """The key file's key, which is `current`: the next one takes its place if it is that one."""
     if folder.next_key.exists() and folder.key(folder.next_key).public == current:
         with contextlib.suppress(FileNotFoundError):  # another process was faster
-            os.replace(folder.next_key, folder.community_key)
+            moving(folder.next_key, folder.community_key)
     key = folder.key()
     if key.public != current:
         raise NomoatError(f"{folder.community_key} is not the key of {folder.keys}; {PUT_BACK}")

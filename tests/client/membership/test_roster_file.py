@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nomoat.aggregation.errors import NomoatError, RemoteProtocolError
 from nomoat.aggregation.protocol.enrolment import bind
 from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
+from nomoat.aggregation.protocol.receipts import Receipt
 from nomoat.aggregation.protocol.roster import Event, Roster, SignedEntry, append, extend
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.client.membership.receipted_log import receipts_of_log
 from nomoat.client.membership.roster_file import RosterFile, Sighting, joined_at, long_known
 
 KEYS = [SigningKey(bytes([i + 1]) * 32) for i in range(4)]
@@ -126,3 +128,12 @@ def test_the_community_says_when_somebody_joined_last_by_its_own_clock(tmp_path:
     roster = extend(roster, [left])
     again = append(roster, Event.JOIN, entries[1].entry.binding, KEYS[0], 9)
     assert joined_at([*entries, left, again], KEYS[1].public) == 9.0
+
+
+def test_a_receipt_of_the_second_in_which_a_member_came_back_is_of_its_former_log(
+    tmp_path: Path,
+) -> None:
+    RosterFile(tmp_path).append(log(3)[1], NOW)  # KEYS[2] joined at 2
+    member = KEYS[2].public
+    given = [Receipt(KEYS[0].public, member, n, bytes([n]) * 32, 1, n) for n in (1, 2, 3)]
+    assert receipts_of_log(tmp_path, [], given, member) == given[2:]

@@ -247,6 +247,54 @@ def test_starting_over_keeps_the_old_file_as_it_was(tmp_path: Path) -> None:
     assert [entry.round for entry in book.check().entries] == [2]
 
 
+@pytest.mark.parametrize("left", [b"", bytes(80)])
+def test_a_head_that_a_power_cut_emptied_is_none_and_one_of_before_holds(
+    tmp_path: Path, left: bytes
+) -> None:
+    book = SentLog(tmp_path)
+    book.record(sent(1))
+    before = (tmp_path / HEAD_NAME).read_bytes()
+    book.record(sent(2))
+    for head in (left, before):
+        (tmp_path / HEAD_NAME).write_bytes(head)
+        book = SentLog(tmp_path)
+        assert len(book.check().entries) == 2
+    book.record(sent(3))
+    assert len(SentLog(tmp_path).check().entries) == 3
+
+
+def test_a_log_that_was_deleted_whole_is_started_over(tmp_path: Path) -> None:
+    book = SentLog(tmp_path)
+    book.record(sent(1))
+    (tmp_path / LOG_NAME).unlink()
+    book = SentLog(tmp_path)
+    with pytest.raises(SentLogBroken, match="1 lines at the end are gone"):
+        book.check()
+    assert book.start_over(1_700_000_000.0).read_bytes() == b""
+    book.record(sent(2))
+    assert book.began() == 1_700_000_000
+    assert [entry.round for entry in book.check().entries] == [2]
+
+
+def test_a_kill_while_a_log_is_started_over_leaves_it_to_be_started_over_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = SentLog(tmp_path)
+    book.record(sent(1))
+
+    def killed(_source: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            book.start_over(1_700_000_000.0)
+    book = SentLog(tmp_path)
+    assert len(book.check().entries) == 1
+    assert book.start_over(1_700_000_000.0).exists()
+    assert book.check().entries == ()
+
+
 def test_starting_over_with_a_clock_that_is_behind_leaves_no_receipt_of_before_unanswered(
     tmp_path: Path,
 ) -> None:

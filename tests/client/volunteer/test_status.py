@@ -132,10 +132,10 @@ def test_a_full_disk_does_not_hide_why_nothing_is_trained(
     writer = StatusWriter(folder)
     writer.lost("a reason that is rather long, to be overwritten by a short one", 1.0)
 
-    def full(_: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "replace", full)
     writer.hold("disk almost full", 1_700_000_000.0)
     state = read_status(folder)
     assert state is not None

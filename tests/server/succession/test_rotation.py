@@ -133,6 +133,26 @@ def _killed_at(source: Path) -> Callable[[Path, Path], None]:
     return replace
 
 
+def test_after_a_power_cut_the_key_in_use_is_one_that_the_folder_tells_of(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename is lost in one until its folder is synced, be it followed by another or not."""
+    synced, whole = list[int](), os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        whole(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", _killed_at(Folder(root).next_key))
+    with community_in(root) as community:
+        rotation.ask(community.folder, b"\x65" * 32)
+        with pytest.raises(KeyboardInterrupt):
+            rotation.rotate(community, 1)
+    keys = Folder(root).keys
+    assert synced[-2:] == [keys.stat().st_ino, keys.parent.stat().st_ino]  # before the key moves
+
+
 def test_whoever_opened_the_community_before_signs_nothing_after(root: Path) -> None:
     with community_in(root) as stale:
         rotated(root)
