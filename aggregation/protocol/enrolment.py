@@ -224,6 +224,21 @@ def enrolling(request: bytes) -> str:
     return f"POST /enroll {hashlib.sha256(request).hexdigest()}"
 
 
+class ClocksDiffer(RemoteProtocolError):
+    """A proof is good, but not of now: one of the two clocks is wrong. ahead_s: the asker's."""
+
+    def __init__(self, identity: bytes, ahead_s: int) -> None:
+        where = "ahead of" if ahead_s > 0 else "behind"
+        super().__init__(
+            identity.hex()[:16],
+            SECTION,
+            f"the asking machine's clock is {abs(ahead_s)} s {where} the coordinator's; set the "
+            "wrong one (NTP)",
+        )
+        self.identity = identity
+        self.ahead_s = ahead_s
+
+
 def check_proof(proof: str, public: bytes, target: str, now: int) -> bytes:
     """The identity that asks for `target`; RemoteProtocolError if it is not proven or not fresh."""
     try:
@@ -234,8 +249,7 @@ def check_proof(proof: str, public: bytes, target: str, now: int) -> bytes:
     except (ValueError, BadSignature):
         raise RemoteProtocolError("somebody", SECTION, "does not prove who it is") from None
     if not fresh:
-        reason = f"its clock is {int(asked_at) - now:+d} s off ours"
-        raise RemoteProtocolError(identity[:16], SECTION, reason)
+        raise ClocksDiffer(bytes.fromhex(identity), int(asked_at) - now)
     return bytes.fromhex(identity)
 
 

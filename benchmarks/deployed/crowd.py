@@ -69,6 +69,9 @@ class Quiet:
     def working(self, kind: str) -> None:
         """Nothing to note."""
 
+    def unsent(self, reason: str, retry_s: float) -> None:
+        """Told by `lost`."""
+
     def withheld(self, kind: str, reason: str) -> None:
         """Told on stderr: it should not happen here."""
         sys.stderr.write(f"{kind} withheld: {reason}\n")

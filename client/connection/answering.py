@@ -28,6 +28,9 @@ class Listener(Protocol):
     def answered(self, kind: str, sent_bytes: int, late: bool) -> None:
         """It was answered; `late` if the coordinator had moved on."""
 
+    def unsent(self, reason: str, retry_s: float) -> None:
+        """An answer waits for the line, which is broken; it is tried again after `retry_s`."""
+
     def withheld(self, kind: str, reason: str) -> None:
         """An answer was not sent: it could not be logged, say."""
 

@@ -15,7 +15,7 @@ ANSWER_BYTES = 12 << 20  # one object (≤ 5 MiB) and what surrounds it; more is
 
 
 def skew(response: httpx.Response, now: float) -> str | None:
-    """Say that this machine's clock is too far off for its signatures; None if it is not."""
+    """Say that the two clocks are too far apart for signatures; None if they are not."""
     try:
         ahead = round(now - parsedate_to_datetime(response.headers["date"]).timestamp())
     except (KeyError, ValueError):
@@ -23,7 +23,9 @@ def skew(response: httpx.Response, now: float) -> str | None:
     if abs(ahead) <= MAX_SKEW_S:
         return None
     where = "ahead of" if ahead > 0 else "behind"
-    return f"this machine's clock is {abs(ahead)} s {where} the coordinator's; set it (NTP)"
+    return (
+        f"this machine's clock is {abs(ahead)} s {where} the coordinator's; set the wrong one (NTP)"
+    )
 
 
 class BoundedTransport(httpx.HTTPTransport):

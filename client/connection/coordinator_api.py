@@ -136,7 +136,8 @@ def look(endpoint: Endpoint, community: bytes, now: int) -> CommunityInfo:
     if abs(skew) > MAX_SKEW_S:
         where = "ahead of" if skew > 0 else "behind"
         raise NomoatError(
-            f"this machine's clock is {abs(skew)} s {where} the coordinator's; set it (NTP) first"
+            f"this machine's clock is {abs(skew)} s {where} the coordinator's; set the wrong one "
+            "(NTP) first"
         )
     return info
 

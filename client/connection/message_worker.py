@@ -86,7 +86,7 @@ class MessageWorker:
                 if self._stop.is_set():
                     continue
                 self._answering.record(message, reply)
-                sent = self._retrying(partial(self._send, reply))
+                sent = self._retrying(partial(self._send, reply), self._listener.unsent)
                 size, wanted = sent if sent is not None else (0, False)
                 self._listener.answered(kind, size, not wanted)
             except NomoatError as problem:
@@ -137,15 +137,21 @@ class MessageWorker:
             run_config={},
         )
 
-    def _retrying(self, work: Callable[[], Result]) -> Result | None:
-        """`work`, again and again while the line is down; None if it has become pointless."""
+    def _retrying(
+        self, work: Callable[[], Result], told: Callable[[str, float], None] = lambda *_: None
+    ) -> Result | None:
+        """`work`, again and again while the line is down; None if it has become pointless.
+
+        told: with the reason and the seconds until the next try, at each that fails.
+        """
         backoff = self._client.connection.backoff()
         while not self._stop.is_set():
             try:
                 return work()
             except (Unreachable, UnknownNode) as problem:
-                log.debug("%s", problem)
-                self._stop.wait(next(backoff))
+                pause = next(backoff)
+                told(str(problem), pause)
+                self._stop.wait(pause)
             except (RunEnded, httpx.HTTPStatusError) as problem:
                 log.info("the coordinator has moved on (%s)", problem)
                 return None

@@ -73,6 +73,11 @@ class StatusWriter(RoundObserver):
         if self.status.doing != "working":
             self.say("connecting", f"{reason}{RETRY} {retry_s:.0f} s")
 
+    def unsent(self, reason: str, retry_s: float) -> None:
+        """An answer waits for the line, which broke."""
+        self.up = False
+        self.say("connecting", f"an answer waits to be sent; {reason}{RETRY} {retry_s:.0f} s")
+
     def working(self, kind: str) -> None:
         """A message is being answered."""
         self._company = None

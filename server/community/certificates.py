@@ -91,6 +91,11 @@ def expires(certificate: bytes) -> datetime.datetime:
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
+def begins(certificate: bytes) -> datetime.datetime:
+    """The moment from which a certificate is good, UTC."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_before_utc
+
+
 def split_address(address: str) -> tuple[str, int]:
     """host:port taken apart; UsageError if it is not one. IPv6 hosts stand in brackets.
 

@@ -233,6 +233,8 @@ def renew_certificate(folder: Folder, settings: Settings, now: datetime.datetime
     missing = set(hosts(settings)) - certificates.hosts_of(pem)
     if certificates.expires(pem) - now < RENEW_BEFORE:
         reason = f"it ends {certificates.expires(pem):%Y-%m-%d}"
+    elif certificates.begins(pem) > now:  # issued while this machine's clock was ahead
+        reason = f"it begins {certificates.begins(pem):%Y-%m-%d %H:%M} only"
     elif missing:
         reason = f"it does not name {sorted(missing)[0]}"
     else:

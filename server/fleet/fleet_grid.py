@@ -119,7 +119,7 @@ class FleetGrid(PollingGrid):
         sent something, or every second for those who have gone.
         """
         now = self._clock()
-        waited = now - self._looked_at >= LOOK_AT_LEAST_EVERY_S
+        waited = abs(now - self._looked_at) >= LOOK_AT_LEAST_EVERY_S  # it may have been set back
         if not (self._state.arrived.is_set() or waited):
             return []
         self._state.arrived.clear()

@@ -8,11 +8,17 @@ functions say what a call of its fleet protocol is about.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from fastapi import Request
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_FLWR_AID, Status, SubStatus
+from flwr.common.constant import (
+    HEARTBEAT_DEFAULT_INTERVAL,
+    HEARTBEAT_PATIENCE,
+    NOOP_FLWR_AID,
+    Status,
+    SubStatus,
+)
 from flwr.common.serde import message_from_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -29,6 +35,7 @@ from flwr.proto.message_pb2 import (
     PullObjectRequest,
     PushObjectRequest,
 )
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import (
     NOOP_FEDERATION_ID,
@@ -63,6 +70,7 @@ __all__ = [
 FLEET = fleet_router.prefix + "/"
 MEDIA_TYPE = PROTOBUF_MEDIA_TYPE
 BEAT_S = HEARTBEAT_DEFAULT_INTERVAL
+ADJUSTED_S = 5.0  # by so much a clock may go back unnoticed
 _Handler: TypeAlias = Callable[[Any, InMemoryLinkState], Any]
 CALLS: dict[str, tuple[Any, _Handler]] = {
     FLEET + path: (kind, handler)
@@ -189,6 +197,17 @@ def may_push(call: PushMessagesRequest, max_objects: int) -> bool:
         return False
     times = (metadata.ttl, metadata.created_at)
     return "\0" not in metadata.message_id and all(map(math.isfinite, times))
+
+
+def here_no_longer_than_said(nodes: Iterable[NodeInfo], now: float) -> None:
+    """Take as gone whoever would be here for longer than it can have said. now: unix time.
+
+    That is how it looks to a clock that was set back: until it had come that far again everybody
+    would be asked, and be held for no answer, though no call of theirs is in time.
+    """
+    for node in nodes:
+        if node.online_until > now + HEARTBEAT_PATIENCE * node.heartbeat_interval + ADJUSTED_S:
+            node.online_until = now
 
 
 def delivered_now() -> str:

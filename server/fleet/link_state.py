@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from nomoat.server.fleet.flower_server import (
     ObjectTree,
     RunStatuses,
     delivered_now,
+    here_no_longer_than_said,
 )
 from nomoat.server.fleet.held_pulls import HeldPulls
 from nomoat.server.fleet.object_files import ObjectFiles
@@ -119,6 +121,11 @@ class FleetState(InMemoryLinkState):
     def keep_online(self, node_id: int) -> None:
         """Take a pull for a heartbeat."""
         self.acknowledge_node_heartbeat(node_id, BEAT_S)
+
+    def _check_and_tag_offline_nodes(self, node_ids: list[int] | None = None) -> None:
+        with self.lock:
+            here_no_longer_than_said(self.nodes.values(), time.time())
+            super()._check_and_tag_offline_nodes(node_ids)
 
     def note_paused(self, node_id: int, paused: bool) -> None:
         """Note if a node's owner lets nothing be trained now."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +16,7 @@ from starlette.responses import FileResponse, JSONResponse
 
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError, UsageError
 from nomoat.aggregation.protocol import lineage, wire
-from nomoat.aggregation.protocol.enrolment import PROOF_HEADER, Standing, check_proof
+from nomoat.aggregation.protocol.enrolment import PROOF_HEADER, ClocksDiffer, Standing, check_proof
 from nomoat.aggregation.protocol.history.appeal import Appeal
 from nomoat.aggregation.protocol.receipts import PAGE, Receipts
 from nomoat.server.conduct.cases import Cases
@@ -270,7 +271,19 @@ def _asker(request: Request, services: PortServices) -> bytes:
     query = f"?{request.url.query}" if request.url.query else ""
     target = f"{request.method} {request.url.path}{query}"
     proof = request.headers.get(PROOF_HEADER, "")
-    return check_proof(proof, services.registrar.keys.founding, target, services.now())
+    try:
+        return check_proof(proof, services.registrar.keys.founding, target, services.now())
+    except ClocksDiffer as problem:
+        _doubt(problem, services)
+        raise
+
+
+def _doubt(problem: ClocksDiffer, services: PortServices) -> None:
+    """Tell the operator, if it is a member's proof, and others differ by the same."""
+    member = services.registrar.roster().named(problem.identity)
+    name = None if member is None else member.binding.name
+    if name is not None and (line := services.doubts.note(name, problem.ahead_s, monotonic())):
+        log.warning("%s", line)
 
 
 def number_after(request: Request) -> int:

@@ -23,6 +23,7 @@ from nomoat.aggregation.protocol.work_terms import WorkTerms
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.versions import VersionStore
 from nomoat.server.consent.ledger import ConsentLedger
+from nomoat.server.fleet.clock_doubts import ClockDoubts
 from nomoat.server.fleet.link_state import FleetState
 from nomoat.server.fleet.sealed_grid import Addressee
 from nomoat.server.port.request_limits import Caps
@@ -91,7 +92,7 @@ class PortServices:
 
     max_objects: most Flower objects one reply may be made of. restored: the community's statements
     that it was. clock: unix time. work, privacy: what it asks of a volunteer's machine, and learns
-    of its updates, signed. asking: what is told to members who wait.
+    of its updates, signed. asking: what is told to members who wait. doubts: of this clock.
     """
 
     state: FleetState
@@ -105,6 +106,7 @@ class PortServices:
     work: WorkTerms | None = None
     asking: Asking | None = None
     privacy: PrivacyTerms | None = None
+    doubts: ClockDoubts = field(default_factory=ClockDoubts)
 
     def now(self) -> int:
         """Unix time in seconds."""

@@ -98,6 +98,22 @@ def test_a_lost_line_does_not_hide_that_it_is_training(folder: CommunityFolder) 
     assert state.doing == "working"
 
 
+def test_work_that_is_done_and_cannot_be_sent_is_not_said_to_go_on(folder: CommunityFolder) -> None:
+    writer = StatusWriter(folder)
+    writer.working("train.local")
+    writer.unsent("this machine's clock is 86400 s behind the coordinator's", 8.0)
+    state = read_status(folder)
+    assert state is not None
+    assert state.doing == "connecting"
+    assert state.why.startswith(
+        "an answer waits to be sent; this machine's clock is 86400 s behind"
+    )
+    writer.answered("train.local", 9, False)
+    state = read_status(folder)
+    assert state is not None
+    assert (state.doing, state.answered) == ("waiting", 1)
+
+
 def test_who_waits_for_another_communitys_training_does_not_say_that_it_works(
     folder: CommunityFolder,
 ) -> None:

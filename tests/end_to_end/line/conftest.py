@@ -209,6 +209,9 @@ class Log:
         """Not the line's: what is done on this machine is given up."""
         self.events.append(("overtaken",))
 
+    def unsent(self, reason: str, retry_s: float) -> None:
+        self.events.append(("unsent", reason))
+
     def withheld(self, kind: str, reason: str) -> None:
         self.events.append(("withheld", kind, reason))
 

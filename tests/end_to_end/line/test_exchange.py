@@ -252,9 +252,10 @@ def test_a_coordinator_killed_during_a_training_does_not_end_the_line(
     town.ask("slow", [person.name])
     person.log.wait("working")
     town.down()
+    go.set()
+    person.log.wait("unsent")  # and its owner is told that it waits
     town.up()
     ids = town.ask("next", [person.name])
-    go.set()
     assert read(town.replies(ids, 1)[0]) == "next"
 
 

@@ -130,6 +130,14 @@ def test_a_certificate_is_renewed_before_it_ends_or_when_a_name_is_new(folder: F
     assert "new.example.org" in certificates.hosts_of(folder.server_certificate.read_bytes())
 
 
+def test_a_certificate_issued_while_the_clock_was_ahead_is_issued_again(folder: Folder) -> None:
+    loaded, ahead = folder.load(), NOW + datetime.timedelta(days=800)
+    assert renew_certificate(folder, loaded, ahead) is not None
+    assert "it begins 20" in (renew_certificate(folder, loaded, NOW) or "")
+    assert certificates.begins(folder.server_certificate.read_bytes()) < NOW
+    assert renew_certificate(folder, loaded, NOW) is None
+
+
 def test_a_community_describes_itself_under_its_own_key(folder: Folder) -> None:
     key = folder.key()
     authority = folder.authority_certificate.read_bytes()

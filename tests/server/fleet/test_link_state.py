@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,25 @@ def test_a_database_of_an_earlier_release_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"old")
     FleetState(tmp_path, lambda _key: None).close()
     assert not list(tmp_path.glob("link.db*"))
+
+
+def test_nobody_is_here_because_the_clock_was_set_back_and_is_not_waited_for(
+    state: FleetState,
+) -> None:
+    (node,) = nodes(state, 1)
+    clock = [time.time()]
+    grid = FleetGrid(state, 60.0, lambda: clock[0])
+    grid.set_run(state.get_run_info(run_ids=[state.run_id])[0])
+    content = RecordDict({"head": ConfigRecord({"bytes": b"hello"})})
+    asked = list(grid.push_messages([Message(content, node, "train.local", group_id="1")]))
+    assert list(grid.pull_messages(asked)) == []
+    state.nodes[node].online_until += 3600.0  # seen from a clock that is an hour behind
+    clock[0] -= 3600.0
+    assert grid.online() == {}
+    clock[0] += 3600.0 + 59.0
+    assert list(grid.pull_messages(asked)) == []
+    clock[0] += 2.0
+    (gone,) = grid.pull_messages(asked)
+    assert gone.has_error()
+    assert state.acknowledge_node_heartbeat(node, 30.0)  # heard again: it is here
+    assert list(grid.online().values()) == [node]
