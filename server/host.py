@@ -50,6 +50,7 @@ from nomoat.server.release.canary_checks import CanaryChecks, check_canaries
 from nomoat.server.release.canary_file import read_canaries
 from nomoat.server.release.rolling_back import heed, overruled, roll_back
 from nomoat.server.release.scanning import scan_versions
+from nomoat.server.roster_watch import watched
 from nomoat.server.rounds.coordinator import Coordinator, coordinator_app
 from nomoat.server.rounds.federation import FederationCheckpoint
 from nomoat.server.rounds.ports import Clock, Fleet
@@ -96,6 +97,7 @@ def hosting(
         resources.enter_context(quick_turns())
         certificate = _looked_after(community, stop)
         community.keep_terms(new_terms)
+        resources.enter_context(watched(community.registrar))
         directory = Directory(community.registrar)
         state = FleetState(folder.flower, directory, directory.now)
         resources.callback(state.close)
@@ -127,7 +129,7 @@ def _state_file(
         return agreeing(community.consents, grid.willing())
 
     def members() -> list[str]:
-        everyone = community.registrar.roster().members.items()
+        everyone = community.registrar.known().members.items()
         return [name for name, member in everyone if member.standing is not Standing.LEFT]
 
     path, online = community.folder.root / STATE, grid.online

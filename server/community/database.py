@@ -27,6 +27,7 @@ from nomoat.server.engines.moving import copy, writing
 from nomoat.server.engines.place import Place, connect
 from nomoat.server.engines.schema import migrate
 from nomoat.server.engines.sqlite import SqliteEngine
+from nomoat.server.engines.turns import turn
 
 T = TypeVar("T")
 EVERYTHING = 2**62  # rows
@@ -57,6 +58,17 @@ class Database:
         """Its place, as a person may read it."""
         return self._engine.place
 
+    @property
+    def remote(self) -> bool:
+        """True if each statement is a trip to a server."""
+        return self._engine.remote
+
+    @property
+    def in_transaction(self) -> bool:
+        """True inside a transaction of this thread's."""
+        with self._turn():
+            return self._engine.in_transaction
+
     def close(self) -> None:
         """Close the connection."""
         self._engine.close()
@@ -68,7 +80,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing, alone among all processes; nests. NomoatError while it is `closed`."""
-        with self._lock:
+        with self._turn():
             if self._engine.in_transaction:
                 yield
                 return
@@ -86,7 +98,7 @@ class Database:
             try:
                 return work()
             except ConnectionLost:
-                with self._lock:  # of somebody else's transaction nothing is seen here
+                with self._turn():  # of somebody else's transaction nothing is seen here
                     if not left or self._engine.in_transaction:
                         raise
         raise AssertionError
@@ -158,8 +170,8 @@ class Database:
         )  # fmt: skip
 
     def roster_length(self) -> int:
-        """Number of roster entries."""
-        return int(self._one("SELECT count(*) FROM roster")[0])
+        """Number of roster entries: one more than the last index, which no table is read for."""
+        return int(self._one("SELECT coalesce(max(idx), -1) + 1 FROM roster")[0])
 
     def roster_entries(self, start: int, limit: int = EVERYTHING) -> list[SignedEntry]:
         """Roster entries from index `start`, at most `limit`."""
@@ -245,7 +257,7 @@ class Database:
 
     def faults(self) -> list[str]:
         """The damage that the engine finds in what it keeps."""
-        with self._lock:
+        with self._turn():
             return self._engine.faults()
 
     def round_record(self, number: int) -> str | None:
@@ -326,9 +338,12 @@ class Database:
                         value)  # fmt: skip
         return row and _applicant(row)
 
+    def _turn(self) -> AbstractContextManager[object]:
+        return turn(self._lock, self._engine)
+
     def _execute(self, sql: str, *values: object) -> None:
         """Run one statement in its turn: by itself, it waits for whoever reads and decides."""
-        with self._lock:
+        with self._turn():
             if self._engine.in_transaction:
                 self._engine.execute(sql, values)
                 return
@@ -340,7 +355,7 @@ class Database:
         return found[0] if found else None
 
     def _all(self, sql: str, *values: object) -> list[Any]:
-        with self._lock:
+        with self._turn():
             return self._engine.execute(sql, values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from nomoat.server.community.membership_rules import (
     known_already,
     returns,
 )
+from nomoat.server.engines.engine import DatabaseFault
 
 PEER = "applicant"
 LEFT_HELD = "left while it was held: "
@@ -45,6 +47,7 @@ class Registrar:
     """Admits volunteers to one community and keeps its roster. `key` is the community's.
 
     changes: those of its key so far. check_unchanged: raises if there was another one meanwhile.
+    followed: somebody asks for the roster again and again (roster_watch.py).
     """
 
     database: Database
@@ -52,6 +55,7 @@ class Registrar:
     admission: Admission
     changes: tuple[KeyChange, ...] = ()
     check_unchanged: Callable[[], None] = lambda: None
+    followed: bool = False
 
     def __post_init__(self) -> None:
         self.keys = CommunityKeys.of(self.key.public, self.changes)
@@ -122,6 +126,7 @@ class Registrar:
                 self._check_return(proof, request, wanted.binding, now)
                 found = None
             found = found or self._admit(wanted, now)
+        self._follow()
         return answer(packet, found.standing, found.reason, self.key)
 
     def mend(self, now: int) -> list[str]:
@@ -150,7 +155,12 @@ class Registrar:
             event = event_for(known.standing, event)
             standing = self._append(event, known.binding, reason, now)
             self.database.put_applicant(Applicant(known.binding, standing, reason), now)
+        self._follow()
         return standing
+
+    def known(self) -> Roster:
+        """Return the roster that calls are judged by: as it stands, or as it was followed last."""
+        return self._roster if self.followed else self.roster()
 
     def roster(self) -> Roster:
         """The roster as it stands now, whoever wrote it; verified once per entry."""
@@ -194,6 +204,12 @@ class Registrar:
         with self.database.transaction():
             entries = self.database.roster_entries(start, roster.PAGE)
             return Page(self.database.roster_length(), tuple(entries))
+
+    def _follow(self) -> None:
+        """Have `known` hold what was just written."""
+        if self.followed and not self.database.in_transaction:
+            with contextlib.suppress(DatabaseFault):  # it is written; whoever follows will see it
+                self.roster()
 
     def _admit(self, wanted: Enrol, now: int) -> Applicant:
         invited = self._redeemed(wanted.invitation, now)

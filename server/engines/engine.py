@@ -21,6 +21,10 @@ class ConnectionLost(DatabaseFault):
     """The connection broke inside a transaction: nothing of it was written, or all of it."""
 
 
+class DatabaseAway(DatabaseFault):
+    """The server of the records does not answer now, and whoever asked does not wait for it."""
+
+
 class RecordsEngine(Protocol):
     """One connection. Not thread-safe: whoever has it takes turns.
 
@@ -29,6 +33,8 @@ class RecordsEngine(Protocol):
     """
 
     place: str  # as a person may read it: without a password
+    remote: bool  # a statement is a trip to a server
+    away: bool  # which does not answer, and is tried again
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """Run one statement; the rows it gives. DatabaseFault if it cannot be done."""

@@ -17,8 +17,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nomoat.aggregation.errors import NomoatError, Refused, Unreachable, UsageError
-from nomoat.server.engines.engine import BUSY_S, ConnectionLost, DatabaseFault, Row
+from nomoat.server.engines.engine import (
+    BUSY_S,
+    ConnectionLost,
+    DatabaseAway,
+    DatabaseFault,
+    Row,
+)
 from nomoat.server.engines.schema import TABLES
+from nomoat.server.engines.turns import is_hurried
 
 if TYPE_CHECKING:
     import psycopg
@@ -36,6 +43,7 @@ DEFAULTS = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # ms: with something on its way, keepalives are not sent
     "application_name": "nomoat",
 }
 SESSION = f"""
@@ -57,10 +65,13 @@ TYPES = {
 class PostgresEngine:
     """Records in a database of a server, in the first schema of its search path."""
 
+    remote = True
+
     def __init__(self, url: str) -> None:
         self.place = shown(url)
         self._url = url
         self._claim: str | None = None
+        self.away = False
         self._open = False  # a transaction is
         self._db = self._connect()
         self._backend = self._own_backend()
@@ -223,15 +234,22 @@ class PostgresEngine:
         return self.execute(sql)[0]
 
     def _reconnect(self, why: str) -> None:
-        """Make the connection anew, with patience if rounds are run; NomoatError at its end."""
-        log.warning("%s; trying again", why)
+        """Make the connection anew, with patience if rounds are run; NomoatError at its end.
+
+        DatabaseAway after one try for whoever is hurried.
+        """
+        if not self.away:
+            log.warning("%s; trying again", why)
+        self.away = True
         began, pause = time.monotonic(), FIRST_WAIT_S
         while True:
             try:
                 self._db.close()
                 self._db = self._connect()
                 break
-            except (Unreachable, Refused):  # a server that starts refuses, too
+            except (Unreachable, Refused) as problem:  # a server that starts refuses, too
+                if is_hurried():
+                    raise DatabaseAway(str(problem)) from None
                 waited = time.monotonic() - began
                 if self._claim is None or waited > PATIENCE_S:
                     raise
@@ -246,6 +264,7 @@ class PostgresEngine:
             except NomoatError:
                 self._db.close()  # another has it: nothing may go over this connection
                 raise
+        self.away = False
         log.info("%s: connected again after %.1f s", self.place, time.monotonic() - began)
 
     def _take_claim(self, wait_s: float) -> None:

@@ -15,6 +15,9 @@ from nomoat.storage.atomic import no_room
 class SqliteEngine:
     """Records in a file. It is this machine's alone: its lock file is claim enough (host.py)."""
 
+    remote = False
+    away = False
+
     def __init__(self, path: Path) -> None:
         self.place = str(path)
         self._path = path

@@ -20,6 +20,8 @@ from nomoat.aggregation.protocol.enrolment import PROOF_HEADER, ClocksDiffer, St
 from nomoat.aggregation.protocol.history.appeal import Appeal
 from nomoat.aggregation.protocol.receipts import PAGE, Receipts
 from nomoat.server.conduct.cases import Cases
+from nomoat.server.engines.engine import ConnectionLost, DatabaseAway
+from nomoat.server.engines.turns import hurried
 from nomoat.server.erasure import erase
 from nomoat.server.port.services import Asking, PortServices
 from nomoat.server.rounds.records import nobodys_name
@@ -27,6 +29,8 @@ from nomoat.server.rounds.records import nobodys_name
 log = logging.getLogger(__name__)
 
 WIRE = "application/octet-stream"
+AWAY = "the community's records cannot be reached now; try again in some seconds"
+AGAIN_S = 5
 MAX_NUMBER_DIGITS = 15
 
 
@@ -108,7 +112,7 @@ def _add_presence(app: FastAPI, services: PortServices) -> None:
     @app.post("/agree")
     async def agree(request: Request) -> Response:
         def agreed() -> None:
-            member = services.registrar.roster().named(_asker(request, services))
+            member = services.registrar.known().named(_asker(request, services))
             if member is None:
                 raise Refused("only members agree to terms")
             _asking(services).consents.agree(member.binding.node_key, number_after(request))
@@ -226,8 +230,13 @@ def _add_downloads(app: FastAPI, services: PortServices) -> None:
 
 async def answered(work: Callable[[], object]) -> Response:
     """The result of `work` as a response, its refusal as one line of JSON."""
+
+    def hurrying() -> object:
+        with hurried():
+            return work()
+
     try:
-        result = await run_in_threadpool(work)
+        result = await run_in_threadpool(hurrying)
     except Refused as problem:
         return JSONResponse({"refused": str(problem)}, 403)
     except RemoteProtocolError as problem:
@@ -235,6 +244,9 @@ async def answered(work: Callable[[], object]) -> Response:
         return JSONResponse({"error": problem.reason}, 400)
     except UsageError as problem:
         return JSONResponse({"error": str(problem)}, 404)
+    except (ConnectionLost, DatabaseAway) as problem:
+        log.info("%s", problem)
+        return JSONResponse({"error": AWAY}, 503, {"retry-after": str(AGAIN_S)})
     except NomoatError as problem:
         log.error("%s", problem)
         return JSONResponse({"error": "the coordinator cannot do that now"}, 503)
@@ -260,7 +272,7 @@ def proven_name(request: Request, services: PortServices) -> str | None:
     if PROOF_HEADER not in request.headers or request.url.path == "/enroll":
         return None
     try:
-        member = services.registrar.roster().named(_asker(request, services))
+        member = services.registrar.known().named(_asker(request, services))
     except RemoteProtocolError:
         return None
     return None if member is None else member.binding.name
@@ -298,12 +310,12 @@ def number_after(request: Request) -> int:
 
 
 def _check_member(request: Request, services: PortServices) -> None:
-    if services.registrar.roster().named(_asker(request, services)) is None:
+    if services.registrar.known().named(_asker(request, services)) is None:
         raise Refused("only members may read the roster")
 
 
 def _check_approved(request: Request, services: PortServices) -> None:
-    member = services.registrar.roster().named(_asker(request, services))
+    member = services.registrar.known().named(_asker(request, services))
     if member is None or member.standing is not Standing.APPROVED:
         raise Refused("only approved volunteers may download")
 

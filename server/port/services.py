@@ -18,6 +18,7 @@ from nomoat.aggregation.protocol.community.presence import Presence
 from nomoat.aggregation.protocol.community.terms import TermsEdition
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
 from nomoat.aggregation.protocol.history.restoration import Restorations
+from nomoat.aggregation.protocol.roster import Member
 from nomoat.aggregation.protocol.terms.privacy_terms import PrivacyTerms
 from nomoat.aggregation.protocol.work_terms import WorkTerms
 from nomoat.server.community.members import Registrar
@@ -34,7 +35,8 @@ class Directory:
 
     def __init__(self, registrar: Registrar) -> None:
         self._registrar = registrar
-        self._known: tuple[int, dict[bytes, Addressee]] = (-1, {})  # replaced whole: threads
+        # The roster's length and members that are followed so far; replaced whole: threads.
+        self._known: tuple[int, Mapping[str, Member], dict[bytes, Addressee]] = (-1, {}, {})
 
     def __call__(self, pem: bytes) -> str | None:
         """The volunteer with this node key, if it may speak."""
@@ -48,7 +50,7 @@ class Directory:
     @property
     def latest(self) -> Mapping[bytes, Addressee]:
         """Those who might speak when that was asked last, by key; another object once changed."""
-        return self._known[1]
+        return self._known[2]
 
     def now(self) -> Callable[[bytes], str | None]:
         """Return the names of those who may speak now, by key: the roster is asked for once."""
@@ -61,16 +63,30 @@ class Directory:
         return name_of
 
     def _approved(self) -> dict[bytes, Addressee]:
-        roster = self._registrar.roster()
-        length, by_pem = self._known
+        roster = self._registrar.known()
+        length, members, by_pem = self._known
         if roster.length != length:
-            by_pem = {
-                to_pem(member.binding.node_key): Addressee(name, member.binding.identity)
-                for name, member in roster.members.items()
-                if member.standing is Standing.APPROVED
-            }
-            self._known = (roster.length, by_pem)
+            by_pem = followed(by_pem, members, roster.members)
+            self._known = (roster.length, roster.members, by_pem)
         return by_pem
+
+
+def followed(
+    by_pem: Mapping[bytes, Addressee], before: Mapping[str, Member], now: Mapping[str, Member]
+) -> dict[bytes, Addressee]:
+    """Return those who may speak now, by key: `by_pem`, of `before`, and what has changed since.
+
+    A member that is the same object in both has not: a roster of thousands grows by one.
+    """
+    changed = [(name, member) for name, member in now.items() if before.get(name) is not member]
+    found = dict(by_pem)
+    for name, _ in changed:
+        if (known := before.get(name)) is not None:
+            found.pop(to_pem(known.binding.node_key), None)
+    for name, member in changed:
+        if member.standing is Standing.APPROVED:
+            found[to_pem(member.binding.node_key)] = Addressee(name, member.binding.identity)
+    return found
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,11 @@ class Porters:
 
 def changes(told: Known, known: Known) -> MemberChanges:
     """The difference between who may speak now and who might before."""
-    new = ((key, who) for key, who in known.items() if told.get(key) != who)
+    new = (
+        (key, who)
+        for key, who in known.items()
+        if (before := told.get(key)) is not who and before != who
+    )
     came = tuple((key, who.name, who.identity) for key, who in new)
     return MemberChanges(came, tuple(key for key in told if key not in known))
 

@@ -17,9 +17,11 @@ from nomoat.server.community.database import Database
 from nomoat.server.community.invites import IssuedInvitation
 from nomoat.server.engines import place as places
 from nomoat.server.engines import postgresql
+from nomoat.server.engines.engine import DatabaseAway
 from nomoat.server.engines.place import Place
 from nomoat.server.engines.postgresql import shown
 from nomoat.server.engines.schema import STEPS
+from nomoat.server.engines.turns import hurried
 from postgres import Server
 
 Records = Callable[[Path], Place]
@@ -163,6 +165,36 @@ def test_a_server_that_was_killed_and_started_loses_nothing(
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(said) == 2
     assert all("the connection broke" in line for line in said)
+
+
+def test_whoever_is_hurried_waits_for_no_server_that_is_away(postgres: Server) -> None:
+    database = Database(postgres.schema())
+    with contextlib.closing(database), database.claimed("is up elsewhere"):
+        found: list[int] = []
+        patient = threading.Thread(target=lambda: found.append(used(database)))
+        database.put_invitation(invitation(3))
+        postgres.kill()
+        with hurried(), pytest.raises(DatabaseAway, match="cannot be reached"):
+            used(database)  # it tries once
+        patient.start()
+        while not patients(database):
+            time.sleep(0.01)
+        with hurried(), pytest.raises(DatabaseAway, match="does not answer now"):
+            database.put_invitation(invitation(4))
+        assert patient.is_alive()
+        postgres.start()
+        patient.join()
+        assert found == [3]
+        with hurried():
+            assert used(database) == 3
+
+
+def patients(database: Database) -> bool:
+    """True once a thread has the connection, and waits for its server."""
+    if database._lock.acquire(blocking=False):
+        database._lock.release()
+        return False
+    return True
 
 
 def test_who_lost_the_right_to_run_rounds_writes_nothing_more(
