@@ -15,6 +15,8 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 
+from nomoat.flower.record_bytes import varint
+
 Call: TypeAlias = Message  # a request or an answer of Flower's fleet protocol
 
 FIELD: Final = 15_087  # of no message of Flower's
@@ -42,8 +44,8 @@ def carry(call: Call, contents: Mapping[str, bytes]) -> None:
     """Put objects into a call: id → content."""
     for object_id, content in contents.items():
         one = PushObjectRequest(object_id=object_id, object_content=content).SerializeToString()
-        tag = _varint(FIELD << 3 | _LENGTH_DELIMITED)
-        call.MergeFromString(tag + _varint(len(one)) + one)
+        tag = varint(FIELD << 3 | _LENGTH_DELIMITED)
+        call.MergeFromString(tag + varint(len(one)) + one)
 
 
 def carried(call: Call) -> dict[str, bytes]:
@@ -63,12 +65,3 @@ def carried(call: Call) -> dict[str, bytes]:
         if len(found) >= MOST_OBJECTS:
             break
     return found
-
-
-def _varint(number: int) -> bytes:
-    """A number as protobuf writes it: seven bits a byte, the lowest first."""
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])

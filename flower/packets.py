@@ -8,13 +8,14 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from nomoat.aggregation.errors import RemoteProtocolError
 from nomoat.aggregation.protocol import wire
+from nomoat.flower.packet_record import PacketRecord
 
 PART = "bytes"
 
 
 def records_of(packet: wire.Packet) -> dict[str, ConfigRecord]:
     """A packet's parts as records; nothing writes into a record, so many messages may share it."""
-    return {name: ConfigRecord({PART: part}) for name, part in packet.parts().items()}
+    return {name: PacketRecord({PART: part}) for name, part in packet.parts().items()}
 
 
 def packet_of(message: Message, sender: str) -> wire.Packet:

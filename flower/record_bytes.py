@@ -11,19 +11,28 @@ from collections.abc import Iterator
 from itertools import islice
 
 MAX_ENTRIES = 4
-_ITEM, _KEY, _VALUE, _BYTES = 0x0A, 0x0A, 0x12, 0x32  # tags: field 1, 1, 2, 6; all with a length
+ITEM, KEY, VALUE, BYTES = 0x0A, 0x0A, 0x12, 0x32  # tags: field 1, 1, 2, 6; all with a length
+
+
+def varint(number: int) -> bytes:
+    """A number as protobuf writes it: seven bits a byte, the lowest first."""
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
 
 
 def check_record(body: bytes) -> None:
     """Raise ValueError unless a ConfigRecord's body maps at most MAX_ENTRIES names to bytes."""
     for count, (tag, start, end) in enumerate(_fields(body, 0, len(body))):
-        if tag != _ITEM or count >= MAX_ENTRIES:
+        if tag != ITEM or count >= MAX_ENTRIES:
             raise ValueError("a record that is no packet's")
         key, value = _two(body, start, end)
-        if key[0] != _KEY or value[0] != _VALUE:
+        if key[0] != KEY or value[0] != VALUE:
             raise ValueError("a record's entry without its name or value")
         inner = list(islice(_fields(body, value[1], value[2]), 2))
-        if len(inner) != 1 or inner[0][0] != _BYTES:
+        if len(inner) != 1 or inner[0][0] != BYTES:
             raise ValueError("a record's value that is not bytes")
 
 

@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Message
 from nomoat.aggregation.protocol import envelope, wire
 from nomoat.aggregation.protocol.envelope import SEAL, Context
 from nomoat.aggregation.protocol.signing import SigningKey
+from nomoat.flower.packet_record import PacketRecord
 from nomoat.flower.packets import PART
 
 HEAD = "head"
@@ -21,7 +22,7 @@ def put_seal(message: Message, key: SigningKey, context: Context) -> None:
     head = message.content.config_records[HEAD][PART]
     assert isinstance(head, bytes)  # we made it
     parts = envelope.seal(wire.Packet(head), key, context)
-    message.content[HEAD] = ConfigRecord({PART: head, SEAL: parts[SEAL]})
+    message.content[HEAD] = PacketRecord({PART: head, SEAL: parts[SEAL]})
 
 
 def sealed_parts(message: Message) -> dict[str, bytes]:

@@ -92,8 +92,7 @@ def hosting(
     networks(settings.server.proxies)
     folder.check_keys()
     with ExitStack() as resources:
-        taken = f"{folder.root} is already up in another process"
-        resources.enter_context(community.alone(taken))
+        resources.enter_context(community.alone(f"{folder.root} is already up in another process"))
         resources.enter_context(quick_turns())
         certificate = _looked_after(community, stop)
         community.keep_terms(new_terms)

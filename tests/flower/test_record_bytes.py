@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from nomoat.flower.objects import check_object, take_apart
+from nomoat.flower.packet_record import PacketRecord
 from nomoat.flower.process import speak_as_coordinator
 from nomoat.flower.record_bytes import check_record
 
@@ -20,6 +23,22 @@ def body_of(**values: object) -> bytes:
 )
 def test_a_packets_part_passes(values: dict[str, object]) -> None:
     check_record(body_of(**values))
+
+
+SIZES = (0, 1, 100, 127, 128, 1 << 14, (1 << 14) - 9, 1 << 21, (1 << 21) + 1)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"bytes": b"h", "seal": b"x" * 120}, *({"b": bytes(size)} for size in SIZES)]
+)
+def test_a_packets_record_has_the_bytes_and_the_id_of_flowers_own(values: Any) -> None:
+    speak_as_coordinator(1, 1)
+    ours, flowers = PacketRecord(values), ConfigRecord(values)
+    assert ours.deflate() == flowers.deflate()
+    assert ours.object_id == flowers.object_id
+    message = Message(RecordDict({"head": ours, "part-0": ours}), 5, "train.local")
+    objects = take_apart(message)
+    assert objects.content(ours.object_id) == flowers.deflate()
 
 
 BOMBS = {
