@@ -155,12 +155,14 @@ def assemble(kit: Kit, workers: SharedWorkers, lines: OwnerLines) -> Parts:
     trainer.on_step, governor.looked = _both(measured.stepped, lines.stepped), measured.looked
     store = DiskUpdateStore(folder.held)
     session = round_session(kit, cache, store, lineage)
-    handler = RequestHandler(session, trainer, store, (status, recorder, lines))
+    known = Known(cache, lineage)
+    observers = (status, recorder, lines, known.measured)
+    handler = RequestHandler(session, trainer, store, observers)
     terms = terms_watch(kit, status)
     inner = governed(volunteer_app(lambda _context: handler), governor, terms)
     app = following(_app(kit, inner, cache), RulesWatch(kit, cache, session))
     answering = Answering(app, recorder, trainer.overtake)
-    return Parts(status, trainer, governor, answering, Known(cache, lineage), terms)
+    return Parts(status, trainer, governor, answering, known, terms)
 
 
 def _both(

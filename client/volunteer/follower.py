@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nomoat.aggregation.errors import NomoatError, Refused, RemoteProtocolError
@@ -17,6 +17,7 @@ from nomoat.client.connection.https import one_connection
 from nomoat.client.membership import restored, version_history
 from nomoat.client.membership.pinned_lineage import PinnedLineage
 from nomoat.client.membership.roster_cache import RosterCache
+from nomoat.client.round.last_measured import LastMeasured
 from nomoat.client.sent.log_file import SentLog
 from nomoat.client.training.base_loss import BaseLossFile
 from nomoat.client.volunteer.kit import Kit
@@ -34,10 +35,14 @@ REFUSED_S = 600.0  # until it is tried again by who is not let in, unless the li
 
 @dataclass(frozen=True)
 class Known:
-    """A community as far as this machine has verified it: its roster, its versions and rounds."""
+    """A community as far as this machine has verified it: its roster, its versions and rounds.
+
+    measured: the candidate that was measured last.
+    """
 
     roster: RosterCache
     lineage: PinnedLineage
+    measured: LastMeasured = field(default_factory=LastMeasured)
 
 
 class VersionFollower(threading.Thread):
@@ -97,10 +102,10 @@ class VersionFollower(threading.Thread):
             self._due = [time.monotonic()]
 
     def _follow(self) -> None:
-        kit = self._kit
+        kit, known = self._kit, self._known
         try:
-            self._known.roster.refresh()
-            number, note = fetch_newest(kit, self._known.lineage), ""
+            known.roster.refresh()
+            number, note = fetch_newest(kit, known.lineage, known.measured), ""
             if (record := kit.folder.version()) is not None:
                 note = record.version.note if number else ""
                 base = BaseLossFile.within(kit.folder.root).loss()
@@ -138,13 +143,18 @@ def fetch_receipts(kit: Kit, first_round: int | None = None) -> None:
         sent_log.keep(signed)
 
 
-def fetch_newest(kit: Kit, versions: PinnedLineage) -> int:
-    """Fetch and verify the newest community adapter; its number."""
+def fetch_newest(kit: Kit, versions: PinnedLineage, measured: LastMeasured | None = None) -> int:
+    """Have the newest community adapter, verified, in its file; its number.
+
+    measured: one that this machine has just measured is not fetched again.
+    """
     folder, now = kit.folder, int(time.time())
     record = versions.refresh().record
     path = folder.adapter(record)
     if not _whole(path, record.version.adapter):
-        adapter = coordinator_api.download(kit.coordinator, record, now)
+        adapter = None if measured is None else measured.adapter(record.version.adapter)
+        if adapter is None:
+            adapter = coordinator_api.download(kit.coordinator, record, now)
         with replacing(path) as file:
             file.write(lineage.to_file(adapter))
         for old in path.parent.glob("*.adapter"):

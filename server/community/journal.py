@@ -138,13 +138,13 @@ class CommunityJournal:
 
     def _commit(self, record: RoundRecord, checkpoint: FederationCheckpoint) -> None:
         store, adapter = self.versions.database, checkpoint.state.adapter
-        before = store.last_round()
+        before = store.standing_record()
         with store.transaction():
             newest = store.newest_version()
             if newest is None or newest.version.adapter != adapter.digest:
                 if why := self.overruled():
                     raise Overruled(why)
-                parent_loss = json.loads(before[1])["loss"] if before else None
+                parent_loss = json.loads(before)["loss"] if before else None
                 measured = Provenance(
                     record.round,
                     self.method,
@@ -154,7 +154,7 @@ class CommunityJournal:
                     evaluation=record.evaluation,
                     noise=self.noise if record.noise else None,
                 )
-                self.versions.add(adapter, measured, self.clock())
+                self.versions.record(adapter.digest, measured, self.clock())
             text = json.dumps(record.as_json())
             store.put_round(record.round, record.committed, text, pack(checkpoint))
 

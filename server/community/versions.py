@@ -92,13 +92,17 @@ class VersionStore:
     def add(self, adapter: Adapter, measured: Provenance, now: int) -> SignedVersion:
         """Write the file, then the record that names it: a crash leaves at most a spare file."""
         self.keep(adapter)
+        return self.record(adapter.digest, measured, now)
+
+    def record(self, adapter: bytes, measured: Provenance, now: int) -> SignedVersion:
+        """Write the record of the next version, of an adapter whose file is kept already."""
         with self.database.transaction():
             self.check_unchanged()
             parent = self.database.newest_version()
             version = Version(
                 number=0 if parent is None else parent.version.number + 1,
                 parent=self.keys.id if parent is None else parent.digest,
-                adapter=adapter.digest,
+                adapter=adapter,
                 base_hash=self.base_hash,
                 round=measured.round,
                 method=measured.method,
