@@ -38,6 +38,5 @@ def _preload(folder: str) -> None:
 
 if os.environ.get(PRELOAD_VARIABLE):
     _preload(os.environ.pop(PRELOAD_VARIABLE))
-gc.collect()
 gc.freeze()  # the collector would touch, and so copy, every shared page
 gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from builders import topic_rows
-from nomoat.simulations.loopback.processes import LoopbackFederation
+from nomoat.simulations.loopback.processes import LOOK_S, LoopbackFederation
 from nomoat.simulations.pocket import MODEL_DIR
 
 OPTIONS = (
@@ -78,6 +79,7 @@ def test_a_round_survives_a_pause_and_a_kill_and_everything_that_left_is_receipt
     while worker.cpu_times().user < 6.0:  # its imports take some; now it trains
         if not trains(federation, "ada"):
             break
+        time.sleep(LOOK_S)
     federation.kill("ada")
     federation.wait("ada's worker to end", lambda: not worker.is_running(), STEP_S)
     federation.rerun("ada")

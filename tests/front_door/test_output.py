@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from nomoat.client.membership.joining import WITHOUT_TORCH
+
 ROW = {"prompt": "Grüße, 東京 🙂?", "completion": "☃ naïve café ✓ \u2028 🏳️‍🌈 ᚠ mail ö@exämple.org"}
 NARROW = {"TERM": "dumb", "COLUMNS": "40", "NO_COLOR": "1"}
 
@@ -21,9 +23,11 @@ def rows(tmp_path: Path) -> Path:
     return file
 
 
-def run(*arguments: str, encoding: str, shell: str = "") -> subprocess.CompletedProcess[bytes]:
+def run(
+    *arguments: str, encoding: str, shell: str = "", program: tuple[str, str] = ("-m", "nomoat")
+) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, **NARROW, "PYTHONIOENCODING": encoding}
-    command = [sys.executable, "-m", "nomoat", *arguments]
+    command = [sys.executable, *program, *arguments]
     if shell:
         command = ["bash", "-c", f'"$@" {shell}', "nomoat", *command]
     return subprocess.run(command, capture_output=True, env=environment, check=False, timeout=120)
@@ -31,7 +35,8 @@ def run(*arguments: str, encoding: str, shell: str = "") -> subprocess.Completed
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_preview_is_shown_in_any_encoding(rows: Path, encoding: str) -> None:
-    done = run("data", "preview", str(rows), "--seq-len", "256", encoding=encoding)
+    shows = ("data", "preview", str(rows), "--seq-len", "256")
+    done = run(*shows, encoding=encoding, program=("-c", WITHOUT_TORCH))  # as `join` shows it
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     shown = done.stdout.decode(encoding)
     assert "\\u2603" in shown.replace("\n", "")

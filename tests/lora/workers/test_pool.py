@@ -216,40 +216,6 @@ def test_a_model_that_cannot_be_loaded_fails_every_job_in_one_line(
                 future.result(timeout=120)
 
 
-PROGRAM = """
-import sys
-import time
-from pathlib import Path
-from nomoat.lora.workers.pool import Pool
-from nomoat.lora.workers.jobs import EvaluateJob, SpecJob
-from nomoat.aggregation.protocol.messages import TrainSettings
-
-def main():
-    with Pool(sys.argv[1], workers=1) as pool:
-        spec = pool.submit(SpecJob(4, 8.0)).result().spec
-        job = EvaluateJob(Path(sys.argv[2]), spec, None, TrainSettings(seq_len=64))
-        print(pool.submit(job).result())
-    assert not {"torch", "transformers", "peft"} & sys.modules.keys()
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-def test_the_process_that_submits_never_imports_torch(
-    model_folder: Path, shards: list[Path], tmp_path: Path
-) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
-    done = subprocess.run(
-        [sys.executable, tmp_path / "program.py", str(model_folder), str(shards[0])],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.startswith("MeasuredLoss(loss=")
-    assert done.stderr == ""
-
-
 def test_default_workers_are_the_usable_cores_up_to_eight() -> None:
     assert 1 <= default_workers() <= min(8, len(os.sched_getaffinity(0)))
 
