@@ -19,6 +19,7 @@ from builders import topic_rows
 from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.loopback.processes import LoopbackFederation
+from tests.end_to_end.commands_here import CommandsHere
 
 HONEST = ("ada", "ben", "cleo")
 NAMES = (*HONEST, "mallory")
@@ -50,7 +51,7 @@ def federation(tmp_path: Path, told: Path, tiny_model: Path) -> Iterator[Loopbac
     environment = {"OMP_NUM_THREADS": "1", "TOLD": str(told)}
     root = tmp_path / "federation"
     root.mkdir()
-    with LoopbackFederation(root, environment=environment) as made:
+    with CommandsHere(root, environment=environment) as made:
         made.init("faults", tiny_model, OPTIONS)
         made.up()
         made.wait("the port", lambda: bool(made.hosted()), STEP_S)

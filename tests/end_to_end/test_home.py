@@ -13,6 +13,7 @@ import pytest
 from builders import topic_rows
 from nomoat.simulations.loopback.processes import LOOK_S, LoopbackFederation
 from nomoat.simulations.pocket import MODEL_DIR
+from tests.end_to_end.commands_here import CommandsHere
 
 OPTIONS = (
     "--min-volunteers", "2", "--min-reports", "2", "--allow-weak", "--max-rounds", "1",
@@ -24,7 +25,7 @@ WORKER_BYTES = 100 << 20  # a process with torch in it has more
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Iterator[LoopbackFederation]:
-    with LoopbackFederation(tmp_path, environment={"OMP_NUM_THREADS": "1"}) as made:
+    with CommandsHere(tmp_path, environment={"OMP_NUM_THREADS": "1"}) as made:
         made.init("home", MODEL_DIR, OPTIONS)
         made.up()
         made.wait("the port", lambda: bool(made.hosted()), STEP_S)

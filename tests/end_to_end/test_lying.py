@@ -11,7 +11,7 @@ import pytest
 
 from builders import topic_rows
 from nomoat.aggregation.errors import NomoatError
-from nomoat.simulations.loopback.processes import LoopbackFederation
+from tests.end_to_end.commands_here import CommandsHere
 
 HERE = Path(__file__).parent
 HONEST, LIAR = ("ada", "ben"), "mallory"
@@ -26,7 +26,7 @@ STEP_S = 400.0
 def test_a_member_that_sends_too_much_is_left_out_held_and_proved_to_the_others(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    with LoopbackFederation(tmp_path, environment={"OMP_NUM_THREADS": "1"}) as town:
+    with CommandsHere(tmp_path, environment={"OMP_NUM_THREADS": "1"}) as town:
         town.init("town", tiny_model, OPTIONS)
         town.up()
         town.wait("the port", lambda: bool(town.hosted()), STEP_S)

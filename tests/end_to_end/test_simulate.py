@@ -288,7 +288,10 @@ def test_killed_between_checkpoint_and_metrics_no_round_is_lost_or_written_twice
 
 
 def test_after_a_real_kill_the_command_line_resumes_to_the_same_bytes_and_prints_one_object(
-    whole: tuple[Path, Result], settings: dict[str, Any], tmp_path: Path
+    whole: tuple[Path, Result],
+    settings: dict[str, Any],
+    typed: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
     with started(command(settings, out)) as process:
@@ -298,13 +301,13 @@ def test_after_a_real_kill_the_command_line_resumes_to_the_same_bytes_and_prints
         process.wait(200)
         until(lambda: not any(alive(pid) for pid in children), None)
     assert not (out / "summary.json").exists()
-    again = [*PROGRAM, "--resume", "--out", str(out), "--workers", "1", "--json"]
-    done = subprocess.run(again, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads((out / "summary.json").read_text())
-    assert done.stdout.count("\n") == 1  # nothing else on stdout
-    assert "Traceback" not in done.stderr
-    assert f"round {ROUNDS}" in done.stderr
+    again = ("simulate", "--resume", "--out", str(out), "--workers", "1", "--json")
+    code, shown, said = typed(*again)
+    assert code == 0, said
+    assert json.loads(shown) == json.loads((out / "summary.json").read_text())
+    assert shown.count("\n") == 1  # nothing else on stdout
+    assert "Traceback" not in said
+    assert f"round {ROUNDS}" in said
     assert weights(out) == weights(whole[0])
     assert metrics(out) == metrics(whole[0])
 
@@ -413,22 +416,33 @@ def test_a_resumed_run_refuses_other_data_and_a_damaged_folder(
 
 
 @pytest.fixture
-def cli(
+def typed(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[int, str]]:
-    """Run the command line in this process: (exit code, stderr)."""
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
     from nomoat.__main__ import main
 
-    def run(*arguments: str) -> tuple[int, str]:
+    def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["nomoat", *arguments])
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
         said = capfd.readouterr()
-        assert said.out == ""
         assert isinstance(end.value.code, int)
-        return end.value.code, said.err
+        return end.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def cli(typed: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str]]:
+    """Run a command line that is refused, in this process: (exit code, stderr)."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code, shown, said = typed(*arguments)
+        assert shown == ""
+        return code, said
 
     return run
 

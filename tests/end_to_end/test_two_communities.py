@@ -11,6 +11,7 @@ import pytest
 
 from nomoat.simulations.loopback.processes import LoopbackFederation
 from nomoat.simulations.pocket import MODEL_DIR
+from tests.end_to_end.commands_here import CommandsHere
 
 ROUNDS = 2
 OPTIONS = (
@@ -29,7 +30,7 @@ WORKER_BYTES = 100 << 20  # a process with torch in it has more
 @pytest.fixture
 def communities(tmp_path: Path) -> Iterator[tuple[LoopbackFederation, LoopbackFederation]]:
     made = tuple(
-        LoopbackFederation(tmp_path / name, environment={"OMP_NUM_THREADS": "1"}) for name in NAMES
+        CommandsHere(tmp_path / name, environment={"OMP_NUM_THREADS": "1"}) for name in NAMES
     )
     with made[0] as farm, made[1] as town:
         for name, one in zip(NAMES, made, strict=True):
