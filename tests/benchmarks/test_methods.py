@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import runpy
-import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
-from unittest import mock
 
 import pytest
+from commands_here import script
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -20,22 +16,7 @@ pytestmark = pytest.mark.timeout(500)  # some 20 s of work, on a machine that do
 
 
 def run(out: Path, *arguments: str) -> CompletedProcess[str]:
-    """As a program, but in this process: its workers come from the server that is already up."""
-    command = [str(BENCHMARKS / "methods.py"), "--out", str(out), *arguments]
-    shown, said, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch("sys.argv", command),
-        mock.patch("sys.path", [str(BENCHMARKS), *sys.path]),
-        contextlib.redirect_stdout(shown),
-        contextlib.redirect_stderr(said),
-    ):
-        try:
-            runpy.run_path(command[0], run_name="methods")["main"]()
-        except SystemExit as end:
-            if isinstance(end.code, str):
-                said.write(f"{end.code}\n")
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return CompletedProcess(command, code, shown.getvalue(), said.getvalue())
+    return script(BENCHMARKS / "methods.py", "--out", str(out), *arguments)
 
 
 ASKED = ("--quick", "--cells", "topics", "--methods", "rolora,fedex", "--seeds", "0")

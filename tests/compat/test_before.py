@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from nomoat.simulations.loopback.processes import PROGRAM, LoopbackFederation
+from commands_here import CommandsHere, nomoat
 
 HERE = Path(__file__).parent
 # What the code that began the run ended it with, on the machine that made it.
@@ -22,29 +19,28 @@ STEP_S = 240.0
 pytestmark = pytest.mark.timeout(400)
 
 
-def nomoat(folder: Path, *arguments: str) -> Any:
+def printed(*arguments: str) -> Any:
     """The object a command prints."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*PROGRAM, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    done = nomoat(*arguments)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> Path:
-    """A copy of everything, where it may be changed; key files are their owner's alone."""
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of everything, the present folder; key files are their owner's alone."""
     for name in ("model", "run"):
         shutil.copytree(HERE / name, tmp_path / name)
     shutil.copy(HERE / "rows.jsonl", tmp_path)
     with tarfile.open(HERE / "community.tar.gz") as packed:
         packed.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_a_run_is_gone_on_with_and_ends_near_where_it_would_have(begun: Path) -> None:
     before = [json.loads(line) for line in (begun / "run/metrics.jsonl").read_text().splitlines()]
-    summary = nomoat(begun, "simulate", "--out", "run", "--resume", "--json", "--quiet")
+    summary = printed("simulate", "--out", "run", "--resume", "--json", "--quiet")
     after = [json.loads(line) for line in (begun / "run/metrics.jsonl").read_text().splitlines()]
     assert after[: len(before)] == before
     assert [record["committed"] for record in after] == [True] * 4
@@ -53,19 +49,19 @@ def test_a_run_is_gone_on_with_and_ends_near_where_it_would_have(begun: Path) ->
 
 def test_a_communitys_versions_are_listed_shown_and_verified(begun: Path) -> None:
     where = ("--dir", "community")
-    listed = nomoat(begun, "adapter", "list", "--json", *where)
+    listed = printed("adapter", "list", "--json", *where)
     assert [version["round"] for version in listed] == [0, 1]
     assert listed[1]["contributors"] == ["ada", "ben"]
-    assert nomoat(begun, "adapter", "show", *where) == listed[1]
-    assert nomoat(begun, "adapter", "verify", "--json", *where) == {"versions": 2, "ok": True}
-    names = [one["name"] for one in nomoat(begun, "volunteers", "--json", "community")]
+    assert printed("adapter", "show", *where) == listed[1]
+    assert printed("adapter", "verify", "--json", *where) == {"versions": 2, "ok": True}
+    names = [one["name"] for one in printed("volunteers", "--json", "community")]
     assert names == ["ada", "ben"]
 
 
 def test_a_community_is_opened_and_invites(begun: Path) -> None:
     (begun / "community/state.json").unlink()
     environment = {"OMP_NUM_THREADS": "1", "NOMOAT_BASE__FOLDER": str(begun / "model")}
-    with LoopbackFederation(begun, environment=environment) as federation:
+    with CommandsHere(begun, environment=environment) as federation:
         federation.up()
         federation.wait("the port", lambda: bool(federation.hosted()), STEP_S)
         assert federation.invite(1).startswith("nomoat://join/")

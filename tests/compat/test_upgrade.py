@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands_here import CommandsHere
 
 from nomoat.server.engines.schema import STEPS
-from nomoat.simulations.loopback.processes import LoopbackFederation
 
 HERE = Path(__file__).parent
 ARITHMETIC = HERE.parent / "end_to_end" / "arithmetic.py"  # training is what it always was
@@ -43,7 +43,7 @@ def schema(root: Path) -> int:
 def test_coordinator_and_volunteers_of_the_release_before_go_on(made_before: Path) -> None:
     assert schema(made_before) == 4
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NOMOAT_ROUNDS__MAX_ROUNDS": "2"}
-    with LoopbackFederation(made_before, environment=environment, port=PORT) as federation:
+    with CommandsHere(made_before, environment=environment, port=PORT) as federation:
         federation.up()
         volunteers = replace(federation, program=(sys.executable, str(ARITHMETIC)))
         volunteers.rerun("ada")

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands_here import CommandsHere
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
 from builders import topic_rows
 from nomoat.aggregation.secagg.masks.keys import SessionSecrets
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.simulations.loopback.processes import LoopbackFederation
-from tests.end_to_end.commands_here import CommandsHere
 
 HONEST = ("ada", "ben", "cleo")
 NAMES = (*HONEST, "mallory")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands_here import CommandsHere
 
 from builders import topic_rows
 from nomoat.simulations.loopback.processes import LOOK_S, LoopbackFederation
 from nomoat.simulations.pocket import MODEL_DIR
-from tests.end_to_end.commands_here import CommandsHere
 
 OPTIONS = (
     "--min-volunteers", "2", "--min-reports", "2", "--allow-weak", "--max-rounds", "1",

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands_here import CommandsHere
 
 from builders import topic_rows
 from nomoat.aggregation.errors import NomoatError
-from tests.end_to_end.commands_here import CommandsHere
 
 HERE = Path(__file__).parent
 HONEST, LIAR = ("ada", "ben"), "mallory"

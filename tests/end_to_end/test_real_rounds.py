@@ -15,12 +15,12 @@ import pytest
 
 from nomoat.lora.model.adapter_folder import load_folder
 from nomoat.server.rounds.records import RoundRecord
+from nomoat.simulations.loopback.processes import LoopbackFederation
 from nomoat.simulations.population import gather, read_data
 from nomoat.simulations.report.live_table import Silence
 from nomoat.simulations.run import RunResources, simulate
 from nomoat.simulations.run_folder import RunFolder
 from nomoat.simulations.scenario import Scenario
-from tests.end_to_end.commands_here import CommandsHere
 
 ROUNDS, VOLUNTEERS, SEED, PUBLIC = 2, 2, 11, 6
 STEP_S = 400.0
@@ -67,7 +67,7 @@ def ran(scenario: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     }
     program = (sys.executable, str(Path(__file__).with_name("seeded.py")))
     connected = set()
-    with CommandsHere(root, environment=quiet) as made:
+    with LoopbackFederation(root, environment=quiet) as made:
         limits = ("--max-rounds", str(ROUNDS), "--min-volunteers", str(VOLUNTEERS))
         rows = ("--eval", str(gathered.public))
         weak = ("--allow-weak",)  # the one thing that two volunteers have to be asked

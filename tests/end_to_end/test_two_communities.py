@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands_here import CommandsHere
 
 from nomoat.simulations.loopback.processes import LoopbackFederation
 from nomoat.simulations.pocket import MODEL_DIR
-from tests.end_to_end.commands_here import CommandsHere
 
 ROUNDS = 2
 OPTIONS = (

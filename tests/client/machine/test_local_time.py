@@ -66,7 +66,7 @@ def test_quiet_hours_begin_and_end_by_the_wall_clock_when_clocks_change(name: st
     choose(name)
     quiet = parse_week({"all": ["01:30-03:30", "22:00-06:00"]})
     for day in CHANGES:
-        for moment in half_hours(day):
+        for moment in half_hours(day)[4:28]:  # the night of the change, and the hours around it
             here, there = local_now(moment.timestamp()), moment.astimezone(BERLIN)
             assert quiet.covers(here) == quiet.covers(there)
             ends, expected = quiet.next_change(here), quiet.next_change(there)
