@@ -1,6 +1,5 @@
 """Paths and names in the documents that lead through the house are real."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -10,17 +9,15 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("ARCHITECTURE.md", "docs/a-round.md", "docs/glossary.md")
 PATH = re.compile(r"`([a-z_]+/(?:[a-zA-Z0-9_.-]+/)*(?:[a-zA-Z0-9_.-]+\.(?:py|md|toml))?)`")
 NAME = re.compile(r"`([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)*)`")
+CLASS = re.compile(r"^\s*class (\w+)", re.M)
 FLOWERS = {"Grid", "ServerApp", "ClientApp"}
 
 
 def defined() -> set[str]:
     """Every class of the product."""
-    files = (file for room in ROOT.iterdir() if room.is_dir() for file in room.rglob("*.py"))
-    ours = (file for file in files if file.relative_to(ROOT).parts[0] not in (".venv", "build"))
-    trees = (ast.parse(file.read_text("utf-8")) for file in ours)
-    return {
-        node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
-    }
+    rooms = [at for at in ROOT.iterdir() if at.is_dir() and at.name not in (".venv", "build")]
+    files = (file for room in rooms for file in room.rglob("*.py"))
+    return {name for file in files for name in CLASS.findall(file.read_text("utf-8"))}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -85,26 +85,26 @@ def two_cards():
 
 def two_pools():
     turns.TURN_S, said = 0.0, []
-    one, other = pool, Pool(MODEL, 1, shared=False)
+    one, other = Pool(MODEL, 1, shared=False), Pool(MODEL, 1, shared=False)
     other.tell_of_turns(said.append)
     long = begun(one, "interrupted")
     (first,) = one.pids
     counted = other.submit(ShardJob(SHARD, 64)).result().examples
     again = long.result().vector
     alone = one.submit(job()).result().vector
-    other.close()
+    one.close(), other.close()
     told("two pools", [counted, bool((alone == again).all()), said, first])
 
 if __name__ == "__main__":
-    import bitsandbytes  # as a program might that embeds this one; it starts CUDA
+    import peft  # as a program might that embeds this one; it starts CUDA
     pool = Pool(MODEL, 1, "cuda", shared=False)
     SPEC = pool.submit(SpecJob(4, 8.0)).result().spec
     WHOLE = pool.submit(job()).result()
     out_of_memory_and_lost()
     out_of_memory_over_recordings()
-    two_pools()
     paused()
     two_cards()
+    two_pools()
 """
 
 pytestmark = pytest.mark.timeout(700)
