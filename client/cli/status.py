@@ -43,7 +43,7 @@ def _protection(folder: CommunityFolder) -> str:
 
     info = folder.info()
     try:
-        return protection_now(info, SentLog(folder.root).check().entries)
+        return protection_now(info, SentLog(folder.root).recent())
     except NomoatError as problem:
         return f"{protection(info)}; {problem}"
 

@@ -124,6 +124,27 @@ def check(data: bytes, expected: ChainHead | None = None) -> VerifiedLog:
     return VerifiedLog(tuple(entries), head, torn)
 
 
+def check_end(data: bytes, expected: ChainHead | None = None) -> VerifiedLog:
+    """Verify the end of a long log as `check` does the whole; its first line, cut or not, is left.
+
+    What is before it is taken as it is: the next line names its hash.
+    """
+    _, *lines = data.split(b"\n")
+    try:
+        first = json.loads(lines[0])
+        head = ChainHead(int(first["index"]) + 1, bytes.fromhex(first["hash"]))
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise SentLogBroken(0, "its end is damaged") from None
+    entries, passed = [], expected is None or expected.length <= head.length
+    for line in lines[1:-1]:
+        entry, head = _follow(head, line, head.length + 1)
+        entries.append(entry)
+        passed = passed or head == expected
+    if not passed:
+        raise SentLogBroken(head.length + 1, "the log is not the one this machine wrote")
+    return VerifiedLog(tuple(entries), head, lines[-1])
+
+
 def _follow(head: ChainHead, line: bytes, number: int) -> tuple[SentMessage, ChainHead]:
     """Decode one line and check that it continues the chain in exactly the bytes we would write."""
     try:

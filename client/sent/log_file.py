@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ RECEIPTS_NAME: Final = "receipts"
 ASIDE: Final = "sent.broken-"
 ASIDE_TIME: Final = "%Y%m%dT%H%M%SZ"
 LOCK_TIMEOUT_S: Final = 30.0
+RECENT_BYTES: Final = 2 << 20
 
 
 class SentLog:
@@ -57,6 +59,21 @@ class SentLog:
             data = self._read()
         return log.check(data, self._expected())
 
+    def recent(self) -> tuple[log.SentMessage, ...]:
+        """The last messages of a long log, all of a short one; SentLogBroken if they do not hold.
+
+        A log of ten thousand rounds takes seconds to read whole.
+        """
+        if _size(self.folder / LOG_NAME) <= RECENT_BYTES:
+            return self.check().entries
+        with _refusing(self.folder / LOG_NAME), (self.folder / LOG_NAME).open("rb") as file:
+            file.seek(-RECENT_BYTES, os.SEEK_END)
+            data = file.read()
+        try:
+            return log.check_end(data, self._expected()).entries
+        except log.SentLogBroken:  # or its last line is longer: read whole, it names the line
+            return self.check().entries
+
     def start_over(self, now: float) -> Path:
         """Move a broken log aside, whole, and begin a new one; where the old one is now.
 
@@ -84,8 +101,11 @@ class SentLog:
 
     def keep(self, signed: SignedReceipt) -> None:
         """Keep a receipt that was checked, under its packet's digest: one file, written whole."""
-        name = signed.receipt.packet.hex()
-        write_private(self.folder / RECEIPTS_NAME / name, wire.encode(signed).head)
+        path, data = self.folder / RECEIPTS_NAME / signed.receipt.packet.hex(), wire.encode(signed)
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == data.head:
+                return
+        write_private(path, data.head)
 
     def newest_receipt(self, keys: CommunityKeys, volunteer: bytes) -> int:
         """The last round there is a receipt for, 0 without any."""

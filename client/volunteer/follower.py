@@ -70,6 +70,7 @@ class VersionFollower(threading.Thread):
         self._was_up = False
         self._refused = False  # the last time, and the log says so
         self._returned = False  # to the line, and nothing was asked since
+        self._receipted: int | None = None  # the last round there is a receipt of, once known
 
     def run(self) -> None:
         """Look now and then until everything stops."""
@@ -95,7 +96,7 @@ class VersionFollower(threading.Thread):
         """Begin again from what is on disk if the owner has accepted a restored backup."""
         now = restored.accepted(self._kit.folder.root)
         if now != self._accepted:
-            self._accepted, self._handed = now, False
+            self._accepted, self._handed, self._receipted = now, False, None
             self._known.roster.reload()
             self._known.lineage.reload()
             self._status.insist(None)
@@ -113,7 +114,7 @@ class VersionFollower(threading.Thread):
             if self._accepted is not None and not self._handed:
                 restored.hand_back(kit.folder, kit.coordinator)
                 self._handed = True
-            fetch_receipts(kit)
+            self._receipted = fetch_receipts(kit, self._receipted)
             if self._returned:  # all that was seen here is in what there is now
                 restored.acknowledge(kit.folder, kit.coordinator)
                 self._returned = False
@@ -133,14 +134,19 @@ class VersionFollower(threading.Thread):
             self._status.version(number, note)
 
 
-def fetch_receipts(kit: Kit, first_round: int | None = None) -> None:
-    """Fetch, verify and keep the receipts from a round on; None: those that are not here yet."""
+def fetch_receipts(kit: Kit, first_round: int | None = None) -> int:
+    """Fetch, verify and keep the receipts from a round on; the last round there is one of.
+
+    first_round: None for those that are not here yet, by reading all that are.
+    """
     coordinator, sent_log = kit.coordinator, SentLog(kit.folder.root)
     if first_round is None:
         mine = coordinator.identity.public
         first_round = sent_log.newest_receipt(coordinator.keys, mine)
     for signed in coordinator_api.receipts(coordinator, first_round, int(time.time())):
         sent_log.keep(signed)
+        first_round = max(first_round, signed.receipt.round)
+    return first_round
 
 
 def fetch_newest(kit: Kit, versions: PinnedLineage, measured: LastMeasured | None = None) -> int:

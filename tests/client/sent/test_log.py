@@ -19,7 +19,7 @@ from nomoat.aggregation.protocol.adapter import AdapterSpec, LayerSpec
 from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.receipts import Receipt, issue
 from nomoat.aggregation.protocol.signing import SigningKey
-from nomoat.client.sent import log
+from nomoat.client.sent import log, log_file
 from nomoat.client.sent.log import (
     ChainHead,
     SentLogBroken,
@@ -261,6 +261,43 @@ def test_a_head_that_a_power_cut_emptied_is_none_and_one_of_before_holds(
         assert len(book.check().entries) == 2
     book.record(sent(3))
     assert len(SentLog(tmp_path).check().entries) == 3
+
+
+@pytest.mark.parametrize("recent_bytes", [40, 900, 5000])
+def test_the_end_of_a_long_log_is_read_and_verified_without_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recent_bytes: int
+) -> None:
+    monkeypatch.setattr(log_file, "RECENT_BYTES", recent_bytes)
+    book = SentLog(tmp_path)
+    for number in range(1, 12):
+        book.record(sent(number))
+    everything = book.check().entries
+    recent = book.recent()
+    assert recent == everything[-len(recent) :]
+    path = tmp_path / LOG_NAME
+    whole = path.read_bytes()
+    with path.open("ab") as file:
+        file.write(b'{"index": 11, "at')  # a crash
+    assert book.recent() == recent
+    *kept, last = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(kept))
+    with pytest.raises(SentLogBroken, match="line 11: 1 lines at the end are gone"):
+        book.recent()
+    path.write_bytes(b"".join(kept) + last.replace(b'"round":11', b'"round":12'))
+    with pytest.raises(SentLogBroken, match="line 11: it was changed"):
+        book.recent()
+
+
+def test_a_receipt_that_is_here_is_not_written_again(tmp_path: Path) -> None:
+    book, ours = SentLog(tmp_path), issue(receipt(1), COMMUNITY)
+    book.keep(ours)
+    (kept,) = (tmp_path / RECEIPTS_NAME).iterdir()
+    before = kept.stat().st_ino
+    book.keep(ours)
+    assert kept.stat().st_ino == before
+    kept.write_bytes(b"")
+    book.keep(ours)
+    assert book.signed_receipts() == [ours]
 
 
 def test_a_log_that_was_deleted_whole_is_started_over(tmp_path: Path) -> None:
