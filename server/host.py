@@ -36,6 +36,7 @@ from nomoat.server.community.evaluation_split import EvaluationSplit
 from nomoat.server.community.folder import describe
 from nomoat.server.community.journal import CommunityJournal
 from nomoat.server.community.opened import OpenCommunity
+from nomoat.server.conduct.clock_steps import ClockSteps
 from nomoat.server.conduct.ledger import ConductLedger
 from nomoat.server.consent.addresses import stated
 from nomoat.server.consent.editions import agreeing, announced
@@ -208,7 +209,7 @@ class Deployment:
     def _coordinator(self) -> Coordinator:
         community, initial = self.community, self.community.initial()
         ledger, journal = ConductLedger(community.registrar), _journal(community, initial.spec)
-        settled = community.registrar.database.settled
+        settled, steps = community.registrar.database.settled, ClockSteps(time.time, time.monotonic)
         return Coordinator(
             community.settings.federation(),
             initial,
@@ -228,7 +229,7 @@ class Deployment:
                 partial(community.credit, number, earned, int(time.time()))
             ),
             conduct=lambda number, shown: settled(
-                partial(ledger.judge, number, shown, int(time.time()))
+                partial(ledger.judge, number, steps.excused(shown), int(time.time()))
             ),
             sums=self.sums,
             standing=community.versions.standing,
