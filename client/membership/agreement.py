@@ -24,6 +24,7 @@ from nomoat.client.machine.free_memory import MemoryBound
 from nomoat.client.round.session import CANDIDATES
 from nomoat.client.round.task_limits import TaskLimits
 from nomoat.storage.private import write_private
+from nomoat.storage.releases import record
 
 FILE = "agreed.json"
 ROOM_PERCENT = 20
@@ -206,7 +207,7 @@ def load(folder: Path, info: CommunityInfo) -> Agreement:
     """Read what was agreed to; without the file, what the community said on joining."""
     path = folder / FILE
     try:
-        return Agreement(**json.loads(path.read_bytes()))
+        return record(Agreement, dict(json.loads(path.read_bytes())), path)
     except FileNotFoundError:
         return Agreement.of(info, None, weak=True)  # the sheet said so, and "Take part?" asked
     except (OSError, ValueError, TypeError):

@@ -15,6 +15,7 @@ from nomoat.aggregation.protocol.enrolment import Standing
 from nomoat.server.community.members import Registrar
 from nomoat.server.community.membership_rules import AgreedTerms
 from nomoat.storage.atomic import replacing
+from nomoat.storage.releases import record
 
 NAMED = 5  # of those who refuse
 
@@ -91,7 +92,7 @@ class ConsentLedger:
     def read(self, now: AgreedTerms | None) -> Consents:
         """Read the file; without it, of a folder that is new or older, `now` and nobody."""
         try:
-            return _parsed(json.loads(self.path.read_bytes()))
+            return _parsed(dict(json.loads(self.path.read_bytes())), self.path)
         except FileNotFoundError:
             return Consents(now or AgreedTerms(secure=False, least=2))
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -113,8 +114,8 @@ class ConsentLedger:
             file.write(json.dumps(asdict(content)).encode())
 
 
-def _parsed(content: dict[str, object]) -> Consents:
-    found = Consents(**content)  # type: ignore[arg-type]
+def _parsed(content: dict[str, object], path: Path) -> Consents:
+    found = record(Consents, content, path)
     members = {key: AgreedTerms(**terms) for key, terms in found.members.items()}  # type: ignore[arg-type]
     return replace(found, announced=AgreedTerms(**found.announced), members=members)  # type: ignore[arg-type]
 

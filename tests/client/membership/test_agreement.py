@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,10 @@ def test_an_agreement_is_kept_and_one_of_before_is_what_the_community_said(tmp_p
     save(tmp_path, AGREED)
     assert load(tmp_path, info) == AGREED
     assert (tmp_path / "agreed.json").stat().st_mode & 0o777 == 0o600
+    kept = json.loads((tmp_path / "agreed.json").read_bytes())
+    (tmp_path / "agreed.json").write_text(json.dumps({**kept, "later": 1}))
+    with pytest.raises(NomoatError, match="newer release"):
+        load(tmp_path, info)
     (tmp_path / "agreed.json").write_text("[]")
     with pytest.raises(NomoatError, match="damaged"):
         load(tmp_path, info)
