@@ -19,7 +19,7 @@ STEP_S = 60.0
 
 @dataclass
 class ClockSteps:
-    """How far two clocks are apart. wall: unix time; steady: seconds that nobody sets."""
+    """The distance of two clocks. wall: unix time; steady: seconds that nobody sets."""
 
     wall: Callable[[], float]
     steady: Callable[[], float]
