@@ -4,7 +4,8 @@ Of several masked sums from one adapter, thrown away or rejected one after the o
 lets the first be followed by REPEATS that differ in their participants, and enters then only those
 it has been in (§19.4). Asked in another cohort it trains for nothing. So it is left out of those
 (`full`); where too few are left, an earlier cohort is asked again (`as_before`), in all but each
-FOURTH of these rounds: owners may allow more, days pass.
+FOURTH of these rounds: owners may allow more, days pass. It hardly comes to that, since the last
+cohorts that members enter are smaller, or several (suspicion/asking.py).
 """
 
 from __future__ import annotations
@@ -53,15 +54,19 @@ def select(
 
 
 def sums_from(records: Iterable[RoundRecord], adapter: str) -> list[frozenset[str]]:
-    """Participants of each sum from this adapter (hex digest) that came to nothing, in order."""
-    nothing = (each for each in records if each.contributors and not each.committed)
-    return [frozenset(each.contributors) for each in nothing if each.adapter == adapter]
+    """Participants of each sum from this adapter (hex digest) that came to nothing, in order.
+
+    Of a round that had several the good ones count as one: nobody was in two of them.
+    """
+    nothing = [each for each in records if not each.committed and each.adapter == adapter]
+    sums = [[*each.bad_sums, frozenset(each.contributors)] for each in nothing]
+    return [one for several in sums for one in several if one]
 
 
-def full(sums: Iterable[frozenset[str]]) -> frozenset[str]:
+def full(sums: Iterable[frozenset[str]], repeats: int = REPEATS) -> frozenset[str]:
     """Those who enter no further cohort after these sums from one adapter."""
     times = Counter(name for members in set(sums) for name in members)
-    return frozenset(name for name, count in times.items() if count > REPEATS)
+    return frozenset(name for name, count in times.items() if count > repeats)
 
 
 def as_before(

@@ -18,7 +18,7 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.protocol.adapter import Adapter, as_bytes
 from nomoat.aggregation.protocol.messages import AdapterShape, TrainTask
 from nomoat.aggregation.sums.parallel import Run
-from nomoat.server.rounds.cohort import as_before, full, round_seed, sums_from
+from nomoat.server.rounds.cohort import round_seed
 from nomoat.server.rounds.driver import Driver
 from nomoat.server.rounds.exchanges import Exchanges
 from nomoat.server.rounds.federation import Federation, FederationCheckpoint
@@ -38,8 +38,8 @@ from nomoat.server.rounds.recording import (
     record_of_start,
 )
 from nomoat.server.rounds.records import Journal, Overruled, RoundRecord
+from nomoat.server.rounds.suspicion.asking import asked_of
 from nomoat.server.rounds.suspicion.claims import unheard
-from nomoat.server.rounds.suspicion.cohorts import suspicion_of
 from nomoat.server.rounds.watching import TrafficMeter, Watcher
 
 Measure = Callable[[Adapter], Future[float]]
@@ -194,21 +194,12 @@ class Coordinator:
         patience = patience and replace(patience, usual=dict(stragglers.usual))
         seed = round_seed(federation.seed, "cohort", task.round)
         history = tuple(self.journal.history())
-        so_far = suspicion_of(history)
-        asked = online - so_far.set_aside
-        sums = so_far.sums(len(asked), federation.min_reports, self._most_sums)
-        again = None
-        if federation.secure:
-            failed = sums_from(history, before.state.adapter.digest.hex())
-            if len(able := online - full(failed)) >= federation.min_reports:
-                online = able
-            else:
-                again = as_before(failed, asked, federation.min_reports)
-        drawn = so_far.cohort(online, federation.fraction, federation.min_reports, seed, sums)
+        adapter = before.state.adapter.digest.hex()
+        asked = asked_of(history, adapter, frozenset(online), federation, self._most_sums, seed)
         return RoundPlan(
             task,
-            again or drawn,
-            tuple(sorted(asked)),
+            asked.cohort,
+            asked.evaluators,
             federation.min_reports,
             before,
             federation.tolerance,
@@ -217,9 +208,9 @@ class Coordinator:
             patience,
             optimizer=federation.optimizer,
             measured=self.measure is not None,
-            suspected=so_far.probabilities,
+            suspected=asked.suspected,
             unheard=unheard(history),
-            sums=sums,
+            sums=asked.sums,
         )
 
     def _task(self, number: int, before: FederationCheckpoint) -> TrainTask:

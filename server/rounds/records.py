@@ -70,6 +70,12 @@ class RoundRecord:
     reusable: bool = False  # its number may be announced again: nobody was asked for an update
 
     @property
+    def bad_sums(self) -> list[frozenset[str]]:
+        """Return who was in each sum that was left out of a round that had several."""
+        places = sorted(set(self.left_out.values()))
+        return [frozenset(n for n, at in self.left_out.items() if at == one) for one in places]
+
+    @property
     def summed(self) -> bool:
         """True if updates were summed, whatever became of the sum."""
         return bool(self.contributors or self.left_out)

@@ -90,10 +90,13 @@ def suspects(probabilities: Mapping[str, float]) -> dict[str, float]:
     return {name: round(p, 6) for name, p in probabilities.items() if p > 1 / 2}
 
 
-def suspicion_of(records: Iterable[RoundRecord]) -> Suspicion:
-    """Return what rounds that have ended, in order, say of those in their sums."""
+def suspicion_of(records: Iterable[RoundRecord], sparing: bool = False) -> Suspicion:
+    """Return what rounds that have ended, in order, say of those in their sums.
+
+    sparing: a liar is reckoned with before that is beyond chance (asking.py).
+    """
     summed = [record for record in records if record.summed][-REMEMBERED:]
-    if not _suspicious(summed):
+    if not summed or not (sparing or _suspicious(summed)):
         return Suspicion()
     sums = [one for record in summed for one in sums_of(record)]
     names = sorted(frozenset().union(*(one.members for one in sums)))
@@ -109,10 +112,7 @@ def sums_of(record: RoundRecord) -> list[Sum]:
     That the others are good says of any set of liars what each of them being good does, but for a
     factor that is the same for all sets: (1 − a)ᵏ is a product over volunteers.
     """
-    bad: dict[int, set[str]] = {}
-    for name, place in record.left_out.items():
-        bad.setdefault(place, set()).add(name)
-    found = [Sum(frozenset(members), failed=True, large=True) for _, members in sorted(bad.items())]
+    found = [Sum(members, failed=True, large=True) for members in record.bad_sums]
     if record.contributors:
         found.append(Sum(frozenset(record.contributors), not record.committed))
     return found
@@ -123,12 +123,14 @@ def _suspicious(records: Iterable[RoundRecord]) -> bool:
 
     Page's test (1954) of a liar that acts with the least of RATES against none: the sum of log
     likelihood ratios, never below 0, comes to ALARM. Where nobody lies that is once in exp(ALARM)
-    sums at most (Lorden 1971), as far as honest ones fail with BY_ITSELF.
+    sums at most (Lorden 1971), as far as honest ones fail with BY_ITSELF. A round that a sum had to
+    be left out of is one that failed: honest ones are as large as that ten times less often.
     """
     fails = 1 - (1 - BY_ITSELF) * (1 - RATES[-1])
     reached = 0.0
     for record in records:
-        ratio = (1 - fails) / (1 - BY_ITSELF) if record.committed else fails / BY_ITSELF
+        well = record.committed and not record.left_out
+        ratio = (1 - fails) / (1 - BY_ITSELF) if well else fails / BY_ITSELF
         reached = max(0.0, reached + math.log(ratio))
         if reached >= ALARM:
             return True

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, combinations
 
 import numpy as np
@@ -101,11 +102,13 @@ def most_liars(count: int) -> int:
     return size
 
 
+@lru_cache(maxsize=4)
 def _sets(count: int) -> np.ndarray:
-    """All sets of at most m of `count`, (sets, count) bool, the empty one first."""
+    """All sets of at most m of `count`, (sets, count) bool, empty one first; read only."""
     most = most_liars(count)
     chosen = list(chain.from_iterable(combinations(range(count), k) for k in range(most + 1)))
     table = np.zeros((len(chosen), count), bool)
     rows = np.repeat(np.arange(len(chosen)), [len(each) for each in chosen])
     table[rows, list(chain.from_iterable(chosen))] = True
+    table.flags.writeable = False
     return table
