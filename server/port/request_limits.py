@@ -229,7 +229,8 @@ class _Body:
         limits = self._limits
         left_s = min(limits._caps.pause_seconds, self._deadline - limits._clock())
         try:
-            message = await asyncio.wait_for(self._receive(), max(0.0, left_s))
+            async with asyncio.timeout(max(0.0, left_s)):  # wait_for makes a task for each piece
+                message = await self._receive()
         except TimeoutError:
             raise Cut(408, "the body did not arrive in time") from None
         size = len(message.get("body", b""))

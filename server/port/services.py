@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Directory:
         self._registrar = registrar
         # The roster's length and members that are followed so far; replaced whole: threads.
         self._known: tuple[int, Mapping[str, Member], dict[bytes, Addressee]] = (-1, {}, {})
+        self._replacing = threading.Lock()
 
     def __call__(self, pem: bytes) -> str | None:
         """The volunteer with this node key, if it may speak."""
@@ -67,7 +69,9 @@ class Directory:
         length, members, by_pem = self._known
         if roster.length != length:
             by_pem = followed(by_pem, members, roster.members)
-            self._known = (roster.length, roster.members, by_pem)
+            with self._replacing:  # a thread that was slower must not take back who came since
+                if roster.length > self._known[0]:
+                    self._known = (roster.length, roster.members, by_pem)
         return by_pem
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nomoat.aggregation.protocol import wire
 from nomoat.aggregation.protocol.enrolment import Enrol, Standing, bind
 from nomoat.aggregation.protocol.invitation import Claims
-from nomoat.aggregation.protocol.roster import Event
+from nomoat.aggregation.protocol.roster import Event, Member
 from nomoat.aggregation.protocol.signing import SigningKey
 from nomoat.server.community.database import Database
 from nomoat.server.community.members import Registrar
@@ -84,3 +88,33 @@ def test_who_may_speak_is_the_same_however_the_roster_came_to_be(tmp_path: Path)
             assert dict(before) == dict(at_once.latest)
             step_by_step.now()
             assert step_by_step.latest is before
+
+
+class Slowly(dict[str, Member]):
+    """Members that are looked through so slowly that `meanwhile` happens first."""
+
+    def __init__(self, members: Mapping[str, Member], meanwhile: Callable[[], object]) -> None:
+        super().__init__(members)
+        self._meanwhile = meanwhile
+
+    def items(self) -> Any:
+        self._meanwhile()
+        return super().items()
+
+
+def test_a_thread_that_is_slower_takes_nobody_back_who_came_since(tmp_path: Path) -> None:
+    with contextlib.closing(Database(tmp_path / "community.db")) as database:
+        registrar = Registrar(database, KEY, Admission.OPEN)
+        joined(registrar, 0)
+        before = registrar.roster()
+        joined(registrar, 1)
+        rosters = [registrar.roster()]
+        directory = Directory(SimpleNamespace(known=lambda: rosters[-1]))  # type: ignore[arg-type]
+
+        def faster() -> None:
+            rosters.pop()
+            directory.now()
+
+        rosters.append(replace(before, members=Slowly(before.members, faster)))
+        directory.now()
+        assert {who.name for who in directory.latest.values()} == {"vol0", "vol1"}
