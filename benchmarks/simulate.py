@@ -286,7 +286,7 @@ def main() -> None:
     options = parser.parse_args()
     ray = not options.without_ray
     if ray and _ray_missing():
-        _say("Ray is not installed, its parts are skipped: pip install 'nomoat[ray]'")
+        _say("Ray is not installed, its parts are skipped: pip install 'flwr[simulation]'")
         ray = False
     repeats = options.repeats or (1 if options.quick else 3)
     with tempfile.TemporaryDirectory(prefix="nomoat-") as scratch:

@@ -75,11 +75,11 @@ COMMENTS = {
     "max_steps": "the most a round may ask of this machine",
     "known_peers": "take part only among so many others that this machine has known for known_days",
     "min_participants": "be summed among so many at least; 0: what the community said on joining",
-    "repeats": "sums a day from one adapter whose participants may differ from the first sum's",
+    "repeats": "times a day a failed round may be repeated with other members",
     "show_software": "tell the coordinator which nomoat this is, and on which system",
     "rounds_a_day": "rounds a day this machine trains in at most; 0: what was agreed to on joining",
     "audit": "take part in sums that check the size of each update by a sketch of 64 numbers",
-    "desktop_notices": "tell what needs you on this machine's desktop (needs nomoat[desktop])",
+    "desktop_notices": "tell what needs you on this machine's desktop (needs desktop-notifier)",
     "rank": "modules of the adapter this machine trains at most, or auto: what its memory allows",
 }
 

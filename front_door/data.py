@@ -46,7 +46,8 @@ def preview_file(
         json.dump(to_json(found), sys.stdout)
         sys.stdout.write("\n")
     else:
-        Console().print(render(found))
+        console = Console()
+        console.print(render(found), soft_wrap=not console.is_terminal)
     if not found.usable:
         raise BadData(f"no row of {shown(file)} can be trained on: {in_words(found.dropped)}")
 

@@ -54,7 +54,20 @@ def grouped(app: typer.Typer) -> None:
         command.rich_help_panel = person_of(_name(command))
     for group in app.registered_groups:
         group.rich_help_panel = person_of(str(group.name))
+        own = group.typer_instance.info.cls if group.typer_instance is not None else None
+        kind = own if isinstance(own, type) else TyperGroup
+        group.cls = type(kind.__name__, (_WholeLines, kind), {})
     _list_arguments_once(app)
+
+
+class _WholeLines(click.Group):
+    """A group whose plain help says of each command its whole first sentence."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, none cut short."""
+        named = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(LONGEST)) for name, each in named])
 
 
 class _ArgumentsOnce:

@@ -197,8 +197,10 @@ class Deployment:
     def stay(self) -> None:
         """Keep the port open for whoever fetches adapters, until it is stopped."""
         rounds = self.community.settings.rounds.max_rounds
-        self.file.progress(RoundProgress(rounds, "all rounds done", 0, 0))
+        done = RoundProgress(rounds, "all rounds done", 0, 0)
+        self.file.progress(done)
         while not self.stop.wait(KEY_LOOK_S):
+            self.file.progress(done)  # who is there changes
             self._heed_key()
             heed(self.community, int(time.time()))
 

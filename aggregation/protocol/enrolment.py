@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -44,6 +45,8 @@ NodeKey = Annotated[bytes, wire.Limit(100, 160)]  # DER SubjectPublicKeyInfo of 
 NodeSignature = Annotated[bytes, wire.Limit(8, 120)]  # DER ECDSA over P-384: at most 104 bytes
 Handle = Annotated[str, wire.Limit(1, 40)]
 Digest = Annotated[bytes, wire.Limit(32, 32)]
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,38}[a-z0-9]|[a-z0-9]")  # safe in files, logs, tables
+NAME_RULE = "1 to 40 of a-z 0-9 . _ -, starting and ending with a-z 0-9"
 UnixTime = Annotated[int, wire.Limit(0, 2**40)]
 
 

@@ -22,6 +22,7 @@ LABEL = "invitation"
 SCHEME = "nomoat://"
 PATH = "join/"
 MAX_LINK = 4096
+WHOLE = "copy it whole, in single quotes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,15 @@ def from_link(link: str) -> Invitation:
     """
     text = link.strip()
     if not text.startswith(SCHEME + PATH) or len(text) > MAX_LINK:
-        raise RemoteProtocolError("invitation", SECTION, f"is not a {SCHEME}{PATH}… link")
+        raise RemoteProtocolError("invitation", SECTION, f"is no link {SCHEME}{PATH}…; {WHOLE}")
     try:
         encoded = text.removeprefix(SCHEME + PATH).rstrip("/=")
         token = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise RemoteProtocolError("invitation", SECTION, "is cut short or mistyped") from None
+        wire.decode(wire.Packet(token), Invitation, "invitation")
+    except (binascii.Error, ValueError, RemoteProtocolError):
+        raise RemoteProtocolError(
+            "invitation", SECTION, f"is cut short or mistyped; {WHOLE}"
+        ) from None
     return from_token(token)
 
 

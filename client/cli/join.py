@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nomoat.client.cli import options
-from nomoat.client.cli.output import busy, say
+from nomoat.client.cli.output import busy, say, wrapped
 
 if TYPE_CHECKING:
     from nomoat.aggregation.protocol.enrolment import CommunityInfo
@@ -68,6 +68,7 @@ def _join(
     invitation: Invitation, wish: Wish, yes: bool, given: Consent, detach: bool | None, web: bool
 ) -> None:
     """Join, and take part unless `detach` is None. given: accepted by options."""
+    from nomoat.aggregation.errors import UsageError
     from nomoat.aggregation.plain_text import one_line
     from nomoat.client.cli.run import start
     from nomoat.client.data.split import forget
@@ -76,6 +77,11 @@ def _join(
     from nomoat.client.volunteer.status import running
 
     home = Home.opened()
+    known = home.folder(invitation.claims.community)
+    if detach is not None and running(known):
+        raise UsageError(
+            f"{known.name()}: joined, and running on this machine already; see: nomoat status"
+        )
     with busy("asking the coordinator, checking the base model and your data") as stop:
         candidate = consider(home, invitation, wish, _ask_base(yes, stop))
     try:
@@ -128,7 +134,7 @@ def _agree(candidate: Candidate, yes: bool, given: Consent) -> Consent:
     from nomoat.aggregation.errors import Refused
     from nomoat.client.membership.joining import check_rows, preview
 
-    say(candidate.sheet())
+    say(wrapped(candidate.sheet()))
     sys.stderr.write(candidate.left_out())
     if yes:
         if not candidate.allow_dropping:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,10 +13,21 @@ import typer
 
 from nomoat.aggregation.plain_text import lines
 
+LABEL = 13  # columns of a sheet's first word, and the blanks behind it
+
 
 def say(text: str) -> None:
     """Tell the person at the terminal."""
     sys.stderr.write(lines(text) + "\n")
+
+
+def wrapped(text: str) -> str:
+    """Fold what is wider than the terminal under its label; as it is where nobody looks."""
+    if not sys.stderr.isatty():
+        return text
+    columns = max(shutil.get_terminal_size().columns, 2 * LABEL)
+    lay = textwrap.TextWrapper(columns, subsequent_indent=" " * LABEL, break_on_hyphens=False)
+    return "\n".join(lay.fill(line) if len(line) > columns else line for line in text.split("\n"))
 
 
 @contextmanager

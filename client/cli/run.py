@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
+OUTPUT = "volunteer.out"
+STARTS_WITHIN_S = 30.0
+LOOK_S = 0.2
+
 
 @app.command()
 def run(community: options.Which = None, detach: options.Detach = False) -> None:
@@ -43,8 +47,14 @@ def start(
     import signal
     import threading
 
+    from nomoat.aggregation.errors import UsageError
+    from nomoat.client.volunteer.status import running
+
+    names = ", ".join(folder.name() for folder in folders)
+    if all(map(running, folders)):
+        raise UsageError(f"{names}: running on this machine already; see: nomoat status")
     if detach:
-        _detach(folders[0].root if named else home.root, named)
+        _detach(folders, folders[0].root if named else home.root, named)
         return
     os.environ.setdefault("FLWR_HOME", str(home.root / "flower"))
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the driver's own library counts
@@ -57,7 +67,6 @@ def start(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    names = ", ".join(folder.name() for folder in folders)
     say(f"taking part in {names}; Ctrl-C ends it (in a browser: nomoat status --web)")
     with page_beside(home.root, folders[0].root.name) if web else contextlib.nullcontext():
         take_part(home, folders, stop, _timed)
@@ -83,10 +92,20 @@ def _timed(line: str) -> None:
     say(f"{time.strftime('%H:%M:%S')} {line}")
 
 
-def _detach(folder: Path, named: str | None) -> None:
-    """Start `nomoat run` in a session of its own."""
+def _detach(folders: Sequence[CommunityFolder], out: Path, named: str | None) -> None:
+    """Start `nomoat run` in a session of its own, and wait until it has begun, or has failed."""
+    import time
+
     from nomoat import background
+    from nomoat.aggregation.errors import NomoatError
+    from nomoat.client.volunteer.status import running
 
     only = () if named is None else ("--community", named)
-    process = background.start(("run", *only), folder / "volunteer.out")
+    process = background.start(("run", *only), out / OUTPUT)
+    until = time.monotonic() + STARTS_WITHIN_S
+    while not any(map(running, folders)) and time.monotonic() < until:
+        if process.poll() is not None:
+            said = (out / OUTPUT).read_text("utf-8", "replace").strip().splitlines()
+            raise NomoatError((said or ["it said nothing"])[-1].removeprefix("nomoat: "))
+        time.sleep(LOOK_S)
     say(f"in the background as process {process.pid}; see: nomoat status (--web), nomoat logs")

@@ -65,7 +65,11 @@ def tensors(found: Sequence[SentTensor]) -> str:
 
 def render_preview(entry: SentMessage) -> str:
     """The update that a round would send, before anything is sent."""
-    return "a round would send:\n  " + render_entry(entry) + "\nnothing has been sent."
+    return (
+        "a round would send:\n  "
+        + render_entry(entry)
+        + "\nthis is a preview: nothing has been sent now."
+    )
 
 
 def render_verified(checked: VerifiedLog, found: Reconciled, problems: Sequence[str]) -> str:

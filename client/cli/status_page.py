@@ -15,7 +15,7 @@ from nomoat.client.machine.readings import Orders
 from nomoat.client.membership.consent_sheet import own_rules
 from nomoat.client.membership.standing import last_appeal
 from nomoat.client.training.private_adapter import PrivateAdapterFile
-from nomoat.client.volunteer.status import Activity, VolunteerStatus
+from nomoat.client.volunteer.status import Activity, VolunteerStatus, in_words
 from nomoat.lora.data.conversations import Dropped
 from nomoat.lora.data.row_counts import RowUse
 from nomoat.lora.device.present import names
@@ -28,7 +28,7 @@ def render_status(
     since = f", since {_clock(status.since)}" if status is not None else ""
     then = "; stops after this round, as you asked" if now.finishing else ""
     lines = [
-        f"{now.doing}: {now.why}{since}{then}",
+        f"{now.doing}: {in_words(now.why)}{since}{then}",
         f"community {folder.name()} ({folder.root.name[:8]})",
         *_coordinator(folder),
         f"protection {protection}",

@@ -109,7 +109,7 @@ def _version(s: Symptoms) -> CheckResult:
     text = f"{text}; the community speaks {low} to {high}"
     if s.protocol > high:
         return CheckResult("version", CheckStatus.BAD, f"{text}: its coordinator must upgrade")
-    return CheckResult("version", CheckStatus.BAD, text, "pip install --upgrade nomoat")
+    return CheckResult("version", CheckStatus.BAD, text, "git pull && make install")
 
 
 def _gpu(s: Symptoms) -> CheckResult:
@@ -152,7 +152,7 @@ def _driver(platform: str) -> str:
 def _bits(s: Symptoms) -> CheckResult | None:
     if s.bits_error is None:
         return None
-    return CheckResult("bits", CheckStatus.BAD, s.bits_error, "pip install 'nomoat[gpu]'")
+    return CheckResult("bits", CheckStatus.BAD, s.bits_error, "pip install bitsandbytes")
 
 
 def _memory(s: Symptoms) -> CheckResult | None:
@@ -187,7 +187,7 @@ def _clock(s: Symptoms) -> CheckResult:
 def _reach(s: Symptoms) -> CheckResult:
     if s.address is None:
         mend = "nomoat join LINK --data FILE"
-        return CheckResult("coordinator", CheckStatus.BAD, "no community was joined", mend)
+        return CheckResult("coordinator", CheckStatus.UNKNOWN, "no community was joined yet", mend)
     if s.reachable is None:
         return CheckResult("coordinator", CheckStatus.UNKNOWN, f"{s.address} was not tried")
     if s.reachable:
@@ -258,6 +258,8 @@ def _key(s: Symptoms) -> CheckResult | None:
     if s.key_path is None:
         return None
     path = shlex.quote(s.key_path)
+    if s.key_mode is None and s.address is None:
+        return CheckResult("identity", CheckStatus.UNKNOWN, "made when a community is joined")
     if s.key_mode is None:
         mend = "nomoat identity import FILE"
         return CheckResult("identity", CheckStatus.BAD, f"{s.key_path} is missing", mend)

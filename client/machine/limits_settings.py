@@ -33,8 +33,8 @@ cores = 4                  # of the processor, for training (default: 1)
 upload_kbit_s = 2000       # network cap
 download_kbit_s = 8000     # the same, of the community's adapter
 min_free_disk_mb = 1024    # wait while less is free
-adam_8bit = true           # optimiser state in a quarter of the memory; needs nomoat[gpu]
-base_bits = 4              # frozen base in 4 or 8 bits (nomoat[gpu]), or in 16 on a processor
+adam_8bit = true           # optimiser state in a quarter of the memory; needs bitsandbytes
+base_bits = 4              # frozen base in 4 or 8 bits (bitsandbytes), or in 16 on a processor
 layers_over_gpus = true    # each of several GPUs holds some of the layers (default: all of them)
 embedding_in_ram = true    # the base's embedding stays in main memory: less of the GPU's, slower
 """

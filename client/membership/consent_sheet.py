@@ -8,6 +8,7 @@ from nomoat.aggregation import methods
 from nomoat.aggregation.errors import UsageError
 from nomoat.aggregation.plain_text import one_line
 from nomoat.aggregation.protocol.enrolment import CommunityInfo, fingerprint
+from nomoat.aggregation.protocol.messages import MAX_RANK
 from nomoat.aggregation.secagg import in_words
 from nomoat.aggregation.secagg.thresholds import WEAK_BELOW
 from nomoat.client.data.split import Split
@@ -17,6 +18,7 @@ from nomoat.client.sent.log import SentMessage
 from nomoat.client.settings import VolunteerSettings
 
 BYTES = 4  # a value
+GIGABYTE = 1_000_000_000
 RECEIVED = "the adapter to train from, the candidate to measure, the new version"
 
 
@@ -41,8 +43,8 @@ def sheet(
             *([f"             {one_line(info.about)}"] if info.about else []),
             f"Coordinator  {settings.address}",
             f"Base model   {one_line(info.base_model)}, licence "
-            f"{one_line(info.base_license) or '?'}, "
-            f"{info.base_bytes / 1e9:.2f} GB, content hash {info.base_hash.hex()[:16]}…",
+            f"{one_line(info.base_license) or 'not stated'}, "
+            f"{_size(info.base_bytes)}, content hash {info.base_hash.hex()[:16]}…",
             f"Your data    {settings.data}: {split.line()}. It stays on this machine.",
             *_work(info, settings, agreed, rank),
             *_machine(fit, agreed),
@@ -62,6 +64,10 @@ def sheet(
     )
 
 
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= GIGABYTE else f"{size / 1e6:.0f} MB"
+
+
 def _work(
     info: CommunityInfo, settings: VolunteerSettings, agreed: Agreement, rank: int
 ) -> list[str]:
@@ -69,11 +75,12 @@ def _work(
     if agreed.epochs and agreed.learning_rate < UNKNOWN_RATE:
         steps = f"{agreed.epochs} passes over your rows in steps"
     twice = ", twice: one adapter is your own" if agreed.trainings > 1 else ""
+    where = "" if settings.device == "auto" else f" on {settings.device}"
     rate = f", learning rate {agreed.learning_rate:g}"
     return [
-        f"Work         about {steps} of {info.batch_size} x {info.seq_len} tokens a round on "
-        f"{settings.device}{twice}{rate if agreed.learning_rate < UNKNOWN_RATE else ''}; never "
-        f"more than {settings.max_steps} steps, rank {rank} at most",
+        f"Work         about {steps} of {info.batch_size} x {info.seq_len} tokens a round{where}"
+        f"{twice}{rate if agreed.learning_rate < UNKNOWN_RATE else ''}; never more than "
+        f"{settings.max_steps} steps{'' if rank == MAX_RANK else f', rank {rank} at most'}",
         f"             up to {agreed.rounds_per_day} rounds a day, {agreed.evaluations} adapters "
         f"to measure in each; over {agreed.room_percent} % more than this is declined",
     ]
@@ -108,7 +115,7 @@ def _privacy(settings: VolunteerSettings, agreed: Agreement) -> list[str]:
     what bounds the adapter's memory.
     """
     memory = in_words.private(agreed.epsilon, agreed.delta, agreed.participations)
-    kept = [f"Memory       {memory}"]
+    kept = [f"Memorising   {memory}"]
     if not agreed.audit_words:
         return kept
     lines = in_words.audited(agreed.audit_words)
@@ -135,12 +142,11 @@ def own_rules(settings: VolunteerSettings) -> str:
         f"only among {settings.min_participants} or more; " if settings.min_participants else ""
     )
     a_day = f"{settings.rounds_a_day} rounds a day at most; " if settings.rounds_a_day else ""
-    sums = "sum" if settings.repeats == 1 else "sums"
-    audited = "; sizes of updates may be audited" if settings.audit else "; no audited sums"
-    return (
-        f"{fewest}{a_day}{settings.repeats} {sums} a day from one adapter may have other "
-        f"participants than the first{audited}"
-    )
+    again = f"may be repeated with other members {settings.repeats} times a day"
+    if not settings.repeats:
+        again = "is not repeated with other members"
+    audited = "may" if settings.audit else "may not"
+    return f"{fewest}{a_day}a failed round {again}; your update's size {audited} be audited"
 
 
 def _peers(settings: VolunteerSettings) -> list[str]:

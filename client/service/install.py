@@ -42,7 +42,9 @@ def coordinator(folder: Path) -> Installation:
     """The unit that keeps the community in this folder up; UsageError if there is none in it."""
     root = folder.resolve()
     if not (root / "community.toml").is_file():
-        raise UsageError(f"{folder} is no community folder; make one with: nomoat init")
+        raise UsageError(
+            f"no community is kept in {folder}: name its folder, or make one with nomoat init"
+        )
     digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]  # several may live on a machine
     service = Service(
         f"nomoat-coordinator-{digest}",

@@ -161,7 +161,7 @@ def bits_that_fit(workload: Workload, folder: Path, memory: FreeMemory) -> Bits 
     if can:
         planned(workload, folder, memory, None)  # says why not
     planned_or_cut(workload, folder, memory, fewer)
-    raise DoesNotFit("needs a 4-bit base, and that needs: pip install 'nomoat[gpu]'")
+    raise DoesNotFit("needs a 4-bit base, and that needs: pip install bitsandbytes")
 
 
 def quicker_in_16(folder: Path, memory: FreeMemory) -> bool:
@@ -189,7 +189,7 @@ def check_held(machine: MachineSettings, device: str = "auto") -> None:
         )
     if asked and not _can_quantise():
         raise UsageError(
-            f"{asked} in settings.toml needs bitsandbytes: pip install 'nomoat[gpu]', or take "
+            f"{asked} in settings.toml needs bitsandbytes: pip install bitsandbytes, or take "
             "the line out"
         )
 

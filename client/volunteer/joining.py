@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nomoat.aggregation.errors import BadData, Refused, RemoteProtocolError, UsageError
 from nomoat.aggregation.privacy.accounting import epsilon
-from nomoat.aggregation.protocol.enrolment import CommunityInfo, Standing
+from nomoat.aggregation.protocol.enrolment import NAME, NAME_RULE, CommunityInfo, Standing
 from nomoat.aggregation.protocol.history.key_changes import CommunityKeys
 from nomoat.aggregation.protocol.invitation import Invitation
 from nomoat.aggregation.protocol.wire import COORDINATOR
@@ -114,6 +114,8 @@ def consider(
     ours is sent, and nothing that the coordinator names is opened.
     """
     _settings(invitation, wish, wish.base or "", MachineSettings())  # before anything is asked
+    if not NAME.fullmatch(wish.name):
+        raise UsageError(f"--as: {wish.name!r} is not {NAME_RULE}")
     check_there(wish.device)
     endpoint = coordinator_api.endpoint_of(invitation)
     keys = from_invited(endpoint, invitation.claims.community)

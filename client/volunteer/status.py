@@ -11,12 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from nomoat.aggregation.errors import NomoatError
 from nomoat.client.home import CommunityFolder
 from nomoat.client.machine.readings import Orders
 from nomoat.storage.atomic import held
+
+ERRANDS: Final = (
+    ("train.", "training the adapter on your rows"),
+    ("evaluate.", "measuring an adapter on the rows you hold out"),
+    ("query.", "taking part in this round's sum"),
+)
+
+
+def in_words(why: str) -> str:
+    """Say a status's why for its owner, where it is the kind of a message."""
+    return next((words for start, words in ERRANDS if why.startswith(start)), why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,7 @@ def activity(
     if paused(orders, now) and (status is None or status.doing != "working"):
         return Activity("paused", _until(orders), alive, orders.finish)
     if status is None:
-        return Activity("stopped", "nomoat run starts it", alive, orders.finish)
+        return Activity("starting", "loading what trains", alive, orders.finish)
     return Activity(status.doing, status.why, alive, orders.finish)
 
 

@@ -54,7 +54,7 @@ FIELDS: Final = (
     LimitField("cores", "Cores of the processor", "whole", at_once=False),
     LimitField("upload_kbit_s", "Upload at most kbit/s", "number", at_once=False),
     LimitField("download_kbit_s", "Download at most kbit/s", "number", at_once=False),
-    LimitField("adam_8bit", "Optimiser in 8 bits (needs nomoat[gpu])", "yes", at_once=False),
+    LimitField("adam_8bit", "Optimiser in 8 bits (needs bitsandbytes)", "yes", at_once=False),
 )
 
 

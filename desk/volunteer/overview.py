@@ -17,6 +17,7 @@ from nomoat.client.volunteer.status import (
     Activity,
     VolunteerStatus,
     activity,
+    in_words,
     paused,
     read_status,
     running,
@@ -31,11 +32,6 @@ SENTENCES: Final = {
     "stopped": "Not running: {}.",
 }
 TRAINING: Final = "train.local"
-ERRANDS: Final = (
-    ("train.", "training the adapter on your rows"),
-    ("evaluate.", "measuring an adapter on the rows you hold out"),
-    ("query.", "taking part in this round's sum"),
-)
 LIGHTS: Final = {"working": "good", "refused": "bad", "stopped": "off", "paused": "off"}
 
 
@@ -117,7 +113,7 @@ def overview(folder: CommunityFolder, now: datetime) -> OverviewView:
         identifier=folder.root.name,
         name=folder.name(),
         light=LIGHTS.get(doing.doing, "wait"),
-        sentence=SENTENCES.get(doing.doing, "{}.").format(_in_words(doing.why)),
+        sentence=SENTENCES.get(doing.doing, "{}.").format(in_words(doing.why)),
         since=status.since if status is not None and alive else None,
         paused=paused(orders, now),
         finishing=doing.finishing,
@@ -159,11 +155,6 @@ def _case(folder: CommunityFolder, doing: Activity) -> OwnCase | None:
     if doing.doing != "refused" or ANSWER not in doing.why:
         return None
     return OwnCase(EVIDENCE.search(doing.why) is not None, last_appeal(folder))
-
-
-def _in_words(why: str) -> str:
-    """A reason as it is; a message that is answered by what that means."""
-    return next((words for kind, words in ERRANDS if why.startswith(kind)), why)
 
 
 def _protection(folder: CommunityFolder) -> str:

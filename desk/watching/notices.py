@@ -17,7 +17,7 @@ from nomoat.aggregation.plain_text import one_line
 from nomoat.desk.watching.events import CommunityEvent
 from nomoat.desk.watching.news_queue import NewsQueue
 
-WANTED: Final = "watch.notify needs Apprise: pip install 'nomoat[notify]'"
+WANTED: Final = "watch.notify needs Apprise: pip install apprise"
 
 log = logging.getLogger(__name__)
 

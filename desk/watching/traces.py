@@ -15,7 +15,10 @@ from nomoat.aggregation.errors import UsageError
 from nomoat.server.rounds.records import RoundRecord
 from nomoat.server.rounds.watching import RoundProgress
 
-WANTED: Final = "watch.traces needs OpenTelemetry: pip install 'nomoat[otel]'"
+WANTED: Final = (
+    "watch.traces needs OpenTelemetry: pip install opentelemetry-sdk "
+    "opentelemetry-exporter-otlp-proto-http"
+)
 SERVICE: Final = "nomoat"
 SEND_WITHIN_S: Final = 5
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def check_bitsandbytes(what: str, device: Device) -> Any:
     """Return bitsandbytes; UsageError in one line if `what` cannot be had of it on `device`."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError(f"{what} needs bitsandbytes: pip install 'nomoat[gpu]'")
+        raise UsageError(f"{what} needs bitsandbytes: pip install bitsandbytes")
     if not device.quantises:
         raise UsageError(
             f"{what} cannot be had on {device.kind}, for which bitsandbytes has no kernels; "

@@ -35,7 +35,7 @@ BOUNDS: Final[Mapping[str, Bound]] = {
 LEAST_TOLD: Final = 4096  # tokens llama.cpp is asked about after each prompt
 # Its threads wait for one another by spinning: on a busy machine, one is faster for a small model.
 ONE_THREAD_BYTES: Final = 1 << 30
-NOT_INSTALLED: Final = "not compared: pip install 'nomoat[gguf]' brings llama.cpp to compare with"
+NOT_INSTALLED: Final = "not compared: pip install gguf xllamacpp brings llama.cpp to compare with"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import httpx
 
 from nomoat.aggregation.errors import BadData, UsageError
 
-INSTALL = "this needs llama.cpp: pip install 'nomoat[gguf]'"
+INSTALL = "this needs llama.cpp: pip install gguf xllamacpp"
 SILENT = -1
 
 

@@ -19,7 +19,7 @@ def prepare() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # the pool has resolved the model; workers need no network
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # loading threads would not survive a fork
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asks for GPUs without starting CUDA
-    # With nomoat[gpu], peft imports it, and on a CPU it tells of kernels that nobody asked for.
+    # peft imports it where it is installed; on a CPU it tells of kernels that nobody asked for.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     _bars_without_semaphore()
 

@@ -152,7 +152,9 @@ class Folder:
     def load(self, **flags: Any) -> Settings:
         """The settings; UsageError naming file and key if one cannot be."""
         if not self.settings.is_file():
-            raise UsageError(f"{self.root} is no community folder; make one with: nomoat init")
+            raise UsageError(
+                f"no community is kept in {self.root}: name its folder, or begin with nomoat init"
+            )
         return load(Settings, self.settings, **flags)
 
     def key(self, path: Path | None = None) -> SigningKey:

@@ -6,16 +6,13 @@ A volunteer that waits for approval is not in the roster; from its join on, the 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from nomoat.aggregation.errors import Refused, UsageError
-from nomoat.aggregation.protocol.enrolment import Binding, Standing
+from nomoat.aggregation.protocol.enrolment import NAME, NAME_RULE, Binding, Standing
 from nomoat.aggregation.protocol.roster import STANDINGS, Event
 from nomoat.aggregation.secagg.parameters import Policy
-
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,38}[a-z0-9]|[a-z0-9]")
 
 
 class Admission(StrEnum):
@@ -66,9 +63,7 @@ class Holders:
 def check_name(name: str) -> str:
     """Return a name that is safe in a file, a log and a table; UsageError otherwise."""
     if not NAME.fullmatch(name):
-        raise UsageError(
-            f"name {name!r}: 1 to 40 of a-z 0-9 . _ -, starting and ending with a-z 0-9"
-        )
+        raise UsageError(f"name {name!r}: {NAME_RULE}")
     return name
 
 

@@ -264,8 +264,8 @@ COMMENTS = {
         "up.\nmetrics_port: Prometheus's text format on metrics_host; 0: none.\n"
         "log: log/events.jsonl, four files of log_megabytes at most.\n"
         "hooks: URLs that get each event as JSON, signed (keys/hooks.key).\n"
-        "traces: an OTLP/HTTP endpoint (…/v1/traces) that gets traces of rounds (nomoat[otel]).\n"
-        "notify: Apprise's URLs that get a sentence for people (pip install 'nomoat[notify]')."
+        "traces: an OTLP/HTTP endpoint (…/v1/traces) that gets traces (needs OpenTelemetry).\n"
+        "notify: Apprise's URLs that get a sentence for people (pip install apprise)."
     ),
     "community": "Who you are. admission: open (an invitation is enough) or approve.",
     "base": "The base model every volunteer must have: `hash` is over its weights and tokenizer.",

@@ -1,4 +1,4 @@
-"""PostgreSQL through psycopg (`nomoat[postgresql]`): records on a server, for one coordinator.
+"""PostgreSQL through psycopg (the extra postgresql): records on a server, for one coordinator.
 
 One writes at a time, as with SQLite: a transaction begins with an advisory lock, and reads what
 was committed before each of its statements (READ COMMITTED, so what comes after the lock is seen).
@@ -315,6 +315,6 @@ def _psycopg() -> Any:
         import psycopg
     except ImportError:
         raise UsageError(
-            "records in PostgreSQL need psycopg: pip install 'nomoat[postgresql]'"
+            "records in PostgreSQL need psycopg: pip install 'psycopg[binary]'"
         ) from None
     return psycopg

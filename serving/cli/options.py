@@ -31,7 +31,7 @@ BaseOption = Annotated[
     str | None, typer.Option("--base", help="Where the base model is: a folder or hub id.")
 ]
 EngineOption = Annotated[
-    str, typer.Option("--engine", help="auto, peft, or gguf (pip install 'nomoat\\[gguf]').")
+    str, typer.Option("--engine", help="auto, peft, or gguf (pip install gguf xllamacpp).")
 ]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps or xpu (the peft engine's).")

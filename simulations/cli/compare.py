@@ -23,7 +23,9 @@ MARK = 'content="nomoat compare"'  # in every page of ours: any other file is no
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("comparison.html"),
+    out: Annotated[
+        Path, typer.Option(help="The page to write, or a table: .tex, .md, .csv.")
+    ] = Path("comparison.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Lines on stdout.")] = False,
 ) -> None:
     """Compare simulated runs: a line per setting, mean and spread over its seeds.
@@ -33,18 +35,22 @@ def compare(
     from rich.console import Console
 
     from nomoat.simulations.report import comparison
+    from nomoat.simulations.report.paper_table import OURS, paper_table
     from nomoat.simulations.run_folder import write_text
 
     console = Console(stderr=as_json)
     _refuse_foreign(out)
     lines = comparison.compare(_read(runs, Console(stderr=True)))
-    write_text(out, comparison.page(lines))
+    table = out.suffix in OURS
+    write_text(out, paper_table(lines, out.suffix) if table else comparison.page(lines))
     if as_json:
         json.dump(comparison.as_json(lines), sys.stdout)
         sys.stdout.write("\n")
     else:
         _show(lines, console)
-    console.print(f"page  {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{'table' if table else 'page'}  {out}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _read(paths: Sequence[Path], console: Console) -> list[FinishedRun]:
@@ -92,14 +98,15 @@ def _show(lines: Sequence[Line], console: Console) -> None:
 
 def _refuse_foreign(out: Path) -> None:
     from nomoat.aggregation.errors import UsageError
+    from nomoat.simulations.report.paper_table import OURS
 
     if not out.exists():
         return
     try:
-        ours = MARK in out.read_text("utf-8")[:2000]
+        ours = OURS.get(out.suffix, MARK) in out.read_text("utf-8")[:2000]
     except (OSError, UnicodeDecodeError):
         ours = False
     if not ours:
         raise UsageError(
-            f"{out} is in the way, and no page of nomoat compare: choose another --out"
+            f"{out} is in the way, and nothing that nomoat compare wrote: choose another --out"
         )

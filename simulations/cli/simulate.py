@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from nomoat.simulations.report.results import Result
     from nomoat.simulations.run_folder import RunFolder
+    from nomoat.simulations.scenario import Scenario
 
 app = typer.Typer(add_completion=False)
 
@@ -82,6 +83,8 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
     scenario, folder = _open(file, given, shell)
     console = Console(stderr=True)
     machine = RunResources(shell.workers, _pocket_cache(), STARTED, shell.together)
+    if not shell.quiet:
+        _say(console, f"run      {folder.path}", _skew(scenario))
     if shell.quiet:
         result = simulate(scenario, folder, machine, Silence())
     else:
@@ -91,13 +94,22 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
         json.dump(result.summary(), sys.stdout)
         sys.stdout.write("\n")
     elif not shell.quiet:
-        console.print(f"\n{result.sentence()}\n", markup=False, highlight=False)
+        _say(console, f"\n{result.sentence()}\n")
         _say(console, *_facts(result, folder))
     _say(console, result.undrawn)
     if not result.committed:
         last = result.records[-1]
         why = "; ".join((last["reason"], *failure_lines([last], most=1)))
         raise NomoatError(f"no round was committed; the last one: {why} (see {folder.metrics})")
+
+
+def _skew(scenario: Scenario) -> str:
+    """Say what a Dirichlet partition skews where no field was named."""
+    from nomoat.simulations.pocket import POCKET
+
+    if scenario.partition == "iid" or scenario.by or scenario.label or scenario.data == POCKET:
+        return ""
+    return "skew     of how many rows each has alone: --label FIELD skews what they are"
 
 
 def _say(console: Console, *lines: str) -> None:

@@ -61,8 +61,9 @@ class LiveTable:
         if record.round == 0:
             self._base_loss = record.loss
         if not self._console.is_terminal:
-            cells = " · ".join(cell for cell in _cells(record, self._base_loss) if cell)
-            self._console.print(f"round {cells}", markup=False, highlight=False)
+            number, loss, *rest = _cells(record, self._base_loss)
+            cells = " · ".join((f"held-out loss {loss}", *filter(None, rest)))
+            self._console.print(f"round {number} · {cells}", markup=False, highlight=False)
 
     def _table(self) -> Table:
         table = Table(box=None, header_style="dim", pad_edge=False)

@@ -10,7 +10,7 @@ from nomoat.lora.data.files.listing import names
 from nomoat.server.rounds.records import personal_loss
 from nomoat.simulations.baselines import Baselines
 from nomoat.simulations.failures import failures
-from nomoat.simulations.population import Population
+from nomoat.simulations.population import MIN_ROWS, Population
 from nomoat.simulations.scenario import Scenario
 
 
@@ -153,6 +153,9 @@ class Result:
         lines += [f"{each.count}: {each.reason} (first: {each.first})" for each in dropped]
         lines += [f"ignored in {d.count}: {d.reason} (first: {d.first})" for d in found.ignored]
         lines += [f"not read: {line}" for line in names(found.unread)]
+        if found.too_small:
+            few = f"{found.too_small} of {found.too_small + len(found.members)} volunteers"
+            lines.append(f"warning: {few} have fewer than {MIN_ROWS} rows and take no part")
         return [*lines, *(f"warning: {words}" for words in self.warnings)]
 
     def sentence(self) -> str:

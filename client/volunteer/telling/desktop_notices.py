@@ -28,7 +28,7 @@ from nomoat.client.volunteer.status import VolunteerStatus
 AGAIN_S: Final = 6 * 3600.0  # before the same is told once more
 MOST_WAITING: Final = 20
 ASKING: Final = ("nomoat agree", "nomoat accept-restore")
-WANTED: Final = "desktop_notices needs desktop-notifier: pip install 'nomoat[desktop]'"
+WANTED: Final = "desktop_notices needs desktop-notifier: pip install desktop-notifier"
 
 log = logging.getLogger(__name__)
 

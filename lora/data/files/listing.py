@@ -170,10 +170,10 @@ def _data_file(path: Path, member: str = "") -> DataFile | str:
             stem, packing = stem.removesuffix(suffix), suffix
     kind = PurePosixPath(stem).suffix
     if kind not in KINDS:
-        what = kind or "no suffix"
+        what = kind or "a file without a suffix"
         if packing:
             what = f"{what} inside {packing}"
-        return f"{_kinds()} can be read, not {what}"
+        return f"{what} cannot be read; {_kinds()} can"
     where = f"{shown(path)}/{shown(member)}" if member else shown(path)
     return DataFile(path, where, kind, packing, member)
 

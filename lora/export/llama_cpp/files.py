@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 QUANTS: Final = ("f32", "f16", "q8_0", "q4_0")
 BLOCK: Final = 32  # values that share a scale in q8_0 and q4_0
-INSTALL: Final = "GGUF files need two packages more: pip install 'nomoat[gguf]'"
+INSTALL: Final = "GGUF files need two packages more: pip install gguf xllamacpp"
 
 
 @dataclass(frozen=True)

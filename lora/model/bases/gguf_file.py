@@ -19,7 +19,7 @@ from nomoat.aggregation.errors import BadData, UsageError
 from nomoat.storage.atomic import replacing_folder
 
 MAGIC: Final = b"GGUF"
-INSTALL: Final = "a GGUF file as base needs two packages more: pip install 'nomoat[gguf]'"
+INSTALL: Final = "a GGUF file as base needs two packages more: pip install gguf xllamacpp"
 CHUNK_BYTES: Final = 1 << 20
 
 

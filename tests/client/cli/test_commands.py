@@ -139,11 +139,11 @@ def test_audits_are_on_the_sheet_and_accepted_by_their_own_name(
     shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: fits", audited)
     assert "of each update the coordinator learns 64 numbers" in shown
     assert "no sum here includes you" in shown
-    assert "no audited sums" in shown
+    assert "your update's size may not be audited" in shown
     agreed = SETTINGS.model_copy(update={"audit": True})
     shown = sheet(info(), agreed, SPLIT, 8, "cpu: fits", audited)
     assert "no sum here includes you" not in shown
-    assert "sizes of updates may be audited" in shown
+    assert "your update's size may be audited" in shown
     asked: list[str] = []
     monkeypatch.setattr(
         join_command.typer, "confirm", lambda text, **_: bool(asked.append(text)) or len(asked) > 1
@@ -175,7 +175,7 @@ def test_the_sheet_says_what_binds_and_what_really_comes() -> None:
 def test_an_owners_own_rules_are_on_the_sheet_and_in_the_status(folder: CommunityFolder) -> None:
     own = SETTINGS.model_copy(update={"min_participants": 12, "repeats": 0})
     folder.save(own)
-    words = "only among 12 or more; 0 sums a day from one adapter may have other participants"
+    words = "only among 12 or more; a failed round is not repeated with other members"
     assert words in sheet(info(), own, SPLIT, 8, "cpu: fits", Agreement.of(info(), None))
     assert words in run("status").stdout
     assert words in json.loads(run("status", "--json").stdout)["rules"]
@@ -340,11 +340,11 @@ def test_the_sheet_says_what_bounds_memory_and_the_machine_holds_the_community_t
 
     plain = Agreement.of(info(), None)
     assert plain.noise is None
-    assert "Memory       no differential privacy: nothing bounds" in sheet(
+    assert "Memorising   no differential privacy: nothing bounds" in sheet(
         info(), SETTINGS, SPLIT, 8, "cpu: fits", plain
     )
     agreed = plain.under(PrivacyTerms(0, 2.06476297948944, 8.0, 1e-6, 10, 2))
     shown = sheet(info(), SETTINGS, SPLIT, 8, "cpu: fits", agreed)
-    assert "Memory       differential privacy for each volunteer: epsilon 8 at delta 1e-06" in shown
+    assert "Memorising   differential privacy for each volunteer: epsilon 8 at delta 1e-06" in shown
     assert "over 10 sums at most" in shown
     assert agreed.noise == NoiseRule(2.06476297948944, 10, 2)

@@ -43,13 +43,12 @@ HEALTHY = Symptoms(
 
 ILLS: dict[str, tuple[dict[str, Any], str, str]] = {
     "python": ({"python": (3, 10)}, "3.11 is needed", "uv python"),
-    "version": ({"protocols": (3, 4)}, "speaks 3 to 4", "pip install --upgrade nomoat"),
+    "version": ({"protocols": (3, 4)}, "speaks 3 to 4", "git pull && make install"),
     "gpu": ({"torch_cuda": False}, "built without CUDA", "pip install"),
     "driver": ({"torch_cuda": False, "driver": None}, "without a working driver", "driver"),
     "torch": ({"torch_installed": False}, "PyTorch is missing", "pip install torch"),
     "memory": ({"free_memory_bytes": 1 << 30}, "5.0 GiB needed, 1.0 GiB free", "ps aux"),
     "clock": ({"clock_skew_s": -300.0}, "-300 s", "timedatectl"),
-    "joined": ({"address": None}, "no community", "nomoat join"),
     "reach": ({"reachable": False}, "does not answer", "https://example.org:9092/"),
     "tls": ({"tls_error": "expired"}, "TLS fails: expired", "openssl s_client"),
     "fingerprint": ({"fingerprint": "cd" * 32}, "in between", "nomoat join"),
@@ -88,6 +87,14 @@ def test_each_ill_is_named_with_one_command(ill: str) -> None:
     assert f"→ {bad.mend}" in render_doctor(results)
 
 
+def test_a_machine_that_joined_nothing_has_nothing_to_mend_but_is_told_how_to() -> None:
+    results = examine(replace(HEALTHY, address=None, key_mode=None))
+    unknown = {each.check: each for each in results if each.status is CheckStatus.UNKNOWN}
+    assert exit_code(results) == 0
+    assert unknown["coordinator"].mend == "nomoat join LINK --data FILE"
+    assert unknown["identity"].mend is None
+
+
 @pytest.mark.parametrize(
     ("name", "check"),
     [
@@ -120,7 +127,7 @@ def test_whoever_speaks_the_older_protocol_is_the_one_to_upgrade() -> None:
     (ours,) = [f for f in examine(replace(HEALTHY, protocols=(3, 9))) if f.check == "version"]
     (theirs,) = [f for f in examine(replace(HEALTHY, protocols=(1, 1))) if f.check == "version"]
     assert (ours.status, theirs.status) == (CheckStatus.BAD, CheckStatus.BAD)
-    assert ours.mend == "pip install --upgrade nomoat"
+    assert ours.mend == "git pull && make install"
     assert "coordinator must upgrade" in theirs.text
 
 

@@ -82,7 +82,7 @@ def test_a_card_that_cannot_hold_the_base_whole_gets_it_in_four_bits(
     with pytest.raises(DoesNotFit):
         community_fit.bits(*seven_billion, FreeMemory("cuda", 3 << 30, cuda_host()))
     monkeypatch.setattr(memory_fit, "_can_quantise", lambda: False)
-    with pytest.raises(DoesNotFit, match=r"4-bit.*pip install 'nomoat\[gpu\]'"):
+    with pytest.raises(DoesNotFit, match=r"4-bit.*pip install bitsandbytes"):
         community_fit.bits(*seven_billion, small)
 
 

@@ -185,7 +185,7 @@ def test_eight_bit_adam_takes_less_and_is_refused_in_one_line_where_it_cannot_be
     assert less.predicted.total < full.predicted.total
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     check_held(MachineSettings())
-    with pytest.raises(UsageError, match="pip install 'nomoat\\[gpu\\]'"):
+    with pytest.raises(UsageError, match="pip install bitsandbytes"):
         check_held(MachineSettings(adam_8bit=True))
 
 

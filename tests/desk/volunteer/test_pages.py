@@ -262,7 +262,7 @@ def test_notices_on_the_desktop_are_off_until_the_owner_wants_them(
     see = browser(volunteer_site(home).app)
     assert not folder.load().desktop_notices
     monkeypatch.setattr(desktop_notices, "installed", lambda: False)
-    assert "nomoat[desktop]" in see.send("/notices", notices="on")
+    assert "pip install desktop-notifier" in see.send("/notices", notices="on")
     assert not folder.load().desktop_notices
     monkeypatch.setattr(desktop_notices, "installed", lambda: True)
     see.send("/notices", notices="on")

@@ -193,7 +193,7 @@ GOOD = b'{"text": "x"}\n'
         ("d.csv", b'text\nx\n"never ends\n', r"d\.csv:3: not valid CSV"),
         ("d.csv", b"", r"d\.csv is empty"),
         ("d.parquet", b"PAR1 nonsense", r"d\.parquet:1: not readable as Parquet"),
-        ("d.xlsx", b"", r"d\.xlsx: .*\.jsonl.* can be read, not \.xlsx"),
+        ("d.xlsx", b"", r"d\.xlsx: \.xlsx cannot be read; .*\.jsonl.* can"),
         (
             "d.jsonl",
             b'{"text": ""}\n',

@@ -13,7 +13,7 @@ from nomoat.lora.layout.parts import Layout
 from nomoat.lora.layout.placing import is_laid_out
 from nomoat.lora.model.base_model import load, new_spec
 
-pytest.importorskip("bitsandbytes", reason="nomoat[gpu] is not installed")
+pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 
 
 @pytest.fixture(scope="module", params=["tied", "two matrices"])

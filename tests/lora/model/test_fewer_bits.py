@@ -23,7 +23,7 @@ from nomoat.simulations.pocket import MODEL_DIR
 
 SETTINGS = TrainSettings(local_steps=8, batch_size=6, seq_len=64, learning_rate=1e-2)
 needs_bits = pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="needs nomoat[gpu]"
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
 )
 
 
@@ -71,14 +71,14 @@ def test_without_the_extra_it_is_refused_in_one_line(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else real(name)
     )
-    with pytest.raises(UsageError, match=r"^a base of 4 bits needs .* 'nomoat\[gpu\]'$"):
+    with pytest.raises(UsageError, match=r"^a base of 4 bits needs .* pip install bitsandbytes$"):
         load(str(model_folder), "cpu", bits=4)
 
     def missing(_name: str) -> None:
         raise ImportError
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(UsageError, match=r"8-bit Adam needs .* 'nomoat\[gpu\]'$"):
+    with pytest.raises(UsageError, match=r"8-bit Adam needs .* pip install bitsandbytes$"):
         train(
             model, initial_adapter(spec, b"i"), examples, SETTINGS, b"s", lambda: 0.0,
             Given(None, Breaks(adam_8bit=True)),

@@ -97,7 +97,7 @@ main()
     environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
     done = subprocess.run(given, capture_output=True, env=environment, check=False)
     assert done.stdout.strip() == b"1"
-    assert b"is no community folder" in done.stderr
+    assert b"no community is kept in" in done.stderr
 
 
 def test_an_invitation_is_a_link_on_stdout_and_nothing_else(folder: Path) -> None:

@@ -234,7 +234,7 @@ def test_whoever_cannot_have_a_database_is_told_so_in_one_line(
         assert "\n" not in str(told.value)
         assert not {"wrong", "s3cret"} & set(str(told.value).replace(":", " ").split())
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UsageError, match=r"nomoat\[postgresql\]"):
+    with pytest.raises(UsageError, match=r"psycopg\[binary\]"):
         Database(postgres.url())
 
 

@@ -31,15 +31,15 @@ def lines_of(records: list[RoundRecord], base: float | None = None) -> list[str]
 def test_outside_a_terminal_each_round_is_one_line() -> None:
     lines = lines_of([record(0, 4.0), record(1, 3.0), record(2, 3.0, False), record(3, None)])
     assert lines == [
-        "round 0 · 4.0000 · before training",
-        "round 1 · 3.0000 · -25.0% · 2/2",
-        "round 2 · 3.0000 · -25.0% · 0/2 · abandoned: 1 of [2] ready",
-        "round 3 · – · 2/2",
+        "round 0 · held-out loss 4.0000 · before training",
+        "round 1 · held-out loss 3.0000 · -25.0% · 2/2",
+        "round 2 · held-out loss 3.0000 · -25.0% · 0/2 · abandoned: 1 of [2] ready",
+        "round 3 · held-out loss – · 2/2",
     ]
 
 
 def test_a_resumed_run_is_still_measured_against_the_base() -> None:
-    assert lines_of([record(2, 3.0)], base=4.0) == ["round 2 · 3.0000 · -25.0% · 2/2"]
+    assert lines_of([record(2, 3.0)], base=4.0) == ["round 2 · held-out loss 3.0000 · -25.0% · 2/2"]
 
 
 @pytest.mark.parametrize("shown", [0, 1, 2, 30])
@@ -60,5 +60,5 @@ def test_on_a_terminal_the_table_draws_at_every_stage(shown: int) -> None:
 def test_losses_with_what_stays_at_home_stand_beside_the_communitys() -> None:
     found = replace(record(1, 3.0), personal_loss=2.5)
     assert lines_of([found], base=4.0) == [
-        "round 1 · 3.0000 · -25.0% · 2/2 · with own parts 2.5000"
+        "round 1 · held-out loss 3.0000 · -25.0% · 2/2 · with own parts 2.5000"
     ]
