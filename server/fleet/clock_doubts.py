@@ -17,7 +17,7 @@ class ClockDoubts:
     """Differences of the last quarter of an hour, by member."""
 
     _found: dict[str, tuple[float, int]] = field(default_factory=dict)
-    _told: float | None = None
+    _told: tuple[float, int] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def note(self, member: str, ahead_s: int, at: float) -> str | None:
@@ -31,12 +31,17 @@ class ClockDoubts:
                 name: seen for name, seen in self._found.items() if at - seen[0] <= LOOK_BACK_S
             }
             agreeing = [a for _, a in self._found.values() if abs(a - ahead_s) <= MAX_SKEW_S]
-            told_lately = self._told is not None and at - self._told < AGAIN_S
-            if len(agreeing) < FEWEST or told_lately:
+            if len(agreeing) < FEWEST or self._told_lately(ahead_s, at):
                 return None
-            self._told = at
+            self._told = (at, ahead_s)
         where = "behind" if ahead_s > 0 else "ahead of"
         return (
             f"this machine's clock is {abs(ahead_s)} s {where} those of {len(agreeing)} members: "
             "if it is wrong, set it (NTP); they take no part until the clocks agree"
         )
+
+    def _told_lately(self, ahead_s: int, at: float) -> bool:
+        """Return True if this difference was told; that of a clock set once more was not."""
+        if self._told is None:
+            return False
+        return at - self._told[0] < AGAIN_S and abs(ahead_s - self._told[1]) <= MAX_SKEW_S

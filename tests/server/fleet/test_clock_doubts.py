@@ -30,3 +30,11 @@ def test_the_line_comes_once_in_a_while_however_often_members_try() -> None:
     doubts = ClockDoubts()
     lines = [doubts.note(f"vol{n % 5}", -DAY_S, float(n)) for n in range(int(AGAIN_S) + 10)]
     assert len([line for line in lines if line is not None]) == 2
+
+
+def test_a_clock_that_is_set_once_more_and_wrong_again_is_told_at_once() -> None:
+    doubts = ClockDoubts()
+    doubts.note("ada", 3600, 0.0)
+    assert doubts.note("ben", 3600, 1.0) is not None
+    assert doubts.note("ada", -DAY_S, 60.0) is None
+    assert "86400 s ahead of those of 2" in (doubts.note("ben", -DAY_S, 61.0) or "")
