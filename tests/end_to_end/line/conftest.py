@@ -180,9 +180,12 @@ class Town:
 
     def replies(self, ids: list[str], count: int, seconds: float = 15.0) -> list[Message]:
         until, got = time.monotonic() + seconds, []
+        left = dict.fromkeys(ids)  # what was answered is not asked for again: it counts as lost
         while len(got) < count:
             assert time.monotonic() < until, f"{len(got)} of {count} replies"
-            got += self.grid.pull_messages(ids)
+            for reply in self.grid.pull_messages(left):
+                left.pop(reply.metadata.reply_to_message_id, None)
+                got.append(reply)
             time.sleep(0.005)
         return got
 
