@@ -220,7 +220,7 @@ def test_a_missing_system_command_is_one_line(tmp_path: Path) -> None:
 
 def test_a_coordinator_is_kept_up_without_giving_way(tmp_path: Path) -> None:
     folder = tmp_path / "town"
-    with pytest.raises(UsageError, match="no community folder"):
+    with pytest.raises(UsageError, match="no community is kept"):
         shell.coordinator(folder)
     folder.mkdir()
     (folder / "community.toml").touch()
