@@ -83,12 +83,11 @@ def _simulate(file: Path | None, given: dict[str, Any], shell: _Shell) -> None:
     scenario, folder = _open(file, given, shell)
     console = Console(stderr=True)
     machine = RunResources(shell.workers, _pocket_cache(), STARTED, shell.together)
-    if not shell.quiet:
-        _say(console, f"run      {folder.path}", _skew(scenario))
     if shell.quiet:
         result = simulate(scenario, folder, machine, Silence())
     else:
-        with LiveTable(console, scenario.rounds, folder.base_loss()) as table:
+        head = tuple(filter(None, (f"run      {folder.path}", _skew(scenario))))
+        with LiveTable(console, scenario.rounds, folder.base_loss(), head) as table:
             result = simulate(scenario, folder, machine, table)
     if shell.as_json:
         json.dump(result.summary(), sys.stdout)

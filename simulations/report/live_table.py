@@ -26,10 +26,20 @@ class Silence:
 
 
 class LiveTable:
-    """Round, loss, who took part, time left; redrawn in place on a terminal, lines elsewhere."""
+    """Round, loss, who took part, time left; redrawn in place on a terminal, lines elsewhere.
 
-    def __init__(self, console: Console, rounds: int, base_loss: float | None = None) -> None:
+    head: lines above it, shown once the run has begun: one that cannot begin ends in its own.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        rounds: int,
+        base_loss: float | None = None,
+        head: tuple[str, ...] = (),
+    ) -> None:
         self._console = console
+        self._head = head
         self._rounds = rounds
         self._base_loss = base_loss  # known already when a run is resumed
         self._records: list[RoundRecord] = []
@@ -53,10 +63,12 @@ class LiveTable:
 
     def progress(self, progress: RoundProgress) -> None:
         """Note where the present round stands."""
+        self._begin()
         self._now = progress
 
     def ended(self, record: RoundRecord) -> None:
         """Add a round."""
+        self._begin()
         self._records.append(record)
         if record.round == 0:
             self._base_loss = record.loss
@@ -64,6 +76,11 @@ class LiveTable:
             number, loss, *rest = _cells(record, self._base_loss)
             cells = " · ".join((f"held-out loss {loss}", *filter(None, rest)))
             self._console.print(f"round {number} · {cells}", markup=False, highlight=False)
+
+    def _begin(self) -> None:
+        for line in self._head:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._head = ()
 
     def _table(self) -> Table:
         table = Table(box=None, header_style="dim", pad_edge=False)

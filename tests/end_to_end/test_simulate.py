@@ -307,6 +307,7 @@ def test_after_a_real_kill_the_command_line_resumes_to_the_same_bytes_and_prints
     assert json.loads(shown) == json.loads((out / "summary.json").read_text())
     assert shown.count("\n") == 1  # nothing else on stdout
     assert "Traceback" not in said
+    assert said.startswith(f"run      {out}\n")
     assert f"round {ROUNDS}" in said
     assert weights(out) == weights(whole[0])
     assert metrics(out) == metrics(whole[0])
@@ -429,8 +430,9 @@ def typed(
         with pytest.raises(SystemExit) as end:
             main()
         said = capfd.readouterr()
-        assert isinstance(end.value.code, int)
-        return end.value.code, said.out, said.err
+        code = end.value.code or 0
+        assert isinstance(code, int)
+        return code, said.out, said.err
 
     return run
 
