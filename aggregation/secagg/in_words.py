@@ -11,10 +11,10 @@ NOT_PRIVATE: Final = (
     "trained on"
 )
 
-
 NOT_COVERED: Final = (
-    "not covered: a patient backdoor within the bound (rates measured: docs/threat-model.md), and "
-    "free riders that send noise"
+    "not covered: a patient backdoor within the bound (on a small model its answer had a "
+    "probability of .47 after five rounds by one liar of eight, .84 by five of 24: nomoat's "
+    "docs/threat-model.md), and free riders that send noise"
 )
 
 
