@@ -105,7 +105,7 @@ class FleetCalls:
             raise CallRefused(403, "not a member, or not any more")
         if key is None or not flower_server.is_of(call, key, state):
             raise CallRefused(401, "that is another node")
-        if not self._rate.allow(str(node), time.monotonic()):
+        if not self._rate.allow(str(node or key.hex()), time.monotonic()):
             raise CallRefused(429, "too many requests; slow down")
         if flower_server.run_of(call) not in (None, state.run_id):
             raise CallRefused(403, "that run is over")
