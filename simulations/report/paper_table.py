@@ -10,8 +10,12 @@ from typing import Final
 from nomoat.simulations.report.comparison import CAPTION, HEADINGS, LEFT, Line, cells
 
 OURS: Final = {".tex": "% nomoat compare", ".md": "<!-- nomoat compare", ".csv": "method,"}
-TEX: Final = {"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--"} | {
-    c: f"\\{c}" for c in "&%#_{}$"
+TEX: Final = {c: f"\\{c}" for c in "&%#_{}$"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "±": r"$\pm$",
+    "–": "--",
 }
 
 
